@@ -1,0 +1,5 @@
+"""`python -m llmdoctor` is the command `llmdoctor`."""
+
+from llmdoctor.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""The command line, and nothing else: options in, one Report out."""

@@ -1,0 +1,152 @@
+"""`llmdoctor gencfg`: options in, a report out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
+
+app = typer.Typer(
+    help="The effective generation config of a call: where each value comes from, and whether decoding can stop.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_MODEL = "A model directory, a hub id in the local cache, or a generation_config.json."
+_CONFIG = "The GenerationConfig passed to generate(), as a JSON file."
+_SET = "A keyword argument of generate(); repeatable."
+_MUTATE = "An assignment on model.generation_config before the call; repeatable."
+_MUTATE_CONFIG = "An assignment on model.config before the call; repeatable."
+_PRESET = "What a trainer does to the model's config: trl-ppo, trl-ppo@0.13.0, ..."
+_VERSION = "The transformers version to answer for; default: the installed one, else the newest known."
+_ENGINE = "transformers or vllm."
+
+
+def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(name, help=help, metavar=metavar, show_default=False)
+    return option
+
+
+Model = Annotated[str, typer.Argument(help=_MODEL, metavar="MODEL")]
+Config = Annotated[str | None, _option("--config", _CONFIG, "FILE")]
+Sets = Annotated[list[str] | None, _option("--set", _SET, "NAME=JSON")]
+Mutations = Annotated[list[str] | None, _option("--mutate", _MUTATE, "NAME=JSON")]
+ConfigMutations = Annotated[list[str] | None, _option("--mutate-config", _MUTATE_CONFIG, "NAME=JSON")]
+Presets = Annotated[list[str] | None, _option("--preset", _PRESET, "NAME")]
+Version = Annotated[str | None, _option("--transformers", _VERSION, "VERSION")]
+Engine = Annotated[str | None, _option("--engine", _ENGINE, "NAME")]
+PromptLength = Annotated[int | None, typer.Option("--prompt-length", help="Tokens in the prompt.", min=0, show_default="1")]
+
+LeftConfig = Annotated[str | None, _option("--left-config", _CONFIG, "FILE")]
+LeftSets = Annotated[list[str] | None, _option("--left-set", _SET, "NAME=JSON")]
+LeftMutations = Annotated[list[str] | None, _option("--left-mutate", _MUTATE, "NAME=JSON")]
+LeftConfigMutations = Annotated[list[str] | None, _option("--left-mutate-config", _MUTATE_CONFIG, "NAME=JSON")]
+LeftPresets = Annotated[list[str] | None, _option("--left-preset", _PRESET, "NAME")]
+LeftVersion = Annotated[str | None, _option("--left-transformers", _VERSION, "VERSION")]
+LeftEngine = Annotated[str | None, _option("--left-engine", _ENGINE, "NAME")]
+LeftPromptLength = Annotated[int | None, typer.Option("--left-prompt-length", help="Tokens in the prompt.", min=0)]
+RightConfig = Annotated[str | None, _option("--right-config", _CONFIG, "FILE")]
+RightSets = Annotated[list[str] | None, _option("--right-set", _SET, "NAME=JSON")]
+RightMutations = Annotated[list[str] | None, _option("--right-mutate", _MUTATE, "NAME=JSON")]
+RightConfigMutations = Annotated[list[str] | None, _option("--right-mutate-config", _MUTATE_CONFIG, "NAME=JSON")]
+RightPresets = Annotated[list[str] | None, _option("--right-preset", _PRESET, "NAME")]
+RightVersion = Annotated[str | None, _option("--right-transformers", _VERSION, "VERSION")]
+RightEngine = Annotated[str | None, _option("--right-engine", _ENGINE, "NAME")]
+RightPromptLength = Annotated[int | None, typer.Option("--right-prompt-length", help="Tokens in the prompt.", min=0)]
+
+
+@app.command()
+def show(
+    model: Model,
+    config: Config = None,
+    sets: Sets = None,
+    mutate: Mutations = None,
+    mutate_config: ConfigMutations = None,
+    preset: Presets = None,
+    transformers: Version = None,
+    engine: Engine = None,
+    prompt_length: PromptLength = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """The effective generation config of one call: each field, where it came from, what it overrode, and whether it stops."""
+    from llmdoctor.gencfg.question import Side
+    from llmdoctor.gencfg.show import show_report
+
+    side = Side(model, config, sets, mutate, mutate_config, preset, transformers, engine, prompt_length)
+    answer(lambda: show_report(side), "gencfg show", format, fail_on, color)
+
+
+@app.command()
+def diff(
+    left: Annotated[str, typer.Argument(help=_MODEL, metavar="LEFT")],
+    right: Annotated[str | None, typer.Argument(help="The same for the other side; without it, LEFT again.", show_default=False)] = None,
+    config: Config = None,
+    sets: Sets = None,
+    mutate: Mutations = None,
+    mutate_config: ConfigMutations = None,
+    preset: Presets = None,
+    transformers: Version = None,
+    engine: Engine = None,
+    prompt_length: PromptLength = None,
+    left_config: LeftConfig = None,
+    left_sets: LeftSets = None,
+    left_mutate: LeftMutations = None,
+    left_mutate_config: LeftConfigMutations = None,
+    left_preset: LeftPresets = None,
+    left_transformers: LeftVersion = None,
+    left_engine: LeftEngine = None,
+    left_prompt_length: LeftPromptLength = None,
+    right_config: RightConfig = None,
+    right_sets: RightSets = None,
+    right_mutate: RightMutations = None,
+    right_mutate_config: RightConfigMutations = None,
+    right_preset: RightPresets = None,
+    right_transformers: RightVersion = None,
+    right_engine: RightEngine = None,
+    right_prompt_length: RightPromptLength = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Two calls side by side: what differs, where each value came from, and whether either never stops. Exit 1 on a difference."""
+    from llmdoctor.gencfg.diff import diff_report
+    from llmdoctor.gencfg.question import Side, pair
+
+    both = Side(left, config, sets, mutate, mutate_config, preset, transformers, engine, prompt_length)
+    one = Side(
+        left, left_config, left_sets, left_mutate, left_mutate_config, left_preset, left_transformers, left_engine, left_prompt_length
+    )
+    other = Side(
+        right or left,
+        right_config,
+        right_sets,
+        right_mutate,
+        right_mutate_config,
+        right_preset,
+        right_transformers,
+        right_engine,
+        right_prompt_length,
+    )
+    answer(lambda: diff_report(*pair(both, one, other)), "gencfg diff", format, fail_on, color)
+
+
+@app.command()
+def check(
+    models: Annotated[list[str], typer.Argument(help="Model directories, or folders of model directories.", metavar="MODEL...")],
+    select: Annotated[list[str] | None, _option("--select", "Only rules whose code starts so; repeatable.", "PREFIX")] = None,
+    ignore: Annotated[list[str] | None, _option("--ignore", "No rules whose code starts so; repeatable.", "PREFIX")] = None,
+    transformers: Version = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Rules over model directories, nothing loaded: can a call stop, and will it behave alike under other versions and engines?"""
+    from llmdoctor.gencfg.check import check_report
+
+    answer(lambda: check_report(models, select or [], ignore or [], transformers), "gencfg check", format, fail_on, color)
+
+

@@ -1,0 +1,144 @@
+"""What every command shares: the output options, the exit codes, and the one way from a Report to both."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from llmdoctor.cli.main import INTERRUPTED
+from llmdoctor.core.diagnostic import Severity
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.report import Report, ReportError
+
+FOUND, REFUSED, NOTHING = 1, 2, 3
+
+
+class FailOn(str, Enum):
+    """The lowest severity of a finding that makes the exit code 1."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+    NEVER = "never"
+
+
+class Color(str, Enum):
+    """Whether to write colour codes."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+Format = Annotated[
+    list[str] | None,
+    typer.Option("--format", "-f", metavar="FORMAT[:PATH]", help="text or json; repeatable, FORMAT:PATH writes a file.", show_default=False),
+]
+Fail = Annotated[
+    FailOn | None, typer.Option("--fail-on", help="Exit 1 from this severity on (default: error).", show_default=False, case_sensitive=False)
+]
+Colors = Annotated[Color, typer.Option("--color", help="Colour codes; auto heeds NO_COLOR, FORCE_COLOR and the terminal.")]
+
+
+def answer(build: Callable[[], Report], command: str, formats: list[str] | None, fail_on: FailOn | None, color: Color) -> NoReturn:
+    """Build the report, write it in every format asked for, and leave with the contract's exit code.
+
+    A QuestionError becomes a report too (exit 2): its sentence goes to stderr for a person, into the JSON for a program.
+    """
+    try:
+        targets = _targets(formats)
+    except QuestionError as error:
+        _complain(str(error))
+        raise typer.Exit(REFUSED) from None
+    try:
+        report = build()
+    except QuestionError as error:
+        report = Report(command, subject={}, error=ReportError(error.kind, str(error)))
+    except KeyboardInterrupt:
+        typer.echo("llmdoctor: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    try:
+        for format, path in targets:
+            _write(report, format, path, color)
+    except QuestionError as error:
+        _complain(str(error))
+        raise typer.Exit(REFUSED) from None
+    raise typer.Exit(_exit_code(report, fail_on))
+
+
+def _exit_code(report: Report, fail_on: FailOn | None) -> int:
+    if report.error is not None:
+        return REFUSED
+    worst = report.worst()
+    if fail_on is not FailOn.NEVER and worst is not None and worst.rank >= Severity((fail_on or FailOn.ERROR).value).rank:
+        return FOUND
+    if fail_on is None and report.differs:
+        return FOUND
+    return NOTHING if report.nothing else 0
+
+
+def _targets(formats: list[str] | None) -> list[tuple[str, Path | None]]:
+    from llmdoctor.report import FORMATS
+
+    targets: list[tuple[str, Path | None]] = []
+    for item in formats or ["text"]:
+        name, _, path = item.partition(":")
+        if name not in FORMATS:
+            raise QuestionError(f"--format {item}: unknown format {name!r}, expected one of {', '.join(FORMATS)}, or FORMAT:PATH")
+        targets.append((name, Path(path) if path else None))
+    if sum(path is None for _, path in targets) > 1:
+        raise QuestionError("--format: only one format can go to stdout, write the others as FORMAT:PATH")
+    return targets
+
+
+def _write(report: Report, format: str, path: Path | None, color: Color) -> None:
+    from llmdoctor.report import Style, render
+
+    if path is not None:
+        _write_file(path, render(report, format, Style(width=_width(), color=color is Color.ALWAYS)))
+        return
+    if report.error is not None and format == "text":
+        _complain(report.error.message)
+        return
+    text = render(report, format, Style(width=_width(), color=format == "text" and _wants_color(color)))
+    sys.stdout.write(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
+    sys.stdout.flush()
+
+
+def _write_file(path: Path, text: str) -> None:
+    """Write all of it or nothing: a neighbour is written first and then takes the name."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise QuestionError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _complain(message: str) -> None:
+    from llmdoctor.core.text import clean_lines, defuse
+
+    sys.stderr.write(defuse(f"llmdoctor: {clean_lines(message)}\n"))
+
+
+def _wants_color(color: Color) -> bool:
+    if color is not Color.AUTO:
+        return color is Color.ALWAYS
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((80, 24)).columns

@@ -1,0 +1,1 @@
+"""The nouns every job shares. Standard library only."""

@@ -1,0 +1,46 @@
+"""A finding: which rule, how bad, where, why, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class Severity(str, Enum):
+    """How bad a finding is; ordered by :attr:`rank`."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def rank(self) -> int:
+        """0 for info, 1 for warning, 2 for error."""
+        return ("info", "warning", "error").index(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in a file: `file` as the user would type it, `pointer` a JSON pointer (RFC 6901), `line` counted from 1."""
+
+    file: str
+    pointer: str | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding of one rule. `cause` says what brought it about and `fix` what to paste."""
+
+    code: str
+    severity: Severity
+    message: str
+    location: Location | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    cause: str | None = None
+    fix: str | None = None

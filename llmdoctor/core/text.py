@@ -1,0 +1,63 @@
+"""The one sanitiser: what comes from data is made harmless before it reaches a terminal, a log or a CI runner."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# C0 and C1 controls, DEL, format characters (bidi overrides, zero-width, BOM, tags), line separators and lone surrogates.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff"
+    "\U000e0000-\U000e0fff]"
+)
+# GitHub's runner trims leading white space before it looks for "::", and finds "##[" anywhere (ActionCommand.cs).
+_COMMAND = re.compile(r"^((?:\x1b\[[0-9;]*m|\s)*):(?=:)", re.MULTILINE)
+
+JsonValue = None | bool | int | float | str | list[Any] | dict[str, Any]
+
+
+def clean(text: str) -> str:
+    """`text` on one line, with every control, escape and bidi character shown as an escape (`\\x1b`, `\\u202e`)."""
+    return _UNSAFE.sub(_shown, text)
+
+
+def clean_lines(text: str) -> str:
+    """`text` with its line breaks kept and every other unsafe character shown as an escape."""
+    return "\n".join(clean(line) for line in text.split("\n"))
+
+
+def defuse(rendered: str) -> str:
+    """Whole output with nothing left that a CI runner would take for a command: no line starts with `::`, no `##[`.
+
+    The colour codes that the renderer itself has written may stand before the colons.
+    """
+    return _COMMAND.sub(r"\1: ", rendered).replace("##[", "# #[")
+
+
+def plain(value: Any) -> JsonValue:
+    """`value` as strict JSON can hold it: tuples as lists, not-finite floats as the strings "NaN", "Infinity", "-Infinity"."""
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def shown(value: Any, limit: int = 60) -> str:
+    """`value` as a person reads it in a cell: None, 0.7, [1, 2], 'text'; longer than `limit` characters is shortened."""
+    text = clean(repr(value) if not isinstance(value, float) else f"{value:g}" if abs(value) < 1e15 else repr(value))
+    if isinstance(value, float) and text.lstrip("-").isdigit():
+        text += ".0"
+    return text if len(text) <= limit else text[: limit - 4] + " ..."
+
+
+def _shown(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

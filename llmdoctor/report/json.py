@@ -1,0 +1,48 @@
+"""JSON by the published schema (llmdoctor/schema/report.schema.json): ASCII only, so that nothing in it can steer a terminal."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from llmdoctor import __version__
+from llmdoctor.core.diagnostic import Diagnostic
+from llmdoctor.core.report import SCHEMA, Report
+from llmdoctor.core.text import plain
+
+if TYPE_CHECKING:
+    from llmdoctor.report import Style
+
+
+def render(report: Report, style: Style) -> str:
+    """`report` as one JSON object, indented by two, ending in a line break."""
+    return json.dumps(to_json(report), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """`report` as plain JSON values."""
+    out: dict[str, Any] = {
+        "schema": SCHEMA,
+        "tool": {"name": "llmdoctor", "version": __version__},
+        "command": report.command,
+        "subject": plain(report.subject),
+        "result": plain(report.result),
+        "findings": [_finding(finding) for finding in report.findings],
+        "skipped": [{"what": skipped.what, "reason": skipped.reason} for skipped in report.skipped],
+    }
+    if report.error is not None:
+        out["error"] = {"kind": report.error.kind, "message": report.error.message}
+    return out
+
+
+def _finding(finding: Diagnostic) -> dict[str, Any]:
+    place = finding.location
+    return {
+        "code": finding.code,
+        "severity": finding.severity.value,
+        "message": finding.message,
+        "location": None if place is None else {"file": place.file, "pointer": place.pointer, "line": place.line},
+        "evidence": plain(finding.evidence),
+        "cause": finding.cause,
+        "fix": finding.fix,
+    }

@@ -1,0 +1,104 @@
+"""Text for a person: the verdict first, then the evidence, the findings, the fix, the next step.
+
+Everything is cleaned here and handed to rich as Text, never as markup. Nothing is cut: what is too wide is folded.
+"""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table as Grid
+from rich.text import Text
+
+from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.document import Block, Cell, Code, Note, Table, Tone, Verdict
+from llmdoctor.core.report import Report
+from llmdoctor.core.text import clean, clean_lines, defuse
+
+if TYPE_CHECKING:
+    from llmdoctor.report import Style
+
+_TONES: dict[Tone, str] = {"good": "bold green", "bad": "bold red", "warn": "yellow", "plain": "", "dim": "dim"}
+_SEVERITIES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+
+
+def render(report: Report, style: Style) -> str:
+    """`report` as lines of at most `style.width` columns (code to paste excepted), ending in a line break."""
+    out = StringIO()
+    console = Console(
+        file=out,
+        width=max(style.width, 40),
+        force_terminal=style.color,
+        color_system="standard" if style.color else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+        _environ={},
+    )
+    if report.error is not None:
+        console.print(Text(clean(report.error.message)), soft_wrap=True)
+    for block in report.document:
+        if not isinstance(block, Code):
+            _print_block(console, block)
+    for finding in report.findings:
+        _print_finding(console, finding)
+    for block in report.document:
+        if isinstance(block, Code):
+            _print_block(console, block)
+    for skipped in report.skipped:
+        console.print(_labelled("SKIPPED", f"{skipped.what}: {skipped.reason}", "dim"))
+    return defuse("\n".join(line.rstrip() for line in out.getvalue().split("\n")))
+
+
+def _print_block(console: Console, block: Block) -> None:
+    if isinstance(block, Verdict):
+        console.print(Text(clean(block.text), style=_TONES[block.tone]))
+    elif isinstance(block, Table):
+        console.print(_grid(block))
+    elif isinstance(block, Note):
+        console.print(_labelled(block.label, block.text, block.tone))
+    else:
+        console.print(Text(clean(block.label), style="bold"))
+        for line in clean_lines(block.text).split("\n"):
+            console.print(Text("  " + line), soft_wrap=True)
+
+
+def _grid(table: Table) -> Grid:
+    grid = Grid(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=any(table.columns), header_style="bold")
+    for column in table.columns:
+        grid.add_column(clean(column), overflow="fold")
+    for row in table.rows:
+        grid.add_row(*(_cell(cell) for cell in row))
+    return grid
+
+
+def _cell(cell: str | Cell) -> Text:
+    if isinstance(cell, str):
+        return Text(clean(cell))
+    return Text(clean(cell.text), style=_TONES[cell.tone])
+
+
+def _labelled(label: str, text: str, tone: Tone = "plain") -> Grid:
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, style="bold" if tone != "dim" else "dim")
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(clean(label)), Text(clean_lines(text), style=_TONES[tone]))
+    return grid
+
+
+def _print_finding(console: Console, finding: Diagnostic) -> None:
+    head = Text()
+    head.append(finding.severity.value, style=_SEVERITIES[finding.severity])
+    head.append(f" {finding.code} ", style="bold")
+    head.append(clean(finding.message))
+    console.print(head)
+    if finding.location is not None:
+        console.print(Padding(_labelled("at", str(finding.location)), (0, 0, 0, 2)))
+    if finding.cause:
+        console.print(Padding(_labelled("cause", finding.cause), (0, 0, 0, 2)))
+    if finding.fix:
+        console.print(Padding(_labelled("fix", finding.fix), (0, 0, 0, 2)))
