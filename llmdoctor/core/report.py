@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from llmdoctor.core.diagnostic import Diagnostic, Severity
@@ -30,7 +30,10 @@ class ReportError:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """An answer. `result` is what programs read, `document` what a person reads; `nothing` says there was nothing to check."""
+    """An answer: `result` is what programs read, `document` what a person reads.
+
+    `differs` says that two sides differ, `nothing` that there was nothing to check, `told` that the document already tells the findings.
+    """
 
     command: str
     subject: Mapping[str, Any]
@@ -40,7 +43,8 @@ class Report:
     document: tuple[Block, ...] = ()
     error: ReportError | None = None
     differs: bool = False
-    nothing: bool = field(default=False)
+    nothing: bool = False
+    told: bool = False
 
     def worst(self) -> Severity | None:
         """The highest severity among the findings; None without any."""

@@ -44,7 +44,7 @@ def render(report: Report, style: Style) -> str:
     for block in report.document:
         if not isinstance(block, Code):
             _print_block(console, block)
-    for finding in report.findings:
+    for finding in () if report.told else report.findings:
         _print_finding(console, finding)
     for block in report.document:
         if isinstance(block, Code):

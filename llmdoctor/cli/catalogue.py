@@ -1,0 +1,54 @@
+"""`llmdoctor rule`: what a rule looks for, from the same words as its page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmdoctor.core.document import Block, Code, Note, Table, Verdict
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.report import Report
+from llmdoctor.core.rule import Rule
+
+
+def all_rules() -> tuple[Rule, ...]:
+    """Every rule of every job, by code."""
+    from llmdoctor.gencfg.rules import RULES as GENERATION
+    from llmdoctor.modeldir.rules import RULES as DIRECTORY
+
+    return tuple(sorted((*DIRECTORY, *GENERATION), key=lambda rule: rule.code))
+
+
+def report(code: str | None) -> Report:
+    """One rule's page, or the list of all; QuestionError where there is no such rule."""
+    rules = all_rules()
+    if code is None:
+        rows = tuple((rule.code, rule.severity.value, rule.summary) for rule in rules)
+        return Report("rule", {}, {"rules": [_plain(rule) for rule in rules]}, document=(Table(("code", "severity", "looks for"), rows),))
+    for rule in rules:
+        if rule.code == code.upper() or rule.name == code.lower():
+            return Report("rule", {"code": rule.code}, {"rules": [_plain(rule)]}, document=_page(rule))
+    raise QuestionError(f"there is no rule {code}: `llmdoctor rule` lists them ({rules[0].code} to {rules[-1].code})")
+
+
+def _page(rule: Rule) -> tuple[Block, ...]:
+    return (
+        Verdict(f"{rule.code} {rule.name} ({rule.severity.value})"),
+        Note("LOOKS FOR", rule.summary),
+        Note("WHY", rule.why),
+        Note("BAD", rule.bad, "bad"),
+        Note("GOOD", rule.good, "good"),
+        Code("FIX", rule.fix),
+    )
+
+
+def _plain(rule: Rule) -> dict[str, Any]:
+    return {
+        "code": rule.code,
+        "name": rule.name,
+        "severity": rule.severity.value,
+        "summary": rule.summary,
+        "why": rule.why,
+        "bad": rule.bad,
+        "good": rule.good,
+        "fix": rule.fix,
+    }

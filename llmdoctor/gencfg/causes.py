@@ -1,0 +1,159 @@
+"""Why a call never stops: the setting that did it, said in one sentence, and what to paste against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from llmdoctor.core.diagnostic import Location
+from llmdoctor.gencfg.model import Effective, Origin, Resolved, Setting
+from llmdoctor.gencfg.question import Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """`brief` fits a headline ("trl 1.0.0 ... cleared eos_token_id"), `text` is the sentence, `fix` code, `watch` what else is affected."""
+
+    brief: str
+    text: str
+    fix: str
+    location: Location | None = None
+    watch: str | None = None
+
+
+def cause_of(answer: Answer) -> Cause | None:
+    """What makes `answer` run on; None where it stops or fails."""
+    effective = answer.effective
+    if effective.error is not None or not effective.stop.never_stops:
+        return None
+    ids = effective.stop.eos_token_id
+    return _blocked(answer) if ids else _missing(answer)
+
+
+def _missing(answer: Answer) -> Cause:
+    """No eos reaches the decode loop: find who took it away, from the last word to the first."""
+    effective = answer.effective
+    argument = answer.call.kwargs.get("eos_token_id")
+    if argument is not None and not argument.value and _same(effective.fields.get("eos_token_id"), argument):
+        return _argument(answer, argument)
+    cleared = _cleared(effective)
+    if cleared is not None:
+        return _mutated(answer, *cleared)
+    model_eos = effective.model_fields.get("eos_token_id")
+    if model_eos is not None and model_eos.value:
+        return _not_inherited(answer, model_eos)
+    return _never_there(answer)
+
+
+def _argument(answer: Answer, argument: Setting) -> Cause:
+    return Cause(
+        f"{argument.origin.source} cleared eos_token_id",
+        f"{argument.origin.source} is {argument.value!r}, and an argument of generate() has the last word in {_under(answer)}",
+        f"model.generate(..., eos_token_id={_wanted(answer)})",
+        _place(argument.origin),
+    )
+
+
+def _mutated(answer: Answer, origin: Origin, before: Any) -> Cause:
+    supplies = "the GenerationConfig passed has no eos_token_id" if answer.call.user_config is not None else "no other layer has one"
+    fix, watch = _preset_words(answer)
+    own = f"GenerationConfig(..., eos_token_id={_wanted(answer, before)})"
+    if answer.call.user_config is None:
+        own = f"model.generation_config.eos_token_id = {_wanted(answer, before)}"
+    return Cause(
+        f"eos_token_id was cleared by {origin.source}",
+        f"{origin.source} set model.generation_config.eos_token_id {before!r} -> None; {supplies}, so nothing ends a sequence",
+        f"{fix}\n{own}" if fix else own,
+        _place(origin),
+        watch,
+    )
+
+
+def _not_inherited(answer: Answer, model_eos: Resolved) -> Cause:
+    return Cause(
+        "the GenerationConfig passed has no eos_token_id, and this version takes none from the model",
+        f"{_under(answer)} uses the GenerationConfig passed as it is: it has no eos_token_id, and the model's "
+        f"{model_eos.value!r} ({model_eos.origin.source}) is not looked at",
+        f"GenerationConfig(..., eos_token_id={_wanted(answer, model_eos.value)})",
+        _place(model_eos.origin),
+    )
+
+
+def _never_there(answer: Answer) -> Cause:
+    call = answer.call
+    ignored = (call.config or {}).get("eos_token_id")
+    if call.generation_config is not None:
+        has = call.generation_config.get("eos_token_id")
+        said = "no eos_token_id" if has is None else f"eos_token_id {has.value!r}"
+        text = f"generation_config.json has {said}"
+        if ignored is not None and ignored.value is not None:
+            text += f"; where that file exists, config.json's {ignored.value!r} ({ignored.origin.source}) is ignored"
+        place = None if has is None else _place(has.origin)
+        brief = f"generation_config.json has {said}"
+    else:
+        text = f"there is no generation_config.json, and config.json has no eos_token_id that {_under(answer)} takes"
+        place, brief = None, "no file has an eos_token_id"
+    return Cause(brief, text, f'"eos_token_id": {_wanted(answer)}   in generation_config.json', place)
+
+
+def _blocked(answer: Answer) -> Cause:
+    """There are eos ids, but none can end a sequence: outside the vocabulary, suppressed, forbidden by a minimum."""
+    stop = answer.effective.stop
+    because = stop.because or "no eos id can be produced"
+    field = next((name for name in _BLOCKERS if name in because), "eos_token_id")
+    resolved = answer.effective.fields.get(field)
+    origin = None if resolved is None else resolved.origin
+    source = "" if origin is None else f" ({origin.source})"
+    fix = f"eos_token_id={_wanted(answer)}" if field == "eos_token_id" else f"leave out {field}, or give it a value that lets eos through"
+    return Cause(because, f"{because}{source}", fix, None if origin is None else _place(origin))
+
+
+_BLOCKERS = ("suppress_tokens", "sequence_bias", "min_new_tokens", "min_length")
+
+
+def _cleared(effective: Effective) -> tuple[Origin, Any] | None:
+    """The mutation that took the model's eos away, and what it was."""
+    field = effective.model_fields.get("eos_token_id")
+    if field is None or field.value or field.origin.layer != "mutation":
+        return None
+    before = next((setting.value for setting in field.overrides if setting.value), None)
+    return field.origin, before
+
+
+def _preset_words(answer: Answer) -> tuple[str | None, str | None]:
+    if not answer.presets:
+        return None, None
+    from llmdoctor.gencfg.presets import preset_advice
+
+    for name in answer.presets:
+        advice = preset_advice(name)
+        if advice is not None:
+            return advice
+    return None, None
+
+
+def _wanted(answer: Answer, before: Any = None) -> Any:
+    """The ids to stop at, as well as the files tell: what was there before, or the tokenizer's eos."""
+    if before:
+        return before
+    field = answer.effective.fields.get("eos_token_id")
+    for setting in field.overrides if field is not None else ():
+        if setting.value:
+            return setting.value
+    special = answer.directory.tokenizer.special("eos_token")
+    if special is not None and special.id is not None:
+        return special.id
+    config = (answer.call.config or {}).get("eos_token_id")
+    return config.value if config is not None and config.value else "<the id that ends a turn>"
+
+
+def _same(field: Resolved | None, setting: Setting) -> bool:
+    return field is not None and field.origin == setting.origin
+
+
+def _under(answer: Answer) -> str:
+    return answer.effective.transformers if answer.engine == "vllm" else f"transformers {answer.effective.transformers}"
+
+
+def _place(origin: Origin) -> Location | None:
+    return None if origin.file is None else Location(origin.file, origin.pointer, origin.line)

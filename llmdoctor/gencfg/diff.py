@@ -1,0 +1,140 @@
+"""`gencfg diff`: two calls side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from llmdoctor.core.document import Block, Cell, Code, Note, Table, Verdict
+from llmdoctor.core.report import Report
+from llmdoctor.core.text import shown
+from llmdoctor.gencfg.causes import Cause, cause_of
+from llmdoctor.gencfg.consequences import consequence
+from llmdoctor.gencfg.model import Effective, Resolved
+from llmdoctor.gencfg.question import Answer, Side, ask
+from llmdoctor.gencfg.rules import call_findings
+from llmdoctor.gencfg.show import engine_line, headline, provenance, result_of, subject_of
+
+# What a reader looks for first; the rest follows in the library's order.
+_FIRST = ("eos_token_id", "pad_token_id", "stop_strings", "max_new_tokens", "max_length", "do_sample", "temperature", "top_k", "top_p")
+_METADATA = ("transformers_version", "_from_model_config", "generation_kwargs")
+
+
+def diff_report(left: Side, right: Side) -> Report:
+    """Resolve both sides and say what differs, why, and whether either never stops."""
+    one, other = ask(left), ask(right)
+    changed = changes(one.effective, other.effective)
+    causes = {"left": cause_of(one), "right": cause_of(other)}
+    cause = causes["right"] or causes["left"]
+    findings = call_findings(other) + tuple(finding for finding in call_findings(one) if finding not in call_findings(other))
+    return Report(
+        "gencfg diff",
+        subject={"left": subject_of(one), "right": subject_of(other)},
+        result={
+            "left": result_of(one),
+            "right": result_of(other),
+            "changed": [_change(field, one.effective, other.effective) for field in changed],
+            "runaway": {"left": one.effective.stop.never_stops, "right": other.effective.stop.never_stops},
+            "cause": None if cause is None else cause.text,
+        },
+        findings=findings,
+        document=_document(one, other, changed, cause),
+        differs=bool(changed) or one.effective.error != other.effective.error or one.effective.stop != other.effective.stop,
+        told=True,
+    )
+
+
+def changes(left: Effective, right: Effective) -> list[str]:
+    """The fields whose effective value differs, those a reader looks for first in front."""
+    names = list(dict.fromkeys([*_FIRST, *left.fields, *right.fields]))
+    return [name for name in names if name not in _METADATA and not _equal(_value(left, name), _value(right, name))]
+
+
+def _equal(left: Any, right: Any) -> bool:
+    """Equality as the library compares: 50.0 is 50, but True is not 1."""
+    return bool(left == right) and isinstance(left, bool) == isinstance(right, bool)
+
+
+def _value(effective: Effective, name: str) -> Any:
+    field = effective.fields.get(name)
+    return None if field is None else field.value
+
+
+def _change(field: str, left: Effective, right: Effective) -> dict[str, Any]:
+    one, other = left.fields.get(field), right.fields.get(field)
+    return {
+        "field": field,
+        "left": _value(left, field),
+        "right": _value(right, field),
+        "left_from": _from(one),
+        "right_from": _from(other),
+        "left_provenance": None if one is None else provenance(one),
+        "right_provenance": None if other is None else provenance(other),
+        "consequence": consequence(field, left, right),
+    }
+
+
+def _from(field: Resolved | None) -> str:
+    return "not a field here" if field is None else field.origin.source
+
+
+def _document(left: Answer, right: Answer, changed: list[str], cause: Cause | None) -> tuple[Block, ...]:
+    blocks: list[Block] = [_verdict(left, right, changed, cause)]
+    if changed:
+        blocks.append(_table(left, right, changed))
+    if left.effective.transformers != right.effective.transformers:
+        blocks.append(Note("UNDER", f"left {engine_line(left.effective, left.engine)}, right {engine_line(right.effective, right.engine)}", "dim"))
+    else:
+        blocks.append(Note("UNDER", engine_line(right.effective, right.engine), "dim"))
+    if cause is not None:
+        blocks.append(Note("CAUSE", cause.text))
+        if cause.watch:
+            blocks.append(Note("WATCH", cause.watch, "warn"))
+        blocks.append(Code("FIX", cause.fix))
+    return tuple(blocks)
+
+
+def _verdict(left: Answer, right: Answer, changed: list[str], cause: Cause | None) -> Verdict:
+    for name, answer, one in (("RIGHT ", right, left), ("LEFT ", left, right)):
+        effective = answer.effective
+        if effective.error is not None:
+            return headline(answer, name)
+        if effective.stop.never_stops and cause is not None:
+            who = "NEITHER SIDE STOPS" if one.effective.stop.never_stops else f"{name}NEVER STOPS"
+            return Verdict(f"{who}: {cause.brief}", "bad")
+    if not changed:
+        return Verdict("NO DIFFERENCE: both calls come to the same configuration, and both stop", "good")
+    what = "1 field differs" if len(changed) == 1 else f"{len(changed)} fields differ"
+    return Verdict(f"BOTH STOP, but {what}: {', '.join(changed[:4])}{', ...' if len(changed) > 4 else ''}", "warn")
+
+
+def _table(left: Answer, right: Answer, changed: list[str]) -> Table:
+    names = _labels(left, right)
+    rows: list[tuple[str | Cell, ...]] = []
+    for field in changed:
+        one, other = left.effective.fields.get(field), right.effective.fields.get(field)
+        rows.append((field, _shown(left, field), _shown(right, field)))
+        rows.append((Cell("  from", "dim"), Cell(_from(one), "dim"), Cell(_from(other), "dim")))
+        rows.append((Cell("  so", "dim"), "", Cell(consequence(field, left.effective, right.effective), "dim")))
+    return Table(("", *names), tuple(rows))
+
+
+def _shown(answer: Answer, field: str) -> Cell:
+    value = _value(answer.effective, field)
+    runs_on = field == "eos_token_id" and answer.effective.stop.never_stops
+    return Cell(shown(value, 34), "bad" if runs_on else "plain")
+
+
+def _labels(left: Answer, right: Answer) -> tuple[str, str]:
+    """Short names of the two sides, by what tells them apart."""
+    one, other = left.side, right.side
+    pairs = (
+        (left.engine, right.engine),
+        (left.effective.transformers, right.effective.transformers),
+        (Path(one.model).name, Path(other.model).name),
+        (" ".join(one.preset or ()) or "as loaded", " ".join(other.preset or ()) or "as loaded"),
+    )
+    for first, second in pairs:
+        if first != second:
+            return f"left: {first}", f"right: {second}"
+    return "left", "right"

@@ -1,0 +1,204 @@
+"""The GEN rules: declared here once, with the words of their pages, and the ones that judge a single call."""
+
+from __future__ import annotations
+
+from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.rule import Rule
+from llmdoctor.gencfg.causes import Cause, cause_of
+from llmdoctor.gencfg.question import Answer
+
+NO_TERMINATOR = Rule(
+    "GEN001",
+    "no-terminator",
+    Severity.ERROR,
+    "generate() has no eos_token_id, so nothing ends a sequence before the length limit.",
+    "Every sequence runs to max_new_tokens: answers trail off into repetition, a rollout costs its full budget, and a reward model scores "
+    "text that the model never meant. Where generation_config.json exists, transformers does not look at config.json's eos_token_id at all; "
+    "a trainer that sets model.generation_config.eos_token_id to None (trl's PPO does) leaves nothing behind either, and a checkpoint saved "
+    "from that policy keeps the damage.",
+    'config.json            {"eos_token_id": 151645, ...}\ngeneration_config.json {"do_sample": true, "temperature": 0.7}',
+    'generation_config.json {"do_sample": true, "temperature": 0.7, "eos_token_id": [151645, 151643]}',
+    "Put eos_token_id into generation_config.json, or into the GenerationConfig that is passed to generate().",
+)
+TURN_END = Rule(
+    "GEN002",
+    "turn-end-not-eos",
+    Severity.ERROR,
+    "The token with which the chat template ends an answer is not among the ids at which generate() stops.",
+    "A chat model learns to end its turn with the template's token (<|im_end|>, <|eot_id|>, <|end|>). If that id is not in eos_token_id, the model "
+    "ends its turn, is not stopped, and goes on as the other speaker. The terminator is found by rendering the template, not by its name.",
+    'chat template          ...{{ message["content"] }}<|eot_id|>\ngeneration_config.json {"eos_token_id": 128001}',
+    'generation_config.json {"eos_token_id": [128001, 128009]}',
+    "Add the terminator's id to eos_token_id in generation_config.json; keep the ids that are there.",
+)
+TOKENIZER_EOS = Rule(
+    "GEN003",
+    "tokenizer-eos-not-eos",
+    Severity.ERROR,
+    "The tokenizer's eos_token is not among the ids at which generate() stops.",
+    "Training data made with this tokenizer ends with its eos_token, so that is the token the model emits when it is done. generate() compares "
+    "with eos_token_id of the generation config only. vLLM adds the tokenizer's eos by itself, so the same directory stops there.",
+    'tokenizer_config.json  {"eos_token": "<|endoftext|>"}   id 50256\ngeneration_config.json {"eos_token_id": 2}',
+    'generation_config.json {"eos_token_id": 50256}',
+    "Set eos_token_id to the tokenizer's eos id, or to a list that holds it.",
+)
+UNREACHABLE = Rule(
+    "GEN004",
+    "eos-unreachable",
+    Severity.ERROR,
+    "There are eos ids, but none of them can ever be produced.",
+    "An id at or beyond vocab_size, or below zero, never comes out of the model; transformers says nothing, or only logs. The same holds for an eos in "
+    "suppress_tokens, one with a strongly negative sequence_bias, and for min_new_tokens at or above the limit.",
+    'config.json            {"vocab_size": 32000}\ngeneration_config.json {"eos_token_id": 32007}',
+    'generation_config.json {"eos_token_id": 2}',
+    "Use the id that the tokenizer gives the token, or resize the embeddings to the tokenizer; lift what forbids the token.",
+)
+REJECTED = Rule(
+    "GEN005",
+    "rejected-setting",
+    Severity.ERROR,
+    "The library raises an exception on this configuration, at load or at the first generate().",
+    "A generation_config.json is not checked when it is written, and what one version of transformers lets through the next one refuses: an int "
+    "temperature, a negative top_k, num_return_sequences without sampling, an unknown cache_implementation.",
+    '{"do_sample": true, "temperature": 2}',
+    '{"do_sample": true, "temperature": 2.0}',
+    "Correct the value that the message names.",
+)
+CLASS_DEFAULT = Rule(
+    "GEN006",
+    "eos-from-class-default",
+    Severity.WARNING,
+    "The only eos_token_id comes from the configuration class, which transformers 5 no longer asks.",
+    "Without generation_config.json, transformers 4 builds the generation config from config.json with the defaults of its class (a Llama's eos is 2). "
+    "transformers 5 reads config.json as it is written: the same directory stops under 4.x and runs on under 5.x.",
+    'config.json {"model_type": "llama"}   and no generation_config.json',
+    'generation_config.json {"eos_token_id": 2}',
+    "Write a generation_config.json with eos_token_id.",
+)
+PAD_OUTSIDE = Rule(
+    "GEN007",
+    "pad-outside-vocabulary",
+    Severity.WARNING,
+    "pad_token_id is at or beyond vocab_size.",
+    "A padded batch looks the id up in the embedding: an index error on a CPU, a device-side assert on a GPU. A single prompt never shows it.",
+    'config.json            {"vocab_size": 32000}\ngeneration_config.json {"pad_token_id": 32000}',
+    'generation_config.json {"pad_token_id": 0}',
+    "Use an id inside the vocabulary, or resize the embeddings after adding the token.",
+)
+UNSAVEABLE = Rule(
+    "GEN008",
+    "sampling-without-do-sample",
+    Severity.WARNING,
+    "Sampling settings are given, do_sample is not true: they are ignored.",
+    "Decoding is greedy whatever temperature and top_p say, and save_pretrained() refuses to write such a config, so a fine-tuned model cannot be "
+    "saved at the end of its training. vLLM, which has no do_sample, does sample with them.",
+    '{"temperature": 0.6, "top_p": 0.9}',
+    '{"do_sample": true, "temperature": 0.6, "top_p": 0.9}',
+    "Set do_sample to true, or leave the sampling settings out.",
+)
+TOKEN_CONFLICT = Rule(
+    "GEN009",
+    "special-token-conflict",
+    Severity.WARNING,
+    "The tokenizer's files disagree about a special token, or name an empty one.",
+    "Which id is eos then depends on which file a loader reads first: the slow tokenizer, the fast one, and engines of other languages differ. An empty "
+    "string as eos_token has no id at all, and code that appends it appends nothing.",
+    'tokenizer_config.json   {"eos_token": "<|eot_id|>"}\nspecial_tokens_map.json {"eos_token": "<|end_of_text|>"}',
+    'tokenizer_config.json   {"eos_token": "<|eot_id|>"}\nspecial_tokens_map.json {"eos_token": "<|eot_id|>"}',
+    "Make the files agree: save the tokenizer again with save_pretrained().",
+)
+PAD_IS_EOS = Rule(
+    "GEN010",
+    "pad-is-eos",
+    Severity.INFO,
+    "pad_token_id is also an eos id.",
+    "A common design of vendors and harmless in generation with an attention mask. It hurts where a mask is made as input_ids != pad_token_id, and where a "
+    "collator turns pad into -100: then the model never learns to end its turn.",
+    '{"pad_token_id": 151643, "eos_token_id": [151645, 151643]}   and   mask = input_ids != 151643',
+    "Pass the attention mask that the tokenizer made; mask labels by position, not by pad id.",
+    "Nothing to change in the files.",
+)
+MODEL_DEFAULTS = Rule(
+    "GEN011",
+    "defaults-replaced-by-the-model",
+    Severity.INFO,
+    "A GenerationConfig passed to generate() does not keep the values that equal the library's defaults: the model's are taken.",
+    "From 4.50 on, a field of the GenerationConfig that equals the library's default is replaced by the model's value when generation_config.json is stamped "
+    "4.50 or later, or not stamped: an explicit temperature=1.0 becomes the model's 0.01. Saving a model again stamps it, and flips the behaviour.",
+    'generation_config.json {"temperature": 0.01, "transformers_version": "4.50.0"}\nmodel.generate(generation_config=GenerationConfig(temperature=1.0))',
+    "model.generate(temperature=1.0)   an argument has the last word",
+    "Pass what matters as arguments of generate(); in 4.50 to 4.57 use_model_defaults=False also keeps the GenerationConfig as it is.",
+)
+ENGINES_DIFFER = Rule(
+    "GEN012",
+    "engines-differ",
+    Severity.INFO,
+    "transformers and vLLM do not stop at the same tokens here, or do not sample alike.",
+    "vLLM stops at the tokenizer's eos besides the generation config's ids, and takes temperature, top_k, top_p, min_p and repetition_penalty from "
+    "generation_config.json as hidden defaults of every request. A trainer that samples with one and scores with the other sees two policies.",
+    'generation_config.json {"eos_token_id": 2, "temperature": 0.6}   tokenizer eos 32000',
+    'generation_config.json {"eos_token_id": [2, 32000]}   and the request names its temperature',
+    "Name every id in generation_config.json, and the sampling settings in the request; --generation-config vllm turns vLLM's hidden defaults off.",
+)
+UNRESOLVED = Rule(
+    "GEN013",
+    "terminator-unresolved",
+    Severity.INFO,
+    "The files cannot tell which id ends a turn.",
+    "The chat template names a token whose id stands in no file here (tokenizer.json is missing, or the vocabulary is in a format of its own), or it ends a "
+    "turn with plain text. Then nobody can say from the files whether a call stops.",
+    "a directory with tokenizer_config.json and no tokenizer.json",
+    "the same with tokenizer.json",
+    "Bring the tokenizer's files, or run the model once.",
+)
+RULES = (
+    NO_TERMINATOR,
+    TURN_END,
+    TOKENIZER_EOS,
+    UNREACHABLE,
+    REJECTED,
+    CLASS_DEFAULT,
+    PAD_OUTSIDE,
+    UNSAVEABLE,
+    TOKEN_CONFLICT,
+    PAD_IS_EOS,
+    MODEL_DEFAULTS,
+    ENGINES_DIFFER,
+    UNRESOLVED,
+)
+
+
+def call_findings(answer: Answer) -> tuple[Diagnostic, ...]:
+    """What is wrong with one call: it raises (GEN005), or it never stops (GEN001, GEN004)."""
+    effective = answer.effective
+    if effective.error is not None:
+        error = effective.error
+        return (
+            Diagnostic(
+                REJECTED.code,
+                REJECTED.severity,
+                f"{error.type} at {error.stage}: {error.message}",
+                evidence={"type": error.type, "stage": error.stage, "under": effective.transformers},
+                fix=REJECTED.fix,
+            ),
+        )
+    cause = cause_of(answer)
+    if cause is None:
+        return ()
+    return (runs_on(answer, cause),)
+
+
+def runs_on(answer: Answer, cause: Cause) -> Diagnostic:
+    """The finding that a call never stops, with its cause."""
+    stop = answer.effective.stop
+    rule = UNREACHABLE if stop.eos_token_id else NO_TERMINATOR
+    limit = "without a limit" if stop.limit is None else f"to {stop.limit} new tokens"
+    return Diagnostic(
+        rule.code,
+        rule.severity,
+        f"runs {limit}: {cause.brief}",
+        cause.location,
+        {"eos_token_id": list(stop.eos_token_id), "limit": stop.limit, "under": answer.effective.transformers},
+        cause.text,
+        cause.fix,
+    )
