@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from llmdoctor.cli import gencfg
-from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
+from llmdoctor.cli.output import Color, Colors, Format, answer
 
 app = typer.Typer(
     name="llmdoctor",
@@ -30,14 +30,18 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.", show_default=False)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.", show_default=False)
+    ] = False,
 ) -> None:
     pass
 
 
 @app.command()
 def rule(
-    code: Annotated[str | None, typer.Argument(help="A rule's code, such as GEN001; without one, all are listed.", show_default=False)] = None,
+    code: Annotated[
+        str | None, typer.Argument(help="A rule's code, such as GEN001; without one, all are listed.", show_default=False)
+    ] = None,
     format: Format = None,
     color: Colors = Color.AUTO,
 ) -> None:

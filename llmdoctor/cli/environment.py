@@ -12,10 +12,28 @@ from llmdoctor import __version__
 from llmdoctor.core.document import Note, Table, Verdict
 from llmdoctor.core.report import Report
 
-PACKAGES = (
-    "torch transformers accelerate trl peft deepspeed vllm sglang qwen-vl-utils tokenizers safetensors huggingface-hub numpy scipy jinja2 "
-    "typer rich nvidia-ml-py bitsandbytes flash-attn"
-).split()
+PACKAGES = [
+    "torch",
+    "transformers",
+    "accelerate",
+    "trl",
+    "peft",
+    "deepspeed",
+    "vllm",
+    "sglang",
+    "qwen-vl-utils",
+    "tokenizers",
+    "safetensors",
+    "huggingface-hub",
+    "numpy",
+    "scipy",
+    "jinja2",
+    "typer",
+    "rich",
+    "nvidia-ml-py",
+    "bitsandbytes",
+    "flash-attn",
+]
 VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_VERBOSITY", "CUDA_VISIBLE_DEVICES", "PYTORCH_CUDA_ALLOC_CONF")
 
 

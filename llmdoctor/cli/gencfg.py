@@ -148,5 +148,3 @@ def check(
     from llmdoctor.gencfg.check import check_report
 
     answer(lambda: check_report(models, select or [], ignore or [], transformers), "gencfg check", format, fail_on, color)
-
-

@@ -19,7 +19,7 @@ def main() -> None:
     except BrokenPipeError:
         _drop_stdout()
         sys.exit(0)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 the last line before a traceback
         _internal_fault(error)
 
 
@@ -41,7 +41,7 @@ def _internal_fault(error: Exception) -> None:
 
 
 def _leave(message: str, code: int) -> None:
-    print(f"llmdoctor: {message}", file=sys.stderr)
+    sys.stderr.write(f"llmdoctor: {message}\n")
     sys.exit(code)
 
 

@@ -38,10 +38,13 @@ class Color(str, Enum):
 
 Format = Annotated[
     list[str] | None,
-    typer.Option("--format", "-f", metavar="FORMAT[:PATH]", help="text or json; repeatable, FORMAT:PATH writes a file.", show_default=False),
+    typer.Option(
+        "--format", "-f", metavar="FORMAT[:PATH]", help="text or json; repeatable, FORMAT:PATH writes a file.", show_default=False
+    ),
 ]
 Fail = Annotated[
-    FailOn | None, typer.Option("--fail-on", help="Exit 1 from this severity on (default: error).", show_default=False, case_sensitive=False)
+    FailOn | None,
+    typer.Option("--fail-on", help="Exit 1 from this severity on (default: error).", show_default=False, case_sensitive=False),
 ]
 Colors = Annotated[Color, typer.Option("--color", help="Colour codes; auto heeds NO_COLOR, FORCE_COLOR and the terminal.")]
 

@@ -70,7 +70,7 @@ def _top_p(left: Any, right: Any) -> str:
     return "one side cuts the tail"
 
 
-def _do_sample(left: Any, right: Any) -> str:
+def _do_sample(_left: Any, right: Any) -> str:
     return "the right samples, the left is greedy" if right else "the left samples, the right is greedy"
 
 
@@ -85,7 +85,7 @@ def _number(value: Any) -> bool:
 
 
 def _always(text: str) -> Telling:
-    return lambda left, right: text
+    return lambda _left, _right: text
 
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff")

@@ -83,7 +83,9 @@ def _document(left: Answer, right: Answer, changed: list[str], cause: Cause | No
     if changed:
         blocks.append(_table(left, right, changed))
     if left.effective.transformers != right.effective.transformers:
-        blocks.append(Note("UNDER", f"left {engine_line(left.effective, left.engine)}, right {engine_line(right.effective, right.engine)}", "dim"))
+        blocks.append(
+            Note("UNDER", f"left {engine_line(left.effective, left.engine)}, right {engine_line(right.effective, right.engine)}", "dim")
+        )
     else:
         blocks.append(Note("UNDER", engine_line(right.effective, right.engine), "dim"))
     if cause is not None:

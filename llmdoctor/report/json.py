@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llmdoctor.report import Style
 
 
-def render(report: Report, style: Style) -> str:
+def render(report: Report, _style: Style) -> str:
     """`report` as one JSON object, indented by two, ending in a line break."""
     return json.dumps(to_json(report), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
 

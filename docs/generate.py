@@ -1,0 +1,59 @@
+"""Write the pages that come from the code: docs/rules/*.md and docs/commands.md.  `make docs` runs it, CI checks that it changes nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from llmdoctor.cli.catalogue import all_rules
+from llmdoctor.core.rule import Rule
+
+DOCS = Path(__file__).parent
+COMMANDS = ("", "gencfg", "gencfg show", "gencfg diff", "gencfg check", "rule", "env", "demo")
+
+
+def main() -> None:
+    rules = all_rules()
+    folder = DOCS / "rules"
+    folder.mkdir(exist_ok=True)
+    for stale in folder.glob("*.md"):
+        stale.unlink()
+    for rule in rules:
+        (folder / f"{rule.code}.md").write_text(rule_page(rule))
+    (folder / "index.md").write_text(index(rules))
+    (DOCS / "commands.md").write_text(commands())
+
+
+def rule_page(rule: Rule) -> str:
+    """One rule's page, from the words `llmdoctor rule CODE` prints."""
+    return (
+        f"# {rule.code} {rule.name}\n\n{rule.summary}\n\nSeverity: {rule.severity.value}\n\n## Why it hurts\n\n{rule.why}\n\n"
+        f"## Bad\n\n```\n{rule.bad}\n```\n\n## Good\n\n```\n{rule.good}\n```\n\n## Fix\n\n{rule.fix}\n"
+    )
+
+
+def index(rules: tuple[Rule, ...]) -> str:
+    """The list of all rules."""
+    rows = "\n".join(f"| [{rule.code}]({rule.code}.md) | {rule.severity.value} | {rule.summary} |" for rule in rules)
+    return f"# Rules\n\n| code | severity | looks for |\n|---|---|---|\n{rows}\n"
+
+
+def commands() -> str:
+    """Every command's help, as the command prints it at 100 columns."""
+    parts = ["# Commands\n"]
+    for command in COMMANDS:
+        text = subprocess.run(
+            [sys.executable, "-m", "llmdoctor", *command.split(), "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
+        ).stdout.replace("python -m llmdoctor", "llmdoctor")
+        parts.append(f"## llmdoctor {command}".rstrip() + f"\n\n```\n{text.strip()}\n```\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    main()

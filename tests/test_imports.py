@@ -1,0 +1,77 @@
+"""Start-up is a feature: what a command does not need it does not import. Seen in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_model
+
+HEAVY = ("torch", "transformers", "deepspeed", "numpy", "scipy", "accelerate", "trl", "jinja2", "pydantic", "importlib.metadata")
+PROBE = """
+import sys, json
+sys.argv = ["llmdoctor", *json.loads(sys.argv[1])]
+from llmdoctor.cli.main import main
+try:
+    main()
+except SystemExit as stop:
+    code = stop.code
+print(json.dumps({"code": code, "modules": [name for name in json.loads(sys.stdin.read()) if name in sys.modules]}), file=sys.stderr)
+"""
+
+
+def imported(arguments: list[str], tmp_path: Path) -> tuple[int, set[str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, json.dumps(arguments)],
+        input=json.dumps(HEAVY),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    seen = json.loads(done.stderr.strip().splitlines()[-1])
+    return seen["code"] or 0, set(seen["modules"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["gencfg", "--help"],
+        ["gencfg", "show", "model"],
+        ["gencfg", "show", "model", "--engine", "vllm"],
+        ["gencfg", "diff", "model", "--right-preset", "trl-ppo", "--format", "json"],
+        ["gencfg", "check", "model"],
+        ["rule"],
+        ["rule", "GEN001"],
+    ],
+    ids=" ".join,
+)
+def test_static_commands_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    code, modules = imported(arguments, tmp_path)
+    assert code in (0, 1)
+    assert modules == set()
+
+
+def test_env_reads_metadata_and_imports_no_package(tmp_path: Path) -> None:
+    code, modules = imported(["env"], tmp_path)
+    assert code == 0
+    assert modules <= {"importlib.metadata"}
+
+
+def test_the_probe_can_fail(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import jinja2\n" + PROBE, json.dumps(["--version"])],
+        input=json.dumps(HEAVY),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert "jinja2" in json.loads(done.stderr.strip().splitlines()[-1])["modules"]
