@@ -90,7 +90,7 @@ UNSAVEABLE = Rule(
     "sampling-without-do-sample",
     Severity.WARNING,
     "Sampling settings are given, do_sample is not true: they are ignored.",
-    "Decoding is greedy whatever temperature and top_p say, and save_pretrained() refuses to write such a config, so a fine-tuned model cannot be "
+    "Decoding is greedy whatever temperature and top_p say, and save_pretrained() of transformers 4 refuses to write such a config, so a fine-tuned model cannot be "
     "saved at the end of its training. vLLM, which has no do_sample, does sample with them.",
     '{"temperature": 0.6, "top_p": 0.9}',
     '{"do_sample": true, "temperature": 0.6, "top_p": 0.9}',

@@ -1,0 +1,189 @@
+"""`gencfg check`: rules over model directories, nothing loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.document import Block, Cell, Note, Table, Verdict
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.report import Report, Skipped
+from llmdoctor.core.text import plural
+from llmdoctor.gencfg.directory_rules import Examined, judge
+from llmdoctor.gencfg.model import Effective
+from llmdoctor.gencfg.question import Answer, Side, default_version, model_call
+from llmdoctor.gencfg.resolve import resolve
+from llmdoctor.gencfg.show import engine_line, name_tokens
+from llmdoctor.gencfg.terminator import Terminator, find_terminator
+from llmdoctor.gencfg.vllm import effective_vllm
+from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
+from llmdoctor.modeldir.template import TemplateWorker
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One directory with its findings; `examined` is None where there is no model to make a call with."""
+
+    directory: ModelDir
+    kind: str
+    findings: tuple[Diagnostic, ...]
+    examined: Examined | None
+
+
+def check_report(paths: list[str], select: list[str], ignore: list[str], version: str | None) -> Report:
+    """Every GEN and DIR rule over every directory in `paths`; a folder without a model of its own stands for its subfolders."""
+    with TemplateWorker() as worker:
+        worker.start()
+        names, skipped = _expand(paths)
+        subjects = [_keep(_subject(read_model_dir(name), worker, version or default_version()), select, ignore) for name in names]
+    findings = [finding for subject in subjects for finding in subject.findings]
+    return Report(
+        "gencfg check",
+        subject={"paths": paths, "transformers": version or default_version()},
+        result={"subjects": list(_subjects(subjects))},
+        findings=tuple(findings),
+        skipped=tuple(skipped),
+        document=_document(subjects),
+        nothing=not subjects,
+        told=True,
+    )
+
+
+def _expand(paths: list[str]) -> tuple[list[str], list[Skipped]]:
+    """The directories to read; what is no model directory among a folder's subfolders is skipped by name."""
+    names: list[str] = []
+    skipped: list[Skipped] = []
+    for path in paths:
+        if not os.path.isdir(path) or is_model_dir(path):
+            names.append(path)
+            continue
+        inside = sorted(entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+        if not inside:
+            raise QuestionError(f"{path}: no model here: expected config.json or tokenizer files in it, or in its subfolders")
+        names += [entry for entry in inside if is_model_dir(entry)]
+        skipped += [Skipped(entry, "no model files in it") for entry in inside if not is_model_dir(entry)]
+    return list(dict.fromkeys(names)), skipped
+
+
+def _subject(directory: ModelDir, worker: TemplateWorker, version: str) -> Subject:
+    terminator = _terminator(directory, worker)
+    if directory.config is None and directory.generation_config is None:
+        return Subject(directory, "tokenizer", tuple(directory.problems()), None)
+    examined = _examine(directory, terminator, version, lines=False)
+    if examined.answer.effective.error is not None or examined.answer.effective.stop.never_stops:
+        examined = _examine(directory, terminator, version, lines=True)
+    return Subject(directory, "adapter" if directory.adapter else "model", (*directory.problems(), *judge(examined)), examined)
+
+
+def _examine(directory: ModelDir, terminator: Terminator | None, version: str, *, lines: bool) -> Examined:
+    call = model_call(directory, lines=lines)
+    eos = directory.tokenizer.special("eos_token")
+    answer = Answer(Side(directory.shown_name, transformers=version), directory, call, resolve(call, version))
+    return Examined(answer, effective_vllm(call, tokenizer_eos=None if eos is None else eos.id, max_model_len=None), terminator)
+
+
+def _terminator(directory: ModelDir, worker: TemplateWorker) -> Terminator | None:
+    template = directory.chat_template
+    if template is None:
+        return None
+    tokenizer = directory.tokenizer
+    return find_terminator(lambda messages: worker.render(template, messages).text, tokenizer.special_ids())
+
+
+def _keep(subject: Subject, select: list[str], ignore: list[str]) -> Subject:
+    def wanted(code: str) -> bool:
+        return (not select or code.startswith(tuple(select))) and not code.startswith(tuple(ignore) or ("\0",))
+
+    return Subject(subject.directory, subject.kind, tuple(finding for finding in subject.findings if wanted(finding.code)), subject.examined)
+
+
+def _subjects(subjects: list[Subject]) -> Iterator[dict[str, Any]]:
+    start = 0
+    for subject in subjects:
+        end = start + len(subject.findings)
+        entry: dict[str, Any] = {"path": subject.directory.shown_name, "kind": subject.kind, "findings": list(range(start, end))}
+        if subject.examined is not None:
+            end_of_turn = subject.examined.terminator
+            entry["verdicts"] = {
+                "transformers": _verdict(subject.examined.answer.effective),
+                "vllm": _verdict(subject.examined.vllm),
+            }
+            entry["terminator"] = (
+                None if end_of_turn is None else {"token": end_of_turn.token, "id": end_of_turn.id, "reason": end_of_turn.reason}
+            )
+        start = end
+        yield entry
+
+
+def _verdict(effective: Effective) -> dict[str, Any]:
+    return {
+        "version": effective.transformers,
+        "eos_token_id": list(effective.stop.eos_token_id),
+        "never_stops": effective.stop.never_stops,
+        "error": None if effective.error is None else effective.error.type,
+    }
+
+
+def _document(subjects: list[Subject]) -> tuple[Block, ...]:
+    findings = [finding for subject in subjects for finding in subject.findings]
+    errors, warnings, notes = (sum(finding.severity is severity for finding in findings) for severity in _ORDER)
+    where = subjects[0].directory.shown_name if len(subjects) == 1 else f"{len(subjects)} directories"
+    if not subjects:
+        return (Verdict("NOTHING TO CHECK: no model directory here", "warn"),)
+    counts = [plural(errors, "error"), plural(warnings, "warning"), plural(notes, "note")]
+    tone = "bad" if errors else "warn" if warnings else "good"
+    blocks: list[Block] = [Verdict(f"{where}: {', '.join(counts)}", tone)]
+    if len(subjects) == 1:
+        return (*blocks, *_single(subjects[0]))
+    worth = [subject for subject in subjects if any(finding.severity is not Severity.INFO for finding in subject.findings)]
+    for subject in worth:
+        blocks.append(Verdict(subject.directory.shown_name, "bad" if _has_error(subject) else "warn"))
+        blocks += _told(tuple(finding for finding in subject.findings if finding.severity is not Severity.INFO))
+    if notes:
+        blocks.append(Note("NOTES", f"{plural(notes, 'note')} not shown: check one directory alone, or use --format json", "dim"))
+    return tuple(blocks)
+
+
+_ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
+
+
+def _has_error(subject: Subject) -> bool:
+    return any(finding.severity is Severity.ERROR for finding in subject.findings)
+
+
+def _single(subject: Subject) -> list[Block]:
+    if subject.examined is None:
+        return _told(subject.findings)
+    examined = subject.examined
+    rows: list[tuple[str | Cell, ...]] = [
+        (name, *_stops(examined.answer, effective), effective.transformers if effective is examined.vllm else engine_line(effective, ""))
+        for name, effective in (("transformers", examined.answer.effective), ("vLLM", examined.vllm))
+    ]
+    end = examined.terminator
+    if end is not None:
+        rows.append(("a turn ends with", f"{'' if end.id is None else end.id} {end.token or 'no special token'}".strip(), "chat template"))
+    return [Table(("", "", ""), tuple(rows)), *_told(subject.findings)]
+
+
+def _stops(answer: Answer, effective: Effective) -> tuple[Cell]:
+    if effective.error is not None:
+        return (Cell(f"raises {effective.error.type}", "bad"),)
+    if effective.stop.never_stops:
+        return (Cell("never stops", "bad"),)
+    return (Cell(f"stops at {name_tokens(answer, effective.stop.eos_token_id)}"),)
+
+
+def _told(findings: tuple[Diagnostic, ...]) -> list[Block]:
+    """The findings as paragraphs, the worst first."""
+    tones = {Severity.ERROR: "bad", Severity.WARNING: "warn", Severity.INFO: "dim"}
+    blocks: list[Block] = []
+    for finding in sorted(findings, key=lambda finding: -finding.severity.rank):
+        lines = [f"{finding.severity.value}: {finding.message}"]
+        lines += [f"at {finding.location}"] if finding.location else []
+        lines += [f"cause: {finding.cause}"] if finding.cause else []
+        lines += [f"fix: {finding.fix}"] if finding.fix else []
+        blocks.append(Note(finding.code, "\n".join(lines), tones[finding.severity]))  # type: ignore[arg-type]
+    return blocks
