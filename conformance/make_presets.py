@@ -175,7 +175,7 @@ class Owner:
             try:
                 if not eval(condition, {"__builtins__": {}}, known):
                     return False
-            except Exception:  # noqa: S112
+            except Exception:
                 continue
         return True
 
@@ -260,10 +260,9 @@ def _need(condition: str) -> tuple[str, Any] | None:
     return None
 
 
-def kebab(name: str) -> str:
-    """OnlineDPOTrainer -> trl-online-dpo."""
-    words = re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z][a-z]+|[A-Z0-9]+", name.removesuffix("Trainer"))
-    return "trl-" + "-".join(words).lower().replace("a2-po", "a2po").replace("a2-p-o", "a2po")
+def preset_name(file: str) -> str:
+    """trl/trainer/online_dpo_trainer.py -> trl-online-dpo."""
+    return "trl-" + Path(file).stem.removesuffix("_trainer").replace("_", "-").replace("ppov2", "ppo")
 
 
 def trl_facts(root: Path, version: str) -> dict[str, Record]:
@@ -283,8 +282,7 @@ def trl_facts(root: Path, version: str) -> dict[str, Record]:
         owner = Owner(tree, name)
         records = [*owner.assignments(), *owner.own_call()]
         if records or name in ALWAYS:
-            shown = SAME_TRAINER.get(name, name)
-            facts[kebab(shown)] = {"owner": name, "file": owner.chain[0][0], "aligns": owner.aligns(), "records": records}
+            facts[preset_name(owner.chain[0][0])] = {"owner": name, "file": owner.chain[0][0], "aligns": owner.aligns(), "records": records}
     return facts
 
 
@@ -310,10 +308,11 @@ def transformers_facts(root: Path, version: str) -> dict[str, Record]:
 
 
 def _alignment(tree: Tree) -> Iterator[Record]:
-    """Trainer.train's alignment of special tokens: a method, then a function, then (5.15+) a helper for one token."""
+    """Trainer.train's alignment of special tokens: a method, then a function, then (5.18) a helper for one token."""
     if "_align_special_token" in tree.functions:
         file, node = tree.functions["_align_special_token"]
-        sets = [child for child in ast.walk(node) if isinstance(child, ast.Call) and ast.unparse(child).startswith("setattr(generation_config")]
+        calls = [child for child in ast.walk(node) if isinstance(child, ast.Call)]
+        sets = [child for child in calls if ast.unparse(child).startswith("setattr(generation_config")]
         sets.sort(key=lambda child: child.lineno)
         for field, child in (("eos_token_id", sets[0]), ("bos_token_id", sets[-1]), ("pad_token_id", sets[-1])):
             yield _plain("model", field, {"align": field, "form": "adds"}, file, child.lineno)
@@ -327,9 +326,10 @@ def _alignment(tree: Tree) -> Iterator[Record]:
             return
         found = (file, method[0])
     for node in ast.walk(found[1]):
-        if isinstance(node, ast.Assign) and (name := re.search(r"model\.generation_config\.(\w+)$", ast.unparse(node.targets[0]))):
-            if ast.unparse(node.value) != f"[{ast.unparse(node.targets[0])}]":
-                yield _plain("model", name[1], {"align": name[1], "form": "replaces"}, found[0], node.lineno)
+        target = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ""
+        name = re.search(r"model\.generation_config\.(\w+)$", target)
+        if isinstance(node, ast.Assign) and name and ast.unparse(node.value) != f"[{target}]":  # not the step from an int to a list
+            yield _plain("model", name[1], {"align": name[1], "form": "replaces"}, found[0], node.lineno)
 
 
 def _seq2seq(file: str, node: ast.ClassDef) -> Iterator[Record]:
@@ -353,6 +353,11 @@ def _plain(target: str, field: str, value: Record, file: str, line: int) -> Reco
 # --- the file ---------------------------------------------------------------------------------------------------------------------
 
 
+# What a record does not say: it happens with the trainer's default arguments, and no condition stands around it.
+USUAL: Record = {"default": True, "needs": {}, "when": []}
+_NOTHING = object()
+
+
 def key_of(version: str) -> tuple[int, ...]:
     """1.10.0 after 1.9.2."""
     return tuple(int(part) for part in version.split("."))
@@ -373,10 +378,11 @@ def pack(facts: dict[str, dict[str, Record]]) -> Record:
             owners.setdefault(head, {})[version] = True
             times: dict[str, int] = {}
             for record in found["records"]:
-                body = {key: value for key, value in record.items() if key != "line"}
+                body = {key: value for key, value in record.items() if key != "line" and value != USUAL.get(key, _NOTHING)}
                 text = json.dumps(body)
                 times[text] = times.get(text, 0) + 1
-                records.setdefault(json.dumps({**body, "time": times[text]}), {})[version] = record["line"]
+                nth = {"time": times[text]} if times[text] > 1 else {}  # the same assignment twice in one file
+                records.setdefault(json.dumps({**body, **nth}), {})[version] = record["line"]
         presets[name] = {
             "owners": [{**json.loads(head), "versions": list(_runs(versions, seen))} for head, seen in owners.items()],
             "records": [{**json.loads(text), "lines": _runs(versions, seen)} for text, seen in records.items()],
@@ -407,7 +413,7 @@ def unpack(library: Record) -> dict[str, dict[str, Record]]:
                 for version in _span(versions, run):
                     facts[version][name] = {**head, "records": []}
         for record in preset["records"]:
-            body = {key: value for key, value in record.items() if key not in ("lines", "time")}
+            body = {**USUAL, **{key: value for key, value in record.items() if key not in ("lines", "time")}}
             for run, line in record["lines"].items():
                 for version in _span(versions, run):
                     facts[version][name]["records"].append({**body, "line": line})

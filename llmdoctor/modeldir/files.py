@@ -1,0 +1,91 @@
+"""Opening a file that nobody vouches for: regular files only, never blocking, never out of the model's own repository."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a file was not read: the DIR rule's code and a clause that says what was found."""
+
+    code: str
+    reason: str
+
+
+def read_bytes(path: str, limit: int, root: str | None = None) -> bytes | Refusal | None:
+    """The bytes of `path`; None where there is no such file, a Refusal where it may not or cannot be read.
+
+    `root` is the model directory that the file belongs to: a link may point inside it, or from a hub snapshot into the same
+    repository's blobs. `limit` is the most bytes accepted; the size is taken from the open file, so that nothing changes in between.
+    """
+    opened = open_inside(path, root)
+    if opened is None or isinstance(opened, Refusal):
+        return opened
+    try:
+        size = os.fstat(opened).st_size
+        if size > limit:
+            return Refusal("DIR005", f"has {size} bytes, at most {limit} are read")
+        with os.fdopen(opened, "rb", closefd=False) as file:
+            data = file.read(limit + 1)
+        return Refusal("DIR005", f"has more than {limit} bytes") if len(data) > limit else data
+    except OSError as error:
+        return Refusal("DIR001", f"cannot be read: {error.strerror or error}")
+    finally:
+        os.close(opened)
+
+
+def open_inside(path: str, root: str | None) -> int | Refusal | None:
+    """A file descriptor of a regular file; None where there is no such file."""
+    try:
+        link = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        return Refusal("DIR001", f"cannot be read: {getattr(error, 'strerror', None) or error}")
+    if stat.S_ISLNK(link.st_mode) and root is not None and not _stays(path, root):
+        return Refusal("DIR004", f"is a link to {os.readlink(path)}, outside the model's directory and its hub cache repository")
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        what = "is a link that leads nowhere" if error.errno in (errno.ELOOP, errno.ENOENT) else f"cannot be read: {error.strerror}"
+        return Refusal("DIR004" if error.errno in (errno.ELOOP, errno.ENOENT, errno.ENXIO) else "DIR001", what)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        return Refusal("DIR004", f"is {_kind(mode)}, not a file")
+    return descriptor
+
+
+def _stays(path: str, root: str) -> bool:
+    target = os.path.realpath(path)
+    home = os.path.realpath(root)
+    if _inside(target, home):
+        return True
+    repository = _hub_repository(home)
+    return repository is not None and _inside(target, os.path.join(repository, "blobs"))
+
+
+def _hub_repository(snapshot: str) -> str | None:
+    """`.../models--org--name` for `.../models--org--name/snapshots/REVISION[/subfolder]`."""
+    head, found, _ = snapshot.rpartition(os.sep + "snapshots" + os.sep)
+    return head if found and os.path.basename(head).startswith("models--") else None
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISBLK, "a device"))
+    return next((name for test, name in kinds if test(mode)), "a device")
+
+
+def shown_path(path: str) -> str:
+    """`path` as a reader finds it: relative to the working directory where it lies below it, else as given."""
+    here = os.getcwd()
+    full = os.path.abspath(path)
+    return os.path.relpath(full, here) if _inside(full, here) else path

@@ -1,0 +1,154 @@
+"""The slow pass over a JSON text: the line of every value, and what is odd or wrong, with its JSON pointer."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+_STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"')
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_WORD = re.compile(r"true|false|null|NaN|-?Infinity")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAX_DIGITS = 400
+
+
+class Unreadable(Exception):
+    """The text is not JSON here, or passes a limit: the DIR code, the pointer so far, the line."""
+
+    def __init__(self, message: str, pointer: str, line: int, code: str = "DIR001") -> None:
+        super().__init__(message)
+        self.pointer, self.line, self.code = pointer, line, code
+
+
+@dataclass(slots=True)
+class Scan:
+    """`lines`: JSON pointer to line, from 1. `oddities`: (DIR code, message, pointer, line)."""
+
+    lines: dict[str, int] = field(default_factory=dict)
+    oddities: list[tuple[str, str, str, int]] = field(default_factory=list)
+
+
+def scan(text: str, max_depth: int) -> Scan:
+    """Walk `text` once.
+
+    Raises Unreadable at the first place where it is not JSON, or is nested deeper than `max_depth`.
+    """
+    walker = _Walker(text, max_depth)
+    walker.value(0, "", 0)
+    end = walker.skip(walker.at)
+    if end < len(text):
+        raise Unreadable("something follows after the end of the JSON value", "", walker.line_at(end))
+    return walker.seen
+
+
+class _Walker:
+    """One pass; `at` is the offset behind what was read last."""
+
+    def __init__(self, text: str, max_depth: int) -> None:
+        self.text, self.max_depth, self.at = text, max_depth, 0
+        self.seen = Scan()
+        self._line, self._counted = 1, 0
+
+    def line_at(self, offset: int) -> int:
+        """The line of `offset`; offsets come in rising order but for errors."""
+        if offset < self._counted:
+            return self.text.count("\n", 0, offset) + 1
+        self._line += self.text.count("\n", self._counted, offset)
+        self._counted = offset
+        return self._line
+
+    def skip(self, offset: int) -> int:
+        match = _SPACE.match(self.text, offset)
+        return match.end() if match else offset
+
+    def value(self, offset: int, pointer: str, depth: int) -> None:
+        """Read the value at or after `offset`."""
+        start = self.skip(offset)
+        self.seen.lines.setdefault(pointer, self.line_at(start))
+        if depth > self.max_depth:
+            raise Unreadable(f"nested deeper than {self.max_depth} levels", pointer[:200], self.line_at(start), "DIR005")
+        first = self.text[start : start + 1]
+        if first == "{":
+            self._object(start, pointer, depth)
+        elif first == "[":
+            self._array(start, pointer, depth)
+        elif first == '"':
+            self._string(start, pointer)
+        else:
+            self._scalar(start, pointer)
+
+    def _object(self, start: int, pointer: str, depth: int) -> None:
+        keys: dict[str, int] = {}
+        offset = self.skip(start + 1)
+        if self.text[offset : offset + 1] == "}":
+            self.at = offset + 1
+            return
+        while True:
+            if self.text[offset : offset + 1] != '"':
+                raise self._wrong(offset, pointer, "a key in double quotes")
+            key = self._string(offset, pointer)
+            line = self.line_at(offset)
+            below = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+            if key in keys:
+                self.seen.oddities.append(("DIR002", f"the key {key!r} stands twice, on lines {keys[key]} and {line}: the last wins", below, line))
+            keys[key] = line
+            self.seen.lines[below] = line
+            colon = self.skip(self.at)
+            if self.text[colon : colon + 1] != ":":
+                raise self._wrong(colon, below, "':' after the key")
+            self.value(colon + 1, below, depth + 1)
+            offset = self.skip(self.at)
+            mark = self.text[offset : offset + 1]
+            if mark == "}":
+                self.at = offset + 1
+                return
+            if mark != ",":
+                raise self._wrong(offset, below, "',' or '}'")
+            offset = self.skip(offset + 1)
+
+    def _array(self, start: int, pointer: str, depth: int) -> None:
+        offset = self.skip(start + 1)
+        if self.text[offset : offset + 1] == "]":
+            self.at = offset + 1
+            return
+        index = 0
+        while True:
+            self.value(offset, f"{pointer}/{index}", depth + 1)
+            offset = self.skip(self.at)
+            mark = self.text[offset : offset + 1]
+            if mark == "]":
+                self.at = offset + 1
+                return
+            if mark != ",":
+                raise self._wrong(offset, pointer, "',' or ']'")
+            offset, index = offset + 1, index + 1
+
+    def _string(self, start: int, pointer: str) -> str:
+        match = _STRING.match(self.text, start)
+        if match is None:
+            raise self._wrong(start, pointer, "a string that ends, without raw control characters")
+        self.at = match.end()
+        value: str = json.loads(match.group())
+        if "\\u" in match.group() and _SURROGATE.search(value):
+            self.seen.oddities.append(("DIR012", "a lone surrogate, which no UTF-8 text can hold", pointer, self.line_at(start)))
+        return value
+
+    def _scalar(self, start: int, pointer: str) -> None:
+        match = _WORD.match(self.text, start) or _NUMBER.match(self.text, start)
+        if match is None or not match.group():
+            raise self._wrong(start, pointer, "a value")
+        word, line = match.group(), self.line_at(start)
+        if len(word) > _MAX_DIGITS:
+            raise Unreadable(f"a number of {len(word)} characters, at most {_MAX_DIGITS} are read", pointer, line, "DIR005")
+        if word[-1] in "Ny":
+            self.seen.oddities.append(("DIR003", f"{word} is not JSON, though Python's json takes it", pointer, line))
+        elif word[-1].isdigit() and "e" in word.lower() and float(word) in (float("inf"), float("-inf")):
+            self.seen.oddities.append(("DIR003", f"{word} overflows to infinity", pointer, line))
+        self.at = match.end()
+
+    def _wrong(self, offset: int, pointer: str, expected: str) -> Unreadable:
+        found = self.text[offset : offset + 12]
+        what = f"found {found!r}" if found else "the file ends"
+        return Unreadable(f"not JSON: expected {expected}, {what}", pointer, self.line_at(offset))

@@ -1,0 +1,165 @@
+"""safetensors headers, without a tensor: is the file what it says it is (format: safetensors 0.8, `tensor.rs`)."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.modeldir.files import Refusal, open_inside, shown_path
+from llmdoctor.modeldir.jsonfile import JsonFile, parse
+from llmdoctor.modeldir.tokenizer import is_id
+
+HEADER_LIMIT = 100_000_000  # the library's MAX_HEADER_SIZE
+# Bits of one element.
+DTYPES = {
+    **dict.fromkeys(("F4", "U4", "I4"), 4),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+}
+SHARD = re.compile(r".*\.safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorHeader:
+    """One tensor's entry: dtype, shape, and its bytes [begin, end) behind the header."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def read_header(path: str, root: str | None = None) -> tuple[dict[str, TensorHeader], tuple[Diagnostic, ...]]:
+    """The tensors of a file by name, and what is wrong with its header (DIR006); never raises."""
+    shown = shown_path(path)
+    opened = open_inside(path, root)
+    if opened is None:
+        return {}, (_problem(shown, "there is no such file"),)
+    if isinstance(opened, Refusal):
+        return {}, (Diagnostic(opened.code, Severity.ERROR, f"{shown} {opened.reason}", Location(shown)),)
+    try:
+        size = os.fstat(opened).st_size
+        with os.fdopen(opened, "rb", closefd=False) as file:
+            length = int.from_bytes(file.read(8), "little")
+            wrong = _wrong_length(size, length)
+            header = b"" if wrong else file.read(length)
+    except OSError as error:
+        return {}, (_problem(shown, f"cannot be read: {error.strerror}"),)
+    finally:
+        os.close(opened)
+    if wrong:
+        if size < 4096 and _is_pointer(path):
+            return {}, (Diagnostic("DIR013", Severity.ERROR, f"{shown} is a git-lfs pointer, not the file itself", Location(shown), fix="git lfs pull"),)
+        return {}, (_problem(shown, wrong),)
+    parsed = parse(header, path, shown)
+    if not isinstance(parsed.value, dict):
+        return {}, (_problem(shown, f"the header is not a JSON object ({parsed.problems[0].message})" if parsed.problems else "the header is no object"),)
+    problems = [_problem(shown, f"the header has {problem.message}") for problem in parsed.problems]
+    tensors, wrongs = _tensors(parsed.value, size - 8 - length)
+    return tensors, (*problems, *(_problem(shown, text, pointer) for text, pointer in wrongs))
+
+
+def check_index(index: JsonFile, root: str) -> Iterator[Diagnostic]:
+    """What is wrong with model.safetensors.index.json (DIR007): shards that leave the directory, are missing, or do not hold what it says."""
+    mapping = index.value.get("weight_map") if isinstance(index.value, dict) else None
+    if not isinstance(mapping, dict):
+        yield _index_problem(index, "has no weight_map object", "/weight_map")
+        return
+    shards: dict[str, list[str]] = {}
+    for tensor, shard in mapping.items():
+        shards.setdefault(shard if isinstance(shard, str) else "", []).append(tensor)
+    for shard, tensors in shards.items():
+        pointer = f"/weight_map/{tensors[0].replace('~', '~0').replace('/', '~1')}"
+        if not shard or os.path.isabs(shard) or ".." in shard.split("/") or "\0" in shard or not SHARD.fullmatch(shard):
+            yield _index_problem(index, f"names the shard {shard!r}, expected a .safetensors file inside the directory", pointer)
+            continue
+        if not os.path.lexists(os.path.join(root, shard)):
+            yield _index_problem(index, f"names {shard}, which is not here", pointer)
+            continue
+        held, problems = read_header(os.path.join(root, shard), root)
+        lost = [tensor for tensor in tensors if tensor not in held]
+        if lost and not problems:
+            yield _index_problem(index, f"says that {shard} holds {lost[0]}, which it does not", pointer)
+
+
+def _wrong_length(size: int, length: int) -> str | None:
+    if size < 8:
+        return f"has {size} bytes, a safetensors file has at least 8"
+    if length > HEADER_LIMIT:
+        return f"announces a header of {length} bytes, at most {HEADER_LIMIT} are allowed"
+    if length > size - 8:
+        return f"announces a header of {length} bytes, but only {size - 8} follow: it is cut short"
+    return None
+
+
+def _is_pointer(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(32).startswith(b"version https://git-lfs")
+
+
+def _tensors(header: dict[str, Any], room: int) -> tuple[dict[str, TensorHeader], list[tuple[str, str]]]:
+    tensors: dict[str, TensorHeader] = {}
+    wrongs: list[tuple[str, str]] = []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            if not (isinstance(entry, dict) and all(isinstance(text, str) for text in entry.values())):
+                wrongs.append(("__metadata__ is not an object of texts", "/__metadata__"))
+            continue
+        pointer = "/" + name.replace("~", "~0").replace("/", "~1")
+        tensor, wrong = _tensor(name, entry, room)
+        if tensor is not None:
+            tensors[name] = tensor
+        if wrong is not None:
+            wrongs.append((f"tensor {name!r} {wrong}", pointer))
+    if not wrongs:
+        wrongs += _layout(tensors, room)
+    return tensors, wrongs
+
+
+def _tensor(name: str, entry: Any, room: int) -> tuple[TensorHeader | None, str | None]:
+    if not isinstance(entry, dict):
+        return None, "is not an object"
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        return None, f"has the dtype {dtype!r}, which safetensors does not know"
+    if not isinstance(shape, list) or not all(is_id(extent) and extent >= 0 for extent in shape):
+        return None, "has a shape that is not a list of non-negative integers"
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(is_id(offset) and offset >= 0 for offset in offsets):
+        return None, "has data_offsets that are not two non-negative integers"
+    begin, end = offsets
+    tensor = TensorHeader(name, dtype, tuple(shape), begin, end)
+    bits = math.prod(shape) * DTYPES[dtype]
+    if begin > end or end > room:
+        return tensor, f"lies at [{begin}, {end}), outside the {room} bytes of data"
+    if bits % 8 or bits // 8 != end - begin:
+        return tensor, f"is {dtype} {list(shape)}, which is {bits / 8:g} bytes, and has {end - begin}"
+    return tensor, None
+
+
+def _layout(tensors: dict[str, TensorHeader], room: int) -> list[tuple[str, str]]:
+    """Tensors lie one behind the other: no overlap, no hole, nothing behind the last."""
+    at = 0
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.begin, tensor.end)):
+        if tensor.begin != at:
+            what = "overlaps the one before it" if tensor.begin < at else f"leaves a hole of {tensor.begin - at} bytes before it"
+            return [(f"tensor {tensor.name!r} {what}", "/" + tensor.name)]
+        at = tensor.end
+    return [] if at == room else [(f"{room - at} bytes follow behind the last tensor", "")]
+
+
+def _problem(shown: str, message: str, pointer: str | None = None) -> Diagnostic:
+    return Diagnostic("DIR006", Severity.ERROR, f"{shown}: {message}", Location(shown, pointer), fix="fetch or save the file again")
+
+
+def _index_problem(index: JsonFile, message: str, pointer: str) -> Diagnostic:
+    where = Location(index.shown_name, pointer, index.line(pointer))
+    return Diagnostic("DIR007", Severity.ERROR, f"{index.shown_name} {message}", where, fix="fetch the missing shards, or save the model again")

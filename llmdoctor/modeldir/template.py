@@ -1,0 +1,197 @@
+"""Chat templates: where they are, and rendering them in a worker that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from llmdoctor.modeldir.jsonfile import JsonFile
+
+SECONDS = 2.0
+TEMPLATE_LIMIT = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """A template's text, its name ("default", "tool_use"), the file it stands in, and the special tokens it may use."""
+
+    name: str
+    source: str
+    file: str
+    pointer: str | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """What came of a rendering: `text`, or an `error` of the kind "syntax", "raised" or "limit" with its message and line."""
+
+    text: str | None
+    error: str | None = None
+    message: str | None = None
+    line: int | None = None
+
+
+def find_templates(folder: str, config: JsonFile | None, chat_json: JsonFile | None, read: Any) -> dict[str, ChatTemplate]:
+    """Every named template of a directory, by transformers' precedence (5.23.0, tokenization_utils_base.py and processing_utils.py).
+
+    chat_template.jinja and additional_chat_templates/*.jinja come before the tokenizer_config.json's chat_template (a text, a list of
+    {name, template}, or an object), and that before the processor's chat_template.json. `read` maps a path to text or None.
+    """
+    variables = _variables(config)
+    found: dict[str, ChatTemplate] = {}
+    value = chat_json.value.get("chat_template") if chat_json is not None and isinstance(chat_json.value, dict) else None
+    for name, source in _named(value):
+        found[name] = ChatTemplate(name, source, chat_json.shown_name if chat_json else "", "/chat_template", variables)
+    value = config.value.get("chat_template") if config is not None and isinstance(config.value, dict) else None
+    for name, source in _named(value):
+        found[name] = ChatTemplate(name, source, config.shown_name if config else "", "/chat_template", variables)
+    for name, path in _jinja_files(folder):
+        text = read(path)
+        if text is not None:
+            from llmdoctor.modeldir.files import shown_path
+
+            found[name] = ChatTemplate(name, text, shown_path(path), None, variables)
+    return found
+
+
+def _jinja_files(folder: str) -> list[tuple[str, str]]:
+    files = [("default", f"{folder}/chat_template.jinja")]
+    try:
+        names = sorted(os.listdir(f"{folder}/additional_chat_templates"))
+    except OSError:
+        names = []
+    return files + [(name[:-6], f"{folder}/additional_chat_templates/{name}") for name in names if name.endswith(".jinja")]
+
+
+def _named(value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, str):
+        return [("default", value)]
+    if isinstance(value, dict):
+        return [(name, text) for name, text in value.items() if isinstance(text, str)]
+    entries = value if isinstance(value, list) else []
+    pairs = [(entry.get("name"), entry.get("template")) for entry in entries if isinstance(entry, dict)]
+    return [(name, text) for name, text in pairs if isinstance(name, str) and isinstance(text, str)]
+
+
+def _variables(config: JsonFile | None) -> dict[str, str]:
+    from llmdoctor.modeldir.tokenizer import NAMED, token_text
+
+    value = config.value if config is not None and isinstance(config.value, dict) else {}
+    return {name: text for name in NAMED if (text := token_text(value.get(name))) is not None}
+
+
+class TemplateWorker:
+    """Renders templates in one process after another: one that passes a limit is killed and replaced.
+
+    A context manager; `start()` begins the first process without waiting for it, so that its imports run beside the caller's work.
+    """
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        self._seconds = seconds
+        self._process: subprocess.Popen[str] | None = None
+        self._failed: dict[str, Rendering] = {}
+
+    def __enter__(self) -> TemplateWorker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Begin a worker, if none runs."""
+        import subprocess
+
+        if self._process is None:
+            here = os.path.dirname(os.path.abspath(__file__))
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", os.path.join(here, "template_worker.py"), *_site()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+                env={"PATH": os.environ.get("PATH", ""), "TZ": os.environ.get("TZ", "")},
+            )
+
+    def render(self, template: ChatTemplate, messages: list[dict[str, Any]], **variables: Any) -> Rendering:
+        """`template` over `messages`; never raises on what a template does. One that passed a limit once is not tried again."""
+        if template.source in self._failed:
+            return self._failed[template.source]
+        if len(template.source) > TEMPLATE_LIMIT:
+            return Rendering(None, "limit", f"the template has more than {TEMPLATE_LIMIT} characters")
+        self.start()
+        given = {"add_generation_prompt": False, **template.variables, **variables, "messages": messages}
+        answer = self._ask(json.dumps({"template": template.source, "variables": given}))
+        if answer is None:
+            answer = Rendering(None, "limit", f"the template takes more than {self._seconds:g} s, or all the memory it is given")
+            self.close()
+        if answer.error in ("limit", "syntax"):
+            self._failed[template.source] = answer
+        return answer
+
+    def _ask(self, request: str) -> Rendering | None:
+        """One request and its answer; None where the worker died or did not answer in time."""
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            return None
+        try:
+            process.stdin.write(request + "\n")
+            process.stdin.flush()
+        except OSError:
+            return None
+        line = _line_within(process.stdout, self._seconds)
+        try:
+            answer = json.loads(line) if line else None
+        except ValueError:
+            answer = None
+        if answer is None:
+            return None
+        return Rendering(answer.get("text"), answer.get("error"), answer.get("message"), answer.get("line"))
+
+    def close(self) -> None:
+        """End the worker, whatever it is doing, and leave no zombie."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    _close_quietly(pipe)
+            process.wait()
+
+
+def _close_quietly(pipe: IO[str]) -> None:
+    try:
+        pipe.close()
+    except OSError:
+        pass  # the worker is gone, and with it the other end
+
+
+def _line_within(stream: IO[str], seconds: float) -> str:
+    """A line of `stream`, or what there is of it when the time is up."""
+    import select
+    import time
+
+    deadline = time.monotonic() + seconds
+    data = b""
+    descriptor = stream.fileno()
+    while not data.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([descriptor], [], [], left)[0]:
+            return ""
+        part = os.read(descriptor, 1 << 16)
+        if not part:
+            return ""
+        data += part
+    return data.decode("utf-8", "replace")
+
+
+def _site() -> list[str]:
+    """The folders that hold jinja2 and markupsafe, found on sys.path without importing them."""
+    return [entry for entry in sys.path if entry and any(os.path.isdir(os.path.join(entry, name)) for name in ("jinja2", "markupsafe"))]

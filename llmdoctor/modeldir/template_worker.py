@@ -1,0 +1,104 @@
+"""The worker process that renders chat templates: JSON lines in, JSON lines out, killed from outside when it takes too long.
+
+Runs as `python -I -S template_worker.py SITE...` (the folders that hold jinja2), so it starts in a few milliseconds and sees nothing else. The environment is that of
+transformers' chat templates (5.23.0, utils/chat_template_utils.py): immutable sandbox, trim_blocks, lstrip_blocks, loop controls,
+raise_exception, strftime_now, tojson without HTML escapes, and the `generation` block.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+MEMORY_BYTES = 384 * 2**20
+OUTPUT_CHARACTERS = 2**20
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    sys.path[:0] = sys.argv[1:]
+    _limit()
+    environment = _environment()
+    compiled: dict[str, Any] = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(json.dumps(_render(environment, compiled, request)), flush=True)  # noqa: T201 the protocol
+
+
+def _limit() -> None:
+    """Bound the memory, ignore Ctrl-C (the parent decides), and end with the parent."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    except (ImportError, ValueError, OSError):
+        pass  # no such limits on this system: the time limit remains
+
+
+def _environment() -> Any:
+    from jinja2 import nodes
+    from jinja2.exceptions import TemplateError
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """{% generation %} marks the assistant's part in training templates; rendering passes it through."""
+
+        tags = {"generation"}  # noqa: RUF012 jinja2's own interface
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+            return nodes.Scope(body).set_lineno(line)
+
+    def tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
+        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+    def raise_exception(message: str) -> None:
+        raise TemplateError(message)
+
+    def strftime_now(format: str) -> str:
+        import time
+
+        return time.strftime(format)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
+    environment.filters["tojson"] = tojson
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = strftime_now
+    return environment
+
+
+def _render(environment: Any, compiled: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    from jinja2.exceptions import TemplateSyntaxError
+
+    source = request["template"]
+    try:
+        if source not in compiled:
+            compiled.clear()
+            compiled[source] = environment.from_string(source)
+        parts, size = [], 0
+        for part in compiled[source].generate(**request["variables"]):
+            size += len(part)
+            if size > OUTPUT_CHARACTERS:
+                return {"error": "limit", "message": f"the output passes {OUTPUT_CHARACTERS} characters"}
+            parts.append(part)
+        return {"text": "".join(parts)}
+    except TemplateSyntaxError as error:
+        return {"error": "syntax", "message": str(error), "line": error.lineno}
+    except MemoryError:
+        return {"error": "limit", "message": f"the template takes more than {MEMORY_BYTES // 2**20} MiB"}
+    except RecursionError:
+        return {"error": "limit", "message": "the template recurses without end"}
+    except Exception as error:  # noqa: BLE001 a template may raise anything
+        return {"error": "raised", "message": f"{type(error).__name__}: {error}"[:500]}
+
+
+if __name__ == "__main__":
+    main()
