@@ -1,0 +1,59 @@
+"""A configuration under construction: values that remember where they came from and what they replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llmdoctor.gencfg.model import Layer, Origin, Resolved, Setting
+
+
+class Fields(dict[str, Resolved]):
+    """GenerationConfig's attributes by name, each with its origin."""
+
+    def put(self, name: str, setting: Setting) -> None:
+        """Assign: the value that was there becomes the first of what was overridden; a library default is not worth keeping."""
+        before = self.get(name)
+        replaced: tuple[Setting, ...] = ()
+        if before is not None:
+            replaced = before.overrides
+            if before.origin.layer != "library-default":
+                replaced = (Setting(before.value, before.origin), *replaced)
+        self[name] = Resolved(setting.value, setting.origin, replaced)
+
+    def put_all(self, settings: Mapping[str, Setting]) -> None:
+        """Assign every setting, in order."""
+        for name, setting in settings.items():
+            self.put(name, setting)
+
+    def inherit(self, name: str, other: Resolved) -> None:
+        """Take over another configuration's value with its history; this one's own value becomes part of it."""
+        before = self.get(name)
+        replaced = other.overrides
+        if before is not None and before.origin.layer != "library-default" and before.origin != other.origin:
+            replaced = (Setting(before.value, before.origin), *replaced)
+        self[name] = Resolved(other.value, other.origin, replaced)
+
+    def value(self, name: str) -> Any:
+        """The value of a field, None where there is no such field."""
+        found = self.get(name)
+        return None if found is None else found.value
+
+    def values_of(self, names: Iterable[str]) -> dict[str, Any]:
+        """The values of several fields."""
+        return {name: self.value(name) for name in names}
+
+    def copied(self) -> Fields:
+        """A copy that can be changed on its own."""
+        return Fields(self)
+
+
+def bare(defaults: Mapping[str, Any], version: str, layer: Layer = "library-default") -> Fields:
+    """GenerationConfig() of a version."""
+    origin = Origin(layer, f"transformers {version}")
+    return Fields({name: Resolved(value, origin) for name, value in defaults.items()})
+
+
+def derived(value: Any, source: str) -> Setting:
+    """A value that generate() computed itself."""
+    return Setting(value, Origin("derived", source))

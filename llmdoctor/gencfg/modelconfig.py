@@ -1,0 +1,163 @@
+"""The model's own generation config, as from_pretrained makes it: from generation_config.json, else from config.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llmdoctor.gencfg.layers import Fields, bare
+from llmdoctor.gencfg.model import Call, Origin, Resolved, Setting
+from llmdoctor.gencfg.versions import Minor, field_defaults, late_defaults
+
+TEXT_CONFIGS = ("decoder", "generator", "text_config")  # 5.x, and 4.x up to 4.44, by name (GenerationConfig.from_model_config)
+MORE_TEXT_CONFIGS = (*TEXT_CONFIGS, "text_encoder", "thinker_config", "language_config", "llm_config")
+_METADATA = ("transformers_version", "_from_model_config", "_commit_hash")
+# Arguments of generate() itself, and of a causal language model's forward(): never "not used by the model".
+GENERATE_ARGUMENTS = frozenset(
+    "inputs generation_config logits_processor stopping_criteria prefix_allowed_tokens_fn synced_gpus assistant_model streamer "
+    "negative_prompt_ids negative_prompt_attention_mask".split()
+)
+FORWARD_ARGUMENTS = frozenset(
+    "input_ids attention_mask position_ids past_key_values inputs_embeds labels use_cache output_attentions output_hidden_states return_dict "
+    "cache_position pixel_values image_grid_thw video_grid_thw pixel_values_videos second_per_grid_ts rope_deltas image_sizes token_type_ids "
+    "decoder_input_ids decoder_attention_mask encoder_outputs mm_token_type_ids".split()
+)
+_SINCE = {"tokenizer": (4, 39), "assistant_tokenizer": (4, 46), "custom_generate": (4, 52), "trust_remote_code": (4, 52), "logits_to_keep": (4, 49)}
+
+
+@dataclass(slots=True)
+class LoadedModel:
+    """The model after from_pretrained: `fields` of its generation config, the `stamp` of the version that wrote it (None: the running one).
+
+    `from_config` says that it was made from config.json, `config_fields` are the names config.json has.
+    """
+
+    fields: Fields
+    stamp: Any
+    from_config: bool
+    config_fields: Mapping[str, Any]
+    minor: Minor = (0, 0)
+    version: str = ""
+    config: Mapping[str, Setting] = field(default_factory=dict)
+
+    def legacy_edits(self, edits: tuple[tuple[str, Setting], ...], minor: Minor) -> bool:
+        """Whether model.config holds generation settings other than the defaults (4.x, _get_non_default_generation_parameters)."""
+        defaults = field_defaults(minor)
+        settable = set(late_defaults((5, 0)))
+        values = {name: setting.value for name, setting in self.config.items()} | {name: setting.value for name, setting in edits}
+        return any(name in settable and name in defaults and value is not None and value != defaults[name] for name, value in values.items())
+
+    def rebuilt(self, edits: tuple[tuple[str, Setting], ...]) -> Fields:
+        """The generation config made anew from the edited model.config."""
+        edited = {**self.config, **dict(edits)}
+        return _from_config(edited, self.minor, self.version)
+
+
+def load(call: Call, minor: Minor, version: str) -> LoadedModel:
+    """The model's generation config before any mutation."""
+    config = dict(call.config or {})
+    names = {name: setting.value for name, setting in config.items()}
+    file = call.generation_config
+    if file is None:
+        return LoadedModel(_from_config(config, minor, version), None, True, names, minor, version, config)
+    fields = bare(field_defaults(minor), version)
+    from_config = bool(file["_from_model_config"].value) if "_from_model_config" in file else False
+    for name, setting in file.items():
+        # A file that says it was made from a model config loses its custom entries (GenerationConfig.__init__).
+        if name in _METADATA or (from_config and name not in fields):
+            continue
+        fields.put(name, setting)
+    stamp = file["transformers_version"].value if "transformers_version" in file else None
+    return LoadedModel(fields, stamp, from_config, names, minor, version, config)
+
+
+def _from_config(config: Mapping[str, Setting], minor: Minor, version: str) -> Fields:
+    """GenerationConfig.from_model_config: config.json's values, in 4.x over the class's defaults, then the language model's."""
+    fields = bare(field_defaults(minor), version)
+    kind = config["model_type"].value if "model_type" in config else None
+    outer = _class_defaults(kind, version) if minor < (5, 0) else {}
+    text_name, text = _text_config(config, minor)
+    keep_none = minor < (4, 45)
+    for source in (outer, config):
+        for name, setting in source.items():
+            if name in fields and (setting.value is not None or (keep_none and source is config)):
+                fields.put(name, setting)
+    defaults = field_defaults(minor)
+    inner = _class_defaults(f"{kind}/text", version) if minor < (5, 0) else {}
+    for name, setting in {**inner, **_nested(text, text_name, config)}.items():
+        if name in fields and fields.value(name) == defaults.get(name) and setting.value is not None:
+            fields.put(name, setting)
+    if not fields.value("return_dict_in_generate") and any(fields.value(name) for name in _OUTPUTS) and minor >= (4, 45):
+        fields.put("return_dict_in_generate", Setting(True, Origin("derived", "from_model_config(): an output_... flag is set")))
+    return fields
+
+
+_OUTPUTS = ("output_attentions", "output_hidden_states", "output_scores", "output_logits")
+
+
+def _text_config(config: Mapping[str, Setting], minor: Minor) -> tuple[str, Mapping[str, Any]]:
+    names = TEXT_CONFIGS if minor < (4, 45) or minor >= (5, 0) else MORE_TEXT_CONFIGS
+    for name in names:
+        if name in config and isinstance(config[name].value, dict) and config[name].value:
+            return name, config[name].value
+    return "", {}
+
+
+def _nested(text: Mapping[str, Any], name: str, config: Mapping[str, Setting]) -> dict[str, Setting]:
+    if not text:
+        return {}
+    where = config[name].origin
+    return {
+        key: Setting(value, Origin("config.json", f"{where.source} {name}.{key}", where.file, f"{where.pointer or ''}/{key}", where.line))
+        for key, value in text.items()
+    }
+
+
+@cache
+def _table() -> dict[str, dict[str, Any]]:
+    """class_defaults.json: made by conformance/make_class_defaults.py from transformers 4.57.6."""
+    data: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("class_defaults.json").read_bytes())
+    return data
+
+
+def _class_defaults(kind: Any, version: str) -> dict[str, Setting]:
+    if not isinstance(kind, str):
+        return {}
+    origin = Origin("class-default", f"transformers {version} {kind} configuration class")
+    return {name: Setting(value, origin) for name, value in _table().get(kind, {}).items()}
+
+
+def unused_arguments(rest: Mapping[str, Setting], minor: Minor) -> None:
+    """Raise as generate() does for keyword arguments that neither the config nor the model knows (_validate_model_kwargs)."""
+    from llmdoctor.gencfg.validate import Raised
+
+    known = GENERATE_ARGUMENTS | FORWARD_ARGUMENTS | {name for name, since in _SINCE.items() if minor >= since}
+    unused = [name for name, setting in rest.items() if name not in known and setting.value is not None]
+    if unused:
+        raise Raised(
+            "ValueError",
+            f"The following `model_kwargs` are not used by the model: {unused} (note: typos in the generate arguments will also show up in this list)",
+        )
+
+
+def vocabulary_of(model: LoadedModel) -> int | None:
+    """vocab_size of config.json or of the language model nested in it."""
+    for value in (model.config_fields, *(model.config_fields.get(name) for name in MORE_TEXT_CONFIGS)):
+        size = value.get("vocab_size") if isinstance(value, Mapping) else None
+        if isinstance(size, int) and not isinstance(size, bool):
+            return size
+    return None
+
+
+def config_value(model: LoadedModel, name: str) -> Any:
+    """A top-level value of config.json."""
+    return model.config_fields.get(name)
+
+
+def resolved(setting: Setting) -> Resolved:
+    """A setting that overrode nothing."""
+    return Resolved(setting.value, setting.origin)

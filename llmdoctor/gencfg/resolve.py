@@ -1,0 +1,239 @@
+"""How transformers puts a call's generation config together, by version.
+
+The families, read in generation/utils.py `_prepare_generation_config` (`generate` up to 4.37) and held against real runs:
+
+- up to 4.40: the user's config or the model's, never merged; arguments update it; the decode loop falls back to the model's eos and pad.
+- 4.41, 4.42: the same without the fallback.
+- 4.43 to 4.49: special tokens that are still None after the arguments come from the model.
+- 4.50 to 4.57: with the gate open, each value equal to the library's default comes from the model; arguments last.
+- 5.x: None fields come from the model, then from the defaults; arguments last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmdoctor.gencfg.layers import Fields, bare, derived
+from llmdoctor.gencfg.lengths import set_lengths
+from llmdoctor.gencfg.model import Call, Effective, LibraryError, Origin, Resolved, Setting
+from llmdoctor.gencfg.modelconfig import LoadedModel, load, unused_arguments
+from llmdoctor.gencfg.stop import stop_of
+from llmdoctor.gencfg.validate import Raised, Warnings, check_config, check_processors, check_special_tokens
+from llmdoctor.gencfg.versions import Minor, field_defaults, late_defaults, rules_for
+
+SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+
+
+def resolve(call: Call, version: str) -> Effective:
+    """What `call` comes to under `version` of transformers.
+
+    An exception that the library would raise is part of the answer; `fields` are then as far as it got. Raises QuestionError for a version
+    that cannot be understood.
+    """
+    minor, rules = rules_for(version)
+    state = _State(call, version, rules, minor)
+    try:
+        state.run()
+    except Raised as raised:
+        state.error = LibraryError(raised.type, str(raised), state.stage)
+    return state.effective()
+
+
+class _State:
+    """One resolution in progress: what is known so far survives an exception."""
+
+    def __init__(self, call: Call, version: str, rules: str, minor: Minor) -> None:
+        self.call, self.version, self.rules, self.minor = call, version, rules, minor
+        self.stage = "load"
+        self.error: LibraryError | None = None
+        self.warnings = Warnings()
+        self.model = LoadedModel(bare(field_defaults(minor), version), None, False, {})
+        self.fields = self.model.fields.copied()
+
+    def run(self) -> None:
+        """Load, build the user's config, generate."""
+        call, minor = self.call, self.minor
+        self.model = load(call, minor, self.version)
+        self.fields = self.model.fields.copied()
+        check_config(self.model.fields, minor, self.warnings, loading=True)
+        for name, setting in call.mutations:
+            self.model.fields.put(name, setting)
+        self.fields = self.model.fields.copied()
+        user = self._user_config()
+        self.stage = "generate"
+        arguments = dict(call.kwargs)
+        gate = arguments.pop("use_model_defaults", None) if (4, 50) <= minor < (5, 0) else None
+        default_lengths = self._default_lengths(user, arguments)
+        self.fields = self._prepare(user, gate)
+        rest = self._update(arguments, user)
+        check_config(self.fields, minor, self.warnings)
+        unused_arguments(rest, minor)
+        check_special_tokens(self.fields, minor, self.warnings, self.model)
+        self._loop_fallback(user)
+        set_lengths(self.fields, self.call, minor, self.model, default_lengths, self.warnings)
+        check_processors(self.fields, self.call, minor, self.model)
+
+    def _user_config(self) -> Fields | None:
+        """GenerationConfig(**user): the defaults with the user's values over them."""
+        if self.call.user_config is None:
+            return None
+        self.stage = "user_config"
+        user = bare(field_defaults(self.minor), self.version)
+        user.put_all({name: value for name, value in self.call.user_config.items() if not name.startswith("_") and name != "transformers_version"})
+        check_config(user, self.minor, self.warnings)
+        return user
+
+    def _prepare(self, user: Fields | None, gate: Setting | None) -> Fields:
+        """The base configuration, before the arguments where they come last."""
+        if self.minor >= (5, 0):
+            return self._fill(user)
+        if user is None:
+            base = self._legacy_base()
+            if self.minor >= (4, 51) and base.value("cache_implementation") == "hybrid" and self.minor >= (4, 56):
+                base.put("cache_implementation", derived(None, "generate() unsets a default hybrid cache"))
+            return base
+        return self._gated(user, gate) if self.minor >= (4, 50) else user
+
+    def _fill(self, user: Fields | None) -> Fields:
+        """5.x: None is filled from the model, then from the defaults; custom entries are carried over."""
+        if user is None:
+            self._refuse_config_parameters()
+        fields = bare(field_defaults(self.minor), self.version) if user is None else user
+        for name, other in self.model.fields.items():
+            if fields.value(name) is None and (other.value is not None or name not in fields):
+                fields.inherit(name, other)
+            elif fields.value(name) is None and name in fields and other.origin.layer != "library-default":
+                fields.inherit(name, other)
+        origin = Origin("library-default", f"transformers {self.version}")
+        for name, value in late_defaults(self.minor).items():
+            found = fields.get(name)
+            if found is None or found.value is None:
+                kept = () if found is None else found.overrides
+                if found is not None and found.origin.layer != "library-default":
+                    kept = (Setting(found.value, found.origin), *kept)
+                fields[name] = Resolved(value, origin, kept)
+        return fields
+
+    def _refuse_config_parameters(self) -> None:
+        """5.x refuses generation fields on model.config where no GenerationConfig is passed (_get_generation_parameters)."""
+        known = late_defaults(self.minor)
+        set_here = {
+            name: setting.value
+            for name, setting in self.call.config_mutations
+            if name in known and name != "use_cache" and setting.value is not None and name not in self.model.config_fields
+        }
+        if set_here:
+            raise Raised(
+                "ValueError",
+                "You have modified the pretrained model configuration to control generation We detected the following values set - "
+                f"{set_here}. This strategy to control generation is not supported anymore.",
+            )
+
+    def _legacy_base(self) -> Fields:
+        """4.x, no GenerationConfig passed: the model's; rebuilt from model.config where that alone was edited."""
+        model = self.model
+        if model.from_config and not self.call.mutations and model.legacy_edits(self.call.config_mutations, self.minor):
+            rebuilt = model.rebuilt(self.call.config_mutations)
+            if {name: field.value for name, field in rebuilt.items()} != {name: field.value for name, field in model.fields.items()}:
+                self.warnings.warn("You have modified the pretrained model configuration to control generation. This is a deprecated strategy")
+                model.fields = rebuilt
+        return model.fields.copied()
+
+    def _gated(self, user: Fields, gate: Setting | None) -> Fields:
+        """4.50 to 4.57: the model's values for the user's defaults, or (gate shut) only its special tokens."""
+        model = self.model
+        wanted = None if gate is None else gate.value
+        if wanted is True or (wanted is None and self._gate_open()):
+            defaults = field_defaults(self.minor)
+            modified = {}
+            names = list(model.fields) if self.minor >= (4, 52) else list(defaults)
+            for name in names:
+                other = model.fields.get(name)
+                if other is None or (name == "cache_implementation" and other.value == "hybrid" and self.minor >= (4, 56)):
+                    continue
+                default = defaults.get(name)
+                if _equal(user.value(name), default) and not _equal(other.value, default):
+                    modified[name] = other.value
+                    user.inherit(name, other)
+            if self.minor >= (4, 54) and _equal(user.value("temperature"), 0.0):
+                user.put("do_sample", derived(False, "generate(): temperature 0.0 means greedy"))
+            if modified and wanted is None:
+                self.warnings.log(
+                    f"`generation_config` default values have been modified to match model-specific defaults: {modified}. "
+                    "If this is not desired, please set these values explicitly."
+                )
+        else:
+            self._inherit_special(user)
+        return user
+
+    def _gate_open(self) -> bool:
+        """model.generation_config.transformers_version >= 4.50; a missing stamp counts as the running version."""
+        stamp = self.model.stamp
+        if stamp is None:
+            return True
+        parts = str(stamp).split(".")
+        if not parts[0].isdigit():
+            raise Raised("InvalidVersion", f"Invalid version: '{stamp}'")
+        numbers = [int(part) if part.isdigit() else 0 for part in (*parts, "0")[:2]]
+        return (numbers[0], numbers[1]) >= (4, 50)
+
+    def _inherit_special(self, fields: Fields) -> None:
+        for name in SPECIAL:
+            other = self.model.fields.get(name)
+            if fields.value(name) is None and other is not None and (other.value is not None or other.origin.layer != "library-default"):
+                fields.inherit(name, other)
+
+    def _update(self, arguments: Mapping[str, Setting], user: Fields | None) -> dict[str, Setting]:
+        """GenerationConfig.update(**kwargs): what it knows it takes; the rest are model arguments."""
+        rest = {}
+        for name, setting in arguments.items():
+            if name in self.fields:
+                self.fields.put(name, setting)
+            elif name != "generation_config":
+                rest[name] = setting
+        if (4, 43) <= self.minor < (4, 50) and user is not None:
+            self._inherit_special(self.fields)
+        if self.minor >= (5, 0):
+            if self.fields.value("cache_implementation") == "hybrid":
+                self.fields.put("cache_implementation", derived(None, "generate() unsets a hybrid cache"))
+            taken = [name for name in arguments if name not in rest]
+            if user is not None and taken:
+                self.warnings.log(f"Passing `generation_config` together with generation-related arguments=({set(taken)}) is deprecated")
+        return rest
+
+    def _loop_fallback(self, user: Fields | None) -> None:
+        """Up to 4.40 the decode loop takes the model's eos and pad where the config has none (greedy_search, sample: 4.37.2, utils.py)."""
+        if self.minor > (4, 40):
+            return
+        had_eos = self.fields.value("eos_token_id") is not None
+        for name in ("eos_token_id", "pad_token_id"):
+            other = self.model.fields.get(name)
+            if self.fields.value(name) is None and other is not None and other.value is not None:
+                self.fields.inherit(name, other)
+        if not had_eos and self.fields.value("eos_token_id") is not None and self.fields.value("pad_token_id") is None:
+            raise Raised("ValueError", "If `eos_token_id` is defined, make sure that `pad_token_id` is defined.")
+
+    def _default_lengths(self, user: Fields | None, arguments: Mapping[str, Setting]) -> tuple[bool, bool] | None:
+        """5.x decides before the defaults are filled in whether max_length and min_length were left alone; None before 5.x."""
+        if self.minor < (5, 0):
+            return None
+        chosen = []
+        for name in ("max_length", "min_length"):
+            given = name in arguments and arguments[name].value is not None
+            by_user = user is not None and user.value(name) is not None
+            by_model = self.minor >= (5, 3) and self.model.fields.value(name) is not None
+            chosen.append(not given and not by_user and not by_model)
+        return chosen[0], chosen[1]
+
+    def effective(self) -> Effective:
+        """What is known in the end."""
+        fields = self.fields
+        stop = stop_of(fields, self.call, self.minor, self.model)
+        if stop.pad_token_id is not None and fields.value("pad_token_id") is None and "pad_token_id" in fields and self.error is None:
+            fields.put("pad_token_id", derived(stop.pad_token_id, "generate(): the first eos id stands in for the pad token"))
+        return Effective(self.version, self.rules, fields, self.model.fields, stop, self.error, tuple(self.warnings.messages))
+
+
+def _equal(left: Any, right: Any) -> bool:
+    return bool(left == right)

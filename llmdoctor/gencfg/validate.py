@@ -1,0 +1,341 @@
+"""What transformers refuses or warns about: GenerationConfig.validate() and the constructors of the logits processors, by version.
+
+Each rule evaluates the library's own expression on the same values, so that a wrong type raises what Python raises there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from llmdoctor.gencfg.layers import Fields
+from llmdoctor.gencfg.model import Call
+from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, vocabulary_of
+from llmdoctor.gencfg.versions import Minor, cache_implementations
+
+T = TypeVar("T")
+
+
+class Raised(Exception):
+    """An exception of the library: its type's name and its message."""
+
+    def __init__(self, type: str, message: str) -> None:
+        super().__init__(message)
+        self.type = type
+
+
+@dataclass(slots=True)
+class Warnings:
+    """Warnings and warning-level log lines, in order, each once."""
+
+    messages: list[str] = field(default_factory=list)
+
+    def warn(self, message: str) -> None:
+        """warnings.warn."""
+        self.log(message)
+
+    def log(self, message: str) -> None:
+        """logger.warning."""
+        if message not in self.messages:
+            self.messages.append(message)
+
+
+def as_python(expression: Callable[[], T]) -> T:
+    """Evaluate an expression of the library; what Python raises becomes the library's exception."""
+    try:
+        return expression()
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise Raised(type(error).__name__, str(error)) from None
+
+
+def _refuse(when: Callable[[], Any], message: str) -> None:
+    if as_python(when):
+        raise Raised("ValueError", message)
+
+
+# (field, value that means "not set") in the order of GenerationConfig.validate().
+SAMPLING_FLAGS: tuple[tuple[str, Any], ...] = (
+    ("temperature", 1.0),
+    ("top_p", 1.0),
+    ("min_p", None),
+    ("top_h", None),
+    ("typical_p", 1.0),
+    ("top_k", 50),
+    ("epsilon_cutoff", 0.0),
+    ("eta_cutoff", 0.0),
+)
+BEAM_FLAGS: tuple[tuple[str, Any], ...] = (("early_stopping", False), ("length_penalty", 1.0))
+GENERATE_ONLY = (
+    "logits_processor",
+    "stopping_criteria",
+    "prefix_allowed_tokens_fn",
+    "synced_gpus",
+    "assistant_model",
+    "streamer",
+    "negative_prompt_ids",
+    "negative_prompt_attention_mask",
+)
+
+
+def check_config(fields: Fields, minor: Minor, warnings: Warnings, *, loading: bool = False) -> None:
+    """GenerationConfig.validate() (generation/configuration_utils.py).
+
+    Raises Raised where the library raises.
+    """
+    del loading
+    value = fields.value
+    stopping = {True, False, "never"} | ({None} if minor >= (5, 0) else set())
+    _refuse(lambda: value("early_stopping") not in stopping, f"`early_stopping` must be a boolean or 'never', but is {value('early_stopping')}.")
+    if minor >= (4, 38) and value("max_new_tokens") is not None:
+        _refuse(lambda: value("max_new_tokens") <= 0, f"`max_new_tokens` must be greater than 0, but is {value('max_new_tokens')}.")
+    weight = value("assistant_ensemble_weight")
+    if weight is not None and minor >= (5, 14):
+        _refuse(lambda: not 0.0 < weight < 1.0, f"`assistant_ensemble_weight` must be in the open interval `(0.0, 1.0)`, but is {weight}.")
+    issues: list[str] = []
+    if minor >= (4, 41) and value("pad_token_id") is not None and as_python(lambda: value("pad_token_id") < 0):
+        issues.append("pad_token_id")
+    _check_cache(fields, minor)
+    issues += _ignored_flags(fields, minor)
+    _check_beams(fields, minor)
+    _check_returned(fields, minor)
+    if minor >= (5, 18):
+        _check_forced(fields)
+    for name in (*GENERATE_ONLY, *(("use_model_defaults",) if (4, 50) <= minor < (5, 0) else ())):
+        if name in fields:
+            message = f"Argument `{name}` is not a valid argument of `GenerationConfig`. It should be passed to `generate()` (or a pipeline) directly."
+            raise Raised("ValueError", message)
+    if issues:
+        warnings.log(f"The following generation flags are not valid and may be ignored: {issues}.")
+
+
+def _check_cache(fields: Fields, minor: Minor) -> None:
+    name, known = fields.value("cache_implementation"), cache_implementations(minor)
+    allowed = (*known, "paged") if minor >= (5, 0) else known
+    if name is not None and known:
+        _refuse(lambda: name not in allowed, f"Invalid `cache_implementation` ({name}). Choose one of: {allowed}")
+    compile_config = fields.value("compile_config")
+    if compile_config is not None and minor >= (4, 47):
+        kind = type(compile_config)
+        raise Raised("ValueError", f"You provided `compile_config` as an instance of {kind}, but it must be an instance of `CompileConfig`.")
+
+
+def _ignored_flags(fields: Fields, minor: Minor) -> list[str]:
+    """Flags that the mode of decoding does not read; transformers says so and goes on."""
+    ignored = []
+    greedy = fields.value("do_sample") is False or (minor >= (5, 0) and not fields.value("do_sample"))
+    if greedy and (minor < (5, 0) or fields.value("do_sample") is False):
+        ignored += [name for name, off in SAMPLING_FLAGS if name in fields and fields.value(name) is not None and fields.value(name) != off]
+    beams = fields.value("num_beams")
+    if beams == 1 or (minor >= (5, 0) and beams is None):
+        for name, off in BEAM_FLAGS:
+            if fields.value(name) is not None and fields.value(name) != off:
+                ignored.append(name)
+    return ignored
+
+
+def _check_beams(fields: Fields, minor: Minor) -> None:
+    """Constrained and group beam search, as long as the library had them."""
+    value = fields.value
+    if minor >= (4, 57) or value("num_beams") in (1, None):
+        return
+    constrained = value("constraints") is not None or value("force_words_ids") is not None
+    if constrained:
+        _refuse(lambda: value("do_sample") is True, "one of `constraints`, `force_words_ids` is not `None`, and `do_sample` is True.")
+        groups = value("num_beam_groups")
+        _refuse(lambda: groups is not None and groups != 1, "one of `constraints`, `force_words_ids` is not `None`, and `num_beam_groups` is not 1.")
+        if minor >= (4, 52):
+            return
+    if as_python(lambda: value("diversity_penalty") != 0.0 or value("num_beam_groups") != 1):
+        prefix = "`diversity_penalty` is not 0.0 or `num_beam_groups` is not 1, triggering group beam search. "
+        _refuse(lambda: value("do_sample") is True, prefix + "`do_sample` must be set to `False`")
+        _refuse(lambda: value("num_beams") % value("num_beam_groups") != 0, prefix + "`num_beams` should be divisible by `num_beam_groups`")
+        _refuse(lambda: value("diversity_penalty") == 0.0, prefix + "`diversity_penalty` should be greater than `0.0`")
+
+
+def _check_returned(fields: Fields, minor: Minor) -> None:
+    count, beams = fields.value("num_return_sequences"), fields.value("num_beams")
+    if minor >= (5, 0):
+        wanted = count is not None and as_python(lambda: count > 1)
+        greedy = not fields.value("do_sample")
+    else:
+        wanted = count != 1
+        greedy = fields.value("do_sample") is False
+    if not wanted:
+        return
+    if beams == 1 or (beams is None and minor >= (5, 0)):
+        if greedy:
+            message = f"Greedy methods without beam search do not support `num_return_sequences` different than 1 (got {count})."
+            raise Raised("ValueError", message)
+    else:
+        _refuse(lambda: count > beams, f"`num_return_sequences` ({count}) has to be smaller or equal to `num_beams` ({beams}).")
+
+
+def _check_forced(fields: Fields) -> None:
+    suppressed = fields.value("suppress_tokens")
+    if suppressed is None:
+        return
+    for name in ("forced_bos_token_id", "forced_eos_token_id"):
+        forced = fields.value(name)
+        if forced is not None:
+            tokens = as_python(lambda forced=forced: {forced} if isinstance(forced, int) else set(forced))  # type: ignore[misc]
+            if tokens and as_python(lambda tokens=tokens: tokens.issubset(set(suppressed))):  # type: ignore[misc]
+                raise Raised("ValueError", f"Every token in `{name}` ({sorted(tokens)}) is also in `suppress_tokens`.")
+
+
+def check_special_tokens(fields: Fields, minor: Minor, warnings: Warnings, model: LoadedModel) -> None:
+    """_prepare_special_tokens: eos and pad become tensors of int64, and what torch refuses is refused here."""
+    eos = fields.value("eos_token_id")
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
+        if minor >= (4, 41):
+            _tensor(fields.value(name))
+    if minor < (4, 41):
+        _old_eos(eos)
+    encoder_decoder = config_value(model, "is_encoder_decoder") is True
+    if encoder_decoder and fields.value("decoder_start_token_id") is None and fields.value("bos_token_id") is None:
+        message = "`decoder_start_token_id` or `bos_token_id` has to be defined for encoder-decoder generation."
+        raise Raised("ValueError", message)
+    if fields.value("pad_token_id") is None and eos not in (None, []):
+        first = eos[0] if isinstance(eos, list) else eos
+        warnings.log(f"Setting `pad_token_id` to `eos_token_id`:{first} for open-end generation.")
+    elif fields.value("pad_token_id") is None and eos == []:
+        raise Raised("IndexError", "index 0 is out of bounds for dimension 0 with size 0" if minor >= (4, 41) else "list index out of range")
+    ids = eos if isinstance(eos, list) else [eos]
+    if minor >= (4, 41) and any(isinstance(token, int) and token < 0 for token in ids):
+        warnings.log(f"`eos_token_id` should consist of positive integers, but is {ids}. Your generation will not stop until the maximum length is reached.")
+
+
+def _tensor(value: Any) -> None:
+    """torch.tensor(value, dtype=torch.long)."""
+    flat = value if isinstance(value, list) else [value]
+    for entry in flat:
+        if entry is None and value is None:
+            return
+        if isinstance(entry, str):
+            kind = "TypeError" if isinstance(value, str) else "ValueError"
+            raise Raised(kind, "new(): invalid data type 'str'" if kind == "TypeError" else "too many dimensions 'str'")
+        if entry is None or isinstance(entry, dict):
+            raise Raised("TypeError" if entry is None else "RuntimeError", "an integer is required")
+        if isinstance(entry, list) != isinstance(flat[0], list):
+            raise Raised("TypeError", "not a sequence")
+        if isinstance(entry, int) and not -(2**63) <= entry < 2**63:
+            raise Raised("RuntimeError", "Overflow when unpacking long")
+
+
+def _old_eos(eos: Any) -> None:
+    """Up to 4.40 eos stays a Python value until the loop makes a tensor of it and compares."""
+    flat = eos if isinstance(eos, list) else [eos]
+    for entry in flat:
+        if isinstance(entry, float):
+            raise Raised("IndexError", "tensors used as indices must be long, int, byte or bool tensors")
+        if isinstance(entry, str):
+            raise Raised("ValueError" if isinstance(eos, list) else "TypeError", "too many dimensions 'str'")
+
+
+def check_processors(fields: Fields, call: Call, minor: Minor, model: LoadedModel) -> None:
+    """The constructors that generate() runs (generation/logits_process.py) and what else raises before the first token."""
+    value = fields.value
+    _check_bias(value("sequence_bias"), minor)
+    _check_penalties(fields, minor)
+    _check_ids(fields, minor)
+    _check_minimum(fields, minor, model)
+    if value("do_sample"):
+        _check_warpers(fields, minor)
+    strings = value("stop_strings")
+    tokenizer = call.kwargs.get("tokenizer")
+    if minor >= (4, 41) and strings is not None and (tokenizer is None or tokenizer.value is None):
+        raise Raised(
+            "ValueError",
+            "There are one or more stop strings, either in the arguments to `generate` or in the model's generation config, but we could not locate a "
+            "tokenizer. When generating with stop strings, you must pass the model's tokenizer to the `tokenizer` argument of `generate`.",
+        )
+
+
+def _check_penalties(fields: Fields, minor: Minor) -> None:
+    value = fields.value
+    for name in ("encoder_repetition_penalty", "repetition_penalty"):
+        penalty = value(name)
+        if penalty is not None and penalty != 1.0:
+            _refuse(
+                lambda penalty=penalty: not isinstance(penalty, float) or not penalty > 0,  # type: ignore[misc]
+                f"`penalty` has to be a strictly positive float, but is {penalty}",
+            )
+    for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):
+        size = value(name)
+        if size is not None and as_python(lambda size=size: size > 0):  # type: ignore[misc]
+            _refuse(lambda size=size: not isinstance(size, int), f"`ngram_size` has to be a strictly positive integer, but is {size}")  # type: ignore[misc]
+    del minor
+
+
+def _check_bias(bias: Any, minor: Minor) -> None:
+    if bias is None:
+        return
+    if minor < (4, 45):
+        raise Raised("ValueError", f"`sequence_bias` has to be a non-empty dictionary, but is {bias}.")
+
+    def valid(pair: Any) -> bool:
+        return (
+            isinstance(pair[0], list)
+            and all(isinstance(token, int) and token > 0 for token in pair[0])
+            and len(pair[0]) > 0
+            and isinstance(pair[1], float)
+        )
+
+    _refuse(lambda: not isinstance(bias, list) or len(bias) == 0, f"`sequence_bias` has to be a non-empty dictionary, or non-empty list of lists but is {bias}.")
+    _refuse(
+        lambda: any(not valid(pair) or len(pair) == 0 for pair in bias),
+        f"Each element in `sequence_bias` has to be a non-empty list of lists of positive integers and float, but is {bias}.",
+    )
+
+
+def _check_ids(fields: Fields, minor: Minor) -> None:
+    words = fields.value("bad_words_ids")
+    if words is not None:
+        _refuse(lambda: not isinstance(words, list) or len(words) == 0, f"`bad_words_ids` has to be a non-empty list, but is {words}.")
+        _refuse(lambda: any(not isinstance(word, list) for word in words), f"`bad_words_ids` has to be a list of lists, but is {words}.")
+        _refuse(
+            lambda: any(any(not isinstance(token, int) or token < 0 for token in word) for word in words),
+            f"Each list in `bad_words_ids` has to be a list of positive integers, but is {words}.",
+        )
+    del minor
+
+
+def _check_minimum(fields: Fields, minor: Minor, model: LoadedModel) -> None:
+    """The processors that keep eos away need it inside the vocabulary up to 4.40, and integers everywhere."""
+    eos = fields.value("eos_token_id")
+    if eos is None:
+        return
+    shortest, least = fields.value("min_length"), fields.value("min_new_tokens")
+    active = [name for name, count in (("min_length", shortest), ("min_new_tokens", least)) if count is not None and as_python(lambda count=count: count > 0)]  # type: ignore[misc]
+    for name in active:
+        count = fields.value(name)
+        _refuse(lambda count=count: not isinstance(count, int), f"`{name}` has to be a non-negative integer, but is {count}")  # type: ignore[misc]
+    size = vocabulary_of(model)
+    ids = eos if isinstance(eos, list) else [eos]
+    if active and minor <= (4, 40) and size is not None and any(isinstance(token, int) and token >= size for token in ids):
+        raise Raised("IndexError", f"index {max(ids)} is out of bounds for dimension 1 with size {size}")
+
+
+def _check_warpers(fields: Fields, minor: Minor) -> None:
+    value = fields.value
+    temperature, top_k, top_p, typical = value("temperature"), value("top_k"), value("top_p"), value("typical_p")
+    if temperature is not None and temperature != 1.0:
+        _refuse(
+            lambda: not isinstance(temperature, float) or not temperature > 0,
+            f"`temperature` (={temperature}) has to be a strictly positive float, otherwise your next token scores will be invalid.",
+        )
+    top_h, min_p = value("top_h"), value("min_p")
+    if top_h is not None and minor >= (5, 0):
+        _refuse(lambda: not 0 < top_h <= 1, "`top_h` must be in the range (0, 1].")
+    if top_k is not None and top_k != 0:
+        _refuse(lambda: not isinstance(top_k, int) or top_k <= 0, f"`top_k` has to be a strictly positive integer, but is {top_k}")
+    if top_p is not None and as_python(lambda: top_p < 1.0):
+        _refuse(lambda: top_p < 0 or top_p > 1.0, f"`top_p` has to be a float > 0 and < 1, but is {top_p}")
+    if min_p is not None and minor >= (4, 41):
+        _refuse(lambda: not 0 <= min_p <= 1.0, f"`min_p` has to be a float in the [0, 1] interval, but is {min_p}")
+    if typical is not None and as_python(lambda: typical < 1.0):
+        _refuse(lambda: not (typical > 0 and typical < 1), f"`typical_p` has to be a float > 0 and < 1, but is {typical}")
+    for name in ("epsilon_cutoff", "eta_cutoff"):
+        cutoff = value(name)
+        if cutoff is not None:
+            as_python(lambda cutoff=cutoff: 0.0 < cutoff < 1.0)  # type: ignore[misc]

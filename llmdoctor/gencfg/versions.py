@@ -1,0 +1,87 @@
+"""Versions of transformers: which are known, and what each one's GenerationConfig has."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from llmdoctor.core.errors import QuestionError
+
+Minor = tuple[int, int]
+_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(?:\.?(?:a|b|rc|dev|post)\d*|\+[\w.]+)*")
+
+
+@cache
+def _library() -> dict[str, Any]:
+    """library.json: written by conformance/make_defaults.py from the library's sources."""
+    data: dict[str, Any] = json.loads(Path(__file__).with_name("library.json").read_bytes())
+    return data
+
+
+def known_versions() -> tuple[str, ...]:
+    """The versions whose sources the rules were read from, oldest first."""
+    return tuple(_library()["versions"])
+
+
+def newest_known() -> str:
+    """The newest of them."""
+    return known_versions()[-1]
+
+
+def parse(version: str) -> Minor:
+    """(major, minor) of a version such as "4.57.6", "5.0", "5.24.0.dev0".
+
+    Raises QuestionError where it is none, or older than the oldest known.
+    """
+    match = _VERSION.fullmatch(version.strip())
+    known = known_versions()
+    if match is None:
+        raise QuestionError(f"transformers {version}: not a version; expected one such as {newest_known()} ({known[0]} to {known[-1]} are known)")
+    minor = (int(match.group(1)), int(match.group(2)))
+    if minor < _minor(known[0]):
+        raise QuestionError(f"transformers {version}: rules are known from {known[0]} to {known[-1]} only")
+    return minor
+
+
+def rules_for(version: str) -> tuple[Minor, str]:
+    """The minor whose rules apply to `version`, and the version to name for them: itself, or the newest known where it is newer."""
+    minor = parse(version)
+    if minor > _minor(newest_known()):
+        return _minor(newest_known()), newest_known()
+    return minor, version
+
+
+def field_defaults(minor: Minor) -> dict[str, Any]:
+    """GenerationConfig's fields with the values a bare GenerationConfig() has (all None in 5.x)."""
+    return _at(_library()["fields"], minor)
+
+
+def late_defaults(minor: Minor) -> dict[str, Any]:
+    """5.x's defaults, filled in by generate() where nothing else set a field (_get_default_generation_params); {} before."""
+    return _at(_library()["late_defaults"], minor)
+
+
+def cache_implementations(minor: Minor) -> tuple[str, ...]:
+    """The values cache_implementation may have; () before 4.45, where it is not checked."""
+    names: list[str] = []
+    for since, value in _library()["cache_implementations"]:
+        if _minor(since) <= minor:
+            names = value
+    return tuple(names)
+
+
+def _at(history: dict[str, list[list[Any]]], minor: Minor) -> dict[str, Any]:
+    now: dict[str, Any] = {}
+    for name, changes in history.items():
+        current = [change for change in changes if _minor(change[0]) <= minor]
+        if current and len(current[-1]) == 2:
+            now[name] = current[-1][1]
+    return now
+
+
+def _minor(version: str) -> Minor:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
