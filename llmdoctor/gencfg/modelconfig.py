@@ -80,6 +80,7 @@ def _from_config(config: Mapping[str, Setting], minor: Minor, version: str) -> F
     fields = bare(field_defaults(minor), version)
     kind = config["model_type"].value if "model_type" in config else None
     outer = _class_defaults(kind, version) if minor < (5, 0) else {}
+    outer = {name: setting for name, setting in outer.items() if name not in config}
     text_name, text = _text_config(config, minor)
     keep_none = minor < (4, 45)
     for source in (outer, config):

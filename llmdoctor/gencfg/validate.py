@@ -241,6 +241,7 @@ def check_processors(fields: Fields, call: Call, minor: Minor, model: LoadedMode
     _check_minimum(fields, minor, model)
     if value("do_sample"):
         _check_warpers(fields, minor)
+    _check_sliding_cache(fields, minor, model)
     strings = value("stop_strings")
     tokenizer = call.kwargs.get("tokenizer")
     if minor >= (4, 41) and strings is not None and (tokenizer is None or tokenizer.value is None):
@@ -248,6 +249,17 @@ def check_processors(fields: Fields, call: Call, minor: Minor, model: LoadedMode
             "ValueError",
             "There are one or more stop strings, either in the arguments to `generate` or in the model's generation config, but we could not locate a "
             "tokenizer. When generating with stop strings, you must pass the model's tokenizer to the `tokenizer` argument of `generate`.",
+        )
+
+
+def _check_sliding_cache(fields: Fields, minor: Minor, model: LoadedModel) -> None:
+    """4.45 to 4.53: hybrid and sliding-window caches want a model with a sliding window (cache_utils.py HybridCache)."""
+    name = fields.value("cache_implementation")
+    if (4, 45) <= minor <= (4, 53) and name in ("hybrid", "sliding_window") and config_value(model, "sliding_window") is None:
+        raise Raised(
+            "ValueError" if name == "hybrid" else "TypeError",
+            f"Setting `cache_implementation` to '{name}' requires the model config supporting sliding window attention, please check if there is a "
+            "`sliding_window` field in the model config and it's not set to None.",
         )
 
 

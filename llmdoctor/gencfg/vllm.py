@@ -1,0 +1,393 @@
+"""What vLLM does with the same directory: hidden defaults, stop ids, greedy, limits. Nothing of vLLM is imported.
+
+Read in vLLM 0.33.0 (transformers 5.16 to 5.20 under it). Field names are those of transformers, so that the two can be held against
+each other: max_new_tokens is vLLM's max_tokens, min_new_tokens its min_tokens, eos_token_id every id it stops at, stop_strings its stop,
+num_return_sequences its n. do_sample is derived: vLLM has none, a temperature below 1e-5 is greedy.
+
+- A chat or completions request: its own values, else generation_config.json's (`--generation-config auto`, the default since 0.8;
+  config/model.py:1860 get_diff_sampling_param), else SamplingParams' (entrypoints/openai/chat_completion/protocol.py:748).
+- LLM.generate(): the SamplingParams passed, as they are; only where none are passed, generation_config.json's (entrypoints/llm.py:410).
+- Stop ids, either way: the tokenizer's eos, and generation_config.json's (sampling_params.py:775 update_from_generation_config). Without
+  that file, config.json's, with the defaults of its class (transformers_utils/config.py:1275).
+- Limit: a chat request without max_tokens may fill the context (serve/utils/api_utils.py:234); LLM.generate() stops after 16 tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from llmdoctor.gencfg.layers import Fields
+from llmdoctor.gencfg.model import Call, Effective, LibraryError, Origin, Resolved, Setting, Stop
+
+VERSION = "0.33.0"
+NAME = f"vllm {VERSION}"
+Entrypoint = Literal["chat", "generate"]
+EPSILON, LOWEST_TEMPERATURE = 1e-5, 1e-2  # sampling_params.py:32 _SAMPLING_EPS, :33 _MAX_TEMP
+
+# transformers' name -> (vLLM's name, its default, the line in sampling_params.py).
+_PARAMETERS: dict[str, tuple[str, Any, int]] = {
+    "num_return_sequences": ("n", 1, 285),
+    "presence_penalty": ("presence_penalty", 0.0, 296),
+    "frequency_penalty": ("frequency_penalty", 0.0, 300),
+    "repetition_penalty": ("repetition_penalty", 1.0, 304),
+    "temperature": ("temperature", 1.0, 308),
+    "top_p": ("top_p", 1.0, 315),
+    "top_k": ("top_k", 0, 318),
+    "min_p": ("min_p", 0.0, 321),
+    "seed": ("seed", None, 325),
+    "stop_strings": ("stop", None, 327),
+    "ignore_eos": ("ignore_eos", False, 334),
+    "max_new_tokens": ("max_tokens", 16, 337),
+    "min_new_tokens": ("min_tokens", 0, 339),
+}
+_OURS = {theirs: ours for ours, (theirs, _, _) in _PARAMETERS.items()}
+_INTEGERS = ("num_return_sequences", "top_k", "max_new_tokens", "min_new_tokens", "seed")
+# What generation_config.json supplies to a request (config/model.py:1882 available_params), in transformers' names.
+_FROM_FILE = ("repetition_penalty", "presence_penalty", "frequency_penalty", "temperature", "top_k", "top_p", "min_p", "max_new_tokens")
+# Fields of the file that shape decoding in transformers and that vLLM does not read.
+_UNREAD = frozenset(
+    "num_beams length_penalty early_stopping no_repeat_ngram_size bad_words_ids suppress_tokens begin_suppress_tokens forced_bos_token_id "
+    "forced_eos_token_id sequence_bias typical_p epsilon_cutoff eta_cutoff top_h min_new_tokens min_length max_length stop_strings "
+    "exponential_decay_length_penalty guidance_scale penalty_alpha renormalize_logits".split()
+)
+# Flags of a GenerationConfig that change no token: not worth a word.
+_HARMLESS = frozenset(
+    "do_sample return_dict_in_generate output_scores output_logits output_attentions output_hidden_states use_cache pad_token_id bos_token_id "
+    "transformers_version max_time cache_implementation cache_config disable_compile use_model_defaults".split()
+)
+_TEXT_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config")
+_LENGTHS = (
+    "max_position_embeddings n_positions max_seq_len seq_length model_max_length max_target_positions max_sequence_length max_seq_length seq_len"
+).split()
+# Rotary scalings whose factor max_position_embeddings already contains (config/model.py:2613).
+_SCALED = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
+
+
+def effective_vllm(
+    call: Call, *, tokenizer_eos: int | None, max_model_len: int | None = None, entrypoint: Entrypoint = "chat"
+) -> Effective:
+    """What a request comes to that carries `call`'s user config and keyword arguments, in vLLM 0.33.0.
+
+    `tokenizer_eos` is the tokenizer's eos id. `max_model_len` is the server's; None derives it from config.json (the tokenizer's
+    model_max_length, which vLLM also looks at, is the caller's to pass). `entrypoint` is "chat", the OpenAI server, or "generate",
+    LLM.generate(). A request that vLLM refuses is an answer: `error`.
+    """
+    length = max_model_len or _model_length(call)
+    fields = _defaults(entrypoint, call, length)
+    request = _request(call)
+    warnings = [*_warnings(call, entrypoint, bool(request))]
+    hidden = _hidden(call) if entrypoint == "chat" or not request else {}
+    fields.put_all(hidden)
+    for name, setting in request.items():
+        if name in _PARAMETERS:
+            fields.put(name, setting)
+    _stop_ids(fields, call, request.get("eos_token_id"), tokenizer_eos, length, entrypoint)
+    model_fields = {name: Resolved(setting.value, setting.origin) for name, setting in {**hidden, **_file_eos(call)}.items()}
+    error = _refused(fields, call, request, length, entrypoint)
+    if error is None:
+        _adjust(fields, call, length, entrypoint)
+    return Effective(NAME, VERSION, fields, model_fields, _stop(fields, call), error, tuple(warnings))
+
+
+# --- the request ------------------------------------------------------------------------------------------------------------------
+
+
+def _defaults(entrypoint: Entrypoint, call: Call, length: int | None) -> Fields:
+    fields = Fields()
+    for name, (theirs, value, line) in _PARAMETERS.items():
+        fields[name] = Resolved(value, Origin("library-default", f"{NAME} SamplingParams.{theirs}", "vllm/sampling_params.py", None, line))
+    if entrypoint == "chat":
+        room = None if length is None else length - call.prompt_length
+        said = f"{NAME}: the context, {length}, less the prompt, {call.prompt_length}" if length is not None else f"{NAME}: the context"
+        fields["max_new_tokens"] = Resolved(room, _derived(said, "vllm/entrypoints/serve/utils/api_utils.py", 253))
+    return fields
+
+
+def _request(call: Call) -> dict[str, Setting]:
+    """The request's values by transformers' names, those left None dropped; keyword arguments come after the config."""
+    request: dict[str, Setting] = {}
+    for name, setting in [*(call.user_config or {}).items(), *call.kwargs.items()]:
+        ours = "eos_token_id" if name == "stop_token_ids" else _OURS.get(name, name)
+        if setting.value is None:
+            request.pop(ours, None)
+        elif ours in _PARAMETERS or ours == "eos_token_id":
+            request[ours] = setting
+    return request
+
+
+def _hidden(call: Call) -> dict[str, Setting]:
+    """What generation_config.json puts under every request. A file that is not there puts nothing: config.json gives no sampling values."""
+    file = call.generation_config or {}
+    return {name: file[name] for name in _FROM_FILE if name in file and file[name].value is not None}
+
+
+def _coerced(value: Any, name: str) -> Any:
+    """A whole float where the server's request model wants an int (pydantic's lax mode)."""
+    return int(value) if name in _INTEGERS and isinstance(value, float) and value.is_integer() else value
+
+
+def _warnings(call: Call, entrypoint: Entrypoint, requested: bool) -> list[str]:
+    said = []
+    if call.mutations or call.config_mutations:
+        said.append("assignments on a model in Python do not reach vLLM: it reads the directory's files")
+    asked = {**(call.user_config or {}), **call.kwargs}
+    foreign = sorted(
+        name
+        for name, setting in asked.items()
+        if setting.value is not None and name not in _PARAMETERS and name not in _OURS and name not in _HARMLESS
+        if name not in ("eos_token_id", "stop_token_ids")
+    )
+    if foreign:
+        said.append(f"vLLM has no {', '.join(foreign)}: not taken over from the call")
+    unread = sorted(
+        name for name, setting in (call.generation_config or {}).items() if name in _UNREAD and setting.value not in (None, False)
+    )
+    if unread:
+        said.append(f"vLLM does not read {', '.join(unread)} from generation_config.json")
+    greedy = [source for source in (asked, call.generation_config or {}) if "do_sample" in source and source["do_sample"].value is False]
+    if greedy:
+        said.append("do_sample=False does not reach vLLM: there, temperature 0 is greedy")
+    hidden = _hidden(call)
+    if hidden and entrypoint == "generate" and requested:
+        said.append(f"SamplingParams passed to LLM.generate() take nothing from generation_config.json ({', '.join(hidden)} unused)")
+    elif hidden:
+        said.append(
+            f"generation_config.json sets {', '.join(hidden)} under every request that does not; not before vLLM 0.8, and not "
+            "with --generation-config vllm"
+        )
+    return said
+
+
+# --- stop ids ---------------------------------------------------------------------------------------------------------------------
+
+
+def _file_eos(call: Call) -> dict[str, Setting]:
+    """eos_token_id of generation_config.json; without that file config.json's, its language model's, its class's."""
+    if call.generation_config is not None:
+        found = call.generation_config.get("eos_token_id")
+        return {} if found is None or found.value is None else {"eos_token_id": found}
+    config = call.config or {}
+    if "eos_token_id" in config and config["eos_token_id"].value is not None:
+        return {"eos_token_id": config["eos_token_id"]}
+    inner, origin = _text_config(config)
+    if origin is not None and inner.get("eos_token_id") is not None:
+        return {"eos_token_id": Setting(inner["eos_token_id"], origin)}
+    return _class_eos(config)
+
+
+def _class_eos(config: Mapping[str, Setting]) -> dict[str, Setting]:
+    """vLLM makes the generation config from a config *object*, which has its class's defaults (a Llama stops at 2)."""
+    from llmdoctor.gencfg.modelconfig import _class_defaults
+
+    kind = config["model_type"].value if "model_type" in config else None
+    for name in (kind, f"{kind}/text"):
+        found = _class_defaults(name, "5.20") if kind else {}
+        if "eos_token_id" in found and found["eos_token_id"].value is not None:
+            return {"eos_token_id": found["eos_token_id"]}
+    return {}
+
+
+def _stop_ids(
+    fields: Fields, call: Call, asked: Setting | None, tokenizer_eos: int | None, length: int | None, entrypoint: Entrypoint
+) -> None:
+    """Fill fields["eos_token_id"] with every id that ends a sequence, the files' first, in their order."""
+    del length, entrypoint
+    file = _file_eos(call).get("eos_token_id")
+    ignoring = bool(fields.value("ignore_eos"))
+    origin = Origin("library-default", f"{NAME} SamplingParams.stop_token_ids", "vllm/sampling_params.py", None, 330)
+    fields["eos_token_id"] = Resolved(None, origin)
+    if file is not None and not ignoring:
+        fields.put("eos_token_id", file)
+    if tokenizer_eos is not None and not ignoring and tokenizer_eos not in _ids(fields.value("eos_token_id")):
+        with_file = f" and {file.origin.source}" if file is not None and _ids(file.value) else ""
+        both = [*_ids(fields.value("eos_token_id")), tokenizer_eos]
+        fields.put("eos_token_id", Setting(both, _derived(f"{NAME}: the tokenizer's eos{with_file}", "vllm/sampling_params.py", 775)))
+    if asked is not None and (more := [item for item in _ids(asked.value) if item not in _ids(fields.value("eos_token_id"))]):
+        fields.put("eos_token_id", Setting([*_ids(fields.value("eos_token_id")), *more], asked.origin))
+
+
+def _ids(value: Any) -> list[int]:
+    """The ids in an eos_token_id: an int or a list of them; what is no id ends nothing."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [item for item in dict.fromkeys(values) if isinstance(item, int) and not isinstance(item, bool)]
+
+
+def _stop(fields: Fields, call: Call) -> Stop:
+    ids = tuple(_ids(fields.value("eos_token_id")))
+    limit = fields.value("max_new_tokens")
+    limit = limit if isinstance(limit, int) else None
+    because = _why_never(fields, call, ids, limit)
+    return Stop(ids, None, limit, because is not None, because)
+
+
+def _why_never(fields: Fields, call: Call, ids: tuple[int, ...], limit: int | None) -> str | None:
+    if not ids and not fields.value("stop_strings"):
+        return "ignore_eos is set" if fields.value("ignore_eos") else "there is no eos_token_id, neither the tokenizer's nor a file's"
+    least = fields.value("min_new_tokens")
+    if limit is not None and isinstance(least, int) and least >= limit:
+        return f"min_new_tokens {least} forbids every stop id up to the limit"
+    inner = _text_config(call.config or {})[0]
+    size = next((item for item in (_plain(call.config, "vocab_size"), inner.get("vocab_size")) if isinstance(item, int)), None)
+    if not fields.value("stop_strings") and all(item < 0 or (size is not None and item >= size) for item in ids):
+        return f"every eos_token_id is outside the vocabulary{f' of {size}' if size is not None else ''}"
+    return None
+
+
+# --- limits, greedy, errors -------------------------------------------------------------------------------------------------------
+
+
+def _adjust(fields: Fields, call: Call, length: int | None, entrypoint: Entrypoint) -> None:
+    """What SamplingParams.__post_init__ and the server make of values that they accept, in place."""
+    temperature = fields.value("temperature")
+    if 0 < temperature < LOWEST_TEMPERATURE:
+        temperature = LOWEST_TEMPERATURE
+        fields.put("temperature", Setting(temperature, _derived(f"{NAME}: the lowest temperature", "vllm/sampling_params.py", 553)))
+    greedy = temperature < EPSILON
+    if greedy:
+        for name, off in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
+            if fields.value(name) != off:
+                fields.put(name, Setting(off, _derived(f"{NAME}: temperature 0 is greedy", "vllm/sampling_params.py", 614)))
+    fields["do_sample"] = Resolved(not greedy, _derived(f"{NAME}: temperature {temperature:g}", "vllm/sampling_params.py", 612))
+    if entrypoint == "chat":
+        for name in _INTEGERS:
+            found = fields.get(name)
+            if found is not None and isinstance(found.value, float):
+                fields[name] = Resolved(_coerced(found.value, name), found.origin, found.overrides)
+    _cap(fields, call, length)
+
+
+def _cap(fields: Fields, call: Call, length: int | None) -> None:
+    """The context is the last limit, whatever was asked for."""
+    limit = fields.value("max_new_tokens")
+    room = None if length is None else length - call.prompt_length
+    if room is not None and (limit is None or limit > room):
+        said = f"{NAME}: the context, {length}, less the prompt, {call.prompt_length}"
+        fields.put("max_new_tokens", Setting(room, _derived(said, "vllm/entrypoints/serve/utils/api_utils.py", 253)))
+
+
+def _refused(fields: Fields, call: Call, request: Mapping[str, Setting], length: int | None, entrypoint: Entrypoint) -> LibraryError | None:
+    """The exception that the request ends in, or None."""
+    values = {name: field.value for name, field in fields.items()}
+    if entrypoint == "chat":
+        for name in request.keys() & set(_INTEGERS):
+            values[name] = _coerced(values[name], name)
+            if isinstance(values[name], float):
+                message = f"{_PARAMETERS[name][0]}: Input should be a valid integer, got a number with a fractional part"
+                return LibraryError("ValidationError", message, "generate")
+        asked = values["max_new_tokens"] if "max_new_tokens" in request else None
+        if length is not None and isinstance(asked, int) and asked > length:
+            message = f"max_tokens={asked} cannot be greater than max_model_len={length}. Please request fewer output tokens."
+            return LibraryError("VLLMValidationError", message, "generate")
+    if length is not None and call.prompt_length > length:
+        message = f"Input length ({call.prompt_length}) exceeds model's maximum context length ({length})."
+        return LibraryError("ValueError", message, "generate")
+    if entrypoint == "chat" and length is not None and isinstance(values["max_new_tokens"], int):
+        values["max_new_tokens"] = min(values["max_new_tokens"], length - call.prompt_length)
+    try:
+        message = _verify(values)
+    except TypeError as error:  # a string where SamplingParams compares numbers
+        return LibraryError("TypeError", str(error), "generate")
+    return None if message is None else LibraryError("VLLMValidationError", message, "generate")
+
+
+def _verify(values: Mapping[str, Any]) -> str | None:
+    """SamplingParams._verify_args and _verify_greedy_sampling (sampling_params.py:634, :769), in their order: the message, or None."""
+    temperature = values["temperature"]
+    if 0 < temperature < LOWEST_TEMPERATURE:
+        temperature = LOWEST_TEMPERATURE
+    return (
+        _verify_count(values["num_return_sequences"])
+        or _verify_penalties(values)
+        or _verify_warpers(values, temperature)
+        or _verify_lengths(values)
+        or (f"n must be 1 when using greedy sampling, got {values['num_return_sequences']}." if _many_greedy(values, temperature) else None)
+    )
+
+
+def _many_greedy(values: Mapping[str, Any], temperature: float) -> bool:
+    return bool(temperature < EPSILON and values["num_return_sequences"] > 1)
+
+
+def _verify_count(n: Any) -> str | None:
+    if not isinstance(n, int):
+        return f"n must be an int, but is of type {type(n)}"
+    return f"n must be at least 1, got {n}." if n < 1 else None
+
+
+def _verify_penalties(values: Mapping[str, Any]) -> str | None:
+    for name in ("presence_penalty", "frequency_penalty"):
+        if not -2.0 <= values[name] <= 2.0:
+            return f"{name} must be in [-2, 2], got {values[name]}."
+    penalty = values["repetition_penalty"]
+    if not math.isfinite(penalty):
+        return f"repetition_penalty must be a finite number, got {penalty}."
+    return f"repetition_penalty must be greater than zero, got {penalty}." if penalty <= 0.0 else None
+
+
+def _verify_warpers(values: Mapping[str, Any], temperature: float) -> str | None:
+    checks = (
+        (not math.isfinite(temperature), f"temperature must be a finite number, got {temperature}."),
+        (temperature < 0.0, f"temperature must be non-negative, got {temperature}."),
+        (temperature > 2.0, f"temperature must be in [0, 2], got {temperature}."),
+        (not 0.0 < values["top_p"] <= 1.0, f"top_p must be in (0, 1], got {values['top_p']}."),
+        (values["top_k"] < -1, f"top_k must be 0 (disable), or at least 1, got {values['top_k']}."),
+        (not isinstance(values["top_k"], int), f"top_k must be an integer, got {type(values['top_k']).__name__}"),
+        (not 0.0 <= values["min_p"] <= 1.0, f"min_p must be in [0, 1], got {values['min_p']}."),
+    )
+    return next((message for wrong, message in checks if wrong), None)
+
+
+def _verify_lengths(values: Mapping[str, Any]) -> str | None:
+    most, least = values["max_new_tokens"], values["min_new_tokens"]
+    if most is not None and most < 1:
+        return f"max_tokens must be at least 1, got {most}."
+    if least < 0:
+        return f"min_tokens must be greater than or equal to 0, got {least}."
+    if most is not None and least > most:
+        return f"min_tokens must be less than or equal to max_tokens={most}, got {least}."
+    stop = values["stop_strings"]
+    strings = [stop] if isinstance(stop, str) else stop or []
+    return "stop cannot contain an empty string." if any(not string for string in strings) else None
+
+
+# --- config.json ------------------------------------------------------------------------------------------------------------------
+
+
+def _model_length(call: Call) -> int | None:
+    """max_model_len as vLLM derives it from config.json (config/model.py:2545); None where config.json does not tell."""
+    config = call.config or {}
+    text, origin = _text_config(config)
+    if origin is None:
+        text = {name: setting.value for name, setting in config.items()}
+    lengths = [text[key] for key in _LENGTHS if isinstance(text.get(key), int)]
+    if isinstance(text.get("model_max_length"), int):
+        lengths = [text["model_max_length"]]
+    if not lengths:
+        return None
+    rope = text.get("rope_scaling") or text.get("rope_parameters") or _plain(config, "rope_scaling") or {}
+    rope = rope if isinstance(rope, Mapping) else {}
+    kind = rope.get("rope_type", rope.get("type"))
+    if kind in ("longrope", "su") and isinstance(text.get("original_max_position_embeddings"), int):
+        return int(text["original_max_position_embeddings"])
+    factor = rope.get("factor", 1.0)
+    if kind in _SCALED or not isinstance(factor, int | float) or "gemma3" in str(_plain(config, "model_type")):
+        factor = 1.0
+    return int(min(lengths) * factor)
+
+
+def _text_config(config: Mapping[str, Setting]) -> tuple[Mapping[str, Any], Origin | None]:
+    """The language model's object inside config.json, and where it stands; ({}, None) where there is none."""
+    for name in _TEXT_CONFIGS:
+        if name in config and isinstance(config[name].value, Mapping) and config[name].value:
+            return config[name].value, config[name].origin
+    return {}, None
+
+
+def _plain(config: Mapping[str, Setting] | None, name: str) -> Any:
+    return config[name].value if config and name in config else None
+
+
+def _derived(source: str, file: str, line: int) -> Origin:
+    return Origin("derived", source, file, None, line)
