@@ -14,17 +14,16 @@ num_return_sequences its n. do_sample is derived: vLLM has none, a temperature b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from llmdoctor.gencfg.layers import Fields
 from llmdoctor.gencfg.model import Call, Effective, LibraryError, Origin, Resolved, Setting, Stop
+from llmdoctor.gencfg.vllm_checks import EPSILON, LOWEST_TEMPERATURE, model_length, plain, refusal, text_config
 
 VERSION = "0.33.0"
 NAME = f"vllm {VERSION}"
 Entrypoint = Literal["chat", "generate"]
-EPSILON, LOWEST_TEMPERATURE = 1e-5, 1e-2  # sampling_params.py:32 _SAMPLING_EPS, :33 _MAX_TEMP
 
 # transformers' name -> (vLLM's name, its default, the line in sampling_params.py).
 _PARAMETERS: dict[str, tuple[str, Any, int]] = {
@@ -48,21 +47,21 @@ _INTEGERS = ("num_return_sequences", "top_k", "max_new_tokens", "min_new_tokens"
 _FROM_FILE = ("repetition_penalty", "presence_penalty", "frequency_penalty", "temperature", "top_k", "top_p", "min_p", "max_new_tokens")
 # Fields of the file that shape decoding in transformers and that vLLM does not read.
 _UNREAD = frozenset(
-    "num_beams length_penalty early_stopping no_repeat_ngram_size bad_words_ids suppress_tokens begin_suppress_tokens forced_bos_token_id "
-    "forced_eos_token_id sequence_bias typical_p epsilon_cutoff eta_cutoff top_h min_new_tokens min_length max_length stop_strings "
-    "exponential_decay_length_penalty guidance_scale penalty_alpha renormalize_logits".split()
+    (
+        *("num_beams", "length_penalty", "early_stopping", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens"),
+        *("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "sequence_bias", "typical_p", "epsilon_cutoff"),
+        *("eta_cutoff", "top_h", "min_new_tokens", "min_length", "max_length", "stop_strings", "guidance_scale", "penalty_alpha"),
+        *("exponential_decay_length_penalty", "renormalize_logits"),
+    )
 )
 # Flags of a GenerationConfig that change no token: not worth a word.
 _HARMLESS = frozenset(
-    "do_sample return_dict_in_generate output_scores output_logits output_attentions output_hidden_states use_cache pad_token_id bos_token_id "
-    "transformers_version max_time cache_implementation cache_config disable_compile use_model_defaults".split()
+    (
+        *("do_sample", "return_dict_in_generate", "output_scores", "output_logits", "output_attentions", "output_hidden_states"),
+        *("use_cache", "pad_token_id", "bos_token_id", "transformers_version", "max_time", "cache_implementation", "cache_config"),
+        *("disable_compile", "use_model_defaults"),
+    )
 )
-_TEXT_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config")
-_LENGTHS = (
-    "max_position_embeddings n_positions max_seq_len seq_length model_max_length max_target_positions max_sequence_length max_seq_length seq_len"
-).split()
-# Rotary scalings whose factor max_position_embeddings already contains (config/model.py:2613).
-_SCALED = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
 
 
 def effective_vllm(
@@ -74,7 +73,7 @@ def effective_vllm(
     model_max_length, which vLLM also looks at, is the caller's to pass). `entrypoint` is "chat", the OpenAI server, or "generate",
     LLM.generate(). A request that vLLM refuses is an answer: `error`.
     """
-    length = max_model_len or _model_length(call)
+    length = max_model_len or model_length(call)
     fields = _defaults(entrypoint, call, length)
     request = _request(call)
     warnings = [*_warnings(call, entrypoint, bool(request))]
@@ -83,7 +82,7 @@ def effective_vllm(
     for name, setting in request.items():
         if name in _PARAMETERS:
             fields.put(name, setting)
-    _stop_ids(fields, call, request.get("eos_token_id"), tokenizer_eos, length, entrypoint)
+    _stop_ids(fields, call, request.get("eos_token_id"), tokenizer_eos)
     model_fields = {name: Resolved(setting.value, setting.origin) for name, setting in {**hidden, **_file_eos(call)}.items()}
     error = _refused(fields, call, request, length, entrypoint)
     if error is None:
@@ -171,7 +170,7 @@ def _file_eos(call: Call) -> dict[str, Setting]:
     config = call.config or {}
     if "eos_token_id" in config and config["eos_token_id"].value is not None:
         return {"eos_token_id": config["eos_token_id"]}
-    inner, origin = _text_config(config)
+    inner, origin = text_config(config)
     if origin is not None and inner.get("eos_token_id") is not None:
         return {"eos_token_id": Setting(inner["eos_token_id"], origin)}
     return _class_eos(config)
@@ -189,11 +188,8 @@ def _class_eos(config: Mapping[str, Setting]) -> dict[str, Setting]:
     return {}
 
 
-def _stop_ids(
-    fields: Fields, call: Call, asked: Setting | None, tokenizer_eos: int | None, length: int | None, entrypoint: Entrypoint
-) -> None:
+def _stop_ids(fields: Fields, call: Call, asked: Setting | None, tokenizer_eos: int | None) -> None:
     """Fill fields["eos_token_id"] with every id that ends a sequence, the files' first, in their order."""
-    del length, entrypoint
     file = _file_eos(call).get("eos_token_id")
     ignoring = bool(fields.value("ignore_eos"))
     origin = Origin("library-default", f"{NAME} SamplingParams.stop_token_ids", "vllm/sampling_params.py", None, 330)
@@ -211,7 +207,7 @@ def _stop_ids(
 def _ids(value: Any) -> list[int]:
     """The ids in an eos_token_id: an int or a list of them; what is no id ends nothing."""
     values = value if isinstance(value, list | tuple) else [value]
-    return [item for item in dict.fromkeys(values) if isinstance(item, int) and not isinstance(item, bool)]
+    return list(dict.fromkeys(item for item in values if isinstance(item, int) and not isinstance(item, bool)))
 
 
 def _stop(fields: Fields, call: Call) -> Stop:
@@ -228,8 +224,8 @@ def _why_never(fields: Fields, call: Call, ids: tuple[int, ...], limit: int | No
     least = fields.value("min_new_tokens")
     if limit is not None and isinstance(least, int) and least >= limit:
         return f"min_new_tokens {least} forbids every stop id up to the limit"
-    inner = _text_config(call.config or {})[0]
-    size = next((item for item in (_plain(call.config, "vocab_size"), inner.get("vocab_size")) if isinstance(item, int)), None)
+    inner = text_config(call.config or {})[0]
+    size = next((item for item in (plain(call.config, "vocab_size"), inner.get("vocab_size")) if isinstance(item, int)), None)
     if not fields.value("stop_strings") and all(item < 0 or (size is not None and item >= size) for item in ids):
         return f"every eos_token_id is outside the vocabulary{f' of {size}' if size is not None else ''}"
     return None
@@ -243,13 +239,13 @@ def _adjust(fields: Fields, call: Call, length: int | None, entrypoint: Entrypoi
     temperature = fields.value("temperature")
     if 0 < temperature < LOWEST_TEMPERATURE:
         temperature = LOWEST_TEMPERATURE
-        fields.put("temperature", Setting(temperature, _derived(f"{NAME}: the lowest temperature", "vllm/sampling_params.py", 553)))
+        fields.put("temperature", Setting(temperature, _derived(f"{NAME}: the lowest temperature", "vllm/sampling_params.py", 568)))
     greedy = temperature < EPSILON
     if greedy:
         for name, off in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
             if fields.value(name) != off:
-                fields.put(name, Setting(off, _derived(f"{NAME}: temperature 0 is greedy", "vllm/sampling_params.py", 614)))
-    fields["do_sample"] = Resolved(not greedy, _derived(f"{NAME}: temperature {temperature:g}", "vllm/sampling_params.py", 612))
+                fields.put(name, Setting(off, _derived(f"{NAME}: temperature 0 is greedy", "vllm/sampling_params.py", 617)))
+    fields["do_sample"] = Resolved(not greedy, _derived(f"{NAME}: temperature {temperature:g}", "vllm/sampling_params.py", 615))
     if entrypoint == "chat":
         for name in _INTEGERS:
             found = fields.get(name)
@@ -286,107 +282,10 @@ def _refused(fields: Fields, call: Call, request: Mapping[str, Setting], length:
     if entrypoint == "chat" and length is not None and isinstance(values["max_new_tokens"], int):
         values["max_new_tokens"] = min(values["max_new_tokens"], length - call.prompt_length)
     try:
-        message = _verify(values)
-    except TypeError as error:  # a string where SamplingParams compares numbers
-        return LibraryError("TypeError", str(error), "generate")
-    return None if message is None else LibraryError("VLLMValidationError", message, "generate")
-
-
-def _verify(values: Mapping[str, Any]) -> str | None:
-    """SamplingParams._verify_args and _verify_greedy_sampling (sampling_params.py:634, :769), in their order: the message, or None."""
-    temperature = values["temperature"]
-    if 0 < temperature < LOWEST_TEMPERATURE:
-        temperature = LOWEST_TEMPERATURE
-    return (
-        _verify_count(values["num_return_sequences"])
-        or _verify_penalties(values)
-        or _verify_warpers(values, temperature)
-        or _verify_lengths(values)
-        or (f"n must be 1 when using greedy sampling, got {values['num_return_sequences']}." if _many_greedy(values, temperature) else None)
-    )
-
-
-def _many_greedy(values: Mapping[str, Any], temperature: float) -> bool:
-    return bool(temperature < EPSILON and values["num_return_sequences"] > 1)
-
-
-def _verify_count(n: Any) -> str | None:
-    if not isinstance(n, int):
-        return f"n must be an int, but is of type {type(n)}"
-    return f"n must be at least 1, got {n}." if n < 1 else None
-
-
-def _verify_penalties(values: Mapping[str, Any]) -> str | None:
-    for name in ("presence_penalty", "frequency_penalty"):
-        if not -2.0 <= values[name] <= 2.0:
-            return f"{name} must be in [-2, 2], got {values[name]}."
-    penalty = values["repetition_penalty"]
-    if not math.isfinite(penalty):
-        return f"repetition_penalty must be a finite number, got {penalty}."
-    return f"repetition_penalty must be greater than zero, got {penalty}." if penalty <= 0.0 else None
-
-
-def _verify_warpers(values: Mapping[str, Any], temperature: float) -> str | None:
-    checks = (
-        (not math.isfinite(temperature), f"temperature must be a finite number, got {temperature}."),
-        (temperature < 0.0, f"temperature must be non-negative, got {temperature}."),
-        (temperature > 2.0, f"temperature must be in [0, 2], got {temperature}."),
-        (not 0.0 < values["top_p"] <= 1.0, f"top_p must be in (0, 1], got {values['top_p']}."),
-        (values["top_k"] < -1, f"top_k must be 0 (disable), or at least 1, got {values['top_k']}."),
-        (not isinstance(values["top_k"], int), f"top_k must be an integer, got {type(values['top_k']).__name__}"),
-        (not 0.0 <= values["min_p"] <= 1.0, f"min_p must be in [0, 1], got {values['min_p']}."),
-    )
-    return next((message for wrong, message in checks if wrong), None)
-
-
-def _verify_lengths(values: Mapping[str, Any]) -> str | None:
-    most, least = values["max_new_tokens"], values["min_new_tokens"]
-    if most is not None and most < 1:
-        return f"max_tokens must be at least 1, got {most}."
-    if least < 0:
-        return f"min_tokens must be greater than or equal to 0, got {least}."
-    if most is not None and least > most:
-        return f"min_tokens must be less than or equal to max_tokens={most}, got {least}."
-    stop = values["stop_strings"]
-    strings = [stop] if isinstance(stop, str) else stop or []
-    return "stop cannot contain an empty string." if any(not string for string in strings) else None
-
-
-# --- config.json ------------------------------------------------------------------------------------------------------------------
-
-
-def _model_length(call: Call) -> int | None:
-    """max_model_len as vLLM derives it from config.json (config/model.py:2545); None where config.json does not tell."""
-    config = call.config or {}
-    text, origin = _text_config(config)
-    if origin is None:
-        text = {name: setting.value for name, setting in config.items()}
-    lengths = [text[key] for key in _LENGTHS if isinstance(text.get(key), int)]
-    if isinstance(text.get("model_max_length"), int):
-        lengths = [text["model_max_length"]]
-    if not lengths:
-        return None
-    rope = text.get("rope_scaling") or text.get("rope_parameters") or _plain(config, "rope_scaling") or {}
-    rope = rope if isinstance(rope, Mapping) else {}
-    kind = rope.get("rope_type", rope.get("type"))
-    if kind in ("longrope", "su") and isinstance(text.get("original_max_position_embeddings"), int):
-        return int(text["original_max_position_embeddings"])
-    factor = rope.get("factor", 1.0)
-    if kind in _SCALED or not isinstance(factor, int | float) or "gemma3" in str(_plain(config, "model_type")):
-        factor = 1.0
-    return int(min(lengths) * factor)
-
-
-def _text_config(config: Mapping[str, Setting]) -> tuple[Mapping[str, Any], Origin | None]:
-    """The language model's object inside config.json, and where it stands; ({}, None) where there is none."""
-    for name in _TEXT_CONFIGS:
-        if name in config and isinstance(config[name].value, Mapping) and config[name].value:
-            return config[name].value, config[name].origin
-    return {}, None
-
-
-def _plain(config: Mapping[str, Setting] | None, name: str) -> Any:
-    return config[name].value if config and name in config else None
+        refused = refusal(values)
+    except (TypeError, OverflowError) as error:  # a string, or a number too large, where SamplingParams compares numbers
+        return LibraryError(type(error).__name__, str(error), "generate")
+    return None if refused is None else LibraryError("VLLMValidationError", refused, "generate")
 
 
 def _derived(source: str, file: str, line: int) -> Origin:
