@@ -353,6 +353,7 @@ def _plain(target: str, field: str, value: Record, file: str, line: int) -> Reco
 # --- the file ---------------------------------------------------------------------------------------------------------------------
 
 
+KEYS = ("target", "field", "value", "default", "needs", "when", "file")
 # What a record does not say: it happens with the trainer's default arguments, and no condition stands around it.
 USUAL: Record = {"default": True, "needs": {}, "when": []}
 _NOTHING = object()
@@ -378,16 +379,22 @@ def pack(facts: dict[str, dict[str, Record]]) -> Record:
             owners.setdefault(head, {})[version] = True
             times: dict[str, int] = {}
             for record in found["records"]:
-                body = {key: value for key, value in record.items() if key != "line" and value != USUAL.get(key, _NOTHING)}
+                body = {key: record[key] for key in KEYS if record[key] != USUAL.get(key, _NOTHING)}
                 text = json.dumps(body)
                 times[text] = times.get(text, 0) + 1
                 nth = {"time": times[text]} if times[text] > 1 else {}  # the same assignment twice in one file
                 records.setdefault(json.dumps({**body, **nth}), {})[version] = record["line"]
         presets[name] = {
             "owners": [{**json.loads(head), "versions": list(_runs(versions, seen))} for head, seen in owners.items()],
-            "records": [{**json.loads(text), "lines": _runs(versions, seen)} for text, seen in records.items()],
+            "records": [{**json.loads(text), "lines": _runs(versions, seen)} for text, seen in sorted(records.items(), key=_first)],
         }
     return {"versions": versions, "presets": presets}
+
+
+def _first(item: tuple[str, dict[str, Any]]) -> tuple[Any, ...]:
+    """The order of the file: by the first version that has the record, then by its line, so that adding a release changes few lines."""
+    version, line = min(item[1].items(), key=lambda found: key_of(found[0]))
+    return key_of(version), line, item[0]
 
 
 def _runs(versions: list[str], seen: dict[str, Any]) -> dict[str, Any]:

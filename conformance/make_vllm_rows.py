@@ -4,8 +4,8 @@
     pip download --no-deps vllm==0.33.0 -d DIR && unzip -q DIR/vllm-*.whl 'vllm/sampling_params.py' -d DIR
     python conformance/make_vllm_rows.py DIR/vllm/sampling_params.py > tests/gencfg/vllm_rows.jsonl
 
-Only that one file of vLLM is run, with empty stand-ins for the modules around it (needs msgspec, pydantic and numpy): SamplingParams itself,
-its checks, and update_from_generation_config, which adds the stop ids.
+Only that one file of vLLM is run, with empty stand-ins for the modules around it (needs msgspec, pydantic and numpy):
+SamplingParams itself, its checks, and update_from_generation_config, which adds the stop ids.
 """
 
 from __future__ import annotations

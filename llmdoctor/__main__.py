@@ -1,5 +1,5 @@
 """`python -m llmdoctor` is the command `llmdoctor`."""
 
-from llmdoctor.cli.main import main
+from llmdoctor.cli.main import entry
 
-main()
+entry()

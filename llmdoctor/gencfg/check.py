@@ -17,10 +17,10 @@ from llmdoctor.gencfg.model import Effective
 from llmdoctor.gencfg.question import Answer, Side, default_version, model_call
 from llmdoctor.gencfg.resolve import resolve
 from llmdoctor.gencfg.show import engine_line, name_tokens
-from llmdoctor.gencfg.terminator import Terminator, find_terminator
+from llmdoctor.gencfg.terminator import Messages, Terminator, find_terminator
 from llmdoctor.gencfg.vllm import effective_vllm
 from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
-from llmdoctor.modeldir.template import TemplateWorker
+from llmdoctor.modeldir.template import TEMPLATE_RULES, Rendering, TemplateWorker, template_problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,14 @@ def _expand(paths: list[str]) -> tuple[list[str], list[Skipped]]:
 
 
 def _subject(directory: ModelDir, worker: TemplateWorker, version: str) -> Subject:
-    terminator = _terminator(directory, worker)
+    terminator, template_problems = _terminator(directory, worker)
+    problems = (*directory.problems(), *template_problems)
     if directory.config is None and directory.generation_config is None:
-        return Subject(directory, "tokenizer", tuple(directory.problems()), None)
+        return Subject(directory, "tokenizer", problems, None)
     examined = _examine(directory, terminator, version, lines=False)
     if examined.answer.effective.error is not None or examined.answer.effective.stop.never_stops:
         examined = _examine(directory, terminator, version, lines=True)
-    return Subject(directory, "adapter" if directory.adapter else "model", (*directory.problems(), *judge(examined)), examined)
+    return Subject(directory, "adapter" if directory.adapter else "model", (*problems, *judge(examined)), examined)
 
 
 def _examine(directory: ModelDir, terminator: Terminator | None, version: str, *, lines: bool) -> Examined:
@@ -85,12 +86,21 @@ def _examine(directory: ModelDir, terminator: Terminator | None, version: str, *
     return Examined(answer, effective_vllm(call, tokenizer_eos=None if eos is None else eos.id, max_model_len=None), terminator)
 
 
-def _terminator(directory: ModelDir, worker: TemplateWorker) -> Terminator | None:
+def _terminator(directory: ModelDir, worker: TemplateWorker) -> tuple[Terminator | None, tuple[Diagnostic, ...]]:
+    """What ends an answer, and what is wrong with the template (DIR008 its syntax, DIR009 its hunger)."""
     template = directory.chat_template
     if template is None:
-        return None
-    tokenizer = directory.tokenizer
-    return find_terminator(lambda messages: worker.render(template, messages).text, tokenizer.special_ids())
+        return None, ()
+    failures: dict[str, Rendering] = {}
+
+    def render(messages: Messages) -> str | None:
+        rendering = worker.render(template, messages)
+        if rendering.error in TEMPLATE_RULES:
+            failures[rendering.error] = rendering
+        return rendering.text
+
+    terminator = find_terminator(render, directory.tokenizer.special_ids())
+    return terminator, tuple(template_problem(template, failure) for failure in failures.values())
 
 
 def _keep(subject: Subject, select: list[str], ignore: list[str]) -> Subject:

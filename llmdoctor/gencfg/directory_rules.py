@@ -83,6 +83,9 @@ def _tokenizer_eos(examined: Examined) -> Iterator[Diagnostic]:
         return
     if examined.terminator is not None and examined.terminator.id == eos.id:
         return
+    separator = examined.directory.tokenizer.special("sep_token")
+    if separator is not None and separator.id in examined.eos:
+        return  # BERT's tokenizers end a sequence with [SEP], whatever eos_token says
     yield _stop_finding(examined, rules.TOKENIZER_EOS, eos.id, f"the tokenizer's eos_token is {eos.token} ({eos.id})")
 
 

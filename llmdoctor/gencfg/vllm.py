@@ -54,6 +54,8 @@ _UNREAD = frozenset(
         *("exponential_decay_length_penalty", "renormalize_logits"),
     )
 )
+# Where "not set" means something else than SamplingParams' default.
+_NEUTRAL: dict[str, Any] = {"do_sample": False, "max_new_tokens": None, "stop_strings": []}
 # Flags of a GenerationConfig that change no token: not worth a word.
 _HARMLESS = frozenset(
     (
@@ -88,6 +90,21 @@ def effective_vllm(
     if error is None:
         _adjust(fields, call, length, entrypoint)
     return Effective(NAME, VERSION, fields, model_fields, _stop(fields, call), error, tuple(warnings))
+
+
+def differs_from_vllm(name: str, value: Any, vllm_value: Any) -> bool:
+    """Whether transformers' `value` of a field means something else than vLLM's: for a table of the two side by side.
+
+    None and a field that is not there mean the neutral value; ids are compared as sets, top_k 0 and -1 are the same. A field that vLLM
+    has none of counts where it is set and shapes decoding (num_beams 4), and not where it only shapes what is returned.
+    """
+    if name == "eos_token_id":
+        return set(_ids(value)) != set(_ids(vllm_value))
+    if name == "do_sample" or name in _PARAMETERS:
+        neutral = _NEUTRAL.get(name, _PARAMETERS.get(name, ("", None, 0))[1])
+        left, right = (neutral if item is None or (name == "top_k" and item == -1) else item for item in (value, vllm_value))
+        return bool(left != right)
+    return name in _UNREAD and name != "max_length" and value not in (None, 0, 1, False, [])
 
 
 # --- the request ------------------------------------------------------------------------------------------------------------------
@@ -178,14 +195,16 @@ def _file_eos(call: Call) -> dict[str, Setting]:
 
 def _class_eos(config: Mapping[str, Setting]) -> dict[str, Setting]:
     """vLLM makes the generation config from a config *object*, which has its class's defaults (a Llama stops at 2)."""
-    from llmdoctor.gencfg.modelconfig import _class_defaults
+    import json
+    from pathlib import Path
 
-    kind = config["model_type"].value if "model_type" in config else None
-    for name in (kind, f"{kind}/text"):
-        found = _class_defaults(name, "5.20") if kind else {}
-        if "eos_token_id" in found and found["eos_token_id"].value is not None:
-            return {"eos_token_id": found["eos_token_id"]}
-    return {}
+    kind = plain(config, "model_type")
+    if not isinstance(kind, str):
+        return {}
+    found = json.loads(Path(__file__).with_name("vllm_class_eos.json").read_bytes()).get(kind)
+    return (
+        {} if found is None else {"eos_token_id": Setting(found, Origin("class-default", f"transformers 5.20 {kind} configuration class"))}
+    )
 
 
 def _stop_ids(fields: Fields, call: Call, asked: Setting | None, tokenizer_eos: int | None) -> None:

@@ -179,13 +179,15 @@ class ModelDir:
             yield from self._notes()
 
     def _weights(self) -> Iterator[Diagnostic]:
+        shards = sorted(name for name in _names(self.path) if name.endswith(".safetensors"))
+        if not shards:
+            return
         from llmdoctor.modeldir import safetensors
 
-        for name in sorted(_names(self.path)):
-            if name.endswith(".safetensors"):
-                yield from safetensors.read_header(f"{self.path}/{name}", self.path)[1]
+        for name in shards:
+            yield from safetensors.read_header(f"{self.path}/{name}", self.path)[1]
         index = self.json("model.safetensors.index.json")
-        if index is not None and isinstance(index.value, dict) and any(name.endswith(".safetensors") for name in _names(self.path)):
+        if index is not None and isinstance(index.value, dict):
             yield from safetensors.check_index(index, self.path)
 
     def _notes(self) -> Iterator[Diagnostic]:

@@ -81,7 +81,7 @@ def test_mutated_values(file: str, command: list[str], changes: dict[str, Any], 
 
 
 @SETTINGS
-@given(st.dictionaries(st.sampled_from(FIELDS), values, max_size=3), st.dictionaries(st.sampled_from(FIELDS), values, max_size=3))
+@given(sets=st.dictionaries(st.sampled_from(FIELDS), values, max_size=3), mutations=st.dictionaries(st.sampled_from(FIELDS), values, max_size=3))
 def test_mutated_call(sets: dict[str, Any], mutations: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
     model = write_model(tmp_path / "model")
     options = [f"--set={name}={json.dumps(value)}" for name, value in sets.items()]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.gencfg.model import Call, Effective, Origin, Setting
-from llmdoctor.gencfg.vllm import effective_vllm
+from llmdoctor.gencfg.vllm import differs_from_vllm, effective_vllm
 
 END, TEXT = 151645, 151643
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "vllm_rows.jsonl").read_text().splitlines()]
@@ -208,14 +208,44 @@ def test_what_vllm_does_not_understand_is_listed() -> None:
     assert effective_vllm(call, tokenizer_eos=END).stop.eos_token_id == (END,), "a mutation in Python changes no file"
 
 
+@pytest.mark.parametrize(
+    ("name", "hf", "vllm", "differ"),
+    [
+        ("eos_token_id", [END, TEXT], [TEXT, END], False),
+        ("eos_token_id", TEXT, [TEXT, END], True),
+        ("min_p", None, 0.0, False),
+        ("top_k", 0, -1, False),
+        ("top_k", 50, 0, True),
+        ("top_k", 0.0, 0, False),
+        ("temperature", None, 1.0, False),
+        ("temperature", 1.0, 0.01, True),
+        ("do_sample", None, True, True),
+        ("do_sample", False, False, False),
+        ("stop_strings", None, [], False),
+        ("max_new_tokens", 512, 512, False),
+        ("max_new_tokens", None, 512, True),
+        ("num_beams", 1, None, False),
+        ("num_beams", 4, None, True),
+        ("suppress_tokens", [3], None, True),
+        ("max_length", 513, None, False),
+        ("output_scores", True, None, False),
+        ("pad_token_id", 3, None, False),
+    ],
+)
+def test_a_difference_is_one_of_meaning(name: str, hf: Any, vllm: Any, differ: bool) -> None:
+    assert differs_from_vllm(name, hf, vllm) is differ
+
+
 _JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(10**30), 10**30), st.floats(), st.text(max_size=3)),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
     max_leaves=4,
 )
 _NAMES = st.sampled_from(
-    ["eos_token_id", "temperature", "top_k", "top_p", "min_p", "max_new_tokens", "repetition_penalty", "stop_strings", "ignore_eos"]
-    + ["max_position_embeddings", "vocab_size", "rope_scaling", "text_config", "model_type", "min_new_tokens", "do_sample", "seed"]
+    (
+        *("eos_token_id", "temperature", "top_k", "top_p", "min_p", "max_new_tokens", "repetition_penalty", "stop_strings", "ignore_eos"),
+        *("max_position_embeddings", "vocab_size", "rope_scaling", "text_config", "model_type", "min_new_tokens", "do_sample", "seed"),
+    )
 )
 
 
