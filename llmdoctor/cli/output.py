@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -15,6 +15,9 @@ from llmdoctor.cli.main import INTERRUPTED
 from llmdoctor.core.diagnostic import Severity
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, ReportError
+
+if TYPE_CHECKING:
+    from llmdoctor.report import Style
 
 FOUND, REFUSED, NOTHING = 1, 2, 3
 
@@ -57,7 +60,7 @@ def answer(build: Callable[[], Report], command: str, formats: list[str] | None,
     try:
         targets = _targets(formats)
     except QuestionError as error:
-        _complain(str(error))
+        complain(str(error))
         raise typer.Exit(REFUSED) from None
     try:
         report = build()
@@ -70,7 +73,7 @@ def answer(build: Callable[[], Report], command: str, formats: list[str] | None,
         for format, path in targets:
             _write(report, format, path, color)
     except QuestionError as error:
-        _complain(str(error))
+        complain(str(error))
         raise typer.Exit(REFUSED) from None
     raise typer.Exit(_exit_code(report, fail_on))
 
@@ -107,7 +110,7 @@ def _write(report: Report, format: str, path: Path | None, color: Color) -> None
         _write_file(path, render(report, format, Style(width=_width(), color=color is Color.ALWAYS)))
         return
     if report.error is not None and format == "text":
-        _complain(report.error.message)
+        complain(report.error.message)
         return
     text = render(report, format, Style(width=_width(), color=format == "text" and _wants_color(color)))
     sys.stdout.write(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
@@ -125,10 +128,18 @@ def _write_file(path: Path, text: str) -> None:
         raise QuestionError(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def _complain(message: str) -> None:
+def complain(message: str) -> None:
+    """One message to stderr, made harmless."""
     from llmdoctor.core.text import clean_lines, defuse
 
     sys.stderr.write(defuse(f"llmdoctor: {clean_lines(message)}\n"))
+
+
+def terminal_style(color: Color) -> Style:
+    """The style of stdout."""
+    from llmdoctor.report import Style
+
+    return Style(width=_width(), color=_wants_color(color))
 
 
 def _wants_color(color: Color) -> bool:

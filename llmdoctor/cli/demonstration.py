@@ -1,0 +1,145 @@
+"""`llmdoctor demo`: the question, the prediction, the real runs that prove it, the fix; on a tiny Qwen2-VL made on the spot."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmdoctor.cli.output import INTERRUPTED, REFUSED, Color, complain, terminal_style
+from llmdoctor.core.document import Block, Note, Table, Verdict
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.report import Report
+from llmdoctor.report import render
+
+if TYPE_CHECKING:
+    from llmdoctor.gencfg.live import LiveResult
+
+MODEL, CALL = "qwen2-vl-tiny", "call.json"
+# The call of the case, with a limit that a CPU reaches in a second.
+USER_CONFIG = {
+    "max_new_tokens": 64,
+    "temperature": 1.0,
+    "top_k": 0.0,
+    "top_p": 1.0,
+    "do_sample": True,
+    "return_dict_in_generate": True,
+    "output_scores": True,
+}
+PRESET, UNEXPECTED = "trl-ppo", 1
+
+
+def run(keep: str | None) -> int:
+    """Run the demo in a folder of its own (`keep`, else a temporary one); 0 where every prediction came true, 1 where one did not."""
+    folder = Path(keep) if keep else Path(tempfile.mkdtemp(prefix="llmdoctor-demo-"))
+    before = Path.cwd()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
+        return _demo()
+    except QuestionError as error:
+        complain(str(error))
+        return REFUSED
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+    except OSError as error:
+        complain(f"{folder}: {error.strerror or error}")
+        return REFUSED
+    finally:
+        os.chdir(before)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _demo() -> int:
+    from llmdoctor.modeldir.live.tiny_qwen2_vl import build
+
+    _quiet_libraries()
+    _say("A script's call stops, the same call in a PPO trainer runs to max_new_tokens. Why?\n")
+    build(Path(MODEL))
+    Path(CALL).write_text(json.dumps(USER_CONFIG, indent=2) + "\n")
+    _static()
+    return _live()
+
+
+def _static() -> None:
+    """The three commands a person would type, with what they print."""
+    from llmdoctor.gencfg.check import check_report
+    from llmdoctor.gencfg.diff import diff_report
+    from llmdoctor.gencfg.question import Side
+
+    both = {"config": CALL}
+    _step("1  Is the model itself all right?", f"llmdoctor gencfg check {MODEL}", lambda: check_report([MODEL], [], [], None))
+    _step(
+        "2  The script's call, and the same call after what TRL's PPO does to the model",
+        f"llmdoctor gencfg diff {MODEL} --config {CALL} --right-preset {PRESET}",
+        lambda: diff_report(Side(MODEL, **both), Side(MODEL, preset=[PRESET], **both)),
+    )
+
+
+def _live() -> int:
+    """Both calls and the repaired one for real: a real image, the real qwen_vl_utils, processor and generate()."""
+    from llmdoctor.gencfg.live import load, run_call
+    from llmdoctor.gencfg.question import Side, ask
+
+    _say(_heading("3  Both calls for real: a real image through qwen_vl_utils and the processor, then generate()"))
+    loaded = load(MODEL)
+    script = run_call(loaded, user_config=USER_CONFIG)
+    done = {name: setting.value for name, setting in ask(Side(MODEL, preset=[PRESET])).call.mutations}
+    trainer = run_call(loaded, user_config=USER_CONFIG, mutations=done)
+    fixed = run_call(loaded, user_config={**USER_CONFIG, "eos_token_id": list(script.eos_token_id)}, mutations=done)
+    rows = (("script", script, True), ("trainer", trainer, False), ("trainer, fixed", fixed, True))
+    true = all(_stopped(result) is wanted for _, result, wanted in rows)
+    table = Table(("call", "predicted", "seen", "what it said"), tuple(_row(name, result, wanted) for name, result, wanted in rows))
+    verdict = Verdict("EVERY PREDICTION CAME TRUE", "good") if true else Verdict("A PREDICTION DID NOT COME TRUE", "bad")
+    fix = Note("FIX", f"GenerationConfig(..., eos_token_id={list(script.eos_token_id)}), as in the third row")
+    _print(verdict, table, fix, Note("NEXT", "llmdoctor gencfg diff YOUR_MODEL --config YOUR_CALL.json --right-preset trl-ppo"))
+    return 0 if true else UNEXPECTED
+
+
+def _stopped(result: LiveResult) -> bool:
+    return all(sequence.stop_reason == "eos" for sequence in result.sequences)
+
+
+def _row(name: str, result: LiveResult, wanted: bool) -> tuple[str, ...]:
+    sequence = result.sequences[0]
+    if sequence.stop_reason == "eos":
+        seen = f"stopped after {sequence.new_tokens} tokens"
+    else:
+        passed = sequence.passed_terminator_at
+        seen = f"ran to {sequence.new_tokens} tokens" + ("" if passed is None else f", past <|im_end|> at {passed + 1}")
+    text = sequence.text if len(sequence.text) <= 64 else sequence.text[:61] + "..."
+    return (name, "stops" if wanted else "runs on", seen, text.replace("\n", " "))
+
+
+def _step(title: str, command: str, build: Callable[[], Report]) -> None:
+    _say(_heading(title) + f"$ {command}")
+    sys.stdout.write(render(build(), "text", terminal_style(Color.AUTO)) + "\n")
+    sys.stdout.flush()
+
+
+def _heading(title: str) -> str:
+    return f"{title}\n"
+
+
+def _print(*blocks: Block) -> None:
+    sys.stdout.write(render(Report("demo", {}, {}, document=blocks), "text", terminal_style(Color.AUTO)))
+    sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _quiet_libraries() -> None:
+    """The libraries' own chatter would bury the answer; a variable that the user has set stays."""
+    quiet: dict[str, Any] = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
