@@ -43,7 +43,11 @@ def differing(config: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     return {
         name: config[name]
         for name in (*base, *TOKENS)
-        if name in config and config[name] is not None and config[name] != base.get(name) and name != "transformers_version" and not name.startswith("_")
+        if name in config
+        and config[name] is not None
+        and config[name] != base.get(name)
+        and name != "transformers_version"
+        and not name.startswith("_")
     }
 
 

@@ -68,7 +68,9 @@ def read(module: ast.Module) -> tuple[dict[str, Any], dict[str, Any], list[str]]
                 if isinstance(function, ast.FunctionDef) and function.name == "__init__":
                     fields = dict(pops(function))
                 elif isinstance(function, ast.FunctionDef) and function.name == "_get_default_generation_params":
-                    late = next(ast.literal_eval(inner.value) for inner in ast.walk(function) if isinstance(inner, ast.Return) and inner.value)
+                    late = next(
+                        ast.literal_eval(inner.value) for inner in ast.walk(function) if isinstance(inner, ast.Return) and inner.value
+                    )
     names = list(constants.get("ALL_CACHE_IMPLEMENTATIONS", []))
     if names and "quantized" not in names:
         names.append("quantized")  # put into NEEDS_CACHE_CONFIG by an assignment of its own
@@ -78,7 +80,11 @@ def read(module: ast.Module) -> tuple[dict[str, Any], dict[str, Any], list[str]]
 def pops(function: ast.FunctionDef) -> list[tuple[str, Any]]:
     found = []
     for node in ast.walk(function):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and getattr(node.targets[0], "attr", "_") == "is_assistant":
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Constant)
+            and getattr(node.targets[0], "attr", "_") == "is_assistant"
+        ):
             found.append((node.lineno, "is_assistant", node.value.value))  # set, and not an argument, in 4.x
         if not (isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)):
             continue

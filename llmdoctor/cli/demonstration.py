@@ -140,6 +140,11 @@ def _say(text: str) -> None:
 
 def _quiet_libraries() -> None:
     """The libraries' own chatter would bury the answer; a variable that the user has set stays."""
-    quiet: dict[str, Any] = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    quiet: dict[str, Any] = {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)

@@ -107,7 +107,9 @@ def _keep(subject: Subject, select: list[str], ignore: list[str]) -> Subject:
     def wanted(code: str) -> bool:
         return (not select or code.startswith(tuple(select))) and not code.startswith(tuple(ignore) or ("\0",))
 
-    return Subject(subject.directory, subject.kind, tuple(finding for finding in subject.findings if wanted(finding.code)), subject.examined)
+    return Subject(
+        subject.directory, subject.kind, tuple(finding for finding in subject.findings if wanted(finding.code)), subject.examined
+    )
 
 
 def _subjects(subjects: list[Subject]) -> Iterator[dict[str, Any]]:

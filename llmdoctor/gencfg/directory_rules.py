@@ -176,7 +176,9 @@ def _token_conflict(examined: Examined) -> Iterator[Diagnostic]:
     eos = examined.directory.tokenizer.special("eos_token")
     size = vocabulary_size(examined.directory)
     if eos is not None and eos.id is not None and size is not None and eos.id >= size:
-        yield _conflict(f"eos_token {eos.token!r} has id {eos.id}, outside the vocabulary of {size}", config or special, "eos_token", {"id": eos.id})
+        yield _conflict(
+            f"eos_token {eos.token!r} has id {eos.id}, outside the vocabulary of {size}", config or special, "eos_token", {"id": eos.id}
+        )
 
 
 def _conflict(message: str, file: JsonFile | None, name: str, evidence: dict[str, Any]) -> Diagnostic:
@@ -245,7 +247,11 @@ def _unresolved(examined: Examined) -> Iterator[Diagnostic]:
         return
     file = examined.directory.tokenizer_config or examined.directory.config
     yield _finding(
-        rules.UNRESOLVED, end.reason, _place(file, "/chat_template" if file and _has(file, "chat_template") else ""), {"token": end.token}, None
+        rules.UNRESOLVED,
+        end.reason,
+        _place(file, "/chat_template" if file and _has(file, "chat_template") else ""),
+        {"token": end.token},
+        None,
     )
 
 

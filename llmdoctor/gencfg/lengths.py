@@ -28,7 +28,9 @@ def set_lengths(
     new = fields.value("max_new_tokens")
     if new is not None:
         if not left_alone and max_length is not None:
-            warnings.log(f"Both `max_new_tokens` (={new}) and `max_length`(={max_length}) seem to have been set. `max_new_tokens` will take precedence.")
+            warnings.log(
+                f"Both `max_new_tokens` (={new}) and `max_length`(={max_length}) seem to have been set. `max_new_tokens` will take precedence."
+            )
         fields.put("max_length", derived(as_python(lambda: new + prompt), "generate(): prompt length + max_new_tokens"))
     elif left_alone and minor >= (4, 47) and (minor >= (5, 0) or max_length == DEFAULT_LENGTH):
         _extend(fields, prompt, config_value(model, "max_position_embeddings"))

@@ -26,7 +26,13 @@ FORWARD_ARGUMENTS = frozenset(
     "cache_position pixel_values image_grid_thw video_grid_thw pixel_values_videos second_per_grid_ts rope_deltas image_sizes token_type_ids "
     "decoder_input_ids decoder_attention_mask encoder_outputs mm_token_type_ids".split()
 )
-_SINCE = {"tokenizer": (4, 39), "assistant_tokenizer": (4, 46), "custom_generate": (4, 52), "trust_remote_code": (4, 52), "logits_to_keep": (4, 49)}
+_SINCE = {
+    "tokenizer": (4, 39),
+    "assistant_tokenizer": (4, 46),
+    "custom_generate": (4, 52),
+    "trust_remote_code": (4, 52),
+    "logits_to_keep": (4, 49),
+}
 
 
 @dataclass(slots=True)
@@ -49,7 +55,9 @@ class LoadedModel:
         defaults = field_defaults(minor)
         settable = set(late_defaults((5, 0)))
         values = {name: setting.value for name, setting in self.config.items()} | {name: setting.value for name, setting in edits}
-        return any(name in settable and name in defaults and value is not None and value != defaults[name] for name, value in values.items())
+        return any(
+            name in settable and name in defaults and value is not None and value != defaults[name] for name, value in values.items()
+        )
 
     def rebuilt(self, edits: tuple[tuple[str, Setting], ...]) -> Fields:
         """The generation config made anew from the edited model.config."""

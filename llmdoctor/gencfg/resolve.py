@@ -80,7 +80,9 @@ class _State:
             return None
         self.stage = "user_config"
         user = bare(field_defaults(self.minor), self.version)
-        user.put_all({name: value for name, value in self.call.user_config.items() if not name.startswith("_") and name != "transformers_version"})
+        user.put_all(
+            {name: value for name, value in self.call.user_config.items() if not name.startswith("_") and name != "transformers_version"}
+        )
         check_config(user, self.minor, self.warnings)
         return user
 
@@ -136,7 +138,9 @@ class _State:
         if model.from_config and not self.call.mutations and model.legacy_edits(self.call.config_mutations, self.minor):
             rebuilt = model.rebuilt(self.call.config_mutations)
             if {name: field.value for name, field in rebuilt.items()} != {name: field.value for name, field in model.fields.items()}:
-                self.warnings.warn("You have modified the pretrained model configuration to control generation. This is a deprecated strategy")
+                self.warnings.warn(
+                    "You have modified the pretrained model configuration to control generation. This is a deprecated strategy"
+                )
                 model.fields = rebuilt
         return model.fields.copied()
 

@@ -86,7 +86,9 @@ def check_config(fields: Fields, minor: Minor, warnings: Warnings, *, loading: b
     del loading
     value = fields.value
     stopping = {True, False, "never"} | ({None} if minor >= (5, 0) else set())
-    _refuse(lambda: value("early_stopping") not in stopping, f"`early_stopping` must be a boolean or 'never', but is {value('early_stopping')}.")
+    _refuse(
+        lambda: value("early_stopping") not in stopping, f"`early_stopping` must be a boolean or 'never', but is {value('early_stopping')}."
+    )
     if minor >= (4, 38) and value("max_new_tokens") is not None:
         _refuse(lambda: value("max_new_tokens") <= 0, f"`max_new_tokens` must be greater than 0, but is {value('max_new_tokens')}.")
     weight = value("assistant_ensemble_weight")
@@ -117,7 +119,9 @@ def _check_cache(fields: Fields, minor: Minor) -> None:
     compile_config = fields.value("compile_config")
     if compile_config is not None and minor >= (4, 47):
         kind = type(compile_config)
-        raise Raised("ValueError", f"You provided `compile_config` as an instance of {kind}, but it must be an instance of `CompileConfig`.")
+        raise Raised(
+            "ValueError", f"You provided `compile_config` as an instance of {kind}, but it must be an instance of `CompileConfig`."
+        )
 
 
 def _ignored_flags(fields: Fields, minor: Minor) -> list[str]:
@@ -143,7 +147,10 @@ def _check_beams(fields: Fields, minor: Minor) -> None:
     if constrained:
         _refuse(lambda: value("do_sample") is True, "one of `constraints`, `force_words_ids` is not `None`, and `do_sample` is True.")
         groups = value("num_beam_groups")
-        _refuse(lambda: groups is not None and groups != 1, "one of `constraints`, `force_words_ids` is not `None`, and `num_beam_groups` is not 1.")
+        _refuse(
+            lambda: groups is not None and groups != 1,
+            "one of `constraints`, `force_words_ids` is not `None`, and `num_beam_groups` is not 1.",
+        )
         if minor >= (4, 52):
             return
     if as_python(lambda: value("diversity_penalty") != 0.0 or value("num_beam_groups") != 1):
@@ -199,10 +206,14 @@ def check_special_tokens(fields: Fields, minor: Minor, warnings: Warnings, model
         first = eos[0] if isinstance(eos, list) else eos
         warnings.log(f"Setting `pad_token_id` to `eos_token_id`:{first} for open-end generation.")
     elif fields.value("pad_token_id") is None and eos == []:
-        raise Raised("IndexError", "index 0 is out of bounds for dimension 0 with size 0" if minor >= (4, 41) else "list index out of range")
+        raise Raised(
+            "IndexError", "index 0 is out of bounds for dimension 0 with size 0" if minor >= (4, 41) else "list index out of range"
+        )
     ids = eos if isinstance(eos, list) else [eos]
     if minor >= (4, 41) and any(isinstance(token, int) and token < 0 for token in ids):
-        warnings.log(f"`eos_token_id` should consist of positive integers, but is {ids}. Your generation will not stop until the maximum length is reached.")
+        warnings.log(
+            f"`eos_token_id` should consist of positive integers, but is {ids}. Your generation will not stop until the maximum length is reached."
+        )
 
 
 def _tensor(value: Any) -> None:
@@ -293,7 +304,10 @@ def _check_bias(bias: Any, minor: Minor) -> None:
             and isinstance(pair[1], float)
         )
 
-    _refuse(lambda: not isinstance(bias, list) or len(bias) == 0, f"`sequence_bias` has to be a non-empty dictionary, or non-empty list of lists but is {bias}.")
+    _refuse(
+        lambda: not isinstance(bias, list) or len(bias) == 0,
+        f"`sequence_bias` has to be a non-empty dictionary, or non-empty list of lists but is {bias}.",
+    )
     _refuse(
         lambda: any(not valid(pair) or len(pair) == 0 for pair in bias),
         f"Each element in `sequence_bias` has to be a non-empty list of lists of positive integers and float, but is {bias}.",
@@ -318,7 +332,11 @@ def _check_minimum(fields: Fields, minor: Minor, model: LoadedModel) -> None:
     if eos is None:
         return
     shortest, least = fields.value("min_length"), fields.value("min_new_tokens")
-    active = [name for name, count in (("min_length", shortest), ("min_new_tokens", least)) if count is not None and as_python(lambda count=count: count > 0)]  # type: ignore[misc]
+    active = [
+        name
+        for name, count in (("min_length", shortest), ("min_new_tokens", least))
+        if count is not None and as_python(lambda count=count: count > 0)
+    ]  # type: ignore[misc]
     for name in active:
         count = fields.value(name)
         _refuse(lambda count=count: not isinstance(count, int), f"`{name}` has to be a non-negative integer, but is {count}")  # type: ignore[misc]

@@ -39,7 +39,9 @@ def parse(version: str) -> Minor:
     match = _VERSION.fullmatch(version.strip())
     known = known_versions()
     if match is None:
-        raise QuestionError(f"transformers {version}: not a version; expected one such as {newest_known()} ({known[0]} to {known[-1]} are known)")
+        raise QuestionError(
+            f"transformers {version}: not a version; expected one such as {newest_known()} ({known[0]} to {known[-1]} are known)"
+        )
     minor = (int(match.group(1)), int(match.group(2)))
     if minor < _minor(known[0]):
         raise QuestionError(f"transformers {version}: rules are known from {known[0]} to {known[-1]} only")

@@ -114,7 +114,9 @@ class ModelDir:
     def _read_tokenizer(self) -> Tokenizer:
         if self.only is not None:
             return read_tokenizer("", None, None, None)
-        own = read_tokenizer(self.path, self.json("tokenizer_config.json"), self.json("special_tokens_map.json"), self.json("added_tokens.json"))
+        own = read_tokenizer(
+            self.path, self.json("tokenizer_config.json"), self.json("special_tokens_map.json"), self.json("added_tokens.json")
+        )
         if own.named or own.added or self.adapter is None or self.adapter.base is None:
             return own
         return self.adapter.base.tokenizer

@@ -45,7 +45,9 @@ def snapshot_or_refuse(name: str) -> str:
         return found
     if looks_like_id(name) and "/" in name:
         raise QuestionError(f"{name}: no such directory, and no such model in the hub cache at {cache_folder()}; nothing is downloaded")
-    raise QuestionError(f"{name}: no such file or directory; expected a model directory, a generation_config.json, or a hub id in the cache")
+    raise QuestionError(
+        f"{name}: no such file or directory; expected a model directory, a generation_config.json, or a hub id in the cache"
+    )
 
 
 def _commit(repository: str, revision: str) -> str | None:

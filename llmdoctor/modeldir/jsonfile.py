@@ -81,7 +81,9 @@ def parse(data: bytes, path: str, name: str) -> JsonFile:
         return JsonFile(path, name, None, (text,))
     notes: list[str] = []
     try:
-        value = json.loads(text, object_pairs_hook=_pairs(notes), parse_constant=_constant(notes), parse_int=_integer, parse_float=_float(notes))
+        value = json.loads(
+            text, object_pairs_hook=_pairs(notes), parse_constant=_constant(notes), parse_int=_integer, parse_float=_float(notes)
+        )
     except (ValueError, RecursionError):
         return JsonFile(path, name, None, (_explain(text, name),))
     if not notes and not _too_deep(text) and not ("\\u" in text and _has_surrogate(value)):

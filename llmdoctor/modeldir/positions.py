@@ -92,7 +92,9 @@ class _Walker:
             line = self.line_at(offset)
             below = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
             if key in keys:
-                self.seen.oddities.append(("DIR002", f"the key {key!r} stands twice, on lines {keys[key]} and {line}: the last wins", below, line))
+                self.seen.oddities.append(
+                    ("DIR002", f"the key {key!r} stands twice, on lines {keys[key]} and {line}: the last wins", below, line)
+                )
             keys[key] = line
             self.seen.lines[below] = line
             colon = self.skip(self.at)

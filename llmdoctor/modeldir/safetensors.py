@@ -58,11 +58,19 @@ def read_header(path: str, root: str | None = None) -> tuple[dict[str, TensorHea
         os.close(opened)
     if wrong:
         if size < 4096 and _is_pointer(path):
-            return {}, (Diagnostic("DIR013", Severity.ERROR, f"{shown} is a git-lfs pointer, not the file itself", Location(shown), fix="git lfs pull"),)
+            return {}, (
+                Diagnostic(
+                    "DIR013", Severity.ERROR, f"{shown} is a git-lfs pointer, not the file itself", Location(shown), fix="git lfs pull"
+                ),
+            )
         return {}, (_problem(shown, wrong),)
     parsed = parse(header, path, shown)
     if not isinstance(parsed.value, dict):
-        return {}, (_problem(shown, f"the header is not a JSON object ({parsed.problems[0].message})" if parsed.problems else "the header is no object"),)
+        return {}, (
+            _problem(
+                shown, f"the header is not a JSON object ({parsed.problems[0].message})" if parsed.problems else "the header is no object"
+            ),
+        )
     problems = [_problem(shown, f"the header has {problem.message}") for problem in parsed.problems]
     tensors, wrongs = _tensors(parsed.value, size - 8 - length)
     return tensors, (*problems, *(_problem(shown, text, pointer) for text, pointer in wrongs))
@@ -162,4 +170,6 @@ def _problem(shown: str, message: str, pointer: str | None = None) -> Diagnostic
 
 def _index_problem(index: JsonFile, message: str, pointer: str) -> Diagnostic:
     where = Location(index.shown_name, pointer, index.line(pointer))
-    return Diagnostic("DIR007", Severity.ERROR, f"{index.shown_name} {message}", where, fix="fetch the missing shards, or save the model again")
+    return Diagnostic(
+        "DIR007", Severity.ERROR, f"{index.shown_name} {message}", where, fix="fetch the missing shards, or save the model again"
+    )

@@ -153,7 +153,9 @@ def test_a_closed_pipe_is_quiet(make_model: Make) -> None:
 
 def test_ctrl_c_is_130_and_says_one_line(tmp_path: Path) -> None:
     loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-    models = [str(write_model(tmp_path / f"m{index}", tokenizer_config={"eos_token": "<|im_end|>", "chat_template": loop})) for index in range(20)]
+    models = [
+        str(write_model(tmp_path / f"m{index}", tokenizer_config={"eos_token": "<|im_end|>", "chat_template": loop})) for index in range(20)
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "llmdoctor", "gencfg", "check", *models], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

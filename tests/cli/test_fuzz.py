@@ -20,8 +20,12 @@ FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "toke
 COMMANDS = (["gencfg", "show"], ["gencfg", "check"], ["gencfg", "diff"], ["gencfg", "show", "--engine", "vllm"])
 SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
-scalars = st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(st.characters(blacklist_categories=()), max_size=12)
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=8)
+scalars = (
+    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(st.characters(blacklist_categories=()), max_size=12)
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=8
+)
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -81,7 +85,10 @@ def test_mutated_values(file: str, command: list[str], changes: dict[str, Any], 
 
 
 @SETTINGS
-@given(sets=st.dictionaries(st.sampled_from(FIELDS), values, max_size=3), mutations=st.dictionaries(st.sampled_from(FIELDS), values, max_size=3))
+@given(
+    sets=st.dictionaries(st.sampled_from(FIELDS), values, max_size=3),
+    mutations=st.dictionaries(st.sampled_from(FIELDS), values, max_size=3),
+)
 def test_mutated_call(sets: dict[str, Any], mutations: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
     model = write_model(tmp_path / "model")
     options = [f"--set={name}={json.dumps(value)}" for name, value in sets.items()]
