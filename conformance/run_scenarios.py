@@ -9,6 +9,7 @@ runs where only torch and one version of transformers are.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import os
@@ -61,6 +62,7 @@ class Bench:
         import transformers
 
         row: dict[str, Any] = {"version": transformers.__version__, "scenario": scenario, "inputs": inputs}
+        inputs = copy.deepcopy(inputs)  # the library writes into dictionaries that it is given
         seen: dict[str, Any] = {}
         with Recorded() as recorded:
             stage = "load"

@@ -64,6 +64,6 @@ def demo(
     keep: Annotated[str | None, typer.Option("--keep", metavar="DIR", help="Keep the tiny model in DIR.", show_default=False)] = None,
 ) -> None:
     """The whole tool on an embedded tiny Qwen2-VL: the question, the prediction, the real run, the fix."""
-    from llmdoctor.cli import demonstration
+    from llmdoctor.cli.demonstration import run
 
-    raise typer.Exit(demonstration.run(keep))
+    raise typer.Exit(run(keep))

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmdoctor.cli.output import INTERRUPTED, REFUSED, Color, complain, terminal_style
+from llmdoctor.cli.main import INTERRUPTED
+from llmdoctor.cli.output import REFUSED, Color, complain, terminal_style
 from llmdoctor.core.document import Block, Note, Table, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
@@ -74,12 +75,11 @@ def _static() -> None:
     from llmdoctor.gencfg.diff import diff_report
     from llmdoctor.gencfg.question import Side
 
-    both = {"config": CALL}
     _step("1  Is the model itself all right?", f"llmdoctor gencfg check {MODEL}", lambda: check_report([MODEL], [], [], None))
     _step(
         "2  The script's call, and the same call after what TRL's PPO does to the model",
         f"llmdoctor gencfg diff {MODEL} --config {CALL} --right-preset {PRESET}",
-        lambda: diff_report(Side(MODEL, **both), Side(MODEL, preset=[PRESET], **both)),
+        lambda: diff_report(Side(MODEL, CALL), Side(MODEL, CALL, preset=[PRESET])),
     )
 
 

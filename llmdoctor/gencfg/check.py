@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Block, Cell, Note, Table, Verdict
+from llmdoctor.core.document import Block, Cell, Note, Table, Tone, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import plural
@@ -146,7 +146,7 @@ def _document(subjects: list[Subject]) -> tuple[Block, ...]:
     if not subjects:
         return (Verdict("NOTHING TO CHECK: no model directory here", "warn"),)
     counts = [plural(errors, "error"), plural(warnings, "warning"), plural(notes, "note")]
-    tone = "bad" if errors else "warn" if warnings else "good"
+    tone: Tone = "bad" if errors else "warn" if warnings else "good"
     blocks: list[Block] = [Verdict(f"{where}: {', '.join(counts)}", tone)]
     if len(subjects) == 1:
         return (*blocks, *_single(subjects[0]))

@@ -15,6 +15,8 @@ def consequence(field: str, left: Effective, right: Effective) -> str:
     one, other = _value(left, field), _value(right, field)
     if field == "eos_token_id":
         return _eos(left, right)
+    if field in ("max_new_tokens", "max_length"):
+        return _length(left, right)
     if field in _SAMPLING and not _samples(left) and not _samples(right):
         return "no effect: neither side samples"
     telling = _TELLING.get(field)
@@ -74,10 +76,10 @@ def _do_sample(_left: Any, right: Any) -> str:
     return "the right samples, the left is greedy" if right else "the left samples, the right is greedy"
 
 
-def _length(left: Any, right: Any) -> str:
-    if _number(left) and _number(right):
-        return f"the {'right' if right > left else 'left'} may run {abs(right - left):g} tokens longer"
-    return "the limits differ"
+def _length(left: Effective, right: Effective) -> str:
+    if left.stop.limit == right.stop.limit:
+        return "the same limit in the end"
+    return f"the left ends after {_limit(left)} at the latest, the right after {_limit(right)}"
 
 
 def _number(value: Any) -> bool:
@@ -94,8 +96,6 @@ _TELLING: dict[str, Telling] = {
     "top_k": _top_k,
     "top_p": _top_p,
     "do_sample": _do_sample,
-    "max_new_tokens": _length,
-    "max_length": _length,
     "min_new_tokens": _always("the shorter answers of one side are forbidden on the other"),
     "min_length": _always("the shorter answers of one side are forbidden on the other"),
     "min_p": _always("one side cuts tokens far less likely than the best one"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmdoctor.core.document import Block, Cell, Code, Note, Table, Verdict
+from llmdoctor.core.document import Block, Cell, Note, Table, Verdict
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import shown
 from llmdoctor.gencfg.causes import Cause, cause_of
@@ -13,7 +13,7 @@ from llmdoctor.gencfg.consequences import consequence
 from llmdoctor.gencfg.model import Effective, Resolved
 from llmdoctor.gencfg.question import Answer, Side, ask
 from llmdoctor.gencfg.rules import call_findings
-from llmdoctor.gencfg.show import engine_line, headline, provenance, result_of, subject_of
+from llmdoctor.gencfg.show import cause_blocks, engine_line, headline, provenance, result_of, subject_of
 
 # What a reader looks for first; the rest follows in the library's order.
 _FIRST = ("eos_token_id", "pad_token_id", "stop_strings", "max_new_tokens", "max_length", "do_sample", "temperature", "top_k", "top_p")
@@ -23,10 +23,11 @@ _METADATA = ("transformers_version", "_from_model_config", "generation_kwargs")
 def diff_report(left: Side, right: Side) -> Report:
     """Resolve both sides and say what differs, why, and whether either never stops."""
     one, other = ask(left), ask(right)
-    changed = changes(one.effective, other.effective)
+    changed = changes(one, other)
     causes = {"left": cause_of(one), "right": cause_of(other)}
     cause = causes["right"] or causes["left"]
-    findings = call_findings(other) + tuple(finding for finding in call_findings(one) if finding not in call_findings(other))
+    findings = call_findings(other)
+    findings += tuple(finding for finding in call_findings(one) if finding not in findings)
     return Report(
         "gencfg diff",
         subject={"left": subject_of(one), "right": subject_of(other)},
@@ -39,15 +40,30 @@ def diff_report(left: Side, right: Side) -> Report:
         },
         findings=findings,
         document=_document(one, other, changed, cause),
-        differs=bool(changed) or one.effective.error != other.effective.error or one.effective.stop != other.effective.stop,
+        differs=bool(changed) or _outcome(one.effective) != _outcome(other.effective),
         told=True,
     )
 
 
-def changes(left: Effective, right: Effective) -> list[str]:
-    """The fields whose effective value differs, those a reader looks for first in front."""
-    names = list(dict.fromkeys([*_FIRST, *left.fields, *right.fields]))
-    return [name for name in names if name not in _METADATA and not _equal(_value(left, name), _value(right, name))]
+def _outcome(effective: Effective) -> tuple[Any, ...]:
+    """What counts as an outcome of its own beside the fields: the exception, and where decoding stops."""
+    stop = effective.stop
+    return (effective.error and effective.error.type, frozenset(stop.eos_token_id), stop.never_stops)
+
+
+def changes(left: Answer, right: Answer) -> list[str]:
+    """The fields whose effective value differs, those a reader looks for first in front.
+
+    Between engines only what both have, or what one of them acts on: that transformers has a length_penalty is no difference.
+    """
+    one, other = left.effective, right.effective
+    names = [name for name in dict.fromkeys([*_FIRST, *one.fields, *other.fields]) if name not in _METADATA]
+    if left.engine == right.engine:
+        return [name for name in names if not _equal(_value(one, name), _value(other, name))]
+    from llmdoctor.gencfg.vllm import differs_from_vllm
+
+    ours, theirs = (one, other) if right.engine == "vllm" else (other, one)
+    return [name for name in names if differs_from_vllm(name, _value(ours, name), _value(theirs, name))]
 
 
 def _equal(left: Any, right: Any) -> bool:
@@ -88,12 +104,8 @@ def _document(left: Answer, right: Answer, changed: list[str], cause: Cause | No
         )
     else:
         blocks.append(Note("UNDER", engine_line(right.effective, right.engine), "dim"))
-    if cause is not None:
-        blocks.append(Note("CAUSE", cause.text))
-        if cause.watch:
-            blocks.append(Note("WATCH", cause.watch, "warn"))
-        blocks.append(Code("FIX", cause.fix))
-    return tuple(blocks)
+    blocks += [Note("NOTE", note, "dim") for note in dict.fromkeys((*left.notes, *right.notes))]
+    return (*blocks, *cause_blocks(cause))
 
 
 def _verdict(left: Answer, right: Answer, changed: list[str], cause: Cause | None) -> Verdict:

@@ -36,13 +36,14 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A side and what it comes to. `presets` are the trainers whose effect was applied."""
+    """A side and what it comes to. `presets` are the trainers whose effect was applied, `notes` what was assumed for them."""
 
     side: Side
     directory: ModelDir
     call: Call
     effective: Effective
     presets: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def engine(self) -> str:
@@ -88,9 +89,9 @@ def ask(side: Side) -> Answer:
         prompt_length=1 if side.prompt_length is None else side.prompt_length,
     )
     presets = tuple(side.preset or ())
-    call = _trained(call, presets, directory)
+    call, notes = _trained(call, presets, directory, side.transformers)
     call = replace(call, mutations=call.mutations + tuple(_assignments(side.mutate, "--mutate", "mutation").items()))
-    return Answer(side, directory, call, _effective(side, call, directory), presets)
+    return Answer(side, directory, call, _effective(side, call, directory), presets, notes)
 
 
 def model_call(directory: ModelDir, *, lines: bool) -> Call:
@@ -111,20 +112,28 @@ def _effective(side: Side, call: Call, directory: ModelDir) -> Effective:
     if side.engine == "vllm":
         from llmdoctor.gencfg.vllm import effective_vllm
 
-        eos = directory.tokenizer.special("eos_token")
-        return effective_vllm(call, tokenizer_eos=None if eos is None else eos.id, max_model_len=None)
+        return effective_vllm(call, tokenizer_eos=_special_id(directory, "eos_token"), max_model_len=None)
     return resolve(call, side.transformers or default_version())
 
 
-def _trained(call: Call, presets: tuple[str, ...], directory: ModelDir) -> Call:
+def _trained(call: Call, presets: tuple[str, ...], directory: ModelDir, version: str | None) -> tuple[Call, tuple[str, ...]]:
+    """`call` after what the trainers do to the model, and what had to be assumed for it."""
     if not presets:
-        return call
-    from llmdoctor.gencfg.presets import apply_preset
+        return call, ()
+    from llmdoctor.gencfg.presets import apply_preset, preset_notes
 
-    eos = directory.tokenizer.special("eos_token")
+    eos, pad = _special_id(directory, "eos_token"), _special_id(directory, "pad_token")
+    bos = _special_id(directory, "bos_token")
+    notes: list[str] = []
     for name in presets:
-        call = apply_preset(name, call, tokenizer_eos=None if eos is None else eos.id)
-    return call
+        call = apply_preset(name, call, tokenizer_eos=eos, tokenizer_pad=pad, tokenizer_bos=bos, transformers_version=version)
+        notes += preset_notes(name, tokenizer_eos=eos, tokenizer_pad=pad, transformers_version=version)
+    return call, tuple(notes)
+
+
+def _special_id(directory: ModelDir, name: str) -> int | None:
+    found = directory.tokenizer.special(name)
+    return None if found is None else found.id
 
 
 def _settings(file: JsonFile | None, layer: Layer, lines: bool) -> Mapping[str, Setting] | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmdoctor.core.document import Block, Cell, Note, Table, Verdict
+from llmdoctor.core.document import Block, Cell, Code, Note, Table, Verdict
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import shown
+from llmdoctor.gencfg.causes import Cause, cause_of
 from llmdoctor.gencfg.model import Effective, Resolved
 from llmdoctor.gencfg.question import Answer, Side, ask
 from llmdoctor.gencfg.rules import call_findings
@@ -23,6 +24,7 @@ def show_report(side: Side) -> Report:
         result=result_of(answer),
         findings=call_findings(answer),
         document=_document(answer),
+        told=True,
     )
 
 
@@ -60,6 +62,7 @@ def result_of(answer: Answer) -> dict[str, Any]:
         if effective.error is None
         else {"type": effective.error.type, "message": effective.error.message, "stage": effective.error.stage},
         "warnings": list(effective.warnings),
+        "notes": list(answer.notes),
     }
 
 
@@ -109,13 +112,14 @@ def engine_line(effective: Effective, engine: str) -> str:
 
 def _document(answer: Answer) -> tuple[Block, ...]:
     effective = answer.effective
-    rows = [_row(name, field) for name, field in effective.fields.items() if _worth_showing(field)]
+    rows = [row for name, field in effective.fields.items() if _worth_showing(field) for row in _rows(name, field)]
     quiet = sum(field.value is not None and field.origin.layer in _QUIET for field in effective.fields.values())
     notes: list[Block] = [Note("UNDER", engine_line(effective, answer.engine), "dim")]
     if quiet:
         notes.append(Note("ALSO", f"{quiet} fields at the library's defaults (--format json shows them)", "dim"))
+    notes += [Note("NOTE", note, "dim") for note in answer.notes]
     notes += [Note("WARNS", warning, "warn") for warning in effective.warnings]
-    return (headline(answer), Table(("field", "value", "from", "instead of"), tuple(rows)), *notes)
+    return (headline(answer), Table(("field", "value", "from"), tuple(rows)), *notes, *cause_blocks(cause_of(answer)))
 
 
 def _worth_showing(field: Resolved) -> bool:
@@ -124,6 +128,18 @@ def _worth_showing(field: Resolved) -> bool:
     return field.origin.layer not in _QUIET or bool(field.overrides)
 
 
-def _row(name: str, field: Resolved) -> tuple[str | Cell, ...]:
-    instead = "; ".join(f"{shown(setting.value)} ({setting.origin.source})" for setting in field.overrides[:2])
-    return (name, Cell(shown(field.value), "bad" if field.value is None else "plain"), field.origin.source, Cell(instead, "dim"))
+def _rows(name: str, field: Resolved) -> list[tuple[str | Cell, ...]]:
+    """A field's row, and one below it for each value that it replaced."""
+    rows: list[tuple[str | Cell, ...]] = [(name, Cell(shown(field.value), "bad" if field.value is None else "plain"), field.origin.source)]
+    rows += [
+        (Cell("  instead of", "dim"), Cell(shown(setting.value), "dim"), Cell(setting.origin.source, "dim")) for setting in field.overrides
+    ]
+    return rows
+
+
+def cause_blocks(cause: Cause | None) -> tuple[Block, ...]:
+    """Why it never stops, what else is affected, and what to paste."""
+    if cause is None:
+        return ()
+    watch = (Note("WATCH", cause.watch, "warn"),) if cause.watch else ()
+    return (Note("CAUSE", cause.text), *watch, Code("FIX", cause.fix))

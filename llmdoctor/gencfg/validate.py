@@ -185,9 +185,13 @@ def _check_forced(fields: Fields) -> None:
     for name in ("forced_bos_token_id", "forced_eos_token_id"):
         forced = fields.value(name)
         if forced is not None:
-            tokens = as_python(lambda forced=forced: {forced} if isinstance(forced, int) else set(forced))  # type: ignore[misc]
-            if tokens and as_python(lambda tokens=tokens: tokens.issubset(set(suppressed))):  # type: ignore[misc]
-                raise Raised("ValueError", f"Every token in `{name}` ({sorted(tokens)}) is also in `suppress_tokens`.")
+            _refuse_forced(name, forced, suppressed)
+
+
+def _refuse_forced(name: str, forced: Any, suppressed: Any) -> None:
+    tokens = as_python(lambda: {forced} if isinstance(forced, int) else set(forced))
+    if tokens and as_python(lambda: tokens.issubset(set(suppressed))):
+        raise Raised("ValueError", f"Every token in `{name}` ({sorted(tokens)}) is also in `suppress_tokens`.")
 
 
 def check_special_tokens(fields: Fields, minor: Minor, warnings: Warnings, model: LoadedModel) -> None:
