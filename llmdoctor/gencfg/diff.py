@@ -105,6 +105,9 @@ def _document(left: Answer, right: Answer, changed: list[str], cause: Cause | No
     else:
         blocks.append(Note("UNDER", engine_line(right.effective, right.engine), "dim"))
     blocks += [Note("NOTE", note, "dim") for note in dict.fromkeys((*left.notes, *right.notes))]
+    for name, mine, theirs in (("left", left, right), ("right", right, left)):
+        said = [warning for warning in mine.effective.warnings if warning not in theirs.effective.warnings]
+        blocks += [Note("WARNS", f"{name}: {warning}", "warn") for warning in said[:3]]
     return (*blocks, *cause_blocks(cause))
 
 

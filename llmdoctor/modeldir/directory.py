@@ -102,9 +102,9 @@ class ModelDir:
             return None if file is None else Adapter("", None)
         for candidate in (name, os.path.join(self.path, name)):
             if os.path.isdir(candidate):
-                return Adapter(name, _plain_dir(candidate, candidate))
+                return Adapter(name, _base(candidate, candidate))
         snapshot = hub.find_snapshot(name) if hub.looks_like_id(name) else None
-        return Adapter(name, None if snapshot is None else _plain_dir(snapshot, name))
+        return Adapter(name, None if snapshot is None else _base(snapshot, name))
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -228,6 +228,13 @@ def is_model_dir(path: str) -> bool:
     """Whether any file of a model lies in the folder `path`."""
     names = _names(path)
     return any(name in names for name in FILES)
+
+
+def _base(path: str, shown: str) -> ModelDir:
+    """An adapter's base model. Its own adapter_config.json counts for nothing, so that an adapter on itself has an end."""
+    base = _plain_dir(path, shown)
+    base._kept["adapter"] = None
+    return base
 
 
 def _plain_dir(path: str, shown: str) -> ModelDir:

@@ -46,18 +46,30 @@ def open_inside(path: str, root: str | None) -> int | Refusal | None:
         return None
     except (OSError, ValueError) as error:
         return Refusal("DIR001", f"cannot be read: {getattr(error, 'strerror', None) or error}")
-    if stat.S_ISLNK(link.st_mode) and root is not None and not _stays(path, root):
-        return Refusal("DIR004", f"is a link to {os.readlink(path)}, outside the model's directory and its hub cache repository")
+    is_link = stat.S_ISLNK(link.st_mode)
+    # A folder on the way may be a link too.
+    if root is not None and (is_link or os.path.dirname(path) != root) and not _stays(path, root):
+        target = os.readlink(path) if is_link else os.path.realpath(path)
+        return Refusal("DIR004", f"is a link to {target}, outside the model's directory and its hub cache repository")
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+        mode = os.stat(path).st_mode
+        # A device is not even opened: that alone can have effects.
+        if stat.S_ISREG(mode):
+            return _open(path)
     except OSError as error:
-        what = "is a link that leads nowhere" if error.errno in (errno.ELOOP, errno.ENOENT) else f"cannot be read: {error.strerror}"
-        return Refusal("DIR004" if error.errno in (errno.ELOOP, errno.ENOENT, errno.ENXIO) else "DIR001", what)
+        if error.errno in (errno.ELOOP, errno.ENOENT):
+            return Refusal("DIR004", "is a link that leads nowhere")
+        return Refusal("DIR001", f"cannot be read: {error.strerror}")
+    return Refusal("DIR004", f"is {_kind(mode)}, not a file")
+
+
+def _open(path: str) -> int | Refusal:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        return Refusal("DIR004", f"is {_kind(mode)}, not a file")
-    return descriptor
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)  # another kind of file took its place since it was looked at
+    return Refusal("DIR004", f"is {_kind(mode)}, not a file")
 
 
 def _stays(path: str, root: str) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.modeldir.files import read_bytes
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[\w.-]{1,96})?(?:@[\w./-]{1,96})?")
 
@@ -51,12 +52,10 @@ def snapshot_or_refuse(name: str) -> str:
 
 
 def _commit(repository: str, revision: str) -> str | None:
-    try:
-        with open(os.path.join(repository, "refs", revision), encoding="utf-8") as file:
-            commit = file.read(100).strip()
+    ref = read_bytes(os.path.join(repository, "refs", revision), 100)
+    if isinstance(ref, bytes):
+        commit = ref.decode("ascii", "replace").strip()
         return commit if re.fullmatch(r"[0-9a-zA-Z_.-]+", commit) and commit not in (".", "..") else None
-    except (OSError, UnicodeDecodeError):
-        pass
     if os.path.isdir(os.path.join(repository, "snapshots", revision)) and "/" not in revision:
         return revision
     return None

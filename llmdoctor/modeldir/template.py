@@ -156,7 +156,7 @@ class TemplateWorker:
         if len(template.source) > TEMPLATE_LIMIT:
             return Rendering(None, "limit", f"the template has more than {TEMPLATE_LIMIT} characters")
         self.start()
-        given = {"add_generation_prompt": False, **template.variables, **variables, "messages": messages}
+        given = {"tools": None, "documents": None, "add_generation_prompt": False, **template.variables, **variables, "messages": messages}
         answer = self._ask(json.dumps({"template": template.source, "variables": given}))
         if answer is None:
             answer = Rendering(None, "limit", f"the template takes more than {self._seconds:g} s, or all the memory it is given")

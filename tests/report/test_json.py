@@ -1,0 +1,53 @@
+"""The JSON renderer: strict, ASCII, and by the schema."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.core.report import Report, ReportError
+from llmdoctor.report import Style, render
+
+SCHEMA = json.loads((Path(__file__).parent.parent.parent / "llmdoctor/schema/report.schema.json").read_text())
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+texts = st.text(st.characters(blacklist_categories=()), max_size=20)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3)
+)
+findings = st.builds(
+    Diagnostic,
+    st.sampled_from(["GEN001", "DIR013"]),
+    st.sampled_from(list(Severity)),
+    texts,
+    st.none() | st.builds(Location, texts, st.none() | texts, st.none() | st.integers(1, 10**6)),
+    st.dictionaries(texts, values, max_size=3),
+    st.none() | texts,
+    st.none() | texts,
+)
+
+
+@given(st.dictionaries(texts, values, max_size=4), st.lists(findings, max_size=4))
+def test_any_report_is_valid_strict_ascii_json(result: dict[str, Any], found: list[Diagnostic]) -> None:
+    text = render(Report("x", {}, result, tuple(found)), "json", Style())
+    assert text.isascii()
+    VALIDATOR.validate(json.loads(text, parse_constant=lambda name: (_ for _ in ()).throw(ValueError(name))))
+
+
+def test_an_error_report_has_no_result() -> None:
+    report = json.loads(render(Report("gencfg show", {}, error=ReportError("question", "no such file")), "json", Style()))
+    VALIDATOR.validate(report)
+    assert report["result"] is None
+    assert report["error"] == {"kind": "question", "message": "no such file"}
+
+
+def test_the_schema_refuses_what_it_should() -> None:
+    report = json.loads(render(Report("gencfg show", {}, {"effective": {}}), "json", Style()))
+    assert list(VALIDATOR.iter_errors(report))
+    report = json.loads(render(Report("x", {}, {}, (Diagnostic("nonsense", Severity.INFO, ""),)), "json", Style()))
+    assert list(VALIDATOR.iter_errors(report))

@@ -1,0 +1,72 @@
+"""The text renderer: what a person reads, by snapshot, and what must hold for any document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.core.document import Cell, Code, Note, Table, Verdict
+from llmdoctor.core.report import Report, Skipped
+from llmdoctor.report import Style, render
+
+EXAMPLE = Report(
+    "gencfg show",
+    subject={},
+    result={},
+    findings=(
+        Diagnostic("GEN001", Severity.ERROR, "runs to 512 new tokens", Location("model/generation_config.json", "/eos_token_id", 5), {}, "a cause", "a fix"),
+        Diagnostic("GEN010", Severity.INFO, "pad_token_id 3 is also an eos id"),
+    ),
+    skipped=(Skipped("model/x", "no model files in it"),),
+    document=(
+        Verdict("NEVER STOPS: [/INST] is no markup, [bold]neither is this[/bold]", "bad"),
+        Table(
+            ("field", "value", "from"),
+            (("eos_token_id", Cell("None", "bad"), "trl 1.0.0 ppo_trainer.py:410"), ("a_field_with_a_long_name", "[1, 2, 3]", "generation_config.json:5")),
+        ),
+        Note("CAUSE", "one line that is long enough to need a second line on a screen of eighty columns, as causes often are\nand another"),
+        Code("FIX", "GenerationConfig(..., eos_token_id=[151645, 151643], a_very_long_argument=1, another_very_long_argument=2)"),
+    ),
+)
+words = st.text(st.characters(blacklist_categories=()), max_size=60)
+blocks = st.one_of(
+    st.builds(Verdict, words),
+    st.builds(lambda rows: Table(("a", "b"), tuple(rows)), st.lists(st.tuples(words, words), max_size=4)),
+    st.builds(Note, words, words),
+    st.builds(Code, words, words),
+)
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+@pytest.mark.parametrize("color", [False, True], ids=["plain", "color"])
+def test_snapshot(width: int, color: bool, snapshot: Any) -> None:
+    assert render(EXAMPLE, "text", Style(width, color)) == snapshot
+
+
+@given(st.lists(blocks, max_size=5), st.integers(40, 140))
+def test_any_document_is_safe_and_fits(document: list[Any], width: int) -> None:
+    text = render(Report("x", {}, {}, document=tuple(document)), "text", Style(width, False))
+    text.encode("utf-8")
+    assert text.endswith("\n") or not text
+    for line in text.splitlines():
+        assert not line.lstrip().startswith("::")
+        assert "\x1b" not in line
+        assert "\u202e" not in line
+
+
+@given(words)
+def test_nothing_of_a_cell_is_lost(text: str) -> None:
+    from llmdoctor.core.text import clean
+
+    shown = render(Report("x", {}, {}, document=(Table(("",), ((text,),)),)), "text", Style(80, False))
+    kept = "".join(clean(text).split()).replace("::", ":").replace("##[", "#[").replace(":", "")
+    assert kept.replace("#", "") in "".join(shown.split()).replace(":", "").replace("#", "")
+
+
+def test_an_unknown_format_is_a_programming_error() -> None:
+    with pytest.raises(ValueError, match="unknown format"):
+        render(EXAMPLE, "yaml", Style())
