@@ -3,7 +3,7 @@
     python conformance/conform.py [--write] [--home DIR] VERSION...
 
 Each VERSION gets a throw-away environment (one torch for all, and the packages of that transformers in a folder of its own), runs
-scenarios.json there through run_scenarios.py, and every row is compared with resolve(). --write renews the rows of these versions in
+call_scenarios.json there through run_scenarios.py, and every row is compared with resolve(). --write renews the rows of these versions in
 tests/gencfg/data/conformance.jsonl. Exit status 1 where under 99.5% of a version's rows agree.
 """
 
@@ -26,7 +26,7 @@ from llmdoctor.gencfg.resolve import resolve  # noqa: E402
 
 from conformance.run_scenarios import BASE, EMIT, PROMPT  # noqa: E402
 
-SCENARIOS = HERE / "scenarios.json"
+SCENARIOS = HERE / "call_scenarios.json"
 DATA = HERE.parent / "tests" / "gencfg" / "data" / "conformance.jsonl"
 TORCH = "torch==2.13.0"
 ENOUGH = 0.995
@@ -134,7 +134,7 @@ def optional(values: dict[str, Any] | None, layer: Layer) -> dict[str, Setting] 
 def disagreement(row: dict[str, Any], defaults: dict[str, Any]) -> str | None:
     """How resolve() differs from a row, in a clause; None where it agrees."""
     call = call_of(row["inputs"])
-    if call is None:
+    if call is None or by_the_machine(row):
         return None
     effective = resolve(call, row["version"])
     seen, found = (each and each["type"] for each in (row.get("error"), effective.error and {"type": effective.error.type}))
@@ -142,6 +142,14 @@ def disagreement(row: dict[str, Any], defaults: dict[str, Any]) -> str | None:
         message = (row.get("error") or {}).get("msg") or (effective.error and effective.error.message)
         return f"{found} instead of {seen} ({str(message)[:100]})"
     return None if seen else (_values(row, effective, defaults) or _stop(row, effective))
+
+
+def by_the_machine(row: dict[str, Any]) -> bool:
+    """Whether the run ended for want of a package, a device or a hub, of which a configuration says nothing."""
+    error = row.get("error") or {}
+    return error.get("type") in ("ImportError", "OSError", "ModuleNotFoundError") or any(
+        word in error.get("msg", "") for word in ("CUDA", "libcuda")
+    )
 
 
 def _values(row: dict[str, Any], effective: Effective, defaults: dict[str, Any]) -> str | None:

@@ -179,7 +179,9 @@ def tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = {f"w{number}": number for number in range(BASE["vocab_size"] - 1)} | {"END": BASE["vocab_size"] - 1}
+    # "abcdef": what the library puts before a token to see how it is written (stopping_criteria.py clean_tokenizer_vocab).
+    names = [f"w{number}" for number in range(BASE["vocab_size"] - 2)] + ["abcdef", "END"]
+    words = {name: number for number, name in enumerate(names)}
     inner = Tokenizer(models.WordLevel(words, unk_token="w0"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="w1", bos_token="w2", eos_token="w3")

@@ -8,12 +8,6 @@ import typer
 
 from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
 
-app = typer.Typer(
-    help="The effective generation config of a call: where each value comes from, and whether decoding can stop.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-
 _MODEL = "A model directory, a hub id in the local cache, or a generation_config.json."
 _CONFIG = "The GenerationConfig passed to generate(), as a JSON file."
 _SET = "A keyword argument of generate(); repeatable."
@@ -57,7 +51,6 @@ RightEngine = Annotated[str | None, _option("--right-engine", _ENGINE, "NAME")]
 RightPromptLength = Annotated[int | None, typer.Option("--right-prompt-length", help="Tokens in the prompt.", min=0)]
 
 
-@app.command()
 def show(
     model: Model,
     config: Config = None,
@@ -72,7 +65,10 @@ def show(
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
-    """The effective generation config of one call: each field, where it came from, what it overrode, and whether it stops."""
+    """The effective generation config of one call.
+
+    Each field, where it came from, what it replaced, the errors and warnings the library would raise, and whether the call stops.
+    """
     from llmdoctor.gencfg.question import Side
     from llmdoctor.gencfg.show import show_report
 
@@ -80,7 +76,6 @@ def show(
     answer(lambda: show_report(side), "gencfg show", format, fail_on, color)
 
 
-@app.command()
 def diff(
     left: Annotated[str, typer.Argument(help=_MODEL, metavar="LEFT")],
     right: Annotated[str | None, typer.Argument(help="The same for the other side; without it, LEFT again.", show_default=False)] = None,
@@ -112,7 +107,11 @@ def diff(
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Two calls side by side: what differs, where each value came from, and whether either never stops. Exit 1 on a difference."""
+    """Two calls side by side.
+
+    What differs, where each value came from, and whether either never stops. Every option of show also as --left-X and --right-X. Exit 1 on a
+    difference; with --fail-on error only on a finding.
+    """
     from llmdoctor.gencfg.diff import diff_report
     from llmdoctor.gencfg.question import Side, pair
 
@@ -134,7 +133,6 @@ def diff(
     answer(lambda: diff_report(*pair(both, one, other)), "gencfg diff", format, fail_on, color)
 
 
-@app.command()
 def check(
     models: Annotated[list[str], typer.Argument(help="Model directories, or folders of model directories.", metavar="MODEL...")],
     select: Annotated[list[str] | None, _option("--select", "Only rules whose code starts so; repeatable.", "PREFIX")] = None,
@@ -144,7 +142,30 @@ def check(
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Rules over model directories, nothing loaded: can a call stop, and will it behave alike under other versions and engines?"""
+    """Rules over model directories, nothing loaded.
+
+    Can a call stop, and will it behave alike under other versions and engines? A folder without a model of its own stands for its subfolders.
+    """
     from llmdoctor.gencfg.check import check_report
 
     answer(lambda: check_report(models, select or [], ignore or [], transformers), "gencfg check", format, fail_on, color)
+
+
+_COMMANDS = {"show": show, "diff": diff, "check": check}
+
+
+def make_app(name: str) -> typer.Typer:
+    """The group with the command `name` alone, or with all where there is no such command."""
+    app = typer.Typer(
+        help="The effective generation config of a call: where each value comes from.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    app.callback()(_group)
+    for known in [name] if name in _COMMANDS else _COMMANDS:
+        app.command(known)(_COMMANDS[known])
+    return app
+
+
+def _group() -> None:
+    pass

@@ -35,9 +35,9 @@ def main() -> None:
             from llmdoctor.modeldir.template import prepare_worker
 
             prepare_worker()
-        from llmdoctor.cli.app import app
+        from llmdoctor.cli.app import make_app
 
-        app()
+        make_app(sys.argv[1:])()
     except KeyboardInterrupt:
         _leave("interrupted", INTERRUPTED)
     except BrokenPipeError:

@@ -12,7 +12,7 @@ from typing import Literal
 Tone = Literal["good", "bad", "warn", "plain", "dim"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Verdict:
     """The answer in one sentence; `tone` says whether it is a good one."""
 
@@ -20,7 +20,7 @@ class Verdict:
     tone: Tone = "plain"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Cell:
     """A table's cell with a tone of its own."""
 
@@ -28,7 +28,7 @@ class Cell:
     tone: Tone = "plain"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Table:
     """Rows of cells under `columns`; a column may give way first (`give`) where the screen is narrow."""
 
@@ -36,7 +36,7 @@ class Table:
     rows: tuple[tuple[str | Cell, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Note:
     """A labelled paragraph: CAUSE, WATCH, NEXT. Each line of `text` starts on a line of its own."""
 
@@ -45,7 +45,7 @@ class Note:
     tone: Tone = "plain"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Code:
     """Something to paste, never wrapped: FIX."""
 

@@ -12,7 +12,7 @@ from llmdoctor.core.document import Block
 SCHEMA = "llmdoctor.report/1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Skipped:
     """Something that was not looked at, and why."""
 
@@ -20,7 +20,7 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ReportError:
     """Why there is no answer: the kind of error and one sentence."""
 
@@ -28,7 +28,7 @@ class ReportError:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Report:
     """An answer: `result` is what programs read, `document` what a person reads.
 

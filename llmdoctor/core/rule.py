@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llmdoctor.core.diagnostic import Severity
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Rule:
     """What a rule looks for and why it hurts.
 

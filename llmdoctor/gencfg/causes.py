@@ -10,7 +10,7 @@ from llmdoctor.gencfg.model import Effective, Origin, Resolved, Setting
 from llmdoctor.gencfg.question import Answer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Cause:
     """`brief` fits a headline ("trl 1.0.0 ... cleared eos_token_id"), `text` is the sentence, `fix` code, `watch` what else is affected."""
 

@@ -23,7 +23,7 @@ from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
 from llmdoctor.modeldir.template import TEMPLATE_RULES, Rendering, TemplateWorker, template_problem
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Subject:
     """One directory with its findings; `examined` is None where there is no model to make a call with."""
 

@@ -28,7 +28,7 @@ SAMPLING_DEFAULTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Examined:
     """A directory with what a plain generate() of its model comes to under transformers and under vLLM, and what ends a turn."""
 

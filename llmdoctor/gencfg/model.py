@@ -43,7 +43,7 @@ class Setting:
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Call:
     """One generate() call as far as its generation config goes.
 
@@ -63,7 +63,7 @@ class Call:
     prompt_length: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Resolved:
     """An effective value: what it is, where it came from, and what it overrode (the latest first)."""
 
@@ -72,7 +72,7 @@ class Resolved:
     overrides: tuple[Setting, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Stop:
     """What ends decoding.
 
@@ -97,7 +97,7 @@ class LibraryError:
     stage: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Effective:
     """What a call comes to under one version of transformers.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ENGINES = ("transformers", "vllm")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Side:
     """One side of a comparison, as the options give it; None is an option that was not used."""
 
@@ -34,7 +34,7 @@ class Side:
     prompt_length: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Answer:
     """A side and what it comes to. `presets` are the trainers whose effect was applied, `notes` what was assumed for them."""
 

@@ -19,7 +19,7 @@ Messages = list[dict[str, Any]]
 Renderer = Callable[[Messages], str | None]  # None: the template could not be rendered with these messages
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Terminator:
     """The token that ends an answer and its id; `token` None: the template ends turns with plain text or does not render."""
 

@@ -45,7 +45,7 @@ def as_python(expression: Callable[[], T]) -> T:
     """Evaluate an expression of the library; what Python raises becomes the library's exception."""
     try:
         return expression()
-    except (TypeError, ValueError, OverflowError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001 whatever Python raises on these values, it raises in the library too
         raise Raised(type(error).__name__, str(error)) from None
 
 

@@ -84,9 +84,9 @@ def parse(data: bytes, path: str, name: str) -> JsonFile:
         value = json.loads(
             text, object_pairs_hook=_pairs(notes), parse_constant=_constant(notes), parse_int=_integer, parse_float=_float(notes)
         )
-    except (ValueError, RecursionError):
-        return JsonFile(path, name, None, (_explain(text, name),))
-    if not notes and not _too_deep(text) and not ("\\u" in text and _has_surrogate(value)):
+    except (ValueError, RecursionError) as error:
+        return JsonFile(path, name, None, (_explain(text, name, error),))
+    if not notes and not _too_deep(text, value) and not ("\\u" in text and _has_surrogate(value)):
         return JsonFile(path, name, value, (), text)
     return _with_problems(path, name, value, text)
 
@@ -101,8 +101,11 @@ def _with_problems(path: str, name: str, value: Any, text: str) -> JsonFile:
     return JsonFile(path, name, value, tuple(problems), text, dict(seen.lines))
 
 
-def _explain(text: str, name: str) -> Diagnostic:
-    """Where and why `text` is not JSON, by the slow pass."""
+def _explain(text: str, name: str, refused: Exception) -> Diagnostic:
+    """Where and why `text` is not JSON, by the slow pass; where that has no time for it, in the words of json.loads, which `refused` it."""
+    line = refused.lineno if isinstance(refused, json.JSONDecodeError) else None
+    if line is not None and len(text) > CONFIG_LIMIT:
+        return _problem("DIR001", name, f"{name}: not JSON: {refused}", None, line)
     try:
         scan(text, MAX_DEPTH)
     except Unreadable as error:
@@ -177,20 +180,16 @@ def _float(notes: list[str]) -> Callable[[str], float]:
     return build
 
 
-def _too_deep(text: str) -> bool:
-    """Whether nesting may pass MAX_DEPTH; counts brackets in strings too, which at worst costs a slow pass."""
-    return text.count("[") + text.count("{") > MAX_DEPTH and _depth(text) > MAX_DEPTH
-
-
-def _depth(text: str) -> int:
-    depth = deepest = 0
-    for match in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text):
-        if match.group() in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif match.group() in "]}":
-            depth -= 1
-    return deepest
+def _too_deep(text: str, value: Any) -> bool:
+    """Whether `value`, which is what `text` says, is nested deeper than MAX_DEPTH."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item) if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _has_surrogate(value: Any) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, field
+from json.decoder import scanstring
+
+from llmdoctor.core.text import shown
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-_STRING = re.compile(r'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"')
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _WORD = re.compile(r"true|false|null|NaN|-?Infinity")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_DIGITS = 400
+MAX_VALUES = 500_000  # some seconds; the largest shard indices have a third of it
+MAX_ODDITIES = 20
 
 
 class Unreadable(Exception):
@@ -33,9 +36,10 @@ class Scan:
 def scan(text: str, max_depth: int) -> Scan:
     """Walk `text` once.
 
-    Raises Unreadable at the first place where it is not JSON, or is nested deeper than `max_depth`.
+    Raises Unreadable at the first place where it is not JSON, is nested deeper than `max_depth`, or has more than MAX_VALUES values.
     """
     walker = _Walker(text, max_depth)
+    walker.seen.lines[""] = walker.line_at(walker.skip(0))
     walker.value(0, "", 0)
     end = walker.skip(walker.at)
     if end < len(text):
@@ -49,7 +53,7 @@ class _Walker:
     def __init__(self, text: str, max_depth: int) -> None:
         self.text, self.max_depth, self.at = text, max_depth, 0
         self.seen = Scan()
-        self._line, self._counted = 1, 0
+        self._line, self._counted, self._values = 1, 0, 0
 
     def line_at(self, offset: int) -> int:
         """The line of `offset`; offsets come in rising order but for errors."""
@@ -66,7 +70,9 @@ class _Walker:
     def value(self, offset: int, pointer: str, depth: int) -> None:
         """Read the value at or after `offset`."""
         start = self.skip(offset)
-        self.seen.lines.setdefault(pointer, self.line_at(start))
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise Unreadable(f"more than {MAX_VALUES} values", pointer[:200], self.line_at(start), "DIR005")
         if depth > self.max_depth:
             raise Unreadable(f"nested deeper than {self.max_depth} levels", pointer[:200], self.line_at(start), "DIR005")
         first = self.text[start : start + 1]
@@ -92,9 +98,7 @@ class _Walker:
             line = self.line_at(offset)
             below = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
             if key in keys:
-                self.seen.oddities.append(
-                    ("DIR002", f"the key {key!r} stands twice, on lines {keys[key]} and {line}: the last wins", below, line)
-                )
+                self._odd("DIR002", f"the key {shown(key)} stands twice, on lines {keys[key]} and {line}: the last wins", below, line)
             keys[key] = line
             self.seen.lines[below] = line
             colon = self.skip(self.at)
@@ -117,7 +121,9 @@ class _Walker:
             return
         index = 0
         while True:
-            self.value(offset, f"{pointer}/{index}", depth + 1)
+            below = f"{pointer}/{index}"
+            self.seen.lines[below] = self.line_at(self.skip(offset))
+            self.value(offset, below, depth + 1)
             offset = self.skip(self.at)
             mark = self.text[offset : offset + 1]
             if mark == "]":
@@ -128,13 +134,13 @@ class _Walker:
             offset, index = offset + 1, index + 1
 
     def _string(self, start: int, pointer: str) -> str:
-        match = _STRING.match(self.text, start)
-        if match is None:
-            raise self._wrong(start, pointer, "a string that ends, without raw control characters")
-        self.at = match.end()
-        value: str = json.loads(match.group())
-        if "\\u" in match.group() and _SURROGATE.search(value):
-            self.seen.oddities.append(("DIR012", "a lone surrogate, which no UTF-8 text can hold", pointer, self.line_at(start)))
+        try:
+            # Python's own: a regular expression takes 100 bytes of memory for each character of a 16 MiB string.
+            value, self.at = scanstring(self.text, start + 1)
+        except ValueError:
+            raise self._wrong(start, pointer, "a string that ends, without raw control characters") from None
+        if _SURROGATE.search(value):
+            self._odd("DIR012", "a lone surrogate, which no UTF-8 text can hold", pointer, self.line_at(start))
         return value
 
     def _scalar(self, start: int, pointer: str) -> None:
@@ -145,10 +151,15 @@ class _Walker:
         if len(word) > _MAX_DIGITS:
             raise Unreadable(f"a number of {len(word)} characters, at most {_MAX_DIGITS} are read", pointer, line, "DIR005")
         if word[-1] in "Ny":
-            self.seen.oddities.append(("DIR003", f"{word} is not JSON, though Python's json takes it", pointer, line))
-        elif word[-1].isdigit() and "e" in word.lower() and float(word) in (float("inf"), float("-inf")):
-            self.seen.oddities.append(("DIR003", f"{word} overflows to infinity", pointer, line))
+            self._odd("DIR003", f"{word} is not JSON, though Python's json takes it", pointer, line)
+        elif word[-1].isdigit() and not word.lstrip("-").isdigit() and float(word) in (float("inf"), float("-inf")):
+            self._odd("DIR003", f"{word if len(word) < 40 else word[:36] + ' ...'} overflows to infinity", pointer, line)
         self.at = match.end()
+
+    def _odd(self, code: str, message: str, pointer: str, line: int) -> None:
+        """Note what is odd; a file full of it is told by its first MAX_ODDITIES."""
+        if len(self.seen.oddities) < MAX_ODDITIES:
+            self.seen.oddities.append((code, message, pointer, line))
 
     def _wrong(self, offset: int, pointer: str, expected: str) -> Unreadable:
         found = self.text[offset : offset + 12]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.core.text import plural, shown
 from llmdoctor.modeldir.files import Refusal, open_inside, shown_path
 from llmdoctor.modeldir.jsonfile import JsonFile, parse
 from llmdoctor.modeldir.tokenizer import is_id
@@ -25,6 +25,7 @@ DTYPES = {
     **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
 }
 SHARD = re.compile(r".*\.safetensors")
+MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,12 @@ class TensorHeader:
 
 def read_header(path: str, root: str | None = None) -> tuple[dict[str, TensorHeader], tuple[Diagnostic, ...]]:
     """The tensors of a file by name, and what is wrong with its header (DIR006); never raises."""
-    shown = shown_path(path)
+    place = shown_path(path)
     opened = open_inside(path, root)
     if opened is None:
-        return {}, (_problem(shown, "there is no such file"),)
+        return {}, (_problem(place, "there is no such file"),)
     if isinstance(opened, Refusal):
-        return {}, (Diagnostic(opened.code, Severity.ERROR, f"{shown} {opened.reason}", Location(shown)),)
+        return {}, (Diagnostic(opened.code, Severity.ERROR, f"{place} {opened.reason}", Location(place)),)
     try:
         size = os.fstat(opened).st_size
         with os.fdopen(opened, "rb", closefd=False) as file:
@@ -53,27 +54,29 @@ def read_header(path: str, root: str | None = None) -> tuple[dict[str, TensorHea
             wrong = _wrong_length(size, length)
             header = b"" if wrong else file.read(length)
     except OSError as error:
-        return {}, (_problem(shown, f"cannot be read: {error.strerror}"),)
+        return {}, (_problem(place, f"cannot be read: {error.strerror}"),)
     finally:
         os.close(opened)
     if wrong:
         if size < 4096 and _is_pointer(path):
             return {}, (
                 Diagnostic(
-                    "DIR013", Severity.ERROR, f"{shown} is a git-lfs pointer, not the file itself", Location(shown), fix="git lfs pull"
+                    "DIR013", Severity.ERROR, f"{place} is a git-lfs pointer, not the file itself", Location(place), fix="git lfs pull"
                 ),
             )
-        return {}, (_problem(shown, wrong),)
-    parsed = parse(header, path, shown)
+        return {}, (_problem(place, wrong),)
+    parsed = parse(header, path, place)
+    if not header.startswith(b"{"):
+        return {}, (_problem(place, "the header does not start with {"),)
     if not isinstance(parsed.value, dict):
         return {}, (
             _problem(
-                shown, f"the header is not a JSON object ({parsed.problems[0].message})" if parsed.problems else "the header is no object"
+                place, f"the header is not a JSON object ({parsed.problems[0].message})" if parsed.problems else "the header is no object"
             ),
         )
-    problems = [_problem(shown, f"the header has {problem.message}") for problem in parsed.problems]
+    problems = [_problem(place, f"the header has {problem.message}") for problem in parsed.problems]
     tensors, wrongs = _tensors(parsed.value, size - 8 - length)
-    return tensors, (*problems, *(_problem(shown, text, pointer) for text, pointer in wrongs))
+    return tensors, (*problems, *(_problem(place, text, pointer) for text, pointer in wrongs))
 
 
 def check_index(index: JsonFile, root: str) -> Iterator[Diagnostic]:
@@ -88,7 +91,7 @@ def check_index(index: JsonFile, root: str) -> Iterator[Diagnostic]:
     for shard, tensors in shards.items():
         pointer = f"/weight_map/{tensors[0].replace('~', '~0').replace('/', '~1')}"
         if not shard or os.path.isabs(shard) or ".." in shard.split("/") or "\0" in shard or not SHARD.fullmatch(shard):
-            yield _index_problem(index, f"names the shard {shard!r}, expected a .safetensors file inside the directory", pointer)
+            yield _index_problem(index, f"names the shard {shown(shard)}, expected a .safetensors file inside the directory", pointer)
             continue
         if not os.path.lexists(os.path.join(root, shard)):
             yield _index_problem(index, f"names {shard}, which is not here", pointer)
@@ -127,10 +130,10 @@ def _tensors(header: dict[str, Any], room: int) -> tuple[dict[str, TensorHeader]
         if tensor is not None:
             tensors[name] = tensor
         if wrong is not None:
-            wrongs.append((f"tensor {name!r} {wrong}", pointer))
+            wrongs.append((f"tensor {shown(name)} {wrong}", pointer))
     if not wrongs:
         wrongs += _layout(tensors, room)
-    return tensors, wrongs
+    return tensors, wrongs[:MAX_PROBLEMS]
 
 
 def _tensor(name: str, entry: Any, room: int) -> tuple[TensorHeader | None, str | None]:
@@ -138,19 +141,31 @@ def _tensor(name: str, entry: Any, room: int) -> tuple[TensorHeader | None, str 
         return None, "is not an object"
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        return None, f"has the dtype {dtype!r}, which safetensors does not know"
+        return None, f"has the dtype {shown(dtype)}, which safetensors does not know"
     if not isinstance(shape, list) or not all(is_id(extent) and extent >= 0 for extent in shape):
         return None, "has a shape that is not a list of non-negative integers"
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(is_id(offset) and offset >= 0 for offset in offsets):
         return None, "has data_offsets that are not two non-negative integers"
     begin, end = offsets
     tensor = TensorHeader(name, dtype, tuple(shape), begin, end)
-    bits = math.prod(shape) * DTYPES[dtype]
+    bits = _bits(shape, DTYPES[dtype])
+    if bits is None:
+        return None, f"has the shape {shown(shape)}, whose size overflows 64 bits"
     if begin > end or end > room:
         return tensor, f"lies at [{begin}, {end}), outside the {room} bytes of data"
     if bits % 8 or bits // 8 != end - begin:
-        return tensor, f"is {dtype} {list(shape)}, which is {bits / 8:g} bytes, and has {end - begin}"
+        return tensor, f"is {dtype} {shown(shape)}, which is {bits / 8:g} bytes, and has {end - begin}"
     return tensor, None
+
+
+def _bits(shape: list[int], each: int) -> int | None:
+    """The tensor's size; None where a product overflows 64 bits on the way, which the library refuses even if a zero follows."""
+    bits = 1
+    for extent in (*shape, each):
+        bits *= extent
+        if bits >= 2**64:
+            return None
+    return bits
 
 
 def _layout(tensors: dict[str, TensorHeader], room: int) -> list[tuple[str, str]]:
@@ -159,13 +174,13 @@ def _layout(tensors: dict[str, TensorHeader], room: int) -> list[tuple[str, str]
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.begin, tensor.end)):
         if tensor.begin != at:
             what = "overlaps the one before it" if tensor.begin < at else f"leaves a hole of {tensor.begin - at} bytes before it"
-            return [(f"tensor {tensor.name!r} {what}", "/" + tensor.name)]
+            return [(f"tensor {shown(tensor.name)} {what}", "/" + tensor.name)]
         at = tensor.end
     return [] if at == room else [(f"{room - at} bytes follow behind the last tensor", "")]
 
 
-def _problem(shown: str, message: str, pointer: str | None = None) -> Diagnostic:
-    return Diagnostic("DIR006", Severity.ERROR, f"{shown}: {message}", Location(shown, pointer), fix="fetch or save the file again")
+def _problem(file: str, message: str, pointer: str | None = None) -> Diagnostic:
+    return Diagnostic("DIR006", Severity.ERROR, f"{file}: {message}", Location(file, pointer), fix="fetch or save the file again")
 
 
 def _index_problem(index: JsonFile, message: str, pointer: str) -> Diagnostic:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmdoctor.core.diagnostic import Diagnostic
+from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
 from llmdoctor.modeldir.files import Refusal, read_bytes, shown_path
 from llmdoctor.modeldir.jsonfile import JsonFile, parse, refused
 
@@ -78,7 +78,10 @@ def read_tokenizer(folder: str, config: JsonFile | None, special_map: JsonFile |
     added = {token.token: token for token in (*_from_added_file(added_file), *_from_decoder(config), *_from_tokenizer_json(content))}
     vocabulary = content.get("vocab", b"")
     named: dict[str, SpecialToken] = {}
-    for file in (special_map, config):
+    # transformers reads special_tokens_map.json only where tokenizer_config.json has no added_tokens_decoder, and then it wins
+    # (5.23.0, tokenization_utils_base.py:1879-1914).
+    weaker, stronger = (special_map, config) if _get(config, "added_tokens_decoder") is not None else (config, special_map)
+    for file in (weaker, stronger):
         for name in NAMED:
             token = token_text(_get(file, name))
             if token is None or file is None:
@@ -116,11 +119,21 @@ def _decode(data: bytes, path: str, shown: str) -> tuple[dict[str, Any], tuple[D
     try:
         value = msgspec.json.decode(data, type=_shape())
     except (msgspec.MsgspecError, RecursionError, ValueError):
-        file = parse(data, path, shown)
-        return (file.value if isinstance(file.value, dict) else {}), file.problems
+        return _decode_slowly(data, path, shown)
     model = value.get("model")
     raw = bytes(model["vocab"]) if isinstance(model, dict) and "vocab" in model else b""
     return {**value, "vocab": raw or json.dumps(value.get("special_ids") or {}).encode()}, ()
+
+
+def _decode_slowly(data: bytes, path: str, shown: str) -> tuple[dict[str, Any], tuple[Diagnostic, ...]]:
+    """A file that is not JSON, not of the shape, or JSON only to Python (NaN)."""
+    file = parse(data, path, shown)
+    if not isinstance(file.value, dict):
+        problems = file.problems or (Diagnostic("DIR001", Severity.ERROR, f"{shown}: expected a JSON object", Location(shown, None, 1)),)
+        return {}, problems
+    model = file.value.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    return {**file.value, "vocab": json.dumps(vocabulary or file.value.get("special_ids") or {}, ensure_ascii=True).encode()}, file.problems
 
 
 def _shape() -> Any:
@@ -171,7 +184,7 @@ def _look_up(vocabulary: bytes, token: str) -> int | None:
         return _position(vocabulary, token)
     for ascii_only in (False, True):
         key = json.dumps(token, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-        match = re.search(rb"(?<!\\)" + re.escape(key) + rb"\s*:\s*([0-9]{1,12})\b", vocabulary)
+        match = re.search(rb"(?<!\\)" + re.escape(key) + rb"\s*:\s*([0-9]{1,12})\s*[,}]", vocabulary)
         if match is not None:
             return int(match.group(1))
     return None

@@ -12,7 +12,7 @@ from llmdoctor.core.report import Report
 FORMATS = ("text", "json")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Style:
     """How the output's receiver wants it: columns of the screen, and whether colour codes are understood."""
 

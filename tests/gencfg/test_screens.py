@@ -15,7 +15,15 @@ from llmdoctor.gencfg.show import show_report
 from llmdoctor.modeldir.live.tiny_qwen2_vl import build
 from llmdoctor.report import Style, render
 
-CALL = {"max_new_tokens": 512, "temperature": 1.0, "top_k": 0.0, "top_p": 1.0, "do_sample": True, "return_dict_in_generate": True, "output_scores": True}
+CALL = {
+    "max_new_tokens": 512,
+    "temperature": 1.0,
+    "top_k": 0.0,
+    "top_p": 1.0,
+    "do_sample": True,
+    "return_dict_in_generate": True,
+    "output_scores": True,
+}
 V5, V4 = "5.23.0", "4.57.6"
 
 

@@ -18,7 +18,8 @@ SCHEMA = json.loads((Path(__file__).parent.parent.parent / "llmdoctor/schema/rep
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 texts = st.text(st.characters(blacklist_categories=()), max_size=20)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | texts, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3)
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
 )
 findings = st.builds(
     Diagnostic,

@@ -18,7 +18,15 @@ EXAMPLE = Report(
     subject={},
     result={},
     findings=(
-        Diagnostic("GEN001", Severity.ERROR, "runs to 512 new tokens", Location("model/generation_config.json", "/eos_token_id", 5), {}, "a cause", "a fix"),
+        Diagnostic(
+            "GEN001",
+            Severity.ERROR,
+            "runs to 512 new tokens",
+            Location("model/generation_config.json", "/eos_token_id", 5),
+            {},
+            "a cause",
+            "a fix",
+        ),
         Diagnostic("GEN010", Severity.INFO, "pad_token_id 3 is also an eos id"),
     ),
     skipped=(Skipped("model/x", "no model files in it"),),
@@ -26,7 +34,10 @@ EXAMPLE = Report(
         Verdict("NEVER STOPS: [/INST] is no markup, [bold]neither is this[/bold]", "bad"),
         Table(
             ("field", "value", "from"),
-            (("eos_token_id", Cell("None", "bad"), "trl 1.0.0 ppo_trainer.py:410"), ("a_field_with_a_long_name", "[1, 2, 3]", "generation_config.json:5")),
+            (
+                ("eos_token_id", Cell("None", "bad"), "trl 1.0.0 ppo_trainer.py:410"),
+                ("a_field_with_a_long_name", "[1, 2, 3]", "generation_config.json:5"),
+            ),
         ),
         Note("CAUSE", "one line that is long enough to need a second line on a screen of eighty columns, as causes often are\nand another"),
         Code("FIX", "GenerationConfig(..., eos_token_id=[151645, 151643], a_very_long_argument=1, another_very_long_argument=2)"),
