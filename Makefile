@@ -12,6 +12,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=24' 'setuptools<81' wheel
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[live,vlm,gpu,report,dev]'
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation deepspeed
+	$(BIN)/python -m compileall -q llmdoctor # start-up must not depend on who may write bytecode
 	touch $@
 
 demo: install

@@ -60,12 +60,19 @@ def _expand(paths: list[str]) -> tuple[list[str], list[Skipped]]:
         if not os.path.isdir(path) or is_model_dir(path):
             names.append(path)
             continue
-        inside = sorted(entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+        inside = _subfolders(path)
         if not inside:
-            raise QuestionError(f"{path}: no model here: expected config.json or tokenizer files in it, or in its subfolders")
+            skipped.append(Skipped(path, "no config.json or tokenizer files in it, and no subfolders"))
         names += [entry for entry in inside if is_model_dir(entry)]
         skipped += [Skipped(entry, "no model files in it") for entry in inside if not is_model_dir(entry)]
     return list(dict.fromkeys(names)), skipped
+
+
+def _subfolders(path: str) -> list[str]:
+    try:
+        return sorted(os.path.normpath(entry.path) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))
+    except OSError as error:
+        raise QuestionError(f"{path}: the directory cannot be read: {error.strerror or error}") from None
 
 
 def _subject(directory: ModelDir, worker: TemplateWorker, version: str) -> Subject:
@@ -73,6 +80,8 @@ def _subject(directory: ModelDir, worker: TemplateWorker, version: str) -> Subje
     problems = (*directory.problems(), *template_problems)
     if directory.config is None and directory.generation_config is None:
         return Subject(directory, "tokenizer", problems, None)
+    if directory.config is not None and not isinstance(directory.config.value, dict):
+        return Subject(directory, "model", problems, None)  # no call can be made of it, and the DIR finding says why
     examined = _examine(directory, terminator, version, lines=False)
     if examined.answer.effective.error is not None or examined.answer.effective.stop.never_stops:
         examined = _examine(directory, terminator, version, lines=True)

@@ -80,6 +80,9 @@ def ask(side: Side) -> Answer:
     if side.engine not in (None, *ENGINES):
         raise QuestionError(f"--engine {side.engine}: unknown engine, expected one of {', '.join(ENGINES)}")
     directory = read_model_dir(side.model)
+    for file in (directory.config, directory.generation_config):
+        if file is not None and not isinstance(file.value, dict):
+            raise QuestionError(_unreadable(file))
     call = model_call(directory, lines=True)
     call = replace(
         call,
@@ -95,11 +98,11 @@ def ask(side: Side) -> Answer:
 
 
 def model_call(directory: ModelDir, *, lines: bool) -> Call:
-    """A plain generate() of the directory's model; with `lines`, each setting knows its line."""
+    """A plain generate() of the directory's model; with `lines`, each setting knows its line.
+
+    A generation_config.json that is not JSON counts as none: from_pretrained catches its OSError and turns to config.json (4.37 to 5.23).
+    """
     config, generation = directory.config, directory.generation_config
-    for file in (config, generation):
-        if file is not None and lines and not isinstance(file.value, dict):
-            raise QuestionError(_unreadable(file))
     return Call(config=_settings(config, "config.json", lines), generation_config=_settings(generation, "generation_config.json", lines))
 
 
