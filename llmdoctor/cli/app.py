@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -85,4 +86,4 @@ def demo(
     raise typer.Exit(run(keep))
 
 
-_COMMANDS = {"rule": rule, "env": env, "demo": demo}
+_COMMANDS: dict[str, Callable[..., None]] = {"rule": rule, "env": env, "demo": demo}

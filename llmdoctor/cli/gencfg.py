@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -151,7 +152,7 @@ def check(
     answer(lambda: check_report(models, select or [], ignore or [], transformers), "gencfg check", format, fail_on, color)
 
 
-_COMMANDS = {"show": show, "diff": diff, "check": check}
+_COMMANDS: dict[str, Callable[..., None]] = {"show": show, "diff": diff, "check": check}
 
 
 def make_app(name: str) -> typer.Typer:

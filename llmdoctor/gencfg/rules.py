@@ -133,7 +133,7 @@ ENGINES_DIFFER = Rule(
     "GEN012",
     "engines-differ",
     Severity.INFO,
-    "transformers and vLLM do not stop at the same tokens here, or do not sample alike.",
+    "transformers and vLLM do not stop at the same tokens here.",
     "vLLM stops at the tokenizer's eos besides the generation config's ids, and takes temperature, top_k, top_p, min_p and repetition_penalty from "
     "generation_config.json as hidden defaults of every request. A trainer that samples with one and scores with the other sees two policies.",
     'generation_config.json {"eos_token_id": 2, "temperature": 0.6}   tokenizer eos 32000',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,14 @@ def rules_for(version: str) -> tuple[Minor, str]:
     return minor, version
 
 
-def field_defaults(minor: Minor) -> dict[str, Any]:
+@cache
+def field_defaults(minor: Minor) -> Mapping[str, Any]:
     """GenerationConfig's fields with the values a bare GenerationConfig() has (all None in 5.x)."""
     return _at(_library()["fields"], minor)
 
 
-def late_defaults(minor: Minor) -> dict[str, Any]:
+@cache
+def late_defaults(minor: Minor) -> Mapping[str, Any]:
     """5.x's defaults, filled in by generate() where nothing else set a field (_get_default_generation_params); {} before."""
     return _at(_library()["late_defaults"], minor)
 

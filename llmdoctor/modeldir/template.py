@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
@@ -196,10 +197,8 @@ class TemplateWorker:
 
 
 def _close_quietly(pipe: IO[str]) -> None:
-    try:
+    with suppress(OSError):  # the worker is gone, and with it the other end
         pipe.close()
-    except OSError:
-        pass  # the worker is gone, and with it the other end
 
 
 def _line_within(stream: IO[str], seconds: float) -> str:
