@@ -80,9 +80,7 @@ def ask(side: Side) -> Answer:
     if side.engine not in (None, *ENGINES):
         raise QuestionError(f"--engine {side.engine}: unknown engine, expected one of {', '.join(ENGINES)}")
     directory = read_model_dir(side.model)
-    for file in (directory.config, directory.generation_config):
-        if file is not None and not isinstance(file.value, dict):
-            raise QuestionError(_unreadable(file))
+    _refuse_modelless(directory)
     call = model_call(directory, lines=True)
     call = replace(
         call,
@@ -95,6 +93,20 @@ def ask(side: Side) -> Answer:
     call, notes = _trained(call, presets, directory, side.transformers)
     call = replace(call, mutations=call.mutations + tuple(_assignments(side.mutate, "--mutate", "mutation").items()))
     return Answer(side, directory, call, _effective(side, call, directory), presets, notes)
+
+
+def _refuse_modelless(directory: ModelDir) -> None:
+    """Raise QuestionError where there is no model to make a call of."""
+    for file in (directory.config, directory.generation_config):
+        if file is not None and not isinstance(file.value, dict):
+            raise QuestionError(_unreadable(file))
+    if directory.config is None and directory.generation_config is None:
+        if directory.adapter is not None:
+            base = directory.adapter.name or "which adapter_config.json does not name"
+            raise QuestionError(
+                f"{directory.shown_name}: an adapter, whose base model ({base}) is not here: neither a local path nor in the hub cache"
+            )
+        raise QuestionError(f"{directory.shown_name}: no config.json and no generation_config.json, so there is no call to resolve")
 
 
 def model_call(directory: ModelDir, *, lines: bool) -> Call:

@@ -52,23 +52,21 @@ def open_inside(path: str, root: str | None) -> int | Refusal | None:
         target = os.readlink(path) if is_link else os.path.realpath(path)
         return Refusal("DIR004", f"is a link to {target}, outside the model's directory and its hub cache repository")
     try:
-        mode = os.stat(path).st_mode
-        # A device is not even opened: that alone can have effects.
-        if stat.S_ISREG(mode):
-            return _open(path)
+        return _open(path)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOENT):
             return Refusal("DIR004", "is a link that leads nowhere")
         return Refusal("DIR001", f"cannot be read: {error.strerror}")
-    return Refusal("DIR004", f"is {_kind(mode)}, not a file")
 
 
 def _open(path: str) -> int | Refusal:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return descriptor
-    os.close(descriptor)  # another kind of file took its place since it was looked at
+    mode = os.stat(path).st_mode
+    if stat.S_ISREG(mode):  # a device is not even opened: that alone can have effects
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISREG(mode):
+            return descriptor
+        os.close(descriptor)  # another kind of file has taken its place
     return Refusal("DIR004", f"is {_kind(mode)}, not a file")
 
 

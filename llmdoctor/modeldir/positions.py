@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
-from json.decoder import scanstring
 
 from llmdoctor.core.text import shown
 
@@ -12,6 +12,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _WORD = re.compile(r"true|false|null|NaN|-?Infinity")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_DECODER = json.JSONDecoder()
 _MAX_DIGITS = 400
 MAX_VALUES = 500_000  # some seconds; the largest shard indices have a third of it
 MAX_ODDITIES = 20
@@ -136,9 +137,10 @@ class _Walker:
     def _string(self, start: int, pointer: str) -> str:
         try:
             # Python's own: a regular expression takes 100 bytes of memory for each character of a 16 MiB string.
-            value, self.at = scanstring(self.text, start + 1)
+            decoded, self.at = _DECODER.raw_decode(self.text, start)
         except ValueError:
             raise self._wrong(start, pointer, "a string that ends, without raw control characters") from None
+        value: str = decoded
         if _SURROGATE.search(value):
             self._odd("DIR012", "a lone surrogate, which no UTF-8 text can hold", pointer, self.line_at(start))
         return value

@@ -6,10 +6,10 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
-from llmdoctor.core.text import plural, shown
+from llmdoctor.core.text import shown
 from llmdoctor.modeldir.files import Refusal, open_inside, shown_path
 from llmdoctor.modeldir.jsonfile import JsonFile, parse
 from llmdoctor.modeldir.tokenizer import is_id
@@ -43,44 +43,55 @@ def read_header(path: str, root: str | None = None) -> tuple[dict[str, TensorHea
     """The tensors of a file by name, and what is wrong with its header (DIR006); never raises."""
     place = shown_path(path)
     opened = open_inside(path, root)
-    if opened is None:
-        return {}, (_problem(place, "there is no such file"),)
     if isinstance(opened, Refusal):
         return {}, (Diagnostic(opened.code, Severity.ERROR, f"{place} {opened.reason}", Location(place)),)
+    if opened is None:
+        return {}, (_problem(place, "there is no such file"),)
     try:
         size = os.fstat(opened).st_size
         with os.fdopen(opened, "rb", closefd=False) as file:
-            length = int.from_bytes(file.read(8), "little")
-            wrong = _wrong_length(size, length)
-            header = b"" if wrong else file.read(length)
+            header = _read(file, size)
     except OSError as error:
-        return {}, (_problem(place, f"cannot be read: {error.strerror}"),)
+        header = f"cannot be read: {error.strerror}"
     finally:
         os.close(opened)
-    if wrong:
-        if size < 4096 and _is_pointer(path):
-            return {}, (
-                Diagnostic(
-                    "DIR013", Severity.ERROR, f"{place} is a git-lfs pointer, not the file itself", Location(place), fix="git lfs pull"
-                ),
-            )
-        return {}, (_problem(place, wrong),)
-    parsed = parse(header, path, place)
-    if not header.startswith(b"{"):
-        return {}, (_problem(place, "the header does not start with {"),)
-    if not isinstance(parsed.value, dict):
+    if header == LFS_POINTER:
         return {}, (
-            _problem(
-                place, f"the header is not a JSON object ({parsed.problems[0].message})" if parsed.problems else "the header is no object"
-            ),
+            Diagnostic("DIR013", Severity.ERROR, f"{place} is {LFS_POINTER}, not the file itself", Location(place), fix="git lfs pull"),
         )
-    problems = [_problem(place, f"the header has {problem.message}") for problem in parsed.problems]
-    tensors, wrongs = _tensors(parsed.value, size - 8 - length)
-    return tensors, (*problems, *(_problem(place, text, pointer) for text, pointer in wrongs))
+    if isinstance(header, str):
+        return {}, (_problem(place, header),)
+    tensors, wrongs = _parse(header, path, size - 8 - len(header))
+    return tensors, tuple(_problem(place, text, pointer) for text, pointer in wrongs)
+
+
+LFS_POINTER = "a git-lfs pointer"
+
+
+def _read(file: BinaryIO, size: int) -> bytes | str:
+    """The header's JSON, or what is wrong with its length."""
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    wrong = _wrong_length(size, length)
+    if wrong is None:
+        return file.read(length)
+    return LFS_POINTER if (start + file.read(32)).startswith(b"version https://git-lfs") else wrong
+
+
+def _parse(header: bytes, path: str, room: int) -> tuple[dict[str, TensorHeader], list[tuple[str, str | None]]]:
+    """The tensors, and what is wrong with them by JSON pointer; `room` is the bytes behind the header."""
+    parsed = parse(header, path, "the header")
+    problems: list[tuple[str, str | None]] = [
+        (problem.message, problem.location and problem.location.pointer) for problem in parsed.problems
+    ]
+    if not isinstance(parsed.value, dict) or not header.startswith(b"{"):
+        return {}, problems or [("the header is not a JSON object", None)]
+    tensors, wrongs = _tensors(parsed.value, room)
+    return tensors, [*problems, *wrongs]
 
 
 def check_index(index: JsonFile, root: str) -> Iterator[Diagnostic]:
-    """What is wrong with model.safetensors.index.json (DIR007): shards that leave the directory, are missing, or do not hold what it says."""
+    """What is wrong with model.safetensors.index.json (DIR007): shards that leave the directory, are missing, or hold other tensors."""
     mapping = index.value.get("weight_map") if isinstance(index.value, dict) else None
     if not isinstance(mapping, dict):
         yield _index_problem(index, "has no weight_map object", "/weight_map")
@@ -112,14 +123,9 @@ def _wrong_length(size: int, length: int) -> str | None:
     return None
 
 
-def _is_pointer(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(32).startswith(b"version https://git-lfs")
-
-
-def _tensors(header: dict[str, Any], room: int) -> tuple[dict[str, TensorHeader], list[tuple[str, str]]]:
+def _tensors(header: dict[str, Any], room: int) -> tuple[dict[str, TensorHeader], list[tuple[str, str | None]]]:
     tensors: dict[str, TensorHeader] = {}
-    wrongs: list[tuple[str, str]] = []
+    wrongs: list[tuple[str, str | None]] = []
     for name, entry in header.items():
         if name == "__metadata__":
             if not (isinstance(entry, dict) and all(isinstance(text, str) for text in entry.values())):
@@ -137,16 +143,10 @@ def _tensors(header: dict[str, Any], room: int) -> tuple[dict[str, TensorHeader]
 
 
 def _tensor(name: str, entry: Any, room: int) -> tuple[TensorHeader | None, str | None]:
-    if not isinstance(entry, dict):
-        return None, "is not an object"
-    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        return None, f"has the dtype {shown(dtype)}, which safetensors does not know"
-    if not isinstance(shape, list) or not all(is_id(extent) and extent >= 0 for extent in shape):
-        return None, "has a shape that is not a list of non-negative integers"
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(is_id(offset) and offset >= 0 for offset in offsets):
-        return None, "has data_offsets that are not two non-negative integers"
-    begin, end = offsets
+    malformed = _malformed(entry)
+    if malformed is not None:
+        return None, malformed
+    dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     tensor = TensorHeader(name, dtype, tuple(shape), begin, end)
     bits = _bits(shape, DTYPES[dtype])
     if bits is None:
@@ -156,6 +156,19 @@ def _tensor(name: str, entry: Any, room: int) -> tuple[TensorHeader | None, str 
     if bits % 8 or bits // 8 != end - begin:
         return tensor, f"is {dtype} {shown(shape)}, which is {bits / 8:g} bytes, and has {end - begin}"
     return tensor, None
+
+
+def _malformed(entry: Any) -> str | None:
+    if not isinstance(entry, dict):
+        return "is not an object"
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        return f"has the dtype {shown(dtype)}, which safetensors does not know"
+    if not isinstance(shape, list) or not all(is_id(extent) and extent >= 0 for extent in shape):
+        return "has a shape that is not a list of non-negative integers"
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(is_id(offset) and offset >= 0 for offset in offsets):
+        return "has data_offsets that are not two non-negative integers"
+    return None
 
 
 def _bits(shape: list[int], each: int) -> int | None:
@@ -168,7 +181,7 @@ def _bits(shape: list[int], each: int) -> int | None:
     return bits
 
 
-def _layout(tensors: dict[str, TensorHeader], room: int) -> list[tuple[str, str]]:
+def _layout(tensors: dict[str, TensorHeader], room: int) -> list[tuple[str, str | None]]:
     """Tensors lie one behind the other: no overlap, no hole, nothing behind the last."""
     at = 0
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.begin, tensor.end)):

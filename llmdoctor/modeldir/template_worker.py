@@ -1,8 +1,8 @@
 """The worker process that renders chat templates: JSON lines in, JSON lines out, killed from outside when it takes too long.
 
-Runs as `python -I -S template_worker.py SITE...` (the folders that hold jinja2), so it starts in a few milliseconds and sees nothing else. The environment is that of
-transformers' chat templates (5.23.0, utils/chat_template_utils.py): immutable sandbox, trim_blocks, lstrip_blocks, loop controls,
-raise_exception, strftime_now, tojson without HTML escapes, and the `generation` block.
+Runs as `python -I -S template_worker.py SITE...` (the folders that hold jinja2), so it starts in a few milliseconds and sees nothing
+else. The environment is that of transformers' chat templates (5.23.0, utils/chat_template_utils.py): immutable sandbox, trim_blocks,
+lstrip_blocks, loop controls, raise_exception, strftime_now, tojson without HTML escapes, and the `generation` block.
 """
 
 from __future__ import annotations

@@ -166,3 +166,22 @@ def test_ctrl_c_is_130_and_says_one_line(tmp_path: Path) -> None:
     assert out == ""
     assert "Traceback" not in err
     assert err.count("\n") == 1
+
+
+def test_an_adapter_without_its_base_and_a_tokenizer_alone_are_refused_by_show(llmdoctor: Run, tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    write_model(tmp_path / "tokenizer", config=None, generation_config=None)
+    for name, said in (("adapter", "org/base"), ("tokenizer", "no config.json")):
+        outcome = llmdoctor("gencfg", "show", name, cwd=tmp_path, env={"HF_HUB_CACHE": str(tmp_path / "cache")})
+        assert outcome.code == 2
+        assert said in outcome.err
+
+
+def test_an_adapter_is_read_with_its_base(llmdoctor: Run, tmp_path: Path) -> None:
+    write_model(tmp_path / "base")
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "base")}))
+    report = valid(llmdoctor("gencfg", "show", "adapter", "--format", "json", cwd=tmp_path))
+    assert report["result"]["stop"]["eos_token_id"] == [11, 10]
+    assert report["result"]["provenance"]["eos_token_id"]["file"] == "base/generation_config.json"
