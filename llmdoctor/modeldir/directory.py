@@ -193,10 +193,12 @@ class ModelDir:
             yield from safetensors.check_index(index, self.path)
 
     def _notes(self) -> Iterator[Diagnostic]:
-        if self.remote_code and self.config is not None:
-            classes = ", ".join(str(name) for name in list(self.remote_code)[:4])
-            where = Location(self.config.shown_name, "/auto_map", self.config.line("/auto_map"))
-            yield Diagnostic("DIR010", Severity.INFO, f"trust_remote_code=True would import this directory's code for {classes}", where)
+        for file in (self.config, self.tokenizer_config, self.preprocessor_config, self.json("processor_config.json")):
+            named = file.value.get("auto_map") if file is not None and isinstance(file.value, dict) else None
+            if file is not None and isinstance(named, dict) and named:
+                classes = ", ".join(list(named)[:4])
+                where = Location(file.shown_name, "/auto_map", file.line("/auto_map"))
+                yield Diagnostic("DIR010", Severity.INFO, f"trust_remote_code=True would import this directory's code for {classes}", where)
         if self.adapter is not None and self.adapter.base is None:
             said = f"the base model {self.adapter.name} is not here" if self.adapter.name else "no base model is named"
             file = self.json("adapter_config.json")

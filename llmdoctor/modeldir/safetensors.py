@@ -81,9 +81,7 @@ def _read(file: BinaryIO, size: int) -> bytes | str:
 def _parse(header: bytes, path: str, room: int) -> tuple[dict[str, TensorHeader], list[tuple[str, str | None]]]:
     """The tensors, and what is wrong with them by JSON pointer; `room` is the bytes behind the header."""
     parsed = parse(header, path, "the header")
-    problems: list[tuple[str, str | None]] = [
-        (problem.message, problem.location and problem.location.pointer) for problem in parsed.problems
-    ]
+    problems = [(problem.message, problem.location.pointer if problem.location else None) for problem in parsed.problems]
     if not isinstance(parsed.value, dict) or not header.startswith(b"{"):
         return {}, problems or [("the header is not a JSON object", None)]
     tensors, wrongs = _tensors(parsed.value, room)

@@ -142,10 +142,9 @@ def _shape() -> Any:
 
     import msgspec
 
-    class Model(TypedDict, total=False):
-        vocab: msgspec.Raw
-
-    return TypedDict("tokenizer", {"added_tokens": Any, "special_ids": Any, "model": Model | None}, total=False)  # type: ignore[operator]
+    # The class syntax would need msgspec's name outside this function.
+    model = TypedDict("model", {"vocab": msgspec.Raw}, total=False)  # noqa: UP013
+    return TypedDict("tokenizer", {"added_tokens": Any, "special_ids": Any, "model": model | None}, total=False)  # type: ignore[operator]
 
 
 def _from_tokenizer_json(content: Mapping[str, Any]) -> Iterator[AddedToken]:

@@ -1,0 +1,85 @@
+"""Every rule on a directory it must find and on one it must leave alone; DIR004's are built, git holds no links that lead out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llmdoctor.cli.catalogue import all_rules
+from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.gencfg.check import check_report
+from tests.conftest import run_command, write_model
+
+FOLDER = Path(__file__).parent
+RULES = {rule.code: rule for rule in all_rules() if rule.code.startswith(("GEN", "DIR"))}
+BUILT = ("DIR004",)
+VERSIONS = {"GEN006": "4.57.6"}  # a rule about transformers 4; the others hold for the newest
+WORDS = {code: f"{rule.summary} {rule.why} {rule.bad} {rule.good} {rule.fix}".split() for code, rule in RULES.items()}
+
+
+def findings(directory: Path, code: str) -> tuple[Diagnostic, ...]:
+    return check_report([str(directory)], [], [], VERSIONS.get(code, "5.23.0")).findings
+
+
+@pytest.fixture
+def fixture(tmp_path: Path) -> Callable[[str, str], Path]:
+    """The directory of a rule's bad or good example."""
+
+    def find(code: str, kind: str) -> Path:
+        if code not in BUILT:
+            return FOLDER / code / kind
+        secret = tmp_path / "secret.json"
+        secret.write_text('{"eos_token_id": 11}')
+        model = write_model(tmp_path / kind)
+        (model / "generation_config.json").rename(model / "real.json")
+        (model / "generation_config.json").symlink_to(secret if kind == "bad" else "real.json")
+        return model
+
+    return find
+
+
+def test_every_rule_has_both_fixtures_and_nothing_lies_about() -> None:
+    for code in RULES:
+        assert code in BUILT or all((FOLDER / code / kind).is_dir() for kind in ("bad", "good")), code
+    assert {path.name for path in FOLDER.iterdir() if path.is_dir() and not path.name.startswith("__")} | set(BUILT) == set(RULES)
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_bad_is_found(code: str, fixture: Callable[[str, str], Path]) -> None:
+    found = [finding for finding in findings(fixture(code, "bad"), code) if finding.code == code]
+    assert found
+    assert all(finding.severity.rank <= RULES[code].severity.rank for finding in found)
+    assert all(finding.location is not None for finding in found)
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_good_is_left_alone(code: str, fixture: Callable[[str, str], Path]) -> None:
+    found = findings(fixture(code, "good"), code)
+    assert code not in {finding.code for finding in found}
+    assert [finding for finding in found if finding.severity is not Severity.INFO] == []
+
+
+@pytest.mark.parametrize("code", ["GEN001", "DIR003"])
+def test_select_and_ignore(code: str) -> None:
+    bad = [str(FOLDER / code / "bad")]
+    assert {finding.code for finding in check_report(bad, [code], [], "5.23.0").findings} == {code}
+    assert code not in {finding.code for finding in check_report(bad, [], [code[:3]], "5.23.0").findings}
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_the_page_has_all_the_words(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from llmdoctor.cli.catalogue import report
+    from llmdoctor.report import Style, render
+
+    page = render(report(code), "text", Style(width=80, color=False))
+    for word in WORDS[code]:
+        assert word in page
+    assert all((RULES[code].summary, RULES[code].why, RULES[code].bad, RULES[code].good, RULES[code].fix))
+
+
+def test_the_command_prints_the_page() -> None:
+    outcome = run_command("rule", "gen002", env={"COLUMNS": "100"})
+    assert outcome.code == 0
+    assert all(word in outcome.out for word in WORDS["GEN002"])
