@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, BinaryIO
 
 from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
@@ -82,7 +83,7 @@ def _parse(header: bytes, path: str, room: int) -> tuple[dict[str, TensorHeader]
     """The tensors, and what is wrong with them by JSON pointer; `room` is the bytes behind the header."""
     parsed = parse(header, path, "the header")
     problems = [(problem.message, problem.location.pointer if problem.location else None) for problem in parsed.problems]
-    if not isinstance(parsed.value, dict) or not header.startswith(b"{"):
+    if not isinstance(parsed.value, dict):
         return {}, problems or [("the header is not a JSON object", None)]
     tensors, wrongs = _tensors(parsed.value, room)
     return tensors, [*problems, *wrongs]
@@ -97,18 +98,22 @@ def check_index(index: JsonFile, root: str) -> Iterator[Diagnostic]:
     shards: dict[str, list[str]] = {}
     for tensor, shard in mapping.items():
         shards.setdefault(shard if isinstance(shard, str) else "", []).append(tensor)
-    for shard, tensors in shards.items():
-        pointer = f"/weight_map/{tensors[0].replace('~', '~0').replace('/', '~1')}"
-        if not shard or os.path.isabs(shard) or ".." in shard.split("/") or "\0" in shard or not SHARD.fullmatch(shard):
-            yield _index_problem(index, f"names the shard {shown(shard)}, expected a .safetensors file inside the directory", pointer)
-            continue
-        if not os.path.lexists(os.path.join(root, shard)):
-            yield _index_problem(index, f"names {shard}, which is not here", pointer)
-            continue
-        held, problems = read_header(os.path.join(root, shard), root)
-        lost = [tensor for tensor in tensors if tensor not in held]
-        if lost and not problems:
-            yield _index_problem(index, f"says that {shard} holds {lost[0]}, which it does not", pointer)
+    wrongs = (wrong for shard, tensors in shards.items() if (wrong := _wrong_shard(shard, tensors, root)) is not None)
+    for message, tensor in islice(wrongs, MAX_PROBLEMS):
+        yield _index_problem(index, message, f"/weight_map/{tensor.replace('~', '~0').replace('/', '~1')}")
+
+
+def _wrong_shard(shard: str, tensors: list[str], root: str) -> tuple[str, str] | None:
+    """What is wrong with one shard, and the tensor whose entry says so. Headers of shards beside the index are read by themselves too."""
+    if not shard or os.path.isabs(shard) or ".." in shard.split("/") or "\0" in shard or not SHARD.fullmatch(shard):
+        return f"names the shard {shown(shard)}, expected a .safetensors file inside the directory", tensors[0]
+    if not os.path.lexists(os.path.join(root, shard)):
+        return f"names {shown(shard)}, which is not here", tensors[0]
+    held, problems = read_header(os.path.join(root, shard), root)
+    if problems:
+        return (f"names {shown(shard)}, which cannot be used: {problems[0].message}", tensors[0]) if "/" in shard else None
+    lost = next((tensor for tensor in tensors if tensor not in held), None)
+    return None if lost is None else (f"says that {shown(shard)} holds {shown(lost)}, which it does not", lost)
 
 
 def _wrong_length(size: int, length: int) -> str | None:
