@@ -32,6 +32,8 @@ TORCH = "torch==2.13.0"
 ENOUGH = 0.995
 # Set or read by other means than a value: the stamp, and objects that the files hold as dictionaries.
 NOT_COMPARED = frozenset({"transformers_version", "compile_config", "watermarking_config", "bos_token_id", "eos_token_id", "pad_token_id"})
+# Scenarios in which resolve() is known to differ under some version, with the reason.
+KNOWN: dict[str, str] = {}
 _PYTHON = {"None": "null", "True": "true", "False": "false"}
 
 
@@ -145,11 +147,13 @@ def disagreement(row: dict[str, Any], defaults: dict[str, Any]) -> str | None:
 
 
 def by_the_machine(row: dict[str, Any]) -> bool:
-    """Whether the run ended for want of a package, a device or a hub, of which a configuration says nothing."""
-    error = row.get("error") or {}
-    return error.get("type") in ("ImportError", "OSError", "ModuleNotFoundError") or any(
-        word in error.get("msg", "") for word in ("CUDA", "libcuda")
-    )
+    """Whether a package, a device or a hub that is missing decided, or the batch engine ran, which shows no final config."""
+    error = row.get("error")
+    if error is None:
+        return "final" not in row["seen"]
+    kwargs = row["inputs"].get("kwargs") or {}
+    absent = error["type"] in ("ImportError", "OSError", "ModuleNotFoundError") or any(word in error["msg"] for word in ("CUDA", " GPU"))
+    return absent or kwargs.get("cache_implementation") == "paged"
 
 
 def _values(row: dict[str, Any], effective: Effective, defaults: dict[str, Any]) -> str | None:
@@ -157,23 +161,40 @@ def _values(row: dict[str, Any], effective: Effective, defaults: dict[str, Any])
     for name in {**defaults, **final}:
         want, resolved = final.get(name, defaults.get(name)), effective.fields.get(name)
         got = resolved.value if resolved else None
-        if name not in NOT_COMPARED and not equal(want, got):
+        if compares(name) and not equal(want, got):
             return f"{name}: {got!r} instead of {want!r}"
-    extra = [name for name in effective.fields if name not in defaults and name not in final and name not in NOT_COMPARED]
+    extra = [name for name in effective.fields if name not in defaults and name not in final and compares(name)]
     return f"{extra[0]} is no field there" if extra else None
+
+
+def compares(name: str) -> bool:
+    """Whether a field's value is compared."""
+    return name not in NOT_COMPARED and not name.startswith("_")
+
+
+def flat(value: Any) -> list[Any]:
+    """Ids as torch.isin reads them."""
+    return [entry for item in value for entry in flat(item)] if isinstance(value, list) else [value]
+
+
+def _first(value: Any) -> Any:
+    """The id of a pad that is a list of one."""
+    return flat(value)[0] if isinstance(value, list) and value else value
 
 
 def _stop(row: dict[str, Any], effective: Effective) -> str | None:
     special, stop, inputs, new = row["seen"]["special"], effective.stop, row["inputs"], row["new_tokens"]
-    if not equal(list(stop.eos_token_id), special["eos"] or []):
+    if list(stop.eos_token_id) != flat(special["eos"] or []):
         return f"eos: {stop.eos_token_id} instead of {special['eos']}"
-    if not equal(stop.pad_token_id, special["pad"]):
+    if stop.pad_token_id != _first(special["pad"]):
         return f"pad: {stop.pad_token_id} instead of {special['pad']}"
     if stop.never_stops and new != stop.limit:
         return f"limit: {stop.limit} instead of {new}"
     if new > (stop.limit or new):
         return f"limit: {stop.limit} exceeded by {new}"
-    searched = any(row["seen"]["final"].get(name) not in (None, 1, False) for name in ("num_beams", "penalty_alpha", "dola_layers"))
+    # Another token than `emit` came out where a search or a processor had its way.
+    others = ("num_beams", "penalty_alpha", "dola_layers", "suppress_tokens", "sequence_bias")
+    searched = any(row["seen"]["final"].get(name) not in (None, 1, False) for name in others)
     runs_on = new == stop.limit and new > 1 and inputs.get("emit", EMIT) in stop.eos_token_id and not searched
     return "ran on, but never_stops is false" if runs_on and not stop.never_stops else None
 

@@ -176,7 +176,7 @@ def fix_next_token(model: Any, emit: int) -> None:
 
 def tokenizer() -> Any:
     """A tokenizer of as many words as the model has ids."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     # "abcdef": what the library puts before a token to see how it is written (stopping_criteria.py clean_tokenizer_vocab).
@@ -184,6 +184,7 @@ def tokenizer() -> Any:
     words = {name: number for number, name in enumerate(names)}
     inner = Tokenizer(models.WordLevel(words, unk_token="w0"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="w1", bos_token="w2", eos_token="w3")
 
 
@@ -215,7 +216,11 @@ class Recorded(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """One log line."""
-        self.logs.append(f"{record.levelname}: {record.getMessage()}"[:300])
+        try:
+            message = record.getMessage()
+        except TypeError:  # a line of the library's whose arguments do not fit its format
+            message = str(record.msg)
+        self.logs.append(f"{record.levelname}: {message}"[:300])
 
     def __enter__(self) -> Recorded:
         self.catch = warnings.catch_warnings(record=True)

@@ -22,22 +22,29 @@ GENERATE_ARGUMENTS = frozenset(
     "negative_prompt_ids negative_prompt_attention_mask".split()
 )
 FORWARD_ARGUMENTS = frozenset(
-    "input_ids attention_mask position_ids past_key_values inputs_embeds labels use_cache output_attentions output_hidden_states return_dict "
+    "input_ids attention_mask position_ids past_key_values inputs_embeds labels use_cache output_attentions output_hidden_states "
     "cache_position pixel_values image_grid_thw video_grid_thw pixel_values_videos second_per_grid_ts rope_deltas image_sizes token_type_ids "
     "decoder_input_ids decoder_attention_mask encoder_outputs mm_token_type_ids".split()
 )
 _SINCE = {
-    "tokenizer": (4, 39),
+    "tokenizer": (4, 41),
     "assistant_tokenizer": (4, 46),
     "custom_generate": (4, 52),
-    "trust_remote_code": (4, 52),
+    "trust_remote_code": (4, 53),
     "logits_to_keep": (4, 49),
+}
+# Arguments of Llama's forward() for a time; from 4.57 the names in TransformersKwargs are known to every model.
+_BETWEEN = {
+    "return_dict": ((0, 0), (4, 51)),
+    "num_logits_to_keep": ((4, 45), (4, 49)),
+    "output_router_logits": ((4, 57), (99, 0)),
+    "num_items_in_batch": ((4, 57), (99, 0)),
 }
 
 
 @dataclass(slots=True)
 class LoadedModel:
-    """The model after from_pretrained: `fields` of its generation config, the `stamp` of the version that wrote it (None: the running one).
+    """The model after from_pretrained: `fields` of its generation config, the `stamp` of the version that wrote it (where missing: the running one).
 
     `from_config` says that it was made from config.json, `config_fields` are the names config.json has.
     """
@@ -53,7 +60,7 @@ class LoadedModel:
     def legacy_edits(self, edits: tuple[tuple[str, Setting], ...], minor: Minor) -> bool:
         """Whether model.config holds generation settings other than the defaults (4.x, _get_non_default_generation_parameters)."""
         defaults = field_defaults(minor)
-        settable = set(late_defaults((5, 0)))
+        settable = set(late_defaults((5, 0))) - {"use_cache"}
         values = {name: setting.value for name, setting in self.config.items()} | {name: setting.value for name, setting in edits}
         return any(
             name in settable and name in defaults and value is not None and value != defaults[name] for name, value in values.items()
@@ -71,7 +78,7 @@ def load(call: Call, minor: Minor, version: str) -> LoadedModel:
     names = {name: setting.value for name, setting in config.items()}
     file = call.generation_config
     if file is None:
-        return LoadedModel(_from_config(config, minor, version), None, True, names, minor, version, config)
+        return LoadedModel(_from_config(config, minor, version), version, True, names, minor, version, config)
     fields = bare(field_defaults(minor), version)
     from_config = bool(file["_from_model_config"].value) if "_from_model_config" in file else False
     for name, setting in file.items():
@@ -79,7 +86,7 @@ def load(call: Call, minor: Minor, version: str) -> LoadedModel:
         if name in _METADATA or (from_config and name not in fields):
             continue
         fields.put(name, setting)
-    stamp = file["transformers_version"].value if "transformers_version" in file else None
+    stamp = file["transformers_version"].value if "transformers_version" in file else version
     return LoadedModel(fields, stamp, from_config, names, minor, version, config)
 
 
@@ -145,7 +152,10 @@ def unused_arguments(rest: Mapping[str, Setting], minor: Minor) -> None:
     from llmdoctor.gencfg.validate import Raised
 
     known = GENERATE_ARGUMENTS | FORWARD_ARGUMENTS | {name for name, since in _SINCE.items() if minor >= since}
+    known |= {name for name, (since, until) in _BETWEEN.items() if since <= minor < until}
     unused = [name for name, setting in rest.items() if name not in known and setting.value is not None]
+    if (4, 46) <= minor < (4, 51) and "return_dict" in rest and rest["return_dict"].value is not None:
+        raise Raised("TypeError", "forward() got multiple values for keyword argument 'return_dict'")
     if unused:
         raise Raised(
             "ValueError",

@@ -11,13 +11,15 @@ The families, read in generation/utils.py `_prepare_generation_config` (`generat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from llmdoctor.gencfg.layers import Fields, bare, derived
 from llmdoctor.gencfg.lengths import set_lengths
 from llmdoctor.gencfg.model import Call, Effective, LibraryError, Origin, Resolved, Setting
-from llmdoctor.gencfg.modelconfig import LoadedModel, load, unused_arguments
+from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, load, unused_arguments
+from llmdoctor.gencfg.modes import check_modes
 from llmdoctor.gencfg.stop import stop_of
 from llmdoctor.gencfg.validate import Raised, Warnings, check_config, check_processors, check_special_tokens
 from llmdoctor.gencfg.versions import Minor, field_defaults, late_defaults, rules_for
@@ -58,8 +60,12 @@ class _State:
         self.fields = self.model.fields.copied()
         check_config(self.model.fields, minor, self.warnings, loading=True)
         for name, setting in call.mutations:
-            self.model.fields.put(name, setting)
+            if name == "transformers_version":
+                self.model.stamp = setting.value
+            else:
+                self.model.fields.put(name, setting)
         self.fields = self.model.fields.copied()
+        self._config_setters()
         user = self._user_config()
         self.stage = "generate"
         arguments = dict(call.kwargs)
@@ -69,10 +75,21 @@ class _State:
         rest = self._update(arguments, user)
         check_config(self.fields, minor, self.warnings)
         unused_arguments(rest, minor)
+        if minor == (4, 42):
+            self._inherit_special(self.fields)  # _prepare_special_tokens falls back to the model's, token by token (4.42.4 utils.py:1456)
         check_special_tokens(self.fields, minor, self.warnings, self.model)
         self._loop_fallback(user)
         set_lengths(self.fields, self.call, minor, self.model, default_lengths, self.warnings)
         check_processors(self.fields, self.call, minor, self.model)
+        check_modes(self.fields, self.call, minor, self.model)
+
+    def _config_setters(self) -> None:
+        """model.config refuses output_attentions beside sdpa, the default attention, from 4.53 (configuration_utils.py, a setter)."""
+        eager = config_value(self.model, "_attn_implementation") == "eager" or config_value(self.model, "attn_implementation") == "eager"
+        asked = any(name == "output_attentions" and setting.value for name, setting in self.call.config_mutations)
+        if asked and not eager and self.minor >= (4, 53):
+            message = "The `output_attentions` attribute is not supported when using the `attn_implementation` set to sdpa."
+            raise Raised("ValueError", message)
 
     def _user_config(self) -> Fields | None:
         """GenerationConfig(**user): the defaults with the user's values over them."""
@@ -80,10 +97,12 @@ class _State:
             return None
         self.stage = "user_config"
         user = bare(field_defaults(self.minor), self.version)
-        user.put_all(
-            {name: value for name, value in self.call.user_config.items() if not name.startswith("_") and name != "transformers_version"}
-        )
-        check_config(user, self.minor, self.warnings)
+        from_model = self.call.user_config.get("_from_model_config")
+        only_known = from_model is not None and bool(from_model.value)  # such a config loses its custom entries (GenerationConfig.__init__)
+        for name, setting in self.call.user_config.items():
+            if not name.startswith("_") and name != "transformers_version" and (name in user or not only_known):
+                user.put(name, setting)
+        check_config(user, self.minor, self.warnings, loading=True)
         return user
 
     def _prepare(self, user: Fields | None, gate: Setting | None) -> Fields:
@@ -123,7 +142,7 @@ class _State:
         set_here = {
             name: setting.value
             for name, setting in self.call.config_mutations
-            if name in known and name != "use_cache" and setting.value is not None and name not in self.model.config_fields
+            if name in known and name != "use_cache" and setting.value is not None
         }
         if set_here:
             raise Raised(
@@ -174,13 +193,11 @@ class _State:
     def _gate_open(self) -> bool:
         """model.generation_config.transformers_version >= 4.50; a missing stamp counts as the running version."""
         stamp = self.model.stamp
-        if stamp is None:
-            return True
-        parts = str(stamp).split(".")
-        if not parts[0].isdigit():
+        match = _PEP440.fullmatch(stamp) if isinstance(stamp, str) else None
+        if match is None:
             raise Raised("InvalidVersion", f"Invalid version: '{stamp}'")
-        numbers = [int(part) if part.isdigit() else 0 for part in (*parts, "0")[:2]]
-        return (numbers[0], numbers[1]) >= (4, 50)
+        epoch, major, minor = (int(part or 0) for part in match.groups())
+        return (epoch, major, minor) >= (0, 4, 50)
 
     def _inherit_special(self, fields: Fields) -> None:
         for name in SPECIAL:
@@ -194,7 +211,7 @@ class _State:
         for name, setting in arguments.items():
             if name in self.fields:
                 self.fields.put(name, setting)
-            elif name != "generation_config":
+            elif name not in ("generation_config", "transformers_version", "_from_model_config"):
                 rest[name] = setting
         if (4, 43) <= self.minor < (4, 50) and user is not None:
             self._inherit_special(self.fields)
@@ -210,12 +227,15 @@ class _State:
         """Up to 4.40 the decode loop takes the model's eos and pad where the config has none (greedy_search, sample: 4.37.2, utils.py)."""
         if self.minor > (4, 40):
             return
-        had_eos = self.fields.value("eos_token_id") is not None
+        own = self.fields.value("eos_token_id")
+        if own is not None and self.fields.value("pad_token_id") is None:
+            pad = own[0] if isinstance(own, list) else own
+            self.fields.put("pad_token_id", derived(pad, "generate(): the first eos id stands in for the pad token"))
         for name in ("eos_token_id", "pad_token_id"):
             other = self.model.fields.get(name)
             if self.fields.value(name) is None and other is not None and other.value is not None:
                 self.fields.inherit(name, other)
-        if not had_eos and self.fields.value("eos_token_id") is not None and self.fields.value("pad_token_id") is None:
+        if own is None and self.fields.value("eos_token_id") is not None and self.fields.value("pad_token_id") is None:
             raise Raised("ValueError", "If `eos_token_id` is defined, make sure that `pad_token_id` is defined.")
 
     def _default_lengths(self, user: Fields | None, arguments: Mapping[str, Setting]) -> tuple[bool, bool] | None:
@@ -237,6 +257,15 @@ class _State:
         if stop.pad_token_id is not None and fields.value("pad_token_id") is None and "pad_token_id" in fields and self.error is None:
             fields.put("pad_token_id", derived(stop.pad_token_id, "generate(): the first eos id stands in for the pad token"))
         return Effective(self.version, self.rules, fields, self.model.fields, stop, self.error, tuple(self.warnings.messages))
+
+
+# What packaging.version.parse takes: (epoch, major, minor).
+_PEP440 = re.compile(
+    r"\s*v?(?:(\d+)!)?(\d+)(?:\.(\d+))?(?:\.\d+)*"
+    r"(?:[-_.]?(?:alpha|beta|preview|pre|a|b|c|rc)[-_.]?\d*)?(?:-\d+|[-_.]?(?:post|rev|r)[-_.]?\d*)?(?:[-_.]?dev[-_.]?\d*)?"
+    r"(?:\+[a-z0-9]+(?:[-_.][a-z0-9]+)*)?\s*",
+    re.IGNORECASE,
+)
 
 
 def _equal(left: Any, right: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,15 +20,23 @@ def stop_of(fields: Fields, call: Call, minor: Minor, model: LoadedModel) -> Sto
     pad = fields.value("pad_token_id")
     if pad is None and eos:
         pad = eos[0]
-    limit = _limit(fields, call, model)
-    because = _why_never(fields, eos, limit, minor, model)
-    return Stop(eos, pad if is_id(pad) else None, limit, because is not None, because)
+    limit = _limit(fields, call, minor, model)
+    because = _why_never(fields, call, eos, limit, minor, model)
+    return Stop(eos, _pad(pad), limit, because is not None, because)
 
 
 def eos_ids(value: Any) -> tuple[int, ...]:
-    """The ids that torch makes of eos_token_id: an int, a list of ints, floats cut to ints."""
-    values = value if isinstance(value, list) else [value]
-    return tuple(int(entry) for entry in values if is_id(entry) or (isinstance(entry, float) and abs(entry) < 2**62))
+    """The ids that torch makes of eos_token_id: an int, a list of ints, of lists; floats are cut, True is 1."""
+    if isinstance(value, list):
+        return tuple(token for entry in value for token in eos_ids(entry))
+    whole = isinstance(value, int) or (isinstance(value, float) and abs(value) < 2**62)
+    return (int(value),) if whole else ()
+
+
+def _pad(value: Any) -> int | None:
+    """The id that torch makes of pad_token_id."""
+    ids = eos_ids(value)
+    return ids[0] if ids else None
 
 
 def is_id(value: Any) -> bool:
@@ -35,15 +44,16 @@ def is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _limit(fields: Fields, call: Call, model: LoadedModel) -> int | None:
+def _limit(fields: Fields, call: Call, minor: Minor, model: LoadedModel) -> int | None:
     length = fields.value("max_length")
     prompt = 1 if config_value(model, "is_encoder_decoder") is True else call.prompt_length
-    return max(length - prompt, 0) if is_id(length) else None
+    least = 1 if minor < (4, 38) else 0  # 4.37 lets a prompt of max_length pass, and decodes a token before it looks
+    whole = math.ceil(length) if isinstance(length, int | float) and abs(length) < 2**53 else None
+    return None if whole is None else max(whole - prompt, least)
 
 
-def _why_never(fields: Fields, eos: tuple[int, ...], limit: int | None, minor: Minor, model: LoadedModel) -> str | None:
+def _why_never(fields: Fields, call: Call, eos: tuple[int, ...], limit: int | None, minor: Minor, model: LoadedModel) -> str | None:
     """Why no token ends a sequence, as a clause; None where one can."""
-    del minor
     if not eos:
         if fields.value("stop_strings"):
             return None
@@ -59,6 +69,8 @@ def _why_never(fields: Fields, eos: tuple[int, ...], limit: int | None, minor: M
     forbidden = _biased(fields.value("sequence_bias"))
     if all(token in forbidden or token in suppressed for token in reachable):
         return "sequence_bias makes every eos_token_id impossible"
+    if minor < (4, 41) and call.user_config is not None and fields["eos_token_id"].origin.layer not in ("user-config", "kwargs"):
+        return None  # the minimum's processors were made before the loop took the model's eos
     least = fields.value("min_new_tokens")
     if is_id(least) and limit is not None and least >= limit:
         return f"min_new_tokens ({least}) is not below the limit of {limit} new tokens"

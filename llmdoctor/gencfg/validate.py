@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from llmdoctor.gencfg.layers import Fields
+from llmdoctor.gencfg.layers import Fields, derived
 from llmdoctor.gencfg.model import Call
 from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, vocabulary_of
 from llmdoctor.gencfg.versions import Minor, cache_implementations
@@ -81,9 +81,8 @@ GENERATE_ONLY = (
 def check_config(fields: Fields, minor: Minor, warnings: Warnings, *, loading: bool = False) -> None:
     """GenerationConfig.validate() (generation/configuration_utils.py).
 
-    Raises Raised where the library raises.
+    `loading` is for a config that GenerationConfig.__init__ has just made. Raises Raised where the library raises.
     """
-    del loading
     value = fields.value
     stopping = {True, False, "never"} | ({None} if minor >= (5, 0) else set())
     _refuse(
@@ -97,13 +96,16 @@ def check_config(fields: Fields, minor: Minor, warnings: Warnings, *, loading: b
     issues: list[str] = []
     if minor >= (4, 41) and value("pad_token_id") is not None and as_python(lambda: value("pad_token_id") < 0):
         issues.append("pad_token_id")
-    _check_cache(fields, minor)
+    if minor < (4, 52) and value("num_beams") is None:
+        fields.put("num_beams", derived(1, "GenerationConfig.validate(): num_beams None means 1"))
+    _check_cache(fields, minor, loading=loading)
+    _check_watermark(fields, minor)
     issues += _ignored_flags(fields, minor)
     _check_beams(fields, minor)
     _check_returned(fields, minor)
     if minor >= (5, 18):
         _check_forced(fields)
-    for name in (*GENERATE_ONLY, *(("use_model_defaults",) if (4, 50) <= minor < (5, 0) else ())):
+    for name in (*GENERATE_ONLY, *(("use_model_defaults",) if (4, 52) <= minor < (5, 0) else ())):
         if name in fields:
             message = f"Argument `{name}` is not a valid argument of `GenerationConfig`. It should be passed to `generate()` (or a pipeline) directly."
             raise Raised("ValueError", message)
@@ -111,11 +113,17 @@ def check_config(fields: Fields, minor: Minor, warnings: Warnings, *, loading: b
         warnings.log(f"The following generation flags are not valid and may be ignored: {issues}.")
 
 
-def _check_cache(fields: Fields, minor: Minor) -> None:
+def _check_cache(fields: Fields, minor: Minor, *, loading: bool) -> None:
+    given = fields.value("cache_config")
+    if loading and (4, 45) <= minor < (4, 49) and fields.value("cache_implementation") == "static" and given is None:
+        raise Raised("TypeError", "StaticCacheConfig.__init__() missing 2 required positional arguments: 'batch_size' and 'max_cache_len'")
+    wanting = ("quantized", "static") if minor >= (4, 45) else ("quantized",)
     name, known = fields.value("cache_implementation"), cache_implementations(minor)
     allowed = (*known, "paged") if minor >= (5, 0) else known
     if name is not None and known:
         _refuse(lambda: name not in allowed, f"Invalid `cache_implementation` ({name}). Choose one of: {allowed}")
+    if (4, 42) <= minor < (4, 54) and given is not None and name not in wanting:
+        raise Raised("ValueError", f"You provided a `cache_config` but the cache implementation you are using ({name}) does not require any config.")
     compile_config = fields.value("compile_config")
     if compile_config is not None and minor >= (4, 47):
         kind = type(compile_config)
@@ -144,7 +152,7 @@ def _check_beams(fields: Fields, minor: Minor) -> None:
     if minor >= (4, 57) or value("num_beams") in (1, None):
         return
     constrained = value("constraints") is not None or value("force_words_ids") is not None
-    if constrained:
+    if constrained and minor >= (4, 39):
         _refuse(lambda: value("do_sample") is True, "one of `constraints`, `force_words_ids` is not `None`, and `do_sample` is True.")
         groups = value("num_beam_groups")
         _refuse(
@@ -201,7 +209,7 @@ def check_special_tokens(fields: Fields, minor: Minor, warnings: Warnings, model
         if minor >= (4, 41):
             _tensor(fields.value(name))
     if minor < (4, 41):
-        _old_eos(eos)
+        _old_tokens(fields, minor)
     encoder_decoder = config_value(model, "is_encoder_decoder") is True
     if encoder_decoder and fields.value("decoder_start_token_id") is None and fields.value("bos_token_id") is None:
         message = "`decoder_start_token_id` or `bos_token_id` has to be defined for encoder-decoder generation."
@@ -222,29 +230,45 @@ def check_special_tokens(fields: Fields, minor: Minor, warnings: Warnings, model
 
 def _tensor(value: Any) -> None:
     """torch.tensor(value, dtype=torch.long)."""
+    if value is None:
+        return
     flat = value if isinstance(value, list) else [value]
     for entry in flat:
-        if entry is None and value is None:
-            return
         if isinstance(entry, str):
             kind = "TypeError" if isinstance(value, str) else "ValueError"
             raise Raised(kind, "new(): invalid data type 'str'" if kind == "TypeError" else "too many dimensions 'str'")
         if entry is None or isinstance(entry, dict):
-            raise Raised("TypeError" if entry is None else "RuntimeError", "an integer is required")
+            raise Raised("TypeError", f"'{type(entry).__name__}' object cannot be interpreted as an integer")
         if isinstance(entry, list) != isinstance(flat[0], list):
             raise Raised("TypeError", "not a sequence")
+        if isinstance(entry, float) and not abs(entry) < 2**63:
+            raise Raised("RuntimeError", "value cannot be converted to type int64 without overflow")
         if isinstance(entry, int) and not -(2**63) <= entry < 2**63:
-            raise Raised("RuntimeError", "Overflow when unpacking long")
+            raise Raised("ValueError", "Overflow when unpacking long long")
 
 
-def _old_eos(eos: Any) -> None:
-    """Up to 4.40 eos stays a Python value until the loop makes a tensor of it and compares."""
+def _old_tokens(fields: Fields, minor: Minor) -> None:
+    """Up to 4.40 eos and pad stay Python values until the loop makes a tensor of eos and compares."""
+    eos, pad = fields.value("eos_token_id"), fields.value("pad_token_id")
+    if isinstance(pad, str | list | dict) or (pad is None and isinstance(eos, list) and eos and isinstance(eos[0], list)):
+        raise Raised("TypeError", "sum(): argument 'input' (position 1) must be Tensor, not bool")
     flat = eos if isinstance(eos, list) else [eos]
+    if isinstance(eos, float):
+        if any(fields.value(name) for name in ("min_length", "min_new_tokens")):
+            raise Raised("TypeError", "'float' object is not iterable")
+        if minor < (4, 40):
+            raise Raised("IndexError", "tuple index out of range")
     for entry in flat:
-        if isinstance(entry, float):
-            raise Raised("IndexError", "tensors used as indices must be long, int, byte or bool tensors")
         if isinstance(entry, str):
             raise Raised("ValueError" if isinstance(eos, list) else "TypeError", "too many dimensions 'str'")
+        if isinstance(entry, dict) or (entry is None and isinstance(eos, list)):
+            raise Raised("RuntimeError", f"Could not infer dtype of {type(entry).__name__}")
+        if isinstance(entry, list) != isinstance(flat[0], list):
+            raise Raised("TypeError", "'list' object cannot be interpreted as an integer")
+        if isinstance(entry, bool) and minor >= (4, 40):
+            raise Raised("RuntimeError", "Unsupported input type encountered for isin(): Bool")
+        if isinstance(entry, int) and not -(2**63) <= entry < 2**63:
+            raise Raised("ValueError", "Overflow when unpacking long long")
 
 
 def check_processors(fields: Fields, call: Call, minor: Minor, model: LoadedModel) -> None:
@@ -268,14 +292,35 @@ def check_processors(fields: Fields, call: Call, minor: Minor, model: LoadedMode
 
 
 def _check_sliding_cache(fields: Fields, minor: Minor, model: LoadedModel) -> None:
-    """4.45 to 4.53: hybrid and sliding-window caches want a model with a sliding window (cache_utils.py HybridCache)."""
+    """4.42 to 4.53: a hybrid cache wants a model with a sliding window (cache_utils.py HybridCache)."""
     name = fields.value("cache_implementation")
-    if (4, 45) <= minor <= (4, 53) and name in ("hybrid", "sliding_window") and config_value(model, "sliding_window") is None:
+    if fields.value("use_cache") is False and minor >= (4, 45):
+        return
+    if (4, 42) <= minor <= (4, 53) and name == "hybrid" and config_value(model, "sliding_window") is None:
         raise Raised(
-            "ValueError" if name == "hybrid" else "TypeError",
+            "ValueError",
             f"Setting `cache_implementation` to '{name}' requires the model config supporting sliding window attention, please check if there is a "
             "`sliding_window` field in the model config and it's not set to None.",
         )
+
+
+def _check_watermark(fields: Fields, minor: Minor) -> None:
+    """watermarking_config becomes a WatermarkingConfig, from 4.57 to 5.17 only where GenerationConfig.__init__ sees it."""
+    given = fields.value("watermarking_config")
+    if given is None or minor < (4, 41):
+        return
+    raw = fields["watermarking_config"].origin.layer in ("kwargs", "mutation")
+    if (raw and (4, 57) <= minor < (5, 18)) or (not isinstance(given, dict) and minor >= (5, 0)):
+        raise Raised("AttributeError", f"'{type(given).__name__}' object has no attribute 'validate'")
+    if not isinstance(given, dict):
+        raise Raised("TypeError", "WatermarkingConfig() argument after ** must be a mapping")
+    known = ("greenlist_ratio", "bias", "hashing_key", "seeding_scheme", "context_width")
+    if any(name not in known for name in given):
+        raise Raised("TypeError", "WatermarkingConfig.__init__() got an unexpected keyword argument")
+    ratio, width = given.get("greenlist_ratio", 0.25), given.get("context_width", 1)
+    _refuse(lambda: given.get("seeding_scheme", "lefthash") not in ("selfhash", "lefthash"), "`seeding_scheme` must be selfhash or lefthash.")
+    _refuse(lambda: not 0.0 <= ratio <= 1.0, f"`greenlist_ratio` should be in range between 0.0 and 1.0, but is {ratio}.")
+    _refuse(lambda: not width >= 1, f"`context_width` should be a positive integer, but is {width}.")
 
 
 def _check_penalties(fields: Fields, minor: Minor) -> None:
@@ -303,8 +348,7 @@ def _check_bias(bias: Any, minor: Minor) -> None:
     def valid(pair: Any) -> bool:
         return (
             isinstance(pair[0], list)
-            and all(isinstance(token, int) and token > 0 for token in pair[0])
-            and len(pair[0]) > 0
+            and all(isinstance(token, int) and token >= (0 if minor >= (5, 18) else 1) for token in pair[0])
             and isinstance(pair[1], float)
         )
 
@@ -346,7 +390,7 @@ def _check_minimum(fields: Fields, minor: Minor, model: LoadedModel) -> None:
         _refuse(lambda count=count: not isinstance(count, int), f"`{name}` has to be a non-negative integer, but is {count}")  # type: ignore[misc]
     size = vocabulary_of(model)
     ids = eos if isinstance(eos, list) else [eos]
-    if active and minor <= (4, 40) and size is not None and any(isinstance(token, int) and token >= size for token in ids):
+    if active and minor < (4, 40) and size is not None and any(isinstance(token, int) and token >= size for token in ids):
         raise Raised("IndexError", f"index {max(ids)} is out of bounds for dimension 1 with size {size}")
 
 

@@ -44,7 +44,7 @@ def parse(version: str) -> Minor:
             f"transformers {version}: not a version; expected one such as {newest_known()} ({known[0]} to {known[-1]} are known)"
         )
     minor = (int(match.group(1)), int(match.group(2)))
-    if minor < _minor(known[0]):
+    if minor < as_minor(known[0]):
         raise QuestionError(f"transformers {version}: rules are known from {known[0]} to {known[-1]} only")
     return minor
 
@@ -52,8 +52,8 @@ def parse(version: str) -> Minor:
 def rules_for(version: str) -> tuple[Minor, str]:
     """The minor whose rules apply to `version`, and the version to name for them: itself, or the newest known where it is newer."""
     minor = parse(version)
-    if minor > _minor(newest_known()):
-        return _minor(newest_known()), newest_known()
+    if minor > as_minor(newest_known()):
+        return as_minor(newest_known()), newest_known()
     return minor, version
 
 
@@ -73,7 +73,7 @@ def cache_implementations(minor: Minor) -> tuple[str, ...]:
     """The values cache_implementation may have; () before 4.45, where it is not checked."""
     names: list[str] = []
     for since, value in _library()["cache_implementations"]:
-        if _minor(since) <= minor:
+        if as_minor(since) <= minor:
             names = value
     return tuple(names)
 
@@ -81,12 +81,13 @@ def cache_implementations(minor: Minor) -> tuple[str, ...]:
 def _at(history: dict[str, list[list[Any]]], minor: Minor) -> dict[str, Any]:
     now: dict[str, Any] = {}
     for name, changes in history.items():
-        current = [change for change in changes if _minor(change[0]) <= minor]
+        current = [change for change in changes if as_minor(change[0]) <= minor]
         if current and len(current[-1]) == 2:
             now[name] = current[-1][1]
     return now
 
 
-def _minor(version: str) -> Minor:
+def as_minor(version: str) -> Minor:
+    """(major, minor) of a version that this package itself names."""
     major, minor = version.split(".")[:2]
     return int(major), int(minor)
