@@ -33,7 +33,18 @@ ENOUGH = 0.995
 # Set or read by other means than a value: the stamp, and objects that the files hold as dictionaries.
 NOT_COMPARED = frozenset({"transformers_version", "compile_config", "watermarking_config", "bos_token_id", "eos_token_id", "pad_token_id"})
 # Scenarios in which resolve() is known to differ under some version, with the reason.
-KNOWN: dict[str, str] = {}
+KNOWN = {
+    "assistant_early_exit": "Llama has no early exit; 5.0 to 5.17 raise or change the cache on the way",
+    "cache_file_quantized": "4.42 to 4.47 cannot log a config that holds a dtype",
+    "cache_kw_offloaded_static": "4.45 passes an argument that its cache does not have",
+    "cache_sliding_with_window": "4.43 and 4.45 cannot build a sliding-window cache for Llama",
+    "eos_float_frac": "4.40 compares with the fraction, so that nothing stops",
+    "eos_float_nan_like": "4.40 compares with the float itself",
+    "eos_list_empty_list": "4.37 reduces an empty tensor",
+    "prefill_chunk": "5.0 alone wants a cache to be passed",
+    "stop_strings_str_tokenizer": "4.41 cannot match a stop string that is one token",
+    "stop_strings_tokenizer": "4.41 cannot match a stop string that is one token",
+}
 _PYTHON = {"None": "null", "True": "true", "False": "false"}
 
 
@@ -68,7 +79,7 @@ def observed(version: str, home: Path, *, reuse: bool = False) -> tuple[dict[str
         python, overlay = environment(version, home)
         env = {**os.environ, "PYTHONPATH": str(overlay), "TRANSFORMERS_VERBOSITY": "warning", "TQDM_DISABLE": "1"}
         command = [str(python), str(HERE / "run_scenarios.py"), str(SCENARIOS), str(out)]
-        done = subprocess.run(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(command, check=False, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             raise SystemExit(f"{version}: run_scenarios.py failed\n{done.stderr[-2000:]}")
     first, *rows = (json.loads(line) for line in out.read_text().splitlines())
@@ -224,7 +235,7 @@ def read(path: Path = DATA) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
 def write(version: str, defaults: dict[str, Any], rows: Iterable[dict[str, Any]]) -> None:
     """Replace the rows of one version: a line for each scenario, versions that did the same together."""
     kept = [(row, values) for row, values in read() if row["version"] != version]
-    kept += [({**row, **compared(row)}, defaults) for row in rows]
+    kept += [({**row, **compared(row)}, defaults) for row in rows if not by_the_machine(row)]
     entries: dict[str, dict[str, Any]] = {}
     every: dict[str, dict[str, Any]] = {}
     for row, values in kept:

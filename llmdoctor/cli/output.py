@@ -130,9 +130,9 @@ def _write_file(path: Path, text: str) -> None:
 
 def complain(message: str) -> None:
     """One message to stderr, made harmless."""
-    from llmdoctor.core.text import clean_lines, defuse
+    from llmdoctor.core.text import clean, defuse
 
-    sys.stderr.write(defuse(f"llmdoctor: {clean_lines(message)}\n"))
+    sys.stderr.write(defuse(f"llmdoctor: {clean(message)}\n"))
 
 
 def terminal_style(color: Color) -> Style:

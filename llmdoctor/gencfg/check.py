@@ -108,7 +108,7 @@ def _terminator(directory: ModelDir, worker: TemplateWorker) -> tuple[Terminator
             failures[rendering.error] = rendering
         return rendering.text
 
-    terminator = find_terminator(render, directory.tokenizer.special_ids())
+    terminator = find_terminator(render, directory.tokenizer.special_ids(), directory.tokenizer.id_of)
     return terminator, tuple(template_problem(template, failure) for failure in failures.values())
 
 

@@ -29,7 +29,8 @@ def set_lengths(
     if new is not None:
         if not left_alone and max_length is not None:
             warnings.log(
-                f"Both `max_new_tokens` (={new}) and `max_length`(={max_length}) seem to have been set. `max_new_tokens` will take precedence."
+                f"Both `max_new_tokens` (={new}) and `max_length`(={max_length}) seem to have been set. "
+                "`max_new_tokens` will take precedence."
             )
         fields.put("max_length", derived(as_python(lambda: new + prompt), "generate(): prompt length + max_new_tokens"))
     elif left_alone and minor >= (4, 47) and (minor >= (5, 0) or max_length == DEFAULT_LENGTH):
@@ -75,6 +76,6 @@ def _judge(fields: Fields, minor: Minor, prompt: int, left_alone: bool, warnings
         warnings.warn(f"Unfeasible length constraints: `min_length` ({shortest}) is larger than the maximum possible length ({limit}).")
     if least is not None and as_python(lambda: least + prompt > limit):
         warnings.warn(
-            f"Unfeasible length constraints: `min_new_tokens` ({least}), when added to the prompt length ({prompt}), is larger than the maximum "
-            f"possible length ({limit})."
+            f"Unfeasible length constraints: `min_new_tokens` ({least}), when added to the prompt length ({prompt}), is larger than the "
+            f"maximum possible length ({limit})."
         )

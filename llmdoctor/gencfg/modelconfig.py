@@ -23,8 +23,8 @@ GENERATE_ARGUMENTS = frozenset(
 )
 FORWARD_ARGUMENTS = frozenset(
     "input_ids attention_mask position_ids past_key_values inputs_embeds labels use_cache output_attentions output_hidden_states "
-    "cache_position pixel_values image_grid_thw video_grid_thw pixel_values_videos second_per_grid_ts rope_deltas image_sizes token_type_ids "
-    "decoder_input_ids decoder_attention_mask encoder_outputs mm_token_type_ids".split()
+    "cache_position pixel_values image_grid_thw video_grid_thw pixel_values_videos second_per_grid_ts rope_deltas image_sizes "
+    "token_type_ids decoder_input_ids decoder_attention_mask encoder_outputs mm_token_type_ids".split()
 )
 _SINCE = {
     "tokenizer": (4, 41),
@@ -44,9 +44,9 @@ _BETWEEN = {
 
 @dataclass(slots=True)
 class LoadedModel:
-    """The model after from_pretrained: `fields` of its generation config, the `stamp` of the version that wrote it (where missing: the running one).
+    """The model after from_pretrained: `fields` of its generation config, the `stamp` of the version that wrote it.
 
-    `from_config` says that it was made from config.json, `config_fields` are the names config.json has.
+    A missing stamp is the running version's. `from_config` says that it was made from config.json, whose names are `config_fields`.
     """
 
     fields: Fields
@@ -159,7 +159,8 @@ def unused_arguments(rest: Mapping[str, Setting], minor: Minor) -> None:
     if unused:
         raise Raised(
             "ValueError",
-            f"The following `model_kwargs` are not used by the model: {unused} (note: typos in the generate arguments will also show up in this list)",
+            f"The following `model_kwargs` are not used by the model: {unused} "
+            "(note: typos in the generate arguments will also show up in this list)",
         )
 
 

@@ -50,7 +50,10 @@ def _check_mode(fields: Fields, call: Call, minor: Minor, mode: str) -> None:
     if minor >= (4, 56) and moved:
         trusted = call.kwargs.get("trust_remote_code")
         if trusted is None or not trusted.value:
-            raise Raised("ValueError", "This mode of decoding requires `trust_remote_code=True` in your `generate` call, since it loads from the Hub.")
+            raise Raised(
+                "ValueError",
+                "This mode of decoding requires `trust_remote_code=True` in your `generate` call, since it loads from the Hub.",
+            )
         return
     if minor >= (4, 57):
         return
@@ -73,7 +76,10 @@ def _check_mode(fields: Fields, call: Call, minor: Minor, mode: str) -> None:
 def _check_constrained(fields: Fields) -> None:
     words = fields.value("force_words_ids")
     if words == []:
-        raise Raised("ValueError", "`force_words_ids` has to either be a `List[List[List[int]]]` or `List[List[int]]` of positive integers, but is [].")
+        raise Raised(
+            "ValueError",
+            "`force_words_ids` has to either be a `List[List[List[int]]]` or `List[List[int]]` of positive integers, but is [].",
+        )
     if isinstance(words, list) and not isinstance(words[0], list):
         kind = "ValueError" if isinstance(words[0], str) else "TypeError"
         raise Raised(kind, f"`force_words_ids` has to be a list of lists of positive integers, but is {words}.")
@@ -94,10 +100,15 @@ def _check_assisted(fields: Fields, minor: Minor, mode: str, model: LoadedModel)
         return
     if mode not in ("greedy", "sample"):
         if minor < (4, 52):
-            raise Raised("ValueError", "You've set `assistant_model`, which triggers assisted generate: only supported with Greedy Search and Sample.")
+            raise Raised(
+                "ValueError",
+                "You've set `assistant_model`, which triggers assisted generate: only supported with Greedy Search and Sample.",
+            )
         return
     if fields.value("num_return_sequences") not in (None, 1):
-        raise Raised("ValueError", f"num_return_sequences has to be 1 when doing assisted generate, but is {fields.value('num_return_sequences')}.")
+        raise Raised(
+            "ValueError", f"num_return_sequences has to be 1 when doing assisted generate, but is {fields.value('num_return_sequences')}."
+        )
     if not fields.value("use_cache"):
         raise Raised("ValueError", "assisted generate requires `use_cache=True`")
     if (5, 1) <= minor < (5, 18):
@@ -113,7 +124,7 @@ def _check_assisted(fields: Fields, minor: Minor, mode: str, model: LoadedModel)
 def _check_beam_count(fields: Fields, minor: Minor, mode: str) -> None:
     """num_beams up to 4.49 (BeamSearchScorer), and later (_expand_inputs_for_generation); num_return_sequences=0 when sampling."""
     beams, count = fields.value("num_beams"), fields.value("num_return_sequences")
-    if beams is None or isinstance(beams, str | list | dict) or count is None and minor >= (5, 0):
+    if beams is None or isinstance(beams, str | list | dict) or (count is None and minor >= (5, 0)):
         raise Raised("TypeError", "'>' not supported between instances of 'int' and 'NoneType'")
     if mode == "beams" and beams != 1 and (isinstance(beams, float) or beams < 1):
         if minor < (4, 50):
@@ -121,7 +132,7 @@ def _check_beam_count(fields: Fields, minor: Minor, mode: str) -> None:
         kind = "TypeError" if isinstance(beams, float) else "ZeroDivisionError" if beams == 0 else "RuntimeError"
         raise Raised(kind, f"num_beams is {beams}")
     penalty = fields.value("length_penalty")
-    if mode != "sample" and mode != "greedy" and isinstance(penalty, str):
+    if mode not in ("sample", "greedy") and isinstance(penalty, str):
         raise Raised("TypeError", "unsupported operand type(s) for ** or pow(): 'int' and 'str'")
     if mode == "sample" and count == 0 and minor < (4, 56):
         raise Raised("IndexError" if (4, 44) <= minor < (4, 52) else "RuntimeError", "cannot work with 0 sequences")
@@ -132,7 +143,10 @@ def _check_beam_count(fields: Fields, minor: Minor, mode: str) -> None:
 def _check_healing(fields: Fields, call: Call, minor: Minor) -> None:
     tokenizer = call.kwargs.get("tokenizer")
     if minor >= (4, 42) and fields.value("token_healing") and (tokenizer is None or tokenizer.value is None):
-        raise Raised("ValueError", "When generating with token healing, you must pass the model's tokenizer to the `tokenizer` argument of `generate`.")
+        raise Raised(
+            "ValueError",
+            "When generating with token healing, you must pass the model's tokenizer to the `tokenizer` argument of `generate`.",
+        )
 
 
 def _check_cache_classes(fields: Fields, minor: Minor, model: LoadedModel) -> None:
@@ -140,10 +154,12 @@ def _check_cache_classes(fields: Fields, minor: Minor, model: LoadedModel) -> No
     name = fields.value("cache_implementation")
     if fields.value("use_cache") is False and minor >= (4, 44):
         return
-    if name == "mamba" and (4, 42) <= minor < (4, 54):
+    if name == "mamba" and (4, 43) <= minor < (4, 54):
         raise Raised("AttributeError" if minor < (4, 45) else "TypeError", "MambaCache does not fit this model's configuration")
     if name == "hybrid" and (4, 42) <= minor < (4, 54) and config_value(model, "sliding_window") is None:
-        raise Raised("ValueError", "Setting `cache_implementation` to 'sliding_window' requires the model config supporting sliding window attention")
+        raise Raised(
+            "ValueError", "Setting `cache_implementation` to 'sliding_window' requires the model config supporting sliding window attention"
+        )
     if name == "sliding_window" and (4, 42) <= minor < (4, 56) and "sliding_window" not in model.config_fields:
         raise Raised("AttributeError", "the model's configuration has no attribute 'sliding_window'")
 

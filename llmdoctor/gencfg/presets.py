@@ -135,33 +135,6 @@ def apply_preset(
     return call
 
 
-def trainer_call(
-    name: str,
-    call: Call,
-    *,
-    tokenizer_eos: int | None = None,
-    tokenizer_pad: int | None = None,
-    tokenizer_bos: int | None = None,
-    trl_version: str | None = None,
-    arguments: Mapping[str, Json] | None = None,
-) -> Call:
-    """`call` with the GenerationConfig that the trainer itself passes to generate() as its user config.
-
-    A trainer that passes none (SFT, DPO) leaves `call` as it is. Values that no file tells are left out.
-    """
-    tokens = Tokens(tokenizer_eos, tokenizer_pad, tokenizer_bos)
-    preset = load_preset(name, version=_version_for(name, trl_version, None))
-    own = [assignment for assignment in preset.assignments if assignment.target == "call" and assignment.default]
-    if not own:
-        return call
-    config = {}
-    for assignment in own:
-        known, value = _value(assignment, call, tokens, dict(arguments or {}))
-        if known:
-            config[assignment.field] = Setting(value, _origin(preset, assignment, "user-config"))
-    return replace(call, user_config=config)
-
-
 def preset_notes(
     name: str,
     *,

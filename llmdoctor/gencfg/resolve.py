@@ -20,8 +20,9 @@ from llmdoctor.gencfg.lengths import set_lengths
 from llmdoctor.gencfg.model import Call, Effective, LibraryError, Origin, Resolved, Setting
 from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, load, unused_arguments
 from llmdoctor.gencfg.modes import check_modes
+from llmdoctor.gencfg.processors import check_processors
 from llmdoctor.gencfg.stop import stop_of
-from llmdoctor.gencfg.validate import Raised, Warnings, check_config, check_processors, check_special_tokens
+from llmdoctor.gencfg.validate import Raised, Warnings, check_config, check_special_tokens
 from llmdoctor.gencfg.versions import Minor, field_defaults, late_defaults, rules_for
 
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -78,7 +79,7 @@ class _State:
         if minor == (4, 42):
             self._inherit_special(self.fields)  # _prepare_special_tokens falls back to the model's, token by token (4.42.4 utils.py:1456)
         check_special_tokens(self.fields, minor, self.warnings, self.model)
-        self._loop_fallback(user)
+        self._loop_fallback()
         set_lengths(self.fields, self.call, minor, self.model, default_lengths, self.warnings)
         check_processors(self.fields, self.call, minor, self.model)
         check_modes(self.fields, self.call, minor, self.model)
@@ -122,9 +123,8 @@ class _State:
             self._refuse_config_parameters()
         fields = bare(field_defaults(self.minor), self.version) if user is None else user
         for name, other in self.model.fields.items():
-            if fields.value(name) is None and (other.value is not None or name not in fields):
-                fields.inherit(name, other)
-            elif fields.value(name) is None and name in fields and other.origin.layer != "library-default":
+            worth_taking = other.value is not None or name not in fields or other.origin.layer != "library-default"
+            if fields.value(name) is None and worth_taking:
                 fields.inherit(name, other)
         origin = Origin("library-default", f"transformers {self.version}")
         for name, value in late_defaults(self.minor).items():
@@ -223,7 +223,7 @@ class _State:
                 self.warnings.log(f"Passing `generation_config` together with generation-related arguments=({set(taken)}) is deprecated")
         return rest
 
-    def _loop_fallback(self, user: Fields | None) -> None:
+    def _loop_fallback(self) -> None:
         """Up to 4.40 the decode loop takes the model's eos and pad where the config has none (greedy_search, sample: 4.37.2, utils.py)."""
         if self.minor > (4, 40):
             return

@@ -28,8 +28,8 @@ class Terminator:
     reason: str | None = None
 
 
-def find_terminator(render: Renderer, ids: Mapping[str, int | None]) -> Terminator:
-    """What ends an answer. `ids` are the special tokens the files name, with their ids where the files tell."""
+def find_terminator(render: Renderer, ids: Mapping[str, int | None], id_of: Callable[[str], int | None]) -> Terminator:
+    """What ends an answer. `ids` are the special tokens the files name, `id_of` looks an id up in all they have."""
     for content in (_text, _parts):
         text = render([_say("user", content(QUESTION)), _say("assistant", content(ANSWER))])
         if text is None or ANSWER not in text:
@@ -40,6 +40,7 @@ def find_terminator(render: Renderer, ids: Mapping[str, int | None]) -> Terminat
         if token is None:
             return Terminator(None, None, "the chat template ends an answer with plain text")
         found = ids.get(token)
+        found = id_of(token) if found is None else found
         return Terminator(token, found, None if found is not None else f"no file here gives the id of {token}")
     return Terminator(None, None, "the chat template does not render a question and its answer")
 

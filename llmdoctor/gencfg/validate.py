@@ -1,4 +1,4 @@
-"""What transformers refuses or warns about: GenerationConfig.validate() and the constructors of the logits processors, by version.
+"""What transformers refuses or warns about: GenerationConfig.validate() and the making of special tokens, by version.
 
 Each rule evaluates the library's own expression on the same values, so that a wrong type raises what Python raises there.
 """
@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from llmdoctor.gencfg.layers import Fields, derived
-from llmdoctor.gencfg.model import Call
-from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, vocabulary_of
+from llmdoctor.gencfg.modelconfig import LoadedModel, config_value
 from llmdoctor.gencfg.versions import Minor, cache_implementations
 
 T = TypeVar("T")
@@ -49,7 +48,8 @@ def as_python(expression: Callable[[], T]) -> T:
         raise Raised(type(error).__name__, str(error)) from None
 
 
-def _refuse(when: Callable[[], Any], message: str) -> None:
+def refuse(when: Callable[[], Any], message: str) -> None:
+    """Raise the library's ValueError where `when` holds."""
     if as_python(when):
         raise Raised("ValueError", message)
 
@@ -85,14 +85,14 @@ def check_config(fields: Fields, minor: Minor, warnings: Warnings, *, loading: b
     """
     value = fields.value
     stopping = {True, False, "never"} | ({None} if minor >= (5, 0) else set())
-    _refuse(
+    refuse(
         lambda: value("early_stopping") not in stopping, f"`early_stopping` must be a boolean or 'never', but is {value('early_stopping')}."
     )
     if minor >= (4, 38) and value("max_new_tokens") is not None:
-        _refuse(lambda: value("max_new_tokens") <= 0, f"`max_new_tokens` must be greater than 0, but is {value('max_new_tokens')}.")
+        refuse(lambda: value("max_new_tokens") <= 0, f"`max_new_tokens` must be greater than 0, but is {value('max_new_tokens')}.")
     weight = value("assistant_ensemble_weight")
     if weight is not None and minor >= (5, 14):
-        _refuse(lambda: not 0.0 < weight < 1.0, f"`assistant_ensemble_weight` must be in the open interval `(0.0, 1.0)`, but is {weight}.")
+        refuse(lambda: not 0.0 < weight < 1.0, f"`assistant_ensemble_weight` must be in the open interval `(0.0, 1.0)`, but is {weight}.")
     issues: list[str] = []
     if minor >= (4, 41) and value("pad_token_id") is not None and as_python(lambda: value("pad_token_id") < 0):
         issues.append("pad_token_id")
@@ -107,7 +107,7 @@ def check_config(fields: Fields, minor: Minor, warnings: Warnings, *, loading: b
         _check_forced(fields)
     for name in (*GENERATE_ONLY, *(("use_model_defaults",) if (4, 52) <= minor < (5, 0) else ())):
         if name in fields:
-            message = f"Argument `{name}` is not a valid argument of `GenerationConfig`. It should be passed to `generate()` (or a pipeline) directly."
+            message = f"Argument `{name}` is not a valid argument of `GenerationConfig`. It should be passed to `generate()` directly."
             raise Raised("ValueError", message)
     if issues:
         warnings.log(f"The following generation flags are not valid and may be ignored: {issues}.")
@@ -121,9 +121,11 @@ def _check_cache(fields: Fields, minor: Minor, *, loading: bool) -> None:
     name, known = fields.value("cache_implementation"), cache_implementations(minor)
     allowed = (*known, "paged") if minor >= (5, 0) else known
     if name is not None and known:
-        _refuse(lambda: name not in allowed, f"Invalid `cache_implementation` ({name}). Choose one of: {allowed}")
+        refuse(lambda: name not in allowed, f"Invalid `cache_implementation` ({name}). Choose one of: {allowed}")
     if (4, 42) <= minor < (4, 54) and given is not None and name not in wanting:
-        raise Raised("ValueError", f"You provided a `cache_config` but the cache implementation you are using ({name}) does not require any config.")
+        raise Raised(
+            "ValueError", f"You provided a `cache_config` but the cache implementation you are using ({name}) does not require any config."
+        )
     compile_config = fields.value("compile_config")
     if compile_config is not None and minor >= (4, 47):
         kind = type(compile_config)
@@ -153,9 +155,9 @@ def _check_beams(fields: Fields, minor: Minor) -> None:
         return
     constrained = value("constraints") is not None or value("force_words_ids") is not None
     if constrained and minor >= (4, 39):
-        _refuse(lambda: value("do_sample") is True, "one of `constraints`, `force_words_ids` is not `None`, and `do_sample` is True.")
+        refuse(lambda: value("do_sample") is True, "one of `constraints`, `force_words_ids` is not `None`, and `do_sample` is True.")
         groups = value("num_beam_groups")
-        _refuse(
+        refuse(
             lambda: groups is not None and groups != 1,
             "one of `constraints`, `force_words_ids` is not `None`, and `num_beam_groups` is not 1.",
         )
@@ -163,9 +165,9 @@ def _check_beams(fields: Fields, minor: Minor) -> None:
             return
     if as_python(lambda: value("diversity_penalty") != 0.0 or value("num_beam_groups") != 1):
         prefix = "`diversity_penalty` is not 0.0 or `num_beam_groups` is not 1, triggering group beam search. "
-        _refuse(lambda: value("do_sample") is True, prefix + "`do_sample` must be set to `False`")
-        _refuse(lambda: value("num_beams") % value("num_beam_groups") != 0, prefix + "`num_beams` should be divisible by `num_beam_groups`")
-        _refuse(lambda: value("diversity_penalty") == 0.0, prefix + "`diversity_penalty` should be greater than `0.0`")
+        refuse(lambda: value("do_sample") is True, prefix + "`do_sample` must be set to `False`")
+        refuse(lambda: value("num_beams") % value("num_beam_groups") != 0, prefix + "`num_beams` should be divisible by `num_beam_groups`")
+        refuse(lambda: value("diversity_penalty") == 0.0, prefix + "`diversity_penalty` should be greater than `0.0`")
 
 
 def _check_returned(fields: Fields, minor: Minor) -> None:
@@ -183,7 +185,7 @@ def _check_returned(fields: Fields, minor: Minor) -> None:
             message = f"Greedy methods without beam search do not support `num_return_sequences` different than 1 (got {count})."
             raise Raised("ValueError", message)
     else:
-        _refuse(lambda: count > beams, f"`num_return_sequences` ({count}) has to be smaller or equal to `num_beams` ({beams}).")
+        refuse(lambda: count > beams, f"`num_return_sequences` ({count}) has to be smaller or equal to `num_beams` ({beams}).")
 
 
 def _check_forced(fields: Fields) -> None:
@@ -224,7 +226,8 @@ def check_special_tokens(fields: Fields, minor: Minor, warnings: Warnings, model
     ids = eos if isinstance(eos, list) else [eos]
     if minor >= (4, 41) and any(isinstance(token, int) and token < 0 for token in ids):
         warnings.log(
-            f"`eos_token_id` should consist of positive integers, but is {ids}. Your generation will not stop until the maximum length is reached."
+            f"`eos_token_id` should consist of positive integers, but is {ids}. "
+            "Your generation will not stop until the maximum length is reached."
         )
 
 
@@ -271,39 +274,6 @@ def _old_tokens(fields: Fields, minor: Minor) -> None:
             raise Raised("ValueError", "Overflow when unpacking long long")
 
 
-def check_processors(fields: Fields, call: Call, minor: Minor, model: LoadedModel) -> None:
-    """The constructors that generate() runs (generation/logits_process.py) and what else raises before the first token."""
-    value = fields.value
-    _check_bias(value("sequence_bias"), minor)
-    _check_penalties(fields, minor)
-    _check_ids(fields, minor)
-    _check_minimum(fields, minor, model)
-    if value("do_sample"):
-        _check_warpers(fields, minor)
-    _check_sliding_cache(fields, minor, model)
-    strings = value("stop_strings")
-    tokenizer = call.kwargs.get("tokenizer")
-    if minor >= (4, 41) and strings is not None and (tokenizer is None or tokenizer.value is None):
-        raise Raised(
-            "ValueError",
-            "There are one or more stop strings, either in the arguments to `generate` or in the model's generation config, but we could not locate a "
-            "tokenizer. When generating with stop strings, you must pass the model's tokenizer to the `tokenizer` argument of `generate`.",
-        )
-
-
-def _check_sliding_cache(fields: Fields, minor: Minor, model: LoadedModel) -> None:
-    """4.42 to 4.53: a hybrid cache wants a model with a sliding window (cache_utils.py HybridCache)."""
-    name = fields.value("cache_implementation")
-    if fields.value("use_cache") is False and minor >= (4, 45):
-        return
-    if (4, 42) <= minor <= (4, 53) and name == "hybrid" and config_value(model, "sliding_window") is None:
-        raise Raised(
-            "ValueError",
-            f"Setting `cache_implementation` to '{name}' requires the model config supporting sliding window attention, please check if there is a "
-            "`sliding_window` field in the model config and it's not set to None.",
-        )
-
-
 def _check_watermark(fields: Fields, minor: Minor) -> None:
     """watermarking_config becomes a WatermarkingConfig, from 4.57 to 5.17 only where GenerationConfig.__init__ sees it."""
     given = fields.value("watermarking_config")
@@ -318,102 +288,8 @@ def _check_watermark(fields: Fields, minor: Minor) -> None:
     if any(name not in known for name in given):
         raise Raised("TypeError", "WatermarkingConfig.__init__() got an unexpected keyword argument")
     ratio, width = given.get("greenlist_ratio", 0.25), given.get("context_width", 1)
-    _refuse(lambda: given.get("seeding_scheme", "lefthash") not in ("selfhash", "lefthash"), "`seeding_scheme` must be selfhash or lefthash.")
-    _refuse(lambda: not 0.0 <= ratio <= 1.0, f"`greenlist_ratio` should be in range between 0.0 and 1.0, but is {ratio}.")
-    _refuse(lambda: not width >= 1, f"`context_width` should be a positive integer, but is {width}.")
-
-
-def _check_penalties(fields: Fields, minor: Minor) -> None:
-    value = fields.value
-    for name in ("encoder_repetition_penalty", "repetition_penalty"):
-        penalty = value(name)
-        if penalty is not None and penalty != 1.0:
-            _refuse(
-                lambda penalty=penalty: not isinstance(penalty, float) or not penalty > 0,  # type: ignore[misc]
-                f"`penalty` has to be a strictly positive float, but is {penalty}",
-            )
-    for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):
-        size = value(name)
-        if size is not None and as_python(lambda size=size: size > 0):  # type: ignore[misc]
-            _refuse(lambda size=size: not isinstance(size, int), f"`ngram_size` has to be a strictly positive integer, but is {size}")  # type: ignore[misc]
-    del minor
-
-
-def _check_bias(bias: Any, minor: Minor) -> None:
-    if bias is None:
-        return
-    if minor < (4, 45):
-        raise Raised("ValueError", f"`sequence_bias` has to be a non-empty dictionary, but is {bias}.")
-
-    def valid(pair: Any) -> bool:
-        return (
-            isinstance(pair[0], list)
-            and all(isinstance(token, int) and token >= (0 if minor >= (5, 18) else 1) for token in pair[0])
-            and isinstance(pair[1], float)
-        )
-
-    _refuse(
-        lambda: not isinstance(bias, list) or len(bias) == 0,
-        f"`sequence_bias` has to be a non-empty dictionary, or non-empty list of lists but is {bias}.",
+    refuse(
+        lambda: given.get("seeding_scheme", "lefthash") not in ("selfhash", "lefthash"), "`seeding_scheme` must be selfhash or lefthash."
     )
-    _refuse(
-        lambda: any(not valid(pair) or len(pair) == 0 for pair in bias),
-        f"Each element in `sequence_bias` has to be a non-empty list of lists of positive integers and float, but is {bias}.",
-    )
-
-
-def _check_ids(fields: Fields, minor: Minor) -> None:
-    words = fields.value("bad_words_ids")
-    if words is not None:
-        _refuse(lambda: not isinstance(words, list) or len(words) == 0, f"`bad_words_ids` has to be a non-empty list, but is {words}.")
-        _refuse(lambda: any(not isinstance(word, list) for word in words), f"`bad_words_ids` has to be a list of lists, but is {words}.")
-        _refuse(
-            lambda: any(any(not isinstance(token, int) or token < 0 for token in word) for word in words),
-            f"Each list in `bad_words_ids` has to be a list of positive integers, but is {words}.",
-        )
-    del minor
-
-
-def _check_minimum(fields: Fields, minor: Minor, model: LoadedModel) -> None:
-    """The processors that keep eos away need it inside the vocabulary up to 4.40, and integers everywhere."""
-    eos = fields.value("eos_token_id")
-    if eos is None:
-        return
-    shortest, least = fields.value("min_length"), fields.value("min_new_tokens")
-    active = [
-        name
-        for name, count in (("min_length", shortest), ("min_new_tokens", least))
-        if count is not None and as_python(lambda count=count: count > 0)
-    ]  # type: ignore[misc]
-    for name in active:
-        count = fields.value(name)
-        _refuse(lambda count=count: not isinstance(count, int), f"`{name}` has to be a non-negative integer, but is {count}")  # type: ignore[misc]
-    size = vocabulary_of(model)
-    ids = eos if isinstance(eos, list) else [eos]
-    if active and minor < (4, 40) and size is not None and any(isinstance(token, int) and token >= size for token in ids):
-        raise Raised("IndexError", f"index {max(ids)} is out of bounds for dimension 1 with size {size}")
-
-
-def _check_warpers(fields: Fields, minor: Minor) -> None:
-    value = fields.value
-    temperature, top_k, top_p, typical = value("temperature"), value("top_k"), value("top_p"), value("typical_p")
-    if temperature is not None and temperature != 1.0:
-        _refuse(
-            lambda: not isinstance(temperature, float) or not temperature > 0,
-            f"`temperature` (={temperature}) has to be a strictly positive float, otherwise your next token scores will be invalid.",
-        )
-    top_h, min_p = value("top_h"), value("min_p")
-    if top_h is not None and minor >= (5, 0):
-        _refuse(lambda: not 0 < top_h <= 1, "`top_h` must be in the range (0, 1].")
-    if top_k is not None and top_k != 0:
-        _refuse(lambda: not isinstance(top_k, int) or top_k <= 0, f"`top_k` has to be a strictly positive integer, but is {top_k}")
-    if top_p is not None and as_python(lambda: top_p < 1.0):
-        _refuse(lambda: top_p < 0 or top_p > 1.0, f"`top_p` has to be a float > 0 and < 1, but is {top_p}")
-    if min_p is not None and minor >= (4, 41):
-        _refuse(lambda: not 0 <= min_p <= 1.0, f"`min_p` has to be a float in the [0, 1] interval, but is {min_p}")
-    if typical is not None and as_python(lambda: typical < 1.0):
-        _refuse(lambda: not (typical > 0 and typical < 1), f"`typical_p` has to be a float > 0 and < 1, but is {typical}")
-    for name in ("epsilon_cutoff", "eta_cutoff"):
-        cutoff = value(name)
-        if cutoff is not None:
-            as_python(lambda cutoff=cutoff: 0.0 < cutoff < 1.0)  # type: ignore[misc]
+    refuse(lambda: not 0.0 <= ratio <= 1.0, f"`greenlist_ratio` should be in range between 0.0 and 1.0, but is {ratio}.")
+    refuse(lambda: not width >= 1, f"`context_width` should be a positive integer, but is {width}.")

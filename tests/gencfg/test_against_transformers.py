@@ -29,8 +29,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Any:
         parse(str(installed_version("transformers")))
     except QuestionError as error:
         pytest.skip(str(error))
+    import torch
+
     from conformance.run_scenarios import Bench
 
+    torch.set_num_threads(1)
     folder: Path = tmp_path_factory.mktemp("llama")
     return Bench(folder)
 

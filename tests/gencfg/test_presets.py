@@ -17,7 +17,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.gencfg import presets
 from llmdoctor.gencfg.model import Call, Origin, Setting
-from llmdoctor.gencfg.presets import apply_preset, load_preset, preset_advice, preset_names, preset_notes, trainer_call
+from llmdoctor.gencfg.presets import apply_preset, load_preset, preset_advice, preset_names, preset_notes
 
 END, TEXT = 151645, 151643
 ROOT = Path(__file__).parent.parent.parent
@@ -100,33 +100,6 @@ def test_a_trainer_that_trains_like_transformers_also_aligns_its_tokens() -> Non
     assert new.mutations[0][1].origin.source == "transformers 5.23.0 trainer_utils.py:1205"
     assert not apply_preset("trl-sft@1.0.0", qwen(), tokenizer_eos=7, transformers_version="4.55.4").mutations
     assert changes(apply_preset("trl-ppo@1.0.0", qwen(), tokenizer_eos=7, transformers_version="5.23.0")) == {"eos_token_id": None}
-
-
-@pytest.mark.parametrize(
-    ("version", "expected"),
-    [
-        ("0.9.6", {"max_new_tokens": 53, "min_new_tokens": 53, "temperature": 0.7 + 1e-7, "top_k": 0.0, "top_p": 1.0, "do_sample": True}),
-        ("0.11.4", {"max_new_tokens": 53, "temperature": 0.7 + 1e-7, "top_k": 0.0, "top_p": 1.0, "do_sample": True}),
-        ("1.0.0", {"max_new_tokens": 53, "temperature": 0.7 + 1e-7, "top_k": 0.0, "top_p": 1.0, "do_sample": True}),
-    ],
-)
-def test_the_trainers_own_generate_is_known(version: str, expected: dict[str, Any]) -> None:
-    own = trainer_call(f"trl-ppo@{version}", qwen()).user_config
-    assert own is not None
-    assert {name: setting.value for name, setting in own.items()} == expected
-
-
-def test_grpo_passes_the_tokenizers_eos_and_from_1_14_2_the_models_too() -> None:
-    def eos(version: str) -> Any:
-        own = trainer_call(f"trl-grpo@{version}", qwen(), tokenizer_eos=7).user_config
-        return (own or {})["eos_token_id"].value
-
-    assert eos("1.14.1") == 7
-    assert eos("1.14.2") == [7, END, TEXT]
-
-
-def test_a_trainer_without_a_call_of_its_own_leaves_the_call() -> None:
-    assert trainer_call("trl-dpo@1.0.0", qwen()) == qwen()
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,12 @@ def calls(draw: st.DrawFn) -> Call:
 def given_by(asked: Call, name: str) -> dict[Layer, list[Any]]:
     """What each layer gave for a field."""
     changes = (*asked.mutations, *asked.config_mutations)
-    maps = {"config.json": asked.config, "generation_config.json": asked.generation_config, "user-config": asked.user_config, "kwargs": asked.kwargs}
+    maps = {
+        "config.json": asked.config,
+        "generation_config.json": asked.generation_config,
+        "user-config": asked.user_config,
+        "kwargs": asked.kwargs,
+    }
     found: dict[Layer, list[Any]] = {layer: [values[name].value] for layer, values in maps.items() if values and name in values}  # type: ignore[misc]
     return {**found, "mutation": [setting.value for changed, setting in changes if changed == name]}
 
