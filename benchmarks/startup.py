@@ -51,10 +51,11 @@ def _options() -> argparse.Namespace:
 def _run(options: argparse.Namespace, root: Path) -> int:
     (root / "unit.py").write_text(UNIT)
     model = _model(root / "model")
-    large = _model(root / "large", vocabulary=150_000)
+    large = _model(root / "large", vocabulary=190_000)
     corpus = options.corpus or _corpus(root / "corpus", model)
     doctor = str(BIN / "llmdoctor")
-    read = f"import orjson,time;t=time.perf_counter();orjson.loads(open({str(large / 'tokenizer.json')!r},'rb').read());print(time.perf_counter()-t)"
+    file = str(large / "tokenizer.json")
+    read = f"import orjson, time; t = time.perf_counter(); orjson.loads(open({file!r}, 'rb').read()); print(time.perf_counter() - t)"
     directories = [str(path) for path in sorted(corpus.iterdir()) if path.is_dir()]
     commands = {
         "unit": [sys.executable, str(root / "unit.py"), "x"],
@@ -108,7 +109,10 @@ def _timed(command: list[str]) -> float:
 
 def _peak(command: list[str]) -> float:
     """Megabytes of the largest process that the command had."""
-    script = f"import resource,subprocess;subprocess.run({command!r},stdout=subprocess.DEVNULL);print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    script = (
+        f"import resource, subprocess; subprocess.run({command!r}, stdout=subprocess.DEVNULL); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     return int(out.stdout) * (1024 if sys.platform != "darwin" else 1) / 1e6
 
