@@ -15,6 +15,15 @@ from llmdoctor.gencfg.versions import Minor, field_defaults, late_defaults
 
 TEXT_CONFIGS = ("decoder", "generator", "text_config")  # 5.x, and 4.x up to 4.44, by name (GenerationConfig.from_model_config)
 MORE_TEXT_CONFIGS = (*TEXT_CONFIGS, "text_encoder", "thinker_config", "language_config", "llm_config")
+# 4.42.4 to 4.52.4 models/gemma2/configuration_gemma2.py, 4.48 on cohere2, 4.50 on gemma3: cache_implementation="hybrid" is the class's default.
+HYBRID_SINCE: dict[str, Minor] = {
+    "gemma2": (4, 42),
+    "cohere2": (4, 48),
+    "aya_vision/text": (4, 50),
+    "gemma3_text": (4, 50),
+    "gemma3/text": (4, 50),
+    "shieldgemma2/text": (4, 50),
+}
 _METADATA = ("transformers_version", "_from_model_config", "_commit_hash")
 # Arguments of generate() itself, and of a causal language model's forward(): never "not used by the model".
 GENERATE_ARGUMENTS = frozenset(
@@ -63,7 +72,8 @@ class LoadedModel:
         settable = set(late_defaults((5, 0))) - {"use_cache"}
         values = {name: setting.value for name, setting in self.config.items()} | {name: setting.value for name, setting in edits}
         return any(
-            name in settable and name in defaults and value is not None and value != defaults[name] for name, value in values.items()
+            name in settable and name in defaults and (value is not None or minor < (4, 45)) and value != defaults[name]
+            for name, value in values.items()
         )
 
     def rebuilt(self, edits: tuple[tuple[str, Setting], ...]) -> Fields:
@@ -86,6 +96,8 @@ def load(call: Call, minor: Minor, version: str) -> LoadedModel:
         if name in _METADATA or (from_config and name not in fields):
             continue
         fields.put(name, setting)
+    if from_config:
+        _force_bos(file, fields, minor)
     stamp = file["transformers_version"].value if "transformers_version" in file else version
     return LoadedModel(fields, stamp, from_config, names, minor, version, config)
 
@@ -94,16 +106,18 @@ def _from_config(config: Mapping[str, Setting], minor: Minor, version: str) -> F
     """GenerationConfig.from_model_config: config.json's values, in 4.x over the class's defaults, then the language model's."""
     fields = bare(field_defaults(minor), version)
     kind = config["model_type"].value if "model_type" in config else None
-    outer = _class_defaults(kind, version) if minor < (5, 0) else {}
+    outer = _class_defaults(kind, version, minor) if minor < (5, 0) else {}
     outer = {name: setting for name, setting in outer.items() if name not in config}
-    text_name, text = _text_config(config, minor)
+    text_name, text = _text_config(config)
     keep_none = minor < (4, 45)
     for source in (outer, config):
         for name, setting in source.items():
             if name in fields and (setting.value is not None or (keep_none and source is config)):
                 fields.put(name, setting)
+    _force_bos(config, fields, minor)
     defaults = field_defaults(minor)
-    inner = _class_defaults(f"{kind}/text", version) if minor < (5, 0) else {}
+    own = text.get("model_type") or f"{kind}/text"
+    inner = _class_defaults(own, version, minor) if minor < (5, 0) else {}
     for name, setting in {**inner, **_nested(text, text_name, config)}.items():
         if name in fields and fields.value(name) == defaults.get(name) and setting.value is not None:
             fields.put(name, setting)
@@ -112,12 +126,19 @@ def _from_config(config: Mapping[str, Setting], minor: Minor, version: str) -> F
     return fields
 
 
+def _force_bos(values: Mapping[str, Setting], fields: Fields, minor: Minor) -> None:
+    """5.x: an old BART's config.json asks for its bos token first (5.0.0 generation/configuration_utils.py GenerationConfig.__init__)."""
+    asked = values.get("force_bos_token_to_be_generated")
+    if minor >= (5, 0) and asked is not None and asked.value:
+        fields.put("forced_bos_token_id", Setting(fields.value("bos_token_id"), Origin("derived", "force_bos_token_to_be_generated")))
+
+
 _OUTPUTS = ("output_attentions", "output_hidden_states", "output_scores", "output_logits")
 
 
-def _text_config(config: Mapping[str, Setting], minor: Minor) -> tuple[str, Mapping[str, Any]]:
-    names = TEXT_CONFIGS if minor < (4, 45) or minor >= (5, 0) else MORE_TEXT_CONFIGS
-    for name in names:
+def _text_config(config: Mapping[str, Setting]) -> tuple[str, Mapping[str, Any]]:
+    """The language model nested in a composite: get_text_config(decoder=True), which knows three names (configuration_utils.py)."""
+    for name in TEXT_CONFIGS:
         if name in config and isinstance(config[name].value, dict) and config[name].value:
             return name, config[name].value
     return "", {}
@@ -140,11 +161,14 @@ def _table() -> dict[str, dict[str, Any]]:
     return data
 
 
-def _class_defaults(kind: Any, version: str) -> dict[str, Setting]:
+def _class_defaults(kind: Any, version: str, minor: Minor) -> dict[str, Setting]:
     if not isinstance(kind, str):
         return {}
     origin = Origin("class-default", f"transformers {version} {kind} configuration class")
-    return {name: Setting(value, origin) for name, value in _table().get(kind, {}).items()}
+    values = dict(_table().get(kind, {}))
+    if kind in HYBRID_SINCE and HYBRID_SINCE[kind] <= minor <= (4, 52):
+        values["cache_implementation"] = "hybrid"
+    return {name: Setting(value, origin) for name, value in values.items()}
 
 
 def unused_arguments(rest: Mapping[str, Setting], minor: Minor) -> None:
@@ -171,6 +195,33 @@ def vocabulary_of(model: LoadedModel) -> int | None:
         if isinstance(size, int) and not isinstance(size, bool):
             return size
     return None
+
+
+# Classes with an attribute sliding_window, and its default.
+WINDOWED: dict[str, int | None] = {
+    "mistral": 4096,
+    "mixtral": None,
+    "gemma2": 4096,
+    "gemma3": 4096,
+    "gemma3_text": 4096,
+    "cohere2": 4096,
+    "qwen2": None,
+    "qwen2_vl": None,
+    "phi3": None,
+}
+
+
+def window_of(model: LoadedModel) -> Any:
+    """sliding_window of config.json or of the language model nested in it, else the class's default."""
+    for values in (*(model.config_fields.get(name) for name in TEXT_CONFIGS), model.config_fields):
+        if isinstance(values, Mapping) and "sliding_window" in values:
+            return values["sliding_window"]
+    return WINDOWED.get(str(model.config_fields.get("model_type")))
+
+
+def has_window(model: LoadedModel) -> bool:
+    """Whether the model's configuration has an attribute sliding_window at all."""
+    return "sliding_window" in model.config_fields or str(model.config_fields.get("model_type")) in WINDOWED or window_of(model) is not None
 
 
 def config_value(model: LoadedModel, name: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmdoctor.gencfg.layers import Fields, derived
 from llmdoctor.gencfg.model import Call
-from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, vocabulary_of
+from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, has_window, vocabulary_of, window_of
 from llmdoctor.gencfg.validate import Raised, as_python
 from llmdoctor.gencfg.versions import Minor
 
@@ -156,11 +156,11 @@ def _check_cache_classes(fields: Fields, minor: Minor, model: LoadedModel) -> No
         return
     if name == "mamba" and (4, 43) <= minor < (4, 54):
         raise Raised("AttributeError" if minor < (4, 45) else "TypeError", "MambaCache does not fit this model's configuration")
-    if name == "hybrid" and (4, 42) <= minor < (4, 54) and config_value(model, "sliding_window") is None:
+    if name == "hybrid" and (4, 42) <= minor < (4, 54) and window_of(model) is None:
         raise Raised(
             "ValueError", "Setting `cache_implementation` to 'sliding_window' requires the model config supporting sliding window attention"
         )
-    if name == "sliding_window" and (4, 42) <= minor < (4, 56) and "sliding_window" not in model.config_fields:
+    if name == "sliding_window" and (4, 42) <= minor < (4, 56) and not has_window(model):
         raise Raised("AttributeError", "the model's configuration has no attribute 'sliding_window'")
 
 
@@ -178,6 +178,13 @@ def _check_values(fields: Fields, minor: Minor) -> None:
         raise Raised("TypeError", 'can only concatenate str (not "int") to str')
     if isinstance(decay, list) and len(decay) < 2:
         raise Raised("IndexError", "list index out of range")
+    eos = value("eos_token_id")
+    if (
+        isinstance(decay, list)
+        and minor >= (4, 41)
+        and any(isinstance(token, int) and token < 0 for token in (eos if isinstance(eos, list) else [eos]))
+    ):
+        raise Raised("ValueError", f"`eos_token_id` has to be a list of positive integers, but is {eos}")
     if decay is not None and value("eos_token_id") is None:
         raise Raised("TypeError" if minor < (4, 41) else "RuntimeError", "Could not infer dtype of NoneType")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from llmdoctor.gencfg.layers import Fields
 from llmdoctor.gencfg.model import Call
-from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, vocabulary_of
+from llmdoctor.gencfg.modelconfig import LoadedModel, vocabulary_of, window_of
 from llmdoctor.gencfg.validate import Raised, as_python, refuse
 from llmdoctor.gencfg.versions import Minor
 
@@ -39,7 +39,7 @@ def _check_sliding_cache(fields: Fields, minor: Minor, model: LoadedModel) -> No
     name = fields.value("cache_implementation")
     if fields.value("use_cache") is False and minor >= (4, 45):
         return
-    if (4, 42) <= minor <= (4, 53) and name == "hybrid" and config_value(model, "sliding_window") is None:
+    if (4, 42) <= minor <= (4, 53) and name == "hybrid" and window_of(model) is None:
         raise Raised(
             "ValueError",
             f"Setting `cache_implementation` to '{name}' requires the model config supporting sliding window attention, please check if there "

@@ -103,7 +103,7 @@ def check_config(fields: Fields, minor: Minor, warnings: Warnings, *, loading: b
     issues += _ignored_flags(fields, minor)
     _check_beams(fields, minor)
     _check_returned(fields, minor)
-    if minor >= (5, 18):
+    if minor >= (5, 17):
         _check_forced(fields)
     for name in (*GENERATE_ONLY, *(("use_model_defaults",) if (4, 52) <= minor < (5, 0) else ())):
         if name in fields:
@@ -115,6 +115,8 @@ def check_config(fields: Fields, minor: Minor, warnings: Warnings, *, loading: b
 
 def _check_cache(fields: Fields, minor: Minor, *, loading: bool) -> None:
     given = fields.value("cache_config")
+    if (4, 54) <= minor < (4, 56) and loading and given is not None and not isinstance(given, dict):
+        raise Raised("AttributeError", f"'{type(given).__name__}' object has no attribute 'to_dict'")
     if loading and (4, 45) <= minor < (4, 49) and fields.value("cache_implementation") == "static" and given is None:
         raise Raised("TypeError", "StaticCacheConfig.__init__() missing 2 required positional arguments: 'batch_size' and 'max_cache_len'")
     wanting = ("quantized", "static") if minor >= (4, 45) else ("quantized",)
@@ -127,7 +129,8 @@ def _check_cache(fields: Fields, minor: Minor, *, loading: bool) -> None:
             "ValueError", f"You provided a `cache_config` but the cache implementation you are using ({name}) does not require any config."
         )
     compile_config = fields.value("compile_config")
-    if compile_config is not None and minor >= (4, 47):
+    nulled = "compile_config" in fields and fields["compile_config"].origin.layer != "library-default" and (4, 47) <= minor < (4, 52)
+    if (compile_config is not None or nulled) and minor >= (4, 47):
         kind = type(compile_config)
         raise Raised(
             "ValueError", f"You provided `compile_config` as an instance of {kind}, but it must be an instance of `CompileConfig`."
@@ -192,6 +195,7 @@ def _check_forced(fields: Fields) -> None:
     suppressed = fields.value("suppress_tokens")
     if suppressed is None:
         return
+    as_python(lambda: set(suppressed))
     for name in ("forced_bos_token_id", "forced_eos_token_id"):
         forced = fields.value(name)
         if forced is not None:
@@ -213,7 +217,10 @@ def check_special_tokens(fields: Fields, minor: Minor, warnings: Warnings, model
     if minor < (4, 41):
         _old_tokens(fields, minor)
     encoder_decoder = config_value(model, "is_encoder_decoder") is True
-    if encoder_decoder and fields.value("decoder_start_token_id") is None and fields.value("bos_token_id") is None:
+    start = [fields.value("decoder_start_token_id"), fields.value("bos_token_id")]
+    if minor < (4, 42):  # _get_decoder_start_token_id falls back to the model's
+        start += [model.fields.value("decoder_start_token_id"), model.fields.value("bos_token_id")]
+    if encoder_decoder and all(token is None for token in start):
         message = "`decoder_start_token_id` or `bos_token_id` has to be defined for encoder-decoder generation."
         raise Raised("ValueError", message)
     if fields.value("pad_token_id") is None and eos not in (None, []):
@@ -275,12 +282,12 @@ def _old_tokens(fields: Fields, minor: Minor) -> None:
 
 
 def _check_watermark(fields: Fields, minor: Minor) -> None:
-    """watermarking_config becomes a WatermarkingConfig, from 4.57 to 5.17 only where GenerationConfig.__init__ sees it."""
+    """watermarking_config becomes a WatermarkingConfig, from 4.57 to 5.15 only where GenerationConfig.__init__ sees it."""
     given = fields.value("watermarking_config")
     if given is None or minor < (4, 41):
         return
     raw = fields["watermarking_config"].origin.layer in ("kwargs", "mutation")
-    if (raw and (4, 57) <= minor < (5, 18)) or (not isinstance(given, dict) and minor >= (5, 0)):
+    if (raw and (4, 57) <= minor < (5, 16)) or (not isinstance(given, dict) and minor >= (5, 0)):
         raise Raised("AttributeError", f"'{type(given).__name__}' object has no attribute 'validate'")
     if not isinstance(given, dict):
         raise Raised("TypeError", "WatermarkingConfig() argument after ** must be a mapping")
