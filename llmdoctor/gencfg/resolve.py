@@ -3,7 +3,8 @@
 The families, read in generation/utils.py `_prepare_generation_config` (`generate` up to 4.37) and held against real runs:
 
 - up to 4.40: the user's config or the model's, never merged; arguments update it; the decode loop falls back to the model's eos and pad.
-- 4.41, 4.42: the same without the fallback.
+- 4.41: the same without the fallback.
+- 4.42: special tokens that are still None come from the model while their tensors are made (`_prepare_special_tokens`).
 - 4.43 to 4.49: special tokens that are still None after the arguments come from the model.
 - 4.50 to 4.57: with the gate open, each value equal to the library's default comes from the model; arguments last.
 - 5.x: None fields come from the model, then from the defaults; arguments last.

@@ -47,31 +47,33 @@ def open_inside(path: str, root: str | None) -> int | Refusal | None:
     except (OSError, ValueError) as error:
         return Refusal("DIR001", f"cannot be read: {getattr(error, 'strerror', None) or error}")
     is_link = stat.S_ISLNK(link.st_mode)
-    # A folder on the way may be a link too.
-    if root is not None and (is_link or os.path.dirname(path) != root) and not _stays(path, root):
-        target = os.readlink(path) if is_link else os.path.realpath(path)
-        return Refusal("DIR004", f"is a link to {target}, outside the model's directory and its hub cache repository")
+    target = path
+    if root is not None and (is_link or os.path.dirname(path) != root):  # a folder on the way may be a link too
+        target = os.path.realpath(path)
+        if not _stays(target, root):
+            said = os.readlink(path) if is_link else target
+            return Refusal("DIR004", f"is a link to {said}, outside the model's directory and its hub cache repository")
     try:
-        return _open(path)
+        return _open(target, follow=root is None)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOENT):
             return Refusal("DIR004", "is a link that leads nowhere")
         return Refusal("DIR001", f"cannot be read: {error.strerror}")
 
 
-def _open(path: str) -> int | Refusal:
-    mode = os.stat(path).st_mode
+def _open(path: str, *, follow: bool) -> int | Refusal:
+    """Without `follow`, `path` has been resolved and judged: a link that has since taken its place is not followed."""
+    mode = os.stat(path, follow_symlinks=follow).st_mode
     if stat.S_ISREG(mode):  # a device is not even opened: that alone can have effects
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISREG(mode):
             return descriptor
         os.close(descriptor)  # another kind of file has taken its place
-    return Refusal("DIR004", f"is {_kind(mode)}, not a file")
+    return Refusal("DIR004", "is a link that leads nowhere" if stat.S_ISLNK(mode) else f"is {_kind(mode)}, not a file")
 
 
-def _stays(path: str, root: str) -> bool:
-    target = os.path.realpath(path)
+def _stays(target: str, root: str) -> bool:
     home = os.path.realpath(root)
     if _inside(target, home):
         return True
@@ -96,6 +98,8 @@ def _kind(mode: int) -> str:
 
 def shown_path(path: str) -> str:
     """`path` as a reader finds it: relative to the working directory where it lies below it, else as given."""
-    here = os.getcwd()
-    full = os.path.abspath(path)
+    try:
+        here, full = os.getcwd(), os.path.abspath(path)
+    except OSError:  # the working directory has been deleted
+        return path
     return os.path.relpath(full, here) if _inside(full, here) else path

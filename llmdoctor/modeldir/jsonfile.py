@@ -23,7 +23,13 @@ CONFIG_LIMIT = 16 * 2**20
 MAX_DEPTH = 100
 MAX_DIGITS = 400
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_BOMS = ((codecs.BOM_UTF8, "a UTF-8 byte order mark"), (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
+_BOMS = (  # UTF-32's little-endian mark starts with UTF-16's
+    (codecs.BOM_UTF8, "UTF-8"),
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,7 @@ def _explain(text: str, name: str, refused: Exception) -> Diagnostic:
 def _decode(data: bytes, name: str) -> str | Diagnostic:
     for mark, encoding in _BOMS:
         if data.startswith(mark):
-            return _problem("DIR001", name, f"{name} starts with {encoding}, expected UTF-8 without a mark", None, 1)
+            return _problem("DIR001", name, f"{name} starts with a byte order mark of {encoding}, expected UTF-8 without a mark", None, 1)
     if data.startswith(b"version https://git-lfs"):
         return _problem("DIR013", name, f"{name} is a git-lfs pointer, not the file itself", None, 1)
     if not data.strip():

@@ -16,6 +16,7 @@ _DECODER = json.JSONDecoder()
 _MAX_DIGITS = 400
 MAX_VALUES = 500_000  # some seconds; the largest shard indices have a third of it
 MAX_ODDITIES = 20
+MAX_POINTER = 256  # characters; below a longer one no lines are kept: a pointer of megabytes for each of a million values is memory's end
 
 
 class Unreadable(Exception):
@@ -23,7 +24,7 @@ class Unreadable(Exception):
 
     def __init__(self, message: str, pointer: str, line: int, code: str = "DIR001") -> None:
         super().__init__(message)
-        self.pointer, self.line, self.code = pointer, line, code
+        self.pointer, self.line, self.code = pointer[:MAX_POINTER], line, code
 
 
 @dataclass(slots=True)
@@ -73,10 +74,10 @@ class _Walker:
         start = self.skip(offset)
         self._values += 1
         if self._values > MAX_VALUES:
-            raise Unreadable(f"more than {MAX_VALUES} values", pointer[:200], self.line_at(start), "DIR005")
-        if depth > self.max_depth:
-            raise Unreadable(f"nested deeper than {self.max_depth} levels", pointer[:200], self.line_at(start), "DIR005")
+            raise Unreadable(f"more than {MAX_VALUES} values", pointer, self.line_at(start), "DIR005")
         first = self.text[start : start + 1]
+        if depth > self.max_depth and first in ("{", "["):
+            raise Unreadable(f"nested deeper than {self.max_depth} levels", pointer, self.line_at(start), "DIR005")
         if first == "{":
             self._object(start, pointer, depth)
         elif first == "[":
@@ -97,11 +98,11 @@ class _Walker:
                 raise self._wrong(offset, pointer, "a key in double quotes")
             key = self._string(offset, pointer)
             line = self.line_at(offset)
-            below = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+            below = _below(pointer, key)
             if key in keys:
                 self._odd("DIR002", f"the key {shown(key)} stands twice, on lines {keys[key]} and {line}: the last wins", below, line)
             keys[key] = line
-            self.seen.lines[below] = line
+            self._keep(below, line)
             colon = self.skip(self.at)
             if self.text[colon : colon + 1] != ":":
                 raise self._wrong(colon, below, "':' after the key")
@@ -122,8 +123,8 @@ class _Walker:
             return
         index = 0
         while True:
-            below = f"{pointer}/{index}"
-            self.seen.lines[below] = self.line_at(self.skip(offset))
+            below = _below(pointer, str(index))
+            self._keep(below, self.line_at(self.skip(offset)))
             self.value(offset, below, depth + 1)
             offset = self.skip(self.at)
             mark = self.text[offset : offset + 1]
@@ -158,12 +159,21 @@ class _Walker:
             self._odd("DIR003", f"{word if len(word) < 40 else word[:36] + ' ...'} overflows to infinity", pointer, line)
         self.at = match.end()
 
+    def _keep(self, pointer: str, line: int) -> None:
+        if len(pointer) <= MAX_POINTER:
+            self.seen.lines[pointer] = line
+
     def _odd(self, code: str, message: str, pointer: str, line: int) -> None:
         """Note what is odd; a file full of it is told by its first MAX_ODDITIES."""
         if len(self.seen.oddities) < MAX_ODDITIES:
-            self.seen.oddities.append((code, message, pointer, line))
+            self.seen.oddities.append((code, message, pointer[:MAX_POINTER], line))
 
     def _wrong(self, offset: int, pointer: str, expected: str) -> Unreadable:
         found = self.text[offset : offset + 12]
         what = f"found {found!r}" if found else "the file ends"
         return Unreadable(f"not JSON: expected {expected}, {what}", pointer, self.line_at(offset))
+
+
+def _below(pointer: str, key: str) -> str:
+    """The pointer of a member; one that is longer than any that is kept stays as it is."""
+    return pointer if len(pointer) > MAX_POINTER else f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
