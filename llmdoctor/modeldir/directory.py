@@ -109,17 +109,20 @@ class ModelDir:
     @property
     def tokenizer(self) -> Tokenizer:
         """Token ids, of the adapter's base where the adapter has no tokenizer of its own."""
+        own = self._own_tokenizer
+        if own.named or own.added or self.adapter is None or self.adapter.base is None:
+            return own
+        return self.adapter.base.tokenizer
+
+    @property
+    def _own_tokenizer(self) -> Tokenizer:
         return self._keep("tokenizer", self._read_tokenizer)
 
     def _read_tokenizer(self) -> Tokenizer:
         if self.only is not None:
-            return read_tokenizer("", None, None, None)
-        own = read_tokenizer(
-            self.path, self.json("tokenizer_config.json"), self.json("special_tokens_map.json"), self.json("added_tokens.json")
-        )
-        if own.named or own.added or self.adapter is None or self.adapter.base is None:
-            return own
-        return self.adapter.base.tokenizer
+            return Tokenizer({}, {})
+        names = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+        return read_tokenizer(self.path, *map(self.json, names))
 
     @property
     def templates(self) -> dict[str, ChatTemplate]:
@@ -129,7 +132,9 @@ class ModelDir:
     def _find_templates(self) -> dict[str, ChatTemplate]:
         if self.only is not None:
             return {}
-        found = find_templates(self.path, self.json("tokenizer_config.json"), self.json("chat_template.json"), self._text)
+        variables = {name: special.token for name, special in self.tokenizer.named.items()}
+        config, processor = self.json("tokenizer_config.json"), self.json("chat_template.json")
+        found = find_templates(self.path, config, processor, variables, self._text)
         return found or (self.adapter.base.templates if self.adapter is not None and self.adapter.base is not None else {})
 
     def _text(self, path: str) -> str | None:
@@ -163,7 +168,7 @@ class ModelDir:
         return found if isinstance(found, dict) else {}
 
     def problems(self) -> Iterator[Diagnostic]:
-        """Every DIR finding of the directory's own files."""
+        """Every DIR finding of the directory's own files, and of those of an adapter's base model, which is loaded with it."""
         for name in (*FILES, "preprocessor_config.json", "processor_config.json", "chat_template.json"):
             if name.startswith(("tokenizer.", "model.safetensors")) and name != "model.safetensors.index.json":
                 continue
@@ -173,12 +178,14 @@ class ModelDir:
                 kind = type(file.value).__name__
                 message = f"{file.shown_name} holds a JSON {kind}, expected an object"
                 yield Diagnostic("DIR001", Severity.ERROR, message, Location(file.shown_name, None, 1), fix="write the file again")
-        yield from self.tokenizer.problems
+        yield from self._own_tokenizer.problems
         _ = self.templates
         yield from self._kept.get("oddities", ())
         if self.only is None:
             yield from self._weights()
             yield from self._notes()
+        if self.adapter is not None and self.adapter.base is not None:
+            yield from self.adapter.base.problems()
 
     def _weights(self) -> Iterator[Diagnostic]:
         shards = sorted(name for name in _names(self.path) if name.endswith(".safetensors"))
@@ -186,23 +193,25 @@ class ModelDir:
             return
         from llmdoctor.modeldir import safetensors
 
-        for name in shards:
-            yield from safetensors.read_header(f"{self.path}/{name}", self.path)[1]
+        headers = {name: safetensors.read_header(f"{self.path}/{name}", self.path) for name in shards}
+        for _, wrongs in headers.values():
+            yield from wrongs
         index = self.json("model.safetensors.index.json")
         if index is not None and isinstance(index.value, dict):
-            yield from safetensors.check_index(index, self.path)
+            yield from safetensors.check_index(index, self.path, headers)
 
     def _notes(self) -> Iterator[Diagnostic]:
-        for file in (self.config, self.tokenizer_config, self.preprocessor_config, self.json("processor_config.json")):
+        for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
+            file = self.json(name)
             named = file.value.get("auto_map") if file is not None and isinstance(file.value, dict) else None
             if file is not None and isinstance(named, dict) and named:
-                classes = ", ".join(list(named)[:4])
+                classes = ", ".join(shortened(name) for name in list(named)[:4])
                 where = Location(file.shown_name, "/auto_map", file.line("/auto_map"))
                 yield Diagnostic("DIR010", Severity.INFO, f"trust_remote_code=True would import this directory's code for {classes}", where)
         if self.adapter is not None and self.adapter.base is None:
-            said = f"the base model {self.adapter.name} is not here" if self.adapter.name else "no base model is named"
-            file = self.json("adapter_config.json")
-            where = Location(file.shown_name if file else self.shown_name, "/base_model_name_or_path", 1)
+            said = f"the base model {shortened(self.adapter.name)} is not here" if self.adapter.name else "no base model is named"
+            pointer, file = "/base_model_name_or_path", self.json("adapter_config.json")
+            where = Location(self.shown_name) if file is None else Location(file.shown_name, pointer, file.line(pointer))
             yield Diagnostic("DIR011", Severity.WARNING, f"{said}, so what a call on this adapter comes to cannot be told", where)
 
 
@@ -230,6 +239,11 @@ def is_model_dir(path: str) -> bool:
     """Whether any file of a model lies in the folder `path`."""
     names = _names(path)
     return any(name in names for name in FILES)
+
+
+def shortened(name: str, limit: int = 100) -> str:
+    """A name out of a file, as much of it as a message has room for."""
+    return name if len(name) <= limit else name[: limit - 4] + " ..."
 
 
 def _base(path: str, shown: str) -> ModelDir:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO
@@ -89,8 +89,15 @@ def _parse(header: bytes, path: str, room: int) -> tuple[dict[str, TensorHeader]
     return tensors, [*problems, *wrongs]
 
 
-def check_index(index: JsonFile, root: str) -> Iterator[Diagnostic]:
-    """What is wrong with model.safetensors.index.json (DIR007): shards that leave the directory, are missing, or hold other tensors."""
+Header = tuple[dict[str, TensorHeader], tuple[Diagnostic, ...]]
+
+
+def check_index(index: JsonFile, root: str, headers: Mapping[str, Header] | None = None) -> Iterator[Diagnostic]:
+    """What is wrong with model.safetensors.index.json (DIR007): shards that leave the directory, are missing, or hold other tensors.
+
+    `headers` are what read_header() has told of shards already, by name.
+    """
+    known = dict(headers or {})
     mapping = index.value.get("weight_map") if isinstance(index.value, dict) else None
     if not isinstance(mapping, dict):
         yield _index_problem(index, "has no weight_map object", "/weight_map")
@@ -98,18 +105,23 @@ def check_index(index: JsonFile, root: str) -> Iterator[Diagnostic]:
     shards: dict[str, list[str]] = {}
     for tensor, shard in mapping.items():
         shards.setdefault(shard if isinstance(shard, str) else "", []).append(tensor)
-    wrongs = (wrong for shard, tensors in shards.items() if (wrong := _wrong_shard(shard, tensors, root)) is not None)
+    wrongs = (wrong for shard, tensors in shards.items() if (wrong := _wrong_shard(shard, tensors, root, known)) is not None)
     for message, tensor in islice(wrongs, MAX_PROBLEMS):
         yield _index_problem(index, message, f"/weight_map/{tensor.replace('~', '~0').replace('/', '~1')}")
+    unlisted = [(shard, tensor) for shard in shards for tensor in known.get(shard, ({},))[0] if tensor not in mapping]
+    if unlisted:
+        (shard, tensor), count = unlisted[0], len(unlisted)
+        message = f"does not list {shown(tensor)} of {shown(shard)}" + (f", and {count - 1} more tensors" if count > 1 else "")
+        yield _index_problem(index, f"{message}: a reader that goes by the index does not load them", "/weight_map", Severity.INFO)
 
 
-def _wrong_shard(shard: str, tensors: list[str], root: str) -> tuple[str, str] | None:
-    """What is wrong with one shard, and the tensor whose entry says so. Headers of shards beside the index are read by themselves too."""
+def _wrong_shard(shard: str, tensors: list[str], root: str, known: dict[str, Header]) -> tuple[str, str] | None:
+    """What is wrong with one shard, and the tensor whose entry says so; its header is added to `known`."""
     if not shard or os.path.isabs(shard) or ".." in shard.split("/") or "\0" in shard or not SHARD.fullmatch(shard):
         return f"names the shard {shown(shard)}, expected a .safetensors file inside the directory", tensors[0]
     if not os.path.lexists(os.path.join(root, shard)):
         return f"names {shown(shard)}, which is not here", tensors[0]
-    held, problems = read_header(os.path.join(root, shard), root)
+    held, problems = known[shard] = known.get(shard) or read_header(os.path.join(root, shard), root)
     if problems:
         return (f"names {shown(shard)}, which cannot be used: {problems[0].message}", tensors[0]) if "/" in shard else None
     lost = next((tensor for tensor in tensors if tensor not in held), None)
@@ -131,7 +143,7 @@ def _tensors(header: dict[str, Any], room: int) -> tuple[dict[str, TensorHeader]
     wrongs: list[tuple[str, str | None]] = []
     for name, entry in header.items():
         if name == "__metadata__":
-            if not (isinstance(entry, dict) and all(isinstance(text, str) for text in entry.values())):
+            if entry is not None and not (isinstance(entry, dict) and all(isinstance(text, str) for text in entry.values())):
                 wrongs.append(("__metadata__ is not an object of texts", "/__metadata__"))
             continue
         pointer = "/" + name.replace("~", "~0").replace("/", "~1")
@@ -179,7 +191,7 @@ def _bits(shape: list[int], each: int) -> int | None:
     bits = 1
     for extent in (*shape, each):
         bits *= extent
-        if bits >= 2**64:
+        if bits >= 2**64 or extent >= 2**64:
             return None
     return bits
 
@@ -199,8 +211,6 @@ def _problem(file: str, message: str, pointer: str | None = None) -> Diagnostic:
     return Diagnostic("DIR006", Severity.ERROR, f"{file}: {message}", Location(file, pointer), fix="fetch or save the file again")
 
 
-def _index_problem(index: JsonFile, message: str, pointer: str) -> Diagnostic:
+def _index_problem(index: JsonFile, message: str, pointer: str, severity: Severity = Severity.ERROR) -> Diagnostic:
     where = Location(index.shown_name, pointer, index.line(pointer))
-    return Diagnostic(
-        "DIR007", Severity.ERROR, f"{index.shown_name} {message}", where, fix="fetch the missing shards, or save the model again"
-    )
+    return Diagnostic("DIR007", severity, f"{index.shown_name} {message}", where, fix="fetch the missing shards, or save the model again")

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.modeldir.files import shown_path
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Callable
 
     from llmdoctor.modeldir.jsonfile import JsonFile
 
@@ -41,26 +43,24 @@ class Rendering:
     line: int | None = None
 
 
-def find_templates(folder: str, config: JsonFile | None, chat_json: JsonFile | None, read: Any) -> dict[str, ChatTemplate]:
-    """Every named template of a directory, by transformers' precedence (5.23.0, tokenization_utils_base.py and processing_utils.py).
+def find_templates(
+    folder: str, config: JsonFile | None, chat_json: JsonFile | None, variables: dict[str, str], read: Callable[[str], str | None]
+) -> dict[str, ChatTemplate]:
+    """Every named template of a directory, from the first of three sources that has one: transformers does not mix them.
 
-    chat_template.jinja and additional_chat_templates/*.jinja come before the tokenizer_config.json's chat_template (a text, a list of
-    {name, template}, or an object), and that before the processor's chat_template.json. `read` maps a path to text or None.
+    chat_template.jinja with additional_chat_templates/*.jinja, tokenizer_config.json's chat_template (a text, a list of {name, template},
+    or an object), the processor's chat_template.json (5.23.0, tokenization_utils_base.py:1812-1829). `variables` are the special tokens
+    by name, as apply_chat_template hands them over; `read` maps a path to text or None.
     """
-    variables = _variables(config)
     found: dict[str, ChatTemplate] = {}
-    value = chat_json.value.get("chat_template") if chat_json is not None and isinstance(chat_json.value, dict) else None
-    for name, source in _named(value):
-        found[name] = ChatTemplate(name, source, chat_json.shown_name if chat_json else "", "/chat_template", variables)
-    value = config.value.get("chat_template") if config is not None and isinstance(config.value, dict) else None
-    for name, source in _named(value):
-        found[name] = ChatTemplate(name, source, config.shown_name if config else "", "/chat_template", variables)
     for name, path in _jinja_files(folder):
         text = read(path)
         if text is not None:
-            from llmdoctor.modeldir.files import shown_path
-
             found[name] = ChatTemplate(name, text, shown_path(path), None, variables)
+    for file in (config, chat_json):
+        if not found and file is not None and isinstance(file.value, dict):
+            for name, source in _named(file.value.get("chat_template")):
+                found[name] = ChatTemplate(name, source, file.shown_name, "/chat_template", variables)
     return found
 
 
@@ -81,13 +81,6 @@ def _named(value: Any) -> list[tuple[str, str]]:
     entries = value if isinstance(value, list) else []
     pairs = [(entry.get("name"), entry.get("template")) for entry in entries if isinstance(entry, dict)]
     return [(name, text) for name, text in pairs if isinstance(name, str) and isinstance(text, str)]
-
-
-def _variables(config: JsonFile | None) -> dict[str, str]:
-    from llmdoctor.modeldir.tokenizer import NAMED, token_text
-
-    value = config.value if config is not None and isinstance(config.value, dict) else {}
-    return {name: text for name in NAMED if (text := token_text(value.get(name))) is not None}
 
 
 TEMPLATE_RULES = {"syntax": "DIR008", "limit": "DIR009"}

@@ -1,7 +1,7 @@
 """Token ids as the files give them: tokenizer.json, tokenizer_config.json, special_tokens_map.json, added_tokens.json.
 
-tokenizer.json is 10-30 MB; msgspec decodes only the added tokens and steps over the rest (0.1 of orjson's time on 12 MB), while it
-checks the syntax of all of it. A vocabulary entry is looked up in its bytes, on demand.
+tokenizer.json is 10-30 MB; msgspec decodes only the added tokens and steps over the rest, while it checks the syntax of all of it; the
+UTF-8 of what it steps over is checked here. A vocabulary entry is looked up in its bytes, on demand.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Any
 
 from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
 from llmdoctor.modeldir.files import Refusal, read_bytes, shown_path
-from llmdoctor.modeldir.jsonfile import JsonFile, parse, refused
+from llmdoctor.modeldir.jsonfile import CONFIG_LIMIT, JsonFile, parse, read_optional, refused
 
 TOKENIZER_LIMIT = 256 * 2**20
+_PIECE = 2**20
+_NUMBER = re.compile(rb"\s*:\s*([0-9]{1,12})\s*[,}]")
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -42,7 +44,7 @@ class AddedToken:
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """What the files say of token ids. `vocabulary` is the raw JSON of model.vocab, looked into on demand."""
+    """What the files say of token ids. `vocabulary` is the raw JSON of model.vocab or vocab.json, looked into on demand."""
 
     added: Mapping[str, AddedToken]
     named: Mapping[str, SpecialToken]
@@ -83,7 +85,10 @@ def read_tokenizer(folder: str, config: JsonFile | None, special_map: JsonFile |
     weaker, stronger = (special_map, config) if _get(config, "added_tokens_decoder") is not None else (config, special_map)
     for file in (weaker, stronger):
         for name in NAMED:
-            token = token_text(_get(file, name))
+            value = _get(file, name)
+            if value is None and file is stronger and _has(file, name):
+                named.pop(name, None)  # null, and not left out: there is no such token
+            token = token_text(value)
             if token is None or file is None:
                 continue
             known = added.get(token)
@@ -110,19 +115,60 @@ def _tokenizer_json(folder: str) -> tuple[dict[str, Any], tuple[Diagnostic, ...]
         if isinstance(data, Refusal):
             return {}, refused(data, path, shown).problems
         return _decode(data, path, shown)
-    return {}, ()
+    return _vocab_json(folder)
+
+
+def _vocab_json(folder: str) -> tuple[dict[str, Any], tuple[Diagnostic, ...]]:
+    """The vocabulary of a tokenizer that has no tokenizer.json (GPT-2's files)."""
+    file = read_optional(f"{folder}/vocab.json", folder)
+    if file is None:
+        return {}, ()
+    return {"vocab": file.text.encode("utf-8", "surrogatepass")} if isinstance(file.value, dict) else {}, file.problems
 
 
 def _decode(data: bytes, path: str, shown: str) -> tuple[dict[str, Any], tuple[Diagnostic, ...]]:
     import msgspec
 
     try:
+        _check_utf8(data)
         value = msgspec.json.decode(data, type=_shape())
-    except (msgspec.MsgspecError, RecursionError, ValueError):
-        return _decode_slowly(data, path, shown)
+        added = value.get("added_tokens", b"[]")
+        if len(added) > CONFIG_LIMIT:
+            return {}, (_problem("DIR005", shown, f"added_tokens has {len(added)} bytes, at most {CONFIG_LIMIT} are read", 1),)
+        value["added_tokens"] = msgspec.json.decode(added)
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        return _decode_slowly(data, path, shown) if len(data) <= CONFIG_LIMIT else ({}, (_explain(data, shown, error),))
     model = value.get("model")
     raw = bytes(model["vocab"]) if isinstance(model, dict) and "vocab" in model else b""
     return {**value, "vocab": raw or json.dumps(value.get("special_ids") or {}).encode()}, ()
+
+
+def _check_utf8(data: bytes) -> None:
+    """Raise UnicodeDecodeError, at its byte of `data`, where it is not UTF-8; in pieces, for the text takes up to four times the memory."""
+    import codecs
+
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(data) + 1, _PIECE):
+        held = len(decoder.getstate()[0])
+        try:
+            decoder.decode(data[start : start + _PIECE], start + _PIECE > len(data))
+        except UnicodeDecodeError as error:
+            at = start - held + error.start
+            raise UnicodeDecodeError("utf-8", data, at, at + 1, error.reason) from None
+
+
+def _explain(data: bytes, shown: str, error: Exception) -> Diagnostic:
+    """Where a file too large to walk is wrong, by the decoder's own words."""
+    if isinstance(error, RecursionError):
+        return _problem("DIR005", shown, "nested too deeply", 1)
+    if isinstance(error, UnicodeDecodeError):
+        return _problem("DIR001", shown, f"byte {error.start} is not UTF-8 ({error.reason})", data.count(b"\n", 0, error.start) + 1)
+    place = re.search(r"\(byte ([0-9]+)\)", str(error))
+    return _problem("DIR001", shown, f"not a tokenizer's JSON: {error}", data.count(b"\n", 0, int(place[1]) if place else len(data)) + 1)
+
+
+def _problem(code: str, shown: str, message: str, line: int) -> Diagnostic:
+    return Diagnostic(code, Severity.ERROR, f"{shown}: {message}", Location(shown, None, line), fix="fetch the file again")
 
 
 def _decode_slowly(data: bytes, path: str, shown: str) -> tuple[dict[str, Any], tuple[Diagnostic, ...]]:
@@ -144,7 +190,7 @@ def _shape() -> Any:
 
     # The class syntax would need msgspec's name outside this function.
     model = TypedDict("model", {"vocab": msgspec.Raw}, total=False)  # noqa: UP013
-    return TypedDict("tokenizer", {"added_tokens": Any, "special_ids": Any, "model": model | None}, total=False)  # type: ignore[operator]
+    return TypedDict("tokenizer", {"added_tokens": msgspec.Raw, "special_ids": Any, "model": model | None}, total=False)  # type: ignore[operator]
 
 
 def _from_tokenizer_json(content: Mapping[str, Any]) -> Iterator[AddedToken]:
@@ -173,21 +219,33 @@ def is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _has(file: JsonFile | None, name: str) -> bool:
+    return file is not None and isinstance(file.value, dict) and name in file.value
+
+
 def _get(file: JsonFile | None, name: str) -> Any:
     return file.value.get(name) if file is not None and isinstance(file.value, dict) else None
 
 
 def _look_up(vocabulary: bytes, token: str) -> int | None:
     """The id of `token` in the raw JSON of a vocabulary: an object of ids, or (Unigram) an array of [token, score]."""
-    if not vocabulary:
+    # As writers write it, with and without escapes; dict.fromkeys keeps the order and drops the second of two alike.
+    keys = dict.fromkeys(json.dumps(token, ensure_ascii=plain).encode("utf-8", "surrogatepass") for plain in (False, True))
+    if not any(key in vocabulary for key in keys):
         return None
     if vocabulary.lstrip()[:1] == b"[":
         return _position(vocabulary, token)
-    for ascii_only in (False, True):
-        key = json.dumps(token, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-        match = re.search(rb"(?<!\\)" + re.escape(key) + rb"\s*:\s*([0-9]{1,12})\s*[,}]", vocabulary)
-        if match is not None:
+    return next((found for key in keys if (found := _value(vocabulary, key)) is not None), None)
+
+
+def _value(vocabulary: bytes, key: bytes) -> int | None:
+    """The number behind the last `key` that is one. A quote is a string's first or last unless a backslash stands before it."""
+    at = vocabulary.rfind(key)
+    while at >= 0:
+        match = _NUMBER.match(vocabulary, at + len(key))
+        if match is not None and vocabulary[at - 1 : at] != b"\\":
             return int(match.group(1))
+        at = vocabulary.rfind(key, 0, at + len(key) - 1)
     return None
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from llmdoctor.core.diagnostic import Diagnostic
+from llmdoctor.core.diagnostic import Diagnostic, Severity
 from llmdoctor.modeldir.jsonfile import read_json_file
 from llmdoctor.modeldir.safetensors import check_index, read_header
 
@@ -216,10 +216,17 @@ def test_a_shard_through_a_linked_folder(tmp_path: Path) -> None:
 
 def test_a_tensor_that_its_shard_does_not_hold(tmp_path: Path) -> None:
     write(tmp_path / "m.safetensors", GOOD, b"\0" * 16)
-    (problem,) = index(tmp_path, {"a": "m.safetensors", "lm_head/weight": "m.safetensors"})
+    (problem,) = index(tmp_path, {"a": "m.safetensors", "b": "m.safetensors", "lm_head/weight": "m.safetensors"})
     assert problem.location is not None
     assert problem.location.pointer == "/weight_map/lm_head~1weight"
     assert list(index(tmp_path, {"a": "m.safetensors", "b": "m.safetensors"})) == []
+
+
+def test_a_tensor_that_the_index_does_not_list(tmp_path: Path) -> None:
+    write(tmp_path / "m.safetensors", GOOD, b"\0" * 16)
+    (problem,) = index(tmp_path, {"a": "m.safetensors"})
+    assert (problem.code, problem.severity) == ("DIR007", Severity.INFO)
+    assert "does not list 'b' of 'm.safetensors'" in problem.message
 
 
 def test_an_index_without_a_map(tmp_path: Path) -> None:

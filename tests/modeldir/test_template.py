@@ -55,11 +55,16 @@ def test_precedence_of_the_sources(tmp_path: Path) -> None:
 def test_named_templates(tmp_path: Path) -> None:
     entries = [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}, {"name": 7, "template": "x"}, "y"]
     directory = write(tmp_path, tokenizer_config__json={"chat_template": entries})
-    (tmp_path / "additional_chat_templates").mkdir()
-    (tmp_path / "additional_chat_templates" / "rag.jinja").write_text("r")
-    assert {name: found.source for name, found in directory.templates.items()} == {"default": "d", "tool_use": "t", "rag": "r"}
+    assert {name: found.source for name, found in directory.templates.items()} == {"default": "d", "tool_use": "t"}
     assert directory.chat_template is directory.templates["default"]
     assert write(tmp_path / "none").chat_template is None
+
+
+def test_files_take_the_place_of_all_templates_in_the_config(tmp_path: Path) -> None:
+    (tmp_path / "additional_chat_templates").mkdir()
+    (tmp_path / "additional_chat_templates" / "rag.jinja").write_text("r")
+    directory = write(tmp_path, tokenizer_config__json={"chat_template": "config"})
+    assert {name: found.source for name, found in directory.templates.items()} == {"rag": "r"}
 
 
 def test_a_linked_folder_of_templates_is_not_followed_out(tmp_path: Path) -> None:
