@@ -25,9 +25,12 @@ class Session:
         self.patches = Patches()
         self._sink = sink
         self._faults = 0
+        self._open = True
 
     def write(self, kind: str, **fields: Any) -> None:
-        """Write one record, with its kind, the time in seconds since 1970, the rank and the process."""
+        """Write one record, with its kind, the time in seconds since 1970, the rank and the process. Nothing is written after detach()."""
+        if not self._open:
+            return
         record: Record = {"kind": kind, "t": time.time(), "rank": rank(), "pid": os.getpid(), **fields}
         self._sink.write(record)
 
@@ -48,7 +51,8 @@ class Session:
             pass
 
     def detach(self) -> None:
-        """Undo every patch and remove the hook."""
+        """Undo every patch and remove the hook. May be called twice."""
+        self._open = False
         self.patches.undo()
         self.hook.remove()
 

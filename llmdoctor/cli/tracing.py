@@ -29,10 +29,13 @@ def run(command: list[str], output: str, formats: list[str] | None, color: Color
         targets = parse_targets(formats)
         if not command:
             raise QuestionError("no command, expected one after --: llmdoctor gencfg trace -o run.jsonl -- python train.py")
-        code = run_traced(command, output)
+        code, problem = run_traced(command, output)
     except QuestionError as error:
         complain(str(error))
         raise typer.Exit(REFUSED) from None
+    if problem is not None:
+        complain(problem)
+        raise typer.Exit(code)
     try:
         from llmdoctor.gencfg.trace.summary import summary_report
 

@@ -10,6 +10,7 @@ from llmdoctor.core.report import Report
 from llmdoctor.core.text import shown
 from llmdoctor.gencfg.causes import Cause, cause_of
 from llmdoctor.gencfg.consequences import consequence
+from llmdoctor.gencfg.imports import import_blocks
 from llmdoctor.gencfg.model import Effective, Resolved
 from llmdoctor.gencfg.question import Answer, Side, ask, is_trace
 from llmdoctor.gencfg.rules import call_findings
@@ -45,6 +46,11 @@ def diff_report(left: Side, right: Side) -> Report:
             "changed": [_change(field, one.effective, other.effective) for field in changed],
             "runaway": {"left": one.effective.stop.never_stops, "right": other.effective.stop.never_stops},
             "cause": None if cause is None else cause.text,
+            "imports": [
+                {"side": name, "package": item.package, "source": item.source, "observed": item.observed, "changed": list(item.changed)}
+                for name, answer in (("left", one), ("right", other))
+                for item in answer.imports
+            ],
         },
         findings=findings,
         document=_document(one, other, changed, cause),
@@ -113,7 +119,7 @@ def _document(left: Answer, right: Answer, changed: list[str], cause: Cause | No
     else:
         blocks.append(Note("UNDER", engine_line(right.effective, right.engine), "dim"))
     blocks += [Note("NOTE", note, "dim") for note in dict.fromkeys((*left.notes, *right.notes))]
-    blocks += [Note("NOT THE CAUSE", what, "dim") for what in dict.fromkeys((*left.cleared, *right.cleared))]
+    blocks += import_blocks((*left.imports, *right.imports))
     for name, mine, theirs in (("left", left, right), ("right", right, left)):
         said = [warning for warning in mine.effective.warnings if warning not in theirs.effective.warnings]
         blocks += [Note("WARNS", f"{name}: {warning}", "warn") for warning in said[:3]]

@@ -15,6 +15,7 @@ from llmdoctor.gencfg.resolve import resolve
 from llmdoctor.gencfg.versions import newest_known
 
 if TYPE_CHECKING:
+    from llmdoctor.gencfg.imports import Import
     from llmdoctor.modeldir.directory import ModelDir
     from llmdoctor.modeldir.jsonfile import JsonFile
     from llmdoctor.modeldir.tokenizer import Tokenizer
@@ -41,7 +42,7 @@ class Side:
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Answer:
     """A side and what it comes to. `presets` are the trainers whose effect was applied, `notes` what was assumed for them, and
-    `cleared` what a run has shown not to be the cause."""
+    `imports` what a run has shown of its imports."""
 
     side: Side
     tokenizer: Tokenizer
@@ -49,7 +50,7 @@ class Answer:
     effective: Effective
     presets: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    cleared: tuple[str, ...] = ()
+    imports: tuple[Import, ...] = ()
 
     @property
     def engine(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -18,6 +17,7 @@ CLASSES = {
     "transformers.generation.utils": "GenerationMixin",
     "transformers.modeling_utils": "PreTrainedModel",
 }
+_LIBRARY = frozenset({"transformers", "torch"})
 Seen = dict[str, tuple[Any, Any]]
 
 
@@ -34,7 +34,7 @@ class Imported:
     """Compares around each top-level package; a change is told of the innermost package in whose import it happened.
 
     A package that is imported before transformers' generation is judged once that has been loaded: it has changed what is then a function
-    of its own.
+    of its own. transformers and torch, whose decorators it uses, are no change of it.
     """
 
     def __init__(self, session: Session) -> None:
@@ -52,12 +52,14 @@ class Imported:
         self._classes[name] = getattr(module, name)
         self._seen |= observe(name, self._classes[name])
         if name == "GenerationMixin":  # its module imports GenerationConfig's
-            for package in self._early:
-                self._write(package, {what: (None, value) for what, (_, value) in self._seen.items() if _made_by(value, package.package)})
+            for early in self._early:
+                self._write(early, {what: (None, value) for what, (_, value) in self._seen.items() if _made_by(value, early.package)})
             self._early.clear()
 
     def _begin(self, package: str) -> Callable[[], None]:
         """The import hook's listener."""
+        if package in _LIBRARY:
+            return lambda: None
         site, _ = caller(lambda _, found: found == "importlib")
         self._settle()
         opened = Open(package, site)
@@ -104,7 +106,10 @@ def observe(name: str, kind: type[Any]) -> Seen:
 
 
 def _where(function: Any) -> str:
-    code = getattr(inspect.unwrap(function), "__code__", None)
+    """Where a function is written; a wrapper counts as its own, unless it is the recorder's."""
+    while package_of(getattr(getattr(function, "__code__", None), "co_filename", "")) == "llmdoctor":
+        function = getattr(function, "__wrapped__", None)
+    code = getattr(function, "__code__", None)
     return repr(function)[:80] if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 

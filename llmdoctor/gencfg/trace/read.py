@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ KINDS = frozenset({"run", "load", "mutation", "import", "generate", "vllm", "fau
 @dataclass(slots=True)
 class Reading:
     """A trace being read. After records() has ended, `run` is the record of the whole run (None where the trace was cut before it was
-    merged), `unreadable` the lines that are no records, and `parts` whether one file a process was read."""
+    merged), `unreadable` the lines that are no records, and `parts` whether one file a process was read. `lines` stand in for the file."""
 
     path: str
     run: Record | None = None
     unreadable: list[int] = field(default_factory=list)
     parts: bool = False
+    lines: Sequence[bytes] | None = None
 
     def records(self) -> Iterator[Record]:
         """Every record, in the order of time; a generate() without a number is given the next one as "call".
@@ -52,6 +53,9 @@ class Reading:
             raise QuestionError(f'{where}, expected lines such as {{"kind": "generate", ...}}, as `llmdoctor gencfg trace -o` writes them')
 
     def _lines(self) -> Iterator[bytes]:
+        if self.lines is not None:
+            yield from self.lines
+            return
         try:
             kind = os.stat(self.path).st_mode
         except OSError as error:

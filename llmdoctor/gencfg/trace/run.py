@@ -20,21 +20,30 @@ from llmdoctor.gencfg.trace.read import PARTS, SCHEMA
 TARGET = "llmdoctor.gencfg.trace.recorder:attach"
 
 
-def run_traced(command: list[str], output: str) -> int:
+def run_traced(command: list[str], output: str) -> tuple[int, str | None]:
     """Run `command`, traced, and write its merged trace to `output`, replacing a trace that is there.
 
-    Returns the command's own exit code, 128+N where signal N ended it. Raises QuestionError, before anything runs, where `output` cannot
-    be written or the command cannot be started.
+    Returns the command's own exit code, 128+N where signal N ended it, and why the trace could not be written in the end (None: it was).
+    Raises QuestionError, before anything runs, where `output` cannot be written or the command cannot be started.
     """
     target = Path(output)
-    parts = _parts(target)
+    parts = make_parts(target)
     started = time.time()
     try:
         code = launch(command, TARGET, {}, parts)
     except BaseException:
         shutil.rmtree(parts, ignore_errors=True)
         raise
-    run: Record = {
+    try:
+        write_merged(target, parts, run_record(command, started, code))
+    except QuestionError as error:
+        return code, str(error)
+    return code, None
+
+
+def run_record(command: list[str], started: float, code: int | None) -> Record:
+    """The first record of a trace: what was run, from `started` (seconds since 1970) until now, and its exit code."""
+    return {
         "kind": "run",
         "t": started,
         "schema": SCHEMA,
@@ -44,12 +53,10 @@ def run_traced(command: list[str], output: str) -> int:
         "exit_code": code,
         "seconds": time.time() - started,
     }
-    _write(target, parts, run)
-    return code
 
 
-def _parts(target: Path) -> Path:
-    """A folder beside `target` for what each process writes: proof, before the run, that `target` can be written."""
+def make_parts(target: Path) -> Path:
+    """A folder beside `target` for what each process writes: proof, before the run, that `target` can be written. Else QuestionError."""
     try:
         if target.exists() and not stat.S_ISREG(target.stat().st_mode):
             raise QuestionError(f"-o {target}: not a regular file, expected the name of a trace to write")
@@ -60,7 +67,7 @@ def _parts(target: Path) -> Path:
         raise QuestionError(f"-o {target}: cannot be written: {error.strerror or error}") from None
 
 
-def _write(target: Path, parts: Path, run: Record) -> None:
+def write_merged(target: Path, parts: Path, run: Record) -> None:
     """The run's record first, then everything by time, each generate() with its number; the parts go when the whole is there."""
     partial = parts / "merged"
     try:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from llmdoctor.attach.records import Record
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import plural
+from llmdoctor.gencfg.imports import Import
 from llmdoctor.gencfg.layers import Fields
 from llmdoctor.gencfg.model import Call, Effective, Layer, LibraryError, Origin, Resolved, Setting
 from llmdoctor.gencfg.modelconfig import LoadedModel
@@ -21,8 +22,6 @@ from llmdoctor.gencfg.versions import field_defaults, rules_for
 from llmdoctor.modeldir.tokenizer import AddedToken, Tokenizer
 
 _LAYERS = frozenset(get_args(Layer))
-_USUAL = frozenset({"torch", "transformers", "numpy", "PIL", "torchvision", "accelerate", "datasets", "tokenizers", "safetensors"})
-_NAMED = 4
 
 
 def ask_trace(side: Side) -> Answer:
@@ -73,21 +72,16 @@ def answer_of(record: Record, side: Side | None = None, imports: Iterable[Record
         Effective(version, rules, fields, model_fields, stop, failed),
         presets=_presets(model_fields),
         notes=(f"stopping_criteria {', '.join(map(str, custom))} may end it too",) if custom else (),
-        cleared=cleared(imports),
+        imports=tuple(map(imported, imports)),
     )
 
 
-def cleared(imports: Iterable[Record]) -> tuple[str, ...]:
-    """What importing packages has not changed, in one sentence; the usual ones are not worth a name."""
-    packages: dict[str, int] = {}
-    for record in imports:
-        if not record.get("changed") and record.get("package") not in _USUAL and record.get("observed"):
-            packages[str(record.get("package"))] = int(record["observed"])
-    if not packages:
-        return ()
-    names = [*packages][:_NAMED]
-    more = len(packages) - len(names)
-    return (f"importing {', '.join(names)}{f' and {more} more' if more else ''}: 0 of {max(packages.values())} values changed",)
+def imported(record: Record) -> Import:
+    """An import record, read."""
+    changed = record.get("changed")
+    names = [str(entry.get("what")) for entry in (changed if isinstance(changed, list) else ()) if isinstance(entry, dict)]
+    observed = record.get("observed")
+    return Import(str(record.get("package")), str(record.get("source")), observed if isinstance(observed, int) else 0, tuple(names))
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------------------

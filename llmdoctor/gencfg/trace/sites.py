@@ -33,6 +33,8 @@ class Site:
     @property
     def source(self) -> str:
         """What a person reads: "trl 1.0.0 ppo_trainer.py:410", "train.py:31"."""
+        if not self.line:
+            return self.file
         name = f"{os.path.basename(self.file)}:{self.line}"
         return name if self.package is None else " ".join(filter(None, (self.package, self.version, name)))
 
@@ -44,9 +46,11 @@ class Site:
 def caller(skip: Callable[[str, str | None], bool]) -> tuple[Site, list[str]]:
     """The innermost frame outside llmdoctor whose (file, package) `skip` lets pass, and the sources of the frames from there outwards.
 
-    Where every frame is skipped it is the outermost one.
+    Where every frame is skipped it is the outermost one; under `python -m PACKAGE`, which has none yet, it is the command line.
     """
     frames = [frame for frame in _frames() if not frame.f_code.co_filename.startswith(_OWN)]
+    if not frames:
+        return Site("the command line", 0, "<module>"), []
     start = next((index for index, frame in enumerate(frames) if not skip(*_place(frame))), len(frames) - 1)
     return site_of(frames[start]), _stack(frames[start:])
 

@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from llmdoctor.core.diagnostic import Diagnostic
+from llmdoctor.core.diagnostic import Diagnostic, Location
 from llmdoctor.core.document import Block, Cell, Code, Note, Table, Tone, Verdict
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import plural, shown
 from llmdoctor.gencfg.causes import Cause, cause_of
+from llmdoctor.gencfg.imports import import_blocks
 from llmdoctor.gencfg.rules import call_findings
 from llmdoctor.gencfg.trace.read import Reading
-from llmdoctor.gencfg.trace.sides import cleared
+from llmdoctor.gencfg.trace.sides import imported
 from llmdoctor.gencfg.trace.tally import Site, Tally, tally
 
-_SITES = 12
+_SITES, _CHANGES = 12, 5
+_MUTATION = ("target", "model", "field", "before", "after", "source", "file", "line", "rank")
 
 
 def summary_report(path: str) -> Report:
@@ -25,7 +27,12 @@ def summary_report(path: str) -> Report:
 
     Raises QuestionError where it cannot be read.
     """
-    reading = Reading(path)
+    return report_on(Reading(path))
+
+
+def report_on(reading: Reading) -> Report:
+    """The report on a trace that has not been read yet."""
+    path = reading.path
     total = tally(reading.records())
     sites = sorted(total.sites.values(), key=lambda site: (site.bad is None, not site.passed, -site.sequences))
     findings = tuple(finding for site in sites for finding in _findings(site))
@@ -79,7 +86,7 @@ def _result(total: Tally, sites: list[Site], cause: Cause | None, reading: Readi
         "imports": [
             {name: record.get(name) for name in ("package", "version", "observed", "changed", "file", "line")} for record in total.imports
         ],
-        "mutations": len(total.mutations),
+        "mutations": [{name: record.get(name) for name in _MUTATION} for record in total.mutations],
         "loads": [{"model": load.get("model"), "class": load.get("class")} for load in total.loads],
         "vllm": [{"source": call.get("source"), "sampling_params": call.get("sampling_params")} for call in total.vllm],
         "cause": None if cause is None else cause.text,
@@ -120,18 +127,17 @@ def _document(path: str, total: Tally, sites: list[Site], cause: Cause | None, r
             blocks.append(Note("ALSO", f"{len(sites) - _SITES} more call sites (--format json shows them)", "dim"))
     if cause is not None:
         blocks.append(Note("CAUSE", cause.text))
-    blocks += [Note("NOT THE CAUSE", text, "dim") for text in cleared(total.imports)]
-    blocks += [Note("CHANGED", _change(record), "warn") for record in total.imports if record.get("changed")][:5]
+    blocks += _assigned(total, cause)
+    blocks += import_blocks(map(imported, total.imports))
     if not total.calls:
         blocks += _elsewhere(total)
     if cause is not None and cause.watch:
         blocks.append(Note("WATCH", cause.watch, "warn"))
     if cause is not None:
         blocks.append(Code("FIX", cause.fix))
-    blocks += [Note("NOTE", f"{gone.what}: {gone.reason}", "warn") for gone in _skipped(reading, total)]
     if reading.parts:
         blocks.append(Note("NOTE", "the run was cut off before its files were merged; this is what each process had written", "warn"))
-    if total.calls:
+    if total.calls and reading.lines is None:
         blocks.append(Note("NEXT", f"llmdoctor gencfg diff {path}"))
     return tuple(blocks)
 
@@ -205,9 +211,21 @@ def _details(site: Site) -> list[str]:
     return [f"{passed} produced {names} and ran past it", f"median position {site.median_position()}{of}: {waste}"]
 
 
-def _change(record: dict[str, Any]) -> str:
-    changed = [str(entry.get("what")) for entry in record["changed"] if isinstance(entry, dict)]
-    return f"importing {record.get('package')} ({record.get('source')}) changed {', '.join(changed[:4])}" + (", ..." if changed[4:] else "")
+def _assigned(total: Tally, cause: Cause | None) -> list[Block]:
+    """Assignments to a model's generation config other than the one that CAUSE tells."""
+    lines: dict[str, None] = {}
+    for record in total.mutations:
+        if record.get("model") is None or (cause is not None and cause.location is not None and _is_at(record, cause.location)):
+            continue
+        change = f"{record.get('field')} {shown(record.get('before'), 30)} -> {shown(record.get('after'), 30)}"
+        lines[f"{record.get('source')} set {change}"] = None
+    told = [*lines][:_CHANGES]
+    more = len(lines) - len(told)
+    return [Note("ALSO SET", "\n".join([*told, *([f"and {more} more (--format json shows them)"] if more else [])]), "dim")] if told else []
+
+
+def _is_at(record: dict[str, Any], place: Location) -> bool:
+    return record.get("line") == place.line and os.path.basename(str(record.get("file"))) == os.path.basename(place.file)
 
 
 def _elsewhere(total: Tally) -> list[Block]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from llmdoctor.attach.records import Record
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.gencfg.causes import cause_of
 from llmdoctor.gencfg.question import Answer
 from llmdoctor.gencfg.trace.sides import answer_of
 
@@ -72,6 +73,12 @@ class Site:
     def stopped(self) -> int:
         """Sequences that something ended before the limit."""
         return self.sequences - self.ended_by["length"]
+
+    def complaint(self) -> str:
+        """One paragraph on why these calls cannot stop."""
+        cause = None if self.bad is None else cause_of(self.bad)
+        why = "" if cause is None else f": {cause.text}\nFIX\n{cause.fix}"
+        return f"generate() at {self.source} cannot stop before its length limit{why}"
 
     def median_position(self) -> int | None:
         """The median position, from 1, of the first terminator that was passed; None where none was."""
