@@ -92,7 +92,7 @@ def test_a_process_that_cannot_be_attached_to_runs_and_says_so(tmp_path: Path) -
 
 
 def test_ctrl_c_goes_to_the_command_and_the_trace_stays_readable(tmp_path: Path, llmdoctor: Run) -> None:
-    program = "import time, sys\nprint('ready', flush=True)\ntry: time.sleep(30)\nexcept KeyboardInterrupt: print('mine'); sys.exit(9)"
+    program = "import time, sys\ntry:\n print('ready', flush=True)\n time.sleep(30)\nexcept KeyboardInterrupt: print('mine'); sys.exit(9)"
     running = subprocess.Popen([*TRACE, "--", PYTHON, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert running.stdout is not None
     assert running.stdout.readline() == b"ready\n"
