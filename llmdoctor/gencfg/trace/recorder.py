@@ -78,9 +78,9 @@ class Recorder:
         self.session.patches.set(kind, "__setattr__", __setattr__)
 
     def _assigned(self, config: Any, name: str, before: Any, after: Any) -> None:
-        if self.calls.inside() and _in_library(caller(_in_config_class)[0].file):
+        if self.calls.inside() and _in_library(caller(_passing_on)[0].file):
             return  # generate() completing its own copy
-        site, stack = caller(_in_config_class)
+        site, stack = caller(_passing_on)
         self.origins.add(config, name, Source("mutation", after, site=site))
         model = self.holder(config)
         target = "generation_config" if model is None else "model.generation_config"
@@ -113,7 +113,7 @@ class Recorder:
                 init(config, *args, **kwargs)
             if not recorder._quiet() and not recorder.calls.inside():
                 with recorder.session.guard("construction of a generation config"):
-                    site, _ = caller(_in_config_class)
+                    site, _ = caller(_passing_on)
                     for name in kwargs:
                         if not name.startswith("_"):
                             recorder.origins.add(config, name, Source("user-config", config.__dict__.get(name), site=site))
@@ -225,7 +225,7 @@ class Recorder:
         if before is None or after is None or before is after or self._quiet():
             return
         with self.session.guard("assignment of model.generation_config"):
-            site, stack = caller(_in_config_class)
+            site, stack = caller(_passing_on)
             if self.calls.inside() and _in_library(site.file):
                 return
             old, new = public(before), public(after)
@@ -301,9 +301,9 @@ class Held:
         model.__dict__.pop("generation_config", None)
 
 
-def _in_config_class(file: str, _package: str | None) -> bool:
-    """GenerationConfig.update() and its like are not who wanted a change."""
-    return file.endswith(("generation/configuration_utils.py", "/contextlib.py"))
+def _passing_on(file: str, _package: str | None) -> bool:
+    """GenerationConfig.update(), nn.Module.__setattr__ and their like are not who wanted a change."""
+    return file.endswith(("generation/configuration_utils.py", "torch/nn/modules/module.py", "/contextlib.py"))
 
 
 def _in_library(file: str) -> bool:

@@ -1,6 +1,8 @@
 """A user's Accelerate script: the prepared model, unwrapped, answers a prompt on every process.
 
-accelerate launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no accelerate_run.py MODEL_DIR
+accelerate launch --cpu --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no accelerate_run.py MODEL_DIR
+
+On CPUs accelerate starts more than one process only through MPI.
 """
 
 import sys

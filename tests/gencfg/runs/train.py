@@ -1,6 +1,6 @@
 """A user's PPO script: a Qwen2-VL as the policy of TRL's PPOTrainer, one step on text prompts, then the picture of infer.py.
 
-python train.py MODEL_DIR [--stop-token eos] [--save DIR] [--no-step]
+python train.py MODEL_DIR [--stop-token eos] [--eos ID ...] [--save DIR] [--no-step]
 """
 
 import argparse
@@ -41,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model_dir")
     parser.add_argument("--stop-token", choices=["eos"])
+    parser.add_argument("--eos", type=int, nargs="+", help="eos_token_id of the GenerationConfig for the picture")
     parser.add_argument("--save", metavar="DIR")
     parser.add_argument("--no-step", action="store_true", help="construct the trainer, train nothing")
     options = parser.parse_args()
@@ -98,6 +99,7 @@ def main() -> None:
         do_sample=True,
         return_dict_in_generate=True,
         output_scores=True,
+        eos_token_id=options.eos,
     )
     output = policy.generate(**inputs, generation_config=generation_config)
     new = output.sequences[0, inputs["input_ids"].shape[1] :]
