@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,23 @@ class Reading:
             )
 
 
+@contextmanager
+def as_written(record: Record) -> Iterator[None]:
+    """Whatever goes wrong in the block for the parts of `record` becomes one sentence: they are not what the recorder writes."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        kind = record.get("kind")
+        raise QuestionError(f'a "{kind}" record of the trace is not as llmdoctor writes it: {type(error).__name__}: {error}') from None
+
+
 def _record(line: bytes) -> Record | None:
     try:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and value.get("kind") in KINDS else None
+    kind = value.get("kind") if isinstance(value, dict) else None
+    return value if isinstance(kind, str) and kind in KINDS else None
 
 
 def parts_of(path: str) -> Path | None:

@@ -22,7 +22,7 @@ from llmdoctor.gencfg.trace.calls import Calls, Terminators
 from llmdoctor.gencfg.trace.engines import watch_engines
 from llmdoctor.gencfg.trace.imported import Imported
 from llmdoctor.gencfg.trace.origins import Origins, Source
-from llmdoctor.gencfg.trace.sites import PLUMBING, caller
+from llmdoctor.gencfg.trace.sites import PLUMBING, caller, calling_file
 from llmdoctor.gencfg.trace.values import METADATA, library_version, name_of, public
 
 CONFIG = "transformers.generation.configuration_utils"
@@ -78,7 +78,7 @@ class Recorder:
         self.session.patches.set(kind, "__setattr__", __setattr__)
 
     def _assigned(self, config: Any, name: str, before: Any, after: Any) -> None:
-        if self.calls.inside() and _in_library(caller(_passing_on)[0].file):
+        if self.calls.inside() and _in_library(calling_file(_passing_on)):
             return  # generate() completing its own copy
         site, stack = caller(_passing_on)
         self.origins.add(config, name, Source("mutation", after, site=site))

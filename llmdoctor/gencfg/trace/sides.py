@@ -17,7 +17,7 @@ from llmdoctor.gencfg.modelconfig import LoadedModel
 from llmdoctor.gencfg.question import Answer, Side, ask, default_version, split_trace
 from llmdoctor.gencfg.resolve import resolve
 from llmdoctor.gencfg.stop import stop_of
-from llmdoctor.gencfg.trace.read import Reading
+from llmdoctor.gencfg.trace.read import Reading, as_written
 from llmdoctor.gencfg.versions import field_defaults, rules_for
 from llmdoctor.modeldir.tokenizer import AddedToken, Tokenizer
 
@@ -98,18 +98,20 @@ def _asked(side: Side) -> tuple[Answer, Record, Record | None]:
         if record["kind"] == "import":
             imports.append(record)
         elif record["kind"] == "load":
-            loads[record.get("model")] = record
+            loads[str(record.get("model"))] = record
         elif record["kind"] == "generate":
             count += 1
-            chosen = _better(chosen, record, selector)
+            with as_written(record):
+                chosen = _better(chosen, record, selector)
     if chosen is None:
         asked = "no generate() happened in it" if selector is None else f"no call {selector}, the trace has {plural(count, 'call')}"
         raise QuestionError(f"{side.model}: {asked}")
-    answer = answer_of(chosen, side, imports)
+    with as_written(chosen):
+        answer = answer_of(chosen, side, imports)
     if count > 1 and selector is None:
         note = f"{os.path.basename(path)}: call {chosen['call']} of {count}; {path}#N names another"
         answer = replace(answer, notes=(note, *answer.notes))
-    return answer, chosen, loads.get(chosen.get("model"))
+    return answer, chosen, loads.get(str(chosen.get("model")))
 
 
 def _better(chosen: Record | None, record: Record, selector: str | None) -> Record | None:

@@ -178,13 +178,18 @@ def _run(total: Tally, reading: Reading) -> str:
 def _rows(site: Site) -> list[tuple[str | Cell, ...]]:
     rows: list[tuple[str | Cell, ...]] = [(site.source, _ended(site))]
     details = _details(site)
-    caller = next((entry for entry in reversed(site.stack) if entry != site.source), None)
+    caller = None if _is_own(site.source) else next(filter(_is_own, site.stack), None)
     first = "" if caller is None else f"  from {caller}"
     if first and not details:
         details = [""]
     for index, detail in enumerate(details):
         rows.append((Cell(first if index == 0 else "", "dim"), Cell(detail, "dim")))
     return rows
+
+
+def _is_own(source: str) -> bool:
+    """Whether a place such as "train.py:31" is the user's own code: a package's has its name in front."""
+    return " " not in source
 
 
 def _ended(site: Site) -> Cell:
@@ -236,7 +241,12 @@ def _elsewhere(total: Tally) -> list[Block]:
         given = params if isinstance(params, dict) else {}
         names = ("n", "temperature", "top_p", "top_k", "max_tokens", "stop", "stop_token_ids", "ignore_eos")
         told = ", ".join(f"{name} {shown(given[name])}" for name in names if given.get(name) not in (None, []))
-        return [Note("VLLM", f"{plural(len(total.vllm), 'set')} of SamplingParams, the first at {first.get('source')}: {told}")]
+        blocks: list[Block] = [
+            Note("VLLM", f"{plural(len(total.vllm), 'set')} of SamplingParams, the first at {first.get('source')}: {told}")
+        ]
+        if given.get("ignore_eos"):
+            blocks.append(Note("WATCH", "ignore_eos is on: every sequence of these runs to max_tokens", "warn"))
+        return [*blocks, Note("NEXT", "llmdoctor gencfg runaway OUTPUTS.jsonl  with what vLLM returned")]
     if total.loads:
         loaded = ", ".join(sorted({os.path.basename(str(load.get("model"))) for load in total.loads}))
         return [Note("SEEN", f"{plural(len(total.loads), 'model')} loaded ({loaded}), none asked to generate()")]

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmdoctor.attach.records import Record
-from llmdoctor.core.errors import QuestionError
 from llmdoctor.gencfg.causes import cause_of
 from llmdoctor.gencfg.question import Answer
+from llmdoctor.gencfg.trace.read import as_written
 from llmdoctor.gencfg.trace.sides import answer_of
 
 _KEPT = 1000
@@ -159,11 +159,8 @@ def tally(records: Iterable[Record]) -> Tally:
     """
     total = Tally()
     for record in records:
-        try:
+        with as_written(record):
             total.add(record)
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
-            kind = record.get("kind")
-            raise QuestionError(f'a "{kind}" record of the trace is not as llmdoctor writes it: {type(error).__name__}: {error}') from None
     return total
 
 
