@@ -18,10 +18,10 @@ Source = Literal["model", "option", "well-known", "inferred"]
 WELL_KNOWN = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<|return|>", "<|eot|>", "<|eom|>"),
     *("<end_of_turn>", "<turn|>", "<eos>", "</s>", "<|end_of_sentence|>", "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>"),
-    *("<|end_of_turn|>", "<end_of_utterance>", "<|endofturn|>", "<|im_sep_end|>", "[|endofturn|]", "<|END_RESPONSE|>"),
+    *("<|end_of_turn|>", "<end_of_utterance>", "<|endofturn|>", "[|endofturn|]", "<|END_RESPONSE|>"),
 )
 _FILLS = (0, -1, -100)  # ids that rows are filled up with where the pad id is not known
-_SAMPLE = 512
+SAMPLE = 512  # rows that are looked at to infer a terminator
 _FEW = 3
 
 
@@ -43,11 +43,10 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Marks:
-    """All terminators, the ids that count as padding behind one, and what was inferred about them (None: nothing was)."""
+    """All terminators, the padding's ids as far as they are known, and what was inferred about them (None: nothing was)."""
 
     marks: tuple[Mark, ...] = ()
     pads: frozenset[int] = frozenset()
-    any_pad: bool = True
     inferred: str | None = None
 
     @property
@@ -108,12 +107,12 @@ def infer(marks: Marks, sample: Sequence[Row]) -> Marks:
         return marks
     width = max(len(row.ids) for row in sample if row.ids)
     pad = _padding(rows, width)
-    bare = [row if pad is None else _without_tail(row, pad) for row in rows]
+    bare = [row if pad is None else without_tail(row, pad) for row in rows]
     ends = [row for row in bare if 0 < len(row) < width]
     last = Counter(row[-4:] for row in ends).most_common(1)
     if last:
         end, count = last[0]
-        inside = sum(_stands_inside(row, end) for row in ends)
+        inside = sum(find_id(row, end, len(row) - 4) >= 0 for row in ends)
         if count >= _FEW and 2 * count >= len(ends) and 10 * inside <= len(ends):
             return _inferred(marks, end, pad, f"{count} of the first {len(ends)} rows that end early end in it")
     if pad is not None:
@@ -133,7 +132,7 @@ def _padding(rows: Sequence[bytes], width: int) -> bytes | None:
     counts: Counter[bytes] = Counter()
     for row in rows:
         if len(row) == width and len(row) > 8 and row[-4:] == row[-8:-4]:
-            runs.setdefault(row[-4:], set()).add(len(_without_tail(row, row[-4:])))
+            runs.setdefault(row[-4:], set()).add(len(without_tail(row, row[-4:])))
             counts[row[-4:]] += 1
     if not counts:
         return None
@@ -141,7 +140,7 @@ def _padding(rows: Sequence[bytes], width: int) -> bytes | None:
     return pad if count >= _FEW and len(runs[pad]) >= 2 else None
 
 
-def _without_tail(row: bytes, pad: bytes) -> bytes:
+def without_tail(row: bytes, pad: bytes) -> bytes:
     """`row` without the run of `pad` at its end."""
     end = len(row)
     while end >= 4 and row[end - 4 : end] == pad:
@@ -149,9 +148,9 @@ def _without_tail(row: bytes, pad: bytes) -> bytes:
     return row[:end]
 
 
-def _stands_inside(row: bytes, token: bytes) -> bool:
-    """Whether `token` stands in `row` before its last place."""
-    at = row.find(token, 0, len(row) - 4)
+def find_id(ids: bytes, token: bytes, end: int) -> int:
+    """The first place, in bytes, at which the id `token` stands wholly before `end`; -1 without one. Four bytes across two ids are no id."""
+    at = ids.find(token, 0, end)
     while at >= 0 and at % 4:
-        at = row.find(token, at + 1, len(row) - 4)
-    return at >= 0
+        at = ids.find(token, at + 1, end)
+    return at

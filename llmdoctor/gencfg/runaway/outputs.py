@@ -6,14 +6,17 @@ Memory does not grow with the file: a record may have RECORD_LIMIT bytes, and wh
 from __future__ import annotations
 
 import os
+import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
+from itertools import islice
 from typing import IO, Any, cast
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import clean
-from llmdoctor.gencfg.runaway.rows import Columns, Row, Unusable, pack, rows_of
+from llmdoctor.gencfg.runaway.rows import Columns, Row, Unusable, is_ids, pack, rows_of
 from llmdoctor.modeldir.files import Refusal, open_inside, shown_path
 
 RECORD_LIMIT = 64 * 2**20
@@ -34,7 +37,7 @@ _OPENS = (b"{", b"[", b"[{")
 class Reading:
     """What a reader notices on the way: records that were skipped, with the first few by line, and how far it is.
 
-    `at` and `size` are in bytes of the file (rows of a table), for the progress alone.
+    `word` is what a record's number counts: lines, rows of a table, items of a list. `at` and `size` are in bytes of the file (rows of a table), for the progress alone.
     """
 
     shown_name: str
@@ -44,6 +47,7 @@ class Reading:
     first: list[tuple[int, str]] = field(default_factory=list)
     names: tuple[str, ...] = ()
     form: str = ""
+    word: str = "line"
     at: int = 0
     size: int = 0
 
@@ -54,7 +58,14 @@ class Reading:
             self.first.append((line, reason))
 
     def rows(self, value: Any, line: int) -> Iterator[Row]:
-        """The sequences of one decoded record; none where it is skipped."""
+        """The sequences of one decoded record; none where it is skipped. Each item of a list is a record with a number of its own."""
+        if isinstance(value, list) and not is_ids(value):
+            self.word = "item"
+            for item in value:
+                yield from self.rows(item, self.records + 1)
+            return
+        if isinstance(value, dict) and {"kind", "t"} <= value.keys() and ("pid" in value or "schema" in value):
+            raise QuestionError(f"{self.shown_name}: a trace, not outputs: use `llmdoctor gencfg trace --summary {self.shown_name}`")
         self.records += 1
         try:
             yield from list(rows_of(value, line, self.columns))
@@ -64,25 +75,38 @@ class Reading:
 
 
 def read_rows(path: str, reading: Reading) -> Iterator[Row]:
-    """Every sequence in the file at `path`.
+    """Every sequence in the file at `path`; "-" is standard input, which is copied to a temporary file first.
 
     Raises QuestionError where it cannot be opened or is no such file at all.
     """
-    opened = open_inside(path, None)
-    if opened is None:
-        raise QuestionError(f"{path}: no such file")
-    if isinstance(opened, Refusal):
-        raise QuestionError(f"{shown_path(path)} {opened.reason}")
-    with os.fdopen(opened, "rb") as file:
-        reading.size = os.fstat(opened).st_size
+    with _open(path) as file:
+        reading.size = os.fstat(file.fileno()).st_size
         head = file.read(_HEAD)
         file.seek(0)
         try:
             yield from _by_content(file, head, reading)
-        except (EOFError, OSError) as error:
-            if type(error).__name__ not in ("BadGzipFile", "EOFError"):
-                raise QuestionError(f"{reading.shown_name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        except (EOFError, zlib.error) as error:
             raise QuestionError(f"{reading.shown_name}: the gzip file is cut off or damaged: {error}") from None
+        except OSError as error:
+            raise QuestionError(f"{reading.shown_name}: cannot be read: {error.strerror or error}") from None
+
+
+def _open(path: str) -> BufferedReader:
+    if path == "-":
+        import shutil
+        import tempfile
+
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 the caller closes it
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+        copy.seek(0)
+        return cast(BufferedReader, copy)
+    opened = open_inside(path, None)
+    if opened is None:
+        raise QuestionError(f"{path}: no such file")
+    if isinstance(opened, Refusal):
+        hint = "; a pipe can be given as -" if "FIFO" in opened.reason else ""
+        raise QuestionError(f"{shown_path(path)} {opened.reason}{hint}")
+    return os.fdopen(opened, "rb")
 
 
 def _by_content(file: BufferedReader, head: bytes, reading: Reading) -> Iterator[Row]:
@@ -118,7 +142,7 @@ def _refuse_other(head: bytes, name: str) -> None:
 def _json(file: IO[bytes], where: Callable[[], int], reading: Reading) -> Iterator[Row]:
     """JSON lines where a line is a value of its own, else values that go over several lines."""
     start = file.tell()
-    opening = [line for line in (file.readline(RECORD_LIMIT + 1).strip() for _ in range(8)) if line][:2]
+    opening = list(islice((line for line in (file.readline(RECORD_LIMIT + 1).strip() for _ in range(8)) if line), 2))
     file.seek(start)
     lines = any(_decodes(line) for line in opening) and opening[0] not in _OPENS
     if not lines and opening and opening[0].startswith((b"{", b"[")) and (len(opening[0]) > RECORD_LIMIT or opening[0][-1:] in b"{[,"):

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeGuard
 
-from llmdoctor.core.errors import QuestionError
-
 Ended = Literal["eos", "length", "stop", "other", "unknown"]
 
 IDS = (
@@ -86,13 +84,13 @@ class Unusable(Exception):
 def rows_of(value: Any, line: int, columns: Columns) -> Iterator[Row]:
     """The sequences of one decoded record.
 
-    Raises Unusable where there are none in it, QuestionError where it belongs to another command.
+    Raises Unusable where there are none in it.
     """
     yield from _walk(value, line, columns, {}, 0)
 
 
 def _walk(value: Any, line: int, columns: Columns, around: Mapping[str, Any], depth: int) -> Iterator[Row]:
-    if _is_ids(value) and value:
+    if is_ids(value) and value:
         yield Row(line, pack(value), None, len(value), None, None)
         return
     if isinstance(value, list) and depth < _DEPTH:
@@ -101,8 +99,6 @@ def _walk(value: Any, line: int, columns: Columns, around: Mapping[str, Any], de
         return
     if not isinstance(value, dict):
         raise Unusable(f"expected an object with an output, found {_kind(value)}")
-    if value.get("kind") == "generate" and "effective" in value:
-        raise QuestionError("this is a trace of generate() calls: use `llmdoctor gencfg trace --summary FILE`")
     yield from _object(value, line, columns, around, depth)
 
 
@@ -135,7 +131,7 @@ def _choices(value: dict[str, Any], choices: list[Any], line: int, around: Mappi
         text = _joined([message]) if isinstance(message, dict) else choice.get("text")
         ids, count = _logprob_ids(choice.get("logprobs"))
         own = choice.get("token_ids")
-        ids = own if _is_ids(own) and own else ids
+        ids = own if is_ids(own) and own else ids
         count = _count(usage) if _count(usage) is not None else count
         said = ended(choice.get("finish_reason"), choice.get("stop_reason", ...))
         limit = _first_int(LIMITS, value, around)
@@ -212,9 +208,9 @@ def _packer(count: int) -> struct.Struct:
 
 def _id_lists(value: Any) -> list[list[int]] | None:
     """A column's token ids as lists: of one sequence, or of several; None where it does not hold ids."""
-    if _is_ids(value):
+    if is_ids(value):
         return [value]
-    if isinstance(value, list) and value and all(_is_ids(item) for item in value):
+    if isinstance(value, list) and value and all(is_ids(item) for item in value):
         return value
     return None
 
@@ -247,7 +243,8 @@ def _joined(messages: list[dict[str, Any]]) -> str:
     return "".join(parts)
 
 
-def _is_ids(value: Any) -> bool:
+def is_ids(value: Any) -> bool:
+    """Whether `value` is a list of whole numbers; an empty list is too."""
     return isinstance(value, list) and all(type(item) is int for item in value)
 
 

@@ -32,6 +32,7 @@ def read_table(file: BufferedReader, reading: Reading) -> Iterator[Row]:
     try:
         table: Any = parquet.ParquetFile(file)
         names = [str(name) for name in table.schema_arrow.names]
+        reading.word = "row"
         reading.names, reading.size = tuple(names), table.metadata.num_rows
         yield from _batches(table, names, reading)
     except pyarrow.ArrowException as error:
