@@ -37,7 +37,8 @@ _OPENS = (b"{", b"[", b"[{")
 class Reading:
     """What a reader notices on the way: records that were skipped, with the first few by line, and how far it is.
 
-    `word` is what a record's number counts: lines, rows of a table, items of a list. `at` and `size` are in bytes of the file (rows of a table), for the progress alone.
+    `word` is what a record's number counts: lines, rows of a table, items of a list. `at` and `size` are in bytes of the file (rows of a
+    table), for the progress alone.
     """
 
     shown_name: str

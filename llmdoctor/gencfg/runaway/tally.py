@@ -82,9 +82,10 @@ class Looped:
 class Tally:
     """Counts over the sequences of a file.
 
-    `units` are the tokens (or characters, where there are no ids) of all sequences without padding, `wasted` those behind a passed
-    terminator. `given` is the limit for rows that name none. `stops` are the lengths, in tokens, of the sequences that stopped, `open_lengths` of those of which nothing says how they ended.
-    `first_length` is the line of the first that ended by length, `marked` are the texts in which a terminator stands.
+    `given` is the limit for rows that name none. `units` are the tokens (or characters, where there are no ids) of all sequences without
+    padding, `wasted` those behind a passed terminator. `stops` are the lengths, in tokens, of the sequences that stopped, `open_lengths` of
+    those of which nothing says how they ended. `first_length` is the line of the first that ended by length, `marked` are the texts in which
+    a terminator stands.
     """
 
     given: int | None = None
