@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import clean
-from llmdoctor.gencfg.runaway.rows import Columns, Row, Unusable, is_ids, pack, rows_of
+from llmdoctor.gencfg.runaway.rows import HOLDERS, LIMITS, Columns, Row, Unusable, ended, is_ids, pack, rows_of
 from llmdoctor.modeldir.files import Refusal, open_inside, shown_path
 
 RECORD_LIMIT = 64 * 2**20
@@ -30,6 +30,16 @@ _OTHERS = (
     (b"\x93NUMPY", "a NumPy array"),
     (b"(\xb5/\xfd", "zstd-compressed"),
 )
+_NOT_PLAIN = (
+    "choices",
+    "outputs",
+    "kind",
+    "response",
+    "body",
+    "finish_reasons",
+    "stop_type",
+    "status",
+)  # of such records more must be read
 _OPENS = (b"{", b"[", b"[{")
 
 
@@ -160,7 +170,7 @@ def _json(file: IO[bytes], where: Callable[[], int], reading: Reading) -> Iterat
 
 def _lines(file: IO[bytes], where: Callable[[], int], reading: Reading) -> Iterator[Row]:
     fast: Callable[[bytes, int], Row | None] | None = None
-    number = 0
+    number, known = 0, False  # whether the first value has been seen: its shape is taken for everybody's
     while line := file.readline(RECORD_LIMIT + 1):
         number += 1
         if number % 256 == 0:
@@ -176,7 +186,7 @@ def _lines(file: IO[bytes], where: Callable[[], int], reading: Reading) -> Itera
             continue
         value = decode_line(line)
         if value is not None:
-            fast = fast or _fast(value, reading.columns)
+            fast, known = fast if known else _fast(value, reading.columns), True
             yield from reading.rows(value, number)
         elif line.strip():
             reading.records += 1
@@ -184,44 +194,34 @@ def _lines(file: IO[bytes], where: Callable[[], int], reading: Reading) -> Itera
 
 
 def _fast(value: Any, columns: Columns) -> Callable[[bytes, int], Row | None] | None:
-    """A decoder of lines shaped like `value`, which steps over all that is not asked for; None where there is no column of ids.
+    """A decoder of lines shaped like `value`, which steps over all that is not asked for; None where there is no plain column of ids.
 
     The decoder answers None for a line that is not of that shape, which then goes the slow way.
     """
-    from llmdoctor.gencfg.runaway.rows import LIMITS, REASONS, ended
-
-    if not isinstance(value, dict) or any(name in value for name in ("choices", "outputs", "kind", "response", "body")):
+    if not isinstance(value, dict) or any(name in value for name in _NOT_PLAIN):
         return None
     name = next((name for name in columns.id_names if isinstance(value.get(name), list) and value[name]), None)
-    if name is None or not all(type(item) is int for item in value[name]) or any(isinstance(item, dict) for item in value.values()):
+    if name is None or not is_ids(value[name]) or any(isinstance(value.get(holder), dict) for holder in HOLDERS):
         return None
     import msgspec
 
-    reason = next((known for known in REASONS if isinstance(value.get(known), str)), "finish_reason")
-    limit = next((known for known in LIMITS if known in value), "max_tokens")
-    names = {"ids": name, "reason": reason, "limit": limit, "stop": "stop_reason", "kind": "kind"}
-    if reason == "stop_reason":
-        del names["stop"]
-    kinds: dict[str, Any] = {
-        "ids": list[int],
-        "reason": str | None,
-        "limit": int | None,
-        "stop": int | str | None,
-        "kind": msgspec.UnsetType,
-    }
-    fields = [(short, kinds[short], ... if short in ("stop", "kind") else None) for short in names]
-    fields = [(short, kind, msgspec.field(name=names[short], default=default)) for short, kind, default in fields]
+    fields = [
+        ("ids", list[int], msgspec.field(name=name)),
+        ("reason", str | None, msgspec.field(name="finish_reason", default=None)),
+        ("stop", int | str | None, msgspec.field(name="stop_reason", default=...)),
+        ("limit", int | None, msgspec.field(name=next((known for known in LIMITS if known in value), LIMITS[0]), default=None)),
+        ("kind", msgspec.UnsetType, msgspec.field(name="kind", default=msgspec.UNSET)),  # a trace has one
+    ]
     decode = msgspec.json.Decoder(msgspec.defstruct("Line", fields, gc=False)).decode
 
     def read(line: bytes, number: int) -> Row | None:
         try:
             found: Any = decode(line)
-            ids = found.ids
-            if not ids:
+            ids, limit, stop = found.ids, found.limit, found.stop
+            if not ids or (found.reason is None and isinstance(stop, str)):
                 return None
-            stop = getattr(found, "stop", ...)
-            return Row(number, pack(ids), None, len(ids), ended(found.reason, stop), found.limit, line)
-        except (msgspec.MsgspecError, RecursionError, Unusable):
+            return Row(number, pack(ids), None, len(ids), ended(found.reason, stop), limit if limit and limit > 0 else None, line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Unusable):
             return None
 
     return read
@@ -235,7 +235,7 @@ def decode_line(line: bytes) -> Any:
 
     try:
         return msgspec.json.decode(line)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         try:
             return json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError):

@@ -113,8 +113,9 @@ def _object(value: dict[str, Any], line: int, columns: Columns, around: Mapping[
         yield from _choices(value, choices, line, around)
     elif not named and _objects(outputs := value.get("outputs", value.get("output"))):
         messages = any("content" in item or "type" in item for item in outputs)  # OpenAI's response object, else vLLM's RequestOutput
+        around = {**around, **_scalars(value)}
         for item in [{"text": _joined(outputs)}] if messages else outputs:
-            yield from _flat(item, line, columns, {**around, **_scalars(value)})
+            yield from _flat(item, line, columns, around)
     else:
         yield from _flat(value, line, columns, around)
 
@@ -162,7 +163,7 @@ def _flat(value: Mapping[str, Any], line: int, columns: Columns, around: Mapping
         raise Unusable("no column with an output", tuple(map(str, value)))
     many = max(len(ids or ()), len(texts or ()))
     holders = [value, *(held for name in HOLDERS if isinstance(held := value.get(name), dict)), around]
-    reasons = next((item[name] for item in holders for name in REASONS if item.get(name) is not None and _tells(item[name])), None)
+    reasons = next((item[name] for item in holders for name in REASONS if item.get(name) is not None and _tells(name, item[name])), None)
     stop = next((item["stop_reason"] for item in holders if "stop_reason" in item), ...)
     limit = _first_int(LIMITS, *holders)
     count = next((size for item in holders if (size := _count(item)) is not None), None) if many == 1 else None
@@ -178,7 +179,7 @@ def ended(reason: Any, stop: Any = ...) -> Ended | None:
     """
     if isinstance(reason, dict):  # SGLang: {"type": "stop", "matched": 151645}
         reason, stop = reason.get("type"), reason.get("matched", stop)
-    if not isinstance(reason, str):
+    if not isinstance(reason, str) or not reason:
         return None
     found = _ENDED.get(reason.lower())
     if found == "stop" and stop is not ... and reason.lower() == "stop":
@@ -224,7 +225,7 @@ def _texts(value: Any, name: str) -> list[str] | None:
     if all(isinstance(item, str) for item in value):
         return ["".join(value)] if name == "tokens" else value
     if _objects(value):
-        return [_joined(value)] if any("content" in item for item in value) else None
+        return [_joined(value)] if any("content" in item or "text" in item for item in value) else None
     if all(_objects(item) for item in value):
         return [_joined(item) for item in value]
     return None
@@ -245,7 +246,7 @@ def _joined(messages: list[dict[str, Any]]) -> str:
 
 def is_ids(value: Any) -> bool:
     """Whether `value` is a list of whole numbers; an empty list is too."""
-    return isinstance(value, list) and all(type(item) is int for item in value)
+    return isinstance(value, list) and set(map(type, value)) <= {int}
 
 
 def _objects(value: Any) -> TypeGuard[list[dict[str, Any]]]:
@@ -253,15 +254,16 @@ def _objects(value: Any) -> TypeGuard[list[dict[str, Any]]]:
 
 
 def _scalars(value: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record says about the outputs inside it: limits, reasons, counts."""
-    known = {*LIMITS, *REASONS, *HOLDERS}
-    return {name: item for name, item in value.items() if name in known}
+    """What a record, or an object in it that holds such things, says about the outputs inside it: limits, reasons, counts."""
+    known = {*LIMITS, *REASONS, *COUNTS}
+    holders = (*(held for name in HOLDERS if isinstance(held := value.get(name), dict)), value)
+    return {name: item for holder in holders for name, item in holder.items() if name in known}
 
 
-def _tells(reason: Any) -> bool:
-    """Whether a column named like a finish reason holds one: "status" may be anything."""
+def _tells(name: str, reason: Any) -> bool:
+    """Whether a column that may hold a finish reason does: what it is called tells, but "status" and "stop_reason" may be anything."""
     if isinstance(reason, str):
-        return reason.lower() in _ENDED
+        return reason.lower() in _ENDED or (bool(reason) and name == "finish_reason")
     return isinstance(reason, list | dict)
 
 
