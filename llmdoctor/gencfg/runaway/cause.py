@@ -60,10 +60,10 @@ def likely_cause(evidence: Evidence) -> Why | None:
 
 
 def _turns(top: Passed, word: str) -> Why:
+    line, position = top.examples[0]
     return Why(
         f"every sequence that passed {top.mark.name} stopped in the end, so the engine can stop: records that hold several turns (tools, agents) look "
-        "like this, and so does a min_new_tokens that forbids an early end",
-        next=f"look at {word} {top.examples[0][0]}, behind {top.unit} {top.examples[0][1]}",
+        f"like this, and so does a min_new_tokens that forbids an early end. See {word} {line}, behind {top.unit} {position}",
     )
 
 
@@ -80,10 +80,13 @@ def _passed(examined: Examined, mark: Mark) -> Why:
         return Why(
             f"{mark.name} is no token that {examined.directory.shown_name} names: the model spells it out as plain text, as after a prompt in another "
             "model's chat format, and nothing compares text with it",
-            f"stop={[mark.text]!r}   as the request's stop string, or prompts made by this model's chat template",
+            f"stop={[mark.text]!r}   in the request, or prompts from this model's own chat template",
             f"llmdoctor gencfg check {examined.directory.shown_name}",
         )
     effective = examined.answer.effective
+    if effective.error is not None:
+        name = examined.directory.shown_name
+        return Why(f"the files cannot tell: transformers raises {effective.error.type} on them", next=f"llmdoctor gencfg show {name}")
     if mark.id in effective.stop.eos_token_id and not effective.stop.never_stops:
         return _taken_away(examined, mark)
     return _files_wrong(examined, mark)
@@ -96,7 +99,7 @@ def _taken_away(examined: Examined, mark: Mark) -> Why:
         f"not the files: {_eos_source(examined)} names {mark.id}, so a plain generate() stops there{vllm}. Something at run time took it away: a "
         "trainer that sets model.generation_config.eos_token_id to None (trl's PPO does), a GenerationConfig passed with another eos_token_id, or "
         "ignore_eos or min_tokens in a request to vLLM",
-        f"generation_config=GenerationConfig(..., eos_token_id={list(examined.eos)})   in the call that made these",
+        f"generate(..., generation_config=GenerationConfig(..., eos_token_id={list(examined.eos)}))",
         TRACE,
     )
 
@@ -106,11 +109,6 @@ def _files_wrong(examined: Examined, mark: Mark) -> Why:
     found = cause_of(examined.answer)
     if found is not None and mark.id in stop.eos_token_id:
         return Why(f"the files: {found.text}", found.fix, f"llmdoctor gencfg check {examined.directory.shown_name}", found.location)
-    if (error := examined.answer.effective.error) is not None:
-        return Why(
-            f"the files cannot tell: transformers raises {error.type} on them",
-            next=f"llmdoctor gencfg show {examined.directory.shown_name}",
-        )
     ids = [*stop.eos_token_id, mark.id]
     said = (
         f"{_eos_source(examined)} has eos_token_id {list(stop.eos_token_id)}"
@@ -124,7 +122,7 @@ def _files_wrong(examined: Examined, mark: Mark) -> Why:
         f"the files: the model ends with {mark.name}, and {said}{vllm}",
         f'"eos_token_id": {ids}   in generation_config.json',
         f"llmdoctor gencfg check {examined.directory.shown_name}",
-        _eos_place(examined) or (found.location if found else None),
+        _eos_place(examined),
     )
 
 
@@ -132,9 +130,9 @@ def _looping(evidence: Evidence) -> Why:
     tally = evidence.tally
     visible = ", and none of them had produced a terminator before" if tally.with_ids == tally.sequences and evidence.marks.by_id else ""
     return Why(
-        f"the model repeats itself until the limit{visible}: greedy or nearly greedy decoding, a prompt without the chat template, or training data "
-        "whose eos was masked",
-        "temperature, or repetition_penalty=1.05; and prompts made by apply_chat_template(..., add_generation_prompt=True)",
+        f"the model repeats itself and does not come out of it{visible}: greedy or nearly greedy decoding, a prompt without the chat template, or "
+        "training data whose eos was masked",
+        "do_sample=True, temperature=0.7   or repetition_penalty=1.05\napply_chat_template(messages, add_generation_prompt=True)   for the prompts",
         f"llmdoctor gencfg check {evidence.examined.directory.shown_name}" if evidence.examined else evidence.again,
     )
 
@@ -150,7 +148,7 @@ def _ran_out(evidence: Evidence) -> Why:
         return Why(
             "not to be told from these texts: they were decoded without special tokens, so a terminator that was produced and passed cannot "
             "be seen in them",
-            "record the token ids of the outputs, or decode with skip_special_tokens=False",
+            "tokenizer.decode(ids, skip_special_tokens=False)   or record the token ids",
             TRACE,
         )
     if median and limit and median >= _LONG * limit:
@@ -165,9 +163,7 @@ def _ran_out(evidence: Evidence) -> Why:
     return Why(
         f"no sequence produced a terminator and went on{few}: either the limit is shorter than an answer, or the model never learned to end one, as "
         f"with training data whose eos is masked (pad_token = eos_token with a collator that masks padding){never}",
-        f"raise the limit for a few prompts, to {4 * limit} tokens: if they do not end either, look at the training data's labels"
-        if limit
-        else None,
+        f"max_new_tokens={4 * limit}   for a few prompts; if they do not end, look at the labels" if limit else None,
         f"llmdoctor gencfg check {model.directory.shown_name}" if model is not None else evidence.again,
     )
 
@@ -178,7 +174,8 @@ def _eos_source(examined: Examined) -> str:
 
 
 def _eos_place(examined: Examined) -> Location | None:
-    field = examined.answer.effective.fields.get("eos_token_id")
-    if field is None or field.origin.file is None:
-        return None
-    return Location(field.origin.file, field.origin.pointer, field.origin.line)
+    """The line that gives eos_token_id, else the file that should."""
+    field, file = examined.answer.effective.fields.get("eos_token_id"), examined.directory.generation_config
+    if field is not None and field.origin.file is not None:
+        return Location(field.origin.file, field.origin.pointer, field.origin.line)
+    return None if file is None else Location(file.shown_name)

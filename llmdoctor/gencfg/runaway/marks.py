@@ -102,19 +102,22 @@ def infer(marks: Marks, sample: Sequence[Row]) -> Marks:
     Padding is an id whose run fills three or more rows, from different positions, to the same width. A terminator is the id in which at
     least half of the rows end that end early, and which hardly ever stands elsewhere in them: a full stop ends many rows and stands in most.
     """
-    rows = [row.ids for row in sample if row.ids and row.said != "length"]
+    rows = [row for row in sample if row.ids and row.said != "length"]
     if len(rows) < _FEW or any(mark.id is not None for mark in marks.marks):
         return marks
     width = max(len(row.ids) for row in sample if row.ids)
-    pad = _padding(rows, width)
-    bare = [row if pad is None else without_tail(row, pad) for row in rows]
-    ends = [row for row in bare if 0 < len(row) < width]
+    pad = _padding([row.ids for row in rows if row.ids], width)
+    ends = []
+    for row in rows:
+        bare = without_tail(row.ids or b"", pad or b"")
+        if bare and (len(bare) < width or row.said in ("eos", "stop")):
+            ends.append(bare)
     last = Counter(row[-4:] for row in ends).most_common(1)
     if last:
         end, count = last[0]
         inside = sum(find_id(row, end, len(row) - 4) >= 0 for row in ends)
         if count >= _FEW and 2 * count >= len(ends) and 10 * inside <= len(ends):
-            return _inferred(marks, end, pad, f"{count} of the first {len(ends)} rows that end early end in it")
+            return _inferred(marks, end, pad, f"{count} of the first {len(ends)} rows that stopped early end in it")
     if pad is not None:
         return _inferred(marks, pad, pad, f"it fills rows up to {width // 4} tokens")
     return marks
@@ -141,9 +144,9 @@ def _padding(rows: Sequence[bytes], width: int) -> bytes | None:
 
 
 def without_tail(row: bytes, pad: bytes) -> bytes:
-    """`row` without the run of `pad` at its end."""
+    """`row` without the run of `pad` at its end; `row` where there is no pad."""
     end = len(row)
-    while end >= 4 and row[end - 4 : end] == pad:
+    while pad and end and row[end - 4 : end] == pad:
         end -= 4
     return row[:end]
 

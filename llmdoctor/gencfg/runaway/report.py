@@ -41,13 +41,14 @@ def runaway_report(
     reading = Reading("standard input" if path == "-" else shown_path(path), columns or Columns())
     tally, marks = _count(path, reading, marks, limit)
     _refuse_unusable(reading, tally)
-    inferred = [text for text in (marks.inferred, tally.infer_length()) if text is not None]
+    lengths = tally.infer_length()
+    inferred = [text for text in (marks.inferred, lengths) if text is not None]
     why = likely_cause(Evidence(tally, marks, examined, shlex.quote(path), reading.word))
     return Report(
         "gencfg runaway",
         subject={"path": path, "model": model, "terminators": terminators or [], "max_new_tokens": limit},
         result=_result(tally, marks, inferred, examined, why, reading),
-        findings=findings_of(tally, reading, why, inferred_lengths=not tally.told and len(inferred) > (marks.inferred is not None)),
+        findings=findings_of(tally, reading, why, inferred_lengths=lengths is not None),
         skipped=tuple(_skipped(reading)),
         document=_document(tally, marks, inferred, examined, why, reading),
         nothing=not tally.sequences,
@@ -213,7 +214,7 @@ def _rows(tally: Tally, examined: Examined | None, word: str) -> Iterator[tuple[
     for entry in tally.by_passed()[:_SHOWN]:
         at = f"at {entry.unit} {entry.positions.median():,}" + (" (median)" if entry.count > 1 else "")
         yield (Cell("passed", _tone(entry)), f"{entry.count:,}", f"{entry.mark.name} {at}{_examples(entry.examples, word)}")
-    if tally.passing:
+    if any(entry.stopped < entry.count for entry in tally.by_passed()):
         unit: Unit = "token" if tally.units["token"] else "character"
         share = f"{tally.wasted[unit]:,} of {tally.units[unit]:,} {unit}s stand behind a terminator"
         yield ("wasted", f"{_wasted_share(tally):.0%}", share)
