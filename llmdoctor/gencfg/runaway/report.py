@@ -270,5 +270,9 @@ def _notes(tally: Tally, marks: Marks) -> Iterator[str]:
         yield "no id of a terminator is known, so none can be looked for in token ids: name one with --terminator, or give --model DIR"
     if tally.with_ids < tally.sequences and not marks.by_text:
         yield "no text of a terminator is known, so none can be looked for in texts: name one with --terminator, or give --model DIR"
-    if tally.ended["unknown"] and tally.with_ids and not tally.limit and not tally.told:
+    if not tally.ended["unknown"]:
+        return
+    if tally.with_ids and not tally.limit and not tally.told:
         yield "without a finish reason or a limit a row's end is not known: --max-new-tokens N gives the limit"
+    if not tally.with_ids and not tally.told:
+        yield "texts alone do not tell how they ended: record finish reasons or token ids, or run the command under llmdoctor gencfg trace"

@@ -7,8 +7,10 @@ import io
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,7 @@ from llmdoctor.gencfg.runaway.outputs import Reading, read_rows
 from llmdoctor.gencfg.runaway.progress import Progress
 from llmdoctor.gencfg.runaway.report import runaway_report
 from llmdoctor.gencfg.runaway.rows import Columns, Row, pack
+from tests.cli.test_contract import valid
 from tests.conftest import Outcome, run_command
 
 RECORDS: list[dict[str, Any]] = [
@@ -292,13 +295,26 @@ def test_exit_codes_and_formats(tmp_path: Path, llmdoctor: Callable[..., Outcome
     path.write_bytes(lines(RECORDS))
     found = llmdoctor("gencfg", "runaway", "outputs.jsonl", "--terminator", "11", "-f", "json", cwd=tmp_path)
     assert found.code == 1
-    assert {finding["code"] for finding in found.report["findings"]} == {"GEN014", "GEN015", "GEN016"}
+    assert {finding["code"] for finding in valid(found)["findings"]} == {"GEN014", "GEN015", "GEN016"}
     assert llmdoctor("gencfg", "runaway", str(path), "--terminator", "11", "--fail-on", "never").code == 0
     path.write_bytes(lines(RECORDS[:1]))
     assert llmdoctor("gencfg", "runaway", str(path)).code == 0
     path.write_bytes(b"")
     nothing = llmdoctor("gencfg", "runaway", "outputs.jsonl", cwd=tmp_path)
     assert (nothing.code, nothing.out) == (3, "NOTHING TO CHECK: no sequence in outputs.jsonl\n")
+
+
+def test_ctrl_c_is_130_and_says_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "llmdoctor", "gencfg", "runaway", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        process.stdin.write("{}\n")
+        process.stdin.flush()
+        time.sleep(1.0)  # it waits for the end of its input
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+    assert (process.returncode, out) == (130, "")
+    assert err == "llmdoctor: interrupted\n"
 
 
 def test_standard_input(tmp_path: Path) -> None:
