@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from llmdoctor.core.diagnostic import Location
 from llmdoctor.gencfg.causes import cause_of
 from llmdoctor.gencfg.directory_rules import Examined
-from llmdoctor.gencfg.runaway.marks import Mark, Marks
-from llmdoctor.gencfg.runaway.tally import Passed, Tally
+from llmdoctor.gencfg.runaway.evidence import Evidence
+from llmdoctor.gencfg.runaway.marks import Mark
+from llmdoctor.gencfg.runaway.tally import Passed
 
 FEW = 0.1  # up to this share of sequences that ran to their limit is ordinary
 TRACE = "llmdoctor gencfg trace -o run.jsonl -- COMMAND"
@@ -25,30 +26,13 @@ class Why:
     location: Location | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Evidence:
-    """What the cause is read off: the counts, what was looked for, the model's files (None: not given), the outputs' name as the user typed
-    it, and what a record's number counts ("line")."""
-
-    tally: Tally
-    marks: Marks
-    examined: Examined | None
-    name: str
-    word: str
-
-    @property
-    def again(self) -> str:
-        """The same command with a model."""
-        return f"llmdoctor gencfg runaway {self.name} --model DIR"
-
-
 def likely_cause(evidence: Evidence) -> Why | None:
     """The likely cause of what ran on; None where nothing worth a word did."""
     tally = evidence.tally
     if tally.passing:
         top = tally.by_passed()[0]
         if top.stopped == top.count:
-            return _turns(top, evidence.word)
+            return _turns(top, evidence.reading.word)
         return _passed_without_model(evidence, top.mark) if evidence.examined is None else _passed(evidence.examined, top.mark)
     running = [loop for loop in tally.by_loop() if loop.stopped < loop.count]
     ran = tally.ended["length"]

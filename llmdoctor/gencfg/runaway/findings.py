@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
 from llmdoctor.core.rule import Rule
 from llmdoctor.gencfg.runaway.cause import Why
-from llmdoctor.gencfg.runaway.outputs import Reading
+from llmdoctor.gencfg.runaway.evidence import Evidence
 from llmdoctor.gencfg.runaway.rules import LENGTH, LOOP, PASSED
 from llmdoctor.gencfg.runaway.tally import Passed, Tally
 
@@ -15,19 +15,19 @@ _RARE = 0.01  # of the sequences: below it a loop, or a token that only its text
 _SOME, _MOST = 0.1, 0.9  # of the sequences ended by length: from here on a warning, an error
 
 
-def findings_of(tally: Tally, reading: Reading, why: Why | None, *, inferred_lengths: bool) -> tuple[Diagnostic, ...]:
+def findings_of(evidence: Evidence, why: Why | None) -> tuple[Diagnostic, ...]:
     """One finding for each passed terminator, one for the loops, one for what ended by length."""
-    found = [*_passed(tally, reading, why), *_loops(tally, reading, why), *_length(tally, reading, why, inferred_lengths)]
-    return tuple(found)
+    return tuple(finding for find in (_passed, _loops, _length) for finding in find(evidence, why))
 
 
-def _passed(tally: Tally, reading: Reading, why: Why | None) -> Iterator[Diagnostic]:
+def _passed(evidence: Evidence, why: Why | None) -> Iterator[Diagnostic]:
     """GEN014: a warning where all of them stopped in the end, and where a few texts hold a token that nobody has named."""
+    tally = evidence.tally
     for entry in tally.by_passed():
         rare = entry.mark.source == "well-known" and entry.count < _RARE * tally.sequences
         severity = Severity.WARNING if rare or entry.stopped == entry.count else PASSED.severity
-        evidence = {"sequences": entry.count, "median_position": entry.positions.median(), "wasted": entry.wasted, "unit": entry.unit}
-        yield _finding(PASSED, severity, _words(entry, tally), reading, entry.examples[0][0], evidence, why)
+        found = {"sequences": entry.count, "median_position": entry.positions.median(), "wasted": entry.wasted, "unit": entry.unit}
+        yield _finding(PASSED, severity, _words(entry, tally), _place(evidence, entry.examples[0][0]), found, why)
 
 
 def _words(entry: Passed, tally: Tally) -> str:
@@ -35,8 +35,9 @@ def _words(entry: Passed, tally: Tally) -> str:
     return f"{entry.count:,} of {tally.sequences:,} sequences produced {entry.mark.name} and went on, at {where}"
 
 
-def _loops(tally: Tally, reading: Reading, why: Why | None) -> Iterator[Diagnostic]:
+def _loops(evidence: Evidence, why: Why | None) -> Iterator[Diagnostic]:
     """GEN015: a warning where all of them stopped in the end, and where they are less than one in a hundred."""
+    tally = evidence.tally
     loops = tally.by_loop()
     if not loops:
         return
@@ -46,30 +47,32 @@ def _loops(tally: Tally, reading: Reading, why: Why | None) -> Iterator[Diagnost
         f"{tally.looping:,} of {tally.sequences:,} sequences run out in a loop; the most frequent repeats {top.period:,} {top.unit}s "
         f"from {top.unit} {top.starts.median():,} on (median)"
     )
-    evidence = {
+    found = {
         "sequences": tally.looping,
         "stopped": tally.looping - running,
         "periods": {str(loop.period): loop.count for loop in loops[:20]},
     }
     severity = LOOP.severity if running >= max(_RARE * tally.sequences, 1) else Severity.WARNING
-    yield _finding(LOOP, severity, message, reading, top.examples[0][0], evidence, why)
+    yield _finding(LOOP, severity, message, _place(evidence, top.examples[0][0]), found, why)
 
 
-def _length(tally: Tally, reading: Reading, why: Why | None, inferred: bool) -> Iterator[Diagnostic]:
+def _length(evidence: Evidence, why: Why | None) -> Iterator[Diagnostic]:
     """GEN016: an error from nine in ten on, a warning from one in ten on and where it was only inferred."""
+    tally, inferred = evidence.tally, evidence.inferred_lengths is not None
     share = tally.ended["length"] / tally.sequences if tally.sequences else 0.0
     if share < _SOME:
         return
     severity = LENGTH.severity if share >= _MOST and not inferred else Severity.WARNING
     message = f"{tally.ended['length']:,} of {tally.sequences:,} sequences ended because they reached their limit of tokens"
-    evidence = {"sequences": tally.ended["length"], "share": share, "limit": tally.limit, "inferred": inferred}
-    yield _finding(LENGTH, severity, message, reading, tally.first_length, evidence, why)
+    found = {"sequences": tally.ended["length"], "share": share, "limit": tally.limit, "inferred": inferred}
+    yield _finding(LENGTH, severity, message, _place(evidence, tally.first_length), found, why)
 
 
-def _finding(
-    rule: Rule, severity: Severity, message: str, reading: Reading, line: int | None, evidence: Mapping[str, object], why: Why | None
-) -> Diagnostic:
-    place = Location(reading.shown_name, line=line)
+def _place(evidence: Evidence, line: int | None) -> Location:
+    return Location(evidence.reading.shown_name, line=line)
+
+
+def _finding(rule: Rule, severity: Severity, message: str, place: Location, found: Mapping[str, object], why: Why | None) -> Diagnostic:
     if why is None:
-        return Diagnostic(rule.code, severity, message, place, evidence, fix=rule.fix)
-    return Diagnostic(rule.code, severity, message, place, evidence, why.text, why.fix or rule.fix)
+        return Diagnostic(rule.code, severity, message, place, found, fix=rule.fix)
+    return Diagnostic(rule.code, severity, message, place, found, why.text, why.fix or rule.fix)

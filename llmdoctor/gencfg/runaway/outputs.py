@@ -69,12 +69,15 @@ class Reading:
             self.first.append((line, reason))
 
     def rows(self, value: Any, line: int) -> Iterator[Row]:
-        """The sequences of one decoded record; none where it is skipped. Each item of a list is a record with a number of its own."""
+        """The sequences of one decoded value; none where it is skipped. Each item of a list is a record with a number of its own."""
         if isinstance(value, list) and not is_ids(value):
             self.word = "item"
             for item in value:
-                yield from self.rows(item, self.records + 1)
-            return
+                yield from self._record(item, self.records + 1)
+        else:
+            yield from self._record(value, line)
+
+    def _record(self, value: Any, line: int) -> Iterator[Row]:
         if isinstance(value, dict) and {"kind", "t"} <= value.keys() and ("pid" in value or "schema" in value):
             raise QuestionError(f"{self.shown_name}: a trace, not outputs: use `llmdoctor gencfg trace --summary {self.shown_name}`")
         self.records += 1

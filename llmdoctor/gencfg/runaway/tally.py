@@ -185,6 +185,16 @@ class Tally:
         return self.limits.median() or self.given
 
     @property
+    def unit(self) -> Unit:
+        """What the shares count: tokens where there are any ids."""
+        return "token" if self.units["token"] else "character"
+
+    @property
+    def wasted_share(self) -> float:
+        """How much of everything stands behind a terminator, from 0 to 1."""
+        return self.wasted[self.unit] / self.units[self.unit] if self.units[self.unit] else 0.0
+
+    @property
     def passing(self) -> int:
         """How many sequences passed a terminator."""
         return sum(entry.count for entry in self.passed.values())
