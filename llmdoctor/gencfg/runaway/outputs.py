@@ -86,6 +86,8 @@ class Reading:
         except Unusable as error:
             self.names = self.names or error.names
             self.skip(line, str(error))
+        except RecursionError:
+            self.skip(line, "an object that is nested too deeply")
 
 
 def read_rows(path: str, reading: Reading) -> Iterator[Row]:

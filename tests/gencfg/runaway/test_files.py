@@ -62,6 +62,20 @@ def parquet(records: list[dict[str, Any]]) -> bytes:
     return out.getvalue()
 
 
+def survives(path: Path, *terminators: str) -> None:
+    """An answer whose counts add up, or one sentence."""
+    try:
+        report = runaway_report(str(path), terminators=list(terminators))
+    except QuestionError as refused:
+        said = str(refused)
+    else:
+        assert report.result is not None
+        assert sum(report.result["ended_by"].values()) == report.result["sequences"]
+        return
+    assert said
+    assert "\n" not in said
+
+
 WHOLE: dict[str, Callable[[], bytes]] = {
     "lines": lambda: lines(RECORDS),
     "lines without a last break": lambda: lines(RECORDS)[:-1],
@@ -214,6 +228,14 @@ def test_trl_writes_its_completions_so(tmp_path: Path) -> None:
     assert again["loops"] == result["loops"]
 
 
+@pytest.mark.parametrize("depth", [3, 50, 400, 900, 990, 5000, 100_000])
+def test_depth_is_no_fault(depth: int, tmp_path: Path) -> None:
+    path = tmp_path / "outputs"
+    for opening, closing in (("[", "]"), ('{"response":', "}"), ('{"content":[', "]}"), ("[\n", "]\n"), ('{\n"content":[', "]\n}")):
+        path.write_text(opening * depth + closing * depth + "\n" + json.dumps(RECORDS[0]) + "\n")
+        survives(path)
+
+
 BAD: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "nothing": (lambda: b"", 3, "NOTHING TO CHECK: no sequence in outputs"),
     "blank lines": (lambda: b"\n \n", 3, "NOTHING TO CHECK"),
@@ -358,20 +380,6 @@ def test_progress_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue().count("\r") == 1
     progress.close()
     assert stream.getvalue().endswith("\r")
-
-
-def survives(path: Path, *terminators: str) -> None:
-    """An answer whose counts add up, or one sentence."""
-    try:
-        report = runaway_report(str(path), terminators=list(terminators))
-    except QuestionError as refused:
-        said = str(refused)
-    else:
-        assert report.result is not None
-        assert sum(report.result["ended_by"].values()) == report.result["sequences"]
-        return
-    assert said
-    assert "\n" not in said
 
 
 SEEDS = [WHOLE[kind]() for kind in ("lines", "an array over many lines", "lines, compressed", "parquet")]
