@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import NamedTuple
 
 from llmdoctor.gencfg.runaway.loops import Loop, find_text_loop, find_token_loop
-from llmdoctor.gencfg.runaway.marks import Mark, Marks, find_id, pattern, without_tail
+from llmdoctor.gencfg.runaway.marks import Mark, Marks, find_id, number_of, pattern, without_tail
 from llmdoctor.gencfg.runaway.rows import Ended, Row
 
 _QUOTES = ("'", '"', "`")
@@ -71,11 +70,9 @@ class Judge:
 
     def _fills(self, rest: bytes) -> bool:
         """Whether what stands behind a terminator is only padding: ids that fill rows up, or one id again and again."""
-        if self._any_pad and len(rest) > 4 and rest == rest[:4] * (len(rest) // 4):
-            return True
-        if _number(rest[-4:]) not in self._filling or _number(rest[:4]) not in self._filling:
-            return False
-        return all(_number(rest[at : at + 4]) in self._filling for at in range(0, len(rest), 4))
+        if rest == rest[:4] * (len(rest) // 4):
+            return number_of(rest[:4]) in self._filling or (self._any_pad and len(rest) > 4)
+        return all(number_of(rest[at : at + 4]) in self._filling for at in range(0, len(rest), 4))
 
     def _without_fill(self, row: Row, ids: bytes, size: int) -> int:
         """The length of a row without the run of a pad id at its end: two or more, and not where the engine says that it ran to its limit.
@@ -83,9 +80,9 @@ class Judge:
         Id 0 is a real token in most vocabularies ("!"): where nobody names it as padding, it is only where the row is said to have stopped.
         """
         last = ids[-4:]
-        if row.said == "length" or last != ids[-8:-4] or _number(last) not in self._filling:
+        if row.said == "length" or last != ids[-8:-4] or number_of(last) not in self._filling:
             return size
-        if _number(last) == 0 and not self._zero_pads and row.said not in ("eos", "stop"):
+        if number_of(last) == 0 and not self._zero_pads and row.said not in ("eos", "stop"):
             return size
         return len(without_tail(ids, last)) // 4 + (last in self._by_id)
 
@@ -129,7 +126,3 @@ def _ends_here(match: re.Match[str], text: str) -> bool:
     if name == "</s>":
         return "<s>" not in text[1:start]
     return name != "<|end|>" or not text.startswith("<|start|>assistant", end)
-
-
-def _number(token: bytes) -> int:
-    return int.from_bytes(token, sys.byteorder, signed=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -70,6 +71,11 @@ def needle(token_id: int) -> bytes:
     return struct.pack("=i", token_id)
 
 
+def number_of(token: bytes) -> int:
+    """The token id whose bytes these are."""
+    return int.from_bytes(token, sys.byteorder, signed=True)
+
+
 def from_options(words: Iterable[str]) -> list[Mark]:
     """--terminator ID|TEXT as marks; QuestionError for an id that cannot be one."""
     marks = []
@@ -97,16 +103,19 @@ def pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def infer(marks: Marks, sample: Sequence[Row]) -> Marks:
-    """`marks` with the terminator and the padding that the first rows give away, where nobody names an id.
+    """`marks` with the padding that the first rows give away, and the terminator, where nobody names an id of one.
 
-    Padding is an id whose run fills three or more rows, from different positions, to the same width. A terminator is the id in which at
-    least half of the rows end that end early, and which hardly ever stands elsewhere in them: a full stop ends many rows and stands in most.
+    Padding is an id whose run fills three or more rows, from different positions, to the same width; behind a terminator, where one is known:
+    else it may be a loop. A terminator is the id in which at least half of the rows end that stopped early, and which hardly ever stands
+    elsewhere in them: a full stop ends many rows and stands in most.
     """
     rows = [row for row in sample if row.ids and row.said != "length"]
-    if len(rows) < _FEW or any(mark.id is not None for mark in marks.marks):
+    if len(rows) < _FEW:
         return marks
     width = max(len(row.ids) for row in sample if row.ids)
-    pad = _padding([row.ids for row in rows if row.ids], width)
+    pad = _padding([row.ids for row in rows if row.ids], width, marks.by_id)
+    if marks.by_id:
+        return marks if pad is None else replace(marks, pads=marks.pads | {number_of(pad)})
     ends = []
     for row in rows:
         bare = without_tail(row.ids or b"", pad or b"")
@@ -124,19 +133,21 @@ def infer(marks: Marks, sample: Sequence[Row]) -> Marks:
 
 
 def _inferred(marks: Marks, end: bytes, pad: bytes | None, why: str) -> Marks:
-    found: int = struct.unpack("=i", end)[0]
-    pads = marks.pads if pad is None else marks.pads | {struct.unpack("=i", pad)[0]}
+    found = number_of(end)
+    pads = marks.pads if pad is None else marks.pads | {number_of(pad)}
     text = f"id {found} is taken for the terminator: {why}"
-    return replace(marks, marks=(*marks.marks, Mark(None, found, "inferred")), pads=frozenset(pads), inferred=text)
+    return replace(marks, marks=(*marks.marks, Mark(None, found, "inferred")), pads=pads, inferred=text)
 
 
-def _padding(rows: Sequence[bytes], width: int) -> bytes | None:
+def _padding(rows: Sequence[bytes], width: int, terminators: Mapping[bytes, Mark]) -> bytes | None:
     runs: dict[bytes, set[int]] = {}
     counts: Counter[bytes] = Counter()
     for row in rows:
         if len(row) == width and len(row) > 8 and row[-4:] == row[-8:-4]:
-            runs.setdefault(row[-4:], set()).add(len(without_tail(row, row[-4:])))
-            counts[row[-4:]] += 1
+            bare = without_tail(row, row[-4:])
+            if not terminators or bare[-4:] in terminators:
+                runs.setdefault(row[-4:], set()).add(len(bare))
+                counts[row[-4:]] += 1
     if not counts:
         return None
     pad, count = counts.most_common(1)[0]

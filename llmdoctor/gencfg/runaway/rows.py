@@ -26,7 +26,18 @@ TEXTS = (
 REASONS = ("finish_reason", "stop_reason", "finish_reasons", "stop_type", "status")
 LIMITS = ("max_tokens", "max_new_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
 COUNTS = ("completion_tokens", "output_tokens", "generated_tokens", "num_generated_tokens", "tokens_predicted")
-HOLDERS = ("meta_info", "details", "sampling_params", "parameters", "params", "generation_config", "request", "usage", "metadata")
+HOLDERS = (
+    "meta_info",
+    "details",
+    "sampling_params",
+    "parameters",
+    "params",
+    "generation_config",
+    "generation_settings",
+    "request",
+    "usage",
+    "metadata",
+)
 _ENDED: Mapping[str, Ended] = {
     **dict.fromkeys("eos eos_token end_turn end_of_text end_of_sequence eos_token_id".split(), "eos"),
     **dict.fromkeys("length max_tokens max_new_tokens max_length max_output_tokens limit incomplete model_length".split(), "length"),

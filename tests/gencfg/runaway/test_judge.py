@@ -164,3 +164,14 @@ def test_a_full_stop_is_not_taken_for_the_terminator() -> None:
     rows = [[token for _ in range(5) for token in (*(chance.randrange(100, 900) for _ in range(9)), 13)] for _ in range(50)]
     rows = [row[: 10 * chance.randrange(2, 5)] for row in rows]
     assert infer(Marks(), [Row(1, pack(row), None, len(row), None, None) for row in rows]).marks == ()
+
+
+def test_padding_of_a_batch_is_inferred_where_the_terminator_is_named() -> None:
+    """One pad alone behind a terminator tells nothing; the other rows of its batch do."""
+    marks = Marks((Mark(None, END, "option"),))
+    rows = [[*range(100, 100 + size), END, *[77] * (20 - size)] for size in (10, 12, 15, 19)]
+    known = infer(marks, [Row(1, pack(row), None, len(row), None, None) for row in rows])
+    assert known.pads == {77}
+    assert [look(row, marks=known).passed for row in rows] == [None] * 4
+    loops = [[*range(100, 100 + size), *[77] * (20 - size)] for size in (10, 12, 15, 17)]
+    assert infer(marks, [Row(1, pack(row), None, len(row), None, None) for row in loops]).pads == frozenset()

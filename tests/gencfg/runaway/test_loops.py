@@ -55,6 +55,13 @@ def test_random_ids_hold_no_loop(seed: int, size: int) -> None:
     assert find_token_loop(packed([chance.randrange(50_000) for _ in range(size)]), size) is None
 
 
+@SETTINGS
+@given(seed=st.integers(0, 2**32), size=st.integers(0, 5000))
+def test_random_text_holds_no_loop(seed: int, size: int) -> None:
+    text = "".join(random.Random(seed).choices("etaoin shrdlu", k=size))
+    assert find_text_loop(text, size) is None
+
+
 def test_bytes_across_two_ids_are_no_repetition() -> None:
     ids = [0x00010000 if index % 2 else 0x00000001 for index in range(20)]  # an odd number of bytes on, the pattern repeats too
     assert find_token_loop(packed(ids), len(ids)) is None

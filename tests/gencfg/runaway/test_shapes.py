@@ -113,7 +113,7 @@ SHAPES: dict[str, tuple[Any, Expected]] = {
         [(None, "a", 2, "eos", None)],
     ),
     "TGI": (TGI, [(None, "ok", 2, "eos", None)]),
-    "llama.cpp": (LLAMA_CPP, [(None, " hi", 4, "length", None)]),
+    "llama.cpp": (LLAMA_CPP, [(None, " hi", 4, "length", 4)]),
     "Anthropic": (ANTHROPIC, [(None, "Hi", 3, "eos", None)]),
     "TRL's conversations": (TRL_CHAT, [(None, "a", None, None, None)]),
     "a tool call": (
