@@ -332,7 +332,7 @@ def test_ctrl_c_is_130_and_says_one_line(tmp_path: Path) -> None:
         assert process.stdin is not None
         process.stdin.write("{}\n")
         process.stdin.flush()
-        time.sleep(1.0)  # it waits for the end of its input
+        time.sleep(2.0)  # it waits for the end of its input
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=10)
     assert (process.returncode, out) == (130, "")
