@@ -47,6 +47,8 @@ def imported(arguments: list[str], tmp_path: Path) -> tuple[int, set[str]]:
         ["gencfg", "show", "model", "--engine", "vllm"],
         ["gencfg", "diff", "model", "--right-preset", "trl-ppo", "--format", "json"],
         ["gencfg", "check", "model"],
+        ["gencfg", "runaway", "outputs.jsonl"],
+        ["gencfg", "runaway", "outputs.jsonl", "--model", "model"],
         ["rule"],
         ["rule", "GEN001"],
     ],
@@ -54,6 +56,7 @@ def imported(arguments: list[str], tmp_path: Path) -> tuple[int, set[str]]:
 )
 def test_static_commands_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     write_model(tmp_path / "model")
+    (tmp_path / "outputs.jsonl").write_text(json.dumps({"token_ids": [5, 11, *[6, 7] * 40], "finish_reason": "length"}))
     code, modules = imported(arguments, tmp_path)
     assert code in (0, 1)
     assert modules == set()

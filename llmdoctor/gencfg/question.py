@@ -102,7 +102,7 @@ def ask(side: Side) -> Answer:
     if side.engine not in (None, *ENGINES):
         raise QuestionError(f"--engine {side.engine}: unknown engine, expected one of {', '.join(ENGINES)}")
     directory = read_model_dir(side.model)
-    _refuse_modelless(directory)
+    refuse_modelless(directory)
     call = model_call(directory, lines=True)
     call = replace(
         call,
@@ -117,7 +117,7 @@ def ask(side: Side) -> Answer:
     return Answer(side, directory.tokenizer, call, _effective(side, call, directory), presets, notes)
 
 
-def _refuse_modelless(directory: ModelDir) -> None:
+def refuse_modelless(directory: ModelDir) -> None:
     """Raise QuestionError where there is no model to make a call of."""
     for file in (directory.config, directory.generation_config):
         if file is not None and not isinstance(file.value, dict):
