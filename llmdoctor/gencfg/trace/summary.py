@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from llmdoctor.core.diagnostic import Diagnostic, Location
+from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
 from llmdoctor.core.document import Block, Cell, Code, Note, Table, Tone, Verdict
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import plural, shown
-from llmdoctor.gencfg.causes import Cause, cause_of
+from llmdoctor.gencfg.causes import Cause
 from llmdoctor.gencfg.imports import import_blocks
 from llmdoctor.gencfg.rules import call_findings
+from llmdoctor.gencfg.runaway.rules import PASSED
 from llmdoctor.gencfg.trace.read import Reading
 from llmdoctor.gencfg.trace.sides import imported
 from llmdoctor.gencfg.trace.tally import Site, Tally, tally
@@ -36,7 +37,7 @@ def report_on(reading: Reading) -> Report:
     total = tally(reading.records())
     sites = sorted(total.sites.values(), key=lambda site: (site.bad is None, not site.passed, -site.sequences))
     findings = tuple(finding for site in sites for finding in _findings(site))
-    cause = next((found for site in sites if site.bad and (found := cause_of(site.bad)) is not None), None)
+    cause = next((found for site in sites if (found := site.cause()) is not None), None)
     return Report(
         "gencfg trace",
         subject={"path": path},
@@ -53,6 +54,17 @@ def _findings(site: Site) -> Iterator[Diagnostic]:
     """What is wrong at one call site: what cannot stop, and what could but ran past a terminator all the same."""
     if site.bad is not None:
         yield from (replace(finding, message=f"{site.source}: {finding.message}") for finding in call_findings(site.bad))
+    elif site.passing is not None and (cause := site.cause()) is not None:
+        yield Diagnostic(
+            PASSED.code,
+            # Turns of a conversation that one generate() writes look so too, and do stop in the end.
+            Severity.WARNING if site.stopped == site.sequences else PASSED.severity,
+            f"{site.source}: {sum(site.passed.values())} of {plural(site.sequences, 'sequence')} ran past a terminator: {cause.brief}",
+            cause.location,
+            {"passed": dict(site.passed), "median_position": site.median_position(), "wasted_tokens": site.wasted},
+            cause.text,
+            cause.fix,
+        )
 
 
 def _skipped(reading: Reading, total: Tally) -> tuple[Skipped, ...]:

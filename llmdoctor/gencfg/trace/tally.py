@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmdoctor.attach.records import Record
-from llmdoctor.gencfg.causes import cause_of
+from llmdoctor.gencfg.causes import Cause, cause_of, passed_cause
 from llmdoctor.gencfg.question import Answer
 from llmdoctor.gencfg.trace.read import as_written
 from llmdoctor.gencfg.trace.sides import answer_of
@@ -21,8 +21,12 @@ _DECIDING = ("effective", "model_config", "kwargs", "user_config", "custom", "vo
 
 @dataclass(slots=True)
 class Site:
-    """The generate() calls of one line of code. Token counts are of new tokens; `positions` counts the positions, from 1, at which the
-    first passed terminator stood; `wasted` are the tokens behind those. `bad` is the first call that cannot stop or that failed."""
+    """The generate() calls of one line of code.
+
+    Token counts are of new tokens; `positions` counts the positions, from 1, at which the first passed terminator stood; `wasted` are the
+    tokens behind those. `bad` is the first call that cannot stop or that failed, `passing` the first that stops at some ids and ran past
+    another terminator, with that one's id.
+    """
 
     source: str
     file: str | None
@@ -39,6 +43,7 @@ class Site:
     never_stops: int = 0
     failed: int = 0
     bad: Answer | None = None
+    passing: tuple[Answer, int] | None = None
     last: Record | None = None
 
     def add(self, record: Record, answer: Answer) -> None:
@@ -55,28 +60,39 @@ class Site:
         if effective.stop.limit is not None:
             self.limits[effective.stop.limit] += 1
         for sequence in _objects(record.get("sequences")):
-            self._sequence(sequence, record.get("terminators"))
+            token = self._sequence(sequence, record.get("terminators"))
+            if token is not None and self.passing is None and effective.stop.eos_token_id and not effective.stop.never_stops:
+                self.passing = answer, token
 
-    def _sequence(self, sequence: Record, terminators: Any) -> None:
+    def _sequence(self, sequence: Record, terminators: Any) -> int | None:
+        """Count one sequence; the id of the terminator that it passed."""
         new, at = _count(sequence.get("new_tokens")), sequence.get("passed_terminator_at")
         self.sequences += 1
         self.tokens += new
         self.ended_by[str(sequence.get("stop_reason"))] += 1
-        if isinstance(at, int) and 0 <= at < new:
-            token = str(sequence.get("passed_terminator"))
-            text = terminators.get(token) if isinstance(terminators, dict) else None
-            self.passed[token if not isinstance(text, str) else text] += 1
-            self.positions[at + 1] += 1
-            self.wasted += new - at - 1
+        if not isinstance(at, int) or not 0 <= at < new:
+            return None
+        token = sequence.get("passed_terminator")
+        text = terminators.get(str(token)) if isinstance(terminators, dict) else None
+        self.passed[text if isinstance(text, str) else str(token)] += 1
+        self.positions[at + 1] += 1
+        self.wasted += new - at - 1
+        return token if isinstance(token, int) else None
 
     @property
     def stopped(self) -> int:
         """Sequences that something ended before the limit."""
         return self.sequences - self.ended_by["length"]
 
+    def cause(self) -> Cause | None:
+        """Why its calls do not stop, or ran past a terminator; None where neither is so."""
+        if self.bad is not None and (found := cause_of(self.bad)) is not None:
+            return found
+        return None if self.passing is None else passed_cause(*self.passing)
+
     def complaint(self) -> str:
         """One paragraph on why these calls cannot stop."""
-        cause = None if self.bad is None else cause_of(self.bad)
+        cause = self.cause()
         why = "" if cause is None else f": {cause.text}\nFIX\n{cause.fix}"
         return f"generate() at {self.source} cannot stop before its length limit{why}"
 

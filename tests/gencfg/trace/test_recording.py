@@ -221,6 +221,17 @@ def test_a_call_that_cannot_stop_is_complained_of(recorded: Recording, model: An
     assert report.findings[0].code == "GEN001"
 
 
+def test_a_list_that_became_one_id_is_the_cause_of_running_past_the_other(recorded: Recording, model: Any, inputs: Any) -> None:
+    """What stop_token="eos" of TRL's PPO does to a chat model whose turns end with the other id."""
+    model.generation_config.eos_token_id = 334  # one id
+    model.generate(**inputs, max_new_tokens=13)
+    report = recorded.report()
+    (finding,) = report.findings
+    assert (finding.code, finding.severity.value) == ("GEN014", "error")
+    assert finding.cause == f"test_recording.py:{line_of('# one id')} set eos_token_id [336, 334] -> 334, without 336 <|im_end|>"
+    assert finding.fix == "GenerationConfig(..., eos_token_id=[336, 334])"
+
+
 def test_a_file_holds_the_same_as_memory(directory: Path, inputs: Any, tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
     from transformers import Qwen2VLForConditionalGeneration
 
