@@ -19,7 +19,12 @@ def inspect_report(model: str, options: Options) -> Report:
     arch = architectures.read(read_config(directory))
     inputs, backends = ask(options), ask_backends(options)
     dtype = ask_dtype(options, arch.dtype)
-    plans = [plan(arch, inputs, backend, dtype) for backend in backends]
+    if options.mode == "run":
+        from llmdoctor.mask.live import observe
+
+        plans, _ = observe(directory.path, inputs, backends, dtype, weights=False)
+    else:
+        plans = [plan(arch, inputs, backend, dtype) for backend in backends]
     return Report("mask inspect", {"path": model, "dtype": dtype}, result_of(plans, inputs), document=_document(plans))
 
 
