@@ -117,17 +117,38 @@ def modeling_source(kind: str) -> str | None:
 def masks_of(source: str) -> list[str]:
     """The mask factories that a modeling file calls, each with the keyword arguments that change the mask."""
     found = set()
-    for node in ast.walk(ast.parse(source)):
-        name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-        if isinstance(node, ast.Call) and re.fullmatch(r"create_\w*mask\w*", name):
-            words = sorted(
-                {word.arg or "**" for word in node.keywords}
-                & {"position_ids", "block_sequence_ids", "**", "allow_is_causal_skip", "or_mask_function", "and_mask_function"}
-            )
-            found.add(f"{name.removeprefix('create_')}({','.join(words)})")
+    tree = ast.parse(source)
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        literals = dict_literals(function)
+        for node in ast.walk(function):
+            name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            if isinstance(node, ast.Call) and re.fullmatch(r"create_\w*mask\w*", name):
+                words = {word.arg for word in node.keywords if word.arg}
+                for word in node.keywords:
+                    if word.arg is None and isinstance(word.value, ast.Name):
+                        words |= literals.get(word.value.id, set())
+                found.add(f"{name.removeprefix('create_')}({','.join(sorted(words & CHANGING))})")
     if "ALL_ATTENTION_FUNCTIONS" not in source:
         found.add("no interface")
     return sorted(found)
+
+
+CHANGING = {"position_ids", "block_sequence_ids", "allow_is_causal_skip", "or_mask_function", "and_mask_function"}
+
+
+def dict_literals(function: ast.FunctionDef) -> dict[str, set[str]]:
+    """The keys of every dictionary that a function writes out or copies, by the name it is given."""
+    out: dict[str, set[str]] = {}
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            name, value = node.targets[0].id, node.value
+            if isinstance(value, ast.Dict):
+                out[name] = {key.value for key in value.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+            elif isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and isinstance(value.func.value, ast.Name):
+                out[name] = set(out.get(value.func.value.id, set()))
+    return out
 
 
 def flags_of(kind: str) -> dict[str, str]:

@@ -217,7 +217,7 @@ def _layers(facts: _Facts, types: tuple[str, ...]) -> tuple[tuple[Layer, ...], t
 
 def _pattern(facts: _Facts, kind: str) -> Pattern:
     calls = facts.calls("causal_mask") + facts.calls("sliding_window_causal_mask") + facts.calls("chunked_causal_mask")
-    packs = not calls or any("position_ids" in call or "**" in call for call in calls)
+    packs = not calls or any("position_ids" in call for call in calls)
     skips = not any("allow_is_causal_skip" in call for call in facts.calls("causal_mask"))
     base = "bidirectional" if facts.config.get("is_causal") is False else "causal"
     blocks = IMAGE_BLOCKS.get(facts.kind)

@@ -21,6 +21,7 @@ def has_flash_attn() -> bool:
 def reference_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     """transformers' own flash-attention path over CPU kernels, as if flash-attn were installed."""
     from transformers import modeling_flash_attention_utils as utils
+    from transformers import modeling_utils
     from transformers.modeling_utils import PreTrainedModel
 
     from llmdoctor.mask.live.flash import make_kernels
@@ -37,7 +38,9 @@ def reference_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
         return True
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(utils, "lazy_import_flash_attention", lambda *_args, **_kwargs: kernels))
+        for module in (utils, modeling_utils):
+            if hasattr(module, "lazy_import_flash_attention"):
+                stack.enter_context(mock.patch.object(module, "lazy_import_flash_attention", lambda *_args, **_kwargs: kernels))
         stack.enter_context(mock.patch.object(PreTrainedModel, "_flash_attn_can_dispatch", can_dispatch))
         matrix = getattr(utils, "FLASH_ATTENTION_COMPATIBILITY_MATRIX", {})
         if 2 in matrix:  # else the package `kernels` would be asked for a kernel from the hub
@@ -46,18 +49,31 @@ def reference_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
 
 
 @contextmanager
-def flash_in_module(model: Any) -> Iterator[None]:
-    """Modeling files from before the attention interface import the forward only where flash-attn is installed (falcon, gptj)."""
+def flash_in_module(model: Any, seen: Callable[[Any], None]) -> Iterator[None]:
+    """Modeling files from before the attention interface (falcon, gptj) import the path themselves, and only where flash-attn is installed."""
     import sys
 
     from transformers import modeling_flash_attention_utils as utils
 
+    def watched(query: Any, key: Any, *args: Any, **kwargs: Any) -> Any:
+        seen(key)
+        return utils._flash_attention_forward(query, key, *args, **kwargs)
+
     module = sys.modules[type(model).__module__]
-    with ExitStack() as stack:
-        for name in ("_flash_attention_forward",):
-            if not hasattr(module, name):
-                stack.enter_context(mock.patch.object(module, name, getattr(utils, name), create=True))
+    if "_flash_attention_forward" not in getattr(module, "__dict__", {}) and not _names_flash(module):
         yield
+        return
+    with mock.patch.object(module, "_flash_attention_forward", watched, create=True):
+        yield
+
+
+def _names_flash(module: Any) -> bool:
+    import inspect
+
+    try:
+        return "_flash_attention_forward(" in inspect.getsource(module)
+    except (OSError, TypeError):
+        return False
 
 
 @contextmanager

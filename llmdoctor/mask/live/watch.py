@@ -77,6 +77,11 @@ class Watch:
                 q_len=named["query"].shape[2], kv_len=named["key"].shape[2],
             )  # fmt: skip
 
+    def on_flash_forward(self, key: Any) -> None:
+        """The library's flash-attention path has been entered with keys [B, KV, H, D]; a model without the interface shows them only here."""
+        if self._current is not None and self._current.kv_len is None:
+            self._current.kv_len = key.shape[1]
+
     def on_flash(self, told: dict[str, Any]) -> None:
         """A flash-attention kernel has been called."""
         if self._current is not None:
@@ -109,10 +114,10 @@ class Watch:
         return "self"
 
     def _index(self, module: Any, path: str) -> int:
-        own = getattr(module, "layer_idx", None)
+        """The layer's place: the first number in its path (zamba2 numbers its shared blocks by another count in layer_idx)."""
         numbers = [int(part) for part in path.split(".") if part.isdigit()]
-        found = own if isinstance(own, int) and not isinstance(own, bool) else numbers[0] if numbers else 0
-        return found
+        own = getattr(module, "layer_idx", None)
+        return numbers[0] if numbers else own if isinstance(own, int) else 0
 
     def around_module(self, module: Any, args: Any, kwargs: Any) -> None:
         """Before an attention module without interface, or a linear layer: remember what it gets."""
@@ -154,7 +159,7 @@ def watching(model: Any) -> Iterator[Watch]:
         stack.enter_context(patches.plain_flex())
         if not patches.has_flash_attn():
             stack.enter_context(patches.reference_flash(watch.on_flash))
-            stack.enter_context(patches.flash_in_module(model))
+        stack.enter_context(patches.flash_in_module(model, watch.on_flash_forward))
         for module in model.modules():
             if _takes_mask(module):
                 stack.callback(module.register_forward_pre_hook(watch.around_module, with_kwargs=True).remove)
