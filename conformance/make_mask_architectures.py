@@ -94,6 +94,8 @@ def describe(kind: str, names: list[str], config_name: str) -> dict[str, Any] | 
             value = fields[real].default
             if value is None or isinstance(value, bool | int | str | list):
                 defaults[name] = value
+    if any(getattr(config, "sub_configs", {}).get(nested) for nested in ("text_config", "decoder")):
+        names = sorted(names, key=lambda name: not name.endswith(("ForConditionalGeneration", "ForImageTextToText")))
     entry = {"class": names[0], "defaults": defaults, "masks": masks_of(source)}
     renamed = {name: mapped[name] for name in WATCHED if name in mapped}
     if renamed:
@@ -130,6 +132,8 @@ def masks_of(source: str) -> list[str]:
                     if word.arg is None and isinstance(word.value, ast.Name):
                         words |= literals.get(word.value.id, set())
                 found.add(f"{name.removeprefix('create_')}({','.join(sorted(words & CHANGING))})")
+    if "sliding_window=" in source:
+        found.add("flash window")
     if "ALL_ATTENTION_FUNCTIONS" not in source:
         found.add("no interface")
     return sorted(found)

@@ -13,9 +13,10 @@ from llmdoctor.core.rule import Rule
 def all_rules() -> tuple[Rule, ...]:
     """Every rule of every job, by code."""
     from llmdoctor.gencfg.rules import RULES as GENERATION
+    from llmdoctor.mask.rules import RULES as MASK
     from llmdoctor.modeldir.rules import RULES as DIRECTORY
 
-    return tuple(sorted((*DIRECTORY, *GENERATION), key=lambda rule: rule.code))
+    return tuple(sorted((*DIRECTORY, *GENERATION, *MASK), key=lambda rule: rule.code))
 
 
 def report(code: str | None) -> Report:

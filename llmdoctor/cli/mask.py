@@ -55,6 +55,8 @@ def inspect(
     input_ids: InputIds = None,
     messages: Messages = None,
     mode: Mode = "plan",
+    query: Annotated[int | None, typer.Option("--query", help="The runs of keys that this query sees.", min=0, show_default=False)] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="In --mode run: the directory's own weights, not random ones.")] = False,
     format: Format = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -66,7 +68,7 @@ def inspect(
     from llmdoctor.mask.inspect import inspect_report
     from llmdoctor.mask.question import Options
 
-    options = Options(shape, lengths, pad, packed, image, backend, phase, past, cache, dtype, mask, input_ids, messages, mode)
+    options = Options(shape, lengths, pad, packed, image, backend, phase, past, cache, dtype, mask, input_ids, messages, mode, query, weights)
     answer(lambda: inspect_report(model, options), "mask inspect", format, fail_on, color)
 
 

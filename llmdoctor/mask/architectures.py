@@ -33,9 +33,12 @@ MROPE = (
 ).split()
 # The model makes blocks of token_type_ids: "window" where the sliding layers' blocks are cut by the window.
 IMAGE_BLOCKS = {"gemma3": "window"}
+# Measured by conformance/compare_masks.py: position_ids do not reach the flash-attention kernel, or reach it though the masks never see them.
+NO_FLASH_PACKS = ("gptj", "gpt_bigcode", "zamba", "gpt_neo")
+FLASH_PACKS_2D = ("qwen3_vl_text", "qwen3_vl_moe_text")
+NO_FLASH_WINDOW = ("qwen2_moe", "phimoe")  # sliding layers that hand flash-attention no window
 # Attention without the attention interface: what a layer receives is seen at the attention module.
 ALIBI = ("bloom", "mpt")
-NO_CACHE_IN_ENCODER = "encoder"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -68,6 +71,7 @@ class Architecture:
     bias: bool = False
     verified: bool = True
     mrope: bool = False
+    flash_2d: bool = False
     dtype: str = "float32"
     not_understood: tuple[int, ...] = ()
 
@@ -103,6 +107,7 @@ def read(config: Mapping[str, Any]) -> Architecture:
     supports = known["classes"].get(class_name, "")
     base: dict[str, Any] = {
         "heads": _count(filled.get("num_attention_heads"), 1), "supports": supports, "mrope": text_kind in MROPE,
+        "flash_2d": text_kind in FLASH_PACKS_2D,
         "verified": kind in known["agree"], "dtype": _dtype(config, text),
     }  # fmt: skip
     if filled.get("is_encoder_decoder"):
@@ -221,7 +226,10 @@ def _pattern(facts: _Facts, kind: str) -> Pattern:
     skips = not any("allow_is_causal_skip" in call for call in facts.calls("causal_mask"))
     base = "bidirectional" if facts.config.get("is_causal") is False else "causal"
     blocks = IMAGE_BLOCKS.get(facts.kind)
-    common: dict[str, Any] = {"base": base, "packs": packs, "skips": skips, "blocks": blocks}
+    common: dict[str, Any] = {
+        "base": base, "packs": packs, "skips": skips, "blocks": blocks,
+        "flash_packs": facts.text_kind not in NO_FLASH_PACKS, "flash_window": facts.text_kind not in NO_FLASH_WINDOW,
+    }  # fmt: skip
     if kind == SLIDING:
         size = kinds.window_of(facts.config)
         if size is None:

@@ -2,30 +2,88 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from llmdoctor.core.document import Block, Verdict
-from llmdoctor.core.report import Report
-from llmdoctor.mask import architectures
-from llmdoctor.mask.model import Inputs, LayerMask, Object, Plan
+from llmdoctor.core.document import Block, Note
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.report import Report, Skipped
+from llmdoctor.mask import architectures, show
+from llmdoctor.mask.architectures import Architecture
+from llmdoctor.mask.check import BUDGET, examine
+from llmdoctor.mask.model import GPT_FAST, Inputs, LayerMask, Object, Plan
 from llmdoctor.mask.plan import plan
 from llmdoctor.mask.question import Options, ask, ask_backends, ask_dtype, read_config
-from llmdoctor.modeldir.directory import read_model_dir
+from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 
 
 def inspect_report(model: str, options: Options) -> Report:
-    """What each layer of `model` receives for the inputs that `options` describe."""
+    """What each layer of `model` receives for the inputs that `options` describe.
+
+    Raises QuestionError where the model, the inputs or an option cannot be understood.
+    """
+    if options.mode not in ("plan", "run"):
+        raise QuestionError(f"--mode {options.mode}: expected plan or run")
     directory = read_model_dir(model)
-    arch = architectures.read(read_config(directory))
-    inputs, backends = ask(options), ask_backends(options)
-    dtype = ask_dtype(options, arch.dtype)
+    config = read_config(directory)
+    backends = ask_backends(options)
+    arch = _architecture(config, options)
+    inputs, extra = ask_inputs(directory, options)
+    if arch is not None:
+        inputs = replace(inputs, makes_blocks=any(layer.pattern is not None and layer.pattern.blocks for layer in arch.layers))
+    dtype = ask_dtype(options, arch.dtype if arch is not None else str(config.get("dtype") or config.get("torch_dtype") or "float32"))
+    plans, notes = make_plans(directory, arch, inputs, backends, dtype, options)
+    if options.query is not None and not 0 <= options.query < inputs.q_len:
+        raise QuestionError(f"--query {options.query}: the queries are 0 to {inputs.q_len - 1}")
+    findings = [] if arch is None else examine(arch, inputs, plans, BUDGET if options.budget is None else options.budget)
+    result = {**result_of(plans, inputs), **({} if not extra else extra.result)}
+    document = _document(plans, inputs, arch, dtype, options, notes)
+    if extra:
+        findings, document = [*findings, *extra.findings], (*document, *extra.blocks)
+    subject = {"path": model, "model_type": config.get("model_type"), "mode": options.mode, "dtype": dtype, "inputs": inputs.said}
+    refused = tuple(Skipped(each.backend, each.error) for each in plans if each.error is not None and len(plans) > 1)
+    return Report("mask inspect", subject, result, tuple(findings), refused, document)
+
+
+def _architecture(config: dict[str, Any], options: Options) -> Architecture | None:
+    """The model as its masks see it; None where only a run can tell."""
+    try:
+        return architectures.read(config)
+    except QuestionError:
+        if options.mode == "run":
+            return None
+        raise
+
+
+def ask_inputs(directory: ModelDir, options: Options) -> tuple[Inputs, Any]:
+    """The inputs, and what a chat adds to the report."""
+    if options.messages is None:
+        return ask(options), None
+    from llmdoctor.mask.chat import ask_chat
+
+    return ask_chat(directory, options)
+
+
+def make_plans(
+    directory: ModelDir, arch: Architecture | None, inputs: Inputs, backends: tuple[str, ...], dtype: str, options: Options
+) -> tuple[list[Plan], list[str]]:
+    """One Plan a backend, from the config or from a real forward, and notes on how."""
     if options.mode == "run":
         from llmdoctor.mask.live import observe
 
-        plans, _ = observe(directory.path, inputs, backends, dtype, weights=False)
-    else:
-        plans = [plan(arch, inputs, backend, dtype) for backend in backends]
-    return Report("mask inspect", {"path": model, "dtype": dtype}, result_of(plans, inputs), document=_document(plans))
+        return observe(directory.path, inputs, tuple(name for name in backends if name != GPT_FAST), dtype, options.weights)
+    if arch is None:
+        raise QuestionError("config.json: this model type is not known here: try --mode run")
+    made = []
+    for backend in backends:
+        if backend == GPT_FAST:
+            from llmdoctor.mask.gptfast import plan_gpt_fast
+
+            made.append(plan_gpt_fast(arch, inputs))
+        else:
+            made.append(plan(arch, inputs, backend, dtype))
+    notes = [] if arch.verified else [f"{arch.model_type} has not been held against a real forward: the plan follows its modeling file (exact: false)"]
+    return made, [*notes, *(note for each in made for note in each.notes)]
 
 
 def result_of(plans: list[Plan], inputs: Inputs) -> dict[str, Any]:
@@ -33,7 +91,9 @@ def result_of(plans: list[Plan], inputs: Inputs) -> dict[str, Any]:
     return {
         "layers": [layer_of(group) for each in plans for group in each.layers],
         "unobserved": sorted({layer for each in plans for layer in each.unobserved}),
-        "error": next((each.error for each in plans if each.error is not None), None),
+        "error": next((each.error for each in plans if each.error is not None and not any(one.layers for one in plans)), None),
+        "errors": {each.backend: each.error for each in plans if each.error is not None},
+        "inputs": {"batch": inputs.batch, "q_len": inputs.q_len, "past": inputs.past, "phase": inputs.phase, "cache": str(inputs.cache)},
     }
 
 
@@ -73,5 +133,27 @@ def object_of(made: Object) -> dict[str, Any]:
     }
 
 
-def _document(plans: list[Plan]) -> tuple[Block, ...]:
-    return (Verdict(" ".join(each.backend for each in plans)),)
+def _document(
+    plans: list[Plan], inputs: Inputs, arch: Architecture | None, dtype: str, options: Options, notes: list[str]
+) -> tuple[Block, ...]:
+    blocks: list[Block] = [show.headline(plans, inputs)]
+    if any(each.layers for each in plans):
+        blocks.append(show.stage_table(plans, inputs))
+        blocks += show.reasons(plans)
+    if len(plans) == 1 and plans[0].error is not None:
+        return tuple(blocks)
+    blocks += show.errors(plans) if len(plans) == 1 else []
+    unobserved = sorted({layer for each in plans for layer in each.unobserved})
+    if unobserved:
+        blocks.append(Note("UNOBSERVED", f"layers {show.layers_text(tuple(unobserved))}: of a kind that is not understood here", "warn"))
+    blocks += show.differences(plans, inputs)
+    if options.query is not None:
+        blocks += show.queries(plans, inputs, options.query)
+    else:
+        blocks += show.pictures(plans, inputs)
+    if arch is not None and options.mode == "plan":
+        from llmdoctor.mask.whatif import what_if
+
+        blocks += what_if(arch, inputs, plans, dtype)
+    blocks += show.facts({"INPUT": inputs.said, "NOTE": "\n".join(notes)})
+    return tuple(blocks)

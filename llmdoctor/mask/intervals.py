@@ -135,7 +135,7 @@ def _row_blocks(visible: Visible, row: int, size: int) -> tuple[int, int]:
     held = np.diff(prefix[edges])
     any_before = np.concatenate(([0], np.cumsum(held > 0)))  # key blocks with a real key, and key blocks of real keys only
     all_before = np.concatenate(([0], np.cumsum(held == np.diff(edges))))
-    low, high = _trimmed(visible, row)
+    low, high = trimmed(visible, row)
     bands = -(-visible.q_len // size)
     pad = bands * size - visible.q_len
     none = high <= low
@@ -150,7 +150,7 @@ def _row_blocks(visible: Visible, row: int, size: int) -> tuple[int, int]:
     return busy, int(full.sum())
 
 
-def _trimmed(visible: Visible, row: int) -> tuple[Ints, Ints]:
+def trimmed(visible: Visible, row: int) -> tuple[Ints, Ints]:
     """Each query's interval without the masked keys at its two ends."""
     low, high = visible.lo[row], visible.hi[row]
     if visible.keys is None:

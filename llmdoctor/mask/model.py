@@ -37,7 +37,8 @@ class Inputs:
 
     `batch` rows of `q_len` new tokens after `past` cached ones. `attention_mask` is what the caller passes: int64 [B, past + q_len], a 4-D
     mask, or None. `position_ids` is int64 [1|B, S], or [3|4, B, S] for models with M-RoPE, or None. `image` is int64 [B, S], 1 where a
-    token belongs to an image (token_type_ids). `tokens` are names for a picture, `input_ids` int64 [B, S] where the question has them.
+    token belongs to an image (token_type_ids), and `makes_blocks` that the model lets an image's tokens see each other. `labels` is int64
+    [B, S]. `tokens` are names for a picture, `input_ids` int64 [B, S] where the question has them.
     """
 
     batch: int
@@ -49,6 +50,8 @@ class Inputs:
     position_ids: Ints | None = None
     image: Ints | None = None
     input_ids: Ints | None = None
+    labels: Ints | None = None
+    makes_blocks: bool = False
     tokens: tuple[str, ...] = ()
     said: str = ""
 

@@ -13,17 +13,20 @@ from llmdoctor.mask.factory import Made, call_of, make
 from llmdoctor.mask.model import NOTHING, SIZES, Inputs, Kernel, LayerMask, Object, Plan
 
 
-def plan(arch: Architecture, inputs: Inputs, backend: str, dtype: str) -> Plan:
-    """What each layer receives under `backend` in a model of `dtype`, or the error that the library raises."""
+def plan(arch: Architecture, inputs: Inputs, backend: str, dtype: str, *, counted: bool = True) -> Plan:
+    """What each layer receives under `backend` in a model of `dtype`, or the error that the library raises.
+
+    Without `counted` the visible pairs are not counted.
+    """
     error = arch.refusal(backend) or _fails(arch, inputs)
     if error is not None:
         return Plan(backend, error=error)
     found: list[LayerMask] = []
     if arch.encoder and inputs.phase == "prefill":
-        found += _groups(arch, arch.encoder, _encoder_inputs(inputs), backend, dtype)
-    found += _groups(arch, arch.layers, _decoder_inputs(arch, inputs), backend, dtype)
+        found += _groups(arch, arch.encoder, _encoder_inputs(inputs), backend, dtype, counted)
+    found += _groups(arch, arch.layers, _decoder_inputs(arch, inputs, backend), backend, dtype, counted)
     if arch.cross:
-        found += _groups(arch, arch.cross, inputs, backend, dtype)
+        found += _groups(arch, arch.cross, inputs, backend, dtype, counted)
     return Plan(backend, tuple(found), unobserved=arch.not_understood)
 
 
@@ -44,27 +47,28 @@ def _encoder_inputs(inputs: Inputs) -> Inputs:
     return replace(inputs, cache=CachePlan(), position_ids=None)
 
 
-def _decoder_inputs(arch: Architecture, inputs: Inputs) -> Inputs:
+def _decoder_inputs(arch: Architecture, inputs: Inputs, backend: str) -> Inputs:
     """An encoder-decoder's own mask is its encoder's: the decoder gets none. M-RoPE needs four rows of positions to see documents."""
     if arch.cross:
         return replace(inputs, attention_mask=None, position_ids=None)
     positions = inputs.position_ids
     if arch.mrope and positions is not None and (positions.ndim == 2 or positions.shape[0] != 4):
-        return replace(inputs, position_ids=None)
+        reaches_flash = arch.flash_2d and positions.ndim == 2 and backend.startswith("flash")
+        return inputs if reaches_flash else replace(inputs, position_ids=None)
     return inputs
 
 
-def _groups(arch: Architecture, layers: tuple[Layer, ...], inputs: Inputs, backend: str, dtype: str) -> list[LayerMask]:
+def _groups(arch: Architecture, layers: tuple[Layer, ...], inputs: Inputs, backend: str, dtype: str, counted: bool) -> list[LayerMask]:
     """Layers that get the same, together."""
     by_kind: dict[Any, list[Layer]] = {}
     for layer in layers:
         pattern = layer.pattern
         key = (layer.type, layer.cache_window, None if pattern is None else (pattern.local, pattern.size))
         by_kind.setdefault(key, []).append(layer)
-    return [_group(arch, alike, layers, inputs, backend, dtype) for alike in by_kind.values()]
+    return [_group(arch, alike, inputs, backend, dtype, counted) for alike in by_kind.values()]
 
 
-def _group(arch: Architecture, alike: list[Layer], stack: tuple[Layer, ...], inputs: Inputs, backend: str, dtype: str) -> LayerMask:
+def _group(arch: Architecture, alike: list[Layer], inputs: Inputs, backend: str, dtype: str, counted: bool) -> LayerMask:
     first, indices = alike[0], tuple(layer.index for layer in alike)
     if first.pattern is None:
         return _linear(arch, indices, inputs, backend)
@@ -75,14 +79,14 @@ def _group(arch: Architecture, alike: list[Layer], stack: tuple[Layer, ...], inp
     else:
         size = extent(inputs, first.cache_window)
         call = call_of(inputs, first.pattern, size, dtype)
-        made = _module(arch, make(call, backend), backend, dtype, inputs)
+        made = _module(arch, make(call, backend), backend, dtype)
     made = _biased(arch, made, backend, dtype, inputs)
     visible = made.visible
-    counted = None if visible is None else visible.count()
+    count = visible.count() if visible is not None and counted else None
     total = inputs.batch * inputs.q_len * size.kv_len
     return LayerMask(
         indices, first.type, backend, inputs.q_len, size.kv_len, size.q_offset, made.formula, made.object, made.kernel, visible,
-        made.skip_reason, arch.verified and visible is not None, counted, total,
+        made.skip_reason, arch.verified and visible is not None, count, total,
     )  # fmt: skip
 
 
@@ -115,7 +119,7 @@ def _linear(arch: Architecture, indices: tuple[int, ...], inputs: Inputs, backen
     return LayerMask(indices, "linear", backend, inputs.q_len, None, inputs.past, formula, made, Kernel(), None, reason, arch.verified)
 
 
-def _module(arch: Architecture, made: Made, backend: str, dtype: str, inputs: Inputs) -> Made:
+def _module(arch: Architecture, made: Made, backend: str, dtype: str) -> Made:
     """Falcon with alibi writes its bias into the mask, one head each, always in floats (models/falcon/modeling_falcon.py)."""
     if arch.model_type != "falcon" or not arch.alibi or backend not in ("eager", "sdpa") or made.object.kind != "tensor":
         return made

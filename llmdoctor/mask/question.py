@@ -38,6 +38,9 @@ class Options:
     input_ids: str | None = None
     messages: str | None = None
     mode: str = "plan"
+    query: int | None = None
+    weights: bool = False
+    budget: int | None = None
 
 
 def ask(options: Options) -> Inputs:
@@ -178,6 +181,9 @@ def _from_file(path: str) -> Inputs:
         inputs = replace(inputs, attention_mask=_pick(tensors, ("attention_mask",), path, (2, 4)))
     if "position_ids" in tensors:
         inputs = replace(inputs, position_ids=_positions(_pick(tensors, ("position_ids",), path, (1, 2, 3)), inputs, path))
+    if "labels" in tensors:
+        labels = as_ints(_pick(tensors, ("labels",), path, (1, 2)))
+        inputs = replace(inputs, labels=np.atleast_2d(labels))
     if "token_type_ids" in tensors:
         image = as_ints(_pick(tensors, ("token_type_ids",), path, (2,)))
         if image.shape != rows.shape:

@@ -23,7 +23,7 @@ _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 _TYPES = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
 }  # fmt: skip
-NAMES = ("attention_mask", "mask", "input_ids", "position_ids", "token_type_ids", "image_grid_thw", "video_grid_thw", "mm_token_type_ids")
+NAMES = ("attention_mask", "mask", "input_ids", "position_ids", "token_type_ids", "image_grid_thw", "video_grid_thw", "labels")
 
 
 def read_tensors(path: str) -> dict[str, NDArray[Any]]:

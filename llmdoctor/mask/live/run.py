@@ -62,7 +62,8 @@ def prepared(model: Any, inputs: Inputs) -> dict[str, Any]:
         arguments["position_ids"] = tensor(inputs.position_ids)
     if inputs.image is not None and "token_type_ids" in parameters and not past:
         arguments["token_type_ids"] = tensor(inputs.image)
-    return {name: value for name, value in arguments.items() if name != "use_cache" or "use_cache" in parameters}
+    open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {name: value for name, value in arguments.items() if name != "use_cache" or open_ended or name in parameters}
 
 
 def _encoder_decoder(model: Any, inputs: Inputs, ids: Any, mask: Any, cache: Any) -> dict[str, Any]:

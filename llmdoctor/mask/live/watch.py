@@ -13,7 +13,7 @@ from llmdoctor.mask.live import patches
 
 # Stacks of a composite model that hold no text layers.
 NOT_TEXT = re.compile(r"(^|\.)(visual|vision\w*|audio\w*|image\w*|vit|vq\w*|speech\w*|aligner|qformer|perceiver\w*|multi_modal_projector)(\.|$)")
-LINEAR = re.compile(r"Mixer|DeltaNet|Delta|ShortConv|Lightning|LinearAttn|LinearAttention|RecurrentBlock")
+LINEAR = re.compile(r"Mixer|MambaLayer|DeltaNet|Delta|ShortConv|Lightning|LinearAttn|LinearAttention|RecurrentBlock")
 CROSS = re.compile(r"cross|EncDecAttention|encoder_attn|encoder_decoder_attention", re.IGNORECASE)
 
 
@@ -169,7 +169,7 @@ def watching(model: Any) -> Iterator[Watch]:
 
 def _takes_mask(module: Any) -> bool:
     name = type(module).__name__
-    if not (LINEAR.search(name) or "Attention" in name) or name.endswith(("Layer", "Model", "Block")):
+    if not LINEAR.search(name) and ("Attention" not in name or name.endswith(("Layer", "Model", "Block"))):
         return False
     parameters = inspect.signature(module.forward).parameters
     return "attention_mask" in parameters or "mask" in parameters
