@@ -66,9 +66,12 @@ SMALL = {
     "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16, "n_positions": 256,
     "rotary_dim": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "ffn_hidden_size": 64, "n_inner": 64, "layer_types": None,
     "mamba_d_state": 16, "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_expand": 2, "n_mamba_heads": 8, "mamba_headdim": 16, "mamba_ngroups": 1,
-    "mamba_n_groups": 1, "mamba_d_ssm": 128, "num_mem_blocks": 1, "adapter_rank": 8, "attn_layer_period": 2, "attn_layer_offset": 1, "decoder_start_token_id": 0,
-    "attn_layer_indices": [1], "full_attn_idxs": [1, 3], "first_k_dense_replace": 1, "state_size": 8, "time_step_rank": 4, "max_position_embeddings": 256,
-    "num_nextn_predict_layers": 0, "num_kv_heads": 2, "num_global_key_value_heads": 2, "global_head_dim": 16, "layers_block_type": None,
+    "mamba_n_groups": 1, "mamba_d_ssm": 128, "num_mem_blocks": 1, "adapter_rank": 8, "attn_layer_period": 2, "attn_layer_offset": 1,
+    "decoder_start_token_id": 0,
+    "attn_layer_indices": [1], "full_attn_idxs": [1, 3], "first_k_dense_replace": 1, "state_size": 8, "time_step_rank": 4,
+    "max_position_embeddings": 256,
+    "num_nextn_predict_layers": 0,
+    "num_kv_heads": 2, "num_global_key_value_heads": 2, "global_head_dim": 16, "layers_block_type": None,
 }  # fmt: skip
 MROPE = "qwen2_vl_text qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text".split()
 SPECIAL: dict[str, dict[str, Any]] = {
@@ -82,13 +85,14 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "bamba": {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_n_groups": 1},
     "gemma3": {"image_token_index": 120, "boi_token_index": 121, "eoi_token_index": 122},
     "falcon": {"num_kv_heads": 1},
-    **dict.fromkeys(("deepseek_v2", "deepseek_v3"), {"head_dim": 8}),
+    **{kind: {"head_dim": 8} for kind in ("deepseek_v2", "deepseek_v3")},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "num_layers": 4},
     "gemma3n_text": {"num_kv_shared_layers": 0, "num_hidden_layers": 5},
     **{kind: {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}} for kind in MROPE},
 }
 VISION = {
-    "hidden_size": 32, "embed_dim": 32, "intermediate_size": 32, "depth": 1, "num_heads": 2, "num_attention_heads": 2, "num_hidden_layers": 1, "out_hidden_size": 64,
+    "hidden_size": 32, "embed_dim": 32, "intermediate_size": 32, "depth": 1, "num_heads": 2, "num_attention_heads": 2, "num_hidden_layers": 1,
+    "out_hidden_size": 64,
     "patch_size": 4, "image_size": 16, "fullatt_block_indexes": [0], "vision_output_dim": 64, "projection_dim": 64, "deepstack_visual_indexes": [0],
     "num_position_embeddings": 16,
 }  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
+from llmdoctor.core.report import Report
 
 _MODEL = "A model directory, or a hub id in the local cache."
 
@@ -68,11 +69,53 @@ def inspect(
     from llmdoctor.mask.inspect import inspect_report
     from llmdoctor.mask.question import Options
 
-    options = Options(shape, lengths, pad, packed, image, backend, phase, past, cache, dtype, mask, input_ids, messages, mode, query, weights)
+    options = Options(
+        shape, lengths, pad, packed, image, backend, phase, past, cache, dtype, mask, input_ids, messages, mode, query, weights
+    )
     answer(lambda: inspect_report(model, options), "mask inspect", format, fail_on, color)
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {"inspect": inspect}
+def check_leaks(
+    model: Annotated[str, typer.Argument(help=_MODEL + " Or module:function that builds a model.", metavar="MODEL")],
+    shape: Shape = None,
+    lengths: Lengths = None,
+    pad: Pad = None,
+    packed: Packed = None,
+    image: Image = None,
+    backend: Backends = None,
+    phase: Phase = None,
+    past: Past = None,
+    cache: Cache = None,
+    mask: Mask = None,
+    input_ids: InputIds = None,
+    messages: Messages = None,
+    weights: Annotated[bool, typer.Option("--weights", help="The directory's own weights, not random ones.")] = False,
+    budget: Annotated[str | None, _option("--budget", "Bytes that the masks of one forward may take: 8GiB (default).", "SIZE")] = None,
+    static: Annotated[bool, typer.Option("--static", help="Only the rules that need no run.")] = False,
+    select: Annotated[list[str] | None, _option("--select", "Only rules whose code starts so; repeatable.", "PREFIX")] = None,
+    ignore: Annotated[list[str] | None, _option("--ignore", "No rules whose code starts so; repeatable.", "PREFIX")] = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Does anything leak?
+
+    Runs the model on the inputs, or on a small suite, and finds leaks, holes, dead rows and wrong positions, with what was measured.
+    """
+    from llmdoctor.mask.leaks import leak_report
+    from llmdoctor.mask.question import Options, ask_size
+
+    def build() -> Report:
+        options = Options(
+            shape, lengths, pad, packed, image, backend, phase, past, cache, None, mask, input_ids, messages, "run",
+            weights=weights, budget=ask_size(budget),
+        )  # fmt: skip
+        return leak_report(model, options, select or [], ignore or [], static)
+
+    answer(build, "mask test", format, fail_on, color)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"inspect": inspect, "test": check_leaks}
 
 
 def make_app(name: str) -> typer.Typer:

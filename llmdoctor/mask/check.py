@@ -21,7 +21,9 @@ ABSOLUTE = ("gpt2", "gpt_neo", "gpt_bigcode", "codegen_absolute", "openai-gpt", 
 BUDGET = 8 * 2**30
 
 
-def finding(code: str, message: str, *, severity: Severity | None = None, cause: str | None = None, fix: str | None = None, **evidence: Any) -> Diagnostic:
+def finding(
+    code: str, message: str, *, severity: Severity | None = None, cause: str | None = None, fix: str | None = None, **evidence: Any
+) -> Diagnostic:
     """A finding of a MSK rule with the rule's own fix, unless this case has a better one."""
     rule = BY_CODE[code]
     return Diagnostic(code, severity or rule.severity, message, None, evidence, cause or rule.why, fix or rule.fix)
@@ -81,7 +83,11 @@ def _odd_values(mask: Any) -> str | None:
 
 def _as_bool(mask: Any) -> str:
     share = int((mask != 0).sum())
-    return "all True: documents are not kept apart" if share == mask.size else f"True in {share} of {mask.size} places, the additive ones inverted"
+    return (
+        "all True: documents are not kept apart"
+        if share == mask.size
+        else f"True in {share} of {mask.size} places, the additive ones inverted"
+    )
 
 
 def _holes(mask: Any, inputs: Inputs) -> Iterator[Diagnostic]:
@@ -193,7 +199,9 @@ def _about_plan(arch: Architecture, inputs: Inputs, plan: Plan) -> Iterator[Diag
             if mask is not None and (mask == 0).any() and group.q_len == group.kv_len:
                 row = int(np.flatnonzero((mask == 0).any(axis=1))[0])
                 lost = int((mask[row] == 0).sum())
-                yield finding("MSK012", f"{name}: row {row} loses {lost} decoder queries that the encoder's mask unpads away", row=row, **where)
+                yield finding(
+                    "MSK012", f"{name}: row {row} loses {lost} decoder queries that the encoder's mask unpads away", row=row, **where
+                )
         yield from _images(group, inputs, name, where)
 
 
@@ -235,7 +243,9 @@ def _packing(arch: Architecture, inputs: Inputs, plan: Plan) -> Iterator[Diagnos
 def _why_leak(arch: Architecture, inputs: Inputs, backend: str) -> str:
     positions = inputs.position_ids
     if arch.mrope and positions is not None and (positions.ndim == 2 or positions.shape[0] == 3):
-        return f"{arch.model_type} looks for documents only in a fourth, first row of position_ids: with {positions.ndim}-D ids it finds none"
+        return (
+            f"{arch.model_type} looks for documents only in a fourth, first row of position_ids: with {positions.ndim}-D ids it finds none"
+        )
     if backend.startswith("flash"):
         return "flash-attention is told of documents only in a batch of one without a 2-D mask"
     if inputs.attention_mask is not None:
@@ -247,7 +257,9 @@ def _why_leak(arch: Architecture, inputs: Inputs, backend: str) -> str:
 
 def _repair(arch: Architecture, inputs: Inputs) -> str:
     if arch.mrope:
-        return "position_ids = torch.cat([text_positions[None], mrope_positions])  # [4, B, S], the text row first; no mask, use_cache=False"
+        return (
+            "position_ids = torch.cat([text_positions[None], mrope_positions])  # [4, B, S], the text row first; no mask, use_cache=False"
+        )
     if inputs.attention_mask is not None or inputs.cache.kind != "none":
         return BY_CODE["MSK007"].fix
     return "flash_attention_2 in a batch of one, or one document a row"

@@ -68,7 +68,7 @@ def _same_keys(left: Visible, one: int, right: Visible, other: int, unlike: Bool
     apart = np.flatnonzero(first != second)
     if len(apart) == 0:
         return unlike
-    return unlike | ((high > apart[0]) & (left.lo[one] <= apart[-1]) & (left.seen(one) > 0))
+    return np.asarray(unlike | ((high > apart[0]) & (left.lo[one] <= apart[-1]) & (left.seen(one) > 0)))
 
 
 def _dense(left: Visible, one: int, right: Visible, other: int) -> Bools:

@@ -6,6 +6,7 @@ evaluated over Q x KV pairs.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -106,7 +107,7 @@ def make(call: Call, backend: str) -> Made:
 def formula_of(call: Call) -> str:
     """The mask function as a formula, as nested in masking_utils.py."""
     pattern = call.pattern
-    text = pattern.base
+    text: str = pattern.base
     if pattern.local == "window":
         text = f"AND[window {pattern.size}, {text}]"
         if pattern.blocks == "window" and call.image is not None:
@@ -154,7 +155,7 @@ def _left_padding(call: Call) -> Ints:
     """int64 [B, 1] (create_chunked_causal_mask): chunks are counted from the first real token."""
     if call.mask is None:
         return np.zeros((1, 1), np.int64)
-    return (call.mask.cumsum(axis=-1) == 0).sum(axis=-1, keepdims=True).astype(np.int64)
+    return as_ints((call.mask.cumsum(axis=-1) == 0).sum(axis=-1, keepdims=True))
 
 
 def _starts(documents: Ints) -> Ints:
@@ -261,7 +262,7 @@ def _ignored_causal(call: Call) -> str | None:
         return None
     padded = call.padded
     clear = padded is None or bool(padded.all())
-    if (q_len == 1 or extent.kv_len == q_len) and clear:
+    if (q_len in (1, extent.kv_len)) and clear:
         return "one query, no padding: it sees every key" if q_len == 1 else "no padding, as many queries as keys: is_causal says it all"
     if extent.q_offset == 0 and (padded is None or bool(padded[:, :q_len].all() and not padded[:, q_len:].any())):
         return "an empty cache and padding only behind the tokens: is_causal says it all"
@@ -350,7 +351,7 @@ def _packed(call: Call, positions: Ints, kernel: Kernel) -> Made:
     starts = np.flatnonzero(positions == positions.min())
     offsets = np.append(starts, len(positions))
     low, high = np.zeros((2, 1, call.q_len), np.int64)
-    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, end in itertools.pairwise(offsets):
         size = int(end - start)
         first, last = _bottom_right(size, size, bool(kernel.is_causal), kernel.window)
         low[0, start:end], high[0, start:end] = first + start, last + start

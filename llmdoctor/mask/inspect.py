@@ -82,7 +82,11 @@ def make_plans(
             made.append(plan_gpt_fast(arch, inputs))
         else:
             made.append(plan(arch, inputs, backend, dtype))
-    notes = [] if arch.verified else [f"{arch.model_type} has not been held against a real forward: the plan follows its modeling file (exact: false)"]
+    notes = (
+        []
+        if arch.verified
+        else [f"{arch.model_type} has not been held against a real forward: the plan follows its modeling file (exact: false)"]
+    )
     return made, [*notes, *(note for each in made for note in each.notes)]
 
 

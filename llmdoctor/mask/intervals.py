@@ -54,12 +54,12 @@ class Visible:
     def seen(self, row: int) -> Ints:
         """int64 [Q]: how many keys each query of a row sees."""
         if self.dense is not None:
-            return self.dense[row].sum(axis=-1, dtype=np.int64)
+            return np.asarray(self.dense[row].sum(axis=-1), np.int64)
         low, high = self.lo[row], np.maximum(self.hi[row], self.lo[row])
         if self.keys is None:
-            return high - low
+            return np.asarray(high - low)
         prefix = self.prefix(row)
-        return prefix[high] - prefix[low]
+        return np.asarray(prefix[high] - prefix[low])
 
     def count(self) -> int:
         """Visible pairs, summed over the batch, of one head."""
@@ -90,10 +90,10 @@ class Visible:
     def square(self, row: int) -> Bools:
         """bool [Q, kv_len], for a picture or a test; the caller has made sure that it fits."""
         if self.dense is not None:
-            return self.dense[row]
+            return np.asarray(self.dense[row])
         at = np.arange(self.kv_len)
         inside = (at >= self.lo[row][:, None]) & (at < self.hi[row][:, None])
-        return inside if self.keys is None else inside & self.keys[row]
+        return np.asarray(inside if self.keys is None else inside & self.keys[row])
 
 
 def runs_of(line: Bools) -> list[tuple[int, int]]:

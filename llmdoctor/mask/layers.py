@@ -26,9 +26,10 @@ def layer_types(kind: str, config: Config, rule: str) -> tuple[str, ...] | None:
     """
     given = config.get("layer_types") or config.get("layers_block_type")
     if isinstance(given, list) and given and rule not in _PROPERTIES:
-        if not all(isinstance(name, str) for name in given) or len(given) > MAX_LAYERS:
+        names = [name for name in given if isinstance(name, str)]
+        if len(names) != len(given) or len(given) > MAX_LAYERS:
             raise QuestionError(f"config.json: layer_types of {kind} is not a list of at most {MAX_LAYERS} names")
-        return tuple(_LEGACY.get(name, name) for name in given)
+        return tuple(_LEGACY.get(name, name) for name in names)
     derive = _RULES.get(rule)
     return None if derive is None else tuple(derive(config, layer_count(config)))
 

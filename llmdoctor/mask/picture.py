@@ -23,7 +23,9 @@ def picture(visible: Visible, row: int, tokens: tuple[str, ...], first: int) -> 
         names = [_name(tokens, first + query) for query in range(q_len)]
         wide = max(len(name) for name in names)
         return "\n".join(f"{name:>{wide}} {_line(square[query])}" for query, name in enumerate(names))
-    return "\n".join(_half(square, query, first) for query in range(0, q_len, 2))
+    names = [_name(tokens, first + query) for query in range(q_len)]
+    wide = max(len(name) for name in names) if q_len + 18 <= HALF_BLOCKS else max(len(name.split(" ")[0]) for name in names)
+    return "\n".join(f"{names[query][:wide]:>{wide}} {_half(square, query)}" for query in range(0, q_len, 2))
 
 
 def _name(tokens: tuple[str, ...], query: int) -> str:
@@ -35,11 +37,11 @@ def _line(seen: Bools) -> str:
     return " ".join("■" if one else "·" for one in seen)
 
 
-def _half(square: Bools, query: int, first: int) -> str:
+def _half(square: Bools, query: int) -> str:
     upper = square[query]
     lower = square[query + 1] if query + 1 < len(square) else [False] * len(upper)
     marks = {(True, True): "█", (True, False): "▀", (False, True): "▄", (False, False): "·"}
-    return f"{first + query:>4} " + "".join(marks[bool(a), bool(b)] for a, b in zip(upper, lower, strict=True))
+    return "".join(marks[bool(a), bool(b)] for a, b in zip(upper, lower, strict=True))
 
 
 def _map(visible: Visible, row: int) -> str:
@@ -47,7 +49,10 @@ def _map(visible: Visible, row: int) -> str:
     seen, size = density(visible, row, bands, columns)
     lines = []
     for band in range(bands):
-        share = [0 if not have else 4 if have == all_ else 1 + min(have * 3 // all_, 2) for have, all_ in zip(seen[band], size[band], strict=True)]
+        share = [
+            0 if not have else 4 if have == all_ else 1 + min(have * 3 // all_, 2)
+            for have, all_ in zip(seen[band], size[band], strict=True)
+        ]
         start = band * visible.q_len // bands
         lines.append(f"{start:>9,} " + "".join(SHADES[one] * 2 for one in share).rstrip())
     return "\n".join(lines)

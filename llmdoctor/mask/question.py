@@ -278,6 +278,19 @@ def _limit(option: str, tokens: int) -> None:
         raise QuestionError(f"{option}: {tokens:,} tokens, a plan is made for at most {MAX_TOKENS:,}")
 
 
+def ask_size(text: str | None) -> int | None:
+    """`8GiB`, `500MB` or a number of bytes."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,15})\s*([KMGT]i?B?|B)?", text)
+    if found is None:
+        raise QuestionError(f"--budget {text}: expected a number of bytes such as 8GiB")
+    unit = found[2] or "B"
+    step = 1000 if unit.endswith("B") and "i" not in unit and unit != "B" else 1024
+    power = " KMGT".index(unit[0] if unit != "B" else " ")
+    return int(found[1]) * int(step**power)
+
+
 def read_config(directory: ModelDir) -> dict[str, Any]:
     """config.json as an object. Raises QuestionError where there is none, or it is not one."""
     file = directory.config

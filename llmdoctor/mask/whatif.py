@@ -55,11 +55,13 @@ def _told(plans: list[Plan]) -> str:
 def packing(arch: Architecture, backends: list[str], dtype: str) -> str:
     """Which backends keep two documents in one row apart, with plain position_ids."""
     positions = np.tile(np.arange(PROBE // 2, dtype=np.int64), 2)[None, :]
-    leaks, kept = [], []
+    leaks: list[str] = []
+    kept: list[str] = []
     for backend in backends:
         made = plan(arch, Inputs(1, PROBE, position_ids=positions), backend, dtype)
         crossing = any(
-            group.type == "linear" or (group.visible is not None and any(start < PROBE // 2 for start, _ in group.visible.runs(0, PROBE // 2)))
+            group.type == "linear"
+            or (group.visible is not None and any(start < PROBE // 2 for start, _ in group.visible.runs(0, PROBE // 2)))
             for group in made.layers
         )
         (leaks if crossing or made.error else kept).append(SHORT.get(backend, backend))

@@ -30,6 +30,17 @@ def need(*packages: str) -> None:
             raise MissingExtra("mask --mode run", package, "live")
 
 
+def quiet() -> None:
+    """The libraries' own chatter would bury the answer: their warnings are switched off for this process."""
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", module=r"torch|transformers")
+
+
 def config_of(directory: str) -> Any:
     """The directory's configuration by its real class; QuestionError in the library's words where it refuses the file."""
     need("torch", "transformers")

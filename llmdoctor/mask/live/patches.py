@@ -138,7 +138,7 @@ def watched_sdpa(seen: Callable[[dict[str, Any]], None]) -> Iterator[None]:
 
     target = torch.nn.functional.scaled_dot_product_attention
 
-    class Watching(TorchFunctionMode):
+    class Watching(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             if func is target:

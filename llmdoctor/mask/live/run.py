@@ -131,11 +131,13 @@ def tensor(array: Any) -> Any:
 def groups(model: Any, calls: list[Seen], backend: str, inputs: Inputs) -> list[LayerMask]:
     """Layers that got the same, together, in the order of the forward."""
     found: dict[Any, list[tuple[Seen, LayerMask]]] = {}
-    times: dict[tuple[str, int], int] = {}
+    times: dict[tuple[str, str], int] = {}
+    depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None) or 0
+    shared = len({seen.index for seen in calls}) < depth  # one module for many layers (albert): each call is a layer of its own
     for seen in calls:
-        key = ("linear" if seen.role == "linear" else seen.role, seen.index)
+        key = (seen.role, seen.path)
         times[key] = times.get(key, 0) + 1
-        if times[key] > 1:  # one module for many layers (albert): each call is a layer of its own
+        if times[key] > 1 and shared:
             seen.index += times[key] - 1
         made = one(model, seen, backend, inputs)
         alike = (made.type, made.object, made.kernel, made.count, made.kv_len, made.q_len)
@@ -269,5 +271,3 @@ def _flash_sees(seen: Seen, inputs: Inputs, kv_len: int) -> Any:
         else:
             out[at][np.ix_(np.flatnonzero(queries[at]), np.flatnonzero(mask[at]))] = piece
     return out
-
-

@@ -12,7 +12,9 @@ from typing import Any
 from llmdoctor.mask.live import patches
 
 # Stacks of a composite model that hold no text layers.
-NOT_TEXT = re.compile(r"(^|\.)(visual|vision\w*|audio\w*|image\w*|vit|vq\w*|speech\w*|aligner|qformer|perceiver\w*|multi_modal_projector)(\.|$)")
+NOT_TEXT = re.compile(
+    r"(^|\.)(visual|vision\w*|audio\w*|image\w*|vit|vq\w*|speech\w*|aligner|qformer|perceiver\w*|multi_modal_projector)(\.|$)"
+)
 LINEAR = re.compile(r"Mixer|MambaLayer|DeltaNet|Delta|ShortConv|Lightning|LinearAttn|LinearAttention|RecurrentBlock")
 CROSS = re.compile(r"cross|EncDecAttention|encoder_attn|encoder_decoder_attention", re.IGNORECASE)
 
