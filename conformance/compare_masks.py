@@ -85,6 +85,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "bamba": {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_n_groups": 1},
     "gemma3": {"image_token_index": 120, "boi_token_index": 121, "eoi_token_index": 122},
     "falcon": {"num_kv_heads": 1},
+    "mistral4": {"head_dim": 8},
     **{kind: {"head_dim": 8} for kind in ("deepseek_v2", "deepseek_v3")},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "num_layers": 4},
     "gemma3n_text": {"num_kv_shared_layers": 0, "num_hidden_layers": 5},
@@ -113,7 +114,8 @@ def tiny(kind: str) -> Any:
     config_class = CONFIG_MAPPING[kind]
     parts = getattr(config_class, "sub_configs", {})
     arguments = accepted(config_class, {**SMALL, **SPECIAL.get(kind, {})}) | SPECIAL.get(kind, {})
-    for name, sub in parts.items():
+    for name, declared in parts.items():
+        sub = declared if getattr(declared, "model_type", "") else type(getattr(config_class(), name, None))
         if name in ("text_config", "decoder", "generator") and hasattr(sub, "model_type"):
             own = {**SMALL, **SPECIAL.get(sub.model_type, {})}
             arguments[name] = accepted(sub, own) | ({"model_type": sub.model_type} if sub.model_type else {})
@@ -262,6 +264,8 @@ def main() -> int:
         print(f"{verdict:8} {kind} ({made})", flush=True)
         for text in found[: options.show]:
             print(f"         {text}", flush=True)
+        if options.write and len(results) % 10 == 0:
+            write({name for name, each in results.items() if each == "agrees"}, set(results))
     print(", ".join(f"{count} {verdict}" for verdict, count in tally.most_common()) + f"; {total} comparisons")
     if options.write:
         write({kind for kind, verdict in results.items() if verdict == "agrees"}, set(results))

@@ -86,7 +86,10 @@ def describe(kind: str, names: list[str], config_name: str) -> dict[str, Any] | 
     mapped = dict(getattr(config, "attribute_map", {}))
     fields = {field.name: field for field in dataclasses.fields(config)} if dataclasses.is_dataclass(config) else {}
     if "is_encoder_decoder" in fields and fields["is_encoder_decoder"].default:
-        names = sorted(names, key=lambda name: not name.endswith("ForConditionalGeneration"))
+        from transformers.models.auto import modeling_auto
+
+        names = [*([modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.get(kind)] or []), *names]
+        names = [name for name in names if name]
     defaults = {}
     for name in WATCHED:
         real = mapped.get(name, name)

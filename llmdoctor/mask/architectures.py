@@ -34,7 +34,7 @@ MROPE = (
 # The model makes blocks of token_type_ids: "window" where the sliding layers' blocks are cut by the window.
 IMAGE_BLOCKS = {"gemma3": "window"}
 # Measured by conformance/compare_masks.py: position_ids do not reach the flash-attention kernel, or reach it though the masks never see them.
-NO_FLASH_PACKS = ("gptj", "gpt_bigcode", "zamba", "gpt_neo")
+NO_FLASH_PACKS = ("gptj", "gpt_bigcode", "zamba", "gpt_neo", "persimmon")
 FLASH_PACKS_2D = ("qwen3_vl_text", "qwen3_vl_moe_text")
 NO_FLASH_WINDOW = ("qwen2_moe", "phimoe")  # sliding layers that hand flash-attention no window
 # Attention without the attention interface: what a layer receives is seen at the attention module.

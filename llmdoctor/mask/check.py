@@ -127,7 +127,7 @@ def _about_4d(inputs: Inputs, plans: list[Plan]) -> Iterator[Diagnostic]:
         elif _inverted(mask, name):
             yield finding("MSK004", f"{name}: the 4-D mask lets every query see the future and hides itself: it is inverted", backend=name,
                           dtype=mask.dtype.name)  # fmt: skip
-        elif (dead := _dead_4d(mask, name)) is not None:
+        elif (dead := _dead_4d(mask)) is not None:
             row, query, infinite = dead
             told = "all -inf: softmax gives NaN" if infinite else "nothing to see"
             yield finding("MSK003", f"{name}: row {row} query {query} of the 4-D mask is {told}", backend=name, row=row, query=query)
@@ -144,7 +144,7 @@ def _inverted(mask: Any, backend: str) -> bool:
     return bool(itself < 0.1 and sees[:, later].mean() > 0.5)
 
 
-def _dead_4d(mask: Any, backend: str) -> tuple[int, int, bool] | None:
+def _dead_4d(mask: Any) -> tuple[int, int, bool] | None:
     if mask.dtype == np.bool_:
         dead = ~mask[:, 0].any(axis=-1)
         infinite = False
@@ -236,7 +236,8 @@ def _packing(arch: Architecture, inputs: Inputs, plan: Plan) -> Iterator[Diagnos
             yield finding(
                 "MSK007", f"{SHORT.get(plan.backend, plan.backend)}, {group.type} {layers_text(group.layers)}: token {first}, the first of its "
                 f"document, sees {seen[0][0]}..{min(seen[0][1], first) - 1} of the one before", cause=_why_leak(arch, inputs, plan.backend),
-                fix=_repair(arch, inputs), backend=plan.backend, layers=list(group.layers), row=0, query=first, span=[seen[0][0], min(seen[0][1], first)],
+                fix=_repair(arch, inputs), backend=plan.backend, layers=list(group.layers), row=0,
+                query=first, span=[seen[0][0], min(seen[0][1], first)],
             )  # fmt: skip
 
 

@@ -140,7 +140,7 @@ def object_of(made: Object) -> dict[str, Any]:
 def _document(
     plans: list[Plan], inputs: Inputs, arch: Architecture | None, dtype: str, options: Options, notes: list[str]
 ) -> tuple[Block, ...]:
-    blocks: list[Block] = [show.headline(plans, inputs)]
+    blocks: list[Block] = [show.headline(plans)]
     if any(each.layers for each in plans):
         blocks.append(show.stage_table(plans, inputs))
         blocks += show.reasons(plans)
@@ -152,7 +152,7 @@ def _document(
         blocks.append(Note("UNOBSERVED", f"layers {show.layers_text(tuple(unobserved))}: of a kind that is not understood here", "warn"))
     blocks += show.differences(plans, inputs)
     if options.query is not None:
-        blocks += show.queries(plans, inputs, options.query)
+        blocks += show.queries(plans, options.query)
     else:
         blocks += show.pictures(plans, inputs)
     if arch is not None and options.mode == "plan":

@@ -133,7 +133,8 @@ def _joined(static: list[Diagnostic], measures: list[Measure], arch: Architectur
 # A measured failure of the second kind is explained by a static finding of the first.
 _EXPLAINS = {
     "MSK018": ("MSK008", "MSK012", "MSK018", "MSK005", "MSK002", "MSK003"), "MSK007": ("MSK007", "MSK013"),
-    "MSK019": ("MSK004", "MSK006", "MSK019", "MSK014", "MSK012"), "MSK003": ("MSK003", "MSK004"), "MSK002": ("MSK002",), "MSK001": ("MSK001", "MSK005", "MSK009"),
+    "MSK019": ("MSK004", "MSK006", "MSK019", "MSK014", "MSK012"), "MSK003": ("MSK003", "MSK004"), 
+    "MSK002": ("MSK002",), "MSK001": ("MSK001", "MSK005", "MSK009"),
 }  # fmt: skip
 
 

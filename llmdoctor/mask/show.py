@@ -24,7 +24,7 @@ def size_text(count: int) -> str:
     raise AssertionError
 
 
-def headline(plans: list[Plan], inputs: Inputs) -> Verdict:
+def headline(plans: list[Plan]) -> Verdict:
     """The answer to "does one sample really need S x S?" with this model's own bytes."""
     told = [each for each in plans if each.error is None]
     if not told:
@@ -172,7 +172,7 @@ def pictures(plans: list[Plan], inputs: Inputs) -> list[Block]:
     return drawn
 
 
-def queries(plans: list[Plan], inputs: Inputs, query: int) -> list[Block]:
+def queries(plans: list[Plan], query: int) -> list[Block]:
     """The keys that one query sees, in every layer kind, backend and row."""
     rows: list[tuple[str, str, list[tuple[int, int]], int]] = []
     for each in plans:

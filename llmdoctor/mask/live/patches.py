@@ -40,7 +40,7 @@ def reference_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     with ExitStack() as stack:
         for module in (utils, modeling_utils):
             if hasattr(module, "lazy_import_flash_attention"):
-                stack.enter_context(mock.patch.object(module, "lazy_import_flash_attention", lambda *_args, **_kwargs: kernels))
+                stack.enter_context(mock.patch.object(module, "lazy_import_flash_attention", return_value=kernels))
         stack.enter_context(mock.patch.object(PreTrainedModel, "_flash_attn_can_dispatch", can_dispatch))
         matrix = getattr(utils, "FLASH_ATTENTION_COMPATIBILITY_MATRIX", {})
         if 2 in matrix:  # else the package `kernels` would be asked for a kernel from the hub

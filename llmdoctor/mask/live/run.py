@@ -153,12 +153,12 @@ def _merged(same: list[tuple[Seen, LayerMask]]) -> LayerMask:
 
 def one(model: Any, seen: Seen, backend: str, inputs: Inputs) -> LayerMask:
     """One layer's record as a LayerMask."""
-    made = object_of(seen, backend)
+    made = object_of(seen)
     if seen.role == "linear":
         return LayerMask((seen.index,), "linear", backend, seen.q_len, None, inputs.past, "observed", made, Kernel())
-    kernel = _kernel(seen, backend)
+    kernel = _kernel(seen)
     q_len, kv_len = seen.q_len, seen.kv_len or seen.kernel.get("kv_len") or seen.q_len
-    sees = _sees(seen, backend, inputs, kv_len)
+    sees = _sees(seen, inputs, kv_len)
     visible = None
     if sees is not None:
         none = np.zeros((sees.shape[0], q_len), np.int64)
@@ -179,7 +179,7 @@ def _type(model: Any, seen: Seen) -> str:
     return "sliding_attention" if seen.sliding else "full_attention"
 
 
-def object_of(seen: Seen, backend: str) -> Object:
+def object_of(seen: Seen) -> Object:
     """What the layer got."""
     mask = seen.mask
     flash = seen.kernel.get("flash")
@@ -205,7 +205,7 @@ def stored(mask: Any) -> int:
     return int(np.prod(extents, dtype=np.int64)) * int(mask.element_size())
 
 
-def _kernel(seen: Seen, backend: str) -> Kernel:
+def _kernel(seen: Seen) -> Kernel:
     told = seen.kernel
     if told.get("flash"):
         window = told.get("window", (-1, -1))
@@ -222,7 +222,7 @@ def _kernel(seen: Seen, backend: str) -> Kernel:
     return Kernel(False)
 
 
-def _sees(seen: Seen, backend: str, inputs: Inputs, kv_len: int) -> Any:
+def _sees(seen: Seen, inputs: Inputs, kv_len: int) -> Any:
     """bool [R, Q, KV], numpy; None where it would be too large."""
     if inputs.batch * seen.q_len * kv_len > MAX_PAIRS:
         return None

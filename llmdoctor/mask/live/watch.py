@@ -137,7 +137,7 @@ class Watch:
         if self._current is None or linear:
             self._current = seen
 
-    def after_module(self, module: Any, _args: Any, _output: Any) -> None:
+    def after_module(self, _module: Any, _args: Any, _output: Any) -> None:
         """After it: keep the record where nothing inside left one of its own."""
         own, *inner = self._inside.pop()
         if self._current is own:
