@@ -129,7 +129,7 @@ def _about_4d(inputs: Inputs, plans: list[Plan]) -> Iterator[Diagnostic]:
                           dtype=mask.dtype.name)  # fmt: skip
         elif (dead := _dead_4d(mask)) is not None:
             row, query, infinite = dead
-            told = "all -inf: softmax gives NaN" if infinite else "nothing to see"
+            told = "all -inf: softmax gives NaN" if infinite and name == "eager" else "masked throughout: it sees nothing"
             yield finding("MSK003", f"{name}: row {row} query {query} of the 4-D mask is {told}", backend=name, row=row, query=query)
 
 
@@ -203,12 +203,13 @@ def _about_plan(arch: Architecture, inputs: Inputs, plan: Plan) -> Iterator[Diag
                     "MSK012", f"{name}: row {row} loses {lost} decoder queries that the encoder's mask unpads away", row=row, **where
                 )
         yield from _images(group, inputs, name, where)
+        yield from _window(arch, group, name, where)
 
 
 def _documents(inputs: Inputs) -> Ints | None:
     """int64 [B, S]: the documents that the caller means, whatever the model makes of them."""
-    positions = inputs.position_ids
-    if positions is None:
+    positions, mask = inputs.position_ids, inputs.mask_2d
+    if positions is None or (mask is not None and bool((mask == 0).any())):  # positions behind padding start anew too
         return None
     rows = positions[0] if positions.ndim == 3 else positions
     found = documents_of(rows)
@@ -311,6 +312,17 @@ def _images(group: LayerMask, inputs: Inputs, name: str, where: dict[str, Any]) 
     if not any(run[0] <= first and run[1] >= stop for run in runs):
         yield finding("MSK011", f"{name}: the first image token, {first}, does not see the last, {stop - 1}", row=0, query=first,
                       span=[first, stop], **where)  # fmt: skip
+
+
+def _window(arch: Architecture, group: LayerMask, name: str, where: dict[str, Any]) -> Iterator[Diagnostic]:
+    """Sliding layers whose window is in the mask everywhere else, and that hand flash-attention none."""
+    first = next((layer.pattern for layer in arch.layers if layer.index == group.layers[0] and layer.type == group.type), None)
+    if first is None or first.flash_window or first.local != "window" or not group.backend.startswith("flash"):
+        return
+    if group.kv_len is not None and group.kv_len > first.size:
+        extra = group.kv_len - first.size
+        yield finding("MSK017", f"{name}: no window is handed to the kernel: the last query sees {extra} keys outside its window of {first.size}",
+                      window=first.size, extra=extra, **where)  # fmt: skip
 
 
 def _budget(plan: Plan, budget: int) -> Iterator[Diagnostic]:

@@ -87,6 +87,11 @@ def _last_full(derive: Callable[[Config, int], list[str]]) -> Callable[[Config, 
     return lambda config, count: [*derive(config, count)[:-1], FULL]
 
 
+def _olmo_hybrid(config: Config, count: int) -> list[str]:
+    made = _every((), 4, LINEAR)(config, count)
+    return made if FULL in made else [*made[:-1], FULL]
+
+
 def _first_of(step: int) -> Callable[[Config, int], list[str]]:
     return lambda _, count: [SLIDING if layer % step else FULL for layer in range(count)]
 
@@ -150,6 +155,7 @@ _RULES: dict[str, Callable[[Config, int], list[str]]] = {
     "global_4": _every(("global_attn_every_n_layers",), 4),
     "fixed_6_last": _last_full(_every((), 6)),
     "first_of_4": _first_of(4),
+    "olmo_hybrid": _olmo_hybrid,
     "linear_4": _every(("full_attention_interval",), 4, LINEAR),
     "rope_flags": _llama4,
     "smollm3": _smollm3,
@@ -175,7 +181,8 @@ LAYER_RULES: dict[str, str] = {
     "olmo3": "fixed_4",
     "afmoe": "global_4",
     "cwm": "first_of_4",
-    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "olmo_hybrid"), "linear_4"),
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), "linear_4"),
+    "olmo_hybrid": "olmo_hybrid",
     **dict.fromkeys(("llama4_text", "llama4"), "rope_flags"),
     "smollm3": "smollm3",
     "jamba": "jamba",

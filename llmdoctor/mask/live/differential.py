@@ -70,7 +70,8 @@ def _leaks(model: Any, inputs: Inputs, backend: str, causal: bool) -> Iterator[M
     real = _real(inputs)
     if inputs.mask_2d is not None and not real.all():
         yield from _padding_leaks(probe, real, backend)
-    documents = None if inputs.position_ids is None else documents_of(_text_rows(inputs.position_ids))
+    apart = inputs.position_ids is not None and (inputs.mask_2d is None or bool(real.all()))
+    documents = documents_of(_text_rows(inputs.position_ids)) if apart else None
     if documents is not None and not encoder_decoder:
         yield _document_leak(probe, documents, backend)
     elif causal and not encoder_decoder and inputs.q_len > 1:
@@ -96,7 +97,7 @@ class _Gradients:
         """The largest gradient of the logits `targets` (bool [B, S']) at a token of `hidden` (bool [B, S]): (value, row, token)."""
         import torch
 
-        chosen = (self.logits.float() @ self.weights)[torch.from_numpy(targets)]
+        chosen = (self.logits.float() @ self.weights)[torch.from_numpy(np.array(targets))]
         (gradient,) = torch.autograd.grad(chosen.sum(), self.embeds, retain_graph=True)
         return _largest(np.where(hidden, gradient.abs().amax(dim=-1).float().numpy(), 0.0))
 
@@ -199,7 +200,8 @@ def _against_alone(model: Any, inputs: Inputs, backend: str, causal: bool) -> It
     import torch
 
     mask = inputs.mask_2d
-    if mask is None or bool((mask != 0).all()) or inputs.image is not None:
+    total = inputs.past + inputs.q_len
+    if mask is None or (bool((mask != 0).all()) and mask.shape[1] >= total) or inputs.image is not None:
         return
     del causal
     with torch.no_grad():
@@ -213,9 +215,11 @@ def _against_alone(model: Any, inputs: Inputs, backend: str, causal: bool) -> It
 
 def _one_row(model: Any, inputs: Inputs, backend: str, together: Any, row: int) -> Measure | None:
     """Row `row`'s logits in the batch against the same tokens without padding; a hole counts as tokens that should be there."""
-    mask = np.asarray(inputs.attention_mask)[row] != 0
+    given = np.asarray(inputs.attention_mask)[row] != 0
+    missing = max(inputs.past + inputs.q_len - len(given), 0)  # columns that the caller forgot: their tokens are real
+    mask = np.concatenate((given, np.ones(missing, np.bool_)))
     places = np.flatnonzero(mask)
-    if len(places) == 0 or mask.all():
+    if len(places) == 0 or (mask.all() and not missing):
         return None
     span = np.arange(places[0], places[-1] + 1) if inputs.phase == "prefill" else places
     hole = len(span) != len(places)
