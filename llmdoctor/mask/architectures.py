@@ -33,9 +33,9 @@ MROPE = (
 ).split()
 # The model makes blocks of token_type_ids: "window" where the sliding layers' blocks are cut by the window.
 IMAGE_BLOCKS = {"gemma3": "window"}
-# Measured by conformance/compare_masks.py: position_ids do not reach the flash-attention kernel, or reach it though the masks never see them.
-NO_FLASH_PACKS = ("gptj", "gpt_bigcode", "zamba", "gpt_neo", "persimmon")
-FLASH_PACKS_2D = ("qwen3_vl_text", "qwen3_vl_moe_text")
+# Measured by conformance/compare_masks.py: position_ids do not reach the flash-attention kernel.
+NO_FLASH_PACKS = ("gptj", "gpt_bigcode", "zamba", "gpt_neo", "persimmon", "granitemoehybrid", "ctrl")
+MROPE_EXPANDS = ("qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_5_text", "qwen3_5_moe_text")  # [B, S] ids become all four rows
 NO_FLASH_WINDOW = ("qwen2_moe", "phimoe")  # sliding layers that hand flash-attention no window
 # Attention without the attention interface: what a layer receives is seen at the attention module.
 ALIBI = ("bloom", "mpt")
@@ -71,7 +71,7 @@ class Architecture:
     bias: bool = False
     verified: bool = True
     mrope: bool = False
-    flash_2d: bool = False
+    expands: bool = False
     dtype: str = "float32"
     not_understood: tuple[int, ...] = ()
 
@@ -107,7 +107,7 @@ def read(config: Mapping[str, Any]) -> Architecture:
     supports = known["classes"].get(class_name, "")
     base: dict[str, Any] = {
         "heads": _count(filled.get("num_attention_heads"), 1), "supports": supports, "mrope": text_kind in MROPE,
-        "flash_2d": text_kind in FLASH_PACKS_2D,
+        "expands": text_kind in MROPE_EXPANDS,
         "verified": kind in known["agree"], "dtype": _dtype(config, text),
     }  # fmt: skip
     if filled.get("is_encoder_decoder"):

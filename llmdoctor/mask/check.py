@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,30 @@ def examine(arch: Architecture, inputs: Inputs, plans: list[Plan], budget: int =
     """Every static rule over one set of inputs."""
     found = [*_about_2d(arch, inputs), *_about_4d(inputs, plans), *_about_labels(inputs)]
     for plan in plans:
-        found += [*_refused(plan, len(plans)), *_about_plan(arch, inputs, plan), *_budget(plan, budget)]
-    return found
+        found += [*_refused(arch, plan, len(plans)), *_about_plan(arch, inputs, plan), *_budget(plan, budget)]
+    return _merged(found)
+
+
+def _merged(findings: list[Diagnostic]) -> list[Diagnostic]:
+    """What several layers or backends do alike is one finding: "eager, full 0-1; sdpa, full 0-1: ..."."""
+    alike: dict[tuple[Any, ...], list[Diagnostic]] = {}
+    for one in findings:
+        where, separator, told = one.message.partition(": ")
+        key = (one.code, told, one.cause, one.fix) if separator and "backend" in one.evidence else (one.code, one.message)
+        alike.setdefault(key, []).append(replace(one, message=where) if len(key) == 4 else one)
+    out = []
+    for key, same in alike.items():
+        if len(key) == 2:
+            out += same
+            continue
+        evidence = dict(same[0].evidence)
+        evidence["backends"] = list(dict.fromkeys(one.evidence["backend"] for one in same))
+        layers = {layer for one in same for layer in one.evidence.get("layers", ())}
+        if layers:
+            evidence["layers"] = sorted(layers)
+        where = "; ".join(dict.fromkeys(one.message for one in same))
+        out.append(replace(same[0], message=f"{where}: {key[1]}", evidence=evidence))
+    return out
 
 
 def _about_2d(arch: Architecture, inputs: Inputs) -> Iterator[Diagnostic]:
@@ -179,10 +202,13 @@ def _about_labels(inputs: Inputs) -> Iterator[Diagnostic]:
                           count=int(hidden.sum()))  # fmt: skip
 
 
-def _refused(plan: Plan, asked: int) -> Iterator[Diagnostic]:
-    if plan.error is not None:
-        severity = Severity.ERROR if asked == 1 else Severity.INFO
-        yield finding("MSK020", f"{plan.backend}: {plan.error}", severity=severity, backend=plan.backend)
+def _refused(arch: Architecture, plan: Plan, asked: int) -> Iterator[Diagnostic]:
+    if plan.error is not None and asked == 1:  # among several backends it is skipped, with the reason
+        supported = ["eager", *(name for name in ("sdpa", "flash_attention_2", "flex_attention") if arch.refusal(name) is None)]
+        fix = f'attn_implementation="{supported[1] if len(supported) > 1 else "eager"}"'
+        if arch.refusal(plan.backend) is None:
+            fix = "a dynamic cache, or no 2-D mask"
+        yield finding("MSK020", f"{plan.backend}: {plan.error}", fix=fix, backend=plan.backend)
 
 
 def _about_plan(arch: Architecture, inputs: Inputs, plan: Plan) -> Iterator[Diagnostic]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from llmdoctor.core.document import Block, Note
+from llmdoctor.core.diagnostic import Severity
+from llmdoctor.core.document import Block, Note, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.mask import architectures, show
@@ -40,6 +41,9 @@ def inspect_report(model: str, options: Options) -> Report:
     document = _document(plans, inputs, arch, dtype, options, notes)
     if extra:
         findings, document = [*findings, *extra.findings], (*document, *extra.blocks)
+    worst = next((one for one in findings if one.severity is Severity.ERROR and one.code != "MSK020"), None)
+    if worst is not None:
+        document = (Verdict(f"{worst.code} {worst.message}", "bad"), *document)
     subject = {"path": model, "model_type": config.get("model_type"), "mode": options.mode, "dtype": dtype, "inputs": inputs.said}
     refused = tuple(Skipped(each.backend, each.error) for each in plans if each.error is not None and len(plans) > 1)
     return Report("mask inspect", subject, result, tuple(findings), refused, document)

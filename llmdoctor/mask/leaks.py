@@ -113,14 +113,12 @@ def _joined(static: list[Diagnostic], measures: list[Measure], arch: Architectur
     out: list[Diagnostic] = []
     used: set[int] = set()
     for one in static:
-        backend = one.evidence.get("backend")
-        match = next((each for each in failed if _same_cause(one.code, each.code) and backend in (None, each.backend)), None)
+        backends = one.evidence.get("backends")
+        match = next((each for each in failed if _same_cause(one.code, each.code) and (backends is None or each.backend in backends)), None)
         if match is None:
             out.append(one)
             continue
-        used |= {id(each) for each in failed if _same_cause(one.code, each.code) and each.backend == match.backend}
-        if backend is None:
-            used |= {id(each) for each in failed if _same_cause(one.code, each.code)}
+        used |= {id(each) for each in failed if _same_cause(one.code, each.code) and (backends is None or each.backend in backends)}
         evidence = {**one.evidence, "measured": match.value, "threshold": match.threshold}
         message = f"{one.message}; measured {match.value:.3g}, allowed {match.threshold:g}"
         out.append(replace(one, message=message, evidence=evidence))
@@ -133,7 +131,7 @@ def _joined(static: list[Diagnostic], measures: list[Measure], arch: Architectur
 # A measured failure of the second kind is explained by a static finding of the first.
 _EXPLAINS = {
     "MSK018": ("MSK008", "MSK012", "MSK018", "MSK005", "MSK002", "MSK003"), "MSK007": ("MSK007", "MSK013"),
-    "MSK019": ("MSK004", "MSK006", "MSK019", "MSK014", "MSK012"), "MSK003": ("MSK003", "MSK004"), 
+    "MSK019": ("MSK004", "MSK006", "MSK019", "MSK014", "MSK012"), "MSK003": ("MSK003", "MSK004"),
     "MSK002": ("MSK002",), "MSK001": ("MSK001", "MSK005", "MSK009"),
 }  # fmt: skip
 

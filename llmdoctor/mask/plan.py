@@ -24,7 +24,7 @@ def plan(arch: Architecture, inputs: Inputs, backend: str, dtype: str, *, counte
     found: list[LayerMask] = []
     if arch.encoder and inputs.phase == "prefill":
         found += _groups(arch, arch.encoder, _encoder_inputs(inputs), backend, dtype, counted)
-    found += _groups(arch, arch.layers, _decoder_inputs(arch, inputs, backend), backend, dtype, counted)
+    found += _groups(arch, arch.layers, _decoder_inputs(arch, inputs), backend, dtype, counted)
     if arch.cross:
         found += _groups(arch, arch.cross, inputs, backend, dtype, counted)
     return Plan(backend, tuple(found), unobserved=arch.not_understood)
@@ -47,14 +47,13 @@ def _encoder_inputs(inputs: Inputs) -> Inputs:
     return replace(inputs, cache=CachePlan(), position_ids=None)
 
 
-def _decoder_inputs(arch: Architecture, inputs: Inputs, backend: str) -> Inputs:
+def _decoder_inputs(arch: Architecture, inputs: Inputs) -> Inputs:
     """An encoder-decoder's own mask is its encoder's: the decoder gets none. M-RoPE needs four rows of positions to see documents."""
     if arch.cross:
         return replace(inputs, attention_mask=None, position_ids=None)
     positions = inputs.position_ids
     if arch.mrope and positions is not None and (positions.ndim == 2 or positions.shape[0] != 4):
-        reaches_flash = arch.flash_2d and positions.ndim == 2 and backend.startswith("flash")
-        return inputs if reaches_flash else replace(inputs, position_ids=None)
+        return inputs if arch.expands and positions.ndim == 2 else replace(inputs, position_ids=None)
     return inputs
 
 

@@ -78,7 +78,8 @@ def _passed(inputs: Inputs) -> str:
     mask = inputs.attention_mask
     if mask is not None:
         return f"{_DTYPES.get(mask.dtype.name, mask.dtype.name)} {_shape(mask.shape)}"
-    return "position_ids" if inputs.position_ids is not None else "nothing"
+    given = [name for name, value in (("position_ids", inputs.position_ids), ("image ids", inputs.image)) if value is not None]
+    return ", ".join(given) or "nothing"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

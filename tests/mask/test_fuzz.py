@@ -59,15 +59,21 @@ FIELDS = (
 @SETTINGS
 @given(
     name=st.sampled_from(sorted(CONFIGS)),
-    changes=st.dictionaries(st.sampled_from(FIELDS), values | st.sampled_from(["llama", "gemma2", "mamba", 4, 2, True]), min_size=1, max_size=4),
+    changes=st.dictionaries(
+        st.sampled_from(FIELDS), values | st.sampled_from(["llama", "gemma2", "mamba", 4, 2, True]), min_size=1, max_size=4
+    ),
 )
 def test_mutated_configs(name: str, changes: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
     model = write_config(tmp_path, name, **changes)
     judge(["mask", "inspect", str(model), "--lengths", "3,4"], capsys)
 
 
-WORDS = st.sampled_from(["1,4", "2,4", "3,1", "4", "0", "-1", "1,99999999999", "static:9", "dynamic", "none", "decode", "chunk:2", "left", "sdpa", "é", ""])
-OPTIONS = st.sampled_from(["--shape", "--lengths", "--packed", "--image", "--phase", "--cache", "--pad", "--backend", "--past", "--dtype", "--query"])
+WORDS = st.sampled_from(
+    ["1,4", "2,4", "3,1", "4", "0", "-1", "1,99999999999", "static:9", "dynamic", "none", "decode", "chunk:2", "left", "sdpa", "é", ""]
+)
+OPTIONS = st.sampled_from(
+    ["--shape", "--lengths", "--packed", "--image", "--phase", "--cache", "--pad", "--backend", "--past", "--dtype", "--query"]
+)
 
 
 @SETTINGS

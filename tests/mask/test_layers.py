@@ -13,7 +13,10 @@ from llmdoctor.mask.layers import GATED_WINDOWS, LAYER_RULES, layer_types
 
 DEPTHS = (2, 5, 8, 13)
 VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "qwen2": [{"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 3}, {"use_sliding_window": False, "sliding_window": 6}],
+    "qwen2": [
+        {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 3},
+        {"use_sliding_window": False, "sliding_window": 6},
+    ],
     "qwen3": [{"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 0}],
     "qwen2_moe": [{"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 4}],
     "mistral": [{"sliding_window": None}, {"sliding_window": 7}],
@@ -46,7 +49,7 @@ def test_layer_types_are_those_of_the_class(kind: str) -> None:
             try:
                 config = CONFIG_MAPPING[kind](**given)
                 expected = getattr(config, "layer_types", None) or get_layer_types_and_kwargs(config)[0]
-            except Exception:  # noqa: BLE001, S112 a class may refuse a depth
+            except Exception:  # noqa: BLE001 a class may refuse a depth
                 continue
             filled = architectures._filled({**given, "model_type": kind}, kind, entry)
             assert layer_types(kind, filled, LAYER_RULES[kind]) == tuple(expected), (depth, variant)
