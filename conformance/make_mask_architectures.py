@@ -88,7 +88,7 @@ def describe(kind: str, names: list[str], config_name: str) -> dict[str, Any] | 
     if "is_encoder_decoder" in fields and fields["is_encoder_decoder"].default:
         from transformers.models.auto import modeling_auto
 
-        names = [*([modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.get(kind)] or []), *names]
+        names = [modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.get(kind), *names]
         names = [name for name in names if name]
     defaults = {}
     for name in WATCHED:

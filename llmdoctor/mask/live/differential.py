@@ -223,7 +223,7 @@ def _one_row(model: Any, inputs: Inputs, backend: str, together: Any, row: int) 
         return None
     span = np.arange(places[0], places[-1] + 1) if inputs.phase == "prefill" else places
     hole = len(span) != len(places)
-    ids = run.token_ids(model, inputs)[row : row + 1]
+    ids = run.token_ids(model, inputs)[row : row + 1].to(model.device)
     logits = together.logits[row]
     if getattr(model.config, "is_encoder_decoder", False):
         alone = model(input_ids=ids[:, : inputs.past or inputs.q_len][:, span[span < (inputs.past or inputs.q_len)]],

@@ -28,7 +28,9 @@ def reference_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
 
     fixed, varlen = make_kernels(told)
     process = utils._lazy_define_process_function(varlen)
-    kernels = ((fixed, varlen, None, utils._pad_input, utils._unpad_input), (process, process))
+    kernels: Any = ((fixed, varlen, None, utils._pad_input, utils._unpad_input), (process, process))
+    if not hasattr(utils, "_flash_with_kvcache_fn"):  # transformers before the paged kernels
+        kernels = ((fixed, varlen, utils._pad_input, utils._unpad_input), process)
     original = PreTrainedModel._flash_attn_can_dispatch
 
     def can_dispatch(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -45,6 +47,33 @@ def reference_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
         matrix = getattr(utils, "FLASH_ATTENTION_COMPATIBILITY_MATRIX", {})
         if 2 in matrix:  # else the package `kernels` would be asked for a kernel from the hub
             stack.enter_context(mock.patch.dict(matrix[2], {"general_availability_check": lambda *_args, **_kwargs: True}))
+        yield
+
+
+@contextmanager
+def real_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """The installed flash-attention, whose two kernels tell their arguments."""
+    from transformers import modeling_flash_attention_utils as utils
+
+    original = utils.lazy_import_flash_attention
+
+    def telling(function: Callable[..., Any]) -> Callable[..., Any]:
+        def told_and_called(q: Any, k: Any, *args: Any, **kwargs: Any) -> Any:
+            offsets = [None if kwargs.get(name) is None else kwargs[name].tolist() for name in ("cu_seqlens_q", "cu_seqlens_k")]
+            fixed = offsets[0] is None
+            told({
+                "causal": kwargs.get("causal", False), "window": tuple(kwargs.get("window_size", (-1, -1))), "cu_q": offsets[0], "cu_k": offsets[1],
+                "q_len": q.shape[1] if fixed else None, "kv_len": k.shape[1] if fixed else None,
+            })  # fmt: skip
+            return function(q, k, *args, **kwargs)
+
+        return told_and_called
+
+    def lazy(*args: Any, **kwargs: Any) -> Any:
+        functions, rest = original(*args, **kwargs)
+        return (telling(functions[0]), telling(functions[1]), *functions[2:]), rest
+
+    with mock.patch.object(utils, "lazy_import_flash_attention", lazy):
         yield
 
 

@@ -36,11 +36,15 @@ def attempt(model: Any, inputs: Inputs, backend: str) -> Plan:
 
 
 def prepared(model: Any, inputs: Inputs) -> dict[str, Any]:
-    """The arguments of the forward to watch; a cache in them has been filled by a real forward over the past."""
+    """The arguments of the forward to watch, on the model's device; a cache in them has been filled by a real forward over the past."""
+    return {name: value.to(model.device) if hasattr(value, "numel") else value for name, value in _prepared(model, inputs).items()}
+
+
+def _prepared(model: Any, inputs: Inputs) -> dict[str, Any]:
     config = model.config
     parameters = inspect.signature(model.forward).parameters
-    ids = token_ids(model, inputs)
-    mask = None if inputs.attention_mask is None else tensor(inputs.attention_mask)
+    ids = token_ids(model, inputs).to(model.device)
+    mask = None if inputs.attention_mask is None else tensor(inputs.attention_mask).to(model.device)
     arguments: dict[str, Any] = {}
     past = inputs.past
     cache, cache_name = make_cache(model, inputs, parameters)

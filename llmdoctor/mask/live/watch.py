@@ -63,6 +63,8 @@ class Watch:
             if bias is not None and bias.shape[0] == 1 and hasattr(attention_mask, "mask_mod"):
                 # T5 under flex_attention reads position_bias[batch] of a bias of batch 1: out of bounds where nothing checks
                 kwargs["position_bias"] = bias.expand(query.shape[0], -1, -1, -1)
+            if kwargs.get("s_aux") is not None and hasattr(attention_mask, "mask_mod") and not query.is_cuda:
+                kwargs["s_aux"] = None  # gpt_oss: flex_attention refuses sinks on a CPU; its mask is the same without them
             before, self._current = self._current, seen
             try:
                 return function(module, query, key, value, attention_mask, *args, **kwargs)
@@ -159,8 +161,8 @@ def watching(model: Any) -> Iterator[Watch]:
         stack.enter_context(patches.watched_interface(watch.wrap))
         stack.enter_context(patches.watched_sdpa(watch.on_sdpa))
         stack.enter_context(patches.plain_flex())
-        if not patches.has_flash_attn():
-            stack.enter_context(patches.reference_flash(watch.on_flash))
+        flash = patches.real_flash if patches.has_flash_attn() else patches.reference_flash
+        stack.enter_context(flash(watch.on_flash))
         stack.enter_context(patches.flash_in_module(model, watch.on_flash_forward))
         for module in model.modules():
             if _takes_mask(module):
