@@ -114,7 +114,8 @@ def _as_bool(mask: Any) -> str:
 
 
 def _holes(mask: Any, inputs: Inputs) -> Iterator[Diagnostic]:
-    """Zeros with real tokens on both sides."""
+    """Zeros with real tokens on both sides, among the tokens of the prompt."""
+    mask = mask[:, : inputs.past] if inputs.past else mask
     for row in range(mask.shape[0]):
         runs = runs_of(np.asarray(mask[row] != 0, np.bool_))
         if len(runs) > 1:
@@ -123,7 +124,8 @@ def _holes(mask: Any, inputs: Inputs) -> Iterator[Diagnostic]:
             more = f" and {len(holes) - 4} more" if len(holes) > 4 else ""
             name = ""
             if inputs.input_ids is not None and holes[0][0] < inputs.input_ids.shape[1]:
-                name = f" (token id {int(inputs.input_ids[row, holes[0][0]])})"
+                at = int(inputs.input_ids[row, holes[0][0]])
+                name = f" (token id {at}" + (", put there by masked_fill)" if at == 0 else ")")
             rows = sum(len(runs_of(np.asarray(line != 0, np.bool_))) > 1 for line in mask)
             yield finding("MSK002", f"row {row} is masked inside its text, at {spans}{more}{name}; {rows} of {mask.shape[0]} rows have holes",
                           row=row, spans=[list(hole) for hole in holes[:20]], rows=rows)  # fmt: skip

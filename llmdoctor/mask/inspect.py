@@ -8,6 +8,7 @@ from typing import Any
 from llmdoctor.core.diagnostic import Severity
 from llmdoctor.core.document import Block, Note, Verdict
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.mask import architectures, show
 from llmdoctor.mask.architectures import Architecture
@@ -86,11 +87,12 @@ def make_plans(
             made.append(plan_gpt_fast(arch, inputs))
         else:
             made.append(plan(arch, inputs, backend, dtype))
-    notes = (
-        []
-        if arch.verified
-        else [f"{arch.model_type} has not been held against a real forward: the plan follows its modeling file (exact: false)"]
-    )
+    notes = []
+    rules, here = architectures.table()["transformers"], installed_version("transformers")
+    if here not in (None, rules):
+        notes.append(f"the plan follows transformers {rules}; {here} is installed here: --mode run shows that one")
+    if not arch.verified:
+        notes.append(f"{arch.model_type} has not been held against a real forward: the plan follows its modeling file (exact: false)")
     return made, [*notes, *(note for each in made for note in each.notes)]
 
 

@@ -221,8 +221,12 @@ def _one_row(model: Any, inputs: Inputs, backend: str, together: Any, row: int) 
     places = np.flatnonzero(mask)
     if len(places) == 0 or (mask.all() and not missing):
         return None
-    span = np.arange(places[0], places[-1] + 1) if inputs.phase == "prefill" else places
+    prompt = places[places < inputs.past] if inputs.past else places
+    if len(prompt) == 0:
+        return None
+    span = np.concatenate((np.arange(prompt[0], prompt[-1] + 1), places[places >= inputs.past] if inputs.past else places[:0]))
     hole = len(span) != len(places)
+    behind = bool(inputs.past) and prompt[-1] != inputs.past - 1
     ids = run.token_ids(model, inputs)[row : row + 1].to(model.device)
     logits = together.logits[row]
     if getattr(model.config, "is_encoder_decoder", False):
@@ -240,7 +244,7 @@ def _one_row(model: Any, inputs: Inputs, backend: str, together: Any, row: int) 
     value = float(gap.max()) / spread
     worst = int(gap.argmax())
     dtype = str(together.logits.dtype).removeprefix("torch.")
-    code = "MSK002" if hole else "MSK001" if inputs.past else "MSK018"
+    code = "MSK001" if behind else "MSK002" if hole else "MSK001" if missing else "MSK018"
     token = int(kept[worst]) + inputs.past
     text = f"row {row}: the logits of token {token} move by {value:.2g} of their spread against the row without its {'holes' if hole else 'padding'}"
     return Measure("as alone", backend, code, value, TOLERANCE.get(dtype, 1e-3), row, (token, token + 1), text)
