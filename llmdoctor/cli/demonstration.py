@@ -111,6 +111,7 @@ def _masks() -> int:
     Path(BATCH).write_text(json.dumps(rebuilt_masks()) + "\n")
     options = Options(input_ids=BATCH, phase="decode", backend=["sdpa"], mode="run")
     report = leak_report(MODEL, options, [], [])
+    _say("")
     command = f"llmdoctor mask test {MODEL} --input-ids {BATCH} --phase decode --backend sdpa"
     _step("4  And the trainer's masks: input_ids != pad, with pad the eos, then masked_fill with 0", command, lambda: report)
     found = {finding.code for finding in report.findings if "measured" in finding.evidence}

@@ -45,7 +45,7 @@ def inspect_report(model: str, options: Options) -> Report:
     worst = next((one for one in findings if one.severity is Severity.ERROR and one.code != "MSK020"), None)
     if worst is not None:
         document = (Verdict(f"{worst.code} {worst.message}", "bad"), *document)
-    subject = {"path": model, "model_type": config.get("model_type"), "mode": options.mode, "dtype": dtype, "inputs": inputs.said}
+    subject = {"path": model, "model_type": config.get("model_type"), "mode": options.mode, "dtype": dtype, "inputs": inputs.told}
     refused = tuple(Skipped(each.backend, each.error) for each in plans if each.error is not None and len(plans) > 1)
     return Report("mask inspect", subject, result, tuple(findings), refused, document)
 
@@ -165,5 +165,5 @@ def _document(
         from llmdoctor.mask.whatif import what_if
 
         blocks += what_if(arch, inputs, plans, dtype)
-    blocks += show.facts({"INPUT": inputs.said, "NOTE": "\n".join(notes)})
+    blocks += show.facts({"INPUT": inputs.told, "NOTE": "\n".join(notes)})
     return tuple(blocks)

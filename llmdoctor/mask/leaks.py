@@ -104,7 +104,7 @@ def _measured(
 
     source = subject.name if subject.directory is None else subject.directory.path
     found, missed = measure_model(source, subject.directory is None, inputs, backends, options.weights)
-    return [(inputs.said, one) for one in found], [Skipped(what, why) for what, why in missed]
+    return [(inputs.told, one) for one in found], [Skipped(what, why) for what, why in missed]
 
 
 def _joined(static: list[Diagnostic], measures: list[Measure], arch: Architecture | None, inputs: Inputs) -> list[Diagnostic]:

@@ -56,6 +56,12 @@ class Inputs:
     said: str = ""
 
     @property
+    def told(self) -> str:
+        """The inputs in words: what is there, what comes, and into which cache."""
+        new = {"prefill": "", "decode": ", then one new token", "chunk": f", then {self.q_len} new tokens"}[self.phase]
+        return self.said + new + ("" if self.cache.kind == "none" else f", {self.cache} cache")
+
+    @property
     def mask_2d(self) -> NDArray[Any] | None:
         """The 2-D mask, where that is what is passed."""
         mask = self.attention_mask
