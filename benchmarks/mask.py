@@ -3,7 +3,8 @@
     python benchmarks/mask.py [--library] [--slow]
 
 The whole command, its picture included, for a Llama-70B-shaped config from 4k to 1M tokens: seconds and peak megabytes; and, without start-up,
-the exponent of a straight line through the logarithms (S log S over this span is 1.09). `--library` adds transformers' create_causal_mask under eager at 16k
+the exponent of a straight line through the logarithms (S log S over this span is 1.09). `--library` adds transformers'
+create_causal_mask under eager at 16k
 and its AttentionMaskVisualizer at 1k tokens in the same run; `--slow` the visualizer at 4k. Exit 1 where a limit is missed.
 """
 

@@ -77,7 +77,7 @@ class Architecture:
 
     def refusal(self, backend: str) -> str | None:
         """The error from_pretrained() raises for a backend that the class does not support."""
-        if backend == "eager" or _LETTERS[backend] in self.supports:
+        if backend not in _LETTERS or _LETTERS[backend] in self.supports:
             return None
         return f"ValueError: {self.class_name} {_REFUSALS[backend]}"
 

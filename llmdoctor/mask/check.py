@@ -14,7 +14,7 @@ from llmdoctor.mask.differ import real_queries
 from llmdoctor.mask.factory import documents_of, image_blocks
 from llmdoctor.mask.handmade import sees_of
 from llmdoctor.mask.intervals import Bools, Ints, runs_of
-from llmdoctor.mask.model import SHORT, Inputs, LayerMask, Plan
+from llmdoctor.mask.model import GPT_FAST, SHORT, Inputs, LayerMask, Plan
 from llmdoctor.mask.rules import BY_CODE
 from llmdoctor.mask.show import layers_text, size_text
 
@@ -76,6 +76,10 @@ def _about_2d(arch: Architecture, inputs: Inputs) -> Iterator[Diagnostic]:
             f"tokens {mask.shape[1]}..{total - 1} are seen by nobody", columns=int(mask.shape[1]), tokens=total,
         )  # fmt: skip
     real = mask != 0
+    empty = np.flatnonzero(~real[:, : inputs.past or None].any(axis=1))
+    if len(empty):
+        yield finding("MSK003", f"row {int(empty[0])} of the 2-D mask has no real token at all ({len(empty)} such rows)", row=int(empty[0]))
+        return
     if inputs.phase in ("decode", "chunk") and inputs.past and not arch.cross:
         rows = np.flatnonzero((~real[:, : inputs.past]).any(axis=1) & real[:, 0])
         rows = np.asarray([row for row in rows if not real[row, inputs.past - 1]])
@@ -144,8 +148,14 @@ def _about_4d(inputs: Inputs, plans: list[Plan]) -> Iterator[Diagnostic]:
         name = plan.backend
         if name == "flash_attention_2":
             yield finding("MSK006", f"flash_attention_2: the 4-D mask {list(mask.shape)} is read as a 2-D one", backend=name)
-        elif mask.dtype == np.bool_ and name == "eager":
-            yield finding("MSK004", "eager adds a bool mask as 0 and 1: nothing is masked, the future leaks", backend=name, dtype="bool")
+        elif mask.dtype == np.bool_ and name in ("eager", "flex_attention"):
+            yield finding(
+                "MSK004", f"{name}: a bool mask is added as 0 and 1: nothing is masked, the future leaks", backend=name, dtype="bool"
+            )
+        elif mask.dtype.kind in "iu" and name == "sdpa":
+            yield finding(
+                "MSK004", f"{name}: the kernel refuses a mask of {mask.dtype}, it takes bool or floats", backend=name, dtype=mask.dtype.name
+            )
         elif only_bits and mask.dtype.kind in "fiu" and len(values) > 1:
             yield finding("MSK004", f"{name}: a mask of 0 and 1 in {mask.dtype} is added to the scores: nothing is masked", backend=name,
                           dtype=mask.dtype.name)  # fmt: skip
@@ -166,7 +176,7 @@ def _inverted(mask: Any, backend: str) -> bool:
         return False
     itself = sees.diagonal(axis1=1, axis2=2).mean()
     later = np.triu(np.ones((q_len, kv_len), np.bool_), 1)
-    return bool(itself < 0.1 and sees[:, later].mean() > 0.5)
+    return bool(itself < 0.5 and sees[:, later].mean() > 0.5)
 
 
 def _dead_4d(mask: Any) -> tuple[int, int, bool] | None:
@@ -208,7 +218,9 @@ def _refused(arch: Architecture, plan: Plan, asked: int) -> Iterator[Diagnostic]
     if plan.error is not None and asked == 1:  # among several backends it is skipped, with the reason
         supported = ["eager", *(name for name in ("sdpa", "flash_attention_2", "flex_attention") if arch.refusal(name) is None)]
         fix = f'attn_implementation="{supported[1] if len(supported) > 1 else "eager"}"'
-        if arch.refusal(plan.backend) is None:
+        if plan.backend == GPT_FAST:
+            fix = "transformers, or rows of one length"
+        elif arch.refusal(plan.backend) is None:
             fix = "a dynamic cache, or no 2-D mask"
         yield finding("MSK020", f"{plan.backend}: {plan.error}", fix=fix, backend=plan.backend)
 

@@ -32,12 +32,12 @@ def made_by_hand(call: Call, backend: str) -> Made:
 def sees_of(mask: NDArray[Any], backend: str) -> Bools:
     """bool [B, Q, KV], head 0: which keys keep a weight of more than rounding under this mask, in the way `backend` reads it.
 
-    eager adds the mask: True is 1.0 and False 0.0, so that a bool mask masks nothing. sdpa reads bool as "takes part" and adds floats. A key
+    eager and flex add the mask: True is 1.0 and False 0.0, so that a bool mask masks nothing. sdpa reads bool as "takes part" and adds floats. A key
     is out where its number lies more than 80 below the row's highest: exp(-80) is below the smallest normal float32 by no more than a
     factor of a thousand, and bfloat16 rounds it away.
     """
     head = mask[:, 0]
-    if head.dtype == np.bool_ and backend != "eager":
+    if head.dtype == np.bool_ and backend == "sdpa":
         return head
     added = head.astype(np.float32)
     top = added.max(axis=-1, keepdims=True)

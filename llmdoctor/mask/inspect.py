@@ -61,12 +61,26 @@ def _architecture(config: dict[str, Any], options: Options) -> Architecture | No
 
 
 def ask_inputs(directory: ModelDir, options: Options) -> tuple[Inputs, Any]:
-    """The inputs, and what a chat adds to the report."""
+    """The inputs, and what a chat adds to the report. Raises QuestionError where a token is outside the model's vocabulary."""
     if options.messages is None:
-        return ask(options), None
+        inputs = ask(options)
+        _check_ids(directory, inputs)
+        return inputs, None
     from llmdoctor.mask.chat import ask_chat
 
     return ask_chat(directory, options)
+
+
+def _check_ids(directory: ModelDir, inputs: Inputs) -> None:
+    config = read_config(directory)
+    text = config.get("text_config")
+    size = (text if isinstance(text, dict) else config).get("vocab_size")
+    ids = inputs.input_ids
+    if ids is None or not isinstance(size, int) or isinstance(size, bool):
+        return
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= size:
+        raise QuestionError(f"input_ids holds {low if low < 0 else high}, outside the model's vocabulary of {size} tokens")
 
 
 def make_plans(
@@ -76,7 +90,9 @@ def make_plans(
     if options.mode == "run":
         from llmdoctor.mask.live import observe
 
-        return observe(directory.path, inputs, tuple(name for name in backends if name != GPT_FAST), dtype, options.weights)
+        if GPT_FAST in backends:
+            raise QuestionError("--backend gpt-fast --mode run: gpt-fast's mask is planned, transformers cannot run it")
+        return observe(directory.path, inputs, backends, dtype, options.weights)
     if arch is None:
         raise QuestionError("config.json: this model type is not known here: try --mode run")
     made = []

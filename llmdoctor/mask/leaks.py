@@ -42,7 +42,9 @@ def leak_report(model: str, options: Options, select: list[str], ignore: list[st
         if own
         else [replace(options, lengths=each.get("lengths"), pad=each.get("pad"), packed=each.get("packed")) for each in SUITE]
     )
-    backends = tuple(name for name in ask_backends(options) if name != GPT_FAST)
+    backends = ask_backends(options)
+    if GPT_FAST in backends:
+        raise QuestionError("--backend gpt-fast: there is nothing to test, gpt-fast has one causal mask for everything")
     findings: list[Diagnostic] = []
     measures: list[tuple[str, Measure]] = []
     skipped: list[Skipped] = []
@@ -65,7 +67,8 @@ def leak_report(model: str, options: Options, select: list[str], ignore: list[st
     }
     document = _document(model, kept, measures)
     left_out = tuple({(one.what, one.reason): one for one in skipped}.values())
-    return Report("mask test", {"path": model, "backends": list(backends)}, result, tuple(kept), left_out, document)
+    untested = not static_only and not measures and not kept
+    return Report("mask test", {"path": model, "backends": list(backends)}, result, tuple(kept), left_out, document, nothing=untested)
 
 
 class _Subject:
@@ -185,6 +188,8 @@ def _document(model: str, findings: list[Diagnostic], measures: list[tuple[str, 
     warnings = sum(one.severity is Severity.WARNING for one in findings)
     tone: Tone = "bad" if errors else "warn" if warnings else "good"
     count = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}"
+    if not findings and not measures:
+        return (Verdict(f"{model}: NOTHING WAS TESTED", "warn"),)
     verdict = Verdict(f"{model}: {count}" if findings else f"{model}: NOTHING LEAKS in {plural(len(measures), 'test')}", tone)
     return (verdict, *([_table(measures)] if measures else []), Note("HOW", HOW, "dim")) if measures else (verdict,)
 

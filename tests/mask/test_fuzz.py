@@ -69,7 +69,25 @@ def test_mutated_configs(name: str, changes: dict[str, Any], tmp_path: Path, cap
 
 
 WORDS = st.sampled_from(
-    ["1,4", "2,4", "3,1", "4", "0", "-1", "1,99999999999", "static:9", "dynamic", "none", "decode", "chunk:2", "left", "sdpa", "é", ""]
+    [
+        "1,4",
+        "2,4",
+        "3,1",
+        "4",
+        "0",
+        "-1",
+        "1,99999999999",
+        "static:9",
+        "dynamic",
+        "none",
+        "decode",
+        "chunk:2",
+        "left",
+        "sdpa",
+        "gpt-fast",
+        "é",
+        "",
+    ]
 )
 OPTIONS = st.sampled_from(
     ["--shape", "--lengths", "--packed", "--image", "--phase", "--cache", "--pad", "--backend", "--past", "--dtype", "--query"]
