@@ -105,6 +105,9 @@ def read(config: Mapping[str, Any]) -> Architecture:
     filled = _filled(text, text_kind, text_entry)
     facts = _Facts(kind, text_kind, text_entry["masks"], filled, text_entry)
     supports = known["classes"].get(class_name, "")
+    if text_kind != kind:  # both the whole and the text model in it must support a backend
+        inner = known["classes"].get(text_entry["class"], supports)
+        supports = "".join(letter for letter in supports if letter in inner)
     base: dict[str, Any] = {
         "heads": _count(filled.get("num_attention_heads"), 1), "supports": supports, "mrope": text_kind in MROPE,
         "expands": text_kind in MROPE_EXPANDS,

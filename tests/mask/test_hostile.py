@@ -20,7 +20,9 @@ LOWER = np.tril(np.ones((2, 1, 8, 8), np.bool_))
 
 def found(folder: Path, mask: Any, backend: list[str], **options: Any) -> list[str]:
     np.save(folder / "mask.npy", mask)
-    report = inspect_report(str(write_config(folder, "llama")), Options(shape="2,8", mask=str(folder / "mask.npy"), backend=backend, **options))
+    report = inspect_report(
+        str(write_config(folder, "llama")), Options(shape="2,8", mask=str(folder / "mask.npy"), backend=backend, **options)
+    )
     return [finding.code for finding in report.findings]
 
 
@@ -47,7 +49,9 @@ def test_masks(mask: Any, backend: str, codes: list[str], tmp_path: Path) -> Non
 
 @pytest.mark.live
 @pytest.mark.parametrize("backend", ["eager", "sdpa", "flex_attention"])
-@pytest.mark.parametrize("mask", [LOWER, np.where(LOWER, 0.0, -1e9).astype(np.float32), LOWER.astype(np.float32)], ids=["bool", "additive", "bits"])
+@pytest.mark.parametrize(
+    "mask", [LOWER, np.where(LOWER, 0.0, -1e9).astype(np.float32), LOWER.astype(np.float32)], ids=["bool", "additive", "bits"]
+)
 def test_what_a_mask_lets_through_is_what_reaches_the_logits(mask: Any, backend: str, tmp_path: Path) -> None:
     """The plan's reading of a 4-D mask against gradients, or exchanged tokens, of a real forward."""
     np.save(tmp_path / "mask.npy", mask)
