@@ -54,6 +54,24 @@ def window_of(config: Config) -> int | None:
     return size
 
 
+def _whole(config: Config, name: str, default: int, least: int = 1) -> int:
+    """A whole number of config.json; QuestionError where something else stands there."""
+    value = config.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise QuestionError(f"config.json: {name} is {value!r}, expected an integer from {least}")
+    return value
+
+
+def _listed(config: Config, name: str) -> list[Any] | None:
+    """A list of config.json; QuestionError where something else stands there."""
+    value = config.get(name)
+    if value is not None and not isinstance(value, list):
+        raise QuestionError(f"config.json: {name} is {value!r}, expected a list")
+    return value
+
+
 def _all(name: str) -> Callable[[Config, int], list[str]]:
     return lambda _, count: [name] * count
 
@@ -64,12 +82,12 @@ def _window_if_set(config: Config, count: int) -> list[str]:
 
 def _from_layer(config: Config, count: int) -> list[str]:
     """Qwen2, Qwen2-VL, Qwen3: the layers from max_window_layers on."""
-    first, window = config.get("max_window_layers", count), window_of(config)
+    first, window = _whole(config, "max_window_layers", count, 0), window_of(config)
     return [SLIDING if window is not None and layer >= first else FULL for layer in range(count)]
 
 
 def _qwen2_moe(config: Config, count: int) -> list[str]:
-    on, last = config.get("use_sliding_window"), config.get("max_window_layers", count)
+    on, last = config.get("use_sliding_window"), _whole(config, "max_window_layers", count, 0)
     return [SLIDING if (layer + 1) % 2 and layer < last and on else FULL for layer in range(count)]
 
 
@@ -77,7 +95,7 @@ def _every(names: tuple[str, ...], default: int, other: str = SLIDING) -> Callab
     """Every Nth layer is full, the others are `other`; N stands under one of `names`."""
 
     def derive(config: Config, count: int) -> list[str]:
-        step = next((config[name] for name in names if isinstance(config.get(name), int) and config[name]), default)
+        step = next((_whole(config, name, default, 0) or default for name in names if config.get(name)), default)
         return [other if (layer + 1) % step else FULL for layer in range(count)]
 
     return derive
@@ -98,8 +116,8 @@ def _first_of(step: int) -> Callable[[Config, int], list[str]]:
 
 def _rope_flags(config: Config, count: int) -> list[Any]:
     """no_rope_layers of Llama 4 and SmolLM3: 1 where a layer has rotary positions."""
-    given, step = config.get("no_rope_layers"), config.get("no_rope_layer_interval") or 4
-    return given if isinstance(given, list) and given else [int((layer + 1) % step != 0) for layer in range(count)]
+    given, step = _listed(config, "no_rope_layers"), _whole(config, "no_rope_layer_interval", 4)
+    return given or [int((layer + 1) % step != 0) for layer in range(count)]
 
 
 def _llama4(config: Config, count: int) -> list[str]:
@@ -112,17 +130,17 @@ def _smollm3(config: Config, count: int) -> list[str]:
 
 
 def _jamba(config: Config, count: int) -> list[str]:
-    period, offset = config.get("attn_layer_period") or 8, config.get("attn_layer_offset", 4)
+    period, offset = _whole(config, "attn_layer_period", 8), _whole(config, "attn_layer_offset", 4, 0)
     return [FULL if layer % period == offset else LINEAR for layer in range(count)]
 
 
 def _bamba(config: Config, count: int) -> list[str]:
-    attended = config.get("attn_layer_indices") or []
+    attended = _listed(config, "attn_layer_indices") or []
     return [FULL if layer in attended else LINEAR for layer in range(count)]
 
 
 def _zamba(config: Config, count: int) -> list[str]:
-    period, offset = config.get("attn_layer_period") or 6, config.get("attn_layer_offset", 4)
+    period, offset = _whole(config, "attn_layer_period", 6), _whole(config, "attn_layer_offset", 4, 0)
     return [LINEAR, LINEAR, HYBRID, *(HYBRID if layer % period == offset else LINEAR for layer in range(count - 3))]
 
 
@@ -131,7 +149,7 @@ def _zamba2(_config: Config, _count: int) -> list[str]:
 
 
 def _lfm2(config: Config, count: int) -> list[str]:
-    full = config.get("full_attn_idxs")
+    full = _listed(config, "full_attn_idxs")
     return [FULL if full is None or layer in full else CONV for layer in range(count)]
 
 
