@@ -11,7 +11,9 @@ from llmdoctor.cli.catalogue import all_rules
 from llmdoctor.core.rule import Rule
 
 DOCS = Path(__file__).parent
-COMMANDS = ("", "gencfg", "gencfg show", "gencfg diff", "gencfg check", "gencfg trace", "gencfg runaway", "rule", "env", "demo")
+GENCFG = ("gencfg", "gencfg show", "gencfg diff", "gencfg check", "gencfg trace", "gencfg runaway")
+MASK = ("mask", "mask inspect", "mask test")
+COMMANDS = ("", *GENCFG, *MASK, "rule", "env", "demo")
 
 
 def main() -> None:
