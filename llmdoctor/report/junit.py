@@ -35,7 +35,7 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     """`report` as one `testsuites` element, ending in a line break."""
     suites = _suites(report)
     counts = _counts(sum(len(one.cases) for one in suites), sum(one.failures for one in suites), sum(one.errors for one in suites))
-    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites{attribute('name', f'llmdoctor {report.command}')}{counts}>"]
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites{attribute('name', clean(f'llmdoctor {report.command}'))}{counts}>"]
     for one in suites:
         head = attribute("name", clean(one.name) or "-") + _counts(len(one.cases), one.failures, one.errors)
         lines += [f"  <testsuite{head}{attribute('skipped', str(one.skipped))}>", *one.cases, "  </testsuite>"]

@@ -114,7 +114,7 @@ def _block(block: Block) -> str:
         label = f"**{inline(block.label)}** " if block.label.strip() else ""
         return label + ("\n\n" + fenced(block.text) if _drawn(block) else "<br>".join(inline(line) for line in block.text.split("\n")))
     if isinstance(block, Code):
-        return f"**{inline(block.label)}**\n\n{fenced(block.text)}"
+        return (f"**{inline(block.label)}**\n\n" if block.label.strip() else "") + fenced(block.text)
     if isinstance(block, Table):
         rows = [tuple(inline(cell.text if isinstance(cell, Cell) else cell) for cell in row) for row in block.rows[:ROWS]]
         more = f"\n\n{len(block.rows) - ROWS:,} more rows" if len(block.rows) > ROWS else ""
