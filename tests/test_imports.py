@@ -49,6 +49,8 @@ def imported(arguments: list[str], tmp_path: Path) -> tuple[int, set[str]]:
         ["gencfg", "check", "model"],
         ["gencfg", "runaway", "outputs.jsonl"],
         ["gencfg", "runaway", "outputs.jsonl", "--model", "model"],
+        ["gencfg", "check", "model", "--format", "sarif"],
+        ["gencfg", "check", "model", "--format", "html"],
         ["rule"],
         ["rule", "GEN001"],
     ],

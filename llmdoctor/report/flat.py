@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from llmdoctor.core.document import Bar, Bars, Block, Cell, Grid, Note, Table
 
-WIDTH = 40  # characters of the longest bar
+WIDTH = 24  # characters of the longest bar: with a name and a note beside it a line fits 60 columns
 _LETTERS = "#=+o*x%@~-"
 
 
