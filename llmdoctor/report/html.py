@@ -64,6 +64,7 @@ def _asked(report: Report) -> str:
 def _body(report: Report, verdict: Verdict | None, rules: Mapping[str, Rule], style: Style) -> list[str]:
     """The document's blocks, its paragraphs about findings as cards in their places, then the findings that it has no paragraph for."""
     left = list(report.findings)
+    said = {block.text for block in report.document if isinstance(block, Note | Code)}
     out: list[str] = []
     for number, block in enumerate(report.document):
         if block is verdict:
@@ -73,10 +74,10 @@ def _body(report: Report, verdict: Verdict | None, rules: Mapping[str, Rule], st
             out.append(_block(block, number, style))
         else:
             left.remove(told)
-            out.append(_card(told, rules))
+            out.append(_card(told, rules, said))
     if left:
         out.append(f"<h2>{'Findings' if len(left) == len(report.findings) else 'More findings'}</h2>")
-        out += [_card(finding, rules) for finding in sorted(left, key=lambda one: -one.severity.rank)]
+        out += [_card(finding, rules, said) for finding in sorted(left, key=lambda one: -one.severity.rank)]
     return out
 
 
@@ -133,7 +134,8 @@ def _cell(cell: str | Cell, at: int, columns: tuple[str, ...]) -> str:
     return f'<td class="{tone}"{name}>{f"<span>{_t(value)}</span>" if value else ""}</td>'
 
 
-def _card(finding: Diagnostic, rules: Mapping[str, Rule]) -> str:
+def _card(finding: Diagnostic, rules: Mapping[str, Rule], said: set[str]) -> str:
+    """A finding with its rule; its cause and fix where the document does not say them in the same words."""
     rule = rules.get(finding.code)
     name = f' <span class="dim">{_t(rule.name)}</span>' if rule is not None else ""
     parts = [
@@ -143,9 +145,9 @@ def _card(finding: Diagnostic, rules: Mapping[str, Rule]) -> str:
     if finding.location is not None:
         pointer = f" <span class=dim>{_t(finding.location.pointer)}</span>" if finding.location.pointer else ""
         parts.append(f"<p><code>{_t(str(finding.location))}</code>{pointer}</p>")
-    if finding.cause:
+    if finding.cause and finding.cause not in said:
         parts.append(f'<div class="note"><b>CAUSE</b><p>{text(clean_lines(finding.cause))}</p></div>')
-    if finding.fix:
+    if finding.fix and finding.fix not in said:
         parts.append(f'<div class="note"><b>FIX</b><p class="mono">{text(clean_lines(finding.fix))}</p></div>')
     if rule is not None:
         parts.append(

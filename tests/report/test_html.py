@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from llmdoctor.core.document import Grid, Mark, Note
+from llmdoctor.core.document import Code, Grid, Mark, Note
 from llmdoctor.core.report import Report
 from llmdoctor.report import Style, render
 from tests.report.examples import EXAMPLE, RULES, reports
@@ -91,6 +91,13 @@ def test_every_finding_is_shown_once_and_paragraphs_about_it_not_again() -> None
     words = "".join(Page(page(Report("x", {}, {}, EXAMPLE.findings, document=(told,), told=True))).words)
     assert words.count(EXAMPLE.findings[0].message) == 1
     assert words.count("of no catalogue") == 1
+
+
+def test_a_cause_and_a_fix_that_the_document_says_are_not_said_twice() -> None:
+    found = EXAMPLE.findings[0]
+    document = (Note("CAUSE", found.cause or ""), Code("FIX", found.fix or ""))
+    words = "".join(Page(page(Report("x", {}, {}, (found,), document=document))).words)
+    assert (words.count(found.cause or ""), words.count(found.fix or "")) == (1, 1)
 
 
 def test_a_block_without_a_drawing_is_shown_in_words() -> None:
