@@ -50,6 +50,8 @@ def imported(arguments: list[str], tmp_path: Path) -> tuple[int, set[str]]:
         ["gencfg", "runaway", "outputs.jsonl"],
         ["gencfg", "runaway", "outputs.jsonl", "--model", "model"],
         ["mask", "--help"],
+        ["gencfg", "check", "model", "--format", "sarif"],
+        ["gencfg", "check", "model", "--format", "html"],
         ["rule"],
         ["rule", "GEN001"],
     ],
