@@ -1,7 +1,7 @@
 """One forward and backward of a model as a list of events, and the repeated layers' part of it repeated.
 
-An event is a tuple: ("+", id, bytes, kind) a storage comes to life, ("-", id) it dies, ("g", parameter) a parameter's gradient is complete,
-("p", phase) the forward or the backward begins. Kinds are those of KINDS. A trace is cut into segments: what happens while one layer of a
+An event is a tuple: ("+", id, bytes, kind) a storage comes to life, ("-", id) it dies, ("g", parameter, id) a parameter's gradient is complete
+and lies in a storage, ("p", phase) the forward or the backward begins. Kinds are those of KINDS. A trace is cut into segments: what happens while one layer of a
 stack of alike layers runs, forward or backward, is a segment of that layer, the rest is not repeated.
 """
 
@@ -99,6 +99,8 @@ class _Expansion:
                 position += 1
             elif event[0] == "-":
                 yield from (("-", target) for target in self._targets(event[1]))
+            elif event[0] == "g":
+                yield ("g", event[1], next(self._targets(event[2])))
             else:
                 yield event
 
@@ -125,7 +127,8 @@ class _Expansion:
                 yield from (("-", target) for target in self._shifted(event[1], stack, layer - traced))
             elif event[0] == "g":
                 prefix = f"{stack.name}.{traced}."
-                yield ("g", event[1].replace(prefix, f"{stack.name}.{layer}.", 1) if event[1].startswith(prefix) else event[1])
+                name = event[1].replace(prefix, f"{stack.name}.{layer}.", 1) if event[1].startswith(prefix) else event[1]
+                yield ("g", name, next(self._shifted(event[2], stack, layer - traced)))
             else:
                 yield event
 

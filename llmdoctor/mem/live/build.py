@@ -4,34 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.timeline import TRACED, Stack
+from llmdoctor.mem.weights import Weight
 
 if TYPE_CHECKING:
     from llmdoctor.mem.workload import Workload
 
 IGNORED = ("layer_idx", "training", "layer_id", "_is_hf_initialized")
-
-
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """A parameter: shape, dtype by its torch name, whether it is trained."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    trainable: bool
-
-    @property
-    def numel(self) -> int:
-        """Elements."""
-        out = 1
-        for extent in self.shape:
-            out *= extent
-        return out
 
 
 def read_config(path: str) -> Any:
@@ -94,9 +76,13 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def weights_of(model: Any) -> tuple[Weight, ...]:
-    """Every parameter once, in the model's order."""
+    """Every parameter once, in the model's order; a tied one where it comes first."""
+    import torch
+
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     return tuple(
-        Weight(name, tuple(p.shape), str(p.dtype).removeprefix("torch."), bool(p.requires_grad)) for name, p in model.named_parameters()
+        Weight(name, tuple(p.shape), str(p.dtype).removeprefix("torch."), bool(p.requires_grad), id(p) in tables)
+        for name, p in model.named_parameters()
     )
 
 

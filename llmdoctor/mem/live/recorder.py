@@ -65,6 +65,10 @@ class Recorder:
         if place is not None and self.open:
             self._segments[-1][1].append(("-", place))
 
+    def place(self, tensor: torch.Tensor) -> tuple[int, int]:
+        """Where in the trace `tensor`'s storage was allocated."""
+        return self._live[tensor.untyped_storage()._cdata]
+
     def hand_over(self, old: torch.Tensor, new: torch.Tensor) -> None:
         """`new` takes the place of `old`, as an operation in place would: nothing is allocated, and the old one's end frees nothing."""
         before, after = old.untyped_storage(), new.untyped_storage()

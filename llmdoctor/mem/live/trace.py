@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.live.build import Weight, meta_model, read_config, shorten, to_fake, weights_of
+from llmdoctor.mem.live.build import meta_model, read_config, shorten, to_fake, weights_of
 from llmdoctor.mem.live.inputs import make_inputs
 from llmdoctor.mem.live.recorder import Recorder, recording
 from llmdoctor.mem.timeline import Event, NotAlike, Segment, Stack, expand
+from llmdoctor.mem.weights import Weight
 
 if TYPE_CHECKING:
     from llmdoctor.mem.workload import Workload
@@ -142,8 +143,8 @@ def _marked(model: Any, stacks: list[Stack], recorder: Recorder) -> Iterator[Non
 
 def _arrival(name: str, recorder: Recorder) -> Callable[[Any], None]:
     def arrived(parameter: Any) -> None:
+        recorder.mark("g", name, recorder.place(parameter.grad))
         parameter.grad = None
-        recorder.mark("g", name)
 
     return arrived
 
