@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llmdoctor.cli import gencfg
+from llmdoctor.cli import gencfg, mem
 from llmdoctor.cli.output import Color, Colors, Format, answer
 
 
@@ -26,7 +26,9 @@ def make_app(arguments: list[str]) -> typer.Typer:
     if first in _COMMANDS:
         app.command(first)(_COMMANDS[first])
         return app
-    app.add_typer(gencfg.make_app(second if first == "gencfg" else ""), name="gencfg")
+    groups = {"gencfg": gencfg.make_app, "mem": mem.make_app}
+    for group in [first] if first in groups else groups:
+        app.add_typer(groups[group](second if first == group else ""), name=group)
     for name, command in _COMMANDS.items():
         app.command(name)(command)
     return app

@@ -35,7 +35,7 @@ def trainer_optimizer(name: Any, args: Any, where: str) -> Optimizer:
         pairs = args.items() if isinstance(args, Mapping) else (item.partition("=")[::2] for item in str(args).replace(" ", "").split(","))
         wanted = {key: value for key, value in pairs}
     momentum = kind == "sgd" and float(wanted.get("momentum", 0) or 0) != 0
-    return Optimizer(kind, how, str(name), where, momentum=momentum, amsgrad=str(wanted.get("amsgrad", "")).lower() == "true")
+    return Optimizer(kind, how, str(name), where, momentum=momentum, amsgrad=str(wanted.get("amsgrad", "")).lower() == "true", groups=2)
 
 
 def torch_optimizer(path: Any, kwargs: Mapping[str, Any], where: str) -> Optimizer:

@@ -18,7 +18,7 @@ DTYPES = {
 class Optimizer:
     """`kind` is adamw, sgd, adagrad, rmsprop, lion, adafactor or adamw8bit; `how` is fused, foreach, loop, FusedAdam or CPUAdam.
 
-    `name` is what the user calls it, `setting` where.
+    `name` is what the user calls it, `setting` where; `groups` how many parameter groups its maker gives it (the Trainer two).
     """
 
     kind: str
@@ -28,6 +28,7 @@ class Optimizer:
     momentum: bool = False
     amsgrad: bool = False
     half_states: bool = False
+    groups: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -269,6 +269,7 @@ def _deepspeed(path: str, config: Mapping[str, Any], given: Given, file: str | N
     zero = _zero(path, config.get("zero_optimization", {}))
     bf16 = _section(path, config, "bf16")
     fp16 = _section(path, config, "fp16")
+    _check_masters(path, bf16, fp16, zero)
     low = bool(bf16.get("bf16_master_weights_and_grads") or fp16.get("fp16_master_weights_and_grads"))
     types = _section(path, config, "data_types")
     accum = types.get("grad_accum_dtype")
@@ -285,6 +286,18 @@ def _deepspeed(path: str, config: Mapping[str, Any], given: Given, file: str | N
         accumulation=_count(path, config, "gradient_accumulation_steps", 1), clip=_number(path, config, "gradient_clipping", 0.0),
         engine=engine, lora=_peft(path, config), batch=_micro_batch(path, config, given), file=file,
     )  # fmt: skip
+
+
+def _check_masters(path: str, bf16: Mapping[str, Any], fp16: Mapping[str, Any], zero: Zero) -> None:
+    """What DeepSpeed asserts about low-precision masters (runtime/config.py:703 to :714, zero/stage_1_and_2.py:331)."""
+    masters, states = bf16.get("bf16_master_weights_and_grads"), bf16.get("bf16_optimizer_states")
+    half = fp16.get("fp16_master_weights_and_grads")
+    if states and not masters:
+        raise QuestionError(f"{path}: bf16.bf16_optimizer_states needs bf16.bf16_master_weights_and_grads, which is not set")
+    if (masters or half) and zero.stage == 0:
+        raise QuestionError(f"{path}: low-precision master weights need ZeRO stage 1, 2 or 3, this is stage 0")
+    if ((masters and not states) or half) and zero.offload_optimizer is None:
+        raise QuestionError(f"{path}: low-precision master weights without low-precision states need zero_optimization.offload_optimizer on cpu")
 
 
 def _no_auto(path: str, value: Any, at: str = "") -> None:

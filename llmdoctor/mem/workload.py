@@ -27,7 +27,7 @@ class Workload:
     seq_len: int = 512
     dtype: str = "bfloat16"
     autocast: str | None = None
-    attention: str = "sdpa"
+    attention: str | None = None
     checkpointing: bool = False
     image: tuple[int, int] | None = None
     pixel_dtype: str = "float32"

@@ -156,8 +156,10 @@ def component_of(kind: str) -> str:
     return f"activations.{kind}" if kind in ACTIVATIONS else kind
 
 
-def decay_groups(weights: Sequence[Weight]) -> tuple[tuple[Weight, ...], ...]:
-    """The Trainer's two parameter groups: matrices, then biases and norms, which are not decayed (trainer_pt_utils.py)."""
+def parameter_groups(strategy: Strategy, weights: Sequence[Weight]) -> tuple[tuple[Weight, ...], ...]:
+    """The optimizer's groups: the Trainer makes two, matrices, then biases and norms, which are not decayed (trainer_optimizer.py)."""
+    if strategy.optimizer.groups == 1:
+        return (tuple(weights),) if weights else ()
     decayed = tuple(weight for weight in weights if len(weight.shape) > 1)
     rest = tuple(weight for weight in weights if len(weight.shape) <= 1)
     return tuple(group for group in (decayed, rest) if group)

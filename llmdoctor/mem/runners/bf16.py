@@ -5,7 +5,7 @@ Source: deepspeed 0.19.8, runtime/bf16_optimizer.py, chosen in engine.py:2304.
 
 from __future__ import annotations
 
-from llmdoctor.mem.runners.base import Job, Runner, decay_groups, width
+from llmdoctor.mem.runners.base import Job, Runner, parameter_groups, width
 from llmdoctor.mem.runners.flat import flatten
 from llmdoctor.mem.runners.states import make_states, step_scratch
 from llmdoctor.mem.weights import Weight
@@ -21,9 +21,7 @@ class Bf16Runner(Runner):
         engine = self.strategy.engine
         assert engine is not None
         self.engine = engine
-        trained = job.trained
-        own = self.strategy.optimizer.how in ("FusedAdam", "CPUAdam") or self.strategy.runner == "deepspeed"
-        groups = (trained,) if own else decay_groups(trained)
+        groups = parameter_groups(self.strategy, job.trained)
         self.flats = [flatten(str(number), group, self.strategy.world_size, job.rank) for number, group in enumerate(groups)]
 
     def start(self) -> None:

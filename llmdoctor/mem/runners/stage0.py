@@ -5,7 +5,7 @@ Source: deepspeed 0.19.8, runtime/fp16/fused_optimizer.py, unfused_optimizer.py,
 
 from __future__ import annotations
 
-from llmdoctor.mem.runners.base import Runner, decay_groups, width
+from llmdoctor.mem.runners.base import Runner, parameter_groups, width
 from llmdoctor.mem.runners.flat import flatten
 from llmdoctor.mem.runners.states import make_states, step_scratch
 from llmdoctor.mem.weights import Weight
@@ -68,7 +68,7 @@ class Stage0Runner(Runner):
                 ledger.drop(("cast", weight.name))
                 ledger.drop(("grad", weight.name))
             self.scratch(SCALAR_NORM)
-        for group in decay_groups(trained) if self.strategy.runner != "deepspeed" else (trained,):
+        for group in parameter_groups(self.strategy, trained):
             if not self.fused:
                 step_scratch(ledger, self.strategy.optimizer, [(weight.name, weight.numel, "float32") for weight in group])
         for weight in trained:

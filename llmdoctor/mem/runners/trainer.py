@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmdoctor.mem.runners.base import Runner, decay_groups
+from llmdoctor.mem.runners.base import Runner, parameter_groups
 from llmdoctor.mem.runners.states import adafactor_scratch, make_8bit, make_adafactor, make_states, step_scratch
 from llmdoctor.mem.weights import Weight
 
@@ -18,7 +18,7 @@ class TrainerRunner(Runner):
     def step(self) -> None:
         """One parameter group after the other."""
         optimizer = self.strategy.optimizer
-        groups = decay_groups([weight for weight in self.job.trained if weight.name in self.reached])
+        groups = parameter_groups(self.strategy, [weight for weight in self.job.trained if weight.name in self.reached])
         for group in groups:
             if optimizer.kind == "adafactor":
                 self._adafactor(group)

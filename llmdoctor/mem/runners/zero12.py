@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmdoctor.mem.runners.base import Job, Runner, decay_groups, width
+from llmdoctor.mem.runners.base import Job, Runner, parameter_groups, width
 from llmdoctor.mem.runners.flat import Flat, flatten
 from llmdoctor.mem.runners.states import make_states, step_scratch
 from llmdoctor.mem.weights import Weight
@@ -30,9 +30,7 @@ class Zero12Runner(Runner):
 
     def _flats(self) -> list[Flat]:
         """The optimizer's groups: one for model.parameters(), two where the Trainer made the optimizer."""
-        trained = self.job.trained
-        whole = self.strategy.runner == "deepspeed" or self.strategy.optimizer.how in ("FusedAdam", "CPUAdam")
-        groups = (trained,) if whole or "optimizer.type" in self.strategy.optimizer.setting else decay_groups(trained)
+        groups = parameter_groups(self.strategy, self.job.trained)
         align = max(1, 16 // self.strategy.width) if self.zero.parameter_alignment else 1
         return [flatten(str(number), group, self.strategy.world_size, self.job.rank, align=align) for number, group in enumerate(groups)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.mem.optimizers import state_keys
-from llmdoctor.mem.runners.base import Job, Runner, decay_groups, width
+from llmdoctor.mem.runners.base import Job, Runner, parameter_groups, width
 from llmdoctor.mem.runners.flat import stage3_part, sub_groups
 from llmdoctor.mem.runners.states import make_states, step_scratch
 from llmdoctor.mem.weights import Weight
@@ -20,8 +20,7 @@ class Zero3Runner(Runner):
         assert engine is not None
         self.engine, self.zero, self.world = engine, engine.zero, self.strategy.world_size
         self.offload = self.zero.offload_optimizer is not None
-        whole = self.strategy.runner == "deepspeed" or self.strategy.optimizer.how in ("FusedAdam", "CPUAdam")
-        groups = (job.trained,) if whole else decay_groups(job.trained)
+        groups = parameter_groups(self.strategy, job.trained)
         self.groups = [sub for group in groups for sub in sub_groups(group, self.world, self.zero.sub_group_size)]
         self.gathers = self.world > 1 or self.zero.offload_param is not None
         self.gathered: dict[str, int] = {}
