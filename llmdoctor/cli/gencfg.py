@@ -152,7 +152,28 @@ def check(
     answer(lambda: check_report(models, select or [], ignore or [], transformers), "gencfg check", format, fail_on, color)
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {"show": show, "diff": diff, "check": check}
+def trace(
+    command: Annotated[list[str] | None, typer.Argument(help="Your own command, after --.", metavar="-- COMMAND...")] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="Where to write the trace.", metavar="FILE.jsonl")] = "run.jsonl",
+    summary: Annotated[str | None, _option("--summary", "Run nothing: say what a trace shows.", "FILE")] = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Run your own command and record every generate() in it.
+
+    Loads, every change to a generation config with its file and line, imports that change a default, and how each sequence ended. The command
+    runs as it is, under python, torchrun, accelerate launch or deepspeed; its exit code is passed on and the summary goes to stderr.
+    """
+    from llmdoctor.cli.tracing import run, summarize
+
+    if summary is None:
+        run(command or [], output, format, color)
+    else:
+        summarize(summary, command or [], format, fail_on, color)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"show": show, "diff": diff, "check": check, "trace": trace}
 
 
 def make_app(name: str) -> typer.Typer:
@@ -164,7 +185,8 @@ def make_app(name: str) -> typer.Typer:
     )
     app.callback()(_group)
     for known in [name] if name in _COMMANDS else _COMMANDS:
-        app.command(known)(_COMMANDS[known])
+        settings = {"allow_interspersed_args": False} if known == "trace" else {}  # the command's options are its own
+        app.command(known, context_settings=settings)(_COMMANDS[known])
     return app
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 
@@ -58,7 +58,7 @@ def answer(build: Callable[[], Report], command: str, formats: list[str] | None,
     A QuestionError becomes a report too (exit 2): its sentence goes to stderr for a person, into the JSON for a program.
     """
     try:
-        targets = _targets(formats)
+        targets = parse_targets(formats)
     except QuestionError as error:
         complain(str(error))
         raise typer.Exit(REFUSED) from None
@@ -71,7 +71,7 @@ def answer(build: Callable[[], Report], command: str, formats: list[str] | None,
         raise typer.Exit(INTERRUPTED) from None
     try:
         for format, path in targets:
-            _write(report, format, path, color)
+            write(report, format, path, color)
     except QuestionError as error:
         complain(str(error))
         raise typer.Exit(REFUSED) from None
@@ -89,7 +89,8 @@ def _exit_code(report: Report, fail_on: FailOn | None) -> int:
     return NOTHING if report.nothing else 0
 
 
-def _targets(formats: list[str] | None) -> list[tuple[str, Path | None]]:
+def parse_targets(formats: list[str] | None) -> list[tuple[str, Path | None]]:
+    """What --format asks for: (format, file or None for the terminal). Raises QuestionError."""
     from llmdoctor.report import FORMATS
 
     targets: list[tuple[str, Path | None]] = []
@@ -103,8 +104,11 @@ def _targets(formats: list[str] | None) -> list[tuple[str, Path | None]]:
     return targets
 
 
-def _write(report: Report, format: str, path: Path | None, color: Color) -> None:
+def write(report: Report, format: str, path: Path | None, color: Color, stream: TextIO | None = None) -> None:
+    """Write a report to a file, else to `stream` (stdout)."""
     from llmdoctor.report import Style, render
+
+    out = stream or sys.stdout
 
     if path is not None:
         _write_file(path, render(report, format, Style(width=_width(), color=color is Color.ALWAYS)))
@@ -112,13 +116,19 @@ def _write(report: Report, format: str, path: Path | None, color: Color) -> None
     if report.error is not None and format == "text":
         complain(report.error.message)
         return
-    text = render(report, format, Style(width=_width(), color=format == "text" and _wants_color(color)))
-    sys.stdout.write(text.encode(sys.stdout.encoding or "utf-8", "backslashreplace").decode(sys.stdout.encoding or "utf-8"))
-    sys.stdout.flush()
+    text = render(report, format, Style(width=_width(), color=format == "text" and _wants_color(color, out)))
+    out.write(text.encode(out.encoding or "utf-8", "backslashreplace").decode(out.encoding or "utf-8"))
+    out.flush()
 
 
 def _write_file(path: Path, text: str) -> None:
-    """Write all of it or nothing: a neighbour is written first and then takes the name."""
+    """Write all of it or nothing: a neighbour is written first and then takes the name. A pipe or device is written to as it is."""
+    if path.exists() and not path.is_file():
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise QuestionError(f"cannot write {path}: {error.strerror or error}") from None
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
@@ -142,14 +152,14 @@ def terminal_style(color: Color) -> Style:
     return Style(width=_width(), color=_wants_color(color))
 
 
-def _wants_color(color: Color) -> bool:
+def _wants_color(color: Color, stream: TextIO | None = None) -> bool:
     if color is not Color.AUTO:
         return color is Color.ALWAYS
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):
         return True
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    return (stream or sys.stdout).isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _width() -> int:

@@ -64,5 +64,6 @@ def _shown(match: re.Match[str]) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Count and noun: 1 error, 2 errors."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """Count and noun: 1 error, 2 errors, 2 processes."""
+    ending = "" if count == 1 else "es" if noun.endswith("ss") else "s"
+    return f"{count} {noun}{ending}"

@@ -65,7 +65,7 @@ def _mutated(answer: Answer, origin: Origin, before: Any) -> Cause:
         f"{origin.source} set model.generation_config.eos_token_id {before!r} -> None; {supplies}, so nothing ends a sequence",
         f"{fix}\n{own}" if fix else own,
         _place(origin),
-        watch,
+        watch or "a checkpoint saved from this model loses its eos too",
     )
 
 
@@ -140,7 +140,7 @@ def _wanted(answer: Answer, before: Any = None) -> Any:
     for setting in field.overrides if field is not None else ():
         if setting.value:
             return setting.value
-    special = answer.directory.tokenizer.special("eos_token")
+    special = answer.tokenizer.special("eos_token")
     if special is not None and special.id is not None:
         return special.id
     config = (answer.call.config or {}).get("eos_token_id")

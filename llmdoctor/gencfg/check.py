@@ -91,8 +91,8 @@ def _subject(directory: ModelDir, worker: TemplateWorker, version: str) -> Subje
 def _examine(directory: ModelDir, terminator: Terminator | None, version: str, *, lines: bool) -> Examined:
     call = model_call(directory, lines=lines)
     eos = directory.tokenizer.special("eos_token")
-    answer = Answer(Side(directory.shown_name, transformers=version), directory, call, resolve(call, version))
-    return Examined(answer, effective_vllm(call, tokenizer_eos=None if eos is None else eos.id, max_model_len=None), terminator)
+    answer = Answer(Side(directory.shown_name, transformers=version), directory.tokenizer, call, resolve(call, version))
+    return Examined(directory, answer, effective_vllm(call, tokenizer_eos=None if eos is None else eos.id, max_model_len=None), terminator)
 
 
 def _terminator(directory: ModelDir, worker: TemplateWorker) -> tuple[Terminator | None, tuple[Diagnostic, ...]]:

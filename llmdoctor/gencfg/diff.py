@@ -10,8 +10,9 @@ from llmdoctor.core.report import Report
 from llmdoctor.core.text import shown
 from llmdoctor.gencfg.causes import Cause, cause_of
 from llmdoctor.gencfg.consequences import consequence
+from llmdoctor.gencfg.imports import import_blocks
 from llmdoctor.gencfg.model import Effective, Resolved
-from llmdoctor.gencfg.question import Answer, Side, ask
+from llmdoctor.gencfg.question import Answer, Side, ask, is_trace
 from llmdoctor.gencfg.rules import call_findings
 from llmdoctor.gencfg.show import cause_blocks, engine_line, headline, provenance, result_of, subject_of
 
@@ -21,8 +22,16 @@ _METADATA = ("transformers_version", "_from_model_config", "generation_kwargs")
 
 
 def diff_report(left: Side, right: Side) -> Report:
-    """Resolve both sides and say what differs, why, and whether either never stops."""
-    one, other = ask(left), ask(right)
+    """Resolve both sides and say what differs, why, and whether either never stops.
+
+    A trace alone is held against a plain generate() of its own model.
+    """
+    if left.model == right.model and is_trace(left.model):
+        from llmdoctor.gencfg.trace.sides import against_plain
+
+        one, other = against_plain(left, right)
+    else:
+        one, other = ask(left), ask(right)
     changed = changes(one, other)
     causes = {"left": cause_of(one), "right": cause_of(other)}
     cause = causes["right"] or causes["left"]
@@ -37,6 +46,11 @@ def diff_report(left: Side, right: Side) -> Report:
             "changed": [_change(field, one.effective, other.effective) for field in changed],
             "runaway": {"left": one.effective.stop.never_stops, "right": other.effective.stop.never_stops},
             "cause": None if cause is None else cause.text,
+            "imports": [
+                {"side": name, "package": item.package, "source": item.source, "observed": item.observed, "changed": list(item.changed)}
+                for name, answer in (("left", one), ("right", other))
+                for item in answer.imports
+            ],
         },
         findings=findings,
         document=_document(one, other, changed, cause),
@@ -105,6 +119,7 @@ def _document(left: Answer, right: Answer, changed: list[str], cause: Cause | No
     else:
         blocks.append(Note("UNDER", engine_line(right.effective, right.engine), "dim"))
     blocks += [Note("NOTE", note, "dim") for note in dict.fromkeys((*left.notes, *right.notes))]
+    blocks += import_blocks((*left.imports, *right.imports))
     for name, mine, theirs in (("left", left, right), ("right", right, left)):
         said = [warning for warning in mine.effective.warnings if warning not in theirs.effective.warnings]
         blocks += [Note("WARNS", f"{name}: {warning}", "warn") for warning in said[:3]]

@@ -32,14 +32,10 @@ SAMPLING_DEFAULTS = {
 class Examined:
     """A directory with what a plain generate() of its model comes to under transformers and under vLLM, and what ends a turn."""
 
+    directory: ModelDir
     answer: Answer
     vllm: Effective
     terminator: Terminator | None
-
-    @property
-    def directory(self) -> ModelDir:
-        """The directory's files."""
-        return self.answer.directory
 
     @property
     def eos(self) -> tuple[int, ...]:

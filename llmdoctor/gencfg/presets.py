@@ -163,6 +163,16 @@ def preset_advice(name: str, trl_version: str | None = None) -> tuple[str | None
     return (preset.fix, preset.warns) if preset.fix or preset.warns else None
 
 
+def preset_at(library: str, version: str, file: str, line: int) -> str | None:
+    """The preset, with its version, that has an assignment at a line of a library's file ("trl/trainer/ppo_trainer.py"); None without."""
+    if library not in _data() or version not in _data()[library]["versions"]:
+        return None
+    for name in _data()[library]["presets"]:
+        if any(item.file == file and item.line == line for item in _assignments(library, name, version)):
+            return f"{name}@{version}"
+    return None
+
+
 # --- what happens -----------------------------------------------------------------------------------------------------------------
 
 

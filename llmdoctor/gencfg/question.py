@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,10 +15,13 @@ from llmdoctor.gencfg.resolve import resolve
 from llmdoctor.gencfg.versions import newest_known
 
 if TYPE_CHECKING:
+    from llmdoctor.gencfg.imports import Import
     from llmdoctor.modeldir.directory import ModelDir
     from llmdoctor.modeldir.jsonfile import JsonFile
+    from llmdoctor.modeldir.tokenizer import Tokenizer
 
 ENGINES = ("transformers", "vllm")
+TRACE = re.compile(r"(.*\.jsonl)(?:#(.*))?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -36,19 +41,32 @@ class Side:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Answer:
-    """A side and what it comes to. `presets` are the trainers whose effect was applied, `notes` what was assumed for them."""
+    """A side and what it comes to. `presets` are the trainers whose effect was applied, `notes` what was assumed for them, and
+    `imports` what a run has shown of its imports."""
 
     side: Side
-    directory: ModelDir
+    tokenizer: Tokenizer
     call: Call
     effective: Effective
     presets: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    imports: tuple[Import, ...] = ()
 
     @property
     def engine(self) -> str:
         """The engine asked about."""
         return self.side.engine or "transformers"
+
+
+def is_trace(subject: str) -> bool:
+    """Whether a subject names a trace, or a call in one: `run.jsonl`, `run.jsonl#3`."""
+    return not os.path.isdir(subject) and TRACE.fullmatch(subject) is not None
+
+
+def split_trace(subject: str) -> tuple[str, str | None]:
+    """The trace's path and what stands behind "#", None where there is no "#"."""
+    match = TRACE.fullmatch(subject)
+    return (subject, None) if match is None else (match[1], match[2])
 
 
 def pair(both: Side, left: Side, right: Side) -> tuple[Side, Side]:
@@ -77,6 +95,10 @@ def ask(side: Side) -> Answer:
     """
     from llmdoctor.modeldir.directory import read_model_dir
 
+    if is_trace(side.model):
+        from llmdoctor.gencfg.trace.sides import ask_trace
+
+        return ask_trace(side)
     if side.engine not in (None, *ENGINES):
         raise QuestionError(f"--engine {side.engine}: unknown engine, expected one of {', '.join(ENGINES)}")
     directory = read_model_dir(side.model)
@@ -92,7 +114,7 @@ def ask(side: Side) -> Answer:
     presets = tuple(side.preset or ())
     call, notes = _trained(call, presets, directory, side.transformers)
     call = replace(call, mutations=call.mutations + tuple(_assignments(side.mutate, "--mutate", "mutation").items()))
-    return Answer(side, directory, call, _effective(side, call, directory), presets, notes)
+    return Answer(side, directory.tokenizer, call, _effective(side, call, directory), presets, notes)
 
 
 def _refuse_modelless(directory: ModelDir) -> None:

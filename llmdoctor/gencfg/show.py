@@ -85,7 +85,7 @@ def name_tokens(answer: Answer, ids: tuple[int, ...]) -> str:
     """Token ids with the tokenizer's names beside them: "151645 <|im_end|>, 151643 <|endoftext|>"."""
     named = []
     for token_id in ids:
-        token = answer.directory.tokenizer.token_of(token_id)
+        token = answer.tokenizer.token_of(token_id)
         named.append(str(token_id) if token is None else f"{token_id} {token}")
     return ", ".join(named)
 

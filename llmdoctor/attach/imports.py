@@ -1,0 +1,109 @@
+"""Calls an action right after a module has been executed, before whoever imports it can hold on to anything in it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+Action = Callable[[ModuleType], None]
+Around = Callable[[str], Callable[[], None]]
+
+
+class ImportHook:
+    """A finder on sys.meta_path that finds nothing by itself: it lets the others find a module and listens to its loader.
+
+    Only modules asked for with after(), and top-level packages while around() has a listener, are touched, and of those only the loader
+    instance's exec_module, for the one call. `on_fault(where, error)` is told what an action raises; the import goes on.
+    """
+
+    def __init__(self, on_fault: Callable[[str, Exception], None]) -> None:
+        self._on_fault = on_fault
+        self._after: dict[str, list[Action]] = {}
+        self._around: Around | None = None
+        self._busy = threading.local()
+
+    def install(self) -> None:
+        """Stand first on sys.meta_path."""
+        if self not in sys.meta_path:
+            sys.meta_path.insert(0, self)
+
+    def remove(self) -> None:
+        """Leave sys.meta_path; modules already imported are not touched."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        self._after.clear()
+        self._around = None
+
+    def after(self, module: str, action: Action) -> None:
+        """Call `action(module)` once `module` has been executed: now where that has happened, else when it does."""
+        loaded = sys.modules.get(module)
+        if loaded is not None and not getattr(getattr(loaded, "__spec__", None), "_initializing", False):
+            self._run(module, lambda: action(loaded))
+            return
+        self._after.setdefault(module, []).append(action)
+
+    def around(self, listener: Around) -> None:
+        """Call `listener(package)` before each top-level package outside the standard library is executed, and what it returns after it."""
+        self._around = listener
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """The other finders' answer, with its loader listened to."""
+        wanted = fullname in self._after or (self._around is not None and "." not in fullname)
+        busy = self._busy.__dict__.setdefault("names", set())
+        if not wanted or fullname in busy or fullname in sys.stdlib_module_names:
+            return None
+        busy.add(fullname)
+        try:
+            spec = self._ask_others(fullname, path, target)
+        finally:
+            busy.discard(fullname)
+        if spec is not None and spec.loader is not None and not isinstance(spec.loader, type):
+            self._listen(spec.loader, fullname)
+        return spec
+
+    def _ask_others(self, fullname: str, path: Any, target: Any) -> ModuleSpec | None:
+        for finder in list(sys.meta_path):
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec = find(fullname, path, target) if find is not None else None
+            if spec is not None:
+                return spec  # type: ignore[no-any-return]
+        return None
+
+    def _listen(self, loader: Any, fullname: str) -> None:
+        execute = getattr(loader, "exec_module", None)
+        if execute is None:
+            return
+
+        def exec_module(module: ModuleType) -> None:
+            del loader.exec_module  # the class's own again, whatever happens below
+            finish = self._start(fullname)
+            execute(module)
+            for action in self._after.pop(fullname, ()):
+                self._run(fullname, lambda action=action: action(sys.modules.get(fullname, module)))  # type: ignore[misc]
+            if finish is not None:
+                self._run(fullname, finish)
+
+        try:
+            loader.exec_module = exec_module
+        except AttributeError:
+            return  # a loader with slots: this module cannot be listened to
+
+    def _start(self, fullname: str) -> Callable[[], None] | None:
+        listener = self._around
+        if listener is None or "." in fullname:
+            return None
+        try:
+            return listener(fullname)
+        except Exception as error:  # noqa: BLE001 the import must go on
+            self._on_fault(f"import of {fullname}", error)
+            return None
+
+    def _run(self, fullname: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 the import must go on
+            self._on_fault(f"import of {fullname}", error)

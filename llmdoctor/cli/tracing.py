@@ -1,0 +1,47 @@
+"""`llmdoctor gencfg trace`: the run and what is said of it, on stderr, because stdout is the command's own."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from llmdoctor.cli.output import REFUSED, Color, FailOn, answer, complain, parse_targets, write
+from llmdoctor.core.errors import QuestionError
+
+
+def summarize(trace: str, command: list[str], formats: list[str] | None, fail_on: FailOn | None, color: Color) -> NoReturn:
+    """Say what a trace shows."""
+    from llmdoctor.gencfg.trace.summary import summary_report
+
+    if command:
+        complain(f"--summary {trace}: nothing is run, expected no command beside it, found {command[0]}")
+        raise typer.Exit(REFUSED)
+    answer(lambda: summary_report(trace), "gencfg trace", formats, fail_on, color)
+
+
+def run(command: list[str], output: str, formats: list[str] | None, color: Color) -> NoReturn:
+    """Run the command, and leave with its own exit code whatever can be said of it."""
+    from llmdoctor.gencfg.trace.run import run_traced
+
+    try:
+        targets = parse_targets(formats)
+        if not command:
+            raise QuestionError("no command, expected one after --: llmdoctor gencfg trace -o run.jsonl -- python train.py")
+        code, problem = run_traced(command, output)
+    except QuestionError as error:
+        complain(str(error))
+        raise typer.Exit(REFUSED) from None
+    if problem is not None:
+        complain(problem)
+        raise typer.Exit(code)
+    try:
+        from llmdoctor.gencfg.trace.summary import summary_report
+
+        report = summary_report(output)
+        for format, path in targets:
+            write(report, format, path, color, sys.stderr)
+    except QuestionError as error:
+        complain(str(error))
+    raise typer.Exit(code)

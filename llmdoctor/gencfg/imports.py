@@ -1,0 +1,40 @@
+"""Did importing a package change how generate() decodes? What a run has shown, and how it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llmdoctor.core.document import Block, Note
+
+# Imported by nearly every script: cleared like the others, but not worth a name.
+_USUAL = frozenset({"numpy", "PIL", "torchvision", "accelerate", "datasets", "tokenizers", "safetensors"})
+_NAMED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A package that the run's own code imported at `source`: how many functions and defaults were `observed`, and which `changed`."""
+
+    package: str
+    source: str
+    observed: int
+    changed: tuple[str, ...] = ()
+
+
+def import_blocks(imports: Iterable[Import]) -> list[Block]:
+    """What importing has not changed in one line, and each package that has changed something in a line of its own."""
+    known = list(dict.fromkeys(imports))
+    cleared = list(dict.fromkeys(item.package for item in known if not item.changed and item.observed and item.package not in _USUAL))
+    blocks: list[Block] = []
+    if cleared:
+        most = max(item.observed for item in known)
+        blocks.append(Note("NOT THE CAUSE", f"importing {_listed(cleared)}: 0 of {most} values changed", "dim"))
+    for item in (item for item in known if item.changed):
+        blocks.append(Note("CHANGED", f"importing {item.package} ({item.source}) changed {_listed(item.changed)}", "warn"))
+    return blocks
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

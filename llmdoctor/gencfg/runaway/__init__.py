@@ -1,0 +1,1 @@
+"""`gencfg runaway`: recorded outputs of any engine, and whether decoding stopped when it should have."""

@@ -1,0 +1,157 @@
+"""What ends a sequence, as the analysis looks for it: token ids, texts, and the ids that only fill rows up."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.gencfg.runaway.rows import Row
+
+Source = Literal["model", "option", "well-known", "inferred"]
+
+# The tokens with which published chat and base models end a turn or a text. <eos> stands for Gemma's, </s> for Llama 2's and Mistral's.
+WELL_KNOWN = (
+    *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<|return|>", "<|eot|>", "<|eom|>"),
+    *("<end_of_turn>", "<turn|>", "<eos>", "</s>", "<|end_of_sentence|>", "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>"),
+    *("<|end_of_turn|>", "<end_of_utterance>", "<|endofturn|>", "<|im_sep_end|>", "[|endofturn|]", "<|END_RESPONSE|>"),
+)
+_FILLS = (0, -1, -100)  # ids that rows are filled up with where the pad id is not known
+_SAMPLE = 512
+_FEW = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Mark:
+    """A terminator: its text and id, as far as they are known, and who says that it is one."""
+
+    text: str | None
+    id: int | None
+    source: Source
+
+    @property
+    def name(self) -> str:
+        """What a person reads: "<|im_end|> (151645)"."""
+        if self.text is None:
+            return f"id {self.id}"
+        return self.text if self.id is None else f"{self.text} ({self.id})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Marks:
+    """All terminators, the ids that count as padding behind one, and what was inferred about them (None: nothing was)."""
+
+    marks: tuple[Mark, ...] = ()
+    pads: frozenset[int] = frozenset()
+    any_pad: bool = True
+    inferred: str | None = None
+
+    @property
+    def by_id(self) -> dict[bytes, Mark]:
+        """The terminators by their id's four bytes."""
+        return {needle(mark.id): mark for mark in self.marks if mark.id is not None}
+
+    @property
+    def by_text(self) -> dict[str, Mark]:
+        """The terminators by their text."""
+        return {mark.text: mark for mark in self.marks if mark.text}
+
+    @property
+    def filling(self) -> frozenset[int]:
+        """Every id that may fill a row up behind its end."""
+        return self.pads | {mark.id for mark in self.marks if mark.id is not None} | frozenset(_FILLS)
+
+
+def needle(token_id: int) -> bytes:
+    """A token id as its bytes stand in Row.ids."""
+    return struct.pack("=i", token_id)
+
+
+def from_options(words: Iterable[str]) -> list[Mark]:
+    """--terminator ID|TEXT as marks; QuestionError for an id that cannot be one."""
+    marks = []
+    for word in words:
+        if word.lstrip("-").isdecimal() and word.isascii():
+            if len(word) > 10 or not 0 <= int(word) < 2**31:
+                raise QuestionError(f"--terminator {word}: a token id is a number from 0 to {2**31 - 1}")
+            marks.append(Mark(None, int(word), "option"))
+        elif not word.strip():
+            raise QuestionError("--terminator: expected a token id or a token's text, found nothing")
+        else:
+            marks.append(Mark(word, None, "option"))
+    return marks
+
+
+def well_known() -> list[Mark]:
+    """The terminators that are recognised by their text."""
+    return [Mark(text, None, "well-known") for text in WELL_KNOWN]
+
+
+def pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
+    """A search for any of `texts`, the longest first; None without any."""
+    ordered = sorted(texts, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+
+def infer(marks: Marks, sample: Sequence[Row]) -> Marks:
+    """`marks` with the terminator and the padding that the first rows give away, where nobody names an id.
+
+    Padding is an id whose run fills three or more rows, from different positions, to the same width. A terminator is the id in which at
+    least half of the rows end that end early, and which hardly ever stands elsewhere in them: a full stop ends many rows and stands in most.
+    """
+    rows = [row.ids for row in sample if row.ids and row.said != "length"]
+    if len(rows) < _FEW or any(mark.id is not None for mark in marks.marks):
+        return marks
+    width = max(len(row.ids) for row in sample if row.ids)
+    pad = _padding(rows, width)
+    bare = [row if pad is None else _without_tail(row, pad) for row in rows]
+    ends = [row for row in bare if 0 < len(row) < width]
+    last = Counter(row[-4:] for row in ends).most_common(1)
+    if last:
+        end, count = last[0]
+        inside = sum(_stands_inside(row, end) for row in ends)
+        if count >= _FEW and 2 * count >= len(ends) and 10 * inside <= len(ends):
+            return _inferred(marks, end, pad, f"{count} of the first {len(ends)} rows that end early end in it")
+    if pad is not None:
+        return _inferred(marks, pad, pad, f"it fills rows up to {width // 4} tokens")
+    return marks
+
+
+def _inferred(marks: Marks, end: bytes, pad: bytes | None, why: str) -> Marks:
+    found: int = struct.unpack("=i", end)[0]
+    pads = marks.pads if pad is None else marks.pads | {struct.unpack("=i", pad)[0]}
+    text = f"id {found} is taken for the terminator: {why}"
+    return replace(marks, marks=(*marks.marks, Mark(None, found, "inferred")), pads=frozenset(pads), inferred=text)
+
+
+def _padding(rows: Sequence[bytes], width: int) -> bytes | None:
+    runs: dict[bytes, set[int]] = {}
+    counts: Counter[bytes] = Counter()
+    for row in rows:
+        if len(row) == width and len(row) > 8 and row[-4:] == row[-8:-4]:
+            runs.setdefault(row[-4:], set()).add(len(_without_tail(row, row[-4:])))
+            counts[row[-4:]] += 1
+    if not counts:
+        return None
+    pad, count = counts.most_common(1)[0]
+    return pad if count >= _FEW and len(runs[pad]) >= 2 else None
+
+
+def _without_tail(row: bytes, pad: bytes) -> bytes:
+    """`row` without the run of `pad` at its end."""
+    end = len(row)
+    while end >= 4 and row[end - 4 : end] == pad:
+        end -= 4
+    return row[:end]
+
+
+def _stands_inside(row: bytes, token: bytes) -> bool:
+    """Whether `token` stands in `row` before its last place."""
+    at = row.find(token, 0, len(row) - 4)
+    while at >= 0 and at % 4:
+        at = row.find(token, at + 1, len(row) - 4)
+    return at >= 0

@@ -1,0 +1,300 @@
+"""Every generate(): the config it really decoded with, where each field came from, and how each sequence ended."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+from llmdoctor.attach.records import plain
+from llmdoctor.attach.session import Session
+from llmdoctor.gencfg.trace.ends import Rules, ending
+from llmdoctor.gencfg.trace.origins import Origins, Source, passed
+from llmdoctor.gencfg.trace.sites import PLUMBING, Site, caller
+from llmdoctor.gencfg.trace.values import METADATA, ids_of, library_version, name_of, public
+
+# Texts of tokens that end a turn in published chat models; a tokenizer's own eos is added to them.
+TURN_ENDS = frozenset(
+    "<|im_end|> <|endoftext|> <|eot_id|> <|eom_id|> <|end_of_text|> </s> <end_of_turn> <turn|> <|end|> <|return|> <|user|> <|eot|> "
+    "<|END_OF_TURN_TOKEN|> <|end_of_role|> <|assistant_end|> <|role_end|> <eos> [EOS] <｜end▁of▁sentence｜>".split()
+)
+_LISTS = ("stopping_criteria", "logits_processor")
+_WORKED_OUT = frozenset({"max_length", "min_length"})  # from max_new_tokens, min_new_tokens and the prompt
+
+
+class Active:
+    """A generate() that is running. `config` is the library's own final copy, `width` the length of the ids it starts with."""
+
+    def __init__(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.model, self.kwargs = model, kwargs
+        self.user = kwargs.get("generation_config", args[1] if len(args) > 1 else None)
+        self.inputs = kwargs.get("inputs", args[0] if args else None)
+        self.config: Any = None
+        self.width: int | None = None
+        self.model_fields: dict[str, Any] = {}
+        self.user_fields: dict[str, Any] | None = None
+        self.site: Site | None = None
+        self.stack: list[str] = []
+        self.tracer_seconds = 0.0
+
+
+class Terminators:
+    """Ids that end a turn, with their texts, as this process's models and tokenizers have them."""
+
+    def __init__(self) -> None:
+        self._by_tokenizer: dict[str, dict[int, str]] = {}
+        self._by_model: dict[str, set[int]] = {}
+
+    def of_tokenizer(self, tokenizer: Any) -> None:
+        """A tokenizer was loaded."""
+        known = {int(index): str(token) for index, token in tokenizer.added_tokens_decoder.items()}
+        found = {index: text for index, text in known.items() if text in TURN_ENDS}
+        if tokenizer.eos_token_id is not None:
+            found[tokenizer.eos_token_id] = str(tokenizer.eos_token)
+        self._by_tokenizer[str(tokenizer.name_or_path)] = found
+
+    def of_model(self, model: Any) -> None:
+        """A model was loaded, or is about to generate: what its configs say now."""
+        config = getattr(model, "config", None)
+        inner = [getattr(config, name, None) for name in ("text_config", "llm_config", "language_config")]
+        holders = [getattr(model, "generation_config", None), config, *inner]
+        found = {token for holder in holders for token in ids_of(getattr(holder, "eos_token_id", None))}
+        self._by_model.setdefault(_name(model), set()).update(found)
+
+    def known(self, model: Any) -> dict[int, str | None]:
+        """The ids for `model` with their texts: its own, and those of the tokenizer of the same directory, else of every tokenizer."""
+        own = self._by_tokenizer.get(_name(model))
+        texts = own if own is not None else {index: text for known in self._by_tokenizer.values() for index, text in known.items()}
+        ids = dict.fromkeys(self._by_model.get(_name(model), ()))
+        return {**ids, **texts}
+
+
+def _name(model: Any) -> str:
+    return str(getattr(model, "name_or_path", ""))
+
+
+class Calls:
+    """Patches GenerationMixin and writes a record for each outermost generate()."""
+
+    def __init__(self, session: Session, origins: Origins, terminators: Terminators) -> None:
+        self._session, self._origins, self._terminators = session, origins, terminators
+        self._local = threading.local()
+
+    def inside(self) -> bool:
+        """Whether this thread is in a generate()."""
+        return self._active() is not None
+
+    def _active(self) -> Active | None:
+        return getattr(self._local, "active", None)
+
+    def patch(self, module: ModuleType) -> None:
+        """Patch transformers.generation.utils."""
+        kind = module.GenerationMixin
+        self._session.patches.set(kind, "generate", self._traced(kind.generate))
+        self._session.patches.set(kind, "_prepare_generation_config", self._seeing_config(kind._prepare_generation_config))
+        self._session.patches.set(kind, "_prepare_generated_length", self._seeing_length(kind._prepare_generated_length))
+
+    def _traced(self, generate: Any) -> Any:
+        calls = self
+
+        @functools.wraps(generate)
+        def traced(model: Any, *args: Any, **kwargs: Any) -> Any:
+            if calls.inside():  # an assistant model, or the library calling itself
+                return generate(model, *args, **kwargs)
+            active, result, error = Active(model, args, kwargs), None, None
+            started = time.perf_counter()
+            with calls._session.guard("start of generate()"):
+                calls._begin(active)
+            calls._local.active = active
+            active.tracer_seconds = time.perf_counter() - started
+            try:
+                result = generate(model, *args, **kwargs)
+                return result
+            except BaseException as raised:
+                error = raised
+                raise
+            finally:
+                calls._local.active = None
+                with calls._session.guard("end of generate()"):
+                    calls._finish(active, result, error, started)
+
+        return traced
+
+    def _seeing_config(self, prepare: Any) -> Any:
+        calls = self
+
+        @functools.wraps(prepare)
+        def _prepare_generation_config(model: Any, *args: Any, **kwargs: Any) -> Any:
+            prepared = prepare(model, *args, **kwargs)
+            active = calls._active()
+            if active is not None and active.config is None and active.model is model and isinstance(prepared, tuple):
+                active.config = prepared[0]
+            return prepared
+
+        return _prepare_generation_config
+
+    def _seeing_length(self, prepare: Any) -> Any:
+        calls = self
+
+        @functools.wraps(prepare)
+        def _prepare_generated_length(model: Any, *args: Any, **kwargs: Any) -> Any:
+            active = calls._active()
+            width = kwargs.get("input_ids_length", args[4] if len(args) > 4 else None)
+            if active is not None and active.width is None and active.model is model and width is not None:
+                active.width = int(width)
+            return prepare(model, *args, **kwargs)
+
+        return _prepare_generated_length
+
+    # --- one call -----------------------------------------------------------------------------------------------------------------
+
+    def _begin(self, active: Active) -> None:
+        active.site, active.stack = caller(lambda _, package: package in PLUMBING)
+        self._terminators.of_model(active.model)
+        config = getattr(active.model, "generation_config", None)
+        active.model_fields = {} if config is None else public(config)
+        active.user_fields = None if active.user is None else public(active.user)
+
+    def _finish(self, active: Active, result: Any, error: BaseException | None, started: float) -> None:
+        ended = time.perf_counter()
+        model, site = active.model, active.site
+        config = next((held for held in (active.config, active.user, getattr(model, "generation_config", None)) if held is not None), None)
+        effective = {} if config is None else public(config)
+        named = {name: plain(value) for name, value in active.kwargs.items() if config is not None and name in config.__dict__}
+        known = self._known(active)
+        fields: dict[str, Any] = {
+            "model": name_of(model),
+            "class": type(model).__name__,
+            "transformers": library_version(),
+            **({} if site is None else {**site.fields(), "source": site.source}),
+            "stack": active.stack,
+            "effective": effective,
+            "provenance": self._provenance(active, effective, named),
+            "kwargs": named,
+            "user_config": active.user_fields,
+            "model_config": active.model_fields,
+            "model_provenance": self._model_provenance(active),
+            "eos_token_id": ids_of(effective.get("eos_token_id")),
+            "prompt_length": active.width,
+            "vocab_size": _vocabulary(model),
+            "custom": {name: [type(each).__name__ for each in active.kwargs[name]] for name in _LISTS if active.kwargs.get(name)},
+            "terminators": {str(token): text for token, text in known.items()},
+            "sequences": self._sequences(active, result, effective, known),
+            "error": None if error is None else {"type": type(error).__name__, "message": str(error)[:1000]},
+            "seconds": ended - started - active.tracer_seconds,
+        }
+        self._session.write("generate", **fields, tracer_seconds=active.tracer_seconds + time.perf_counter() - ended)
+
+    def _known(self, active: Active) -> dict[int, str | None]:
+        """The terminators of the model, and whatever its eos_token_id was before somebody changed it."""
+        config = getattr(active.model, "generation_config", None)
+        history = [] if config is None else self._origins.of(config).get("eos_token_id", [])
+        known = dict.fromkeys(token for source in history for token in ids_of(source.value))
+        return {**known, **self._terminators.known(active.model)}
+
+    def _sequences(self, active: Active, result: Any, effective: dict[str, Any], known: dict[int, str | None]) -> list[dict[str, Any]]:
+        rows = getattr(result, "sequences", result)
+        if rows is None or not hasattr(rows, "tolist") or getattr(rows, "ndim", 0) != 2 or active.width is None:
+            return []
+        tokenizer, strings, longest = active.kwargs.get("tokenizer"), effective.get("stop_strings"), effective.get("max_length")
+        rules = Rules(
+            eos=frozenset(ids_of(effective.get("eos_token_id"))),
+            terminators=frozenset(known),
+            limit=None if not isinstance(longest, int) else longest - active.width,
+            pad=next(iter(ids_of(effective.get("pad_token_id"))), None),
+            stop_strings=[strings] if isinstance(strings, str) else strings or (),
+            decode=None if tokenizer is None else tokenizer.decode,
+        )
+        listed = rows[:, active.width :].tolist()
+        prompts = self._prompts(active, len(listed))
+        return [{"prompt_tokens": prompt, **ending(row, rules)} for prompt, row in zip(prompts, listed)]  # noqa: B905 equal by construction
+
+    def _prompts(self, active: Active, rows: int) -> list[int]:
+        """The prompt's tokens of each row, padding left out; a prompt may have several rows (beams, return sequences)."""
+        mask = active.kwargs.get("attention_mask")
+        if mask is None or getattr(mask, "ndim", 0) != 2 or not len(mask) or rows % len(mask):
+            return [active.width or 0] * rows
+        each = rows // len(mask)
+        return [int(count) for count in mask.sum(-1).tolist() for _ in range(each)]
+
+    def _model_provenance(self, active: Active) -> dict[str, Any]:
+        config = getattr(active.model, "generation_config", None)
+        if config is None:
+            return {}
+        names = dict.fromkeys((*active.model_fields, *self._origins.of(config)))
+        return {name: told for name in names if (told := self._history(config, name)) is not None}
+
+    def _history(self, config: Any, name: str) -> dict[str, Any] | None:
+        history = self._origins.of(config).get(name)
+        if not history:
+            return None
+        return {**history[-1].fields(name), "overrides": _overrides(name, history[:-1])}
+
+    def _provenance(self, active: Active, effective: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
+        """For each field the strongest layer whose value the call ended up with; a value that no layer has was derived by the library."""
+        config = getattr(active.model, "generation_config", None)
+        told = [] if config is None else self._origins.of(config)
+        user = self._user_sources(active)
+        names = dict.fromkeys((*effective, *named, *user, *told))
+        provenance = {}
+        for name in names:
+            if name not in METADATA:
+                layers = list(self._layers(active, name, named, user))
+                provenance[name] = _settle(name, effective.get(name), layers)
+        return provenance
+
+    def _user_sources(self, active: Active) -> dict[str, Source]:
+        """What the GenerationConfig passed sets, by its own history; of one whose making was not seen, what differs from the defaults."""
+        if active.user is None:
+            return {}
+        history = self._origins.of(active.user)
+        if history:
+            return {name: passed(sources[-1]) for name, sources in history.items()}
+        default = public(type(active.user)())
+        fields = active.user_fields or {}
+        return {name: Source("user-config", value, site=active.site) for name, value in fields.items() if default.get(name) != value}
+
+    def _layers(self, active: Active, name: str, named: dict[str, Any], user: dict[str, Source]) -> Iterator[Source]:
+        """The field's sources, the strongest first: argument, passed config, then the model's own config back to what was loaded."""
+        if name in named:
+            yield Source("kwargs", named[name], site=active.site)
+        if name in user:
+            yield user[name]
+        config = getattr(active.model, "generation_config", None)
+        if config is not None:
+            yield from reversed(self._origins.of(config).get(name, []))
+
+
+def _settle(name: str, value: Any, layers: list[Source]) -> dict[str, Any]:
+    chosen = next((source for source in layers if _same(plain(source.value), value)), None)
+    if chosen is None:
+        version = library_version()
+        # A value that neither an argument nor a config has was worked out by generate(), or is the library's default.
+        derived = bool(layers) or name in _WORKED_OUT
+        layer, text = ("derived", f"transformers {version} generate()") if derived else ("library-default", f"transformers {version}")
+        return {"layer": layer, "source": text, "file": None, "pointer": None, "line": None, "overrides": _overrides(name, layers[::-1])}
+    weaker = [source for source in layers[layers.index(chosen) + 1 :] if source.value is not None]
+    return {**chosen.fields(name), "overrides": _overrides(name, weaker[::-1])}
+
+
+def _overrides(name: str, earlier: list[Source]) -> list[dict[str, Any]]:
+    """What was there before, the latest first."""
+    told = []
+    for source in reversed(earlier):
+        fields = source.fields(name)
+        told.append({"layer": fields["layer"], "value": plain(source.value), "source": fields["source"]})
+    return told
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other) or (other is not None and ids_of(one) == ids_of(other) != [])
+
+
+def _vocabulary(model: Any) -> int | None:
+    config = getattr(model, "config", None)
+    text_config = getattr(config, "get_text_config", None)
+    size = getattr(config if text_config is None else text_config(), "vocab_size", None)
+    return size if isinstance(size, int) else None

@@ -1,0 +1,118 @@
+"""Did importing a package change how generate() decodes? The defaults and the functions that decide it, before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from llmdoctor.attach.records import plain
+from llmdoctor.attach.session import Session
+from llmdoctor.gencfg.trace.sites import Site, caller, is_installed, package_of, version_of
+
+# The classes whose functions and defaults make a generate(), by the module that defines them.
+CLASSES = {
+    "transformers.generation.configuration_utils": "GenerationConfig",
+    "transformers.generation.utils": "GenerationMixin",
+    "transformers.modeling_utils": "PreTrainedModel",
+}
+_LIBRARY = frozenset({"transformers", "torch"})
+Seen = dict[str, tuple[Any, Any]]
+
+
+@dataclass(slots=True, eq=False)
+class Open:
+    """An import that is going on, and what has changed in it so far, by name: (before, after)."""
+
+    package: str
+    site: Site
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+
+class Imported:
+    """Compares around each top-level package; a change is told of the innermost package in whose import it happened.
+
+    A package that is imported before transformers' generation is judged once that has been loaded: it has changed what is then a function
+    of its own. transformers and torch, whose decorators it uses, are no change of it.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._classes: dict[str, type[Any]] = {}
+        self._seen: Seen = {}
+        self._open: list[Open] = []
+        self._early: list[Open] = []
+        for module, name in CLASSES.items():
+            session.hook.after(module, lambda module, name=name: self._arrived(module, name))  # type: ignore[misc]
+        session.hook.around(self._begin)
+
+    def _arrived(self, module: ModuleType, name: str) -> None:
+        """One of the classes has come in, and carries the recorder's own patches already."""
+        self._classes[name] = getattr(module, name)
+        self._seen |= observe(name, self._classes[name])
+        if name == "GenerationMixin":  # its module imports GenerationConfig's
+            for early in self._early:
+                self._write(early, {what: (None, value) for what, (_, value) in self._seen.items() if _made_by(value, early.package)})
+            self._early.clear()
+
+    def _begin(self, package: str) -> Callable[[], None]:
+        """The import hook's listener."""
+        if package in _LIBRARY:
+            return lambda: None
+        site, _ = caller(lambda _, found: found == "importlib")
+        self._settle()
+        opened = Open(package, site)
+        self._open.append(opened)
+        return lambda: self._end(opened)
+
+    def _settle(self) -> None:
+        """What has changed since the last look belongs to the innermost import that is going on; outside of all it is no import's."""
+        now: Seen = {}
+        for name, kind in self._classes.items():
+            now |= observe(name, kind)
+        if self._open:
+            changed = {
+                what: (self._seen[what][1], now[what][1]) for what in now if what in self._seen and self._seen[what][0] != now[what][0]
+            }
+            self._open[-1].changed |= changed
+        self._seen = now
+
+    def _end(self, opened: Open) -> None:
+        self._settle()
+        self._open.remove(opened)
+        if opened.changed or not is_installed(opened.site.file):
+            if self._seen:
+                self._write(opened, opened.changed)
+            else:
+                self._early.append(opened)
+
+    def _write(self, opened: Open, changed: dict[str, tuple[Any, Any]]) -> None:
+        told = {**opened.site.fields(), "package": opened.package, "version": version_of(opened.package), "source": opened.site.source}
+        listed = [{"what": what, "before": before, "after": after} for what, (before, after) in changed.items()]
+        self._session.write("import", **told, observed=len(self._seen), changed=listed)
+
+
+def observe(name: str, kind: type[Any]) -> Seen:
+    """Every function of a class, and every default of GenerationConfig: by name, an identity to compare and a value to show."""
+    seen: Seen = {}
+    for attribute, value in vars(kind).items():
+        target = getattr(value, "__func__", value)
+        if callable(target):
+            seen[f"{name}.{attribute}"] = (id(target), _where(target))
+    if name == "GenerationConfig":
+        seen |= {f"GenerationConfig().{field}": (text := plain(value), text) for field, value in kind().__dict__.items()}
+    return seen
+
+
+def _where(function: Any) -> str:
+    """Where a function is written; a wrapper counts as its own, unless it is the recorder's."""
+    while package_of(getattr(getattr(function, "__code__", None), "co_filename", "")) == "llmdoctor":
+        function = getattr(function, "__wrapped__", None)
+    code = getattr(function, "__code__", None)
+    return repr(function)[:80] if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _made_by(value: Any, package: str) -> bool:
+    file, _, line = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    return line.isdigit() and package_of(file) == package

@@ -1,0 +1,87 @@
+"""The recorder without the launcher: a context manager over the code of one's own process."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from llmdoctor.attach.records import Memory, PartFile, Record, Sink, rank
+from llmdoctor.attach.session import Session
+from llmdoctor.core.report import Report
+from llmdoctor.gencfg.trace.read import Reading
+from llmdoctor.gencfg.trace.recorder import attach
+from llmdoctor.gencfg.trace.run import make_parts, run_record, write_merged
+from llmdoctor.gencfg.trace.summary import report_on
+from llmdoctor.gencfg.trace.tally import tally
+
+
+class Recording:
+    """What has been recorded so far: records in memory, or in `path` once the block has ended."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._memory = Memory()
+        self._parts = None if path is None else make_parts(path)
+        self._started = time.time()
+        self._session = Session(self._sink())
+        attach(self._session)
+        self._session.hook.install()
+
+    def _sink(self) -> Sink:
+        return self._memory if self._parts is None else PartFile(str(self._parts))
+
+    @property
+    def records(self) -> list[Record]:
+        """The records in memory, as a trace file holds them; empty where they go to a file."""
+        return list(self._memory.records)
+
+    def report(self) -> Report:
+        """The same answer as `llmdoctor gencfg trace --summary`."""
+        return report_on(self._reading())
+
+    def complaint(self) -> str | None:
+        """One paragraph on the first call site whose generate() cannot stop; None where every call can, or none was made."""
+        for site in tally(self._reading().records()).sites.values():
+            if site.never_stops:
+                return site.complaint()
+        return None
+
+    def _reading(self) -> Reading:
+        if self.path is not None:
+            return Reading(str(self.path))
+        run = run_record(sys.argv, self._started, None)
+        return Reading("this process", lines=[json.dumps(record).encode() for record in (run, *self._memory.records)])
+
+    def close(self) -> None:
+        """Undo every patch, and write the file where one was asked for. May be called twice."""
+        self._session.detach()
+        if self.path is not None and self._parts is not None:
+            write_merged(self.path, self._parts, run_record(sys.argv, self._started, None))
+            self._parts = None
+
+
+@contextmanager
+def recording(path: str | Path | None = None) -> Iterator[Recording]:
+    """Record loads, changes of generation configs and every generate() in this process while the block runs.
+
+        with recording("run.jsonl"):
+            model.generate(...)
+
+    With `path` the trace is written there as the block ends (on ranks other than 0 to `run-rank1.jsonl` beside it), else its records stay in
+    memory. transformers may have been imported before. Afterwards transformers is exactly as it was. Raises QuestionError where `path`
+    cannot be written.
+    """
+    found = Recording(None if path is None else rank_path(Path(path)))
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+def rank_path(path: Path) -> Path:
+    """`path` for this process: run.jsonl on rank 0, run-rank3.jsonl on rank 3."""
+    return path if rank() == 0 else path.with_name(f"{path.stem}-rank{rank()}{path.suffix}")

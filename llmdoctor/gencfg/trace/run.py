@@ -1,0 +1,92 @@
+"""`gencfg trace -o FILE -- COMMAND`: run it, merge what its processes wrote, leave one file or none."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmdoctor import __version__
+from llmdoctor.attach.launch import launch
+from llmdoctor.attach.records import Record, encode, merge
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.gencfg.trace.read import PARTS, SCHEMA
+
+TARGET = "llmdoctor.gencfg.trace.recorder:attach"
+
+
+def run_traced(command: list[str], output: str) -> tuple[int, str | None]:
+    """Run `command`, traced, and write its merged trace to `output`, replacing a trace that is there.
+
+    Returns the command's own exit code, 128+N where signal N ended it, and why the trace could not be written in the end (None: it was).
+    Raises QuestionError, before anything runs, where `output` cannot be written or the command cannot be started.
+    """
+    target = Path(output)
+    parts = make_parts(target)
+    started = time.time()
+    try:
+        code = launch(command, TARGET, {}, parts)
+    except BaseException:
+        shutil.rmtree(parts, ignore_errors=True)
+        raise
+    try:
+        write_merged(target, parts, run_record(command, started, code))
+    except QuestionError as error:
+        return code, str(error)
+    return code, None
+
+
+def run_record(command: list[str], started: float, code: int | None) -> Record:
+    """The first record of a trace: what was run, from `started` (seconds since 1970) until now, and its exit code."""
+    return {
+        "kind": "run",
+        "t": started,
+        "schema": SCHEMA,
+        "tool": {"name": "llmdoctor", "version": __version__},
+        "command": command,
+        "cwd": os.getcwd(),
+        "exit_code": code,
+        "seconds": time.time() - started,
+    }
+
+
+def make_parts(target: Path) -> Path:
+    """A folder beside `target` for what each process writes: proof, before the run, that `target` can be written. Else QuestionError."""
+    try:
+        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+            raise QuestionError(f"-o {target}: not a regular file, expected the name of a trace to write")
+        if target.suffix != ".jsonl":
+            raise QuestionError(f"-o {target}: a trace's name ends in .jsonl, such as {target.with_suffix('.jsonl')}")
+        return Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=PARTS, dir=target.parent))
+    except OSError as error:
+        raise QuestionError(f"-o {target}: cannot be written: {error.strerror or error}") from None
+
+
+def write_merged(target: Path, parts: Path, run: Record) -> None:
+    """The run's record first, then everything by time, each generate() with its number; the parts go when the whole is there."""
+    partial = parts / "merged"
+    try:
+        with partial.open("wb") as file:
+            file.write(encode(run) + b"\n")
+            for line in _numbered(merge(parts.glob("*.jsonl"))):
+                file.write(line + b"\n")
+        partial.replace(target)
+    except OSError as error:
+        raise QuestionError(f"{target}: {error.strerror or error}; what each process recorded is in {parts}") from None
+    shutil.rmtree(parts, ignore_errors=True)
+
+
+def _numbered(lines: Iterator[bytes]) -> Iterator[bytes]:
+    calls = 0
+    for line in lines:
+        if b'"kind":"generate"' not in line[:40]:
+            yield line
+            continue
+        calls += 1
+        record = json.loads(line)
+        yield encode({"kind": "generate", "call": calls, **record})

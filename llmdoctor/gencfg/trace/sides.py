@@ -1,0 +1,211 @@
+"""A generate() of a trace as one side of a comparison: what the run has shown, in the same terms as what files predict."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+from llmdoctor.attach.records import Record
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.text import plural
+from llmdoctor.gencfg.imports import Import
+from llmdoctor.gencfg.layers import Fields
+from llmdoctor.gencfg.model import Call, Effective, Layer, LibraryError, Origin, Resolved, Setting
+from llmdoctor.gencfg.modelconfig import LoadedModel
+from llmdoctor.gencfg.question import Answer, Side, ask, default_version, split_trace
+from llmdoctor.gencfg.resolve import resolve
+from llmdoctor.gencfg.stop import stop_of
+from llmdoctor.gencfg.trace.read import Reading, as_written
+from llmdoctor.gencfg.versions import field_defaults, rules_for
+from llmdoctor.modeldir.tokenizer import AddedToken, Tokenizer
+
+_LAYERS = frozenset(get_args(Layer))
+
+
+def ask_trace(side: Side) -> Answer:
+    """The call that `run.jsonl#3` names, numbered from 1; without a number the first that never stops, else the first.
+
+    Raises QuestionError where there is no such trace or call, and for options: what happened cannot be changed by them.
+    """
+    return _asked(side)[0]
+
+
+def against_plain(left: Side, right: Side) -> tuple[Answer, Answer]:
+    """A trace's call on the right, and on the left a plain generate() of the same model, as its directory has it now, else as it was
+    loaded. `left`'s own options go to that generate()."""
+    answer, record, load = _asked(replace(right, transformers=None))
+    version, width = left.transformers or answer.effective.transformers, answer.call.prompt_length
+    model = record.get("model")
+    if isinstance(model, str) and os.path.isdir(model):
+        plain = replace(left, model=model, transformers=version, prompt_length=left.prompt_length or width)
+        return ask(plain), answer
+    if load is None:
+        raise QuestionError(f"{right.model}: its model {model} is not here, and its load was not recorded: give the other side as well")
+    call = Call(generation_config=_settings(load.get("generation_config"), load.get("provenance")), prompt_length=width)
+    note = f"{model} is not here: the left side is the config as the run loaded it"
+    return Answer(replace(left, model=str(model)), answer.tokenizer, call, resolve(call, version), notes=(note,)), answer
+
+
+def answer_of(record: Record, side: Side | None = None, imports: Iterable[Record] = ()) -> Answer:
+    """A generate record as an Answer. Unknown or missing parts of a record count as absent."""
+    version = str(record.get("transformers") or default_version())
+    minor, rules = rules_for(version)
+    call = _call(record)
+    fields = _fields(record.get("effective"), record.get("provenance"))
+    default = Origin("library-default", f"transformers {version}")
+    for name in field_defaults(minor):
+        fields.setdefault(name, Resolved(None, default))
+    model_fields = _fields(record.get("model_config"), record.get("model_provenance"))
+    model = LoadedModel(model_fields, None, False, {"vocab_size": record.get("vocab_size")}, minor, version)
+    stop = stop_of(fields, call, minor, model)
+    custom = (record.get("custom") or {}).get("stopping_criteria") if isinstance(record.get("custom"), dict) else None
+    if custom:
+        stop = replace(stop, never_stops=False, because=None)
+    error = record.get("error")
+    failed = LibraryError(str(error.get("type")), str(error.get("message")), "generate") if isinstance(error, dict) else None
+    return Answer(
+        side or Side(str(record.get("source"))),
+        _tokenizer(record.get("terminators")),
+        call,
+        Effective(version, rules, fields, model_fields, stop, failed),
+        presets=_presets(model_fields),
+        notes=(f"stopping_criteria {', '.join(map(str, custom))} may end it too",) if custom else (),
+        imports=tuple(map(imported, imports)),
+    )
+
+
+def imported(record: Record) -> Import:
+    """An import record, read."""
+    changed = record.get("changed")
+    names = [str(entry.get("what")) for entry in (changed if isinstance(changed, list) else ()) if isinstance(entry, dict)]
+    observed = record.get("observed")
+    return Import(str(record.get("package")), str(record.get("source")), observed if isinstance(observed, int) else 0, tuple(names))
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------------------
+
+
+def _asked(side: Side) -> tuple[Answer, Record, Record | None]:
+    path, selector = split_trace(side.model)
+    _refuse_options(side)
+    if selector is not None and not (selector.isdecimal() and int(selector) > 0):
+        raise QuestionError(f"{side.model}: {selector!r} is no call, expected a number from 1 as in {path}#3")
+    reading, imports, loads = Reading(path), [], {}
+    chosen, count = None, 0
+    for record in reading.records():
+        if record["kind"] == "import":
+            imports.append(record)
+        elif record["kind"] == "load":
+            loads[str(record.get("model"))] = record
+        elif record["kind"] == "generate":
+            count += 1
+            with as_written(record):
+                chosen = _better(chosen, record, selector)
+    if chosen is None:
+        asked = "no generate() happened in it" if selector is None else f"no call {selector}, the trace has {plural(count, 'call')}"
+        raise QuestionError(f"{side.model}: {asked}")
+    with as_written(chosen):
+        answer = answer_of(chosen, side, imports)
+    if count > 1 and selector is None:
+        note = f"{os.path.basename(path)}: call {chosen['call']} of {count}; {path}#N names another"
+        answer = replace(answer, notes=(note, *answer.notes))
+    return answer, chosen, loads.get(str(chosen.get("model")))
+
+
+def _better(chosen: Record | None, record: Record, selector: str | None) -> Record | None:
+    """The call a side stands for."""
+    if selector is not None:
+        return record if record["call"] == int(selector) else chosen
+    if chosen is None:
+        return record
+    return record if runs_on(record) and not runs_on(chosen) else chosen
+
+
+def runs_on(record: Record) -> bool:
+    """Whether nothing could end a call's sequences before its limit."""
+    return answer_of(record).effective.stop.never_stops
+
+
+def _refuse_options(side: Side) -> None:
+    given = (side.config, side.sets, side.mutate, side.mutate_config, side.preset, side.transformers, side.engine, side.prompt_length)
+    if any(option not in (None, []) for option in given):
+        raise QuestionError(f"{side.model}: a trace is what happened, options such as --config or --set cannot change it")
+
+
+def _call(record: Record) -> Call:
+    provenance = record.get("provenance")
+    user, width = record.get("user_config"), record.get("prompt_length")
+    model = _settings(record.get("model_config"), record.get("model_provenance")) or {}
+    return Call(
+        generation_config={name: setting for name, setting in model.items() if setting.origin.layer == "generation_config.json"} or None,
+        user_config=_settings(user, provenance) if isinstance(user, dict) else None,
+        kwargs=_settings(record.get("kwargs"), provenance) or {},
+        prompt_length=width if isinstance(width, int) and width >= 0 else 1,
+    )
+
+
+def _settings(values: Any, provenance: Any) -> dict[str, Setting] | None:
+    if not isinstance(values, dict):
+        return None
+    return {name: Setting(value, _origin(provenance, name)) for name, value in values.items()}
+
+
+def _fields(values: Any, provenance: Any) -> Fields:
+    known = values if isinstance(values, dict) else {}
+    told = provenance if isinstance(provenance, dict) else {}
+    return Fields({name: Resolved(known.get(name), _origin(told, name), _overrides(told, name)) for name in dict.fromkeys((*known, *told))})
+
+
+def _origin(provenance: Any, name: str) -> Origin:
+    told = provenance.get(name) if isinstance(provenance, dict) else None
+    if not isinstance(told, dict):
+        return Origin("library-default", "not recorded")
+    line, file, pointer = told.get("line"), told.get("file"), told.get("pointer")
+    return Origin(
+        _layer(told),
+        str(told.get("source")),
+        os.path.relpath(file)
+        if isinstance(file, str) and file.startswith(os.getcwd() + os.sep)
+        else file
+        if isinstance(file, str)
+        else None,
+        pointer if isinstance(pointer, str) else None,
+        line if isinstance(line, int) and line > 0 else None,
+    )
+
+
+def _layer(told: Mapping[str, Any]) -> Layer:
+    layer: Layer = told.get("layer", "derived")
+    return layer if layer in _LAYERS else "derived"
+
+
+def _overrides(provenance: Mapping[str, Any], name: str) -> tuple[Setting, ...]:
+    told = provenance.get(name)
+    earlier = told.get("overrides") if isinstance(told, dict) else None
+    return tuple(
+        Setting(entry.get("value"), Origin(_layer(entry), str(entry.get("source"))))
+        for entry in (earlier if isinstance(earlier, list) else ())
+        if isinstance(entry, dict)
+    )
+
+
+def _tokenizer(terminators: Any) -> Tokenizer:
+    """The terminators' texts, as far as the run knew them."""
+    known = terminators if isinstance(terminators, dict) else {}
+    tokens = [(text, int(token)) for token, text in known.items() if isinstance(text, str) and token.lstrip("-").isdecimal()]
+    return Tokenizer({text: AddedToken(token, text, True) for text, token in tokens}, {})
+
+
+def _presets(model_fields: Fields) -> tuple[str, ...]:
+    """The known trainer whose line took the model's eos."""
+    eos = model_fields.get("eos_token_id")
+    if eos is None or eos.origin.layer != "mutation" or eos.origin.file is None or eos.origin.line is None:
+        return ()
+    from llmdoctor.gencfg.presets import preset_at
+
+    library, _, rest = eos.origin.source.partition(" ")
+    file = eos.origin.file.rpartition("/site-packages/")[2]
+    found = preset_at(library, rest.split(" ")[0], file, eos.origin.line)
+    return () if found is None else (found,)
