@@ -88,7 +88,40 @@ def kvcache(
     answer(lambda: kvcache_report(model, batch, length, cache, dtype), "mem kvcache", format, fail_on, color)
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "kvcache": kvcache}
+def measure(
+    model: Annotated[str | None, typer.Argument(help=_MODEL, metavar="MODEL", show_default=False)] = None,
+    strategy: Strategies = None,
+    batch: Batch = None,
+    seq_len: Length = None,
+    image: Image = None,
+    attn: Attention = None,
+    world_size: World = None,
+    rank: Rank = 0,
+    trainable: Trainable = None,
+    stage: Stage = None,
+    lora: Lora = None,
+    gradient_checkpointing: Checkpointing = False,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Where to write the records.", metavar="FILE.jsonl")] = None,
+    steps: Annotated[int, typer.Option("--steps", help="Optimizer steps of each case.", metavar="N")] = 3,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """The same from real steps.
+
+    Random weights, each strategy in a fresh process, the real Trainer and the real DeepSpeed. On a GPU the allocator's figures, its history of
+    the peak and NVML's; on a CPU what is held between steps, tensor by tensor.
+    """
+    from llmdoctor.mem.measure import measure_report
+    from llmdoctor.mem.question import Asked
+
+    asked = Asked(
+        model or "", tuple(strategy or ()), batch, seq_len, image, attn, world_size, rank, tuple(trainable or ()), stage, lora, gradient_checkpointing
+    )
+    answer(lambda: measure_report(asked, output, steps), "mem measure", format, fail_on, color)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "measure": measure, "kvcache": kvcache}
 
 
 def make_app(name: str) -> typer.Typer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from llmdoctor.mem.allocator import Allocator, Block
+from llmdoctor.mem.allocator import Allocator, Block, Exact
 
 
 @dataclass(slots=True)
@@ -20,8 +20,8 @@ class Moment:
 class Ledger:
     """Allocations by name. `phase` names what is going on; the largest moment of each phase since reset() is kept."""
 
-    def __init__(self) -> None:
-        self.allocator = Allocator()
+    def __init__(self, *, exact: bool = False) -> None:
+        self.allocator = Exact() if exact else Allocator()
         self.phase = "start"
         self.components: dict[str, int] = {}
         self.host: dict[str, int] = {}

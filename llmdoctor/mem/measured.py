@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.components import by_component
+from llmdoctor.mem.predict import predict
 from llmdoctor.mem.question import Answer
 
 SCHEMA = "llmdoctor.mem/1"
+HELD = ("params", "master_params", "optimizer_state", "grad_accum", "grads", "buckets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +60,13 @@ def set_beside(answer: Answer, records: Sequence[dict[str, Any]]) -> tuple[Besid
     """
     rows: list[Beside] = []
     for case in answer.cases:
-        mine = [record for record in records if record.get("strategy") == case.strategy.name and record.get("rank", 0) == answer.asked.rank]
-        for record in mine:
-            rows += _rows(case.strategy.name, case.prediction, record)
+        exact = None
+        for record in records:
+            if record.get("strategy") != case.strategy.name or record.get("rank", 0) != answer.asked.rank or record.get("kind") != "phase":
+                continue
+            if record.get("device") == "cpu" and exact is None:
+                exact = predict(replace(case.job, exact=True))
+            rows += _rows(case.strategy.name, exact if record.get("device") == "cpu" else case.prediction, record)
     if not rows:
         known = ", ".join(sorted({str(record.get("strategy")) for record in records}))
         raise QuestionError(f"--measured: no record of {', '.join(case.strategy.name for case in answer.cases)}; the file has {known}")
@@ -70,11 +77,9 @@ def _rows(name: str, prediction: Any, record: dict[str, Any]) -> list[Beside]:
     phase, out = record.get("phase"), []
     if phase == "between steps":
         out.append(("steady", prediction.steady.total, record.get("allocated_bytes")))
-        from llmdoctor.mem.components import by_component
-
         predicted = by_component(prediction.steady)
         measured = record.get("components") or {}
-        out += [(f"steady {key}", predicted[key], size) for key, size in measured.items() if key in predicted and key != "workspace"]
+        out += [(f"steady {key}", predicted[key], size) for key, size in measured.items() if key in predicted and key in HELD]
     elif phase in prediction.phases:
         out.append((f"{phase} peak", prediction.phases[phase].total, record.get("peak_bytes")))
     elif phase == "peak":

@@ -81,7 +81,8 @@ class Strategy:
     world_size: int = 1
     attention: str | None = None
     file: str | None = None
-    sources: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict, compare=False)  # DeepSpeed's, with every "auto" filled in
+    client: dict[str, Any] | None = field(default=None, compare=False)  # the optimizer that the caller makes
 
     @property
     def width(self) -> int:
@@ -92,10 +93,6 @@ class Strategy:
     def stage(self) -> int:
         """The ZeRO stage; -1 without DeepSpeed."""
         return -1 if self.engine is None else self.engine.zero.stage
-
-    def source(self, key: str, default: str) -> str:
-        """Where a setting was made, as the user would find it; `default` where it was not."""
-        return self.sources.get(key, default)
 
     def plain(self) -> dict[str, Any]:
         """The settings for a program."""

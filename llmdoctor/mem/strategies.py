@@ -14,6 +14,7 @@ from llmdoctor.mem.workload import LORA_TARGETS, Lora
 
 DEEPSPEED_KEYS = {"zero_optimization", "train_micro_batch_size_per_gpu", "train_batch_size", "zero_allow_untested_optimizer", "data_types", "torch_autocast"}
 TRAINER_KEYS = {"optim", "per_device_train_batch_size", "learning_rate", "deepspeed", "gradient_checkpointing", "output_dir", "num_train_epochs", "max_steps"}
+OURS = ("model_init", "client_optimizer")  # keys of ours in a strategy's file, which the libraries do not know
 REFUSED_TRAINER = {"fsdp": "fully sharded data parallel", "torch_compile": "torch.compile", "use_liger_kernel": "liger kernels"}
 
 
@@ -182,7 +183,7 @@ def _trainer(path: str, value: Mapping[str, Any], given: Given) -> Strategy:
         accumulation=_count(path, value, "gradient_accumulation_steps", 1),
         clip=_number(path, value, "max_grad_norm", 1.0),
         checkpointing=_flag(path, value, "gradient_checkpointing"),
-        lora=_peft(path, value), batch=_count(path, value, "per_device_train_batch_size", 8), file=path,
+        lora=_peft(path, value), batch=_count(path, value, "per_device_train_batch_size", 8), file=path, client=value.get("client_optimizer"),
     )  # fmt: skip
     config = value.get("deepspeed")
     if not config:
@@ -229,7 +230,7 @@ def _under_trainer(path: str, strategy: Strategy, config: dict[str, Any], value:
             raise QuestionError(f"{path}: deepspeed has {section}.enabled {said} and TrainingArguments {section} {wanted}: the Trainer refuses this, set it to auto")
     engine = _deepspeed(path, {**resolved, "model_init": value.get("model_init")}, given, path, client=strategy.optimizer)
     return replace(
-        engine, runner="trainer+deepspeed", accumulation=steps, checkpointing=strategy.checkpointing, lora=strategy.lora, batch=batch, clip=strategy.clip
+        engine, client=strategy.client, runner="trainer+deepspeed", accumulation=steps, checkpointing=strategy.checkpointing, lora=strategy.lora, batch=batch, clip=strategy.clip
     )
 
 
@@ -285,6 +286,7 @@ def _deepspeed(path: str, config: Mapping[str, Any], given: Given, file: str | N
         path, "deepspeed", dtype, _deepspeed_optimizer(path, config, zero, bf16, client), autocast,
         accumulation=_count(path, config, "gradient_accumulation_steps", 1), clip=_number(path, config, "gradient_clipping", 0.0),
         engine=engine, lora=_peft(path, config), batch=_micro_batch(path, config, given), file=file,
+        config={key: value for key, value in config.items() if key not in OURS}, client=config.get("client_optimizer"),
     )  # fmt: skip
 
 

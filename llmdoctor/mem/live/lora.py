@@ -53,3 +53,12 @@ def _layer() -> Any:
             return result.to(dtype)
 
     return LoraLinear
+
+
+def add_real_adapters(model: Any, lora: Lora) -> Any:
+    """peft's own adapters; QuestionError where peft is not installed."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise QuestionError("--lora: a real run with adapters needs peft, which is not installed here") from None
+    return get_peft_model(model, LoraConfig(r=lora.rank, lora_dropout=lora.dropout, target_modules=list(lora.targets), task_type="CAUSAL_LM"))

@@ -25,6 +25,7 @@ class Job:
     buffers: tuple[int, ...] = ()
     events: tuple[Event, ...] = ()
     rank: int = 0
+    exact: bool = False  # sizes of tensors instead of the allocator's blocks
 
     @property
     def trained(self) -> tuple[Weight, ...]:
@@ -43,7 +44,7 @@ class Runner:
 
     def __init__(self, job: Job) -> None:
         self.job, self.strategy = job, job.strategy
-        self.ledger = Ledger()
+        self.ledger = Ledger(exact=job.exact)
         self.by_name = {weight.name: weight for weight in job.weights}
         self.reached = job.reached
         self.micro = 0

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from llmdoctor.mem.ledger import Ledger
 from llmdoctor.mem.optimizers import state_keys
-from llmdoctor.mem.runners.base import SCALAR
 from llmdoctor.mem.settings import Optimizer
 from llmdoctor.mem.weights import WIDTHS, Weight
 
@@ -51,7 +50,7 @@ def make_adafactor(ledger: Ledger, weight: Weight) -> None:
         ledger.add(("state", "col", weight.name), columns, "optimizer_state.exp_avg_sq_col")
     else:
         ledger.add(("state", "sq", weight.name), weight.numel * FP32, "optimizer_state.exp_avg_sq")
-    ledger.add(("state", "rms", weight.name), SCALAR, "optimizer_state.RMS")
+    ledger.add(("state", "rms", weight.name), FP32, "optimizer_state.RMS")
 
 
 def adafactor_scratch(ledger: Ledger, weight: Weight) -> None:
