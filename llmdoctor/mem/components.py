@@ -74,3 +74,21 @@ def context_of(strategy: Strategy) -> int:
     """Bytes that the process takes outside the allocator, the middle of what was measured."""
     least, most = CONTEXT[strategy.runner]
     return (least + most) // 2
+
+
+class Unit:
+    """GB of 1e9 bytes, or MB of 1e6 where the largest number is a small one."""
+
+    def __init__(self, most: int) -> None:
+        self.name, self.size = ("GB", 10**9) if most >= 10**8 else ("MB", 10**6)
+
+    def __call__(self, size: int) -> str:
+        """A number without its unit; a dash for none."""
+        if size == 0:
+            return "-"
+        return f"{size / self.size:.1f}" if abs(size) >= 0.05 * self.size else f"{size / self.size:.3f}"
+
+    @property
+    def title(self) -> str:
+        """For a column's head."""
+        return f"{self.name} (1e{9 if self.name == 'GB' else 6} bytes)"

@@ -17,10 +17,10 @@ from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import clean
-from llmdoctor.mem.components import component_of
+from llmdoctor.mem.components import Unit, component_of
 from llmdoctor.mem.measured import Beside, set_beside
 from llmdoctor.mem.question import Answer, Asked, ask
-from llmdoctor.mem.screen import column_names, gb
+from llmdoctor.mem.screen import column_names
 from llmdoctor.mem.settings import Strategy
 
 STEPS, TIMEOUT = 3, 1800
@@ -162,8 +162,9 @@ def _document(answer: Answer, records: Sequence[dict[str, Any]], beside: Sequenc
         how = "RAN OUT OF MEMORY" if record["outcome"] == "out_of_memory" else f"FAILED with {record['outcome']}"
         blocks.append(Note(how, f"{names[record['strategy']]}: in step {record['step']}, {record['phase']}: {record['message']}", "bad"))
     if beside:
+        gb = Unit(max(row.measured for row in beside))
         rows = tuple((names[row.strategy], row.what, gb(row.predicted), gb(row.measured), Cell(f"{100 * row.error:+.2f}%")) for row in beside)
-        blocks.append(Table(("GB (1e9 bytes)", "", "predicted", "measured", "error"), rows))
+        blocks.append(Table((gb.title, "", "predicted", "measured", "error"), rows))
     if any(name != short for name, short in names.items()):
         blocks.append(Note("WHERE", "\n".join(f"{short} = {name}" for name, short in names.items()), "dim"))
     if device == "cpu":

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from llmdoctor.core.document import Block, Cell, Code, Note, Table, Verdict
-from llmdoctor.mem.components import COMPONENTS, LABELS, by_component, context_of, host_parts
+from llmdoctor.mem.components import COMPONENTS, LABELS, Unit, by_component, context_of, host_parts
 from llmdoctor.mem.explain import Reason, worth
 from llmdoctor.mem.fit import Fit
 from llmdoctor.mem.measured import Beside
@@ -16,7 +16,6 @@ from llmdoctor.mem.question import Answer, Case
 LETTERS = dict(zip(COMPONENTS, "wmocgbaltx", strict=True))
 BAR = 56
 SHORT = 16
-GB = 1e9
 
 
 def document(answer: Answer, reasons: tuple[Reason, ...], fits: Sequence[Fit], memory: int | None, beside: Sequence[Beside]) -> tuple[Block, ...]:
@@ -45,24 +44,24 @@ def short_name(name: str) -> str:
     return base.rsplit(".", 1)[0] if base != name or name.endswith((".json", ".yaml", ".yml")) else base
 
 
-def gb(size: int) -> str:
-    """Bytes in GB of 1e9 with one decimal; a dash for none."""
-    return "-" if size == 0 else f"{size / GB:.1f}" if abs(size) >= 0.05 * GB else f"{size / GB:.3f}"
+def unit_of(answer: Answer) -> Unit:
+    """The unit in which all of an answer's numbers are given."""
+    return Unit(max(case.prediction.peak.total for case in answer.cases))
 
 
 def _verdict(answer: Answer, names: Sequence[str], fits: Sequence[Fit], memory: int | None) -> Verdict:
-    cases = answer.cases
+    cases, gb = answer.cases, unit_of(answer)
     peaks = [case.prediction.peak.total for case in cases]
     least, most = min(range(len(cases)), key=peaks.__getitem__), max(range(len(cases)), key=peaks.__getitem__)
     if fits and memory is not None and not all(fit.fits for fit in fits):
-        over = ", ".join(f"{name} {gb(fit.needs)} GB" for name, fit in zip(names, fits, strict=True) if not fit.fits)
-        return Verdict(f"DOES NOT FIT INTO {gb(memory)} GB: {over} needed", "bad")
+        over = ", ".join(f"{name} {gb(fit.needs)} {gb.name}" for name, fit in zip(names, fits, strict=True) if not fit.fits)
+        return Verdict(f"DOES NOT FIT INTO {gb(memory)} {gb.name}: {over} needed", "bad")
     peak = cases[most].prediction.peak
     where = {"step": "the optimizer step, not your batch", "start": "the start"}.get(peak.phase, f"the {peak.phase}")
     if len(cases) == 1 or peaks[most] - peaks[least] < 0.001 * peaks[most]:
         same = "" if len(cases) == 1 else "NO DIFFERENCE: "
-        return Verdict(f"{same}{names[most].upper()} PEAKS AT {gb(peaks[most])} GB, in {where}", "good" if fits else "plain")
-    return Verdict(f"{names[most].upper()} TAKES {gb(peaks[most] - peaks[least])} GB MORE than {names[least]}: its peak is {where}", "plain")
+        return Verdict(f"{same}{names[most].upper()} PEAKS AT {gb(peaks[most])} {gb.name}, in {where}", "good" if fits else "plain")
+    return Verdict(f"{names[most].upper()} TAKES {gb(peaks[most] - peaks[least])} {gb.name} MORE than {names[least]}: its peak is {where}", "plain")
 
 
 def _legend(answer: Answer, names: Sequence[str]) -> tuple[Block, ...]:
@@ -83,6 +82,7 @@ def _legend(answer: Answer, names: Sequence[str]) -> tuple[Block, ...]:
 
 
 def _table(answer: Answer, names: Sequence[str]) -> Table:
+    gb = unit_of(answer)
     held = [by_component(case.prediction.peak) for case in answer.cases]
     rows: list[tuple[str | Cell, ...]] = []
     for component in COMPONENTS:
@@ -96,7 +96,7 @@ def _table(answer: Answer, names: Sequence[str]) -> Table:
     rows.append(("context, beside it", *(gb(context_of(case.strategy)) for case in answer.cases)))
     if any(case.prediction.host for case in answer.cases):
         rows.append(("host memory", *(gb(sum(host_parts(case.prediction.host).values())) for case in answer.cases)))
-    return Table(("GB (1e9 bytes)", *names), tuple(rows))
+    return Table((gb.title, *names), tuple(rows))
 
 
 def _each(case: Case) -> str:
@@ -127,22 +127,23 @@ def _bar(parts: dict[str, int], most: int) -> str:
 def _timeline(answer: Answer, names: Sequence[str]) -> tuple[Block, ...]:
     """The step's phases, of the strategy with the largest peak."""
     case = max(answer.cases, key=lambda case: case.prediction.peak.total)
-    prediction = case.prediction
+    prediction, gb = case.prediction, unit_of(answer)
     moments = [("start", prediction.start), *((name, prediction.phases[name]) for name in PHASES if name in prediction.phases), ("between", prediction.steady)]
     most = prediction.peak.total
     rows = tuple((phase, gb(moment.total), "#" * max(1, round(40 * moment.total / most))) for phase, moment in moments)
     name = names[list(answer.cases).index(case)]
-    return (Table((f"STEP of {name}", "GB", ""), rows),)
+    return (Table((f"STEP of {name}", gb.name, ""), rows),)
 
 
 def _reasons(answer: Answer, reasons: tuple[Reason, ...], names: Sequence[str]) -> tuple[Block, ...]:
     blocks: list[Block] = []
+    gb = unit_of(answer)
     for case, name in zip(answer.cases, names, strict=True):
         told = [reason for reason in worth(reasons, case) if reason.case == case.strategy.name]
         if not told:
             continue
         than = f" {name} against {names[0]}" if told[0].than is not None else ""
-        rows = tuple((f"{reason.size / GB:+.1f}", f"{LABELS[reason.component]}: {reason.because} [{reason.setting}]") for reason in told[:6])
+        rows = tuple((f"{reason.size / gb.size:+.1f}", f"{LABELS[reason.component]}: {reason.because} [{reason.setting}]") for reason in told[:6])
         blocks.append(Table((f"WHY{than}", ""), rows))
     return tuple(blocks)
 
@@ -150,14 +151,16 @@ def _reasons(answer: Answer, reasons: tuple[Reason, ...], names: Sequence[str]) 
 def _fits(answer: Answer, fits: Sequence[Fit], memory: int | None, names: Sequence[str]) -> tuple[Block, ...]:
     if not fits or memory is None:
         return ()
+    gb = unit_of(answer)
     rows = tuple(
         (name, Cell("fits", "good") if fit.fits else Cell("too large", "bad"), gb(fit.needs), str(fit.largest_batch) if case.traced else "?")
         for name, fit, case in zip(names, fits, answer.cases, strict=True)
     )
-    return (Table((f"OF {gb(memory)} GB", "", "needs", "largest batch"), rows),)
+    return (Table((f"OF {gb(memory)} {gb.name}", "", "needs", "largest batch"), rows),)
 
 
 def _beside(beside: Sequence[Beside], answer: Answer, names: Sequence[str]) -> Table:
+    gb = unit_of(answer)
     short = {case.strategy.name: name for name, case in zip(names, answer.cases, strict=True)}
     rows = tuple(
         (short[row.strategy], row.what, gb(row.predicted), gb(row.measured), Cell(f"{100 * row.error:+.2f}%", "good" if abs(row.error) <= 0.02 else "warn"))  # noqa: PLR2004
@@ -168,15 +171,16 @@ def _beside(beside: Sequence[Beside], answer: Answer, names: Sequence[str]) -> T
 
 def _advice(answer: Answer, fits: Sequence[Fit]) -> tuple[Block, ...]:
     """The changes that make it fit; without a limit those that need no other trace."""
-    changes = [f"{text}: {gb(size)} GB" for fit in fits if not fit.fits for text, size in fit.changes]
+    gb = unit_of(answer)
+    changes = [f"{text}: {gb(size)} {gb.name}" for fit in fits if not fit.fits for text, size in fit.changes]
     if fits and not changes and not all(fit.fits for fit in fits):
         return (Note("FIX", "no single change known here makes it fit: more devices, a smaller batch, LoRA", "warn"),)
     if not changes and not fits:
-        changes = _cheap(max(answer.cases, key=lambda case: case.prediction.peak.total))
+        changes = _cheap(max(answer.cases, key=lambda case: case.prediction.peak.total), gb)
     return (Code("FIX", "\n".join(dict.fromkeys(changes))),) if changes else ()
 
 
-def _cheap(case: Case) -> list[str]:
+def _cheap(case: Case, gb: Unit) -> list[str]:
     from llmdoctor.mem.fit import variants
     from llmdoctor.mem.predict import predict
     from llmdoctor.mem.runners.base import Job
@@ -187,5 +191,5 @@ def _cheap(case: Case) -> list[str]:
             continue
         peak = predict(Job(strategy, case.job.weights, case.job.buffers, case.job.events, case.job.rank)).peak.total
         if peak < 0.98 * case.prediction.peak.total:
-            out.append(f"{text}: peak {gb(peak)} GB")
+            out.append(f"{text}: peak {gb(peak)} {gb.name}")
     return out

@@ -150,7 +150,7 @@ def _neox(config: dict[str, Any]) -> Iterator[Shape]:
     yield "gpt_neox.final_layer_norm.weight", (hidden,), False
     yield "gpt_neox.final_layer_norm.bias", (hidden,), False
     if not config.get("tie_word_embeddings", False):
-        yield "embed_out.weight", (config["vocab_size"], hidden), False
+        yield "lm_head.weight", (config["vocab_size"], hidden), False
 
 
 def _qwen2_vl(config: dict[str, Any]) -> Iterator[Shape]:

@@ -102,7 +102,7 @@ def _named_deepspeed(text: str, words: list[str], given: Given) -> Strategy:
     if stage is None:
         raise QuestionError(f"{text}: which ZeRO stage? Expected deepspeed:zero0 to deepspeed:zero3")
     config: dict[str, Any] = {"zero_optimization": {"stage": stage}, "gradient_clipping": 1.0}
-    config["optimizer"] = {"type": optim, "params": {"torch_adam": extra.get("torch_adam", False)}}
+    config["optimizer"] = {"type": optim, "params": {"torch_adam": True} if extra.get("torch_adam") else {}}
     for name in offload:
         config["zero_optimization"][name] = {"device": "cpu"}
     dtype = dtype or "bf16"

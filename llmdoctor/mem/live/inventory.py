@@ -102,5 +102,5 @@ def _tensors(value: Any, depth: int = 0) -> Iterator[Any]:
     elif depth < MAX_DEPTH and isinstance(value, dict):
         for item in value.values():
             yield from _tensors(item, depth + 1)
-    elif depth < MAX_DEPTH and type(value).__name__ in ("IPGBucket", "GradPartitionBufferGroup"):
+    elif depth < MAX_DEPTH and type(value).__name__.startswith(("IPGBucket", "GradPartitionBuffer")):
         yield from _tensors(list(vars(value).values()), depth + 1)
