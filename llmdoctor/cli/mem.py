@@ -89,7 +89,7 @@ def kvcache(
 
 
 def measure(
-    model: Annotated[str | None, typer.Argument(help=_MODEL, metavar="MODEL", show_default=False)] = None,
+    words: Annotated[list[str] | None, typer.Argument(help=f"{_MODEL} Or your own command, after --.", metavar="MODEL | -- COMMAND...", show_default=False)] = None,
     strategy: Strategies = None,
     batch: Batch = None,
     seq_len: Length = None,
@@ -101,24 +101,29 @@ def measure(
     stage: Stage = None,
     lora: Lora = None,
     gradient_checkpointing: Checkpointing = False,
-    output: Annotated[str | None, typer.Option("--output", "-o", help="Where to write the records.", metavar="FILE.jsonl")] = None,
-    steps: Annotated[int, typer.Option("--steps", help="Optimizer steps of each case.", metavar="N")] = 3,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="Where to write the records.", metavar="FILE.jsonl", show_default=False)] = None,
+    steps: Annotated[int, typer.Option("--steps", help="Optimizer steps of each strategy.", metavar="N")] = 3,
+    at: Annotated[int, typer.Option("--at", help="With a command: the step of which tensors are listed.", metavar="N")] = 2,
+    stop_after: Annotated[int | None, _option("--stop-after", "With a command: end it after so many steps.", "N")] = None,
+    summary: Annotated[str | None, _option("--summary", "Run nothing: say what the records of a command show.", "FILE")] = None,
+    snapshot: Annotated[str | None, _option("--snapshot", "Run nothing: explain a torch memory snapshot (_dump_snapshot).", "FILE")] = None,
     format: Format = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
     """The same from real steps.
 
-    Random weights, each strategy in a fresh process, the real Trainer and the real DeepSpeed. On a GPU the allocator's figures, its history of
-    the peak and NVML's; on a CPU what is held between steps, tensor by tensor.
+    Of a model: random weights, each strategy in a fresh process, the real Trainer and the real DeepSpeed. On a GPU the allocator's figures, its
+    history of the peak and NVML's; on a CPU what is held between steps, tensor by tensor. Of your own command, unchanged, under python,
+    torchrun, accelerate launch or deepspeed: its exit code is passed on and the summary goes to stderr.
     """
-    from llmdoctor.mem.measure import measure_report
+    from llmdoctor.cli import measuring
     from llmdoctor.mem.question import Asked
 
     asked = Asked(
-        model or "", tuple(strategy or ()), batch, seq_len, image, attn, world_size, rank, tuple(trainable or ()), stage, lora, gradient_checkpointing
+        "", tuple(strategy or ()), batch, seq_len, image, attn, world_size, rank, tuple(trainable or ()), stage, lora, gradient_checkpointing
     )
-    answer(lambda: measure_report(asked, output, steps), "mem measure", format, fail_on, color)
+    measuring.measure(words or [], asked, output, steps, at, stop_after, summary, snapshot, format, fail_on, color)
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "measure": measure, "kvcache": kvcache}

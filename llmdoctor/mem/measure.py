@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def run_case(asked: Asked, strategy: Strategy, steps: int) -> list[dict[str, Any
     ended = [record for record in records if record["kind"] in ("finished", "failed")]
     if done.returncode and not ended or len(ended) < strategy.world_size:
         raise QuestionError(f"{strategy.name}: {_end(done)}")
-    phases = [_phase(record) for record in records if record["kind"] == "phase"]
+    phases = [phase_record(record) for record in records if record["kind"] == "phase"]
     failed = [record for record in records if record["kind"] == "failed"]
     return [*phases, *_peaks(phases), *failed]
 
@@ -92,7 +92,7 @@ def _end(done: subprocess.CompletedProcess[str]) -> str:
     return f"its process ended with status {done.returncode}: {clean(said)[:300]}"
 
 
-def _phase(record: dict[str, Any]) -> dict[str, Any]:
+def phase_record(record: dict[str, Any]) -> dict[str, Any]:
     """A record with the contract's components: those on the run's own device, the host's apart."""
     device = record.get("device", "cpu")
     found = record.get("components")
@@ -173,7 +173,3 @@ def _document(answer: Answer, records: Sequence[dict[str, Any]], beside: Sequenc
         blocks.append(Note("NEXT", f"llmdoctor mem compare {answer.asked.model} ... --measured {output}"))
     return tuple(blocks)
 
-
-def with_strategies(asked: Asked, strategies: Sequence[str]) -> Asked:
-    """`asked` for other strategies."""
-    return replace(asked, strategies=tuple(strategies))

@@ -62,7 +62,7 @@ def set_beside(answer: Answer, records: Sequence[dict[str, Any]]) -> tuple[Besid
     for case in answer.cases:
         exact = None
         for record in records:
-            if record.get("strategy") != case.strategy.name or record.get("rank", 0) != answer.asked.rank or record.get("kind") != "phase":
+            if record.get("kind") != "phase" or record.get("rank", 0) != answer.asked.rank or not _of(record, case.strategy.name, len(answer.cases)):
                 continue
             if record.get("device") == "cpu" and exact is None:
                 exact = predict(replace(case.job, exact=True))
@@ -71,6 +71,11 @@ def set_beside(answer: Answer, records: Sequence[dict[str, Any]]) -> tuple[Besid
         known = ", ".join(sorted({str(record.get("strategy")) for record in records}))
         raise QuestionError(f"--measured: no record of {', '.join(case.strategy.name for case in answer.cases)}; the file has {known}")
     return tuple(rows)
+
+
+def _of(record: dict[str, Any], name: str, asked: int) -> bool:
+    """Whether a record is of a strategy: by its name, or of a user's own run where one strategy alone was asked about."""
+    return record.get("strategy") == name or (record.get("strategy") is None and asked == 1)
 
 
 def _rows(name: str, prediction: Any, record: dict[str, Any]) -> list[Beside]:

@@ -103,7 +103,7 @@ class Probe:
 
         models = self.models
         if models is None:
-            found = [item for item in gc.get_objects() if isinstance(item, torch.nn.Module)]
+            found = [item for item in gc.get_objects() if issubclass(type(item), torch.nn.Module)]
             inner = {id(child) for module in found for child in module.children()}
             models = [module for module in found if id(module) not in inner]
         known = [optimizer for reference in self.optimizers if (optimizer := reference()) is not None]
