@@ -17,6 +17,7 @@ from llmdoctor.mem.question import config_of, model_directory
 from llmdoctor.mem.settings import dtype_of
 from llmdoctor.mem.workload import BYTES
 
+MOST_LAYERS = 10_000
 GROUP = 64  # q_group_size, QuantizedCache
 GPT_FAST_MULTIPLE = 8
 SLIDING = ("sliding_attention", "hybrid_sliding", "chunked_attention", "reference_sliding_attention")
@@ -111,6 +112,8 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def layer_shapes(text: Mapping[str, Any]) -> tuple[Shape, ...]:
     """Every layer's cache; QuestionError where the config does not say enough."""
     layers = _number(text, ("num_hidden_layers", "n_layer", "num_layers"))
+    if layers > MOST_LAYERS:
+        raise QuestionError(f"config.json: {layers} layers, expected at most {MOST_LAYERS}")
     heads = _number(text, ("num_attention_heads", "n_head", "num_heads"))
     types = _layer_types(text, layers)
     if text.get("kv_lora_rank"):
@@ -118,8 +121,8 @@ def layer_shapes(text: Mapping[str, Any]) -> tuple[Shape, ...]:
         # (transformers 5.23 deepseek_v3/modeling_deepseek_v3.py:445 to :459; before 5 the expanded heads).
         shape = Shape(1, _number(text, ("kv_lora_rank",)), _number(text, ("qk_rope_head_dim",)), None)
         return (shape,) * layers
-    groups = text.get("num_key_value_heads") or (1 if text.get("multi_query") else heads)
-    size = text.get("head_dim") or _number(text, ("hidden_size", "n_embd", "d_model")) // heads
+    groups = _number(text, ("num_key_value_heads",)) if text.get("num_key_value_heads") else 1 if text.get("multi_query") is True else heads
+    size = _number(text, ("head_dim",)) if text.get("head_dim") else _number(text, ("hidden_size", "n_embd", "d_model")) // heads
     window = text.get("attention_chunk_size") if "chunked_attention" in types else text.get("sliding_window")
     shapes = []
     for kind in types:
@@ -130,9 +133,9 @@ def layer_shapes(text: Mapping[str, Any]) -> tuple[Shape, ...]:
             raise QuestionError(f"a layer of type {kind} keeps a recurrent state, no keys and values: not known here")
         if "linear" in kind or "recurrent" in kind or "compress" in kind or "sparse" in kind:
             raise QuestionError(f"a layer of type {kind} keeps another state than keys and values: not known here")
-        if sliding and not isinstance(window, int):
+        if sliding and (not isinstance(window, int) or isinstance(window, bool) or window < 2):  # noqa: PLR2004
             raise QuestionError(f"a layer of type {kind}, but no sliding_window in the config")
-        shapes.append(Shape(int(groups), int(size), int(size), window if sliding else None))
+        shapes.append(Shape(groups, size, size, window if sliding else None))
     return tuple(shapes)
 
 
@@ -145,11 +148,12 @@ def _layer_types(text: Mapping[str, Any], layers: int) -> list[str]:
     if model.startswith("gemma2"):
         return ["sliding_attention" if (layer + 1) % 2 else "full_attention" for layer in range(layers)]
     if model.startswith(("gemma3", "cohere2")):
-        pattern = int(text.get("sliding_window_pattern") or (6 if model.startswith("gemma3") else 4))
+        pattern = _number(text, ("sliding_window_pattern",)) if text.get("sliding_window_pattern") else 6 if model.startswith("gemma3") else 4
         return ["sliding_attention" if (layer + 1) % pattern else "full_attention" for layer in range(layers)]
     if window is None or text.get("use_sliding_window") is False:
         return ["full_attention"] * layers
-    first = text.get("max_window_layers", 0) if model.startswith("qwen") else 0
+    given_first = text.get("max_window_layers")
+    first = given_first if model.startswith("qwen") and isinstance(given_first, int) else 0
     if model.startswith("qwen") and not text.get("use_sliding_window"):
         return ["full_attention"] * layers
     return ["sliding_attention" if layer >= first else "full_attention" for layer in range(layers)]
@@ -197,7 +201,7 @@ def _number(text: Mapping[str, Any], keys: tuple[str, ...]) -> int:
 def _model_dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str:
     for source in (text, config):
         for key in ("dtype", "torch_dtype"):
-            if source.get(key) in BYTES:
+            if isinstance(source.get(key), str) and source[key] in BYTES:
                 return str(source[key])
     return "bfloat16"
 

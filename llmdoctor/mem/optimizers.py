@@ -27,14 +27,14 @@ SHOWN = sorted(TRAINER)
 
 def trainer_optimizer(name: Any, args: Any, where: str) -> Optimizer:
     """TrainingArguments.optim and optim_args; QuestionError for an optimizer that is not known here."""
-    if name not in TRAINER:
+    if not isinstance(name, str) or name not in TRAINER:
         raise QuestionError(f"{where}: the optimizer {name!r} is not known here, so its memory is not guessed; known are {', '.join(SHOWN)}")
     kind, how = TRAINER[name]
     wanted = {}
     if args:
         pairs = args.items() if isinstance(args, Mapping) else (item.partition("=")[::2] for item in str(args).replace(" ", "").split(","))
         wanted = {key: value for key, value in pairs}
-    momentum = kind == "sgd" and float(wanted.get("momentum", 0) or 0) != 0
+    momentum = kind == "sgd" and str(wanted.get("momentum", 0) or 0) not in ("0", "0.0")
     return Optimizer(kind, how, str(name), where, momentum=momentum, amsgrad=str(wanted.get("amsgrad", "")).lower() == "true", groups=2)
 
 

@@ -83,7 +83,7 @@ class Predictor:
         hidden = self.config.get("hidden_size") or (text_config.get("hidden_size") if isinstance(text_config, dict) else None)
         dtype = self.config.get("dtype") or self.config.get("torch_dtype")
         given = Given(
-            model_dtype=dtype if dtype in ("float32", "bfloat16", "float16") else None,
+            model_dtype=dtype if isinstance(dtype, str) and dtype in ("float32", "bfloat16", "float16") else None,
             hidden_size=hidden if isinstance(hidden, int) and not isinstance(hidden, bool) else None,
             world_size=1 if self.asked.world_size is None else self.asked.world_size,
             lora=self.asked.lora,
@@ -201,7 +201,7 @@ def config_of(directory: ModelDir) -> dict[str, Any]:
         raise QuestionError(reason if file.shown_name in reason else f"{file.shown_name}: {reason}")
     if file.value.get("quantization_config"):
         raise QuestionError(f"{file.shown_name}: the weights are quantized (quantization_config): what training them takes is not modelled")
-    if not file.value.get("model_type"):
+    if not isinstance(file.value.get("model_type"), str) or not file.value["model_type"]:
         raise QuestionError(f"{file.shown_name}: no model_type, so it is not known which model this is")
     value: dict[str, Any] = file.value
     return value

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 LLAMA_LIKE = {"llama": (False, False), "mistral": (False, False), "qwen2": (True, False), "qwen3": (False, True), "qwen2_vl_text": (True, False)}
 NOT_WEIGHTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
+MOST_LAYERS = 10_000
 Shape = tuple[str, tuple[int, ...], bool]
 
 
@@ -56,11 +57,15 @@ def weights_without_torch(directory: ModelDir, workload: Workload) -> tuple[Weig
     assert directory.config is not None
     config: dict[str, Any] = directory.config.value
     family = config["model_type"]
-    if family in FAMILIES:
+    if isinstance(family, str) and family in FAMILIES:
+        if any(isinstance(config.get(key), int) and config[key] > MOST_LAYERS for key in ("num_hidden_layers", "n_layer")):
+            raise QuestionError(f"{directory.config.shown_name}: more than {MOST_LAYERS} layers")
         try:
             shapes = list(FAMILIES[family](config))
-        except (KeyError, TypeError, ZeroDivisionError) as error:
-            raise QuestionError(f"{directory.config.shown_name}: {error} is missing or no number, which {family} models need") from None
+        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
+            raise QuestionError(f"{directory.config.shown_name}: a size that {family} models need is missing or no number ({error})") from None
+        if not all(isinstance(extent, int) and not isinstance(extent, bool) and extent > 0 for _, shape, _ in shapes for extent in shape):
+            raise QuestionError(f"{directory.config.shown_name}: a size that {family} models need is no positive number")
     else:
         shapes = [(name, shape, "embed" in name) for name, shape in header_shapes(directory).items()]
         if not shapes:

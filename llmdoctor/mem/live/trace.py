@@ -67,10 +67,15 @@ def _record(model: Any, config: Any, stacks: list[Stack], workload: Workload, fa
     inputs = {name: tensor for name, tensor in inputs.items() if name in known}
     with _marked(model, stacks, recorder), recording(recorder, fake):
         recorder.mark("p", "forward")
-        for tensor in inputs.values():
-            recorder.see(tensor, "inputs")
+        _see_inputs(inputs, recorder)
         _step(model, inputs, workload, recorder)
     return recorder.finish()
+
+
+def _see_inputs(inputs: dict[str, Any], recorder: Recorder) -> None:
+    """A function of its own, so that no variable keeps the last one alive."""
+    for tensor in inputs.values():
+        recorder.see(tensor, "inputs")
 
 
 def _step(model: Any, inputs: dict[str, Any], workload: Workload, recorder: Recorder) -> None:

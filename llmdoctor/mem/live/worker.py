@@ -44,7 +44,6 @@ def main(argv: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 what a real run can raise is a result
         write("failed", outcome=_outcome(error), message=" ".join(str(error).split())[:500], phase=probe.phase, step=probe.step)
         return 0
-    probe.finish()
     write("finished", steps=probe.step, versions=_versions())
     return 0
 
@@ -160,6 +159,7 @@ def run_engine(model: Any, strategy: Strategy, workload: Workload, steps: int, d
         engine.backward(loss)
         engine.step()
         del loss, batch
+    probe.finish()
 
 
 def _client(strategy: Strategy, parameters: list[Any]) -> Any:
@@ -215,6 +215,7 @@ def run_trainer(model: Any, strategy: Strategy, workload: Workload, steps: int, 
         client = _client(strategy, [parameter for parameter in model.parameters() if parameter.requires_grad])
         trainer = Trainer(model, arguments, train_dataset=rows * (steps * strategy.accumulation), data_collator=collate, optimizers=(client, None))
         trainer.train()
+        probe.finish()
 
 
 if __name__ == "__main__":
