@@ -89,7 +89,10 @@ def kvcache(
 
 
 def measure(
-    words: Annotated[list[str] | None, typer.Argument(help=f"{_MODEL} Or your own command, after --.", metavar="MODEL | -- COMMAND...", show_default=False)] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help=f"{_MODEL} Or your own command, after --.", metavar="MODEL | -- COMMAND...", show_default=False),
+    ] = None,
     strategy: Strategies = None,
     batch: Batch = None,
     seq_len: Length = None,
@@ -101,7 +104,9 @@ def measure(
     stage: Stage = None,
     lora: Lora = None,
     gradient_checkpointing: Checkpointing = False,
-    output: Annotated[str | None, typer.Option("--output", "-o", help="Where to write the records.", metavar="FILE.jsonl", show_default=False)] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Where to write the records.", metavar="FILE.jsonl", show_default=False)
+    ] = None,
     steps: Annotated[int, typer.Option("--steps", help="Optimizer steps of each strategy.", metavar="N")] = 3,
     at: Annotated[int, typer.Option("--at", help="With a command: the step of which tensors are listed.", metavar="N")] = 2,
     stop_after: Annotated[int | None, _option("--stop-after", "With a command: end it after so many steps.", "N")] = None,
@@ -121,7 +126,18 @@ def measure(
     from llmdoctor.mem.question import Asked
 
     asked = Asked(
-        "", tuple(strategy or ()), batch, seq_len, image, attn, world_size, rank, tuple(trainable or ()), stage, lora, gradient_checkpointing
+        "",
+        tuple(strategy or ()),
+        batch,
+        seq_len,
+        image,
+        attn,
+        world_size,
+        rank,
+        tuple(trainable or ()),
+        stage,
+        lora,
+        gradient_checkpointing,
     )
     measuring.measure(words or [], asked, output, steps, at, stop_after, summary, snapshot, format, fail_on, color)
 

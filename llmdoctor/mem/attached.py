@@ -147,4 +147,3 @@ def snapshot_report(path: str) -> Report:
     if not devices:
         blocks.append(Verdict("NO SEGMENTS: the allocator of this snapshot held nothing"))
     return Report("mem measure", {"path": path}, {"snapshot": out}, document=tuple(blocks))
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from llmdoctor.mem.components import COMPONENTS, LABELS, by_component, parts_of
+from llmdoctor.mem.components import COMPONENTS, by_component, parts_of
 from llmdoctor.mem.optimizers import state_keys
 from llmdoctor.mem.question import Case
 from llmdoctor.mem.runners.base import width
@@ -112,28 +112,42 @@ def _shared(strategy: Strategy) -> str:
 
 def _why_params(case: Case) -> tuple[str, str, str]:
     strategy = case.strategy
-    if strategy.stage == 3 and strategy.world_size > 1:  # noqa: PLR2004
-        return "this process's part of the weights, and those gathered for use", "zero_optimization.stage 3", "zero_optimization.offload_param"
-    return f"weights in {strategy.dtype}", "model_init.dtype, or bf16.enabled under DeepSpeed", "bf16 weights; ZeRO stage 3 on several devices"
+    if strategy.stage == 3 and strategy.world_size > 1:
+        return (
+            "this process's part of the weights, and those gathered for use",
+            "zero_optimization.stage 3",
+            "zero_optimization.offload_param",
+        )
+    return (
+        f"weights in {strategy.dtype}",
+        "model_init.dtype, or bf16.enabled under DeepSpeed",
+        "bf16 weights; ZeRO stage 3 on several devices",
+    )
 
 
 def _why_master(case: Case) -> tuple[str, str, str]:
-    assert case.strategy.engine is not None
     where = {0: "fp16/fused_optimizer.py:100", 3: "zero/stage3.py:1170"}.get(case.strategy.stage, "zero/stage_1_and_2.py:560")
-    each = width(case.strategy.engine.master)
+    each = width(case.strategy.deepspeed.master)
     return (
-        f"DeepSpeed keeps a copy of every trained weight in {case.strategy.engine.master}, {each} bytes a parameter{_shared(case.strategy)} ({where})",
+        f"DeepSpeed keeps every trained weight in {case.strategy.deepspeed.master} too, {each} bytes a parameter{_shared(case.strategy)} ({where})",
         f"DeepSpeed in {case.strategy.dtype}",
         "bf16.bf16_master_weights_and_grads true, or zero_optimization.offload_optimizer",
     )
 
 
 def _why_accum(case: Case) -> tuple[str, str, str]:
-    assert case.strategy.engine is not None
-    dtype = case.strategy.engine.grad_accum
+    dtype = case.strategy.deepspeed.grad_accum
     if case.strategy.stage == 1:
-        return f"{dtype} gradients of the whole model, always held (bf16_optimizer.py:191)", "data_types.grad_accum_dtype", "leave grad_accum_dtype out, or stage 2"
-    return f"stage 3 holds its part of the gradients in {dtype} between steps too (zero/stage3.py:791)", "zero_optimization.stage 3", "offload_optimizer, or stage 2 on one device"
+        return (
+            f"{dtype} gradients of the whole model, always held (bf16_optimizer.py:191)",
+            "data_types.grad_accum_dtype",
+            "leave grad_accum_dtype out, or stage 2",
+        )
+    return (
+        f"stage 3 holds its part of the gradients in {dtype} between steps too (zero/stage3.py:791)",
+        "zero_optimization.stage 3",
+        "offload_optimizer, or stage 2 on one device",
+    )
 
 
 def _why_grads(case: Case) -> tuple[str, str, str]:
@@ -144,26 +158,41 @@ def _why_grads(case: Case) -> tuple[str, str, str]:
             f"zero_optimization.stage {strategy.stage}",
             "zero_optimization.offload_optimizer",
         )
-    return f"gradients in {strategy.dtype}, held until the step", "none: every optimizer needs them", "LoRA, or freezing parts (--trainable)"
+    return (
+        f"gradients in {strategy.dtype}, held until the step",
+        "none: every optimizer needs them",
+        "LoRA, or freezing parts (--trainable)",
+    )
 
 
 def _why_buckets(case: Case) -> tuple[str, str, str]:
-    assert case.strategy.engine is not None
-    zero = case.strategy.engine.zero
-    if zero.offload_optimizer is not None and zero.stage < 3:  # noqa: PLR2004
+    zero = case.strategy.deepspeed.zero
+    if zero.offload_optimizer is not None and zero.stage < 3:
         return "a buffer of the largest gradient, through which gradients go to the host", "zero_optimization.offload_optimizer", "none"
-    held = "always held by stage 3 (zero/stage3.py:782)" if zero.stage == 3 else "held during the backward (zero/stage_1_and_2.py:3266)"  # noqa: PLR2004
-    return f"the reduce bucket of {zero.reduce_bucket_size:,} elements, {held}", "zero_optimization.reduce_bucket_size", '"reduce_bucket_size": 50000000'
+    held = "always held by stage 3 (zero/stage3.py:782)" if zero.stage == 3 else "held during the backward (zero/stage_1_and_2.py:3266)"
+    return (
+        f"the reduce bucket of {zero.reduce_bucket_size:,} elements, {held}",
+        "zero_optimization.reduce_bucket_size",
+        '"reduce_bucket_size": 50000000',
+    )
 
 
 def _why_activations(case: Case) -> tuple[str, str, str]:
     parts = sorted(parts_of(case.prediction.peak, "activations").items(), key=lambda item: -item[1])[:3]
     said = ", ".join(f"{name} {size / 1e9:.1f} GB" for name, size in parts)
-    return f"what the backward needs of the forward, alive at this peak ({said})", f"batch {case.workload.batch} x {case.workload.seq_len} tokens", "gradient checkpointing, or a smaller batch"
+    return (
+        f"what the backward needs of the forward, alive at this peak ({said})",
+        f"batch {case.workload.batch} x {case.workload.seq_len} tokens",
+        "gradient checkpointing, or a smaller batch",
+    )
 
 
 def _why_logits(case: Case) -> tuple[str, str, str]:
-    return "the logits and their fp32 copy for the loss", f"{case.workload.batch} x {case.workload.seq_len} tokens times the vocabulary", "a smaller batch, or a fused loss"
+    return (
+        "the logits and their fp32 copy for the loss",
+        f"{case.workload.batch} x {case.workload.seq_len} tokens times the vocabulary",
+        "a smaller batch, or a fused loss",
+    )
 
 
 def _why_temporaries(case: Case) -> tuple[str, str, str]:
@@ -171,7 +200,9 @@ def _why_temporaries(case: Case) -> tuple[str, str, str]:
     if phase != "step":
         return f"gradients of activations in flight during the {phase}", "the backward itself", "a smaller batch"
     if strategy.engine is None or (strategy.stage == 0 and strategy.dtype == "float32"):
-        what = {"adafactor": "fp32 copies of one parameter at a time"}.get(strategy.optimizer.kind, "a copy of a whole group's second moments (torch/optim/adam.py:791)")
+        what = {"adafactor": "fp32 copies of one parameter at a time"}.get(
+            strategy.optimizer.kind, "a copy of a whole group's second moments (torch/optim/adam.py:791)"
+        )
         return f"the step of {strategy.optimizer.name}: {what}", strategy.optimizer.setting, "adamw_torch_fused needs none"
     where = {0: "fp16/fused_optimizer.py:286, :287", 3: "zero/stage3.py:2686"}.get(strategy.stage, "zero/stage_1_and_2.py:1399, :3118")
     return (
@@ -197,4 +228,3 @@ _WHY = {
     "temporaries": _why_temporaries,
     "workspace": _why_workspace,
 }
-assert set(_WHY) == set(COMPONENTS) == set(LABELS)

@@ -93,16 +93,26 @@ def variants(strategy: Strategy) -> list[tuple[str, Strategy]]:
         if strategy.dtype == "float32":
             out.append(("bf16 weights (model_init dtype bfloat16)", replace(strategy, dtype="bfloat16", autocast=None)))
         if optimizer.kind == "adamw":
-            out.append(("optim adamw_bnb_8bit", replace(strategy, optimizer=replace(optimizer, kind="adamw8bit", how="loop", name="adamw_bnb_8bit"))))
+            out.append(
+                (
+                    "optim adamw_bnb_8bit",
+                    replace(strategy, optimizer=replace(optimizer, kind="adamw8bit", how="loop", name="adamw_bnb_8bit")),
+                )
+            )
             out.append(("optim adafactor", replace(strategy, optimizer=replace(optimizer, kind="adafactor", how="loop", name="adafactor"))))
         return out
     zero = engine.zero
     if strategy.dtype == "bfloat16" and engine.master == "float32" and zero.stage in (1, 2, 3) and engine.grad_accum == "bfloat16":
-        out.append(("bf16_master_weights_and_grads and bf16_optimizer_states true", replace(strategy, engine=replace(engine, master="bfloat16"))))
+        out.append(
+            ("bf16_master_weights_and_grads and bf16_optimizer_states true", replace(strategy, engine=replace(engine, master="bfloat16")))
+        )
     if zero.stage >= 1 and zero.offload_optimizer is None and optimizer.kind == "adamw":
         cpu = replace(optimizer, how="CPUAdam", name="DeepSpeedCPUAdam")
         out.append(
-            ("offload_optimizer to cpu", replace(strategy, optimizer=cpu, engine=replace(engine, zero=replace(zero, offload_optimizer="cpu"))))
+            (
+                "offload_optimizer to cpu",
+                replace(strategy, optimizer=cpu, engine=replace(engine, zero=replace(zero, offload_optimizer="cpu"))),
+            )
         )
     for world in (2, 4, 8):
         if zero.stage >= 1 and strategy.world_size < world:

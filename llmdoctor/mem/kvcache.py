@@ -133,7 +133,7 @@ def layer_shapes(text: Mapping[str, Any]) -> tuple[Shape, ...]:
             raise QuestionError(f"a layer of type {kind} keeps a recurrent state, no keys and values: not known here")
         if "linear" in kind or "recurrent" in kind or "compress" in kind or "sparse" in kind:
             raise QuestionError(f"a layer of type {kind} keeps another state than keys and values: not known here")
-        if sliding and (not isinstance(window, int) or isinstance(window, bool) or window < 2):  # noqa: PLR2004
+        if sliding and (not isinstance(window, int) or isinstance(window, bool) or window < 2):
             raise QuestionError(f"a layer of type {kind}, but no sliding_window in the config")
         shapes.append(Shape(groups, size, size, window if sliding else None))
     return tuple(shapes)
@@ -148,7 +148,9 @@ def _layer_types(text: Mapping[str, Any], layers: int) -> list[str]:
     if model.startswith("gemma2"):
         return ["sliding_attention" if (layer + 1) % 2 else "full_attention" for layer in range(layers)]
     if model.startswith(("gemma3", "cohere2")):
-        pattern = _number(text, ("sliding_window_pattern",)) if text.get("sliding_window_pattern") else 6 if model.startswith("gemma3") else 4
+        pattern = (
+            _number(text, ("sliding_window_pattern",)) if text.get("sliding_window_pattern") else 6 if model.startswith("gemma3") else 4
+        )
         return ["sliding_attention" if (layer + 1) % pattern else "full_attention" for layer in range(layers)]
     if window is None or text.get("use_sliding_window") is False:
         return ["full_attention"] * layers
@@ -226,7 +228,9 @@ def _document(kind: Kind, batch: int, length: int, dtype: str, layers: tuple[Lay
     allocated, used = sum(layer.allocated for layer in layers), sum(layer.used for layer in layers)
     share = 100 * used / allocated if allocated else 100.0
     head = f"{allocated / MIB:,.1f} MiB for {batch} x {length} tokens"
-    verdict = Verdict(head if used == allocated else f"{head}, of which {share:.0f}% are used ({used / MIB:,.1f} MiB)", "plain" if share > 50 else "warn")  # noqa: PLR2004
+    verdict = Verdict(
+        head if used == allocated else f"{head}, of which {share:.0f}% are used ({used / MIB:,.1f} MiB)", "plain" if share > 50 else "warn"
+    )
     groups: dict[tuple[Shape, int, int], list[Layer]] = {}
     for layer in layers:
         groups.setdefault((layer.shape, layer.tokens, layer.used_tokens), []).append(layer)
@@ -236,7 +240,9 @@ def _document(kind: Kind, batch: int, length: int, dtype: str, layers: tuple[Lay
         size = f"{shape.heads} x ({shape.key_size} + {shape.value_size})"
         rows.append((str(len(same)), what, size, str(tokens), str(used_tokens), f"{sum(layer.allocated for layer in same) / MIB:,.1f}"))
     table = Table(("layers", "attention", "heads x sizes", "tokens held", "used", "MiB"), tuple(rows))
-    notes: list[Block] = [Note("EACH", f"token: {sum(per_token(layer.shape, kind, dtype) for layer in layers):,.0f} bytes in {dtype}, all layers")]
+    notes: list[Block] = [
+        Note("EACH", f"token: {sum(per_token(layer.shape, kind, dtype) for layer in layers):,.0f} bytes in {dtype}, all layers")
+    ]
     if kind.name == "gpt-fast":
         notes.append(Note("AND", f"a boolean causal mask of {_mask_bytes(kind) / MIB:,.1f} MiB (setup_caches)"))
     if kind.name in ("static", "gpt-fast"):
@@ -245,6 +251,6 @@ def _document(kind: Kind, batch: int, length: int, dtype: str, layers: tuple[Lay
         notes.append(Note("NOTE", "up to 128 of the newest tokens stay in full precision between two quantizations", "dim"))
     if kind.name == "dynamic" and any(layer.shape.window is not None for layer in layers):
         notes.append(Note("NOTE", "right after a long prefill a window's tensors still hold every token; the next step cuts them", "dim"))
-    training = "nothing: the Trainer sets use_cache to False (transformers trainer.py:646); code that calls the model itself with use_cache=True pays for a dynamic one"
-    notes.append(Note("TRAINING", f"pays {training}", "dim"))
+    training = "pays nothing: the Trainer sets use_cache to False (transformers trainer.py:646); "
+    notes.append(Note("TRAINING", training + "code that calls the model itself with use_cache=True pays for a dynamic one", "dim"))
     return (verdict, table, *notes)

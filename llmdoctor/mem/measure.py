@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llmdoctor.core.document import Block, Cell, Note, Table, Verdict
+from llmdoctor.core.document import Block, Cell, Note, Table, Tone, Verdict
 from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Report
@@ -32,7 +32,7 @@ def measure_report(asked: Asked, output: str | None, steps: int = STEPS) -> Repo
 
     Raises QuestionError where a case cannot be run or its process is killed; a step that runs out of memory is a result.
     """
-    if steps < 2:  # noqa: PLR2004
+    if steps < 2:
         raise QuestionError(f"--steps {steps}: expected at least 2, the first step has no optimizer state yet")
     if installed_version("torch") is None or installed_version("transformers") is None:
         raise MissingExtra("mem measure", "torch with transformers", "live")
@@ -62,7 +62,7 @@ def run_case(asked: Asked, strategy: Strategy, steps: int) -> list[dict[str, Any
     if refused is not None:
         raise QuestionError(refused)
     ended = [record for record in records if record["kind"] in ("finished", "failed")]
-    if done.returncode and not ended or len(ended) < strategy.world_size:
+    if (done.returncode and not ended) or len(ended) < strategy.world_size:
         raise QuestionError(f"{strategy.name}: {_end(done)}")
     phases = [phase_record(record) for record in records if record["kind"] == "phase"]
     failed = [record for record in records if record["kind"] == "failed"]
@@ -76,9 +76,24 @@ def _execute(world: int, case: Path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}", *module]
     home = str(Path(__file__).parents[2])
     paths = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": paths,
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
     try:
-        return subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TIMEOUT,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
     except subprocess.TimeoutExpired:
         raise QuestionError(f"a measured case did not end within {TIMEOUT} s") from None
 
@@ -156,20 +171,29 @@ def _document(answer: Answer, records: Sequence[dict[str, Any]], beside: Sequenc
     failed = [record for record in records if record["kind"] == "failed"]
     device = next((record["device"] for record in records if record["kind"] == "phase"), "?")
     worst = max((abs(row.error) for row in beside), default=0.0)
-    tone = "good" if not failed and worst <= 0.02 else "warn"  # noqa: PLR2004
-    blocks: list[Block] = [Verdict(f"MEASURED on {device}: the prediction is off by at most {100 * worst:.2f}%" if beside else f"MEASURED on {device}", tone)]
+    tone: Tone = "good" if not failed and worst <= 0.02 else "warn"
+    blocks: list[Block] = [
+        Verdict(f"MEASURED on {device}: the prediction is off by at most {100 * worst:.2f}%" if beside else f"MEASURED on {device}", tone)
+    ]
     for record in failed:
         how = "RAN OUT OF MEMORY" if record["outcome"] == "out_of_memory" else f"FAILED with {record['outcome']}"
         blocks.append(Note(how, f"{names[record['strategy']]}: in step {record['step']}, {record['phase']}: {record['message']}", "bad"))
     if beside:
         gb = Unit(max(row.measured for row in beside))
-        rows = tuple((names[row.strategy], row.what, gb(row.predicted), gb(row.measured), Cell(f"{100 * row.error:+.2f}%")) for row in beside)
+        rows = tuple(
+            (names[row.strategy], row.what, gb(row.predicted), gb(row.measured), Cell(f"{100 * row.error:+.2f}%")) for row in beside
+        )
         blocks.append(Table((gb.title, "", "predicted", "measured", "error"), rows))
     if any(name != short for name, short in names.items()):
         blocks.append(Note("WHERE", "\n".join(f"{short} = {name}" for name, short in names.items()), "dim"))
     if device == "cpu":
-        blocks.append(Note("NOTE", "without a GPU there is no allocator to ask: what is held between steps was counted tensor by tensor, peaks were not measured", "dim"))
+        blocks.append(
+            Note(
+                "NOTE",
+                "without a GPU there is no allocator to ask: what is held between steps was counted tensor by tensor, peaks were not measured",
+                "dim",
+            )
+        )
     if output is not None:
         blocks.append(Note("NEXT", f"llmdoctor mem compare {answer.asked.model} ... --measured {output}"))
     return tuple(blocks)
-

@@ -62,7 +62,11 @@ def set_beside(answer: Answer, records: Sequence[dict[str, Any]]) -> tuple[Besid
     for case in answer.cases:
         exact = None
         for record in records:
-            if record.get("kind") != "phase" or record.get("rank", 0) != answer.asked.rank or not _of(record, case.strategy.name, len(answer.cases)):
+            if (
+                record.get("kind") != "phase"
+                or record.get("rank", 0) != answer.asked.rank
+                or not _of(record, case.strategy.name, len(answer.cases))
+            ):
                 continue
             if record.get("device") == "cpu" and exact is None:
                 exact = predict(replace(case.job, exact=True))

@@ -28,12 +28,14 @@ SHOWN = sorted(TRAINER)
 def trainer_optimizer(name: Any, args: Any, where: str) -> Optimizer:
     """TrainingArguments.optim and optim_args; QuestionError for an optimizer that is not known here."""
     if not isinstance(name, str) or name not in TRAINER:
-        raise QuestionError(f"{where}: the optimizer {name!r} is not known here, so its memory is not guessed; known are {', '.join(SHOWN)}")
+        raise QuestionError(
+            f"{where}: the optimizer {name!r} is not known here, so its memory is not guessed; known are {', '.join(SHOWN)}"
+        )
     kind, how = TRAINER[name]
     wanted = {}
     if args:
         pairs = args.items() if isinstance(args, Mapping) else (item.partition("=")[::2] for item in str(args).replace(" ", "").split(","))
-        wanted = {key: value for key, value in pairs}
+        wanted = dict(pairs)
     momentum = kind == "sgd" and str(wanted.get("momentum", 0) or 0) not in ("0", "0.0")
     return Optimizer(kind, how, str(name), where, momentum=momentum, amsgrad=str(wanted.get("amsgrad", "")).lower() == "true", groups=2)
 
@@ -47,7 +49,9 @@ def torch_optimizer(path: Any, kwargs: Mapping[str, Any], where: str) -> Optimiz
         return Optimizer("adamw", "CPUAdam", name, where)
     kind = TORCH.get(name.lower())
     if kind is None or "torch" not in str(path):
-        raise QuestionError(f"{where}: the optimizer {path!r} is not known here, so its memory is not guessed; known are torch.optim.AdamW, Adam, SGD, Adagrad, RMSprop")
+        raise QuestionError(
+            f"{where}: the optimizer {path!r} is not known here, so its memory is not guessed; known are torch.optim.AdamW, Adam, SGD, Adagrad, RMSprop"
+        )
     how = "fused" if kwargs.get("fused") else "loop" if kwargs.get("foreach") is False else "foreach"
     return Optimizer(kind, how, name, where, momentum=bool(kwargs.get("momentum")), amsgrad=bool(kwargs.get("amsgrad")))
 
@@ -70,7 +74,9 @@ def deepspeed_optimizer(name: Any, params: Mapping[str, Any], *, offload: bool, 
     if known in ("sgd", "rmsprop"):
         how = "fused" if params.get("fused") else "loop" if params.get("foreach") is False else "foreach"
         return Optimizer(TORCH[known], how, str(name), where, momentum=bool(params.get("momentum")))
-    raise QuestionError(f"{where}: the optimizer {name!r} is not known here, so its memory is not guessed; known are Adam, AdamW, Lion, Adagrad, SGD, RMSprop")
+    raise QuestionError(
+        f"{where}: the optimizer {name!r} is not known here, so its memory is not guessed; known are Adam, AdamW, Lion, Adagrad, SGD, RMSprop"
+    )
 
 
 def state_keys(optimizer: Optimizer) -> tuple[str, ...]:

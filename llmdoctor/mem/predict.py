@@ -50,7 +50,7 @@ def runner_of(job: Job) -> Runner:
         return TrainerRunner(job) if strategy.dtype == "float32" else Stage0Runner(job)
     if stage == 1 and strategy.dtype == "bfloat16" and engine.grad_accum == "float32" and engine.zero.offload_optimizer is None:
         return Bf16Runner(job)
-    return Zero3Runner(job) if stage == 3 else Zero12Runner(job)  # noqa: PLR2004
+    return Zero3Runner(job) if stage == 3 else Zero12Runner(job)
 
 
 def predict(job: Job) -> Prediction:

@@ -139,7 +139,11 @@ def ask(asked: Asked) -> tuple[Answer, Predictor]:
 def _skipped(predictor: Predictor) -> tuple[Skipped, ...]:
     if predictor.live:
         return ()
-    reason = "asked for with --static" if predictor.asked.static else "torch and transformers are not installed here (pip install 'llmdoctor-toolkit[live]')"
+    reason = (
+        "asked for with --static"
+        if predictor.asked.static
+        else "torch and transformers are not installed here (pip install 'llmdoctor-toolkit[live]')"
+    )
     return (Skipped("activations, logits, loss and the backward's temporaries", f"{reason}, so the model's code was not traced"),)
 
 
@@ -177,7 +181,14 @@ def image_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     width, cross, height = text.lower().partition("x")
-    if not cross or not width.isdecimal() or not height.isdecimal() or not int(width) or not int(height) or max(int(width), int(height)) > 2**15:
+    if (
+        not cross
+        or not width.isdecimal()
+        or not height.isdecimal()
+        or not int(width)
+        or not int(height)
+        or max(int(width), int(height)) > 2**15
+    ):
         raise QuestionError(f"--image {text}: expected WIDTHxHEIGHT in pixels, such as 448x448")
     return int(width), int(height)
 
@@ -195,7 +206,8 @@ def model_directory(name: str) -> ModelDir:
 def config_of(directory: ModelDir) -> dict[str, Any]:
     """config.json's object; QuestionError where it is none, or names a model whose weights are quantized."""
     file = directory.config
-    assert file is not None
+    if file is None:
+        raise QuestionError(f"{directory.shown_name}: no config.json")
     if not isinstance(file.value, dict):
         reason = next((problem.message for problem in file.problems), "expected a JSON object")
         raise QuestionError(reason if file.shown_name in reason else f"{file.shown_name}: {reason}")

@@ -113,9 +113,19 @@ def _of_case(case: Case) -> Iterator[Diagnostic]:
             {"parameters": unreached, "bytes": held}, "DeepSpeed updates flat tensors whole", NO_GRADIENT.fix,
         )  # fmt: skip
     if strategy.stage >= 1 and strategy.world_size == 1 and strategy.engine.zero.offload_optimizer is None:
-        yield Diagnostic(UNSHARDED.code, Severity.INFO, f"{strategy.name}: ZeRO stage {strategy.stage} on one device shards nothing", _place(case), fix=UNSHARDED.fix)
-    bucket = strategy.engine.zero.reduce_bucket_size
-    if strategy.stage >= 2 and strategy.engine.zero.contiguous_gradients and bucket > 2 * prediction.trainable:  # noqa: PLR2004
         yield Diagnostic(
-            BUCKET.code, Severity.INFO, f"{strategy.name}: a bucket of {bucket:,} elements for {prediction.trainable:,} gradients", _place(case), fix=BUCKET.fix
+            UNSHARDED.code,
+            Severity.INFO,
+            f"{strategy.name}: ZeRO stage {strategy.stage} on one device shards nothing",
+            _place(case),
+            fix=UNSHARDED.fix,
+        )
+    bucket = strategy.engine.zero.reduce_bucket_size
+    if strategy.stage >= 2 and strategy.engine.zero.contiguous_gradients and bucket > 2 * prediction.trainable:
+        yield Diagnostic(
+            BUCKET.code,
+            Severity.INFO,
+            f"{strategy.name}: a bucket of {bucket:,} elements for {prediction.trainable:,} gradients",
+            _place(case),
+            fix=BUCKET.fix,
         )

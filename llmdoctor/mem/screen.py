@@ -18,7 +18,9 @@ BAR = 56
 SHORT = 16
 
 
-def document(answer: Answer, reasons: tuple[Reason, ...], fits: Sequence[Fit], memory: int | None, beside: Sequence[Beside]) -> tuple[Block, ...]:
+def document(
+    answer: Answer, reasons: tuple[Reason, ...], fits: Sequence[Fit], memory: int | None, beside: Sequence[Beside]
+) -> tuple[Block, ...]:
     """All blocks of `mem compare`."""
     names = column_names(answer.cases)
     blocks: list[Block] = [_verdict(answer, names, fits, memory), *_legend(answer, names), _table(answer, names), _bars(answer, names)]
@@ -33,7 +35,7 @@ def document(answer: Answer, reasons: tuple[Reason, ...], fits: Sequence[Fit], m
 def column_names(cases: Sequence[Case]) -> tuple[str, ...]:
     """Short names of the strategies: their own, a file's without folder and ending, else letters."""
     own = [short_name(case.strategy.name) for case in cases]
-    if len(set(own)) == len(own) and all(len(name) <= (SHORT if len(own) < 4 else 10) for name in own):  # noqa: PLR2004
+    if len(set(own)) == len(own) and all(len(name) <= (SHORT if len(own) < 4 else 10) for name in own):
         return tuple(own)
     return tuple(chr(ord("A") + number % 26) * (1 + number // 26) for number in range(len(cases)))
 
@@ -61,7 +63,9 @@ def _verdict(answer: Answer, names: Sequence[str], fits: Sequence[Fit], memory: 
     if len(cases) == 1 or peaks[most] - peaks[least] < 0.001 * peaks[most]:
         same = "" if len(cases) == 1 else "NO DIFFERENCE: "
         return Verdict(f"{same}{names[most].upper()} PEAKS AT {gb(peaks[most])} {gb.name}, in {where}", "good" if fits else "plain")
-    return Verdict(f"{names[most].upper()} TAKES {gb(peaks[most] - peaks[least])} {gb.name} MORE than {names[least]}: its peak is {where}", "plain")
+    return Verdict(
+        f"{names[most].upper()} TAKES {gb(peaks[most] - peaks[least])} {gb.name} MORE than {names[least]}: its peak is {where}", "plain"
+    )
 
 
 def _legend(answer: Answer, names: Sequence[str]) -> tuple[Block, ...]:
@@ -72,12 +76,18 @@ def _legend(answer: Answer, names: Sequence[str]) -> tuple[Block, ...]:
         said += f", {prediction.reached / 1e6:,.0f} M get a gradient"
     image = f", image {workload.image[0]}x{workload.image[1]}" if workload.image else ""
     batches = {case.workload.batch for case in answer.cases}
-    batch = f"{workload.batch}" if len(batches) == 1 else "each strategy's own batch:" + "/".join(str(case.workload.batch) for case in answer.cases)
+    batch = (
+        f"{workload.batch}"
+        if len(batches) == 1
+        else "each strategy's own batch:" + "/".join(str(case.workload.batch) for case in answer.cases)
+    )
     world = first.strategy.world_size
     devices = "one device" if world == 1 else f"one of {world} devices"
     legend = [Note("OF", f"{said}; {batch} x {workload.seq_len} tokens{image}; {devices}", "dim")]
     if any(name != case.strategy.name for name, case in zip(names, answer.cases, strict=True)):
-        legend.append(Note("WHERE", "\n".join(f"{name} = {case.strategy.name}" for name, case in zip(names, answer.cases, strict=True)), "dim"))
+        legend.append(
+            Note("WHERE", "\n".join(f"{name} = {case.strategy.name}" for name, case in zip(names, answer.cases, strict=True)), "dim")
+        )
     return tuple(legend)
 
 
@@ -128,7 +138,11 @@ def _timeline(answer: Answer, names: Sequence[str]) -> tuple[Block, ...]:
     """The step's phases, of the strategy with the largest peak."""
     case = max(answer.cases, key=lambda case: case.prediction.peak.total)
     prediction, gb = case.prediction, unit_of(answer)
-    moments = [("start", prediction.start), *((name, prediction.phases[name]) for name in PHASES if name in prediction.phases), ("between", prediction.steady)]
+    moments = [
+        ("start", prediction.start),
+        *((name, prediction.phases[name]) for name in PHASES if name in prediction.phases),
+        ("between", prediction.steady),
+    ]
     most = prediction.peak.total
     rows = tuple((phase, gb(moment.total), "#" * max(1, round(40 * moment.total / most))) for phase, moment in moments)
     name = names[list(answer.cases).index(case)]
@@ -143,7 +157,9 @@ def _reasons(answer: Answer, reasons: tuple[Reason, ...], names: Sequence[str]) 
         if not told:
             continue
         than = f" {name} against {names[0]}" if told[0].than is not None else ""
-        rows = tuple((f"{reason.size / gb.size:+.1f}", f"{LABELS[reason.component]}: {reason.because} [{reason.setting}]") for reason in told[:6])
+        rows = tuple(
+            (f"{reason.size / gb.size:+.1f}", f"{LABELS[reason.component]}: {reason.because} [{reason.setting}]") for reason in told[:6]
+        )
         blocks.append(Table((f"WHY{than}", ""), rows))
     return tuple(blocks)
 
@@ -153,7 +169,12 @@ def _fits(answer: Answer, fits: Sequence[Fit], memory: int | None, names: Sequen
         return ()
     gb = unit_of(answer)
     rows = tuple(
-        (name, Cell("fits", "good") if fit.fits else Cell("too large", "bad"), gb(fit.needs), str(fit.largest_batch) if case.traced else "?")
+        (
+            name,
+            Cell("fits", "good") if fit.fits else Cell("too large", "bad"),
+            gb(fit.needs),
+            str(fit.largest_batch) if case.traced else "?",
+        )
         for name, fit, case in zip(names, fits, answer.cases, strict=True)
     )
     return (Table((f"OF {gb(memory)} {gb.name}", "", "needs", "largest batch"), rows),)
@@ -163,7 +184,13 @@ def _beside(beside: Sequence[Beside], answer: Answer, names: Sequence[str]) -> T
     gb = unit_of(answer)
     short = {case.strategy.name: name for name, case in zip(names, answer.cases, strict=True)}
     rows = tuple(
-        (short[row.strategy], row.what, gb(row.predicted), gb(row.measured), Cell(f"{100 * row.error:+.2f}%", "good" if abs(row.error) <= 0.02 else "warn"))  # noqa: PLR2004
+        (
+            short[row.strategy],
+            row.what,
+            gb(row.predicted),
+            gb(row.measured),
+            Cell(f"{100 * row.error:+.2f}%", "good" if abs(row.error) <= 0.02 else "warn"),
+        )
         for row in beside
     )
     return Table(("MEASURED", "", "predicted", "measured", "error"), rows)

@@ -85,6 +85,13 @@ class Strategy:
     client: dict[str, Any] | None = field(default=None, compare=False)  # the optimizer that the caller makes
 
     @property
+    def deepspeed(self) -> Engine:
+        """DeepSpeed's settings, where it is known that there are some; ValueError where there are none."""
+        if self.engine is None:
+            raise ValueError(f"{self.name} runs without DeepSpeed")
+        return self.engine
+
+    @property
     def width(self) -> int:
         """Bytes of one weight."""
         return BYTES[self.dtype]
@@ -131,15 +138,15 @@ def check(strategy: Strategy) -> Strategy:
     if engine is None:
         return strategy
     zero = engine.zero
-    if zero.offload_param is not None and zero.stage != 3:  # noqa: PLR2004
+    if zero.offload_param is not None and zero.stage != 3:
         raise QuestionError(f"{name}: zero_optimization.offload_param needs stage 3, this is stage {zero.stage}")
     if zero.offload_optimizer is not None and zero.stage == 0:
         raise QuestionError(f"{name}: zero_optimization.offload_optimizer needs stage 1, 2 or 3, this is stage 0")
-    if zero.stage == 0 and engine.grad_accum != strategy.dtype and strategy.dtype != "float32":
+    if zero.stage == 0 and strategy.dtype not in {engine.grad_accum, "float32"}:
         raise QuestionError(
             f"{name}: stage 0 in {strategy.dtype} with grad_accum_dtype {engine.grad_accum}: DeepSpeed refuses this (engine.py:2323, unsupported mix)"
         )
-    if strategy.optimizer.kind in ("adafactor", "adamw8bit") and zero.stage > 0:
+    if strategy.optimizer.kind in {"adafactor", "adamw8bit"} and zero.stage > 0:
         raise QuestionError(
             f"{name}: {strategy.optimizer.name} under ZeRO {zero.stage}: its state is shaped by the parameters, which ZeRO makes flat; not known here"
         )

@@ -13,7 +13,13 @@ from llmdoctor.mem.workload import Workload
 if TYPE_CHECKING:
     from llmdoctor.modeldir.directory import ModelDir
 
-LLAMA_LIKE = {"llama": (False, False), "mistral": (False, False), "qwen2": (True, False), "qwen3": (False, True), "qwen2_vl_text": (True, False)}
+LLAMA_LIKE = {
+    "llama": (False, False),
+    "mistral": (False, False),
+    "qwen2": (True, False),
+    "qwen3": (False, True),
+    "qwen2_vl_text": (True, False),
+}
 NOT_WEIGHTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
 MOST_LAYERS = 10_000
 Shape = tuple[str, tuple[int, ...], bool]
@@ -43,7 +49,7 @@ def check_headers(directory: ModelDir, weights: Sequence[Weight]) -> None:
     tables = {weight.numel for weight in weights if weight.embedding}
     if stored != wanted and stored - wanted not in tables:
         raise QuestionError(
-            f"{directory.shown_name}: the safetensors headers hold {stored:,} parameters and config.json describes {wanted:,}: they are not of one model"
+            f"{directory.shown_name}: the safetensors headers hold {stored:,} parameters, config.json describes {wanted:,}: they are not of one model"
         )
 
 
@@ -54,23 +60,27 @@ def weights_without_torch(directory: ModelDir, workload: Workload) -> tuple[Weig
     """
     if workload.lora is not None:
         raise QuestionError("--lora needs torch and transformers, which are not installed here (or --static forbids them)")
-    assert directory.config is not None
-    config: dict[str, Any] = directory.config.value
+    file = directory.config
+    if file is None:
+        raise QuestionError(f"{directory.shown_name}: no config.json")
+    config: dict[str, Any] = file.value
     family = config["model_type"]
     if isinstance(family, str) and family in FAMILIES:
         if any(isinstance(config.get(key), int) and config[key] > MOST_LAYERS for key in ("num_hidden_layers", "n_layer")):
-            raise QuestionError(f"{directory.config.shown_name}: more than {MOST_LAYERS} layers")
+            raise QuestionError(f"{file.shown_name}: more than {MOST_LAYERS} layers")
         try:
             shapes = list(FAMILIES[family](config))
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
-            raise QuestionError(f"{directory.config.shown_name}: a size that {family} models need is missing or no number ({error})") from None
+            raise QuestionError(f"{file.shown_name}: a size that {family} models need is missing or no number ({error})") from None
         if not all(isinstance(extent, int) and not isinstance(extent, bool) and extent > 0 for _, shape, _ in shapes for extent in shape):
-            raise QuestionError(f"{directory.config.shown_name}: a size that {family} models need is no positive number")
+            raise QuestionError(f"{file.shown_name}: a size that {family} models need is no positive number")
     else:
         shapes = [(name, shape, "embed" in name) for name, shape in header_shapes(directory).items()]
         if not shapes:
             known = ", ".join(sorted(FAMILIES))
-            raise QuestionError(f"{directory.shown_name}: without torch the parameters of {family} are known from safetensors files only, and here are none ({known} need none)")
+            raise QuestionError(
+                f"{directory.shown_name}: without torch {family} is known from safetensors files only, and here are none ({known} need none)"
+            )
     return tuple(_weight(name, shape, table, workload) for name, shape, table in shapes)
 
 
@@ -163,7 +173,12 @@ def _qwen2_vl(config: dict[str, Any]) -> Iterator[Shape]:
     vision = config["vision_config"]
     width, merge = vision["embed_dim"], vision.get("spatial_merge_size", 2)
     text = {**config, **config.get("text_config", {}), "model_type": "qwen2_vl_text"}
-    patch = (vision.get("in_channels", vision.get("in_chans", 3)), vision.get("temporal_patch_size", 2), vision["patch_size"], vision["patch_size"])
+    patch = (
+        vision.get("in_channels", vision.get("in_chans", 3)),
+        vision.get("temporal_patch_size", 2),
+        vision["patch_size"],
+        vision["patch_size"],
+    )
     inner = int(width * vision.get("mlp_ratio", 4))
     yield "model.visual.patch_embed.proj.weight", (width, *patch), False
     for layer in range(vision["depth"]):
@@ -171,13 +186,23 @@ def _qwen2_vl(config: dict[str, Any]) -> Iterator[Shape]:
         for name in ("norm1", "norm2"):
             yield f"{at}.{name}.weight", (width,), False
             yield f"{at}.{name}.bias", (width,), False
-        for name, shape in (("attn.qkv", (3 * width, width)), ("attn.proj", (width, width)), ("mlp.fc1", (inner, width)), ("mlp.fc2", (width, inner))):
+        for name, shape in (
+            ("attn.qkv", (3 * width, width)),
+            ("attn.proj", (width, width)),
+            ("mlp.fc1", (inner, width)),
+            ("mlp.fc2", (width, inner)),
+        ):
             yield f"{at}.{name}.weight", shape, False
             yield f"{at}.{name}.bias", shape[:1], False
     merged = width * merge**2
-    for name, shape in (("ln_q", (width,)), ("mlp.0", (merged, merged)), ("mlp.2", (text["hidden_size"], merged))):
-        yield f"model.visual.merger.{name}.weight", shape, False
-        yield f"model.visual.merger.{name}.bias", shape[:1], False
+    last: tuple[tuple[str, tuple[int, ...]], ...] = (
+        ("ln_q", (width,)),
+        ("mlp.0", (merged, merged)),
+        ("mlp.2", (text["hidden_size"], merged)),
+    )
+    for name, extents in last:
+        yield f"model.visual.merger.{name}.weight", extents, False
+        yield f"model.visual.merger.{name}.bias", extents[:1], False
     yield from _decoder(text, "model.language_model", tied=bool(text.get("tie_word_embeddings", False)))
 
 

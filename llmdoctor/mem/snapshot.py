@@ -31,7 +31,7 @@ class _NoGlobals(pickle.Unpickler):
         """Refuse."""
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, and a memory snapshot holds no objects")
 
-    def persistent_load(self, pid: Any) -> NoReturn:
+    def persistent_load(self, _pid: Any) -> NoReturn:
         """Refuse."""
         raise pickle.UnpicklingError("it refers to objects outside the file")
 

@@ -12,8 +12,24 @@ from llmdoctor.mem.optimizers import DEFAULT_TRAINER, deepspeed_optimizer, torch
 from llmdoctor.mem.settings import Engine, Optimizer, Strategy, Zero, check, dtype_of
 from llmdoctor.mem.workload import LORA_TARGETS, Lora
 
-DEEPSPEED_KEYS = {"zero_optimization", "train_micro_batch_size_per_gpu", "train_batch_size", "zero_allow_untested_optimizer", "data_types", "torch_autocast"}
-TRAINER_KEYS = {"optim", "per_device_train_batch_size", "learning_rate", "deepspeed", "gradient_checkpointing", "output_dir", "num_train_epochs", "max_steps"}
+DEEPSPEED_KEYS = {
+    "zero_optimization",
+    "train_micro_batch_size_per_gpu",
+    "train_batch_size",
+    "zero_allow_untested_optimizer",
+    "data_types",
+    "torch_autocast",
+}
+TRAINER_KEYS = {
+    "optim",
+    "per_device_train_batch_size",
+    "learning_rate",
+    "deepspeed",
+    "gradient_checkpointing",
+    "output_dir",
+    "num_train_epochs",
+    "max_steps",
+}
 OURS = ("model_init", "client_optimizer")  # keys of ours in a strategy's file, which the libraries do not know
 REFUSED_TRAINER = {"fsdp": "fully sharded data parallel", "torch_compile": "torch.compile", "use_liger_kernel": "liger kernels"}
 
@@ -42,7 +58,9 @@ def read_strategy(text: str, given: Given) -> Strategy:
     elif text.endswith((".json", ".yaml", ".yml")) or os.path.isfile(text):
         strategy = _from_file(text, given)
     else:
-        raise QuestionError(f"--strategy {text}: neither a file nor a name; expected trainer:OPTIM[,...], deepspeed:zeroN[,...] or a JSON or YAML file")
+        raise QuestionError(
+            f"--strategy {text}: neither a file nor a name; expected trainer:OPTIM[,...], deepspeed:zeroN[,...] or a JSON or YAML file"
+        )
     if given.checkpointing:
         strategy = replace(strategy, checkpointing=True)
     return check(replace(strategy, world_size=given.world_size, lora=_lora(strategy, given)))
@@ -154,7 +172,7 @@ def _yaml(path: str) -> dict[str, Any]:
     if data is None or isinstance(data, Refusal):
         raise QuestionError(f"{path}: no such file" if data is None else f"{path} {data.reason}")
     try:
-        import yaml
+        import yaml  # type: ignore[import-untyped]
     except ImportError:
         raise QuestionError(f"{path}: reading YAML needs PyYAML, which transformers brings along: install the 'live' extra") from None
     try:
@@ -227,10 +245,19 @@ def _under_trainer(path: str, strategy: Strategy, config: dict[str, Any], value:
     for (section, key), wanted in ((("bf16", "enabled"), fill["bf16", "enabled"]), (("fp16", "enabled"), fill["fp16", "enabled"])):
         said = resolved.get(section, {}).get(key) if isinstance(resolved.get(section), dict) else None
         if said is not None and bool(said) != wanted:
-            raise QuestionError(f"{path}: deepspeed has {section}.enabled {said} and TrainingArguments {section} {wanted}: the Trainer refuses this, set it to auto")
+            raise QuestionError(
+                f"{path}: deepspeed has {section}.enabled {said} and TrainingArguments {section} {wanted}: the Trainer refuses this, set it to auto"
+            )
     engine = _deepspeed(path, {**resolved, "model_init": value.get("model_init")}, given, path, client=strategy.optimizer)
     return replace(
-        engine, client=strategy.client, runner="trainer+deepspeed", accumulation=steps, checkpointing=strategy.checkpointing, lora=strategy.lora, batch=batch, clip=strategy.clip
+        engine,
+        client=strategy.client,
+        runner="trainer+deepspeed",
+        accumulation=steps,
+        checkpointing=strategy.checkpointing,
+        lora=strategy.lora,
+        batch=batch,
+        clip=strategy.clip,
     )
 
 
@@ -299,12 +326,16 @@ def _check_masters(path: str, bf16: Mapping[str, Any], fp16: Mapping[str, Any], 
     if (masters or half) and zero.stage == 0:
         raise QuestionError(f"{path}: low-precision master weights need ZeRO stage 1, 2 or 3, this is stage 0")
     if ((masters and not states) or half) and zero.offload_optimizer is None:
-        raise QuestionError(f"{path}: low-precision master weights without low-precision states need zero_optimization.offload_optimizer on cpu")
+        raise QuestionError(
+            f"{path}: low-precision master weights without low-precision states need zero_optimization.offload_optimizer on cpu"
+        )
 
 
 def _no_auto(path: str, value: Any, at: str = "") -> None:
     if value == "auto":
-        raise QuestionError(f'{path}: {at} is "auto", which only the Trainer fills in: give the TrainingArguments file that names this config under deepspeed')
+        raise QuestionError(
+            f'{path}: {at} is "auto", which only the Trainer fills in: give the TrainingArguments file that names this config under deepspeed'
+        )
     for key, item in value.items() if isinstance(value, dict) else ():
         _no_auto(path, item, f"{at}.{key}" if at else key)
 
@@ -322,7 +353,11 @@ def _deepspeed_optimizer(path: str, config: Mapping[str, Any], zero: Zero, bf16:
     params = section.get("params")
     half_states = bool(bf16.get("bf16_optimizer_states"))
     return deepspeed_optimizer(
-        section["type"], params if isinstance(params, dict) else {}, offload=zero.offload_optimizer is not None, half_states=half_states, where=f"{path}: optimizer.type"
+        section["type"],
+        params if isinstance(params, dict) else {},
+        offload=zero.offload_optimizer is not None,
+        half_states=half_states,
+        where=f"{path}: optimizer.type",
     )
 
 
@@ -330,7 +365,7 @@ def _zero(path: str, section: Any) -> Zero:
     if not isinstance(section, dict):
         raise QuestionError(f"{path}: zero_optimization: expected an object, found {type(section).__name__}")
     stage = section.get("stage", 0)
-    if isinstance(stage, bool) or not isinstance(stage, int) or not 0 <= stage <= 3:  # noqa: PLR2004
+    if isinstance(stage, bool) or not isinstance(stage, int) or not 0 <= stage <= 3:
         raise QuestionError(f"{path}: zero_optimization.stage {stage!r}: DeepSpeed has stages 0, 1, 2 and 3")
     overlap = section.get("overlap_comm")
     where = f"{path}: zero_optimization"
@@ -338,13 +373,15 @@ def _zero(path: str, section: Any) -> Zero:
     return Zero(
         stage=stage,
         contiguous_gradients=bool(section.get("contiguous_gradients", True)),
-        overlap_comm=bool(stage == 3 if overlap is None else overlap),  # noqa: PLR2004
+        overlap_comm=bool(stage == 3 if overlap is None else overlap),
         reduce_scatter=bool(section.get("reduce_scatter", True)),
         reduce_bucket_size=_count(where, section, "reduce_bucket_size", default.reduce_bucket_size),
         allgather_bucket_size=_count(where, section, "allgather_bucket_size", default.allgather_bucket_size),
         sub_group_size=_count(where, section, "sub_group_size", default.sub_group_size),
         prefetch_bucket_size=_count(where, section, "stage3_prefetch_bucket_size", default.prefetch_bucket_size, least=0),
-        param_persistence_threshold=_count(where, section, "stage3_param_persistence_threshold", default.param_persistence_threshold, least=0),
+        param_persistence_threshold=_count(
+            where, section, "stage3_param_persistence_threshold", default.param_persistence_threshold, least=0
+        ),
         max_live_parameters=_count(where, section, "stage3_max_live_parameters", default.max_live_parameters, least=0),
         round_robin_gradients=bool(section.get("round_robin_gradients", False)),
         parameter_alignment=bool(section.get("parameter_alignment", False)),
@@ -388,7 +425,12 @@ def _accelerate(path: str, value: Mapping[str, Any], given: Given) -> Strategy:
     precision = str(value.get("mixed_precision", "no")).lower()
     if precision not in ("no", "bf16", "fp16"):
         raise QuestionError(f"{path}: mixed_precision {precision!r} is not modelled, expected no, bf16 or fp16")
-    arguments: dict[str, Any] = {"bf16": precision == "bf16", "fp16": precision == "fp16", "model_init": value.get("model_init"), "per_device_train_batch_size": 1}
+    arguments: dict[str, Any] = {
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "model_init": value.get("model_init"),
+        "per_device_train_batch_size": 1,
+    }
     if kind in ("NO", "MULTI_GPU"):
         return replace(_trainer(path, arguments, given), batch=None)
     if kind != "DEEPSPEED":
@@ -406,7 +448,8 @@ def _accelerate(path: str, value: Mapping[str, Any], given: Given) -> Strategy:
     steps = section.get("gradient_accumulation_steps", 1)
     arguments["gradient_accumulation_steps"] = 1 if steps == "auto" else steps
     arguments["deepspeed"] = {
-        "zero_optimization": zero, "bf16": {"enabled": "auto"}, "fp16": {"enabled": "auto"}, "gradient_accumulation_steps": "auto", "gradient_clipping": "auto",
+        "zero_optimization": zero, "bf16": {"enabled": "auto"}, "fp16": {"enabled": "auto"},
+        "gradient_accumulation_steps": "auto", "gradient_clipping": "auto",
     }  # fmt: skip
     return replace(_trainer(path, arguments, given), batch=None)
 

@@ -1,8 +1,8 @@
 """One forward and backward of a model as a list of events, and the repeated layers' part of it repeated.
 
-An event is a tuple: ("+", id, bytes, kind) a storage comes to life, ("-", id) it dies, ("g", parameter, id) a parameter's gradient is complete
-and lies in a storage, ("p", phase) the forward or the backward begins. Kinds are those of KINDS. A trace is cut into segments: what happens while one layer of a
-stack of alike layers runs, forward or backward, is a segment of that layer, the rest is not repeated.
+An event is a tuple: ("+", id, bytes, kind) a storage comes to life, ("-", id) it dies, ("g", parameter, id) a parameter's gradient is
+complete and lies in a storage, ("p", phase) the forward or the backward begins. Kinds are those of KINDS. A trace is cut into segments:
+what happens while one layer of a stack of alike layers runs, forward or backward, is a segment of that layer, the rest is not repeated.
 """
 
 from __future__ import annotations

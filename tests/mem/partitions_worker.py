@@ -1,6 +1,6 @@
 """Run under torchrun: DeepSpeed's real ZeRO 1, 2 and 3 on a CPU, and what each process holds after a step, as JSON lines.
 
-    torchrun --nproc_per_node N partitions_worker.py CONFIG.json OUT_FOLDER
+torchrun --nproc_per_node N partitions_worker.py CONFIG.json OUT_FOLDER
 """
 
 from __future__ import annotations

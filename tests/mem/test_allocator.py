@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,7 +43,7 @@ def test_what_is_given_back_is_joined_and_used_again(steps: list[tuple[int, int]
             assert size <= block.size <= size + SMALL + MIN_BLOCK
             live.append(block)
         spans = sorted((block.address, block.address + block.size) for block in live)
-        assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
         assert allocator.allocated == sum(block.size for block in live) <= allocator.reserved
     for block in live:
         allocator.give(block)

@@ -13,12 +13,20 @@ from llmdoctor.mem.kvcache import kvcache_report, layer_of, layer_shapes, read_k
 from tests.mem.conftest import CONFIGS, write_config
 
 SLIDING = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 24, "head_dim": 12}
-HYBRID = {"model_type": "gemma3_text", "architectures": ["Gemma3ForCausalLM"], "sliding_window": 16, "sliding_window_pattern": 3, "head_dim": 12}
+HYBRID = {
+    "model_type": "gemma3_text",
+    "architectures": ["Gemma3ForCausalLM"],
+    "sliding_window": 16,
+    "sliding_window_pattern": 3,
+    "head_dim": 12,
+}
 BATCH = 2
 
 
 def cache_of(model: Path, **options: Any) -> dict[str, Any]:
-    report = kvcache_report(str(model), options.get("batch", BATCH), options["length"], options.get("cache", "dynamic"), options.get("dtype", "bfloat16"))
+    report = kvcache_report(
+        str(model), options.get("batch", BATCH), options["length"], options.get("cache", "dynamic"), options.get("dtype", "bfloat16")
+    )
     assert report.result is not None
     return report.result["kvcache"]
 
@@ -68,7 +76,9 @@ def test_fp8_is_the_real_object(models: dict[str, Path]) -> None:
     except (ValueError, ImportError):
         pytest.skip("this transformers has no fp8 cache")
     fill(real, config, [10], 2, 12)
-    held = sum(part[0].numel() * part[0].element_size() for layer in real.layers for part in (layer._quantized_keys, layer._quantized_values))
+    held = sum(
+        part[0].numel() * part[0].element_size() for layer in real.layers for part in (layer._quantized_keys, layer._quantized_values)
+    )
     assert cache_of(models["qwen2"], length=10, cache="quantized:fp8")["allocated_bytes"] == held
 
 
@@ -78,7 +88,8 @@ def test_latent_attention_caches_what_deepseek_caches(tmp_path: Path) -> None:
     import torch
 
     config = transformers.DeepseekV3Config(
-        hidden_size=32, intermediate_size=32, moe_intermediate_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4, vocab_size=64,
+        hidden_size=32, intermediate_size=32, moe_intermediate_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+        vocab_size=64,
         kv_lora_rank=16, qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8, q_lora_rank=16, n_routed_experts=4, num_experts_per_tok=2, n_group=1,
         topk_group=1, first_k_dense_replace=2, max_position_embeddings=64,
     )  # fmt: skip
@@ -133,6 +144,10 @@ def test_what_is_refused(tmp_path: Path, models: dict[str, Path]) -> None:
 def test_every_layer_uses_at_most_what_it_holds() -> None:
     for kind in (read_kind("dynamic"), read_kind("static:40"), read_kind("gpt-fast:40")):
         for length in range(1, 41):
-            for shape in set(layer_shapes({**CONFIGS["qwen2"], **SLIDING, "layer_types": ["sliding_attention", "full_attention"] + ["full_attention"] * 7})):
+            for shape in set(
+                layer_shapes(
+                    {**CONFIGS["qwen2"], **SLIDING, "layer_types": ["sliding_attention", "full_attention"] + ["full_attention"] * 7}
+                )
+            ):
                 layer = layer_of(shape, kind, 1, length, "bfloat16")
                 assert 0 <= layer.used <= layer.allocated

@@ -57,7 +57,7 @@ def test_the_users_own_command(tmp_path: Path) -> None:
     assert held["between steps"]["optimizer_state"] == 2 * WEIGHTS + 4 * 4
     assert held["backward"]["grads"] == WEIGHTS
     assert "grads" not in held["between steps"]
-    assert list(tmp_path.iterdir()) and {path.name for path in tmp_path.iterdir()} == {"train.py", "run.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {"train.py", "run.jsonl"}
 
 
 def test_it_stops_when_told_to(tmp_path: Path) -> None:

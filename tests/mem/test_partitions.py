@@ -45,16 +45,39 @@ def predicted(model: Path, config: Path, world: int, rank: int) -> dict[str, int
 def test_partitions_are_the_real_ones(tmp_path: Path, world: int) -> None:
     pytest.importorskip("deepspeed")
     # Odd sizes, so that every kind of padding is there.
-    model = write_config(tmp_path / "model", "qwen2", vocab_size=1003, hidden_size=36, num_attention_heads=3, num_key_value_heads=1, num_hidden_layers=2, intermediate_size=51)
+    model = write_config(
+        tmp_path / "model",
+        "qwen2",
+        vocab_size=1003,
+        hidden_size=36,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        num_hidden_layers=2,
+        intermediate_size=51,
+    )
     cases = {name: tmp_path / f"{name}.json" for name in CASES}
     for name, path in cases.items():
         path.write_text(json.dumps(CASES[name]))
     (tmp_path / "cases.json").write_text(json.dumps(CASES))
     out = tmp_path / "out"
     out.mkdir()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}", str(Path(__file__).parent / "partitions_worker.py")]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc_per_node={world}",
+        str(Path(__file__).parent / "partitions_worker.py"),
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([*command, str(model), str(tmp_path / "cases.json"), str(out)], env=environment, capture_output=True, text=True, timeout=390, check=False)
+    done = subprocess.run(
+        [*command, str(model), str(tmp_path / "cases.json"), str(out)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=390,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     records = [json.loads(line) for part in sorted(out.glob("*.jsonl")) for line in part.read_text().splitlines()]
     assert len(records) == world * len(CASES)

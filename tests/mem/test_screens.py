@@ -76,9 +76,22 @@ def test_the_contract(folder: Path) -> None:
     assert result["model"]["params"] == result["model"]["trainable"]
     for strategy in result["strategies"]:
         parts = strategy["components"]
-        assert {"params", "grads", "master_params", "optimizer_state", "grad_accum", "buckets", "activations", "logits", "temporaries", "context"} <= set(parts)
+        assert {
+            "params",
+            "grads",
+            "master_params",
+            "optimizer_state",
+            "grad_accum",
+            "buckets",
+            "activations",
+            "logits",
+            "temporaries",
+            "context",
+        } <= set(parts)
         assert sum(parts.values()) - parts["context"] == strategy["peak_bytes"] == strategy["phases"][strategy["peak_phase"]]["total"]
-        assert strategy["steady_bytes"] == strategy["phases"]["between_steps"]["total"] <= strategy["peak_bytes"] <= strategy["reserved_bytes"]
+        assert (
+            strategy["steady_bytes"] == strategy["phases"]["between_steps"]["total"] <= strategy["peak_bytes"] <= strategy["reserved_bytes"]
+        )
         assert isinstance(strategy["fits"], bool)
     trainer, zero = result["strategies"]
     assert sum(reason["bytes"] for reason in result["explanation"]) == zero["peak_bytes"] - trainer["peak_bytes"]
@@ -101,4 +114,9 @@ def test_the_largest_batch_is_the_largest(folder: Path) -> None:
 
 def test_kvcache_is_by_the_contract() -> None:
     result = valid(kvcache_report("llama", 2, 100, "dynamic", None))["result"]["kvcache"]
-    assert result["allocated_bytes"] == result["used_bytes"] == 200 * result["per_token_bytes"] == sum(layer["allocated_bytes"] for layer in result["layers"])
+    assert (
+        result["allocated_bytes"]
+        == result["used_bytes"]
+        == 200 * result["per_token_bytes"]
+        == sum(layer["allocated_bytes"] for layer in result["layers"])
+    )

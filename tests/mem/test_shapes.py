@@ -34,7 +34,10 @@ def test_shapes_are_the_real_models(models: dict[str, Path], family: str) -> Non
 @pytest.mark.parametrize("strategy", ["trainer:adamw_torch,bf16", "deepspeed:zero2", "deepspeed:zero3", "deepspeed:zero0,fp32"])
 def test_steady_without_torch_is_steady_with_it(models: dict[str, Path], strategy: str) -> None:
     static, live = (ask(Asked(str(models["llama"]), (strategy,), static=flag))[0] for flag in (True, False))
-    parts = [{name: size for name, size in answer.cases[0].prediction.steady.components.items() if name != "model_buffers"} for answer in (static, live)]
+    parts = [
+        {name: size for name, size in answer.cases[0].prediction.steady.components.items() if name != "model_buffers"}
+        for answer in (static, live)
+    ]
     assert parts[0] == parts[1]
     assert static.skipped
     assert not live.skipped

@@ -65,7 +65,9 @@ class Hostile:
         return os.system, ("touch /tmp/llmdoctor-was-run",)
 
 
-@pytest.mark.parametrize("value", [Hostile(), {"segments": [Hostile()]}, {"segments": {1, 2}, "x": Path("a")}, [1], {"segments": 3}, "text"])
+@pytest.mark.parametrize(
+    "value", [Hostile(), {"segments": [Hostile()]}, {"segments": {1, 2}, "x": Path("a")}, [1], {"segments": 3}, "text"]
+)
 def test_code_and_other_things_are_refused(tmp_path: Path, value: Any) -> None:
     path = tmp_path / "snapshot.pickle"
     path.write_bytes(pickle.dumps(value))
@@ -85,4 +87,4 @@ def test_damaged_files_are_sentences(tmp_path_factory: pytest.TempPathFactory, d
     try:
         snapshot_report(str(path))
     except QuestionError as error:
-        assert "\n" not in str(error)
+        assert "\n" not in str(error)  # noqa: PT017 an answer is as good

@@ -28,14 +28,24 @@ def test_names() -> None:
     assert (amp.dtype, amp.autocast, amp.checkpointing, amp.optimizer.kind) == ("float32", "bfloat16", True, "adafactor")
     zero = read_strategy("deepspeed:zero3,offload,offload_param", GIVEN)
     assert zero.engine is not None
-    assert (zero.stage, zero.engine.zero.offload_optimizer, zero.engine.zero.offload_param, zero.optimizer.how) == (3, "cpu", "cpu", "CPUAdam")
+    assert (zero.stage, zero.engine.zero.offload_optimizer, zero.engine.zero.offload_param, zero.optimizer.how) == (
+        3,
+        "cpu",
+        "cpu",
+        "CPUAdam",
+    )
 
 
 def test_deepspeed_defaults_are_deepspeeds(tmp_path: Path) -> None:
     strategy = read_strategy(written(tmp_path, BASE), GIVEN)
     assert strategy.engine is not None
     zero = strategy.engine.zero
-    assert (zero.reduce_bucket_size, zero.overlap_comm, zero.contiguous_gradients, strategy.engine.master) == (500_000_000, False, True, "float32")
+    assert (zero.reduce_bucket_size, zero.overlap_comm, zero.contiguous_gradients, strategy.engine.master) == (
+        500_000_000,
+        False,
+        True,
+        "float32",
+    )
     third = read_strategy(written(tmp_path, {**BASE, "zero_optimization": {"stage": 3}}), GIVEN)
     assert third.engine is not None
     assert third.engine.zero.overlap_comm
@@ -49,8 +59,19 @@ def test_deepspeed_agrees_on_its_defaults() -> None:
     for stage in (0, 1, 2, 3):
         real = config.DeepSpeedZeroConfig(stage=stage)
         mine = Zero(stage=stage, overlap_comm=stage == 3)
-        for name in ("contiguous_gradients", "overlap_comm", "reduce_scatter", "reduce_bucket_size", "allgather_bucket_size", "sub_group_size",
-                     "prefetch_bucket_size", "param_persistence_threshold", "max_live_parameters", "round_robin_gradients", "parameter_alignment"):
+        for name in (
+            "contiguous_gradients",
+            "overlap_comm",
+            "reduce_scatter",
+            "reduce_bucket_size",
+            "allgather_bucket_size",
+            "sub_group_size",
+            "prefetch_bucket_size",
+            "param_persistence_threshold",
+            "max_live_parameters",
+            "round_robin_gradients",
+            "parameter_alignment",
+        ):
             assert getattr(mine, name) == getattr(real, name), name
 
 
@@ -58,13 +79,26 @@ def test_auto_is_filled_in_as_the_trainer_does(tmp_path: Path) -> None:
     deepspeed = {
         "bf16": {"enabled": "auto"}, "gradient_clipping": "auto", "train_micro_batch_size_per_gpu": "auto", "train_batch_size": "auto",
         "gradient_accumulation_steps": "auto", "optimizer": {"type": "AdamW", "params": {"lr": "auto"}},
-        "zero_optimization": {"stage": 3, "reduce_bucket_size": "auto", "stage3_prefetch_bucket_size": "auto", "stage3_param_persistence_threshold": "auto"},
+        "zero_optimization": {"stage": 3, "reduce_bucket_size": "auto", "stage3_prefetch_bucket_size": "auto",
+                              "stage3_param_persistence_threshold": "auto"},
     }  # fmt: skip
-    arguments = {"bf16": True, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 3, "max_grad_norm": 0.5, "deepspeed": deepspeed}
+    arguments = {
+        "bf16": True,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 3,
+        "max_grad_norm": 0.5,
+        "deepspeed": deepspeed,
+    }
     strategy = read_strategy(written(tmp_path, arguments), GIVEN)
     assert strategy.engine is not None
     zero = strategy.engine.zero
-    assert (strategy.runner, strategy.dtype, strategy.batch, strategy.accumulation, strategy.clip) == ("trainer+deepspeed", "bfloat16", 4, 3, 0.5)
+    assert (strategy.runner, strategy.dtype, strategy.batch, strategy.accumulation, strategy.clip) == (
+        "trainer+deepspeed",
+        "bfloat16",
+        4,
+        3,
+        0.5,
+    )
     assert (zero.reduce_bucket_size, zero.prefetch_bucket_size, zero.param_persistence_threshold) == (4096, 3686, 640)
     assert strategy.config["train_batch_size"] == 24
     beside = {**arguments, "deepspeed": "ds.json"}
@@ -74,9 +108,12 @@ def test_auto_is_filled_in_as_the_trainer_does(tmp_path: Path) -> None:
 
 def test_yaml_training_arguments_and_accelerate(tmp_path: Path) -> None:
     pytest.importorskip("yaml")
-    trainer = read_strategy(written(tmp_path, "optim: sgd\nbf16: true\nlearning_rate: 1e-5\nmodel_init: {dtype: bfloat16}\n", "t.yaml"), GIVEN)
+    trainer = read_strategy(
+        written(tmp_path, "optim: sgd\nbf16: true\nlearning_rate: 1e-5\nmodel_init: {dtype: bfloat16}\n", "t.yaml"), GIVEN
+    )
     assert (trainer.optimizer.kind, trainer.autocast, trainer.dtype) == ("sgd", "bfloat16", "bfloat16")
-    text = "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\nmixed_precision: bf16\ndeepspeed_config: {zero_stage: 3, offload_optimizer_device: cpu}\n"
+    text = "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\nmixed_precision: bf16\n"
+    text += "deepspeed_config: {zero_stage: 3, offload_optimizer_device: cpu}\n"
     accelerate = read_strategy(written(tmp_path, text, "a.yaml"), GIVEN)
     assert (accelerate.stage, accelerate.dtype, accelerate.optimizer.name) == (3, "bfloat16", "adamw_torch_fused")
 

@@ -91,9 +91,7 @@ def test_dropout_keeps_one_byte_an_element(models: dict[str, Path]) -> None:
 
 
 def test_layers_that_differ_are_not_extrapolated() -> None:
-    segments = [
-        Segment(("layers", "forward", layer), (("+", (layer, 0), 512 if layer != 3 else 1024, "other"),)) for layer in range(5)
-    ]
+    segments = [Segment(("layers", "forward", layer), (("+", (layer, 0), 512 if layer != 3 else 1024, "other"),)) for layer in range(5)]
     with pytest.raises(NotAlike):
         expand(segments, [Stack("layers", 9, 5)])
 

@@ -90,7 +90,7 @@ def shorten(model: Any) -> list[Stack]:
     """Cut every stack of more than TRACED alike layers down to TRACED, in place."""
     import torch
 
-    stacks = []
+    stacks: list[Stack] = []
     for name, module in model.named_modules():
         if not isinstance(module, torch.nn.ModuleList) or len(module) == 0 or any(name.startswith(s.name + ".") for s in stacks):
             continue
@@ -146,4 +146,3 @@ def to_fake(model: Any) -> Any:
                 if tensor is not None:
                     store[name] = fake(tensor)
     return mode
-

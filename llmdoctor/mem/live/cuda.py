@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from llmdoctor.mem.live.recorder import Recorder
+from typing import Any
 
 # Autocast to fp32 on CUDA and not, or not alike, on the CPU (torch 2.14, ATen/autocast_mode.h:855, AT_FORALL_FP32 and _SET_OPT_DTYPE).
 PROMOTED = frozenset(
@@ -16,7 +13,7 @@ PROMOTED = frozenset(
 MAX_FLASH_HEAD = 256
 
 
-def make_function_mode(recorder: Recorder) -> Any:
+def make_function_mode() -> Any:
     """The function mode under which attention, dropout and autocast allocate what they do on CUDA."""
     import torch
     from torch.nn import functional
@@ -24,7 +21,7 @@ def make_function_mode(recorder: Recorder) -> Any:
 
     attention, dropout = functional.scaled_dot_product_attention, functional.dropout
 
-    class AsOnCuda(TorchFunctionMode):
+    class AsOnCuda(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             if func is attention:
@@ -50,12 +47,12 @@ def _dropout(input: Any, p: float = 0.5, training: bool = True, inplace: bool = 
     """A mask of one byte an element stays for the backward (native_dropout); p = 0 and evaluation return the input (Dropout.cpp)."""
     import torch
 
-    if not training or not 0 < p < 1:
+    if not training or not 0 < p < 1 or inplace:
         return input
     return torch.native_dropout(input, p, True)[0]
 
 
-def scaled_dot_product_attention(  # noqa: PLR0917 the signature of torch
+def scaled_dot_product_attention(
     query: Any,
     key: Any,
     value: Any,
@@ -94,7 +91,7 @@ def _fused() -> Any:
     """
     import torch
 
-    class Fused(torch.autograd.Function):
+    class Fused(torch.autograd.Function):  # type: ignore[misc]
         @staticmethod
         def forward(ctx: Any, query: Any, key: Any, value: Any, rows: int) -> Any:
             batch, heads, length, _ = query.shape
@@ -105,7 +102,7 @@ def _fused() -> Any:
             return out
 
         @staticmethod
-        def backward(ctx: Any, *grads: Any) -> Any:
+        def backward(ctx: Any, *_: Any) -> Any:
             query, key, value, *_ = ctx.saved_tensors
             batch, heads, length, size = query.shape
             rows = -(-length // 128) * 128

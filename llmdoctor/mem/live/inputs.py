@@ -17,7 +17,7 @@ def make_inputs(config: Any, workload: Workload, fake: Any) -> dict[str, Any]:
     length = torch.ones(workload.batch, workload.seq_len, dtype=torch.int64)
     inputs = {"input_ids": length.clone(), "attention_mask": length, "labels": length.clone()}
     if workload.image is not None:
-        _add_image(inputs, config, workload, fake)
+        _add_image(inputs, config, workload, workload.image, fake)
     return inputs
 
 
@@ -30,16 +30,17 @@ def grid(config: Any, image: tuple[int, int]) -> tuple[int, int, int]:
     return rows, columns, rows * columns // merge**2
 
 
-def _add_image(inputs: dict[str, Any], config: Any, workload: Workload, fake: Any) -> None:
+def _add_image(inputs: dict[str, Any], config: Any, workload: Workload, image: tuple[int, int], fake: Any) -> None:
     import torch
 
     vision = getattr(config, "vision_config", None)
     if vision is None or not hasattr(vision, "spatial_merge_size") or getattr(config, "image_token_id", None) is None:
-        raise QuestionError(f"--image: {config.model_type} takes no image, or not as the Qwen-VL models do (image_grid_thw), which is what is known here")
-    assert workload.image is not None
-    rows, columns, tokens = grid(config, workload.image)
+        raise QuestionError(
+            f"--image: {config.model_type} takes no image, or not as the Qwen-VL models do (image_grid_thw), which is what is known here"
+        )
+    rows, columns, tokens = grid(config, image)
     if tokens + 2 > workload.seq_len:
-        raise QuestionError(f"--image {workload.image[0]}x{workload.image[1]}: {tokens} image tokens do not fit into --seq-len {workload.seq_len}")
+        raise QuestionError(f"--image {image[0]}x{image[1]}: {tokens} image tokens do not fit into --seq-len {workload.seq_len}")
     start = 1
     ids = inputs["input_ids"]
     ids[:, 0] = getattr(config, "vision_start_token_id", 0) or 0

@@ -6,10 +6,21 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
-_ENGINE_BUCKETS = ("ipg_buckets", "temp_grad_buffer_for_gpu_offload", "temp_grad_buffer_for_cpu_offload", "param_buffer_of_bit16_for_cpu_offload_groups")
+_ENGINE_BUCKETS = (
+    "ipg_buckets",
+    "temp_grad_buffer_for_gpu_offload",
+    "temp_grad_buffer_for_cpu_offload",
+    "param_buffer_of_bit16_for_cpu_offload_groups",
+)
 _ENGINE_GRADS = ("averaged_gradients", "all_grad_tensors", "grads_in_partition")
 _ENGINE_ACCUMULATED = ("grad_partitions_flat_buffer", "fp32_groups_gradients_flat")
-_ENGINE_MASTERS = ("single_partition_of_fp32_groups", "fp32_groups_flat_partition", "fp32_partitioned_groups_flat", "fp32_groups_flat", "fp32_groups")
+_ENGINE_MASTERS = (
+    "single_partition_of_fp32_groups",
+    "fp32_groups_flat_partition",
+    "fp32_partitioned_groups_flat",
+    "fp32_groups_flat",
+    "fp32_groups",
+)
 MAX_DEPTH = 4
 
 

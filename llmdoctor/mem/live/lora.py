@@ -32,7 +32,7 @@ def _layer() -> Any:
     import torch
     from torch import nn
 
-    class LoraLinear(nn.Module):
+    class LoraLinear(nn.Module):  # type: ignore[misc]
         """base_layer(x) + lora_B(lora_A(dropout(x))) * scaling, the adapters in their own dtype."""
 
         def __init__(self, base: Any, lora: Lora, dtype: Any) -> None:
@@ -61,4 +61,6 @@ def add_real_adapters(model: Any, lora: Lora) -> Any:
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise QuestionError("--lora: a real run with adapters needs peft, which is not installed here") from None
-    return get_peft_model(model, LoraConfig(r=lora.rank, lora_dropout=lora.dropout, target_modules=list(lora.targets), task_type="CAUSAL_LM"))
+    return get_peft_model(
+        model, LoraConfig(r=lora.rank, lora_dropout=lora.dropout, target_modules=list(lora.targets), task_type="CAUSAL_LM")
+    )

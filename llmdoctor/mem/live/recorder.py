@@ -57,7 +57,10 @@ class Recorder:
 
     def _watch(self, storage: Any, identity: int, place: tuple[int, int]) -> None:
         self._live[identity] = place
-        self._references[identity] = weakref.ref(storage, lambda _, identity=identity: self._end(identity))
+        self._references[identity] = weakref.ref(storage, self._ender(identity))
+
+    def _ender(self, identity: int) -> Callable[[Any], None]:
+        return lambda _: self._end(identity)
 
     def _end(self, identity: int) -> None:
         place = self._live.pop(identity, None)
@@ -95,7 +98,7 @@ def make_mode(recorder: Recorder, fake: Any) -> Any:
 
     add = torch.ops.aten.add.Tensor
 
-    class Counting(TorchDispatchMode):
+    class Counting(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             tensors = [leaf for leaf in arg_tree_leaves(*args, **kwargs) if isinstance(leaf, torch.Tensor)]
@@ -152,5 +155,5 @@ def recording(recorder: Recorder, fake: Any) -> Iterator[None]:
     """Everything that runs inside is recorded, with CUDA's attention, dropout and autocast."""
     from llmdoctor.mem.live.cuda import make_function_mode
 
-    with make_function_mode(recorder), make_mode(recorder, fake):
+    with make_function_mode(), make_mode(recorder, fake):
         yield

@@ -85,7 +85,7 @@ def _step(model: Any, inputs: dict[str, Any], workload: Workload, recorder: Reco
         loss = _forward(model, inputs, workload)
     except QuestionError:
         raise
-    except Exception as error:  # noqa: BLE001 the model's own code
+    except Exception as error:
         text = " ".join(str(error).split())[:300]
         raise QuestionError(f"{type(model).__name__}: its forward fails on fake tensors: {type(error).__name__}: {text}") from error
     recorder.segment(None)
@@ -167,7 +167,7 @@ def _wrap(layer: Any, key: tuple[str, int], last: bool, recorder: Recorder) -> N
         out = kind.__call__(self, *args, **kwargs)
         hidden = out[0] if isinstance(out, tuple) else out
         if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
-            hidden.register_hook(lambda grad: recorder.segment((key[0], "backward", key[1])))
+            hidden.register_hook(lambda _: recorder.segment((key[0], "backward", key[1])))
         if last:
             recorder.segment(None)
         return out
@@ -189,11 +189,11 @@ class _Kinds:
         self.stack: list[str | None] = []
         self.default = "other"
 
-    def enter(self, module: Any, args: Any) -> None:
+    def enter(self, module: Any, _args: Any) -> None:
         """A module's forward begins."""
         self.stack.append(self.kinds.get(id(module)) or (self.stack[-1] if self.stack else None))
 
-    def leave(self, module: Any, args: Any, out: Any) -> None:
+    def leave(self, module: Any, _args: Any, _out: Any) -> None:
         """A module's forward ends."""
         if self.stack:
             self.stack.pop()

@@ -1,6 +1,6 @@
 """One case of `mem measure MODEL` in a process of its own: the model with random weights, the real Trainer or the real DeepSpeed engine.
 
-    python -m llmdoctor.mem.live.worker CASE.json      the records go to the folder that CASE.json names, one file a rank
+python -m llmdoctor.mem.live.worker CASE.json      the records go to the folder that CASE.json names, one file a rank
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _outcome(error: Exception) -> str:
 def _versions() -> dict[str, str]:
     import importlib
 
-    out = {}
+    out: dict[str, str] = {}
     for name in ("torch", "transformers", "accelerate", "deepspeed"):
         if name in sys.modules:
             out[name] = str(getattr(importlib.import_module(name), "__version__", "?"))
@@ -184,7 +184,10 @@ def run_trainer(model: Any, strategy: Strategy, workload: Workload, steps: int, 
         watch_deepspeed(probe, patches, module)
     cuda = torch.cuda.is_available()
     inputs = batches(model, workload)
-    rows = [{name: tensor[row] for name, tensor in inputs.items() if name not in ("pixel_values", "image_grid_thw")} for row in range(workload.batch)]
+    rows = [
+        {name: tensor[row] for name, tensor in inputs.items() if name not in ("pixel_values", "image_grid_thw")}
+        for row in range(workload.batch)
+    ]
     with tempfile.TemporaryDirectory(prefix="llmdoctor-mem-") as folder:
         arguments = TrainingArguments(
             folder,
@@ -213,7 +216,9 @@ def run_trainer(model: Any, strategy: Strategy, workload: Workload, steps: int, 
             return {**out, **{name: inputs[name].clone() for name in ("pixel_values", "image_grid_thw") if name in inputs}}
 
         client = _client(strategy, [parameter for parameter in model.parameters() if parameter.requires_grad])
-        trainer = Trainer(model, arguments, train_dataset=rows * (steps * strategy.accumulation), data_collator=collate, optimizers=(client, None))
+        trainer = Trainer(
+            model, arguments, train_dataset=rows * (steps * strategy.accumulation), data_collator=collate, optimizers=(client, None)
+        )
         trainer.train()
         probe.finish()
 

@@ -79,7 +79,8 @@ class Runner:
         for number in range(steps):
             if number == 1:
                 ledger.reset()
-            for self.micro in range(self.strategy.accumulation):
+            for micro in range(self.strategy.accumulation):
+                self.micro = micro
                 self._micro_step()
             ledger.phase = "step"
             self.step()

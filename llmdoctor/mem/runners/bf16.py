@@ -18,8 +18,7 @@ class Bf16Runner(Runner):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        engine = self.strategy.engine
-        assert engine is not None
+        engine = self.strategy.deepspeed
         self.engine = engine
         groups = parameter_groups(self.strategy, job.trained)
         self.flats = [flatten(str(number), group, self.strategy.world_size, job.rank) for number, group in enumerate(groups)]

@@ -15,13 +15,12 @@ class Zero12Runner(Runner):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        engine = self.strategy.engine
-        assert engine is not None
+        engine = self.strategy.deepspeed
         self.engine, self.zero = engine, engine.zero
         self.offload = self.zero.offload_optimizer is not None
         self.flats = self._flats()
         self.group_of = {weight.name: flat for flat in self.flats for weight in flat.weights}
-        self.partition_gradients = self.zero.stage == 2  # noqa: PLR2004
+        self.partition_gradients = self.zero.stage == 2
         self.compact = engine.grad_accum == "float32" != self.strategy.dtype
         self.bucket_width = width(engine.grad_accum) if self.compact and not self.partition_gradients else self.strategy.width
         self.filled = 0
@@ -111,7 +110,7 @@ class Zero12Runner(Runner):
         self.filled, self.waiting = 0, []
 
     def _average(self) -> None:
-        """average_tensor (:1590): slices for one owner are one view; separate slices are flattened (:2367), fp32 ones cast as they are added (:1326)."""
+        """average_tensor (:1590): one owner's slices are one view, separate ones are flattened (:2367), fp32 ones cast (:1326)."""
         elements = sum(weight.numel for weight in self.waiting)
         separate = (self.compact or self.strategy.world_size > 1 or not self.zero.contiguous_gradients) and len(self.waiting) > 1
         if separate:
@@ -119,7 +118,9 @@ class Zero12Runner(Runner):
         if self.compact:
             for flat in self.flats:
                 if any(self.group_of[weight.name] is flat for weight in self.waiting):
-                    self.ledger.add(("averaged", flat.name), flat.part * 4, "grads") if not self.ledger.holds(("averaged", flat.name)) else None
+                    self.ledger.add(("averaged", flat.name), flat.part * 4, "grads") if not self.ledger.holds(
+                        ("averaged", flat.name)
+                    ) else None
             for weight in self.waiting:
                 self.scratch(weight.numel * 4)
         self.ledger.drop("flattened")

@@ -16,8 +16,7 @@ class Zero3Runner(Runner):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        engine = self.strategy.engine
-        assert engine is not None
+        engine = self.strategy.deepspeed
         self.engine, self.zero, self.world = engine, engine.zero, self.strategy.world_size
         self.offload = self.zero.offload_optimizer is not None
         groups = parameter_groups(self.strategy, job.trained)
