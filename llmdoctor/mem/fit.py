@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from llmdoctor.core.errors import QuestionError
@@ -48,26 +49,39 @@ def fit(case: Case, predictor: Predictor, memory: int) -> Fit:
 
 
 def largest_batch(case: Case, predictor: Predictor, memory: int) -> int:
-    """The most sequences that fit: memory grows all but linearly with the batch, so a guess by the slope and a step or two around it."""
+    """The most sequences that fit, at most MOST: memory is a line with a few bends over the batch, so each guess is drawn between the largest
+    that is known to fit and the smallest that is known not to.
+    """
     if case.traced is None:
         return 0
-    one = needs(predictor.case(case.strategy, 1))
-    if one > memory:
+
+    def over(batch: int) -> int:
+        return needs(predictor.case(case.strategy, batch)) - memory
+
+    low, below = 1, over(1)
+    if below > 0:
         return 0
-    two = needs(predictor.case(case.strategy, 2))
-    low, high = 1, MOST + 1  # low fits, high does not
-    slope = max(two - one, (needs(case) - one) // max(1, case.workload.batch - 1) if case.workload.batch > 1 else 0, 1)
-    guess = max(2, min(MOST, 1 + (memory - one) // slope))
-    while low + 1 < high:
-        size = needs(predictor.case(case.strategy, guess))
-        if size <= memory:
-            low, step = guess, max(1, (memory - size) // slope)
-            guess = min(high - 1, low + step)
-        else:
-            high, step = guess, max(1, -(-(size - memory) // slope))
-            guess = max(low + 1, high - step)
-        if low == MOST:
-            break
+    high, above = 2, over(2)
+    while above <= 0 and high < MOST:
+        slope = max(1, (above - below) // (high - low))
+        low, below = high, above
+        high = min(MOST, max(low * 2, low + 1 - below // slope + 1))
+        above = over(high)
+    if above <= 0:
+        return high
+    return _between(over, low, below, high, above)
+
+
+def _between(over: Callable[[int], int], low: int, below: int, high: int, above: int) -> int:
+    """The largest batch that fits, between `low`, which does, and `high`, which does not; every other guess halves."""
+    halve = False
+    while high - low > 1:
+        guess = (low + high) // 2 if halve else low + (high - low) * -below // max(1, above - below)
+        guess, halve = min(high - 1, max(low + 1, guess)), not halve
+        size = over(guess)
+        low, below, high, above = (guess, size, high, above) if size <= 0 else (low, below, guess, size)
+        if size <= 0 and high - low > 1 and over(low + 1) > 0:
+            return low
     return low
 
 
