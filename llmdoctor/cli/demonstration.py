@@ -66,7 +66,7 @@ def _demo() -> int:
     build(Path(MODEL))
     Path(CALL).write_text(json.dumps(USER_CONFIG, indent=2) + "\n")
     _static()
-    return _live()
+    return max(_live(), _memory())
 
 
 def _static() -> None:
@@ -101,6 +101,27 @@ def _live() -> int:
     fix = Note("FIX", f"GenerationConfig(..., eos_token_id={list(script.eos_token_id)}), as in the third row")
     _print(verdict, table, fix, Note("NEXT", "llmdoctor gencfg diff YOUR_MODEL --config YOUR_CALL.json --right-preset trl-ppo"))
     return 0 if true else UNEXPECTED
+
+
+def _memory() -> int:
+    """Where a training step's memory goes: predicted for a 2B model, measured on the tiny one."""
+    from llmdoctor.cli import demo_memory
+
+    _say("\nThe same optimizer, yet DeepSpeed's seems to take more memory than the Trainer's. Why?\n")
+    _step("4  Two ways of training a 2B model, from its config alone", demo_memory.COMPARE, demo_memory.compare)
+    measured: list[bool] = []
+
+    def real() -> Report:
+        report, true = demo_memory.measure(MODEL)
+        measured.append(true)
+        return report
+
+    _step(
+        "5  Real steps of the tiny model beside the prediction",
+        f"llmdoctor mem measure {MODEL} --strategy {demo_memory.REAL} --seq-len 16",
+        real,
+    )
+    return 0 if all(measured) else UNEXPECTED
 
 
 def _stopped(result: LiveResult) -> bool:
