@@ -62,12 +62,15 @@ def others(case: Case) -> dict[str, float]:
     strategy, weights = case.strategy, case.job.weights
     numel = sum(weight.numel for weight in weights)
     out: dict[str, float] = {}
+    if (
+        strategy.optimizer.kind != "adamw"
+        or strategy.lora is not None
+        or (strategy.engine is not None and strategy.engine.master != "float32")
+    ):
+        return out  # neither of them claims to know these
     if strategy.engine is None:
-        # accelerate 1.15.0 utils/modeling.py, calculate_maximum_sizes, and commands/estimate.py, estimate_training_usage: batch 1, Adam.
-        parts = {"model": 4 * numel, "optimizer": 2 * 4 * numel, "gradients": 4 * numel}
-        if strategy.autocast is not None:
-            parts = {"model": 2 * numel, "optimizer": 2 * 2 * numel, "gradients": 2 * numel}
-        out["accelerate"] = max(4 * numel if strategy.autocast is None else 2 * 2 * numel, max(parts.values()) * 2)
+        # accelerate 1.15.0 commands/estimate.py, "Training using Adam": weights, gradients and two moments in fp32, in 16 bit half of each.
+        out["accelerate"] = (16 if strategy.dtype == "float32" and strategy.autocast is None else 8) * numel
         return out
     zero = strategy.deepspeed.zero
     # deepspeed 0.19.8, one GPU: estimate_zero2_model_states_mem_needs (stage_1_and_2.py), estimate_zero3_model_states_mem_needs (stage3.py).
@@ -94,9 +97,8 @@ def summary(results: list[tuple[dict[str, Any], dict[str, float]]]) -> None:
     for name in ("accelerate", "deepspeed"):
         found = [errors[name] for _, errors in results if name in errors]
         if found:
-            print(
-                f"{name + ' estimator':28s} {len(found):4d} {_percent(statistics.median(map(abs, found))):>12s} from {_percent(min(found))} to {_percent(max(found))}"
-            )
+            middle = _percent(statistics.median(map(abs, found)))
+            print(f"{name + ' estimator':28s} {len(found):4d} {middle:>12s} from {_percent(min(found))} to {_percent(max(found))}")
 
 
 def _percent(value: float) -> str:

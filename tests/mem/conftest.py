@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+LAYERS = 7  # more than are traced
 TEXT = {
     "hidden_size": 48,
     "intermediate_size": 80,
-    "num_hidden_layers": 9,
+    "num_hidden_layers": LAYERS,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "vocab_size": 1003,
@@ -22,7 +23,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "qwen2": {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "tie_word_embeddings": True, "hidden_act": "silu", **TEXT},
     "qwen3": {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "tie_word_embeddings": True, "head_dim": 16, "hidden_act": "silu", **TEXT},
     "llama": {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False, "hidden_act": "silu", **TEXT},
-    "gpt2": {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 48, "n_layer": 9,
+    "gpt2": {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 48, "n_layer": LAYERS,
              "n_head": 4, "n_positions": 128, "vocab_size": 1003},
     "gpt_neox": {
         "model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"], "tie_word_embeddings": False,
@@ -33,7 +34,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "vision_start_token_id": 998, "vision_end_token_id": 999, "tie_word_embeddings": True,
         "text_config": {"model_type": "qwen2_vl_text", "hidden_act": "silu", "tie_word_embeddings": True,
                         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 2, 2]}, **TEXT},
-        "vision_config": {"model_type": "qwen2_vl_vision", "depth": 8, "embed_dim": 32, "hidden_size": 48, "num_heads": 4,
+        "vision_config": {"model_type": "qwen2_vl_vision", "depth": 6, "embed_dim": 32, "hidden_size": 48, "num_heads": 4,
                           "mlp_ratio": 2, "patch_size": 14,
                           "spatial_merge_size": 2, "temporal_patch_size": 2, "in_channels": 3},
     },

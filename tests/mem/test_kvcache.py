@@ -10,7 +10,7 @@ import pytest
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.kvcache import kvcache_report, layer_of, layer_shapes, read_kind
-from tests.mem.conftest import CONFIGS, write_config
+from tests.mem.conftest import CONFIGS, LAYERS, write_config
 
 SLIDING = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 24, "head_dim": 12}
 HYBRID = {
@@ -107,20 +107,20 @@ def test_latent_attention_caches_what_deepseek_caches(tmp_path: Path) -> None:
 def test_gpt_fast_rounds_to_eight_and_adds_a_mask(models: dict[str, Path]) -> None:
     mine = cache_of(models["llama"], length=5, cache="gpt-fast:97", batch=1)
     assert mine["layers"][0]["tokens"] == 104
-    assert mine["allocated_bytes"] == 9 * 2 * 2 * 12 * 104 * 2
+    assert mine["allocated_bytes"] == LAYERS * 2 * 2 * 12 * 104 * 2
     assert mine["mask_bytes"] == 104 * 104
     assert mine["used_bytes"] * 104 == mine["allocated_bytes"] * 5
 
 
 def test_quantized_counts_bits_scales_and_zero_points(models: dict[str, Path]) -> None:
     mine = cache_of(models["llama"], length=64, cache="quantized:4", batch=1)
-    elements = 9 * 2 * 2 * 12 * 64
+    elements = LAYERS * 2 * 2 * 12 * 64
     assert mine["allocated_bytes"] == elements // 2 + 2 * 2 * elements // 64
 
 
 def test_text_part_of_a_composite_and_gpt2s_names(models: dict[str, Path]) -> None:
-    assert cache_of(models["qwen2_vl"], length=3, batch=1)["used_bytes"] == 9 * 2 * 2 * 12 * 3 * 2
-    assert cache_of(models["gpt2"], length=3, batch=1)["used_bytes"] == 9 * 2 * 4 * 12 * 3 * 2
+    assert cache_of(models["qwen2_vl"], length=3, batch=1)["used_bytes"] == LAYERS * 2 * 2 * 12 * 3 * 2
+    assert cache_of(models["gpt2"], length=3, batch=1)["used_bytes"] == LAYERS * 2 * 4 * 12 * 3 * 2
 
 
 @pytest.mark.parametrize("cache", ["static", "static:0", "static:x", "paged", "quantized:5", "gpt-fast:-1", ""])
@@ -132,7 +132,7 @@ def test_unknown_caches_are_refused(models: dict[str, Path], cache: str) -> None
 def test_what_is_refused(tmp_path: Path, models: dict[str, Path]) -> None:
     with pytest.raises(QuestionError, match="does not fit"):
         cache_of(models["llama"], length=65, cache="static:64")
-    recurrent = {**CONFIGS["qwen2"], "layer_types": ["linear_attention"] * 9}
+    recurrent = {**CONFIGS["qwen2"], "layer_types": ["linear_attention"] * LAYERS}
     (tmp_path / "config.json").write_text(json.dumps(recurrent))
     with pytest.raises(QuestionError, match="another state than keys and values"):
         cache_of(tmp_path, length=3)
@@ -146,7 +146,11 @@ def test_every_layer_uses_at_most_what_it_holds() -> None:
         for length in range(1, 41):
             for shape in set(
                 layer_shapes(
-                    {**CONFIGS["qwen2"], **SLIDING, "layer_types": ["sliding_attention", "full_attention"] + ["full_attention"] * 7}
+                    {
+                        **CONFIGS["qwen2"],
+                        **SLIDING,
+                        "layer_types": ["sliding_attention", "full_attention"] + ["full_attention"] * (LAYERS - 2),
+                    }
                 )
             ):
                 layer = layer_of(shape, kind, 1, length, "bfloat16")
