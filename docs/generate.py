@@ -11,7 +11,20 @@ from llmdoctor.cli.catalogue import all_rules
 from llmdoctor.core.rule import Rule
 
 DOCS = Path(__file__).parent
-COMMANDS = ("", "gencfg", "gencfg show", "gencfg diff", "gencfg check", "rule", "env", "demo")
+COMMANDS = (
+    "",
+    "gencfg",
+    "gencfg show",
+    "gencfg diff",
+    "gencfg check",
+    "mem",
+    "mem compare",
+    "mem measure",
+    "mem kvcache",
+    "rule",
+    "env",
+    "demo",
+)
 
 
 def main() -> None:

@@ -47,13 +47,18 @@ def imported(arguments: list[str], tmp_path: Path) -> tuple[int, set[str]]:
         ["gencfg", "show", "model", "--engine", "vllm"],
         ["gencfg", "diff", "model", "--right-preset", "trl-ppo", "--format", "json"],
         ["gencfg", "check", "model"],
+        ["mem", "--help"],
+        ["mem", "kvcache", "model", "--cache", "static:2048"],
+        ["mem", "compare", "model", "--static", "--strategy", "deepspeed:zero2"],
         ["rule"],
         ["rule", "GEN001"],
     ],
     ids=" ".join,
 )
 def test_static_commands_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
-    write_model(tmp_path / "model")
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    kind = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 16, "eos_token_id": 11}
+    write_model(tmp_path / "model", config={**kind, **sizes})
     code, modules = imported(arguments, tmp_path)
     assert code in (0, 1)
     assert modules == set()

@@ -78,7 +78,7 @@ def _run(asked: Asked, text: str, steps: int, probe: Probe) -> None:
     elif strategy.engine is not None:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     torch.manual_seed(0)
-    model = real_model(predictor.directory.path, workload, torch.device("cpu") if strategy.runner != "deepspeed" else device)
+    model = real_model(predictor.directory.path, workload, device)
     probe.models = [model]
     patches = Patches()
     watch_torch(probe, patches)
