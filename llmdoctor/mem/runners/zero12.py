@@ -78,7 +78,8 @@ class Zero12Runner(Runner):
     def _set_up_buckets(self) -> None:
         if not self.zero.contiguous_gradients or self.ledger.holds(("bucket", 0)):
             return
-        for number in range(2 if self.zero.overlap_comm else 1):  # :3266, :3275
+        # :3266, :3275; under torch_autocast one for each dtype that gradients are sent in (:612), fp32 for what is no linear layer.
+        for number in range((2 if self.zero.overlap_comm else 1) * (1 if self.strategy.autocast is None else 2)):
             self.ledger.add(("bucket", number), self.zero.reduce_bucket_size * self.bucket_width, "buckets")
 
     def _into_bucket(self, weight: Weight, storage: object) -> None:
@@ -141,7 +142,7 @@ class Zero12Runner(Runner):
         self._reduce()
         if not self.offload:
             self._zeros()
-        for number in range(2):
+        for number in range(4):
             self.ledger.drop(("bucket", number))
         if self.micro > 0 and self.partition_gradients:
             self.ledger.drop(("own", self.micro))
@@ -179,7 +180,11 @@ class Zero12Runner(Runner):
             self.scratch(min(weight.numel, max(flat.part for flat in self.flats)) * FP64)
         for flat in self.flats:
             self._step_group(flat)
-        self.ledger.drop(("own", 0))
+        self._drop_own()
+
+    def _drop_own(self) -> None:
+        for micro in range(self.strategy.accumulation):
+            self.ledger.drop(("own", micro))
 
     def _step_group(self, flat: Flat) -> None:
         ledger, master = self.ledger, width(self.engine.master)
@@ -193,7 +198,7 @@ class Zero12Runner(Runner):
             for micro in range(self.strategy.accumulation):
                 ledger.drop(("zeros", micro, weight.name))
         if flat is self.flats[-1]:
-            ledger.drop(("own", 0))
+            self._drop_own()
         tensors = [(flat.name, flat.part, self.engine.master)]
         if self.taken == 0:
             make_states(ledger, self.strategy.optimizer, tensors)
