@@ -17,6 +17,8 @@ COMMANDS = (
     "gencfg show",
     "gencfg diff",
     "gencfg check",
+    "gencfg trace",
+    "gencfg runaway",
     "mem",
     "mem compare",
     "mem measure",

@@ -9,6 +9,7 @@ import pytest
 
 from llmdoctor.gencfg.diff import diff_report
 from llmdoctor.gencfg.question import Side
+from llmdoctor.gencfg.trace.summary import summary_report
 from llmdoctor.modeldir.live.tiny_qwen2_vl import build
 from llmdoctor.report import Style, render
 from tests.gencfg.test_screens import CALL, V5
@@ -24,6 +25,14 @@ def test_the_example_is_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     right = Side("qwen2-vl-tiny", "call.json", preset=["trl-ppo@1.0.0"], transformers=V5)
     screen = render(diff_report(left, right), "text", Style(80, False))
     command = "$ llmdoctor gencfg diff qwen2-vl-tiny --config call.json --right-preset trl-ppo@1.0.0\n"
+    assert f"```\n{command}{screen}```" in README.read_text()
+
+
+def test_the_example_of_trace_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trace is that of tests/gencfg/runs/train.py."""
+    monkeypatch.chdir(Path(__file__).parent / "gencfg" / "trace" / "data")
+    screen = render(summary_report("train.jsonl"), "text", Style(80, False))
+    command = "$ llmdoctor gencfg trace -o train.jsonl -- python train.py qwen2-vl-tiny\n"
     assert f"```\n{command}{screen}```" in README.read_text()
 
 

@@ -13,10 +13,11 @@ from llmdoctor.core.rule import Rule
 def all_rules() -> tuple[Rule, ...]:
     """Every rule of every job, by code."""
     from llmdoctor.gencfg.rules import RULES as GENERATION
+    from llmdoctor.gencfg.runaway.rules import RULES as OUTPUTS
     from llmdoctor.mem.rules import RULES as MEMORY
     from llmdoctor.modeldir.rules import RULES as DIRECTORY
 
-    return tuple(sorted((*DIRECTORY, *GENERATION, *MEMORY), key=lambda rule: rule.code))
+    return tuple(sorted((*DIRECTORY, *GENERATION, *OUTPUTS, *MEMORY), key=lambda rule: rule.code))
 
 
 def report(code: str | None) -> Report:

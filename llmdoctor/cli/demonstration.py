@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,26 @@ USER_CONFIG = {
     "output_scores": True,
 }
 PRESET, UNEXPECTED = "trl-ppo", 1
+SCRIPT = "ppo.py"
+# A user's script: the model in the real PPOTrainer, then the call of the case. Nothing in it knows llmdoctor.
+PPO = """import copy, json, torch
+from datasets import Dataset
+from transformers import AutoTokenizer, GenerationConfig, Qwen2Config, Qwen2ForSequenceClassification, Qwen2VLForConditionalGeneration
+from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+torch.manual_seed(0)
+model = Qwen2VLForConditionalGeneration.from_pretrained("{model}")
+tokenizer = AutoTokenizer.from_pretrained("{model}")
+prompt = tokenizer.apply_chat_template([{{"role": "user", "content": "Describe this image."}}], tokenize=False, add_generation_prompt=True)
+inputs = tokenizer(prompt, return_tensors="pt")
+sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
+reward = Qwen2ForSequenceClassification(Qwen2Config(vocab_size=len(tokenizer), num_labels=1, **sizes))
+trainer = PPOTrainer(
+    PPOConfig(output_dir="ppo", report_to=[], use_cpu=True, bf16=False, per_device_train_batch_size=2, num_mini_batches=1, total_episodes=2),
+    tokenizer, model, copy.deepcopy(model), reward, Dataset.from_list([{{"input_ids": inputs["input_ids"][0].tolist()}}] * 2), reward,
+)
+trainer.policy_model.generate(**inputs, generation_config=GenerationConfig(**json.load(open("{call}"))))
+"""
 
 
 def run(keep: str | None) -> int:
@@ -99,8 +120,27 @@ def _live() -> int:
     table = Table(("call", "predicted", "seen", "what it said"), tuple(_row(name, result, wanted) for name, result, wanted in rows))
     verdict = Verdict("EVERY PREDICTION CAME TRUE", "good") if true else Verdict("A PREDICTION DID NOT COME TRUE", "bad")
     fix = Note("FIX", f"GenerationConfig(..., eos_token_id={list(script.eos_token_id)}), as in the third row")
-    _print(verdict, table, fix, Note("NEXT", "llmdoctor gencfg diff YOUR_MODEL --config YOUR_CALL.json --right-preset trl-ppo"))
-    return 0 if true else UNEXPECTED
+    _print(verdict, table, fix)
+    caught = _traced()
+    _print(Note("NEXT", "llmdoctor gencfg trace -o run.jsonl -- YOUR COMMAND"))
+    return 0 if true and caught else UNEXPECTED
+
+
+def _traced() -> bool:
+    """The same without a preset: the real trainer under `gencfg trace`; whether that names a cause. True where TRL's PPO is not installed."""
+    from llmdoctor.gencfg.trace.run import run_traced
+    from llmdoctor.gencfg.trace.summary import summary_report
+
+    title = "\n4  Nobody has to know a preset: a script with the real PPOTrainer, started as ever"
+    if find_spec("trl") is None or find_spec("trl.experimental.ppo") is None:
+        _say(f"{title}\nleft out: it wants trl 1.0.0 beside transformers, as `make install` has it\n")
+        return True
+    Path(SCRIPT).write_text(PPO.format(model=MODEL, call=CALL))
+    _say(_heading(title) + f"$ llmdoctor gencfg trace -o run.jsonl -- python {SCRIPT}")
+    code, problem = run_traced([sys.executable, SCRIPT], "run.jsonl")
+    report = summary_report("run.jsonl")
+    sys.stdout.write(render(report, "text", terminal_style(Color.AUTO)) + "\n")
+    return code == 0 and problem is None and bool(report.result and report.result["cause"])
 
 
 def _memory() -> int:
@@ -166,6 +206,8 @@ def _quiet_libraries() -> None:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        "PYTHONWARNINGS": "ignore",
     }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)

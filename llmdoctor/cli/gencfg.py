@@ -173,7 +173,31 @@ def trace(
         summarize(summary, command or [], format, fail_on, color)
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {"show": show, "diff": diff, "check": check, "trace": trace}
+def runaway(
+    file: Annotated[str, typer.Argument(help="JSON lines, JSON or parquet, also gzipped; - is standard input.", metavar="FILE")],
+    model: Annotated[str | None, _option("--model", "The model that made them: its terminators, and the likely cause.", "DIR")] = None,
+    terminator: Annotated[list[str] | None, _option("--terminator", "A token that ends a sequence; repeatable.", "ID|TEXT")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", help="The limit, where the records name none.", min=1, show_default=False)
+    ] = None,
+    ids: Annotated[str | None, _option("--ids", "The column of token ids.", "COLUMN")] = None,
+    text: Annotated[str | None, _option("--text", "The column of text.", "COLUMN")] = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Decoding that did not stop, in recorded outputs.
+
+    From any engine: transformers, TRL's completions tables, OpenAI, vLLM, SGLang, TGI, llama.cpp. How sequences ended, terminators that were
+    passed, repetition loops, and with --model the likely cause.
+    """
+    from llmdoctor.gencfg.runaway.report import runaway_report
+    from llmdoctor.gencfg.runaway.rows import Columns
+
+    answer(lambda: runaway_report(file, model, terminator, max_new_tokens, Columns(ids, text)), "gencfg runaway", format, fail_on, color)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"show": show, "diff": diff, "check": check, "trace": trace, "runaway": runaway}
 
 
 def make_app(name: str) -> typer.Typer:

@@ -30,6 +30,28 @@ def cause_of(answer: Answer) -> Cause | None:
     return _blocked(answer) if ids else _missing(answer)
 
 
+def passed_cause(answer: Answer, token: int) -> Cause:
+    """Why a call that has eos ids did not stop at the terminator `token`: who replaced the ids that held it, else where ids without it are from."""
+    field = answer.effective.fields["eos_token_id"]
+    name = answer.tokenizer.token_of(token)
+    shown = str(token) if name is None else f"{token} {name}"
+    held = next((setting.value for setting in field.overrides if token in _ids(setting.value)), None)
+    kept = ", ".join(map(str, [*_ids(field.value), *([] if token in _ids(field.value) else [token])]))
+    what = f"eos_token_id {field.value!r} does not hold {shown}"
+    if held is not None:
+        what = f"set eos_token_id {held!r} -> {field.value!r}, without {shown}"
+    return Cause(
+        f"{shown} is not among the ids at which the call stops",
+        f"{field.origin.source} {what}" if held is not None else f"{what} ({field.origin.source})",
+        f"GenerationConfig(..., eos_token_id={held if held is not None else f'[{kept}]'})",
+        _place(field.origin),
+    )
+
+
+def _ids(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 def _missing(answer: Answer) -> Cause:
     """No eos reaches the decode loop: find who took it away, from the last word to the first."""
     effective = answer.effective
@@ -81,6 +103,13 @@ def _not_inherited(answer: Answer, model_eos: Resolved) -> Cause:
 
 def _never_there(answer: Answer) -> Cause:
     call = answer.call
+    if answer.unseen:
+        return Cause(
+            "the model's generation config has no eos_token_id",
+            "the model's generation config had no eos_token_id when it was called; how it came to that was not recorded: the model was made or changed "
+            "before the recording began, or in another process",
+            f"model.generation_config.eos_token_id = {_wanted(answer)}",
+        )
     ignored = (call.config or {}).get("eos_token_id")
     if call.generation_config is not None:
         has = call.generation_config.get("eos_token_id")

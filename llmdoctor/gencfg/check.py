@@ -14,7 +14,7 @@ from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import plural
 from llmdoctor.gencfg.directory_rules import Examined, judge
 from llmdoctor.gencfg.model import Effective
-from llmdoctor.gencfg.question import Answer, Side, default_version, model_call
+from llmdoctor.gencfg.question import Answer, Side, default_version, model_call, refuse_modelless
 from llmdoctor.gencfg.resolve import resolve
 from llmdoctor.gencfg.show import engine_line, name_tokens
 from llmdoctor.gencfg.terminator import Messages, Terminator, find_terminator
@@ -86,6 +86,19 @@ def _subject(directory: ModelDir, worker: TemplateWorker, version: str) -> Subje
     if examined.answer.effective.error is not None or examined.answer.effective.stop.never_stops:
         examined = _examine(directory, terminator, version, lines=True)
     return Subject(directory, "adapter" if directory.adapter else "model", (*problems, *judge(examined)), examined)
+
+
+def examine(name: str, version: str | None = None) -> Examined:
+    """What a plain generate() of one model comes to, and what ends an answer, as gencfg check looks at it.
+
+    Raises QuestionError where there is no model to make a call of.
+    """
+    directory = read_model_dir(name)
+    refuse_modelless(directory)
+    with TemplateWorker() as worker:
+        worker.start()
+        terminator, _ = _terminator(directory, worker)
+    return _examine(directory, terminator, version or default_version(), lines=True)
 
 
 def _examine(directory: ModelDir, terminator: Terminator | None, version: str, *, lines: bool) -> Examined:

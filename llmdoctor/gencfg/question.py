@@ -42,7 +42,7 @@ class Side:
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Answer:
     """A side and what it comes to. `presets` are the trainers whose effect was applied, `notes` what was assumed for them, and
-    `imports` what a run has shown of its imports."""
+    `imports` what a run has shown of its imports; `unseen` says that a run did not see where its model's config came from."""
 
     side: Side
     tokenizer: Tokenizer
@@ -51,6 +51,7 @@ class Answer:
     presets: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     imports: tuple[Import, ...] = ()
+    unseen: bool = False
 
     @property
     def engine(self) -> str:
@@ -102,7 +103,7 @@ def ask(side: Side) -> Answer:
     if side.engine not in (None, *ENGINES):
         raise QuestionError(f"--engine {side.engine}: unknown engine, expected one of {', '.join(ENGINES)}")
     directory = read_model_dir(side.model)
-    _refuse_modelless(directory)
+    refuse_modelless(directory)
     call = model_call(directory, lines=True)
     call = replace(
         call,
@@ -117,7 +118,7 @@ def ask(side: Side) -> Answer:
     return Answer(side, directory.tokenizer, call, _effective(side, call, directory), presets, notes)
 
 
-def _refuse_modelless(directory: ModelDir) -> None:
+def refuse_modelless(directory: ModelDir) -> None:
     """Raise QuestionError where there is no model to make a call of."""
     for file in (directory.config, directory.generation_config):
         if file is not None and not isinstance(file.value, dict):

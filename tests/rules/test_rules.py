@@ -1,4 +1,7 @@
-"""Every rule on a directory it must find and on one it must leave alone; DIR004's are built, git holds no links that lead out."""
+"""Every rule on a directory it must find and on one it must leave alone; DIR004's are built, git holds no links that lead out.
+
+The directory is a model's, or holds an outputs.jsonl, as GEN014 to GEN016 judge them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pytest
 from llmdoctor.cli.catalogue import all_rules
 from llmdoctor.core.diagnostic import Diagnostic, Severity
 from llmdoctor.gencfg.check import check_report
+from llmdoctor.gencfg.runaway.report import runaway_report
 from tests.conftest import run_command, write_model
 
 FOLDER = Path(__file__).parent
@@ -20,6 +24,8 @@ WORDS = {code: f"{rule.summary} {rule.why} {rule.bad} {rule.good} {rule.fix}".sp
 
 
 def findings(directory: Path, code: str) -> tuple[Diagnostic, ...]:
+    if (directory / "outputs.jsonl").exists():
+        return runaway_report(str(directory / "outputs.jsonl")).findings
     return check_report([str(directory)], [], [], VERSIONS.get(code, "5.23.0")).findings
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import NamedTuple
 
 from llmdoctor.gencfg.runaway.loops import Loop, find_text_loop, find_token_loop
-from llmdoctor.gencfg.runaway.marks import Mark, Marks, pattern
+from llmdoctor.gencfg.runaway.marks import Mark, Marks, find_id, number_of, pattern, without_tail
 from llmdoctor.gencfg.runaway.rows import Ended, Row
 
+_QUOTES = ("'", '"', "`")
 _SPECIALS = re.compile(r"(?:\s*(?:<[^<>\s]{1,40}>|\[PAD\]))*\s*")
 
 
@@ -36,7 +36,8 @@ class Judge:
         self._by_id = marks.by_id
         self._by_text = marks.by_text
         self._filling = marks.filling
-        self._any_pad = marks.any_pad
+        self._zero_pads = 0 in marks.pads or any(mark.id == 0 for mark in marks.marks)
+        self._any_pad = not marks.pads
         self._pattern = pattern(self._by_text)
         self._limit = limit
 
@@ -47,102 +48,81 @@ class Judge:
     def _ids(self, row: Row, ids: bytes) -> Seen:
         size = len(ids) // 4
         at, mark = self._first(ids, size)
-        if mark is None or at == size - 1:
-            end = size if mark is not None else self._without_fill(row, ids, size)
-            loop = find_token_loop(ids, end - (mark is not None))
-            return Seen(end, self._ended(row, size, mark is not None), end < size, None, 0, 0, loop)
         rest = ids[4 * (at + 1) :]
-        if row.said != "length" and self._fills(rest):
-            return Seen(at + 1, self._ended(row, size, True), True, None, 0, 0, find_token_loop(ids, at))
+        if mark is not None and (not rest or (row.said != "length" and self._fills(rest))):
+            return Seen(at + 1, self._ended(row, at + 1, True), bool(rest), None, 0, 0, find_token_loop(ids, at))
         end = self._without_fill(row, ids, size)
-        loop = find_token_loop(ids, end) or find_token_loop(ids, at)
+        loop = find_token_loop(ids, end)
+        if loop is None and mark is not None:
+            loop = find_token_loop(ids, at)
         terminal = ids[4 * (end - 1) : 4 * end] in self._by_id
-        return Seen(end, self._ended(row, size, terminal), end < size, mark, at, end - at - 1, loop)
+        wasted = 0 if mark is None else end - at - 1
+        return Seen(end, self._ended(row, end, terminal), end < size, mark, at, wasted, loop)
 
     def _first(self, ids: bytes, size: int) -> tuple[int, Mark | None]:
-        """The first terminator and its position; the run of them that fills a row up on its left is stepped over."""
+        """The position of the first terminator, and which; (size, None) without one."""
         first, found = 4 * size, None
-        start = 0
-        if ids[:4] == ids[4:8] and ids[:4] in self._by_id:
-            start = _run_end(ids)
-            if start == len(ids):
-                return 0, self._by_id[ids[:4]]
         for token, mark in self._by_id.items():
-            at = ids.find(token, start, first + 3)
-            while at >= 0 and at % 4:
-                at = ids.find(token, at + 1, first + 3)
+            at = find_id(ids, token, first)
             if at >= 0:
                 first, found = at, mark
         return first // 4, found
 
     def _fills(self, rest: bytes) -> bool:
         """Whether what stands behind a terminator is only padding: ids that fill rows up, or one id again and again."""
-        if self._any_pad and len(rest) > 4 and rest == rest[:4] * (len(rest) // 4):
-            return True
-        if _number(rest[-4:]) not in self._filling or _number(rest[:4]) not in self._filling:
-            return False
-        return all(_number(rest[at : at + 4]) in self._filling for at in range(0, len(rest), 4))
+        if rest == rest[:4] * (len(rest) // 4):
+            return number_of(rest[:4]) in self._filling or (self._any_pad and len(rest) > 4)
+        return all(number_of(rest[at : at + 4]) in self._filling for at in range(0, len(rest), 4))
 
     def _without_fill(self, row: Row, ids: bytes, size: int) -> int:
-        """The length of a row without the run of a pad id at its end (two or more; the engine does not say that it ran to its limit)."""
+        """The length of a row without the run of a pad id at its end: two or more, and not where the engine says that it ran to its limit.
+
+        Id 0 is a real token in most vocabularies ("!"): where nobody names it as padding, it is only where the row is said to have stopped.
+        """
         last = ids[-4:]
-        if row.said == "length" or last != ids[-8:-4] or _number(last) not in self._filling:
+        if row.said == "length" or last != ids[-8:-4] or number_of(last) not in self._filling:
             return size
-        if _number(last) == 0 and last not in self._by_id and not self._pads_with_zero(row, size):
+        if number_of(last) == 0 and not self._zero_pads and row.said not in ("eos", "stop"):
             return size
-        end = size
-        while end and ids[4 * (end - 1) : 4 * end] == last:
-            end -= 1
-        return end + (last in self._by_id)
+        return len(without_tail(ids, last)) // 4 + (last in self._by_id)
 
-    def _pads_with_zero(self, row: Row, size: int) -> bool:
-        """Id 0 is a real token in most vocabularies ("!"): it is padding only where the engine says that the row stopped."""
-        return row.said in ("eos", "stop") and size > 0
-
-    def _ended(self, row: Row, size: int, terminal: bool) -> Ended:
+    def _ended(self, row: Row, length: int | None, terminal: bool) -> Ended:
+        """How a row of `length` tokens ended; `terminal` says that its last token is a terminator."""
         if terminal and row.said in (None, "stop"):
             return "eos"
         if row.said is not None:
             return row.said
         limit = row.limit or self._limit
-        return "length" if limit is not None and size >= limit and row.tokens == size else "unknown"
+        return "length" if limit is not None and length is not None and length >= limit else "unknown"
 
     def _text(self, row: Row, text: str) -> Seen:
         found = self._search(text)
         length = len(text)
-        ended = row.said or "unknown"
-        limit = row.limit or self._limit
-        if ended == "unknown" and limit is not None and row.tokens is not None and row.tokens >= limit:
-            ended = "length"
         if found is None:
-            return Seen(length, ended, False, None, 0, 0, find_text_loop(text, length))
+            return Seen(length, self._ended(row, row.tokens, False), False, None, 0, 0, find_text_loop(text, length))
         at, behind, mark = found
-        if row.said != "length" and _SPECIALS.fullmatch(text, behind):
-            ended = "eos" if row.said in (None, "stop") else ended
-            return Seen(at, ended, behind < length, None, 0, 0, find_text_loop(text, at))
-        if behind == length:
-            return Seen(length, ended, False, None, 0, 0, find_text_loop(text, at))
+        if behind == length or (row.said != "length" and _SPECIALS.fullmatch(text, behind)):
+            return Seen(at, self._ended(row, row.tokens, True), behind < length, None, 0, 0, find_text_loop(text, at))
         loop = find_text_loop(text, length) or find_text_loop(text, at)
-        return Seen(length, ended, False, mark, at, length - behind, loop)
+        return Seen(length, self._ended(row, row.tokens, False), False, mark, at, length - behind, loop)
 
     def _search(self, text: str) -> tuple[int, int, Mark] | None:
-        """The first terminator's start, end and mark. A known </s> behind an <s> of the same text is HTML."""
+        """The first terminator's start, end and mark."""
         at = 0
         while self._pattern is not None and (match := self._pattern.search(text, at)) is not None:
             mark = self._by_text[match.group()]
-            if not (mark.source == "well-known" and mark.text == "</s>" and "<s>" in text[1 : match.start()]):
+            if mark.source != "well-known" or _ends_here(match, text):
                 return match.start(), match.end(), mark
             at = match.end()
         return None
 
 
-def _run_end(ids: bytes) -> int:
-    """Where the run of the first id ends, in bytes."""
-    end = 4
-    while ids[end : end + 4] == ids[:4]:
-        end += 4
-    return end
-
-
-def _number(token: bytes) -> int:
-    return int.from_bytes(token, sys.byteorder, signed=True)
+def _ends_here(match: re.Match[str], text: str) -> bool:
+    """Whether a well-known token's text is that token: not where it is quoted (talk about tokens), not </s> behind an <s> (HTML), and not
+    the <|end|> between two messages of one gpt-oss answer (openai/harmony)."""
+    name, start, end = match.group(), match.start(), match.end()
+    if text[start - 1 : start] in _QUOTES and text[end : end + 1] in _QUOTES:
+        return False
+    if name == "</s>":
+        return "<s>" not in text[1:start]
+    return name != "<|end|>" or not text.startswith("<|start|>assistant", end)

@@ -12,9 +12,10 @@ tokenizers, hence 96 and 1024 characters.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
-UNIT_BYTES = 4  # token ids are held as int32 in native order, characters are compared as UTF-32
+ID_BYTES = 4  # token ids are held as int32 in native order
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Loop:
 
 def find_token_loop(ids: bytes, end: int) -> Loop | None:
     """The loop in which the first `end` of the int32 `ids` run out; None where they do not loop."""
-    return _find(ids, end, TOKENS, UNIT_BYTES)
+    return _find(ids, end, TOKENS, ID_BYTES)
 
 
 def find_text_loop(text: str, end: int) -> Loop | None:
@@ -72,21 +73,21 @@ def _find(units: bytes | str, end: int, bounds: Bounds, width: int) -> Loop | No
     lowest = max(end - probe - bounds.period, 0) * width
     highest = (end - 1) * width
     while (at := units.rfind(wanted, lowest, highest)) >= 0:  # type: ignore[arg-type]
-        if at % width == 0:
-            period = end - probe - at // width
-            start = _start(units, end, period, width)
-            if end - start >= max(bounds.span, bounds.repeats * period):
-                return Loop(period, start, end)
+        period = end - probe - at // width
+        need = max(bounds.span, bounds.repeats * period) - period
+        if at % width == 0 and period + need <= end and _repeats(units, end, period, need, width):
+            return Loop(period, _start(units, end, period, width), end)
         highest = at + probe * width - 1
     return None
 
 
-def _start(units: bytes | str, end: int, period: int, width: int) -> int:
-    """The first position from which all units up to `end` equal those one period later."""
-    import numpy as np
+def _repeats(units: bytes | str, end: int, period: int, count: int, width: int) -> bool:
+    """Whether the last `count` units before `end` equal those one period earlier."""
+    return units[(end - count) * width : end * width] == units[(end - period - count) * width : (end - period) * width]
 
-    data = units[: end * width]
-    raw = data.encode("utf-32-le", "surrogatepass") if isinstance(data, str) else data
-    values = np.frombuffer(raw, np.int32)  # [end]
-    different = np.flatnonzero(values[:-period] != values[period:])
-    return int(different[-1]) + 1 if different.size else 0
+
+def _start(units: bytes | str, end: int, period: int, width: int) -> int:
+    """The first position from which all units up to `end` equal those one period later: where fewer repeat, more do not."""
+    counts = range(1, end - period + 1)
+    longest = bisect_left(counts, True, key=lambda count: not _repeats(units, end, period, count, width))
+    return end - period - longest

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,10 +19,10 @@ Source = Literal["model", "option", "well-known", "inferred"]
 WELL_KNOWN = (
     *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "<|return|>", "<|eot|>", "<|eom|>"),
     *("<end_of_turn>", "<turn|>", "<eos>", "</s>", "<|end_of_sentence|>", "<｜end▁of▁sentence｜>", "<|END_OF_TURN_TOKEN|>"),
-    *("<|end_of_turn|>", "<end_of_utterance>", "<|endofturn|>", "<|im_sep_end|>", "[|endofturn|]", "<|END_RESPONSE|>"),
+    *("<|end_of_turn|>", "<end_of_utterance>", "<|endofturn|>", "[|endofturn|]", "<|END_RESPONSE|>"),
 )
 _FILLS = (0, -1, -100)  # ids that rows are filled up with where the pad id is not known
-_SAMPLE = 512
+SAMPLE = 512  # rows that are looked at to infer a terminator
 _FEW = 3
 
 
@@ -43,11 +44,10 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Marks:
-    """All terminators, the ids that count as padding behind one, and what was inferred about them (None: nothing was)."""
+    """All terminators, the padding's ids as far as they are known, and what was inferred about them (None: nothing was)."""
 
     marks: tuple[Mark, ...] = ()
     pads: frozenset[int] = frozenset()
-    any_pad: bool = True
     inferred: str | None = None
 
     @property
@@ -69,6 +69,11 @@ class Marks:
 def needle(token_id: int) -> bytes:
     """A token id as its bytes stand in Row.ids."""
     return struct.pack("=i", token_id)
+
+
+def number_of(token: bytes) -> int:
+    """The token id whose bytes these are."""
+    return int.from_bytes(token, sys.byteorder, signed=True)
 
 
 def from_options(words: Iterable[str]) -> list[Mark]:
@@ -98,60 +103,68 @@ def pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
 
 
 def infer(marks: Marks, sample: Sequence[Row]) -> Marks:
-    """`marks` with the terminator and the padding that the first rows give away, where nobody names an id.
+    """`marks` with the padding that the first rows give away, and the terminator, where nobody names an id of one.
 
-    Padding is an id whose run fills three or more rows, from different positions, to the same width. A terminator is the id in which at
-    least half of the rows end that end early, and which hardly ever stands elsewhere in them: a full stop ends many rows and stands in most.
+    Padding is an id whose run fills three or more rows, from different positions, to the same width; behind a terminator, where one is known:
+    else it may be a loop. A terminator is the id in which at least half of the rows end that stopped early, and which hardly ever stands
+    elsewhere in them: a full stop ends many rows and stands in most.
     """
-    rows = [row.ids for row in sample if row.ids and row.said != "length"]
-    if len(rows) < _FEW or any(mark.id is not None for mark in marks.marks):
+    rows = [row for row in sample if row.ids and row.said != "length"]
+    if len(rows) < _FEW:
         return marks
     width = max(len(row.ids) for row in sample if row.ids)
-    pad = _padding(rows, width)
-    bare = [row if pad is None else _without_tail(row, pad) for row in rows]
-    ends = [row for row in bare if 0 < len(row) < width]
+    pad = _padding([row.ids for row in rows if row.ids], width, marks.by_id)
+    if marks.by_id:
+        return marks if pad is None else replace(marks, pads=marks.pads | {number_of(pad)})
+    ends = []
+    for row in rows:
+        bare = without_tail(row.ids or b"", pad or b"")
+        if bare and (len(bare) < width or row.said in ("eos", "stop")):
+            ends.append(bare)
     last = Counter(row[-4:] for row in ends).most_common(1)
     if last:
         end, count = last[0]
-        inside = sum(_stands_inside(row, end) for row in ends)
+        inside = sum(find_id(row, end, len(row) - 4) >= 0 for row in ends)
         if count >= _FEW and 2 * count >= len(ends) and 10 * inside <= len(ends):
-            return _inferred(marks, end, pad, f"{count} of the first {len(ends)} rows that end early end in it")
+            return _inferred(marks, end, pad, f"{count} of the first {len(ends)} rows that stopped early end in it")
     if pad is not None:
         return _inferred(marks, pad, pad, f"it fills rows up to {width // 4} tokens")
     return marks
 
 
 def _inferred(marks: Marks, end: bytes, pad: bytes | None, why: str) -> Marks:
-    found: int = struct.unpack("=i", end)[0]
-    pads = marks.pads if pad is None else marks.pads | {struct.unpack("=i", pad)[0]}
+    found = number_of(end)
+    pads = marks.pads if pad is None else marks.pads | {number_of(pad)}
     text = f"id {found} is taken for the terminator: {why}"
-    return replace(marks, marks=(*marks.marks, Mark(None, found, "inferred")), pads=frozenset(pads), inferred=text)
+    return replace(marks, marks=(*marks.marks, Mark(None, found, "inferred")), pads=pads, inferred=text)
 
 
-def _padding(rows: Sequence[bytes], width: int) -> bytes | None:
+def _padding(rows: Sequence[bytes], width: int, terminators: Mapping[bytes, Mark]) -> bytes | None:
     runs: dict[bytes, set[int]] = {}
     counts: Counter[bytes] = Counter()
     for row in rows:
         if len(row) == width and len(row) > 8 and row[-4:] == row[-8:-4]:
-            runs.setdefault(row[-4:], set()).add(len(_without_tail(row, row[-4:])))
-            counts[row[-4:]] += 1
+            bare = without_tail(row, row[-4:])
+            if not terminators or bare[-4:] in terminators:
+                runs.setdefault(row[-4:], set()).add(len(bare))
+                counts[row[-4:]] += 1
     if not counts:
         return None
     pad, count = counts.most_common(1)[0]
     return pad if count >= _FEW and len(runs[pad]) >= 2 else None
 
 
-def _without_tail(row: bytes, pad: bytes) -> bytes:
-    """`row` without the run of `pad` at its end."""
+def without_tail(row: bytes, pad: bytes) -> bytes:
+    """`row` without the run of `pad` at its end; `row` where there is no pad."""
     end = len(row)
-    while end >= 4 and row[end - 4 : end] == pad:
+    while pad and end and row[end - 4 : end] == pad:
         end -= 4
     return row[:end]
 
 
-def _stands_inside(row: bytes, token: bytes) -> bool:
-    """Whether `token` stands in `row` before its last place."""
-    at = row.find(token, 0, len(row) - 4)
+def find_id(ids: bytes, token: bytes, end: int) -> int:
+    """The first place, in bytes, at which the id `token` stands wholly before `end`; -1 without one. Four bytes across two ids are no id."""
+    at = ids.find(token, 0, end)
     while at >= 0 and at % 4:
-        at = row.find(token, at + 1, len(row) - 4)
-    return at >= 0
+        at = ids.find(token, at + 1, end)
+    return at

@@ -6,14 +6,17 @@ Memory does not grow with the file: a record may have RECORD_LIMIT bytes, and wh
 from __future__ import annotations
 
 import os
+import sys
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
+from itertools import islice
 from typing import IO, Any, cast
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import clean
-from llmdoctor.gencfg.runaway.rows import Columns, Row, Unusable, pack, rows_of
+from llmdoctor.gencfg.runaway.rows import HOLDERS, LIMITS, Columns, Row, Unusable, ended, is_ids, pack, rows_of
 from llmdoctor.modeldir.files import Refusal, open_inside, shown_path
 
 RECORD_LIMIT = 64 * 2**20
@@ -27,6 +30,16 @@ _OTHERS = (
     (b"\x93NUMPY", "a NumPy array"),
     (b"(\xb5/\xfd", "zstd-compressed"),
 )
+_NOT_PLAIN = (
+    "choices",
+    "outputs",
+    "kind",
+    "response",
+    "body",
+    "finish_reasons",
+    "stop_type",
+    "status",
+)  # of such records more must be read
 _OPENS = (b"{", b"[", b"[{")
 
 
@@ -34,7 +47,8 @@ _OPENS = (b"{", b"[", b"[{")
 class Reading:
     """What a reader notices on the way: records that were skipped, with the first few by line, and how far it is.
 
-    `at` and `size` are in bytes of the file (rows of a table), for the progress alone.
+    `word` is what a record's number counts: lines, rows of a table, items of a list. `at` and `size` are in bytes of the file (rows of a
+    table), for the progress alone.
     """
 
     shown_name: str
@@ -44,6 +58,7 @@ class Reading:
     first: list[tuple[int, str]] = field(default_factory=list)
     names: tuple[str, ...] = ()
     form: str = ""
+    word: str = "line"
     at: int = 0
     size: int = 0
 
@@ -54,35 +69,60 @@ class Reading:
             self.first.append((line, reason))
 
     def rows(self, value: Any, line: int) -> Iterator[Row]:
-        """The sequences of one decoded record; none where it is skipped."""
+        """The sequences of one decoded value; none where it is skipped. Each item of a list is a record with a number of its own."""
+        if isinstance(value, list) and not is_ids(value):
+            self.word = "item"
+            for item in value:
+                yield from self._record(item, self.records + 1)
+        else:
+            yield from self._record(value, line)
+
+    def _record(self, value: Any, line: int) -> Iterator[Row]:
+        if isinstance(value, dict) and {"kind", "t"} <= value.keys() and ("pid" in value or "schema" in value):
+            raise QuestionError(f"{self.shown_name}: a trace, not outputs: use `llmdoctor gencfg trace --summary {self.shown_name}`")
         self.records += 1
         try:
             yield from list(rows_of(value, line, self.columns))
         except Unusable as error:
             self.names = self.names or error.names
             self.skip(line, str(error))
+        except RecursionError:
+            self.skip(line, "an object that is nested too deeply")
 
 
 def read_rows(path: str, reading: Reading) -> Iterator[Row]:
-    """Every sequence in the file at `path`.
+    """Every sequence in the file at `path`; "-" is standard input, which is copied to a temporary file first.
 
     Raises QuestionError where it cannot be opened or is no such file at all.
     """
-    opened = open_inside(path, None)
-    if opened is None:
-        raise QuestionError(f"{path}: no such file")
-    if isinstance(opened, Refusal):
-        raise QuestionError(f"{shown_path(path)} {opened.reason}")
-    with os.fdopen(opened, "rb") as file:
-        reading.size = os.fstat(opened).st_size
+    with _open(path) as file:
+        reading.size = os.fstat(file.fileno()).st_size
         head = file.read(_HEAD)
         file.seek(0)
         try:
             yield from _by_content(file, head, reading)
-        except (EOFError, OSError) as error:
-            if type(error).__name__ not in ("BadGzipFile", "EOFError"):
-                raise QuestionError(f"{reading.shown_name}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        except (EOFError, zlib.error) as error:
             raise QuestionError(f"{reading.shown_name}: the gzip file is cut off or damaged: {error}") from None
+        except OSError as error:
+            raise QuestionError(f"{reading.shown_name}: cannot be read: {error.strerror or error}") from None
+
+
+def _open(path: str) -> BufferedReader:
+    if path == "-":
+        import shutil
+        import tempfile
+
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 the caller closes it
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+        copy.seek(0)
+        return cast(BufferedReader, copy)
+    opened = open_inside(path, None)
+    if opened is None:
+        raise QuestionError(f"{path}: no such file")
+    if isinstance(opened, Refusal):
+        hint = "; a pipe can be given as -" if "FIFO" in opened.reason else ""
+        raise QuestionError(f"{shown_path(path)} {opened.reason}{hint}")
+    return os.fdopen(opened, "rb")
 
 
 def _by_content(file: BufferedReader, head: bytes, reading: Reading) -> Iterator[Row]:
@@ -118,7 +158,7 @@ def _refuse_other(head: bytes, name: str) -> None:
 def _json(file: IO[bytes], where: Callable[[], int], reading: Reading) -> Iterator[Row]:
     """JSON lines where a line is a value of its own, else values that go over several lines."""
     start = file.tell()
-    opening = [line for line in (file.readline(RECORD_LIMIT + 1).strip() for _ in range(8)) if line][:2]
+    opening = list(islice((line for line in (file.readline(RECORD_LIMIT + 1).strip() for _ in range(8)) if line), 2))
     file.seek(start)
     lines = any(_decodes(line) for line in opening) and opening[0] not in _OPENS
     if not lines and opening and opening[0].startswith((b"{", b"[")) and (len(opening[0]) > RECORD_LIMIT or opening[0][-1:] in b"{[,"):
@@ -135,7 +175,7 @@ def _json(file: IO[bytes], where: Callable[[], int], reading: Reading) -> Iterat
 
 def _lines(file: IO[bytes], where: Callable[[], int], reading: Reading) -> Iterator[Row]:
     fast: Callable[[bytes, int], Row | None] | None = None
-    number = 0
+    number, known = 0, False  # whether the first value has been seen: its shape is taken for everybody's
     while line := file.readline(RECORD_LIMIT + 1):
         number += 1
         if number % 256 == 0:
@@ -151,7 +191,7 @@ def _lines(file: IO[bytes], where: Callable[[], int], reading: Reading) -> Itera
             continue
         value = decode_line(line)
         if value is not None:
-            fast = fast or _fast(value, reading.columns)
+            fast, known = fast if known else _fast(value, reading.columns), True
             yield from reading.rows(value, number)
         elif line.strip():
             reading.records += 1
@@ -159,44 +199,34 @@ def _lines(file: IO[bytes], where: Callable[[], int], reading: Reading) -> Itera
 
 
 def _fast(value: Any, columns: Columns) -> Callable[[bytes, int], Row | None] | None:
-    """A decoder of lines shaped like `value`, which steps over all that is not asked for; None where there is no column of ids.
+    """A decoder of lines shaped like `value`, which steps over all that is not asked for; None where there is no plain column of ids.
 
     The decoder answers None for a line that is not of that shape, which then goes the slow way.
     """
-    from llmdoctor.gencfg.runaway.rows import LIMITS, REASONS, ended
-
-    if not isinstance(value, dict) or any(name in value for name in ("choices", "outputs", "kind", "response", "body")):
+    if not isinstance(value, dict) or any(name in value for name in _NOT_PLAIN):
         return None
     name = next((name for name in columns.id_names if isinstance(value.get(name), list) and value[name]), None)
-    if name is None or not all(type(item) is int for item in value[name]) or any(isinstance(item, dict) for item in value.values()):
+    if name is None or not is_ids(value[name]) or any(isinstance(value.get(holder), dict) for holder in HOLDERS):
         return None
     import msgspec
 
-    reason = next((known for known in REASONS if isinstance(value.get(known), str)), "finish_reason")
-    limit = next((known for known in LIMITS if known in value), "max_tokens")
-    names = {"ids": name, "reason": reason, "limit": limit, "stop": "stop_reason", "kind": "kind"}
-    if reason == "stop_reason":
-        del names["stop"]
-    kinds: dict[str, Any] = {
-        "ids": list[int],
-        "reason": str | None,
-        "limit": int | None,
-        "stop": int | str | None,
-        "kind": msgspec.UnsetType,
-    }
-    fields = [(short, kinds[short], ... if short in ("stop", "kind") else None) for short in names]
-    fields = [(short, kind, msgspec.field(name=names[short], default=default)) for short, kind, default in fields]
+    fields = [
+        ("ids", list[int], msgspec.field(name=name)),
+        ("reason", str | None, msgspec.field(name="finish_reason", default=None)),
+        ("stop", int | str | None, msgspec.field(name="stop_reason", default=...)),
+        ("limit", int | None, msgspec.field(name=next((known for known in LIMITS if known in value), LIMITS[0]), default=None)),
+        ("kind", msgspec.UnsetType, msgspec.field(name="kind", default=msgspec.UNSET)),  # a trace has one
+    ]
     decode = msgspec.json.Decoder(msgspec.defstruct("Line", fields, gc=False)).decode
 
     def read(line: bytes, number: int) -> Row | None:
         try:
             found: Any = decode(line)
-            ids = found.ids
-            if not ids:
+            ids, limit, stop = found.ids, found.limit, found.stop
+            if not ids or (found.reason is None and isinstance(stop, str)):
                 return None
-            stop = getattr(found, "stop", ...)
-            return Row(number, pack(ids), None, len(ids), ended(found.reason, stop), found.limit, line)
-        except (msgspec.MsgspecError, RecursionError, Unusable):
+            return Row(number, pack(ids), None, len(ids), ended(found.reason, stop), limit if limit and limit > 0 else None, line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Unusable):
             return None
 
     return read
@@ -210,7 +240,7 @@ def decode_line(line: bytes) -> Any:
 
     try:
         return msgspec.json.decode(line)
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         try:
             return json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError):

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeGuard
 
-from llmdoctor.core.errors import QuestionError
-
 Ended = Literal["eos", "length", "stop", "other", "unknown"]
 
 IDS = (
@@ -28,7 +26,18 @@ TEXTS = (
 REASONS = ("finish_reason", "stop_reason", "finish_reasons", "stop_type", "status")
 LIMITS = ("max_tokens", "max_new_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
 COUNTS = ("completion_tokens", "output_tokens", "generated_tokens", "num_generated_tokens", "tokens_predicted")
-HOLDERS = ("meta_info", "details", "sampling_params", "parameters", "params", "generation_config", "request", "usage", "metadata")
+HOLDERS = (
+    "meta_info",
+    "details",
+    "sampling_params",
+    "parameters",
+    "params",
+    "generation_config",
+    "generation_settings",
+    "request",
+    "usage",
+    "metadata",
+)
 _ENDED: Mapping[str, Ended] = {
     **dict.fromkeys("eos eos_token end_turn end_of_text end_of_sequence eos_token_id".split(), "eos"),
     **dict.fromkeys("length max_tokens max_new_tokens max_length max_output_tokens limit incomplete model_length".split(), "length"),
@@ -86,13 +95,13 @@ class Unusable(Exception):
 def rows_of(value: Any, line: int, columns: Columns) -> Iterator[Row]:
     """The sequences of one decoded record.
 
-    Raises Unusable where there are none in it, QuestionError where it belongs to another command.
+    Raises Unusable where there are none in it.
     """
     yield from _walk(value, line, columns, {}, 0)
 
 
 def _walk(value: Any, line: int, columns: Columns, around: Mapping[str, Any], depth: int) -> Iterator[Row]:
-    if _is_ids(value) and value:
+    if is_ids(value) and value:
         yield Row(line, pack(value), None, len(value), None, None)
         return
     if isinstance(value, list) and depth < _DEPTH:
@@ -101,8 +110,6 @@ def _walk(value: Any, line: int, columns: Columns, around: Mapping[str, Any], de
         return
     if not isinstance(value, dict):
         raise Unusable(f"expected an object with an output, found {_kind(value)}")
-    if value.get("kind") == "generate" and "effective" in value:
-        raise QuestionError("this is a trace of generate() calls: use `llmdoctor gencfg trace --summary FILE`")
     yield from _object(value, line, columns, around, depth)
 
 
@@ -117,8 +124,9 @@ def _object(value: dict[str, Any], line: int, columns: Columns, around: Mapping[
         yield from _choices(value, choices, line, around)
     elif not named and _objects(outputs := value.get("outputs", value.get("output"))):
         messages = any("content" in item or "type" in item for item in outputs)  # OpenAI's response object, else vLLM's RequestOutput
+        around = {**around, **_scalars(value)}
         for item in [{"text": _joined(outputs)}] if messages else outputs:
-            yield from _flat(item, line, columns, {**around, **_scalars(value)})
+            yield from _flat(item, line, columns, around)
     else:
         yield from _flat(value, line, columns, around)
 
@@ -135,7 +143,7 @@ def _choices(value: dict[str, Any], choices: list[Any], line: int, around: Mappi
         text = _joined([message]) if isinstance(message, dict) else choice.get("text")
         ids, count = _logprob_ids(choice.get("logprobs"))
         own = choice.get("token_ids")
-        ids = own if _is_ids(own) and own else ids
+        ids = own if is_ids(own) and own else ids
         count = _count(usage) if _count(usage) is not None else count
         said = ended(choice.get("finish_reason"), choice.get("stop_reason", ...))
         limit = _first_int(LIMITS, value, around)
@@ -166,7 +174,7 @@ def _flat(value: Mapping[str, Any], line: int, columns: Columns, around: Mapping
         raise Unusable("no column with an output", tuple(map(str, value)))
     many = max(len(ids or ()), len(texts or ()))
     holders = [value, *(held for name in HOLDERS if isinstance(held := value.get(name), dict)), around]
-    reasons = next((item[name] for item in holders for name in REASONS if item.get(name) is not None and _tells(item[name])), None)
+    reasons = next((item[name] for item in holders for name in REASONS if item.get(name) is not None and _tells(name, item[name])), None)
     stop = next((item["stop_reason"] for item in holders if "stop_reason" in item), ...)
     limit = _first_int(LIMITS, *holders)
     count = next((size for item in holders if (size := _count(item)) is not None), None) if many == 1 else None
@@ -182,7 +190,7 @@ def ended(reason: Any, stop: Any = ...) -> Ended | None:
     """
     if isinstance(reason, dict):  # SGLang: {"type": "stop", "matched": 151645}
         reason, stop = reason.get("type"), reason.get("matched", stop)
-    if not isinstance(reason, str):
+    if not isinstance(reason, str) or not reason:
         return None
     found = _ENDED.get(reason.lower())
     if found == "stop" and stop is not ... and reason.lower() == "stop":
@@ -212,9 +220,9 @@ def _packer(count: int) -> struct.Struct:
 
 def _id_lists(value: Any) -> list[list[int]] | None:
     """A column's token ids as lists: of one sequence, or of several; None where it does not hold ids."""
-    if _is_ids(value):
+    if is_ids(value):
         return [value]
-    if isinstance(value, list) and value and all(_is_ids(item) for item in value):
+    if isinstance(value, list) and value and all(is_ids(item) for item in value):
         return value
     return None
 
@@ -228,7 +236,7 @@ def _texts(value: Any, name: str) -> list[str] | None:
     if all(isinstance(item, str) for item in value):
         return ["".join(value)] if name == "tokens" else value
     if _objects(value):
-        return [_joined(value)] if any("content" in item for item in value) else None
+        return [_joined(value)] if any("content" in item or "text" in item for item in value) else None
     if all(_objects(item) for item in value):
         return [_joined(item) for item in value]
     return None
@@ -247,8 +255,9 @@ def _joined(messages: list[dict[str, Any]]) -> str:
     return "".join(parts)
 
 
-def _is_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int for item in value)
+def is_ids(value: Any) -> bool:
+    """Whether `value` is a list of whole numbers; an empty list is too."""
+    return isinstance(value, list) and set(map(type, value)) <= {int}
 
 
 def _objects(value: Any) -> TypeGuard[list[dict[str, Any]]]:
@@ -256,15 +265,16 @@ def _objects(value: Any) -> TypeGuard[list[dict[str, Any]]]:
 
 
 def _scalars(value: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record says about the outputs inside it: limits, reasons, counts."""
-    known = {*LIMITS, *REASONS, *HOLDERS}
-    return {name: item for name, item in value.items() if name in known}
+    """What a record, or an object in it that holds such things, says about the outputs inside it: limits, reasons, counts."""
+    known = {*LIMITS, *REASONS, *COUNTS}
+    holders = (*(held for name in HOLDERS if isinstance(held := value.get(name), dict)), value)
+    return {name: item for holder in holders for name, item in holder.items() if name in known}
 
 
-def _tells(reason: Any) -> bool:
-    """Whether a column named like a finish reason holds one: "status" may be anything."""
+def _tells(name: str, reason: Any) -> bool:
+    """Whether a column that may hold a finish reason does: what it is called tells, but "status" and "stop_reason" may be anything."""
     if isinstance(reason, str):
-        return reason.lower() in _ENDED
+        return reason.lower() in _ENDED or (bool(reason) and name == "finish_reason")
     return isinstance(reason, list | dict)
 
 

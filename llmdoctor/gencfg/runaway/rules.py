@@ -13,7 +13,8 @@ PASSED = Rule(
     "The model was done, the engine was not: what follows is text of another speaker or a repetition, it costs the full budget, and a reward model or a "
     "judge reads it as part of the answer. The token is in the output, so the model did its part; the ids that the call stopped at did not hold it. "
     "The usual reasons are a trainer that sets model.generation_config.eos_token_id to None, a generation_config.json without the chat template's "
-    "terminator, and ignore_eos left on from a benchmark.",
+    "terminator, and ignore_eos left on from a benchmark. It is a warning where every such sequence stopped in the end (records of several turns), and where less "
+    "than one text in a hundred holds a token that nobody has named.",
     '{"token_ids": [40, 2776, 6915, 151645, 198, 151644, 872, ...], "finish_reason": "length"}   and 151645 is <|im_end|>',
     '{"token_ids": [40, 2776, 6915, 151645], "finish_reason": "stop"}',
     "llmdoctor gencfg check MODEL says whether the files stop there; llmdoctor gencfg trace -- COMMAND names the line that took the id away.",
@@ -24,7 +25,8 @@ LOOP = Rule(
     Severity.ERROR,
     "A sequence runs out in one unit that repeats: at least three times and over at least 32 tokens (96 characters where there are no ids).",
     "Once greedy or nearly greedy decoding has written the same passage a few times, the repetition is the likeliest continuation, and only the "
-    "length limit ends it. A terminator that was passed is a frequent beginning; so are a prompt without the chat template and training data whose eos was masked.",
+    "length limit ends it. A terminator that was passed is a frequent beginning; so are a prompt without the chat template and training data whose eos was masked. It is a "
+    "warning where less than one sequence in a hundred does so without an end.",
     '{"token_ids": [9, 8, 5, 6, 7, 5, 6, 7, 5, 6, 7, ...], "finish_reason": "length"}',
     '{"token_ids": [9, 8, 5, 6, 7, 151645], "finish_reason": "stop"}',
     "Look at what stands before the loop starts: a passed terminator is a stopping setting; else use sampling, or a repetition_penalty, and check the prompt's template.",

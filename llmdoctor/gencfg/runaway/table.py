@@ -32,10 +32,12 @@ def read_table(file: BufferedReader, reading: Reading) -> Iterator[Row]:
     try:
         table: Any = parquet.ParquetFile(file)
         names = [str(name) for name in table.schema_arrow.names]
+        reading.word = "row"
         reading.names, reading.size = tuple(names), table.metadata.num_rows
         yield from _batches(table, names, reading)
-    except pyarrow.ArrowException as error:
-        raise QuestionError(f"{reading.shown_name}: cannot be read as parquet: {str(error).splitlines()[0][:200]}") from None
+    except (pyarrow.ArrowException, OSError) as error:  # it raises OSError for damaged data too
+        said = " ".join(str(error).split())[:200]
+        raise QuestionError(f"{reading.shown_name}: cannot be read as parquet: {said}") from None
 
 
 def _batches(table: Any, names: list[str], reading: Reading) -> Iterator[Row]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from llmdoctor.core.errors import QuestionError
 from llmdoctor.gencfg.runaway.judge import Seen
-from llmdoctor.gencfg.runaway.loops import find_text_loop
+from llmdoctor.gencfg.runaway.loops import Loop, find_text_loop
 from llmdoctor.gencfg.runaway.marks import Mark
 from llmdoctor.gencfg.runaway.outputs import decode_line
 from llmdoctor.gencfg.runaway.rows import Columns, Row, Unusable, rows_of
 
 Unit = Literal["token", "character"]
 EXAMPLES = 5
+STOPPED = ("eos", "stop")
 _DISTINCT = 100_000
 _SHOWN = 160  # characters of a loop's text that are kept; a screen shows fewer
 _FEW = 3
@@ -46,58 +45,66 @@ class Spread:
 
 @dataclass(slots=True)
 class Passed:
-    """The sequences that produced a terminator and went on."""
+    """The sequences that produced one terminator and went on, in units.
+
+    `stopped` of them stopped at a terminator in the end. `examples` are the first: the line and the position.
+    """
 
     mark: Mark
     unit: Unit
     count: int = 0
+    stopped: int = 0
     wasted: int = 0
     length: int = 0
     positions: Spread = field(default_factory=Spread)
-    lines: list[int] = field(default_factory=list)
+    examples: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Looped:
-    """The sequences that run out in a loop of one period; `example` is the unit of the first
-    of them, its ids or its text, and `spoken` the text beside its ids."""
+    """The sequences that run out in a loop of one period; `unit_ids` or `unit_text` is what the first of them repeats.
+
+    `stopped` of them stopped by themselves all the same. `examples` are the first: the line, the start, the repeats.
+    """
 
     period: int
     unit: Unit
-    example: tuple[int, ...] | str = ()
     count: int = 0
     stopped: int = 0
-    looping: int = 0
     starts: Spread = field(default_factory=Spread)
     repeats: Spread = field(default_factory=Spread)
-    lines: list[int] = field(default_factory=list)
-    spoken: str | None = None
+    examples: list[tuple[int, int, float]] = field(default_factory=list)
+    unit_ids: tuple[int, ...] | None = None
+    unit_text: str | None = None
 
 
 @dataclass(slots=True)
 class Tally:
     """Counts over the sequences of a file.
 
-    `units` are the tokens (or characters, where there are no ids) of all sequences without padding, `wasted` those behind a passed
-    terminator. `open_lengths` are the token counts of the rows of which nothing says how they ended.
+    `given` is the limit for rows that name none. `units` are the tokens (or characters, where there are no ids) of all sequences without
+    padding, `wasted` those behind a passed terminator. `stops` are the lengths, in tokens, of the sequences that stopped, `open_lengths` of
+    those of which nothing says how they ended. `first_length` is the line of the first that ended by length, `marked` are the texts in which
+    a terminator stands.
     """
 
+    given: int | None = None
     sequences: int = 0
     empty: int = 0
     padded: int = 0
     with_ids: int = 0
-    with_limit: int = 0
     told: int = 0
     ended: Counter[str] = field(default_factory=Counter)
-    tokens: int = 0
-    characters: int = 0
     wasted: Counter[str] = field(default_factory=Counter)
     units: Counter[str] = field(default_factory=Counter)
+    limits: Spread = field(default_factory=Spread)
+    stops: Spread = field(default_factory=Spread)
+    marked: int = 0
     open_lengths: Counter[int] = field(default_factory=Counter)
     longest: int = 0
+    first_length: int | None = None
     passed: dict[tuple[str, Unit], Passed] = field(default_factory=dict)
     loops: dict[tuple[int, Unit], Looped] = field(default_factory=dict)
-    ran_on_loops: int = 0
 
     def add(self, row: Row, seen: Seen) -> None:
         """Count one sequence."""
@@ -106,46 +113,50 @@ class Tally:
         self.empty += seen.length == 0
         self.padded += seen.padded
         self.with_ids += row.ids is not None
-        self.with_limit += row.limit is not None
         self.told += row.said is not None
         self.ended[seen.ended] += 1
         self.units[unit] += seen.length
-        size = row.tokens
+        if seen.ended == "length" and self.first_length is None:
+            self.first_length = row.line
+        if row.limit is not None:
+            self.limits.add(row.limit)
+        self.marked += row.ids is None and (seen.passed is not None or seen.length < len(row.text or ""))
+        size = row.tokens if row.ids is None else seen.length
         if size is not None:
-            self.tokens += seen.length if row.ids is not None else size
-            self.longest = max(self.longest, size)
-            if seen.ended == "unknown" and (size in self.open_lengths or len(self.open_lengths) < _DISTINCT or size >= self.longest):
-                self.open_lengths[size] += 1
+            self._size(size, seen)
         if seen.passed is not None:
             self._pass(row, seen, seen.passed, unit)
         if seen.loop is not None:
-            self._loop(row, seen, unit)
+            self._loop(row, seen, seen.loop, unit)
+
+    def _size(self, size: int, seen: Seen) -> None:
+        self.longest = max(self.longest, size)
+        if seen.ended in STOPPED:
+            self.stops.add(size)
+        if seen.ended == "unknown" and (size in self.open_lengths or len(self.open_lengths) < _DISTINCT or size >= self.longest):
+            self.open_lengths[size] += 1
 
     def _pass(self, row: Row, seen: Seen, mark: Mark, unit: Unit) -> None:
         entry = self.passed.setdefault((mark.name, unit), Passed(mark, unit))
         entry.count += 1
+        entry.stopped += seen.ended in STOPPED
         entry.wasted += seen.wasted
         entry.length += seen.length
         entry.positions.add(seen.at)
         self.wasted[unit] += seen.wasted
-        if len(entry.lines) < EXAMPLES:
-            entry.lines.append(row.line)
+        if len(entry.examples) < EXAMPLES:
+            entry.examples.append((row.line, seen.at))
 
-    def _loop(self, row: Row, seen: Seen, unit: Unit) -> None:
-        loop = seen.loop
-        assert loop is not None  # noqa: S101 for the type checker; the caller looked
+    def _loop(self, row: Row, seen: Seen, loop: Loop, unit: Unit) -> None:
         entry = self.loops.setdefault((loop.period, unit), Looped(loop.period, unit))
         if not entry.count:
-            entry.example = _unit(row, loop.start, min(loop.period, _SHOWN))
-            entry.spoken = _spoken(row)
+            entry.unit_ids, entry.unit_text = _repeated(row, loop)
         entry.count += 1
-        entry.stopped += seen.ended in ("eos", "stop")
-        self.ran_on_loops += seen.ended not in ("eos", "stop")
-        entry.looping += loop.end - loop.start
+        entry.stopped += seen.ended in STOPPED
         entry.starts.add(loop.start)
         entry.repeats.add(int(loop.repeats))
-        if len(entry.lines) < EXAMPLES:
-            entry.lines.append(row.line)
+        if len(entry.examples) < EXAMPLES:
+            entry.examples.append((row.line, loop.start, round(loop.repeats, 1)))
 
     def infer_length(self) -> str | None:
         """Move the rows that stand at the greatest length, and of which nothing says how they ended, to "length".
@@ -169,6 +180,21 @@ class Tally:
         return sorted(self.loops.values(), key=lambda entry: (-entry.count, entry.period))
 
     @property
+    def limit(self) -> int | None:
+        """The limit of tokens that the rows name, the median where they differ; else the one that the user gave."""
+        return self.limits.median() or self.given
+
+    @property
+    def unit(self) -> Unit:
+        """What the shares count: tokens where there are any ids."""
+        return "token" if self.units["token"] else "character"
+
+    @property
+    def wasted_share(self) -> float:
+        """How much of everything stands behind a terminator, from 0 to 1."""
+        return self.wasted[self.unit] / self.units[self.unit] if self.units[self.unit] else 0.0
+
+    @property
     def passing(self) -> int:
         """How many sequences passed a terminator."""
         return sum(entry.count for entry in self.passed.values())
@@ -179,26 +205,20 @@ class Tally:
         return sum(entry.count for entry in self.loops.values())
 
 
-def _unit(row: Row, start: int, count: int) -> tuple[int, ...] | str:
-    """The first `count` units of a loop."""
+def _repeated(row: Row, loop: Loop) -> tuple[tuple[int, ...] | None, str | None]:
+    """What a loop repeats: its ids, where there are any, and its text, where the record has one that loops too."""
     if row.ids is None:
-        return (row.text or "")[start : start + count]
-    return tuple(_numbers(row.ids[4 * start : 4 * (start + count)]))
-
-
-def _numbers(ids: bytes) -> Iterator[int]:
-    return iter(memoryview(ids).cast("i"))
+        return None, (row.text or "")[loop.start : loop.start + min(loop.period, _SHOWN)]
+    ids = memoryview(row.ids).cast("i")[loop.start : loop.start + min(loop.period, _SHOWN)]
+    return tuple(ids), _spoken(row)
 
 
 def _spoken(row: Row) -> str | None:
-    """What a loop of ids says, where the record has its text too and that loops as well."""
-    if row.ids is None:
-        return None
     text = row.text
     if text is None and row.raw is not None:
         try:
             text = next((other.text for other in rows_of(decode_line(row.raw), row.line, Columns()) if other.text), None)
-        except (Unusable, QuestionError):
+        except Unusable:
             return None
     loop = find_text_loop(text, len(text)) if text else None
     return None if loop is None or text is None else text[loop.start : loop.start + min(loop.period, _SHOWN)]

@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from llmdoctor.attach.records import Record
-from llmdoctor.gencfg.causes import cause_of
+from llmdoctor.gencfg.causes import Cause, cause_of, passed_cause
 from llmdoctor.gencfg.question import Answer
 from llmdoctor.gencfg.trace.read import as_written
-from llmdoctor.gencfg.trace.sides import answer_of
+from llmdoctor.gencfg.trace.sides import INTERRUPTS, answer_of
 
 _KEPT = 1000
 # What decides whether a call can stop; calls alike in all of it are judged once.
-_DECIDING = ("effective", "model_config", "kwargs", "user_config", "custom", "vocab_size", "prompt_length", "transformers", "error")
+_DECIDING = (
+    "effective",
+    "model_config",
+    "kwargs",
+    "user_config",
+    "custom",
+    "vocab_size",
+    "prompt_length",
+    "transformers",
+    "error",
+    "model_seen",
+)
 
 
 @dataclass(slots=True)
 class Site:
-    """The generate() calls of one line of code. Token counts are of new tokens; `positions` counts the positions, from 1, at which the
-    first passed terminator stood; `wasted` are the tokens behind those. `bad` is the first call that cannot stop or that failed."""
+    """The generate() calls of one line of code.
+
+    Token counts are of new tokens; `positions` counts the positions, from 1, at which the first passed terminator stood; `wasted` are the
+    tokens behind those. `unfinished` calls were interrupted, or still running when their process ended. `bad` is the first call that cannot
+    stop or that failed, `passing` the first that stops at some ids and ran past another terminator, with that one's id.
+    """
 
     source: str
     file: str | None
@@ -37,8 +53,10 @@ class Site:
     positions: Counter[int] = field(default_factory=Counter)
     limits: Counter[int] = field(default_factory=Counter)
     never_stops: int = 0
+    unfinished: int = 0
     failed: int = 0
     bad: Answer | None = None
+    passing: tuple[Answer, int] | None = None
     last: Record | None = None
 
     def add(self, record: Record, answer: Answer) -> None:
@@ -46,6 +64,9 @@ class Site:
         self.calls += 1
         self.last = record
         effective = answer.effective
+        error = record.get("error")
+        if record.get("unfinished") is True or (isinstance(error, dict) and error.get("type") in INTERRUPTS):
+            self.unfinished += 1
         if effective.error is not None:
             self.failed += 1
         elif effective.stop.never_stops:
@@ -55,28 +76,39 @@ class Site:
         if effective.stop.limit is not None:
             self.limits[effective.stop.limit] += 1
         for sequence in _objects(record.get("sequences")):
-            self._sequence(sequence, record.get("terminators"))
+            token = self._sequence(sequence, record.get("terminators"))
+            if token is not None and self.passing is None and effective.stop.eos_token_id and not effective.stop.never_stops:
+                self.passing = answer, token
 
-    def _sequence(self, sequence: Record, terminators: Any) -> None:
+    def _sequence(self, sequence: Record, terminators: Any) -> int | None:
+        """Count one sequence; the id of the terminator that it passed."""
         new, at = _count(sequence.get("new_tokens")), sequence.get("passed_terminator_at")
         self.sequences += 1
         self.tokens += new
         self.ended_by[str(sequence.get("stop_reason"))] += 1
-        if isinstance(at, int) and 0 <= at < new:
-            token = str(sequence.get("passed_terminator"))
-            text = terminators.get(token) if isinstance(terminators, dict) else None
-            self.passed[token if not isinstance(text, str) else text] += 1
-            self.positions[at + 1] += 1
-            self.wasted += new - at - 1
+        if not isinstance(at, int) or not 0 <= at < new:
+            return None
+        token = sequence.get("passed_terminator")
+        text = terminators.get(str(token)) if isinstance(terminators, dict) else None
+        self.passed[text if isinstance(text, str) else str(token)] += 1
+        self.positions[at + 1] += 1
+        self.wasted += new - at - 1
+        return token if isinstance(token, int) else None
 
     @property
     def stopped(self) -> int:
         """Sequences that something ended before the limit."""
         return self.sequences - self.ended_by["length"]
 
+    def cause(self) -> Cause | None:
+        """Why its calls do not stop, or ran past a terminator; None where neither is so."""
+        if self.bad is not None and (found := cause_of(self.bad)) is not None:
+            return found
+        return None if self.passing is None else passed_cause(*self.passing)
+
     def complaint(self) -> str:
         """One paragraph on why these calls cannot stop."""
-        cause = None if self.bad is None else cause_of(self.bad)
+        cause = self.cause()
         why = "" if cause is None else f": {cause.text}\nFIX\n{cause.fix}"
         return f"generate() at {self.source} cannot stop before its length limit{why}"
 
@@ -132,7 +164,7 @@ class Tally:
 
     def _generate(self, record: Record) -> None:
         stack = tuple(str(entry) for entry in record.get("stack") or ())
-        key = (record.get("file"), record.get("line"), stack[-1:])
+        key = (record.get("file"), record.get("line"), own_caller(str(record.get("source")), stack))
         if key not in self.sites:
             line = record.get("line")
             file = record.get("file")
@@ -144,12 +176,23 @@ class Tally:
         self.sites[key].add(record, self._judge(record))
 
     def _judge(self, record: Record) -> Answer:
-        key = json.dumps([record.get(name) for name in _DECIDING], sort_keys=True)
+        ends = sorted({str(each.get("stop_reason")) for each in _objects(record.get("sequences"))})
+        key = json.dumps([ends, *(record.get(name) for name in _DECIDING)], sort_keys=True)
         if key not in self._judged:
             if len(self._judged) >= _KEPT:
                 self._judged.clear()
             self._judged[key] = answer_of(record)
         return self._judged[key]
+
+
+_LIBRARY = re.compile(r"\S+ (\S+ )?[^ ]+:\d+")
+
+
+def own_caller(source: str, stack: Iterable[str]) -> str | None:
+    """The user's own line behind a call that a package made, such as "train.py:31"; None where the call is the user's own."""
+    if _LIBRARY.fullmatch(source) is None:
+        return None
+    return next((entry for entry in stack if _LIBRARY.fullmatch(entry) is None), None)
 
 
 def tally(records: Iterable[Record]) -> Tally:
