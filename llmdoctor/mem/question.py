@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Skipped
+from llmdoctor.mem.fields import Given
 from llmdoctor.mem.predict import Prediction, predict, with_dtype, workload_of
 from llmdoctor.mem.runners.base import Job
 from llmdoctor.mem.settings import Strategy
-from llmdoctor.mem.strategies import Given, read_strategy
+from llmdoctor.mem.strategies import read_strategy
 from llmdoctor.mem.workload import Workload
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.strategies import Given, read_strategy
+from llmdoctor.mem.fields import Given
+from llmdoctor.mem.strategies import read_strategy
 
 GIVEN = Given(model_dtype="bfloat16", hidden_size=64, world_size=2)
 BASE = {"bf16": {"enabled": True}, "optimizer": {"type": "AdamW", "params": {}}, "zero_optimization": {"stage": 2}}
