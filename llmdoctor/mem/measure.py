@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -83,19 +85,26 @@ def _execute(world: int, case: Path) -> subprocess.CompletedProcess[str]:
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    child = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        start_new_session=True,
+    )  # fmt: skip
     try:
-        return subprocess.run(
-            command,
-            env=environment,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
+        out, err = child.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
+        _kill(child)
         raise QuestionError(f"a measured case did not end within {TIMEOUT} s") from None
+    except BaseException:
+        _kill(child)
+        raise
+    return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+
+def _kill(child: subprocess.Popen[str]) -> None:
+    """End the launcher and the ranks that it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def _end(done: subprocess.CompletedProcess[str]) -> str:

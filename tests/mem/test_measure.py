@@ -16,6 +16,7 @@ from llmdoctor.mem.question import Asked
 from tests.conftest import run_command
 
 pytestmark = pytest.mark.live
+ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import sys, torch
 torch.manual_seed(0)
@@ -115,3 +116,38 @@ def test_bad_input_is_exit_2_and_one_sentence(tmp_path: Path, arguments: list[st
     assert len(done.err.strip().splitlines()) == 1
     assert "Traceback" not in done.err
     assert not done.out
+
+
+@pytest.fixture
+def broken_deepspeed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installation of DeepSpeed that cannot be imported, first on the path."""
+    (tmp_path / "site" / "deepspeed").mkdir(parents=True)
+    (tmp_path / "site" / "deepspeed" / "__init__.py").write_text("raise RuntimeError('a broken build')")
+    (tmp_path / "site" / "deepspeed-0.19.8.dist-info").mkdir()
+    (tmp_path / "site" / "deepspeed-0.19.8.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: deepspeed\nVersion: 0.19.8\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{ROOT}")
+
+
+@pytest.mark.usefixtures("broken_deepspeed")
+def test_a_broken_deepspeed_breaks_nothing_that_does_not_need_it(models: dict[str, Path]) -> None:
+    model = str(models["qwen2"])
+    compared = run_command("mem", "compare", model, "--strategy", "deepspeed:zero2", "--seq-len", "16", timeout=120)
+    assert (compared.code, compared.err) == (0, "")
+    measured = run_command("mem", "measure", model, "--strategy", "trainer:sgd,bf16", "--seq-len", "16", "--steps", "2", timeout=120)
+    assert measured.code == 0, measured.err
+    assert "MEASURED" in measured.out
+
+
+def test_a_step_that_runs_out_of_memory_is_a_result(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmdoctor.report import Style, render
+
+    base = {"schema": "llmdoctor.mem/1", "strategy": "trainer:sgd,bf16", "rank": 0, "world_size": 1, "device": "cuda:0"}
+    records = [
+        {**base, "kind": "phase", "phase": "forward", "step": 1, "peak_bytes": 5},
+        {**base, "kind": "failed", "outcome": "out_of_memory", "message": "CUDA out of memory", "phase": "backward", "step": 1},
+    ]
+    monkeypatch.setattr(measure, "run_case", lambda *_: records)
+    report = measure_report(Asked(str(models["qwen2"]), ("trainer:sgd,bf16",), batch=1, seq_len=16), None)
+    assert "RAN OUT OF MEMORY" in render(report, "text", Style(80, False))
+    assert report.result is not None
+    assert report.result["strategies"][0]["failed"]["phase"] == "backward"

@@ -59,7 +59,7 @@ def _versions() -> dict[str, str]:
 
     out: dict[str, str] = {}
     for name in ("torch", "transformers", "accelerate", "deepspeed"):
-        if name in sys.modules:
+        if sys.modules.get(name) is not None:
             out[name] = str(getattr(importlib.import_module(name), "__version__", "?"))
     return out
 
@@ -69,6 +69,9 @@ def _run(asked: Asked, text: str, steps: int, probe: Probe) -> None:
 
     predictor = Predictor(asked)
     strategy = predictor.strategy(text)
+    if strategy.engine is None:
+        # accelerate imports deepspeed wherever the package is (utils/other.py:309): a broken one must not break a run without it.
+        sys.modules["deepspeed"] = None  # type: ignore[assignment]
     workload = workload_of(strategy, base_workload(asked, strategy, predictor.config))
     if strategy.engine is not None or strategy.world_size > 1:
         _rendezvous()
