@@ -60,7 +60,7 @@ def subject_of(answer: Answer) -> dict[str, Any]:
         "batch": workload.batch,
         "seq_len": workload.seq_len,
         "image": asked.image,
-        "attention": workload.attention,
+        "attention": asked.attention or workload.attention,
         "world_size": asked.world_size or 1,
         "rank": asked.rank,
         "stage": asked.stage,

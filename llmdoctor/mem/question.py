@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STAGES = ("vision", "all", "llm")
 VISION = "visual"
+FLASH = ("flash_attention_2", "flash_attention_3")
 DEFAULT_LENGTH = 512
 
 
@@ -158,11 +159,24 @@ def base_workload(asked: Asked, strategy: Strategy, config: dict[str, Any]) -> W
     return Workload(
         batch=batch,
         seq_len=length,
-        attention=asked.attention,
+        attention=_attention(asked.attention, strategy),
         image=image_size(asked.image),
         trainable=_trainable(asked, config),
         frozen=(VISION,) if asked.stage == "llm" else (),
     )
+
+
+def _attention(name: str | None, strategy: Strategy) -> str | None:
+    """The attention that is traced. flash-attn's kernels, which need not be installed, keep what torch's own flash kernel keeps: the output and
+    one number a row.
+    """
+    if name is None or name in ("sdpa", "eager"):
+        return name
+    if name not in FLASH:
+        raise QuestionError(f"--attn {name}: expected sdpa, eager or one of {', '.join(FLASH)}")
+    if strategy.dtype == "float32" and strategy.autocast is None:
+        raise QuestionError(f"--attn {name}: {strategy.name} computes in float32, flash attention has 16-bit kernels only")
+    return "sdpa"
 
 
 def _trainable(asked: Asked, config: dict[str, Any]) -> tuple[str, ...]:

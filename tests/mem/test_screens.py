@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.kvcache import kvcache_report
 from llmdoctor.mem.question import Asked
@@ -123,3 +124,17 @@ def test_kvcache_is_by_the_contract() -> None:
         == 200 * result["per_token_bytes"]
         == sum(layer["allocated_bytes"] for layer in result["layers"])
     )
+
+
+@pytest.mark.live
+def test_flash_attention_needs_no_flash_attn_and_16_bit() -> None:
+    peaks = [compare_report(Asked("llama", TWO[:1], seq_len=64, attention=name)).result for name in ("sdpa", "flash_attention_2")]
+    assert peaks[0] is not None
+    assert peaks[1] is not None
+    assert peaks[0]["strategies"][0]["peak_bytes"] == peaks[1]["strategies"][0]["peak_bytes"]
+    for name, strategy, sentence in (
+        ("flash_attention_2", "trainer:sgd,fp32", "16-bit kernels only"),
+        ("magic", TWO[0], "expected sdpa, eager"),
+    ):
+        with pytest.raises(QuestionError, match=sentence):
+            compare_report(Asked("llama", (strategy,), seq_len=64, attention=name))

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def _run(asked: Asked, text: str, steps: int, probe: Probe) -> None:
     if strategy.engine is None:
         # accelerate imports deepspeed wherever the package is (utils/other.py:309): a broken one must not break a run without it.
         sys.modules["deepspeed"] = None  # type: ignore[assignment]
-    workload = workload_of(strategy, base_workload(asked, strategy, predictor.config))
+    workload = replace(workload_of(strategy, base_workload(asked, strategy, predictor.config)), attention=asked.attention)
     if strategy.engine is not None or strategy.world_size > 1:
         _rendezvous()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
