@@ -18,9 +18,10 @@ def main(model_path: str, cases_path: str, out: str) -> None:
     import torch
 
     from llmdoctor.mem.live.inventory import inventory
-    from llmdoctor.mem.live.worker import real_model
+    from llmdoctor.mem.live.worker import no_compiler, real_model
     from llmdoctor.mem.workload import Workload
 
+    no_compiler()
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     rank = torch.distributed.get_rank()
     ids = torch.randint(0, 1003, (1, 16))

@@ -150,6 +150,8 @@ def run_engine(model: Any, strategy: Strategy, workload: Workload, steps: int, d
     from deepspeed.runtime import engine as module
 
     watch_deepspeed(probe, patches, module)
+    if device.type == "cpu":
+        no_compiler()
     deepspeed.init_distributed(dist_backend="nccl" if device.type == "cuda" else "gloo", verbose=False)
     config = {**strategy.config, "train_micro_batch_size_per_gpu": workload.batch, "steps_per_print": 10**9}
     config.pop("train_batch_size", None)
@@ -164,6 +166,14 @@ def run_engine(model: Any, strategy: Strategy, workload: Workload, steps: int, d
         engine.step()
         del loss, batch
     probe.finish()
+
+
+def no_compiler() -> None:
+    """On a CPU DeepSpeed compiles a shared-memory all-reduce at its first start, under a lock that a killed process leaves behind; gloo does without."""
+    from deepspeed.comm import torch as backend
+
+    if hasattr(backend, "build_shm_op"):
+        backend.build_shm_op = lambda: None
 
 
 def _client(strategy: Strategy, parameters: list[Any]) -> Any:
@@ -186,6 +196,8 @@ def run_trainer(model: Any, strategy: Strategy, workload: Workload, steps: int, 
         from deepspeed.runtime import engine as module
 
         watch_deepspeed(probe, patches, module)
+        if not torch.cuda.is_available():
+            no_compiler()
     cuda = torch.cuda.is_available()
     inputs = batches(model, workload)
     rows = [
