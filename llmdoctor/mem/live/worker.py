@@ -5,6 +5,7 @@ python -m llmdoctor.mem.live.worker CASE.json      the records go to the folder 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import socket
@@ -56,8 +57,6 @@ def _outcome(error: Exception) -> str:
 
 
 def _versions() -> dict[str, str]:
-    import importlib
-
     out: dict[str, str] = {}
     for name in ("torch", "transformers", "accelerate", "deepspeed"):
         if sys.modules.get(name) is not None:
@@ -169,9 +168,8 @@ def run_engine(model: Any, strategy: Strategy, workload: Workload, steps: int, d
 
 
 def no_compiler() -> None:
-    """On a CPU DeepSpeed compiles a shared-memory all-reduce at its first start, under a lock that a killed process leaves behind; gloo does without."""
-    from deepspeed.comm import torch as backend
-
+    """On a CPU DeepSpeed compiles a shared-memory all-reduce at its first start, under a lock that a killed process leaves; gloo does without."""
+    backend: Any = importlib.import_module("deepspeed.comm.torch")  # deepspeed.comm has another `torch` of its own: the library
     if hasattr(backend, "build_shm_op"):
         backend.build_shm_op = lambda: None
 
