@@ -13,7 +13,8 @@ from llmdoctor.core.rule import Rule
 DOCS = Path(__file__).parent
 GENCFG = ("gencfg", "gencfg show", "gencfg diff", "gencfg check", "gencfg trace", "gencfg runaway")
 MASK = ("mask", "mask inspect", "mask test")
-COMMANDS = ("", *GENCFG, *MASK, "rule", "env", "demo")
+MEM = ("mem", "mem compare", "mem measure", "mem kvcache")
+COMMANDS = ("", *GENCFG, *MASK, *MEM, "rule", "env", "demo")
 
 
 def main() -> None:

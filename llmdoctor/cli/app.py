@@ -88,5 +88,5 @@ def demo(
     raise typer.Exit(run(keep))
 
 
-_GROUPS = {"gencfg": "llmdoctor.cli.gencfg", "mask": "llmdoctor.cli.mask"}
+_GROUPS = {"gencfg": "llmdoctor.cli.gencfg", "mask": "llmdoctor.cli.mask", "mem": "llmdoctor.cli.mem"}
 _COMMANDS: dict[str, Callable[..., None]] = {"rule": rule, "env": env, "demo": demo}

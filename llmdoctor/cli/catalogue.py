@@ -15,9 +15,10 @@ def all_rules() -> tuple[Rule, ...]:
     from llmdoctor.gencfg.rules import RULES as GENERATION
     from llmdoctor.gencfg.runaway.rules import RULES as OUTPUTS
     from llmdoctor.mask.rules import RULES as MASK
+    from llmdoctor.mem.rules import RULES as MEMORY
     from llmdoctor.modeldir.rules import RULES as DIRECTORY
 
-    return tuple(sorted((*DIRECTORY, *GENERATION, *OUTPUTS, *MASK), key=lambda rule: rule.code))
+    return tuple(sorted((*DIRECTORY, *GENERATION, *OUTPUTS, *MASK, *MEMORY), key=lambda rule: rule.code))
 
 
 def report(code: str | None) -> Report:

@@ -87,7 +87,7 @@ def _demo() -> int:
     build(Path(MODEL))
     Path(CALL).write_text(json.dumps(USER_CONFIG, indent=2) + "\n")
     _static()
-    return _live() or _masks()
+    return max(_live(), _masks(), _memory())
 
 
 def _static() -> None:
@@ -153,7 +153,7 @@ def _masks() -> int:
     report = leak_report(MODEL, options, [], [])
     _say("")
     command = f"llmdoctor mask test {MODEL} --input-ids {BATCH} --phase decode --backend sdpa"
-    _step("4  And the trainer's masks: input_ids != pad, with pad the eos, then masked_fill with 0", command, lambda: report)
+    _step("5  And the trainer's masks: input_ids != pad, with pad the eos, then masked_fill with 0", command, lambda: report)
     found = {finding.code for finding in report.findings if "measured" in finding.evidence}
     true = {"MSK001", "MSK002"} <= found
     _print(Verdict("BOTH MISTAKES WERE FOUND AND MEASURED", "good") if true else Verdict("A MISTAKE WAS NOT MEASURED", "bad"))
@@ -169,6 +169,27 @@ def rebuilt_masks() -> dict[str, list[list[int]]]:
         "input_ids": [[token if seen else 0 for token, seen in zip(*rows, strict=True)] for rows in zip(ids, mask, strict=True)],
         "attention_mask": mask,
     }
+
+
+def _memory() -> int:
+    """Where a training step's memory goes: predicted for a 2B model, measured on the tiny one."""
+    from llmdoctor.cli import demo_memory
+
+    _say("\nThe same optimizer, yet DeepSpeed's seems to take more memory than the Trainer's. Why?\n")
+    _step("6  Two ways of training a 2B model, from its config alone", demo_memory.COMPARE, demo_memory.compare)
+    measured: list[bool] = []
+
+    def real() -> Report:
+        report, true = demo_memory.measure(MODEL)
+        measured.append(true)
+        return report
+
+    _step(
+        "7  Real steps of the tiny model beside the prediction",
+        f"llmdoctor mem measure {MODEL} --strategy {demo_memory.REAL} --seq-len 16",
+        real,
+    )
+    return 0 if all(measured) else UNEXPECTED
 
 
 def _stopped(result: LiveResult) -> bool:
