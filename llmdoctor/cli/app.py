@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llmdoctor.cli import gencfg
+from llmdoctor.cli import gencfg, sample
 from llmdoctor.cli.output import Color, Colors, Format, answer
 
 
@@ -27,6 +27,7 @@ def make_app(arguments: list[str]) -> typer.Typer:
         app.command(first)(_COMMANDS[first])
         return app
     app.add_typer(gencfg.make_app(second if first == "gencfg" else ""), name="gencfg")
+    app.add_typer(sample.make_app(second if first == "sample" else ""), name="sample")
     for name, command in _COMMANDS.items():
         app.command(name)(command)
     return app
