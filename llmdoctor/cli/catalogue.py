@@ -15,8 +15,9 @@ def all_rules() -> tuple[Rule, ...]:
     from llmdoctor.gencfg.rules import RULES as GENERATION
     from llmdoctor.gencfg.runaway.rules import RULES as OUTPUTS
     from llmdoctor.modeldir.rules import RULES as DIRECTORY
+    from llmdoctor.sample.rules import RULES as SAMPLING
 
-    return tuple(sorted((*DIRECTORY, *GENERATION, *OUTPUTS), key=lambda rule: rule.code))
+    return tuple(sorted((*DIRECTORY, *GENERATION, *OUTPUTS, *SAMPLING), key=lambda rule: rule.code))
 
 
 def report(code: str | None) -> Report:

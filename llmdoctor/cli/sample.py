@@ -10,6 +10,7 @@ import typer
 from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
 
 if TYPE_CHECKING:
+    from llmdoctor.core.report import Report
     from llmdoctor.sample.model import Settings
 
 
@@ -125,7 +126,78 @@ def engines(
     )
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {"engines": engines}
+def replay(
+    logits: Annotated[str | None, typer.Argument(help="Recorded logits or a response with logprobs.", metavar="[LOGITS]")] = None,
+    tokens: Annotated[str | None, _option("--tokens", "The token ids that were drawn.", "FILE")] = None,
+    claim: Annotated[str | None, _option("--claim", "The settings: JSON, a stored request, or a gencfg trace.", "FILE")] = None,
+    engine: Annotated[str | None, _option("--engine", "The engine whose order is claimed.", "NAME")] = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    typical_p: Typical = None,
+    top_h: TopH = None,
+    epsilon: Epsilon = None,
+    eta: Eta = None,
+    repetition: Repetition = None,
+    frequency: Frequency = None,
+    presence: Presence = None,
+    last_n: LastN = None,
+    bias: Bias = None,
+    greedy: Greedy = False,
+    model: Annotated[str | None, _option("--model", "Its generation_config.json is the claim; without LOGITS it is run.", "DIR")] = None,
+    prompt: Annotated[str | None, _option("--prompt", "The prompt: token ids, text or messages.", "FILE")] = None,
+    image: Annotated[list[str] | None, _option("--image", "An image of the prompt; repeatable.", "FILE")] = None,
+    sequence: Annotated[int | None, _option("--sequence", "Which sequence of a batch.", "N")] = None,
+    step: Annotated[int | None, _option("--step", "One step: its distribution after each stage.", "N")] = None,
+    rows: Annotated[int, typer.Option("--rows", help="How many steps the table shows.", min=0)] = 8,
+    alpha: Annotated[float, typer.Option("--alpha", help="How often a true claim may be called inconsistent.")] = 0.01,
+    tolerance: Annotated[float | None, _option("--tolerance", "Mass beyond the nucleus that still counts as possible.", "MASS")] = None,
+    dtype: Annotated[str | None, _option("--dtype", "float32, bfloat16 or float16.", "NAME")] = None,
+    logprobs: Annotated[str | None, _option("--logprobs", "Recorded log-probabilities: which kind are they?", "FILE")] = None,
+    versus: Annotated[str | None, _option("--versus", "Another side's log-probabilities of the same tokens.", "FILE")] = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Can these tokens have been drawn with these settings?
+
+    Rebuilds each step's distribution from recorded logits, from a response's top log-probabilities, or from a model in one teacher-forced
+    pass, and tests the tokens against the claim: consistent, inconsistent with the proof, or undecided with how many more tokens it takes.
+    """
+    from llmdoctor.sample.question import Ask, check_dtype, check_engines
+
+    def build() -> Report:
+        options = settings_of(
+            temperature, top_k, top_p, min_p, typical_p, top_h, epsilon, eta, repetition, frequency, presence, last_n, bias, greedy
+        )
+        check_engines([engine] if engine else None)
+        ask = Ask(
+            logits,
+            tokens,
+            claim,
+            options,
+            engine,
+            model,
+            prompt,
+            sequence,
+            step,
+            rows,
+            alpha,
+            tolerance,
+            check_dtype(dtype),
+            versus,
+            logprobs,
+            tuple(image or ()),
+        )
+        from llmdoctor.sample.replay import replay_report
+
+        return replay_report(ask)
+
+    answer(build, "sample replay", format, fail_on, color)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"engines": engines, "replay": replay}
 
 
 def make_app(name: str) -> typer.Typer:

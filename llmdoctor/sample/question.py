@@ -4,10 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.sample.model import Before
+from llmdoctor.sample.model import Before, Settings
 from llmdoctor.sample.tables import ENGINES
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What the command was asked; paths as given. `options` are the claim's settings that options state."""
+
+    logits: str | None
+    tokens: str | None = None
+    claim: str | None = None
+    options: Settings = Settings()
+    engine: str | None = None
+    model: str | None = None
+    prompt: str | None = None
+    sequence: int | None = None
+    step: int | None = None
+    rows: int = 8
+    alpha: float = 0.01
+    tolerance: float | None = None
+    dtype: str | None = None
+    versus: str | None = None
+    logprobs: str | None = None
+    images: Sequence[str] = ()
 
 
 def parse_ids(text: str | None, option: str) -> tuple[int, ...]:
@@ -47,3 +70,12 @@ def check_engines(names: Sequence[str] | None) -> tuple[str, ...]:
         if name not in ENGINES:
             raise QuestionError(f"--engine {name}: expected one of {', '.join(ENGINES)}")
     return tuple(dict.fromkeys(names or ()))
+
+
+def check_dtype(name: str | None) -> str | None:
+    """A dtype's full name; bf16 and fp16 are understood."""
+    known = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "half": "float16"}
+    full = None if name is None else known.get(name, name.removeprefix("torch."))
+    if full not in (None, "float32", "bfloat16", "float16"):
+        raise QuestionError(f"--dtype {name}: expected float32, bfloat16 or float16")
+    return full
