@@ -51,7 +51,7 @@ class Logits:
     def rows(self, start: int, stop: int) -> Floats:
         """Steps [start, stop) as float32 [n, V], checked."""
         part = self.array[start:stop]
-        if self.dtype == "bfloat16":
+        if self.dtype == "bfloat16" and part.dtype.kind == "u":
             values: Floats = (part.astype(np.uint32) << 16).view(np.float32)
         else:
             with np.errstate(over="ignore"):

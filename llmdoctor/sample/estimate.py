@@ -117,7 +117,7 @@ def mass_interval(sketch: Sketch, temperature: float) -> Interval:
 def rank_interval(sketch: Sketch, temperature: float) -> Interval:
     """top_k: the largest rank that was drawn, up to where a larger k would have shown itself."""
     hot, _ = _weights(sketch, temperature)
-    ranks = np.cumsum(sketch.n, axis=1)
+    ranks = np.take_along_axis(np.cumsum(sketch.n, axis=1) - sketch.n, sketch.starts(), axis=1) + 1
     low = float(ranks[np.arange(len(hot)), sketch.at].max())
     grid = np.unique(np.geomspace(max(low, 1), max(low, float(ranks.max())), 40).astype(np.int64)).astype(float)
     grid[0] = low
@@ -127,7 +127,7 @@ def rank_interval(sketch: Sketch, temperature: float) -> Interval:
 def _weights(sketch: Sketch, temperature: float) -> tuple[Doubles, Doubles]:
     hot = sketch.n * np.exp((sketch.v - sketch.v[:, :1]) / temperature)
     hot = hot / hot.sum(axis=1, keepdims=True)
-    return hot, np.cumsum(hot, axis=1) - hot
+    return hot, np.take_along_axis(np.cumsum(hot, axis=1) - hot, sketch.starts(), axis=1)
 
 
 def _share(hot: Doubles, order: Doubles, edge: float) -> float:

@@ -51,7 +51,7 @@ def run_tests(steps: Steps, sketch: Sketch, claim: Claim) -> list[Test]:
     inside = np.array([not name for name in steps.outside])
     if inside.any():
         tests.append(log_likelihood_z(steps, inside))
-        found = _sketched(sketch, claim, inside)
+        found = _sketched(sketch, inside)
         if len(found.steps):
             tests.append(temperature_lr(found, claim))
             tests += _beyond(found, claim.settings, claim.engine.name)
@@ -129,7 +129,7 @@ def unskewed(z: float, skew: float) -> float:
     return math.copysign(1, skew) * max(-37.0, min(37.0, deviate))
 
 
-def _sketched(sketch: Sketch, claim: Claim, inside: Flags) -> Sketch:
+def _sketched(sketch: Sketch, inside: Flags) -> Sketch:
     keep = inside[sketch.steps]
     return Sketch(sketch.v[keep], sketch.n[keep], sketch.at[keep], sketch.x[keep], sketch.steps[keep])
 
@@ -169,11 +169,12 @@ def _beyond(sketch: Sketch, settings: Settings, engine: str) -> list[Test]:
     hot /= hot.sum(axis=1, keepdims=True)
     rows = np.arange(len(gap))
     at = np.minimum(sketch.at, kept - 1)
-    ranks = np.cumsum(sketch.n, axis=1)
+    starts = sketch.starts()
+    ranks = np.take_along_axis(np.cumsum(sketch.n, axis=1) - sketch.n, starts, axis=1) + 1
     within_rank = float(_log((hot * (ranks <= ranks[rows, at].max())).sum(axis=1)).sum())
     free = sketch.n * np.exp((sketch.v - sketch.v[:, :1]) / (1.0 if engine == "llama.cpp" else temperature))
     mass = np.cumsum(free, axis=1) - free
-    mass /= free.sum(axis=1, keepdims=True)
+    mass = np.take_along_axis(mass / free.sum(axis=1, keepdims=True), starts, axis=1)
     furthest = float(mass[rows, at].max())
     within_mass = float(_log((hot * (mass <= furthest)).sum(axis=1)).sum())
     distance = float(gap[rows, at].min())

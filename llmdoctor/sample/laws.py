@@ -6,13 +6,13 @@ import numpy as np
 
 from llmdoctor.sample.model import Doubles, Ids, Row
 
-LAST_PASS = "last pass wins, keys in the order of their ids"
-LAST_PASS_DOWN = "last pass wins, keys from the likeliest down"
-LAST_PASS_UP = "last pass wins, keys from the least likely up"
+LOOP_BY_ID = "last pass wins, keys in the order of their ids"
+LOOP_DOWN = "last pass wins, keys from the likeliest down"
+LOOP_UP = "last pass wins, keys from the least likely up"
 TEMPERATURE_ON_PROBS = "temperature on probabilities"
 NEVER_ZERO = "token 0 never drawn"
 ONE_SHORT = "a nucleus one short"
-LAWS = (LAST_PASS, LAST_PASS_DOWN, LAST_PASS_UP, NEVER_ZERO, ONE_SHORT)
+LAWS = (LOOP_BY_ID, LOOP_DOWN, LOOP_UP, NEVER_ZERO, ONE_SHORT)
 
 
 def last_pass_wins(probs: Doubles) -> Doubles:
@@ -21,7 +21,7 @@ def last_pass_wins(probs: Doubles) -> Doubles:
     P(i) = p_i prod_{j>i} (1 - p_j); where none passes the last key is taken.
     """
     survive = np.cumprod((1 - probs)[::-1])[::-1]
-    law = probs * np.append(survive[1:], 1.0)
+    law: Doubles = probs * np.append(survive[1:], 1.0)
     law[-1] += survive[0]
     return law
 
@@ -35,7 +35,7 @@ def softmax_of_probs(probs: Doubles, temperature: float) -> Doubles:
 
 def never_zero(probs: Doubles, ids: Ids) -> Doubles:
     """What is drawn where `if not chosen` takes the last key instead of token 0; `ids` [n] are the keys in order."""
-    law = probs.copy()
+    law: Doubles = probs.copy()
     zero = np.flatnonzero(ids == 0)
     if len(zero) and len(ids) > 1:
         last = len(ids) - 1 if zero[0] != len(ids) - 1 else len(ids) - 2
@@ -70,4 +70,6 @@ def law_logprobs(row: Row, token: int) -> Doubles:
         never_zero(probs, ids)[at[0]],
         one_short(probs)[at[0]],
     )
-    return np.log(np.array(drawn))
+    with np.errstate(divide="ignore"):
+        logs: Doubles = np.log(np.array(drawn, np.float64))
+    return logs

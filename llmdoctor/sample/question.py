@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.sample.model import Before, Settings
@@ -18,7 +18,7 @@ class Ask:
     logits: str | None
     tokens: str | None = None
     claim: str | None = None
-    options: Settings = Settings()
+    options: Settings = field(default_factory=Settings)
     engine: str | None = None
     model: str | None = None
     prompt: str | None = None

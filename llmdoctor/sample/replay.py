@@ -119,7 +119,7 @@ def _inputs(ask: Ask) -> tuple[Logits, list[int], list[int], Tolerance]:
         tokens = read_tokens(ask.tokens, ask.sequence)
         dtype = ask.dtype or "float32"
         array, prompt_ids = teacher_forced(ask.model, ask.prompt, tokens, dtype, ask.images)
-        return Logits(ask.model, array, dtype, {}), tokens, prompt_ids, _FORCED[dtype]
+        return Logits(ask.model, array, "float32", {}), tokens, prompt_ids, _FORCED[dtype]
     logits = open_logits(ask.logits, ask.sequence)
     tokens = beside(logits.others, logits.path, ask.sequence) or [] if ask.tokens is None else read_tokens(ask.tokens, ask.sequence)
     if not tokens:

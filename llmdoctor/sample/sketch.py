@@ -15,6 +15,7 @@ from llmdoctor.sample.arrays import Logits
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.model import Before, Doubles, Floats, Ids
 from llmdoctor.sample.stages import run, without_filters
+from llmdoctor.sample.tables import ENGINES
 
 HEAD = 1024
 _BLOCKS = 64
@@ -34,6 +35,14 @@ class Sketch:
     x: Doubles
     steps: Ids
 
+    def starts(self) -> Ids:
+        """For each entry the first one with the same logit [S, M]: equal logits have one rank."""
+        at = np.arange(self.v.shape[1])
+        new = np.ones(self.v.shape, bool)
+        new[:, 1:] = self.v[:, 1:] != self.v[:, :-1]
+        first: Ids = np.maximum.accumulate(np.where(new, at, 0), axis=1)
+        return first
+
     def cut(self, engine: str, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> tuple[Ids, Doubles]:
         """How many entries each step keeps [S], and the log of the sum of exp(v / T) over them [S]."""
         gap = self.v - self.v[:, :1]
@@ -46,7 +55,8 @@ class Sketch:
         if near is not None and engine == "vllm":
             kept = np.minimum(kept, near)
         if top_k:
-            kept = np.minimum(kept, np.count_nonzero(count < top_k, axis=1))
+            place = count if ENGINES[engine].ties == "low" else np.take_along_axis(count, self.starts(), axis=1)
+            kept = np.minimum(kept, np.count_nonzero(place < top_k, axis=1))
         if top_p is not None and top_p < 1:
             mass = np.cumsum(basis, axis=1)
             whole = mass[:, -1] if engine == "sglang" else mass[np.arange(len(mass)), kept - 1]
@@ -78,7 +88,7 @@ def make_sketch(
     tokens: Sequence[int],
     claim: Claim,
     prompt: Sequence[int] = (),
-    tick: Callable[[int, int], None] = lambda done, of: None,
+    tick: Callable[[int, int], None] | None = None,
 ) -> Sketch:
     """The sketch of a generation after the claim's penalties and biases. Steps whose token has the logit -inf are left out."""
     open_claim = without_filters(claim.settings)
@@ -103,7 +113,8 @@ def make_sketch(
             rank = int(np.searchsorted(-order, -row[tokens[step]], "left"))
             at[place] = int(np.searchsorted(np.cumsum(sizes), rank, "right"))
             place += 1
-        tick(min(start + len(part), logits.steps), logits.steps)
+        if tick is not None:
+            tick(min(start + len(part), logits.steps), logits.steps)
     good = np.isfinite(x)
     return Sketch(v[good], n[good], at[good], x[good], wanted[good])
 

@@ -213,7 +213,7 @@ _STAGES: dict[str, Callable[[Row, Call], Row]] = {
     "repetition_penalty": _repetition,
     "frequency_penalty": _frequency,
     "presence_penalty": _presence,
-    "greedy": lambda row, call: cuts.greedy(row),
+    "greedy": lambda row, _: cuts.greedy(row),
     "temperature": _temperature,
     "top_h": lambda row, call: cuts.top_h(row, call.read.top_h or 1.0),
     "top_k": _top_k,

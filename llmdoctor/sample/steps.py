@@ -35,7 +35,8 @@ class Steps:
     `rank` counts from 1, before any cut. `mass_before` is the mass of the tokens above, in the distribution that top_p sees (without one:
     before any cut).
     `logprob_processed` is -inf for a token outside the support. `mean`, `variance`, `third` are the moments of log q under the claim.
-    `last_prob` is the probability of the last token in the nucleus, `last_drawn` whether that one was drawn. `outside` names the stage
+    `last_prob` is the probability of the last token in the support (of all that are as likely), `last_drawn` whether such a one
+    was drawn. `outside` names the stage
     that removed the token beyond the tolerance ("" where none did).
     """
 
@@ -77,7 +78,7 @@ def replay_steps(
     claim: Claim,
     tolerance: Tolerance,
     prompt: Sequence[int] = (),
-    tick: Callable[[int, int], None] = lambda done, of: None,
+    tick: Callable[[int, int], None] | None = None,
 ) -> Steps:
     """Every step of the generation. Raises QuestionError where tokens and logits do not fit together."""
     if len(tokens) != logits.steps:
@@ -95,7 +96,8 @@ def replay_steps(
                 step = start + offset
                 before = Before(context.prompt, tuple(tokens[:step])) if penalised else context
                 gathered.add(step, row, int(tokens[step]), run(claim.engine, claim.settings, row, before), tolerance, claim)
-            tick(min(start + len(part), logits.steps), logits.steps)
+            if tick is not None:
+                tick(min(start + len(part), logits.steps), logits.steps)
     return gathered.steps(tokens)
 
 
@@ -136,7 +138,7 @@ class _Columns:
         near, self._outside[step] = _follow(stages, token, float(raw[token]), tolerance, claim, float(f["mass_before"][step]))
         f["logprob_near"][step] = near - z
         least = last.x.min()
-        f["last_prob"][step] = np.exp(float(least) - z)
+        f["last_prob"][step] = np.exp(float(least) - z) * int(np.count_nonzero(last.x == least))
         i["last_drawn"][step] = inside == least
         for at, stage in enumerate(stages[1:]):
             self._stage_support[step, at] = len(stage.row.x)
