@@ -197,7 +197,46 @@ def replay(
     answer(build, "sample replay", format, fail_on, color)
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {"engines": engines, "replay": replay}
+def draw(
+    probs: Annotated[str | None, _option("--probs", "The distribution itself: a file, or .5,.4,.1", "FILE|LIST")] = None,
+    logits: Annotated[str | None, _option("--logits", "Logits; the settings below make the distribution.", "FILE|LIST")] = None,
+    engine: Annotated[str, typer.Option("--engine", help="Whose order of stages.", metavar="NAME")] = "transformers",
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    typical_p: Typical = None,
+    step: Annotated[int, typer.Option("--step", help="Which step of a file with several.", min=0)] = 0,
+    n: Annotated[int, typer.Option("--n", "-n", help="How many draws.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Of numpy's PCG64.")] = 0,
+    counts: Annotated[bool, typer.Option("--counts", help="Only how often each token comes: one multinomial draw.")] = False,
+    output: Annotated[str | None, _option("--output", "Write the draws, or with --counts the counts.", "FILE.npy")] = None,
+    sampler: Annotated[str | None, _option("--sampler", "Test this: f(probs) or f(probs, rng) gives a token.", "MODULE:FUNCTION")] = None,
+    draws: Annotated[str | None, _option("--draws", "Test these draws: token ids.", "FILE")] = None,
+    alpha: Annotated[float, typer.Option("--alpha", help="How often a true sampler may be called inconsistent.")] = 0.01,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Draw from a distribution, or test a sampler against it.
+
+    Draws are reproducible: numpy's PCG64 with --seed. A sampler or a file of draws is judged by an exact multinomial test, or a G-test where the
+    outcomes are too many to count out, with its power; the known broken samplers are named where their law fits.
+    """
+
+    def build() -> Report:
+        from llmdoctor.sample.draw import Drawing, draw_report
+        from llmdoctor.sample.model import Settings
+        from llmdoctor.sample.question import check_engines
+
+        check_engines([engine])
+        settings = Settings(temperature, top_k, top_p, min_p, typical_p)
+        return draw_report(Drawing(probs, logits, settings, engine, step, n, seed, counts, sampler, draws, output, alpha))
+
+    answer(build, "sample draw", format, fail_on, color)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"replay": replay, "engines": engines, "draw": draw}
 
 
 def make_app(name: str) -> typer.Typer:

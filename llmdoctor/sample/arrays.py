@@ -99,8 +99,8 @@ def parse_logits(text: str) -> Logits:
         try:
             values = np.array([float(part) for part in body.split(",")], np.float32)
         except ValueError:
-            raise QuestionError(f"--logits {text[:60]}: no such file, and not a list of numbers such as 4,3,2.5") from None
-        return Logits("--logits", values[None], "float32", {})
+            raise QuestionError(f"{text[:60]}: no such file, and not a list of numbers such as 4,3,2.5") from None
+        return Logits("the numbers", values[None], "float32", {})
     return open_logits(text)
 
 

@@ -52,7 +52,7 @@ def run_tests(steps: Steps, sketch: Sketch, claim: Claim) -> list[Test]:
     if inside.any():
         tests.append(log_likelihood_z(steps, inside))
         found = _sketched(sketch, inside)
-        if len(found.steps):
+        if len(found.steps) and sorted_cuts(claim.settings):
             tests.append(temperature_lr(found, claim))
             tests += _beyond(found, claim.settings, claim.engine.name)
         if claim.settings.top_p is not None:
@@ -127,6 +127,11 @@ def unskewed(z: float, skew: float) -> float:
     low = special.gammainc(shape, value)
     deviate = float(stats.norm.isf(tail)) if tail < low else float(stats.norm.ppf(low))
     return math.copysign(1, skew) * max(-37.0, min(37.0, deviate))
+
+
+def sorted_cuts(settings: Settings) -> bool:
+    """Whether every cut of the claim is a rank, a mass or a distance of the sorted order, which is what the sketch knows."""
+    return all(value is None for value in (settings.typical_p, settings.top_h, settings.epsilon_cutoff, settings.eta_cutoff))
 
 
 def _sketched(sketch: Sketch, inside: Flags) -> Sketch:

@@ -6,8 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.sample.model import Before, Settings
+from llmdoctor.sample.arrays import parse_logits
+from llmdoctor.sample.model import Before, Doubles, Floats, Settings
+from llmdoctor.sample.stages import refusal, run
 from llmdoctor.sample.tables import ENGINES
 
 
@@ -79,3 +83,29 @@ def check_dtype(name: str | None) -> str | None:
     if full not in (None, "float32", "bfloat16", "float16"):
         raise QuestionError(f"--dtype {name}: expected float32, bfloat16 or float16")
     return full
+
+
+def given_probs(text: str, step: int) -> Doubles:
+    """A distribution that was given as such: --probs FILE or numbers. It must sum to 1."""
+    recorded = parse_logits(text)
+    if not 0 <= step < recorded.steps:
+        raise QuestionError(f"{recorded.path}: --step {step}: expected 0 to {recorded.steps - 1}")
+    probs: Doubles = recorded.rows(step, step + 1)[0].astype(np.float64)
+    if (probs < 0).any():
+        raise QuestionError(f"--probs {text[:60]}: token {int((probs < 0).argmax())} has {probs.min():g}, expected probabilities")
+    if abs(probs.sum() - 1) > 1e-3:
+        raise QuestionError(f"--probs {text[:60]}: sum to {probs.sum():.6g}, expected 1")
+    probs /= probs.sum()
+    return probs
+
+
+def claimed_probs(engine: str, settings: Settings, row: Floats) -> Doubles:
+    """The distribution [V] that an engine makes of a row of logits."""
+    error = refusal(ENGINES[engine], settings)
+    if error is not None:
+        raise QuestionError(f"{engine} refuses these settings: {error}")
+    with np.errstate(all="ignore"):
+        probs = run(ENGINES[engine], settings, row)[-1].row.probs(len(row))
+    if not np.isfinite(probs).all():
+        raise QuestionError("the logits overflow float32 at this temperature: probabilities are NaN")
+    return probs

@@ -16,7 +16,7 @@ from llmdoctor.modeldir.tokenizer import Tokenizer
 from llmdoctor.sample.arrays import Logits, open_logits
 from llmdoctor.sample.claim import Claim, make_claim
 from llmdoctor.sample.estimate import Estimates, Interval, estimate
-from llmdoctor.sample.judge import Test, Verdict, judge, run_tests
+from llmdoctor.sample.judge import Test, Verdict, judge, run_tests, sorted_cuts
 from llmdoctor.sample.model import Before, Doubles
 from llmdoctor.sample.progress import Progress
 from llmdoctor.sample.question import Ask
@@ -91,7 +91,8 @@ def replay(ask: Ask) -> Replay:
     sketch = make_sketch(logits, tokens, claim, prompt, Progress("estimates").tick)
     tests = run_tests(steps, sketch, claim)
     verdict = judge(tests, steps, claim, ask.alpha)
-    estimates = estimate(sketch, steps, claim, tests) if len(sketch.steps) and claim.settings.do_sample else None
+    known = len(sketch.steps) and claim.settings.do_sample and sorted_cuts(claim.settings)
+    estimates = estimate(sketch, steps, claim, tests) if known else None
     return Replay(
         ask,
         logits,
