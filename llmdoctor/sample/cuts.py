@@ -5,52 +5,57 @@ Every cut is float32 as the engines compute it; where an engine's own order of a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from llmdoctor.sample.model import Floats, Row
+from llmdoctor.sample.model import Floats, Ids, Row
 
 Ties = Literal["all", "low", "high"]
-_BLOCK, _SMALL = 64, 2048
+_SMALL = 2048
 
 
-def head(x: Floats, count: int) -> Floats:
-    """At least the `count` largest of `x`, descending, and with every value all that equal it.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The largest logits of a row: their places `at` [m], ascending, and `order` [m], the same logits descending. No other is as large."""
 
-    The count-th largest of the blocks' maxima is a lower bound of the count-th largest value: one pass, and a short sort.
+    at: Ids
+    order: Floats
+
+
+def head(x: Floats, count: int) -> Head:
+    """At least the `count` largest of `x`, and every one that equals the last.
+
+    The count-th largest of the blocks' maxima is a lower bound of the count-th largest value: one pass over the row, and a short sort.
     """
     n = len(x)
-    blocks = n // _BLOCK
-    if n <= _SMALL or count * 4 > blocks:
-        if n <= _SMALL or count * 6 > n:
-            return np.sort(x)[::-1]
-        bound = np.partition(x, n - count)[n - count]
-    else:
-        maxima = x[: blocks * _BLOCK].reshape(blocks, _BLOCK).max(axis=1)
-        bound = np.partition(maxima, blocks - count)[blocks - count]
-    return np.sort(x[x >= bound])[::-1]
+    width = 64 if count * 128 <= n else 16
+    blocks = n // width
+    if n <= _SMALL or count * 2 > blocks:
+        return Head(np.arange(n), np.sort(x)[::-1])
+    maxima = x[: blocks * width].reshape(blocks, width).max(axis=1)
+    at = np.flatnonzero(x >= np.partition(maxima, blocks - count)[blocks - count])
+    return Head(at, np.sort(x[at])[::-1])
 
 
-def prefix(row: Row, order: Floats, count: int, ties: Ties) -> Row:
-    """The `count` largest of a row whose head, descending, is `order`; of several equal ones at the cut all, those with low or high ids."""
+def prefix(row: Row, top: Head, count: int, ties: Ties) -> Row:
+    """The `count` largest of a row, all in its head; of several equal ones at the cut all, those with low or with high ids."""
     if count >= len(row.x):
         return row
-    edge = order[count - 1]
-    over = int(np.searchsorted(-order, -edge, "left"))
-    mask = row.x >= edge
-    if ties != "all" and (len(order) <= count or order[count] == edge):
-        equal = np.flatnonzero(row.x == edge)
-        wanted = count - over
+    edge = top.order[count - 1]
+    x = row.x[top.at]
+    mask = x >= edge
+    if ties != "all":
+        equal = np.flatnonzero(x == edge)
+        wanted = count - int(np.count_nonzero(top.order > edge))
         mask[equal[wanted:] if ties == "low" else equal[: len(equal) - wanted]] = False
-    return row.keep(mask)
+    return row.pick(top.at[mask])
 
 
 def top_k(row: Row, k: int, ties: Ties) -> Row:
     """The k largest logits."""
-    if k >= len(row.x):
-        return row
-    return prefix(row, head(row.x, k), k, ties)
+    return row if k >= len(row.x) else prefix(row, head(row.x, k), k, ties)
 
 
 def top_p_ascending(row: Row, p: float) -> Row:
@@ -61,37 +66,36 @@ def top_p_ascending(row: Row, p: float) -> Row:
     e, total = row.weights()
     top = row.x.max()
     limit = np.float32(1 - p)
-    order: Floats = row.x
-    for count in (256, 4096, len(e)):
-        order = head(row.x, count)
-        mass = np.cumsum(np.exp(order - top), dtype=np.float64)
-        if len(order) == len(e) or mass[-1] > p * total:
+    for count in (128, 1024, 4096, len(e)):
+        found = head(row.x, min(count, len(e)))
+        weights = np.exp(found.order - top)
+        mass = np.cumsum(weights, dtype=np.float64)
+        if len(weights) == len(e) or mass[-1] > p * total:
             break
-    below = ((total - mass + np.exp(order - top)) / total).astype(np.float32)  # cumulative mass up to and with the token
-    return prefix(row, order, max(1, int(np.count_nonzero(below > limit))), "high")
+    below = ((total - mass + weights) / total).astype(np.float32)  # cumulative mass up to and with the token
+    return prefix(row, found, max(1, int(np.count_nonzero(below > limit))), "high")
 
 
 def joint(row: Row, k: int | None, p: float, min_p: float) -> Row:
     """SGLang's torch path: sorted descending, k and p both on the untruncated distribution, then min_p on what is left."""
-    e, total = row.weights()
-    order = np.sort(e)[::-1]
-    probs = order / np.float32(total)
+    order = np.sort(row.weights()[0])[::-1]
+    probs = order / np.float32(order.sum(dtype=np.float64))
     mass = np.cumsum(probs, dtype=np.float64).astype(np.float32)
     kept = int(np.count_nonzero(mass - probs <= np.float32(p)))
     kept = min(kept, len(probs) if k is None else k)
     if min_p > 0:
         kept = min(kept, int(np.count_nonzero(probs >= probs[0] * np.float32(min_p))))
-    return prefix(row, np.sort(row.x)[::-1], max(1, kept), "low")
+    return prefix(row, head(row.x, len(row.x)), max(1, kept), "low")
 
 
 def top_p_descending(row: Row, p: float) -> Row:
     """llama.cpp: sorted descending, up to the token with which a float32 running sum reaches p."""
     e, _ = row.weights()
     total = np.add.accumulate(e)[-1]
-    order = np.sort(row.x)[::-1]
-    mass = np.add.accumulate(np.exp(order - order[0]) / total)
+    top = head(row.x, len(row.x))
+    mass = np.add.accumulate(np.exp(top.order - top.order[0]) / total)
     reached = np.flatnonzero(mass >= np.float32(p))
-    return row if not len(reached) else prefix(row, order, int(reached[0]) + 1, "low")
+    return row if not len(reached) else prefix(row, top, int(reached[0]) + 1, "low")
 
 
 def min_p_probs(row: Row, p: float) -> Row:

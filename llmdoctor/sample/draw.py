@@ -229,8 +229,9 @@ def _document(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome, verdi
     what = ask.sampler or ask.draws
     blocks: list[Block] = [
         Verdict(
-            f"{verdict.upper()}: {what}, {plural(outcome.n, 'draw')}, p = {outcome.p_value:.2g} ({outcome.test}, alpha {ask.alpha:g})", tone
-        ),  # type: ignore[arg-type]
+            f"{verdict.upper()}: {what}, {plural(outcome.n, 'draw')}, p = {outcome.p_value:.2g} ({outcome.test}, alpha {ask.alpha:g})",
+            tones[verdict],
+        ),
         _table(probs, counts, outcome.law_probs),
     ]
     if outcome.law is not None:

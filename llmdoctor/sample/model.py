@@ -62,21 +62,19 @@ class Row:
     _weights: tuple[Floats, float] | None = field(default=None, repr=False)
 
     def weights(self) -> tuple[Floats, float]:
-        """exp(x - max) [n] float32 and its sum in float64."""
+        """exp(x - max) [n] float32 and its sum."""
         if self._weights is None:
             e = np.exp(self.x - self.x.max())
-            self._weights = (e, float(e.sum(dtype=np.float64)))
+            self._weights = (e, float(e.sum()))
         return self._weights
 
     def keep(self, mask: NDArray[np.bool_]) -> Row:
         """The row with only the tokens of `mask` [n]."""
-        at = np.flatnonzero(mask)
-        kept = Row(self.x[at], at if self.ids is None else self.ids[at])
-        if self._weights is not None:
-            e = self._weights[0][at]
-            if len(e) and e.max() == 1.0:
-                kept._weights = (e, float(e.sum(dtype=np.float64)))
-        return kept
+        return self.pick(np.flatnonzero(mask))
+
+    def pick(self, at: Ids) -> Row:
+        """The row with only the tokens at the places `at`, ascending."""
+        return Row(self.x[at], at if self.ids is None else self.ids[at])
 
     def tokens(self) -> Ids:
         """The tokens that are left [n]."""

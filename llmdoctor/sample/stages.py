@@ -19,11 +19,16 @@ _NOBODY = Before()
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What one stage left: the row after it, and the share of the mass before it that it kept (1.0 for stages that remove nothing)."""
+    """What one stage left of the row before it."""
 
     name: str
     row: Row
-    mass_kept: float
+    before: Row
+
+    @property
+    def mass_kept(self) -> float:
+        """The share of the mass before it that the stage kept; 1.0 where it removed nothing."""
+        return 1.0 if self.row is self.before else share(self.before, self.row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +82,10 @@ def run(engine: Engine, settings: Settings, logits: Floats, before: Before = _NO
     """The row after each stage that is on, first the raw one. `logits` [V] float32; `settings` must not be refused."""
     call = Call(engine, as_read(engine, settings), before)
     row = first_row(logits)
-    passed = [Stage("logits", row, 1.0)]
+    passed = [Stage("logits", row, row)]
     for name in active(engine, settings):
         after = _STAGES[name](row, call)
-        passed.append(Stage(name, after, _share(row, after)))
+        passed.append(Stage(name, after, row))
         row = after
     return passed
 
@@ -107,7 +112,8 @@ def settings_filter(engine: Engine, settings: Settings) -> tuple[float | None, .
     return (read.top_k, read.top_p, read.min_p)
 
 
-def _share(before: Row, after: Row) -> float:
+def share(before: Row, after: Row) -> float:
+    """The mass of the tokens of `after` in the distribution `before`; 1.0 where none are gone."""
     if len(after.x) == len(before.x):
         return 1.0
     e, total = before.weights()

@@ -13,7 +13,7 @@ from llmdoctor.sample.arrays import Logits
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.laws import LAWS, law_logprobs
 from llmdoctor.sample.model import Before, Doubles, Floats, Ids, Row
-from llmdoctor.sample.stages import Stage, active, run
+from llmdoctor.sample.stages import Stage, active, run, share
 
 _CUTS = frozenset({"top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "joint", "greedy"})
 _MASS_CUTS = frozenset({"top_p", "joint"})
@@ -143,7 +143,7 @@ class _Columns:
         for at, stage in enumerate(stages[1:]):
             self._stage_support[step, at] = len(stage.row.x)
             self._stage_mass[step, at] = stage.mass_kept
-        f["raw_kept"][step] = _raw_kept(first, last)
+        f["raw_kept"][step] = share(first, last)
         if len(last.x) <= 256:
             self._laws[step] = law_logprobs(last, token)
 
@@ -185,15 +185,6 @@ def _moments(row: Row) -> tuple[float, float, float]:
     d = d - np.float32(mean)
     square = d * d
     return mean - float(np.log(total)), float(np.dot(q, square)), float(np.dot(q, square * d))
-
-
-def _raw_kept(first: Row, last: Row) -> float:
-    """The mass that the raw distribution gives to the tokens of the last row."""
-    if len(first.x) == len(last.x):
-        return 1.0
-    e, total = first.weights()
-    at = last.tokens() if first.ids is None else np.searchsorted(first.ids, last.tokens())
-    return float(e[at].sum(dtype=np.float64)) / total
 
 
 def _follow(stages: list[Stage], token: int, x: float, tolerance: Tolerance, claim: Claim, mass_before: float) -> tuple[float, str]:
