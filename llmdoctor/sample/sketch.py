@@ -1,10 +1,11 @@
-"""A generation's logits, sorted and thinned: the 1,024 largest of each step exactly, the tail in blocks. What the estimates work on.
+"""A generation's logits, sorted and thinned: the 1,024 largest of each step exactly, the tail in bins. What the estimates work on.
 
 Every filter of every engine is a cut of the sorted order, so that the likelihood of any settings is one sum over a row's head.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 
 from llmdoctor.sample.arrays import Logits
 from llmdoctor.sample.claim import Claim
+from llmdoctor.sample.cuts import head
 from llmdoctor.sample.model import Before, Doubles, Floats, Ids
 from llmdoctor.sample.stages import run, without_filters
 from llmdoctor.sample.tables import ENGINES
 
 HEAD = 1024
-_BLOCKS = 64
+_BINS, _DEEPEST = 128, 24.0  # of the tail: how many, and how far below the head they reach, in nats
 MOST = 2048  # steps: what is more is thinned evenly
 
 
@@ -95,23 +97,19 @@ def make_sketch(
     values = {name: value for name, value in open_claim.named().items() if name not in ("temperature", "do_sample")}
     plain = type(open_claim)(**values)
     wanted = np.unique(np.linspace(0, logits.steps - 1, min(MOST, logits.steps)).astype(np.int64))
-    sizes = _sizes(logits.vocab)
-    v, x = np.full((len(wanted), len(sizes)), -np.inf), np.full(len(wanted), -np.inf)
-    n, at = np.tile(sizes.astype(np.float64), (len(wanted), 1)), np.zeros(len(wanted), np.int64)
+    width = logits.vocab if logits.vocab <= HEAD + _BINS else HEAD + _BINS
+    v, x = np.full((len(wanted), width), -np.inf), np.full(len(wanted), -np.inf)
+    n, at = np.zeros((len(wanted), width)), np.zeros(len(wanted), np.int64)
     place = 0
     for start, part in logits.chunks():
-        inside = wanted[(wanted >= start) & (wanted < start + len(part))]
-        for step in inside:
+        for step in wanted[(wanted >= start) & (wanted < start + len(part))]:
             row = part[step - start]
             if values:
                 passed = run(claim.engine, plain, row, Before(tuple(prompt), tuple(tokens[:step])))[-1].row
                 row = np.full(logits.vocab, -np.inf, np.float32)
                 row[passed.tokens()] = passed.x
             x[place] = row[tokens[step]]
-            order = np.sort(row)[::-1]
-            v[place], n[place] = _thin(order, sizes)
-            rank = int(np.searchsorted(-order, -row[tokens[step]], "left"))
-            at[place] = int(np.searchsorted(np.cumsum(sizes), rank, "right"))
+            v[place], n[place], at[place] = thin(row, x[place], width)
             place += 1
         if tick is not None:
             tick(min(start + len(part), logits.steps), logits.steps)
@@ -119,22 +117,30 @@ def make_sketch(
     return Sketch(v[good], n[good], at[good], x[good], wanted[good])
 
 
-def _sizes(vocab: int) -> Ids:
-    """How many tokens each entry holds: one in the head, more and more in the tail's blocks."""
-    if vocab <= HEAD + _BLOCKS:
-        return np.ones(vocab, np.int64)
-    edges = np.unique(np.geomspace(HEAD, vocab, _BLOCKS + 1).astype(np.int64))
-    return np.concatenate([np.ones(HEAD, np.int64), np.diff(edges)])
+def thin(row: Floats, x: float, width: int) -> tuple[Doubles, Doubles, int]:
+    """A row's entries, their logits and counts [width], and the entry of the token with the logit `x`.
 
-
-def _thin(order: Floats, sizes: Ids) -> tuple[Doubles, Doubles]:
-    """The entries' logits and counts: a block's logit is that of its mean weight, so that its mass at temperature 1 is exact."""
-    if len(sizes) == len(order):
-        return order.astype(np.float64), np.where(np.isfinite(order), 1.0, 0.0)
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    top = float(order[0])
-    sums = np.add.reduceat(np.exp(order.astype(np.float64) - top), starts)
-    with np.errstate(divide="ignore"):
-        values = top + np.log(sums / sizes)
-    values = np.where(np.isfinite(values), values, -1e30)
-    return values, np.where(values > -1e29, sizes, 0.0)
+    A bin's logit is that of its mean weight, so that its mass at temperature 1 is exact; a bin is narrow enough for other temperatures.
+    """
+    if width == len(row):
+        order = np.sort(row)[::-1].astype(np.float64)
+        return order, np.isfinite(order).astype(np.float64), int(np.count_nonzero(row > x))
+    order = head(row, HEAD).order[:HEAD].astype(np.float64)
+    edge, top = float(order[-1]), float(order[0])
+    rest = row[row <= edge]
+    gap = np.minimum(edge - rest, _DEEPEST)
+    place = (gap * (_BINS / _DEEPEST)).astype(np.int32)
+    np.minimum(place, _BINS - 1, out=place)
+    beyond = np.count_nonzero(row >= edge) - HEAD  # of those at the edge only what the head has no room for
+    counts = np.bincount(place, minlength=_BINS).astype(np.float64)
+    sums = np.bincount(place, np.exp(rest - np.float32(top)), minlength=_BINS)
+    at_edge = np.count_nonzero(rest == edge) - beyond
+    counts[0] -= at_edge
+    sums[0] = max(0.0, sums[0] - at_edge * math.exp(edge - top))
+    middle = edge - (np.arange(_BINS) + 0.5) * (_DEEPEST / _BINS)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.where((counts > 0) & (sums > 0), top + np.log(sums / counts), middle)
+    drawn = int(np.count_nonzero(row > x))
+    if drawn >= HEAD:
+        drawn = HEAD + min(_BINS - 1, int(min(edge - x, _DEEPEST) * (_BINS / _DEEPEST)))
+    return np.concatenate([order, values]), np.concatenate([np.ones(HEAD), counts]), drawn
