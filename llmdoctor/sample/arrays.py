@@ -92,6 +92,14 @@ def open_logits(path: str, sequence: int | None = None) -> Logits:
     return Logits(path, array, dtype, others)
 
 
+def open_recording(path: str) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+    """The logits of a file in the shape they were recorded, and the other arrays beside them. Raises QuestionError."""
+    array, dtype, others = _open(path)
+    if dtype == "bfloat16":
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array, others
+
+
 def parse_logits(text: str) -> Logits:
     """A file's name, or numbers themselves: 4,3,2.5 or [4, 3, 2.5]."""
     if not os.path.lexists(text) and text.strip()[:1] in "[-+.0123456789" and text.strip():

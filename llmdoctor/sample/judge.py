@@ -50,7 +50,8 @@ def run_tests(steps: Steps, sketch: Sketch, claim: Claim) -> list[Test]:
         return tests
     inside = np.array([not name for name in steps.outside])
     if inside.any():
-        tests.append(log_likelihood_z(steps, inside))
+        moments = (steps.mean[inside], steps.variance[inside], steps.third[inside])
+        tests.append(log_likelihood_z(steps.logprob_near[inside], *moments))
         found = _sketched(sketch, inside)
         if len(found.steps) and sorted_cuts(claim.settings):
             tests.append(temperature_lr(found, claim))
@@ -100,15 +101,13 @@ def _impossible(steps: Steps) -> Test:
     return Test("impossible_tokens", count, 0.0 if count else 1.0, "tokens that the claim cannot draw")
 
 
-def log_likelihood_z(steps: Steps, inside: Flags) -> Test:
-    """(sum of log q - its mean) / its deviation, the skewness taken out by Cornish and Fisher's expansion."""
-    near = steps.logprob_near[inside]
-    variance = float(steps.variance[inside].sum())
-    if variance < 1e-12:
+def log_likelihood_z(near: Doubles, mean: Doubles, variance: Doubles, third: Doubles) -> Test:
+    """(sum of log q - its mean) / its deviation, the skewness taken out; each [N], the moments those of log q at each step."""
+    total = float(variance.sum())
+    if total < 1e-12:
         return Test("log_likelihood_z", 0.0, 1.0, "every step has one possible token")
-    z = float((near - steps.mean[inside]).sum()) / math.sqrt(variance)
-    skew = float(steps.third[inside].sum()) / variance**1.5
-    corrected = unskewed(z, skew)
+    z = float((near - mean).sum()) / math.sqrt(total)
+    corrected = unskewed(z, float(third.sum()) / total**1.5)
     says = "the tokens are likelier than draws would be: too cold" if z > 0 else "the tokens are less likely than draws would be: too hot"
     return Test("log_likelihood_z", z, float(2 * stats.norm.sf(abs(corrected))), says)
 

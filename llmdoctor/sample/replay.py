@@ -20,6 +20,7 @@ from llmdoctor.sample.judge import Test, Verdict, judge, run_tests, sorted_cuts
 from llmdoctor.sample.model import Before, Doubles
 from llmdoctor.sample.progress import Progress
 from llmdoctor.sample.question import Ask
+from llmdoctor.sample.responses import looks_like_responses
 from llmdoctor.sample.rules import replay_findings
 from llmdoctor.sample.sketch import make_sketch
 from llmdoctor.sample.stages import Stage, run, without_filters
@@ -63,7 +64,18 @@ def replay_report(ask: Ask) -> Report:
     """Replay, judge and report. Raises QuestionError."""
     from llmdoctor.sample.screen import document
 
-    done = replay(ask)
+    if ask.logits is not None and looks_like_responses(ask.logits):
+        from llmdoctor.sample.listed import listed_report
+
+        return listed_report(ask)
+    if ask.logits is None and ask.model is None and ask.versus is not None and ask.logprobs is not None:
+        return versus_report(ask.logprobs, ask.versus)
+    claim = make_claim(ask.claim, ask.options, ask.engine, ask.model)
+    if claim.beams > 1:
+        from llmdoctor.sample.beams import beam_report
+
+        return beam_report(ask, claim)
+    done = replay(ask, claim)
     subject = {
         "logits": done.logits.path,
         "dtype": done.logits.dtype,
@@ -75,11 +87,18 @@ def replay_report(ask: Ask) -> Report:
     return Report("sample replay", subject, result_of(done), replay_findings(done), document=document(done), told=True)
 
 
-def replay(ask: Ask) -> Replay:
+def versus_report(new: str, old: str) -> Report:
+    """Two files of log-probabilities of the same tokens: `new` the trainer's, `old` the engine's."""
+    from llmdoctor.sample.screen import versus_note
+
+    found = _compare(np.asarray(read_logprobs(new)), np.asarray(read_logprobs(old)), old)
+    return Report("sample replay", {"logprobs": new, "versus": old}, {"versus": versus_result(found)}, document=(versus_note(found),))
+
+
+def replay(ask: Ask, claim: Claim) -> Replay:
     """Everything about one generation. Raises QuestionError."""
     if not 0 < ask.alpha < 1:
         raise QuestionError(f"--alpha {ask.alpha}: expected a number between 0 and 1")
-    claim = make_claim(ask.claim, ask.options, ask.engine, ask.model)
     logits, tokens, prompt, tolerance = _inputs(ask)
     if ask.step is not None and not 0 <= ask.step < len(tokens):
         raise QuestionError(f"--step {ask.step}: expected 0 to {len(tokens) - 1}")
@@ -136,14 +155,17 @@ def _training(steps: Steps) -> Versus | None:
 def _versus(ask: Ask, steps: Steps) -> Versus | None:
     if ask.versus is None:
         return None
-    theirs = np.asarray(read_logprobs(ask.versus))
     mine = steps.logprob_near if ask.logprobs is None else np.asarray(read_logprobs(ask.logprobs))
-    if len(theirs) != len(mine):
-        raise QuestionError(f"{ask.versus}: {len(theirs)} log-probabilities, expected {len(mine)}, one a token")
-    good = np.isfinite(theirs) & np.isfinite(mine)
+    return _compare(np.asarray(read_logprobs(ask.versus)), mine, ask.versus)
+
+
+def _compare(new: Doubles, old: Doubles, path: str) -> Versus:
+    if len(new) != len(old):
+        raise QuestionError(f"{path}: {len(new)} log-probabilities against {len(old)}, expected one a token on both sides")
+    good = np.isfinite(new) & np.isfinite(old)
     if not good.any():
-        raise QuestionError(f"{ask.versus}: no finite log-probability in it")
-    return compare(theirs[good], mine[good])
+        raise QuestionError(f"{path}: no token has a finite log-probability on both sides")
+    return compare(new[good], old[good])
 
 
 def _scaled(logits: Logits, tokens: Sequence[int], claim: Claim, prompt: Sequence[int]) -> Doubles:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
 from llmdoctor.core.rule import Rule
 
 if TYPE_CHECKING:
+    from llmdoctor.sample.claim import Claim
+    from llmdoctor.sample.judge import Verdict
     from llmdoctor.sample.replay import Replay
 
 IMPOSSIBLE = Rule(
@@ -59,19 +62,23 @@ KIND = Rule(
 RULES = (IMPOSSIBLE, OTHER, BROKEN, KIND)
 
 
+def findings_of(verdict: Verdict, claim: Claim, path: str, steps: Sequence[int]) -> tuple[Diagnostic, ...]:
+    """The finding of an inconsistent verdict; `steps` are those with impossible tokens."""
+    if verdict.outcome != "inconsistent":
+        return ()
+    rule = IMPOSSIBLE if verdict.deciding is not None and verdict.deciding.name == "impossible_tokens" else OTHER
+    evidence = {"p_value": verdict.p_corrected, "steps": list(steps[:20])}
+    return (Diagnostic(rule.code, rule.severity, f"{claim.words()}: {verdict.reason}", Location(path), evidence, fix=rule.fix),)
+
+
 def replay_findings(done: Replay) -> tuple[Diagnostic, ...]:
     """What a replay found."""
-    found = []
+    found = list(findings_of(done.verdict, done.claim, done.logits.path, [at for at, name in enumerate(done.steps.outside) if name]))
     where = Location(done.logits.path)
-    verdict, steps = done.verdict, done.steps
-    if verdict.outcome == "inconsistent":
-        rule = IMPOSSIBLE if verdict.deciding is not None and verdict.deciding.name == "impossible_tokens" else OTHER
-        evidence = {"p_value": verdict.p_corrected, "steps": [at for at, name in enumerate(steps.outside) if name][:20]}
-        found.append(Diagnostic(rule.code, rule.severity, f"{done.claim.words()}: {verdict.reason}", where, evidence, fix=rule.fix))
-        if done.estimates is not None and done.estimates.law is not None:
-            message = f"the draws follow the law: {done.estimates.law}"
-            nats = {"nats": done.estimates.law_gain}
-            found.append(Diagnostic(BROKEN.code, BROKEN.severity, message, where, nats, fix=BROKEN.fix))
+    if found and done.estimates is not None and done.estimates.law is not None:
+        message = f"the draws follow the law: {done.estimates.law}"
+        nats = {"nats": done.estimates.law_gain}
+        found.append(Diagnostic(BROKEN.code, BROKEN.severity, message, where, nats, fix=BROKEN.fix))
     if done.kind is not None and done.kind[0] != "raw":
         message = f"the recorded log-probabilities are {done.kind[0]}, not raw"
         found.append(Diagnostic(KIND.code, KIND.severity, message, where, done.kind[1], fix=KIND.fix))
