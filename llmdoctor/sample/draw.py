@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from llmdoctor.core.diagnostic import Diagnostic
+from llmdoctor.core.diagnostic import Diagnostic, Location
 from llmdoctor.core.document import Block, Cell, Note, Table, Tone, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
@@ -205,23 +205,23 @@ def _judged(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome) -> Repo
         "sample draw",
         _subject(ask, probs),
         result,
-        _findings(outcome, verdict),
+        _findings(Location(ask.draws or str(ask.sampler)), outcome, verdict),
         document=_document(ask, probs, counts, outcome, verdict),
         told=True,
     )
 
 
-def _findings(outcome: Outcome, verdict: str) -> tuple[Diagnostic, ...]:
+def _findings(where: Location, outcome: Outcome, verdict: str) -> tuple[Diagnostic, ...]:
     if verdict != "inconsistent":
         return ()
     evidence = {"n": outcome.n, "p_value": outcome.p_value}
     if outcome.law is not None:
-        return (Diagnostic(BROKEN.code, BROKEN.severity, f"the draws follow the law: {outcome.law}", None, evidence, fix=BROKEN.fix),)
+        return (Diagnostic(BROKEN.code, BROKEN.severity, f"the draws follow the law: {outcome.law}", where, evidence, fix=BROKEN.fix),)
     if outcome.impossible:
         message = f"{plural(outcome.impossible, 'draw')} of tokens without probability"
-        return (Diagnostic(IMPOSSIBLE.code, IMPOSSIBLE.severity, message, None, evidence, fix=IMPOSSIBLE.fix),)
+        return (Diagnostic(IMPOSSIBLE.code, IMPOSSIBLE.severity, message, where, evidence, fix=IMPOSSIBLE.fix),)
     message = f"{outcome.n:,} draws do not follow the claimed distribution"
-    return (Diagnostic(OTHER.code, OTHER.severity, message, None, evidence, fix=OTHER.fix),)
+    return (Diagnostic(OTHER.code, OTHER.severity, message, where, evidence, fix=OTHER.fix),)
 
 
 def _document(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome, verdict: str) -> tuple[Block, ...]:

@@ -13,7 +13,7 @@ from llmdoctor.sample.model import Doubles, Ids
 
 _GUIDE = 1 << 18
 _FEW = 20_000  # draws below which a table does not pay
-_OUTCOMES = 100_000  # of a multinomial, counted out
+_OUTCOMES, _POWER_OUTCOMES = 100_000, 12_000  # of a multinomial, counted out for one p-value, and for a power
 _EXPECTED = 5.0  # least expected count of a cell of the G-test; smaller ones are put together
 _NATS = 5.0  # a broken sampler is named where it is that much likelier
 
@@ -198,7 +198,7 @@ def power(probs: Doubles, other: Doubles, n: int, alpha: float) -> float:
     p, q = probs[at], other[at]
     if len(at) < 2:
         return 0.0
-    if special.comb(n + len(at) - 1, len(at) - 1) <= _OUTCOMES:
+    if special.comb(n + len(at) - 1, len(at) - 1) <= _POWER_OUTCOMES:
         outcomes = _compositions(n, len(p))
         g = _g(outcomes, p, n)
         order = np.argsort(-g, kind="stable")

@@ -52,6 +52,8 @@ def run_tests(steps: Steps, sketch: Sketch, claim: Claim) -> list[Test]:
     if inside.any():
         moments = (steps.mean[inside], steps.variance[inside], steps.third[inside])
         tests.append(log_likelihood_z(steps.logprob_near[inside], *moments))
+        if claim.settings.temperature not in (None, 1.0):
+            tests.append(unscaled_lr(steps.logprob_near[inside], *moments, colder=(claim.settings.temperature or 1.0) > 1))
         found = _sketched(sketch, inside)
         if len(found.steps) and sorted_cuts(claim.settings):
             tests.append(temperature_lr(found, claim))
@@ -70,8 +72,9 @@ def judge(tests: Sequence[Test], steps: Steps, claim: Claim, alpha: float) -> Ve
         reason = f"{int(impossible.statistic)} of {steps.count} tokens: {kind}, first at step {at}, removed by {steps.outside[at]}"
         return Verdict("inconsistent", reason, impossible, 0.0, None)
     if len(tests) > 1:
-        worst = min(tests[1:], key=lambda test: test.p_value)
-        corrected = min(1.0, worst.p_value * (len(tests) - 1))
+        counted = families(tests)
+        worst = min(counted, key=lambda test: test.p_value)
+        corrected = min(1.0, worst.p_value * len(counted))
         if corrected < alpha:
             return Verdict("inconsistent", worst.says, worst, corrected, None)
     else:
@@ -80,6 +83,13 @@ def judge(tests: Sequence[Test], steps: Steps, claim: Claim, alpha: float) -> Ve
     if more:
         return Verdict("undecided", f"{steps.count} tokens are too few to tell it from other settings", worst, corrected, more)
     return Verdict("consistent", "no test speaks against it", worst, corrected, None)
+
+
+def families(tests: Sequence[Test]) -> list[Test]:
+    """The tests that the correction counts. The z and the ratio tests ask one question, how hot: the ratio's answer is taken, if there is one."""
+    names = {test.name for test in tests}
+    once = {"log_likelihood_z", "unscaled_lr"} if "temperature_lr" in names else {"unscaled_lr"}
+    return [test for test in tests[1:] if test.name not in once]
 
 
 def missing(steps: Steps, claim: Claim, alpha: float) -> int:
@@ -110,6 +120,16 @@ def log_likelihood_z(near: Doubles, mean: Doubles, variance: Doubles, third: Dou
     corrected = unskewed(z, float(third.sum()) / total**1.5)
     says = "the tokens are likelier than draws would be: too cold" if z > 0 else "the tokens are less likely than draws would be: too hot"
     return Test("log_likelihood_z", z, float(2 * stats.norm.sf(abs(corrected))), says)
+
+
+def unscaled_lr(near: Doubles, mean: Doubles, variance: Doubles, third: Doubles, colder: bool) -> Test:
+    """The claimed temperature against none at all. Their likelihood ratio grows with the sum of log q: its test is that sum's, on one side."""
+    total = float(variance.sum())
+    if total < 1e-12:
+        return Test("unscaled_lr", 0.0, 1.0, "every step has one possible token")
+    z = float((near - mean).sum()) / math.sqrt(total)
+    deviate = unskewed(z, float(third.sum()) / total**1.5) * (1 if colder else -1)
+    return Test("unscaled_lr", z, float(stats.norm.sf(deviate)), "no temperature at all fits better than the claimed one")
 
 
 def unskewed(z: float, skew: float) -> float:

@@ -15,7 +15,7 @@ from llmdoctor.core.document import Verdict as Headline
 from llmdoctor.core.report import Report
 from llmdoctor.sample.claim import Claim, make_claim
 from llmdoctor.sample.estimate import Interval, temperature_interval
-from llmdoctor.sample.judge import Test, Verdict, log_likelihood_z, temperature_lr
+from llmdoctor.sample.judge import Test, Verdict, families, log_likelihood_z, temperature_lr
 from llmdoctor.sample.model import Doubles, Settings
 from llmdoctor.sample.question import Ask
 from llmdoctor.sample.responses import Listed, Responses, read_responses
@@ -225,8 +225,9 @@ def _judge(tests: Sequence[Test], bounds: Sequence[Bounds], sketch: Sketch, clai
         return Verdict("inconsistent", reason, tests[0], 0.0, None)
     if not claim.settings.do_sample:
         return Verdict("consistent", "every token is the largest", tests[0], 1.0, None)
-    worst = min(tests[1:], key=lambda test: test.p_value, default=tests[0])
-    corrected = min(1.0, worst.p_value * max(1, len(tests) - 1))
+    counted = families(tests)
+    worst = min(counted, key=lambda test: test.p_value, default=tests[0])
+    corrected = min(1.0, worst.p_value * max(1, len(counted)))
     if corrected < alpha:
         return Verdict("inconsistent", worst.says, worst, corrected, None)
     have = math.log(2.0) ** 2 * float(_moments(sketch, claim.settings.temperature or 1.0)[2].sum()) if len(sketch.steps) else 0.0

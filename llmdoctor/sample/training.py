@@ -18,6 +18,7 @@ from llmdoctor.sample.steps import Steps
 
 _LIMIT = 256 << 20
 _KEYS = ("logprobs", "token_logprobs", "logprob", "old_logprobs")
+_SAME = 1e-4  # nats between two kinds that are one
 _LARGEST = 50.0  # nats in a single ratio: more is shown as that
 
 
@@ -116,5 +117,6 @@ def kind_of(recorded: Sequence[float], steps: Steps, scaled: Doubles) -> tuple[s
     values = np.asarray(recorded)
     kinds = {"raw": steps.logprob_raw, "temperature": scaled, "processed": steps.logprob_near}
     far = {name: float(np.abs(np.where(np.isfinite(values), values, -_LARGEST) - theirs).mean()) for name, theirs in kinds.items()}
-    best = min(far, key=lambda name: far[name])
+    least = min(far.values())
+    best = next(name for name, by in far.items() if by <= least + _SAME)  # without a temperature raw and scaled are one
     return (best if far[best] < 0.05 else "unknown"), far
