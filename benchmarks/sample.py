@@ -26,14 +26,14 @@ VOCAB = 151_936
 FAILED: list[str] = []
 
 
-def best(work: Callable[[], object], times: int) -> float:
-    """The fastest of several runs, in seconds."""
+def usual(work: Callable[[], object], times: int) -> float:
+    """The median of several runs, in seconds: torch's sort of a masked row is now and then ten times as fast as it usually is."""
     spent = []
     for _ in range(times):
         start = time.perf_counter()
         work()
         spent.append(time.perf_counter() - start)
-    return min(spent)
+    return sorted(spent)[len(spent) // 2]
 
 
 def say(name: str, ratio: float, least: float, more: str, at_most: bool = False) -> None:
@@ -70,8 +70,8 @@ def filters() -> None:
             warpers = LogitsProcessorList([*([TopKLogitsWarper(k)] if k else []), TopPLogitsWarper(0.9)])
             for batch in (1, 64):
                 tensor = torch.from_numpy(rows[:batch])
-                theirs = best(lambda t=tensor, w=warpers: torch.softmax(w(None, t), -1), 3 if batch == 64 else 7)
-                mine = best(lambda r=rows[:batch], s=settings: [chain(s, row) for row in r], 3 if batch == 64 else 15)
+                theirs = usual(lambda t=tensor, w=warpers: torch.softmax(w(None, t), -1), 3 if batch == 64 else 7)
+                mine = usual(lambda r=rows[:batch], s=settings: [chain(s, row) for row in r], 3 if batch == 64 else 15)
                 probs = torch.softmax(warpers(None, tensor), -1).numpy()
                 kept = [chain(settings, row)[0] for row in rows[:batch]]
                 same = sum(np.array_equal(np.flatnonzero(p), ids) for p, ids in zip(probs, kept, strict=True))
@@ -102,9 +102,9 @@ def draws() -> None:
             cumulated = np.cumsum(probs)
             return np.searchsorted(cumulated / cumulated[-1], generator(1).random(count), "right")
 
-        theirs = best(plain, 5)
-        mine = best(lambda p=probs: draw(p, count, generator(1)), 5)
-        only = best(lambda p=probs: draw_counts(p, count, generator(1)), 5)
+        theirs = usual(plain, 5)
+        mine = usual(lambda p=probs: draw(p, count, generator(1)), 5)
+        only = usual(lambda p=probs: draw_counts(p, count, generator(1)), 5)
         equal = np.array_equal(plain(), draw(probs, count, generator(1)))
         say(f"{name}, 1,000,000 draws", theirs / mine, 1.0, f"{1e3 * theirs:.0f} ms / {1e3 * mine:.0f} ms, the same tokens: {equal}")
         say(f"{name}, counts only", theirs / only, 5.0, f"{1e3 * only:.1f} ms")
@@ -149,7 +149,7 @@ def worker(part: str, folder: str) -> None:
             float(top + np.log(np.exp(values - top).sum()))
 
     if part == "table":
-        theirs = best(bare, 2)
+        theirs = usual(bare, 2)
         start = time.perf_counter()
         replay_steps(logits, tokens, claim, Tolerance(1e-4, 1e-4, ""))
         mine = time.perf_counter() - start

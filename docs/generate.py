@@ -11,7 +11,22 @@ from llmdoctor.cli.catalogue import all_rules
 from llmdoctor.core.rule import Rule
 
 DOCS = Path(__file__).parent
-COMMANDS = ("", "gencfg", "gencfg show", "gencfg diff", "gencfg check", "gencfg trace", "gencfg runaway", "rule", "env", "demo")
+COMMANDS = (
+    "",
+    "gencfg",
+    "gencfg show",
+    "gencfg diff",
+    "gencfg check",
+    "gencfg trace",
+    "gencfg runaway",
+    "sample",
+    "sample replay",
+    "sample engines",
+    "sample draw",
+    "rule",
+    "env",
+    "demo",
+)
 
 
 def main() -> None:

@@ -49,6 +49,8 @@ def imported(arguments: list[str], tmp_path: Path) -> tuple[int, set[str]]:
         ["gencfg", "check", "model"],
         ["gencfg", "runaway", "outputs.jsonl"],
         ["gencfg", "runaway", "outputs.jsonl", "--model", "model"],
+        ["sample", "--help"],
+        ["sample", "replay", "--help"],
         ["rule"],
         ["rule", "GEN001"],
     ],

@@ -119,7 +119,7 @@ def bound(step: Listed, claim: Claim, kind: Kind, scale: float) -> Bounds:
     low, high = tail(step, scale)
     z_low, z_high = sum(weights) + low, sum(weights) + high
     rank = len(above) + 1 if listed or not values else step.rank
-    first, last = sum(above) / z_high, sum(above) / z_low if listed else 1.0 - math.exp(value)
+    first, last = sum(above) / z_high, sum(above) / z_low if listed else 1.0 - math.exp(value / scale) / z_high
     last = min(1.0, max(first, last))
     settings = claim.settings
     removed = "" if kind != "processed" or value > -math.inf else "processing"

@@ -38,8 +38,11 @@ class Settings:
 
     def named(self) -> dict[str, Any]:
         """The options that were named, by name; do_sample only where it is off."""
-        found = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "do_sample"}
-        return {name: value for name, value in found.items() if value is not None} | ({} if self.do_sample else {"do_sample": False})
+        found = {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
+        return found if self.do_sample else {**found, "do_sample": False}
+
+
+_OPTIONS = tuple(field.name for field in fields(Settings) if field.name != "do_sample")
 
 
 @dataclass(frozen=True, slots=True)

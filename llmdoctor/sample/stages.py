@@ -83,7 +83,7 @@ def run(engine: Engine, settings: Settings, logits: Floats, before: Before = _NO
     call = Call(engine, as_read(engine, settings), before)
     row = first_row(logits)
     passed = [Stage("logits", row, row)]
-    for name in active(engine, settings):
+    for name in _active(engine, call.read):
         after = _STAGES[name](row, call)
         passed.append(Stage(name, after, row))
         row = after
@@ -92,24 +92,21 @@ def run(engine: Engine, settings: Settings, logits: Floats, before: Before = _NO
 
 def active(engine: Engine, settings: Settings) -> list[str]:
     """The engine's stages that these settings turn on, in its order. Greedy ends the chain, but for llama.cpp, which filters first."""
-    read = as_read(engine, settings)
+    return _active(engine, as_read(engine, settings))
+
+
+def _active(engine: Engine, read: Settings) -> list[str]:
     found: list[str] = []
     for name in engine.order:
         if name == "greedy":
             if not read.do_sample:
                 return [*found, name]
         elif name == "joint":
-            if any(value is not None for value in (settings_filter(engine, settings))):
+            if any(value is not None for value in (read.top_k, read.top_p, read.min_p)):
                 found.append(name)
         elif getattr(read, name) is not None:
             found.append(name)
     return found
-
-
-def settings_filter(engine: Engine, settings: Settings) -> tuple[float | None, ...]:
-    """top_k, top_p, min_p as the engine reads them: None where off."""
-    read = as_read(engine, settings)
-    return (read.top_k, read.top_p, read.min_p)
 
 
 def share(before: Row, after: Row) -> float:
