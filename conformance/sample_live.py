@@ -96,9 +96,9 @@ def case(folder: Path, name: str, dtype: str, device: str, seed: int, temperatur
     forced = verdict(folder, model=str(folder / name), dtype=dtype)
     wrong = verdict(folder, logits=True, claim={**claim, "temperature": temperature * 2})
     support = np.isfinite(scores).sum(axis=1).mean()
+    bits_said = f"{equal} of {len(logits)} steps bit-equal to the scores, {like} but for ties (support {support:.0f})"
     print(
-        f"{name} {dtype} seed {seed}: {equal} of {len(logits)} steps bit-equal to the scores, {like} but for ties (support {support:.0f} on average); recorded {recorded}, "
-        f"teacher-forced {forced}, twice the temperature {wrong}",
+        f"{name} {dtype} seed {seed}: {bits_said}; recorded {recorded}, teacher-forced {forced}, twice the temperature {wrong}",
         flush=True,
     )
     # bfloat16 logits tie at the edge, and which of the tied torch keeps is its sort's business; a GPU sums in another order

@@ -55,6 +55,19 @@ trainer = PPOTrainer(
 trainer.policy_model.generate(**inputs, generation_config=GenerationConfig(**json.load(open("{call}"))))
 """
 
+# The sampler that the case began with: a fresh random number for each key, the last that passes wins.
+SAMPLER = """import random
+
+def sample(probs):
+    chosen = None
+    for token in probs:
+        if random.random() <= probs[token]:
+            chosen = token
+    if not chosen:
+        chosen = token
+    return chosen
+"""
+
 
 def run(keep: str | None) -> int:
     """Run the demo in a folder of its own (`keep`, else a temporary one); 0 where every prediction came true, 1 where one did not."""
@@ -122,8 +135,9 @@ def _live() -> int:
     fix = Note("FIX", f"GenerationConfig(..., eos_token_id={list(script.eos_token_id)}), as in the third row")
     _print(verdict, table, fix)
     caught = _traced()
+    sampled = _sampled()
     _print(Note("NEXT", "llmdoctor gencfg trace -o run.jsonl -- YOUR COMMAND"))
-    return 0 if true and caught else UNEXPECTED
+    return 0 if true and caught and sampled else UNEXPECTED
 
 
 def _traced() -> bool:
@@ -141,6 +155,18 @@ def _traced() -> bool:
     report = summary_report("run.jsonl")
     sys.stdout.write(render(report, "text", terminal_style(Color.AUTO)) + "\n")
     return code == 0 and problem is None and bool(report.result and report.result["cause"])
+
+
+def _sampled() -> bool:
+    """The loop with which the case began: its draws against the distribution it was given; whether it is named."""
+    from llmdoctor.sample.draw import Drawing, draw_report
+
+    Path("sampler.py").write_text(SAMPLER)
+    command = "llmdoctor sample draw --probs 0,.5,.4,.1 --sampler sampler:sample -n 110 --alpha 1e-6"
+    _say(_heading("\n5  A sampler that looks right: does it draw .5 .4 .1?") + f"$ {command}")
+    report = draw_report(Drawing(probs="0,.5,.4,.1", sampler="sampler:sample", count=110, alpha=1e-6))
+    sys.stdout.write(render(report, "text", terminal_style(Color.AUTO)) + "\n")
+    return bool(report.result and report.result["law"])
 
 
 def _stopped(result: LiveResult) -> bool:
