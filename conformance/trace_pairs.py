@@ -54,7 +54,12 @@ def environment(trl: str, transformers: str, home: Path) -> tuple[Path, Path]:
     overlay = home / "trl" / f"{trl}-{transformers}"
     if not (overlay / "trl").is_dir():
         wanted = [f"trl=={trl}", f"transformers=={transformers}", "accelerate<1.12" if transformers.startswith("4.") else "accelerate"]
-        wanted += ["datasets<4.5", "rich", TORCH, *(["numpy<2", "pyarrow<22"] if transformers.startswith("4.4") else ["numpy"])]
+        wanted += [
+            "datasets<4.5" if transformers.startswith("4.") else "datasets",
+            "rich",
+            TORCH,
+            *(["numpy<2", "pyarrow<22"] if transformers.startswith("4.4") else ["numpy"]),
+        ]
         run(str(python), "-m", "pip", "install", "--quiet", "--target", str(overlay), *wanted)
     return python, overlay
 

@@ -11,22 +11,10 @@ from llmdoctor.cli.catalogue import all_rules
 from llmdoctor.core.rule import Rule
 
 DOCS = Path(__file__).parent
-COMMANDS = (
-    "",
-    "gencfg",
-    "gencfg show",
-    "gencfg diff",
-    "gencfg check",
-    "gencfg trace",
-    "gencfg runaway",
-    "sample",
-    "sample replay",
-    "sample engines",
-    "sample draw",
-    "rule",
-    "env",
-    "demo",
-)
+GENCFG = ("gencfg", "gencfg show", "gencfg diff", "gencfg check", "gencfg trace", "gencfg runaway")
+MASK = ("mask", "mask inspect", "mask test")
+SAMPLE = ("sample", "sample replay", "sample engines", "sample draw")
+COMMANDS = ("", *GENCFG, *MASK, *SAMPLE, "rule", "env", "demo")
 
 
 def main() -> None:

@@ -49,6 +49,7 @@ def imported(arguments: list[str], tmp_path: Path) -> tuple[int, set[str]]:
         ["gencfg", "check", "model"],
         ["gencfg", "runaway", "outputs.jsonl"],
         ["gencfg", "runaway", "outputs.jsonl", "--model", "model"],
+        ["mask", "--help"],
         ["sample", "--help"],
         ["sample", "replay", "--help"],
         ["rule"],
@@ -62,6 +63,16 @@ def test_static_commands_import_nothing_heavy(arguments: list[str], tmp_path: Pa
     code, modules = imported(arguments, tmp_path)
     assert code in (0, 1)
     assert modules == set()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--shape", "1,64"], ["--lengths", "5,8", "--format", "json"], ["--shape", "1,100000"]], ids=" ".join
+)
+def test_a_plan_of_masks_takes_numpy_and_nothing_heavier(arguments: list[str], tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    code, modules = imported(["mask", "inspect", "model", *arguments], tmp_path)
+    assert code in (0, 1)
+    assert modules == {"numpy"}
 
 
 def test_env_reads_metadata_and_imports_no_package(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ Around = Callable[[str], Callable[[], None]]
 class ImportHook:
     """A finder on sys.meta_path that finds nothing by itself: it lets the others find a module and listens to its loader.
 
-    Only modules asked for with after(), and top-level packages while around() has a listener, are touched, and of those only the loader
-    instance's exec_module, for the one call. `on_fault(where, error)` is told what an action raises; the import goes on.
+    Only modules asked for with after(), and top-level packages while around() has a listener, are touched, and of those only their spec,
+    until they are executed. `on_fault(where, error)` is told what an action raises; the import goes on.
     """
 
     def __init__(self, on_fault: Callable[[str, Exception], None]) -> None:
@@ -51,7 +51,7 @@ class ImportHook:
         self._around = listener
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """The other finders' answer, with its loader listened to."""
+        """The other finders' answer, with a loader that listens."""
         wanted = fullname in self._after or (self._around is not None and "." not in fullname)
         busy = self._busy.__dict__.setdefault("names", set())
         if not wanted or fullname in busy or fullname in sys.stdlib_module_names:
@@ -61,8 +61,9 @@ class ImportHook:
             spec = self._ask_others(fullname, path, target)
         finally:
             busy.discard(fullname)
-        if spec is not None and spec.loader is not None and not isinstance(spec.loader, type):
-            self._listen(spec.loader, fullname)
+        if spec is not None and hasattr(spec.loader, "exec_module") and not isinstance(spec.loader, type):
+            listening: Any = Listening(spec.loader, self)
+            spec.loader = listening
         return spec
 
     def _ask_others(self, fullname: str, path: Any, target: Any) -> ModuleSpec | None:
@@ -73,24 +74,17 @@ class ImportHook:
                 return spec  # type: ignore[no-any-return]
         return None
 
-    def _listen(self, loader: Any, fullname: str) -> None:
-        execute = getattr(loader, "exec_module", None)
-        if execute is None:
-            return
-
-        def exec_module(module: ModuleType) -> None:
-            del loader.exec_module  # the class's own again, whatever happens below
-            finish = self._start(fullname)
-            execute(module)
-            for action in self._after.pop(fullname, ()):
-                self._run(fullname, lambda action=action: action(sys.modules.get(fullname, module)))  # type: ignore[misc]
-            if finish is not None:
-                self._run(fullname, finish)
-
+    def execute(self, loader: Any, module: ModuleType) -> None:
+        """Execute `module` by its own `loader`, with the listener around it and the actions after it."""
+        name = module.__name__
+        finish = self._start(name)
         try:
-            loader.exec_module = exec_module
-        except AttributeError:
-            return  # a loader with slots: this module cannot be listened to
+            loader.exec_module(module)
+            for action in self._after.pop(name, ()):
+                self._run(name, lambda action=action: action(sys.modules.get(name, module)))  # type: ignore[misc]
+        finally:
+            if finish is not None:
+                self._run(name, finish)
 
     def _start(self, fullname: str) -> Callable[[], None] | None:
         listener = self._around
@@ -107,3 +101,31 @@ class ImportHook:
             action()
         except Exception as error:  # noqa: BLE001 the import must go on
             self._on_fault(f"import of {fullname}", error)
+
+
+class Listening:
+    """Stands for a loader in one spec until its module is executed: what is executed sees its own loader again.
+
+    The loader itself is never touched: zipimport and pytest share one among many modules.
+    """
+
+    def __init__(self, loader: Any, hook: ImportHook) -> None:
+        self._loader = loader
+        self._hook = hook
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        """For isinstance(): who asks for a spec without importing expects the loader's own class."""
+        return type(self._loader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give the module its own loader back, then execute it."""
+        spec: Any = module.__spec__
+        if spec is not None and spec.loader is self:
+            spec.loader = self._loader
+        if getattr(module, "__loader__", None) is self:
+            module.__loader__ = self._loader
+        self._hook.execute(self._loader, module)

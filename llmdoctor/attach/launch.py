@@ -30,21 +30,29 @@ def launch(command: Sequence[str], target: str, options: Mapping[str, Any], fold
     told = {"package": str(Path(__file__).parents[1]), "target": target, "folder": str(folder.absolute()), "options": dict(options)}
     paths = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, VARIABLE: json.dumps(told), "PYTHONPATH": os.pathsep.join(paths)}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED, signal.SIGCHLD})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED, signal.SIGCHLD})
+    ends = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a supervisor may have had it ignored: then no end would be told
     try:
-        code = _wait(_start(command, environment, before))
+        code = _wait(_start(command, environment, mask, ends))
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGCHLD, ends or signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return 128 - code if code < 0 else code
 
 
-def _start(command: Sequence[str], environment: Mapping[str, str], mask: Iterable[int]) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], environment: Mapping[str, str], mask: Iterable[int], ends: Any) -> subprocess.Popen[bytes]:
     name = command[0]
     if shutil.which(name) is None:
         there = os.path.exists(name)
         raise QuestionError(f"{name}: {'not an executable file' if there else 'command not found'}, expected a command to run after --")
+
+    def as_it_was() -> None:
+        if ends is signal.SIG_IGN:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
     try:
-        return subprocess.Popen(command, env=environment, preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, mask))  # noqa: PLW1509 one thread
+        return subprocess.Popen(command, env=environment, preexec_fn=as_it_was)  # noqa: PLW1509 one thread
     except OSError as error:
         raise QuestionError(f"{name}: cannot be started: {error.strerror or error}") from None
 

@@ -14,10 +14,11 @@ def all_rules() -> tuple[Rule, ...]:
     """Every rule of every job, by code."""
     from llmdoctor.gencfg.rules import RULES as GENERATION
     from llmdoctor.gencfg.runaway.rules import RULES as OUTPUTS
+    from llmdoctor.mask.rules import RULES as MASK
     from llmdoctor.modeldir.rules import RULES as DIRECTORY
     from llmdoctor.sample.rules import RULES as SAMPLING
 
-    return tuple(sorted((*DIRECTORY, *GENERATION, *OUTPUTS, *SAMPLING), key=lambda rule: rule.code))
+    return tuple(sorted((*DIRECTORY, *GENERATION, *OUTPUTS, *MASK, *SAMPLING), key=lambda rule: rule.code))
 
 
 def report(code: str | None) -> Report:

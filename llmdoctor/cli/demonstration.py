@@ -22,7 +22,7 @@ from llmdoctor.report import render
 if TYPE_CHECKING:
     from llmdoctor.gencfg.live import LiveResult
 
-MODEL, CALL = "qwen2-vl-tiny", "call.json"
+MODEL, CALL, BATCH = "qwen2-vl-tiny", "call.json", "batch.json"
 # The call of the case, with a limit that a CPU reaches in a second.
 USER_CONFIG = {
     "max_new_tokens": 64,
@@ -100,7 +100,7 @@ def _demo() -> int:
     build(Path(MODEL))
     Path(CALL).write_text(json.dumps(USER_CONFIG, indent=2) + "\n")
     _static()
-    return _live()
+    return _live() or _masks() or _sampled()
 
 
 def _static() -> None:
@@ -135,9 +135,8 @@ def _live() -> int:
     fix = Note("FIX", f"GenerationConfig(..., eos_token_id={list(script.eos_token_id)}), as in the third row")
     _print(verdict, table, fix)
     caught = _traced()
-    sampled = _sampled()
     _print(Note("NEXT", "llmdoctor gencfg trace -o run.jsonl -- YOUR COMMAND"))
-    return 0 if true and caught and sampled else UNEXPECTED
+    return 0 if true and caught else UNEXPECTED
 
 
 def _traced() -> bool:
@@ -157,16 +156,44 @@ def _traced() -> bool:
     return code == 0 and problem is None and bool(report.result and report.result["cause"])
 
 
-def _sampled() -> bool:
-    """The loop with which the case began: its draws against the distribution it was given; whether it is named."""
+def _sampled() -> int:
+    """The loop with which the case began: its draws against the distribution it was given."""
     from llmdoctor.sample.draw import Drawing, draw_report
 
     Path("sampler.py").write_text(SAMPLER)
     command = "llmdoctor sample draw --probs 0,.5,.4,.1 --sampler sampler:sample -n 110 --alpha 1e-6"
-    _say(_heading("\n5  A sampler that looks right: does it draw .5 .4 .1?") + f"$ {command}")
     report = draw_report(Drawing(probs="0,.5,.4,.1", sampler="sampler:sample", count=110, alpha=1e-6))
-    sys.stdout.write(render(report, "text", terminal_style(Color.AUTO)) + "\n")
-    return bool(report.result and report.result["law"])
+    _say("")
+    _step("6  A sampler that looks right: does it draw .5 .4 .1?", command, lambda: report)
+    return 0 if report.result and report.result["law"] else UNEXPECTED
+
+
+def _masks() -> int:
+    """The trainer's other mistake: a mask rebuilt from ids whose pad is the eos, and queries padded on the right. Found, run, measured."""
+    from llmdoctor.mask.leaks import leak_report
+    from llmdoctor.mask.question import Options
+
+    Path(BATCH).write_text(json.dumps(rebuilt_masks()) + "\n")
+    options = Options(input_ids=BATCH, phase="decode", backend=["sdpa"], mode="run")
+    report = leak_report(MODEL, options, [], [])
+    _say("")
+    command = f"llmdoctor mask test {MODEL} --input-ids {BATCH} --phase decode --backend sdpa"
+    _step("5  And the trainer's masks: input_ids != pad, with pad the eos, then masked_fill with 0", command, lambda: report)
+    found = {finding.code for finding in report.findings if "measured" in finding.evidence}
+    true = {"MSK001", "MSK002"} <= found
+    _print(Verdict("BOTH MISTAKES WERE FOUND AND MEASURED", "good") if true else Verdict("A MISTAKE WAS NOT MEASURED", "bad"))
+    return 0 if true else UNEXPECTED
+
+
+def rebuilt_masks() -> dict[str, list[list[int]]]:
+    """A batch as a PPO trainer makes it: two chats of two turns, padded on the right with the eos that also ends their turns."""
+    eos = 90
+    ids = [[20, 21, eos, 22, 23, 24, eos, eos], [30, 31, 32, eos, 33, 34, 35, 36]]
+    mask = [[int(token != eos) for token in row] for row in ids]
+    return {
+        "input_ids": [[token if seen else 0 for token, seen in zip(*rows, strict=True)] for rows in zip(ids, mask, strict=True)],
+        "attention_mask": mask,
+    }
 
 
 def _stopped(result: LiveResult) -> bool:

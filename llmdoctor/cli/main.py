@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from contextlib import suppress
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT
@@ -19,11 +20,9 @@ def entry() -> None:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     else:
         code = 0
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except BrokenPipeError:
-        pass
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # a pipe that nobody reads, a full disk, a stream that was closed
+            stream.flush()
     os._exit(code)
 
 

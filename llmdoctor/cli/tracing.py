@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -22,7 +24,7 @@ def summarize(trace: str, command: list[str], formats: list[str] | None, fail_on
 
 
 def run(command: list[str], output: str, formats: list[str] | None, color: Color) -> NoReturn:
-    """Run the command, and leave with its own exit code whatever can be said of it."""
+    """Run the command, and leave with its own exit code whatever can be said of it, and wherever stderr goes."""
     from llmdoctor.gencfg.trace.run import run_traced
 
     try:
@@ -33,15 +35,21 @@ def run(command: list[str], output: str, formats: list[str] | None, color: Color
     except QuestionError as error:
         complain(str(error))
         raise typer.Exit(REFUSED) from None
+    with suppress(OSError, ValueError, AttributeError):
+        _tell(output, problem, targets, color)
+    raise typer.Exit(code)
+
+
+def _tell(output: str, problem: str | None, targets: list[tuple[str, Path | None]], color: Color) -> None:
+    from llmdoctor.gencfg.trace.summary import summary_report
+
     if problem is not None:
         complain(problem)
-        raise typer.Exit(code)
+        return
     try:
-        from llmdoctor.gencfg.trace.summary import summary_report
-
         report = summary_report(output)
         for format, path in targets:
-            write(report, format, path, color, sys.stderr)
+            if path is not None or sys.stderr is not None:
+                write(report, format, path, color, sys.stderr)
     except QuestionError as error:
         complain(str(error))
-    raise typer.Exit(code)

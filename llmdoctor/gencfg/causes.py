@@ -103,6 +103,13 @@ def _not_inherited(answer: Answer, model_eos: Resolved) -> Cause:
 
 def _never_there(answer: Answer) -> Cause:
     call = answer.call
+    if answer.unseen:
+        return Cause(
+            "the model's generation config has no eos_token_id",
+            "the model's generation config had no eos_token_id when it was called; how it came to that was not recorded: the model was made or changed "
+            "before the recording began, or in another process",
+            f"model.generation_config.eos_token_id = {_wanted(answer)}",
+        )
     ignored = (call.config or {}).get("eos_token_id")
     if call.generation_config is not None:
         has = call.generation_config.get("eos_token_id")

@@ -14,24 +14,29 @@ _NAMED = 4
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """A package that the run's own code imported at `source`: how many functions and defaults were `observed`, and which `changed`."""
+    """A package that the run's own code imported at `source`: how many functions and defaults were `observed`, and which `changed`. A `late` one
+    has changed them afterwards, by the code at `source`."""
 
     package: str
     source: str
     observed: int
     changed: tuple[str, ...] = ()
+    late: bool = False
 
 
 def import_blocks(imports: Iterable[Import]) -> list[Block]:
     """What importing has not changed in one line, and each package that has changed something in a line of its own."""
     known = list(dict.fromkeys(imports))
-    cleared = list(dict.fromkeys(item.package for item in known if not item.changed and item.observed and item.package not in _USUAL))
+    guilty = {item.package for item in known if item.changed}
+    cleared = [item for item in known if item.observed and item.package not in guilty | _USUAL]
     blocks: list[Block] = []
     if cleared:
-        most = max(item.observed for item in known)
-        blocks.append(Note("NOT THE CAUSE", f"importing {_listed(cleared)}: 0 of {most} values changed", "dim"))
+        names = list(dict.fromkeys(item.package for item in cleared))
+        least = min(item.observed for item in cleared)
+        blocks.append(Note("NOT THE CAUSE", f"importing {_listed(names)}: 0 of {least} values changed", "dim"))
     for item in (item for item in known if item.changed):
-        blocks.append(Note("CHANGED", f"importing {item.package} ({item.source}) changed {_listed(item.changed)}", "warn"))
+        how = f"{item.package} ({item.source}) replaced" if item.late else f"importing {item.package} ({item.source}) changed"
+        blocks.append(Note("CHANGED", f"{how} {_listed(item.changed)}", "warn"))
     return blocks
 
 

@@ -42,7 +42,7 @@ class Side:
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Answer:
     """A side and what it comes to. `presets` are the trainers whose effect was applied, `notes` what was assumed for them, and
-    `imports` what a run has shown of its imports."""
+    `imports` what a run has shown of its imports; `unseen` says that a run did not see where its model's config came from."""
 
     side: Side
     tokenizer: Tokenizer
@@ -51,6 +51,7 @@ class Answer:
     presets: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     imports: tuple[Import, ...] = ()
+    unseen: bool = False
 
     @property
     def engine(self) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,11 +103,57 @@ def test_a_listener_hears_top_level_packages_in_the_order_they_end(hook: ImportH
     assert heard == ["outer_package starts", "hooked starts", "hooked ends", "outer_package ends"]
 
 
-def test_the_loaders_own_method_is_back_after_the_import(hook: ImportHook, package: Path) -> None:
+def test_a_module_has_its_own_loader(hook: ImportHook, package: Path) -> None:
+    from importlib.machinery import SourceFileLoader
+
     hook.after("hooked.inner", lambda module: None)
-    loader = importlib.import_module("hooked.inner").__spec__.loader
-    assert loader is not None
-    assert "exec_module" not in vars(loader)
+    (package / "inner.py").write_text("LOADER = __loader__, __spec__.loader\nclass Kind: pass\n")
+    found = importlib.util.find_spec("hooked.inner")
+    assert found is not None
+    assert isinstance(found.loader, SourceFileLoader)
+    assert found.loader.get_filename() == str(package / "inner.py")
+    module = importlib.import_module("hooked.inner")
+    assert [type(loader) for loader in (*module.LOADER, module.__loader__)] == [SourceFileLoader] * 3
+
+
+def test_a_loader_that_many_modules_share(hook: ImportHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """zipimport has one loader a folder; asking for a spec without importing must not count."""
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        archive.writestr("hooked/__init__.py", "")
+        archive.writestr("hooked/one.py", "VALUE = 1")
+        archive.writestr("hooked/two.py", "VALUE = 2")
+    monkeypatch.syspath_prepend(str(tmp_path / "packed.zip"))
+    seen: list[str] = []
+    for name in ("hooked.one", "hooked.two"):
+        hook.after(name, lambda module: seen.append(module.__name__))
+        assert importlib.util.find_spec(name) is not None
+    hook.around(lambda name: lambda: None)
+    assert [importlib.import_module(f"hooked.{name}").VALUE for name in ("two", "one")] == [2, 1]
+    assert seen == ["hooked.two", "hooked.one"]
+    for name in ("hooked", "hooked.one", "hooked.two"):
+        del sys.modules[name]
+
+
+def test_two_hooks_both_hear(hook: ImportHook, package: Path) -> None:
+    other = ImportHook(lambda where, error: None)
+    other.install()
+    seen: list[str] = []
+    try:
+        hook.after("hooked.inner", lambda module: seen.append("first"))
+        other.after("hooked.inner", lambda module: seen.append("second"))
+        importlib.import_module("hooked.inner")
+    finally:
+        other.remove()
+    assert sorted(seen) == ["first", "second"]
+
+
+def test_a_listener_is_told_the_end_of_an_import_that_fails(hook: ImportHook, package: Path) -> None:
+    (package.parent / "failing_package.py").write_text("1 / 0")
+    heard: list[str] = []
+    hook.around(lambda name: lambda: heard.append(name))
+    with pytest.raises(ZeroDivisionError):
+        importlib.import_module("failing_package")
+    assert heard == ["failing_package"]
 
 
 def test_a_removed_hook_does_nothing(hook: ImportHook, package: Path) -> None:

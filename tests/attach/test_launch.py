@@ -50,6 +50,37 @@ def test_a_command_that_a_signal_ends(number: signal.Signals, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["run.jsonl"]
 
 
+@pytest.mark.parametrize("redirect", ["2>&1 | true; exit ${PIPESTATUS[0]}", "2>/dev/full", "2>&-", ">&-", ">&- 2>&-"])
+def test_the_exit_code_survives_streams_that_take_nothing(redirect: str, tmp_path: Path) -> None:
+    command = f"{' '.join(TRACE)} -o run.jsonl -- sh -c 'exit 5' {redirect}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_command_that_removes_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    done = trace("sh", "-c", f"rm -r {folder}; exit 3", cwd=folder)
+    assert done.returncode == 3
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_parent_that_ignores_the_end_of_children(tmp_path: Path) -> None:
+    program = (
+        f"import os, signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv({PYTHON!r}, {[*TRACE, '--', 'sh', '-c', 'exit 3']!r})"
+    )
+    done = subprocess.run([PYTHON, "-c", program], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 3
+
+
+def test_a_traced_pytest_that_turns_warnings_into_errors(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it(): assert 1\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    done = trace(PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_it.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
 def test_output_and_input_are_the_commands_own(tmp_path: Path) -> None:
     program = "import sys; d = sys.stdin.buffer.read(); sys.stdout.buffer.write(d[::-1]); sys.stderr.buffer.write(b'\\xff\\x00err')"
     data = bytes(range(256)) * 300

@@ -58,7 +58,8 @@ def fixture(tmp_path: Path) -> Callable[[str, str], Path]:
 def test_every_rule_has_both_fixtures_and_nothing_lies_about() -> None:
     for code in RULES:
         assert code in BUILT or all((FOLDER / code / kind).is_dir() for kind in ("bad", "good")), code
-    assert {path.name for path in FOLDER.iterdir() if path.is_dir() and not path.name.startswith("__")} | set(BUILT) == set(RULES)
+    found = {path.name for path in FOLDER.iterdir() if path.is_dir() and not path.name.startswith(("__", "MSK"))}
+    assert found | set(BUILT) == set(RULES)
 
 
 @pytest.mark.parametrize("code", RULES)

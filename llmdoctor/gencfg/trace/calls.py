@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -26,12 +28,15 @@ _WORKED_OUT = frozenset({"max_length", "min_length"})  # from max_new_tokens, mi
 
 
 class Active:
-    """A generate() that is running. `config` is the library's own final copy, `width` the length of the ids it starts with."""
+    """A generate() that is running. `kwargs` are its arguments by name, `config` is the library's own final copy, `width` the length of the
+    ids it starts with, `number` its number in this process once its beginning has been recorded."""
 
-    def __init__(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(self, model: Any, kwargs: dict[str, Any]) -> None:
         self.model, self.kwargs = model, kwargs
-        self.user = kwargs.get("generation_config", args[1] if len(args) > 1 else None)
-        self.inputs = kwargs.get("inputs", args[0] if args else None)
+        self.user = kwargs.get("generation_config")
+        self.number: int | None = None
+        self.known: dict[int, str | None] = {}
+        self.effective: dict[str, Any] = {}
         self.config: Any = None
         self.width: int | None = None
         self.model_fields: dict[str, Any] = {}
@@ -82,6 +87,8 @@ class Calls:
     def __init__(self, session: Session, origins: Origins, terminators: Terminators) -> None:
         self._session, self._origins, self._terminators = session, origins, terminators
         self._local = threading.local()
+        self._numbers = itertools.count(1)
+        self.before: list[Callable[[Any], None]] = []  # called with the model before each generate()
 
     def inside(self) -> bool:
         """Whether this thread is in a generate()."""
@@ -99,12 +106,13 @@ class Calls:
 
     def _traced(self, generate: Any) -> Any:
         calls = self
+        names = list(inspect.signature(generate).parameters)[1:]
 
         @functools.wraps(generate)
         def traced(model: Any, *args: Any, **kwargs: Any) -> Any:
             if calls.inside():  # an assistant model, or the library calling itself
                 return generate(model, *args, **kwargs)
-            active, result, error = Active(model, args, kwargs), None, None
+            active, result, error = Active(model, {**dict(zip(names, args)), **kwargs}), None, None  # noqa: B905 names beyond args are defaults
             started = time.perf_counter()
             with calls._session.guard("start of generate()"):
                 calls._begin(active)
@@ -143,9 +151,14 @@ class Calls:
         def _prepare_generated_length(model: Any, *args: Any, **kwargs: Any) -> Any:
             active = calls._active()
             width = kwargs.get("input_ids_length", args[4] if len(args) > 4 else None)
+            prepared = prepare(model, *args, **kwargs)
             if active is not None and active.width is None and active.model is model and width is not None:
                 active.width = int(width)
-            return prepare(model, *args, **kwargs)
+                started = time.perf_counter()
+                with calls._session.guard("a generate() that has read its config"):
+                    calls._configured(active)
+                active.tracer_seconds += time.perf_counter() - started
+            return prepared
 
         return _prepare_generated_length
 
@@ -153,19 +166,37 @@ class Calls:
 
     def _begin(self, active: Active) -> None:
         active.site, active.stack = caller(lambda _, package: package in PLUMBING)
+        for listener in self.before:
+            listener(active.model)
         self._terminators.of_model(active.model)
         config = getattr(active.model, "generation_config", None)
         active.model_fields = {} if config is None else public(config)
         active.user_fields = None if active.user is None else public(active.user)
+        if config is not None:
+            self._origins.notice(config, active.model_fields)
+
+    def _configured(self, active: Active) -> None:
+        """The config is final, decoding begins: what is known now is written now, for the process may not live to the end of it."""
+        active.number = next(self._numbers)
+        self._session.write("start", number=active.number, **self._fields(active))
 
     def _finish(self, active: Active, result: Any, error: BaseException | None, started: float) -> None:
         ended = time.perf_counter()
+        fields = self._fields(active) if active.number is None else {}
+        told = None if error is None else {"type": type(error).__name__, "message": str(error)[:1000]}
+        fields |= {"sequences": self._sequences(active, result), "error": told, "seconds": ended - started - active.tracer_seconds}
+        kind = "generate" if active.number is None else "end"
+        self._session.write(kind, number=active.number, **fields, tracer_seconds=active.tracer_seconds + time.perf_counter() - ended)
+
+    def _fields(self, active: Active) -> dict[str, Any]:
+        """All of a call but its outcome."""
         model, site = active.model, active.site
-        config = next((held for held in (active.config, active.user, getattr(model, "generation_config", None)) if held is not None), None)
-        effective = {} if config is None else public(config)
+        held = getattr(model, "generation_config", None)
+        config = next((found for found in (active.config, active.user, held) if found is not None), None)
+        active.effective = effective = {} if config is None else public(config)
         named = {name: plain(value) for name, value in active.kwargs.items() if config is not None and name in config.__dict__}
-        known = self._known(active)
-        fields: dict[str, Any] = {
+        active.known = self._known(active)
+        return {
             "model": name_of(model),
             "class": type(model).__name__,
             "transformers": library_version(),
@@ -177,16 +208,13 @@ class Calls:
             "user_config": active.user_fields,
             "model_config": active.model_fields,
             "model_provenance": self._model_provenance(active),
+            "model_seen": held is not None and self._origins.knows(held),
             "eos_token_id": ids_of(effective.get("eos_token_id")),
             "prompt_length": active.width,
             "vocab_size": _vocabulary(model),
             "custom": {name: [type(each).__name__ for each in active.kwargs[name]] for name in _LISTS if active.kwargs.get(name)},
-            "terminators": {str(token): text for token, text in known.items()},
-            "sequences": self._sequences(active, result, effective, known),
-            "error": None if error is None else {"type": type(error).__name__, "message": str(error)[:1000]},
-            "seconds": ended - started - active.tracer_seconds,
+            "terminators": {str(token): text for token, text in active.known.items()},
         }
-        self._session.write("generate", **fields, tracer_seconds=active.tracer_seconds + time.perf_counter() - ended)
 
     def _known(self, active: Active) -> dict[int, str | None]:
         """The terminators of the model, and whatever its eos_token_id was before somebody changed it."""
@@ -195,18 +223,20 @@ class Calls:
         known = dict.fromkeys(token for source in history for token in ids_of(source.value))
         return {**known, **self._terminators.known(active.model)}
 
-    def _sequences(self, active: Active, result: Any, effective: dict[str, Any], known: dict[int, str | None]) -> list[dict[str, Any]]:
+    def _sequences(self, active: Active, result: Any) -> list[dict[str, Any]]:
         rows = getattr(result, "sequences", result)
         if rows is None or not hasattr(rows, "tolist") or getattr(rows, "ndim", 0) != 2 or active.width is None:
             return []
+        effective = active.effective
         tokenizer, strings, longest = active.kwargs.get("tokenizer"), effective.get("stop_strings"), effective.get("max_length")
         rules = Rules(
             eos=frozenset(ids_of(effective.get("eos_token_id"))),
-            terminators=frozenset(known),
+            terminators=frozenset(active.known),
             limit=None if not isinstance(longest, int) else longest - active.width,
             pad=next(iter(ids_of(effective.get("pad_token_id"))), None),
             stop_strings=[strings] if isinstance(strings, str) else strings or (),
             decode=None if tokenizer is None else tokenizer.decode,
+            custom=bool(active.kwargs.get("stopping_criteria")),
         )
         listed = rows[:, active.width :].tolist()
         prompts = self._prompts(active, len(listed))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -66,17 +67,29 @@ class Imported:
         self._open.append(opened)
         return lambda: self._end(opened)
 
+    def look(self) -> None:
+        """A generate() begins: has anything been replaced since the last look?"""
+        now = {f"{name}.{attribute}": id(target) for name, kind in self._classes.items() for attribute, target in functions(kind)}
+        if any(what in self._seen and self._seen[what][0] != identity for what, identity in now.items()):
+            self._settle()
+
     def _settle(self) -> None:
-        """What has changed since the last look belongs to the innermost import that is going on; outside of all it is no import's."""
+        """What has changed since the last look belongs to the innermost import that is going on; outside of all, to whoever wrote it."""
         now: Seen = {}
         for name, kind in self._classes.items():
             now |= observe(name, kind)
-        if self._open:
-            changed = {
-                what: (self._seen[what][1], now[what][1]) for what in now if what in self._seen and self._seen[what][0] != now[what][0]
-            }
-            self._open[-1].changed |= changed
+        both = now.keys() & self._seen.keys()
+        changed = {what: (self._seen[what][1], now[what][1]) for what in sorted(both) if self._seen[what] != now[what]}
         self._seen = now
+        changed = {what: (before, after) for what, (before, after) in changed.items() if before != after}
+        if self._open:
+            self._open[-1].changed |= changed
+            return
+        for what, (before, after) in changed.items():
+            file, _, line = after.rpartition(":") if isinstance(after, str) else ("", "", "")
+            if line.isdigit():  # a function; a default that it changes goes with it
+                package = package_of(file) or os.path.basename(file)
+                self._write(Open(package, Site(file, int(line), what, package, version_of(package))), {what: (before, after)}, late=True)
 
     def _end(self, opened: Open) -> None:
         self._settle()
@@ -87,22 +100,26 @@ class Imported:
             else:
                 self._early.append(opened)
 
-    def _write(self, opened: Open, changed: dict[str, tuple[Any, Any]]) -> None:
+    def _write(self, opened: Open, changed: dict[str, tuple[Any, Any]], late: bool = False) -> None:
         told = {**opened.site.fields(), "package": opened.package, "version": version_of(opened.package), "source": opened.site.source}
         listed = [{"what": what, "before": before, "after": after} for what, (before, after) in changed.items()]
-        self._session.write("import", **told, observed=len(self._seen), changed=listed)
+        self._session.write("import", **told, observed=len(self._seen), changed=listed, late=late)
 
 
 def observe(name: str, kind: type[Any]) -> Seen:
     """Every function of a class, and every default of GenerationConfig: by name, an identity to compare and a value to show."""
-    seen: Seen = {}
-    for attribute, value in vars(kind).items():
-        target = getattr(value, "__func__", value)
-        if callable(target):
-            seen[f"{name}.{attribute}"] = (id(target), _where(target))
+    seen: Seen = {f"{name}.{attribute}": (id(target), _where(target)) for attribute, target in functions(kind)}
     if name == "GenerationConfig":
         seen |= {f"GenerationConfig().{field}": (text := plain(value), text) for field, value in kind().__dict__.items()}
     return seen
+
+
+def functions(kind: type[Any]) -> Iterator[tuple[str, Any]]:
+    """The functions that a class itself defines, methods of the class unwrapped."""
+    for attribute, value in vars(kind).items():
+        target = getattr(value, "__func__", value)
+        if callable(target):
+            yield attribute, target
 
 
 def _where(function: Any) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from llmdoctor.core.errors import QuestionError
 
 SCHEMA = "llmdoctor.trace/1"
 PARTS = ".parts"
-KINDS = frozenset({"run", "load", "mutation", "import", "generate", "vllm", "fault"})
+KINDS = frozenset({"run", "load", "mutation", "import", "generate", "start", "end", "vllm", "fault"})
 
 
 @dataclass(slots=True)
@@ -35,37 +36,43 @@ class Reading:
 
         Raises QuestionError where there is no such file, or nothing in it is a record.
         """
-        found, calls = False, 0
-        for number, line in enumerate(self._lines(), 1):
-            record = _record(line)
-            if record is None:
-                self.unreadable.append(number)
-                continue
+        found = False
+        for record in joined(self._whole()):
             found = True
-            if record["kind"] == "run":
-                self._check(record, number)
-                self.run = record
-            elif record["kind"] == "generate":
-                calls += 1
-                record["call"] = calls
             yield record
         if not found:
             where = f"{self.path}:{self.unreadable[0]}: not a trace" if self.unreadable else f"{self.path}: an empty trace"
             raise QuestionError(f'{where}, expected lines such as {{"kind": "generate", ...}}, as `llmdoctor gencfg trace -o` writes them')
 
+    def _whole(self) -> Iterator[Record]:
+        for number, line in enumerate(self._lines(), 1):
+            record = _record(line)
+            if record is None:
+                self.unreadable.append(number)
+                continue
+            if record["kind"] == "run":
+                self._check(record, number)
+                self.run = record
+            yield record
+
     def _lines(self) -> Iterator[bytes]:
         if self.lines is not None:
             yield from self.lines
             return
+        parts = parts_of(self.path)
         try:
-            kind = os.stat(self.path).st_mode
+            found = os.stat(self.path)
         except OSError as error:
-            parts = parts_of(self.path)
             if parts is None:
                 raise QuestionError(f"{self.path}: {error.strerror or error}") from None
+        else:
+            if parts is not None and parts.stat().st_mtime < found.st_mtime:
+                parts = None  # of an earlier run that was cut off
+        if parts is not None:
             self.parts = True
             yield from merge(parts.glob("*.jsonl"))
             return
+        kind = found.st_mode
         if not stat.S_ISREG(kind):
             raise QuestionError(f"{self.path}: not a regular file, expected a trace")
         try:
@@ -80,6 +87,25 @@ class Reading:
             raise QuestionError(
                 f"{self.path}:{number}: written as {schema!r}, this llmdoctor reads {SCHEMA}; use the version that wrote it"
             )
+
+
+def joined(records: Iterable[Record]) -> Iterator[Record]:
+    """Records in the order of time, each generate() in one: its "start", written as decoding began, with its "end". One that has no end when the
+    records are over was still running, which "unfinished" says. Each is numbered in "call", in the order in which they ended."""
+    started: dict[tuple[Any, Any], Record] = {}
+    calls = itertools.count(1)
+    for record in records:
+        kind, key = record.get("kind"), (str(record.get("pid")), str(record.get("number")))
+        if kind == "start":
+            started[key] = record
+        elif kind == "end":
+            yield {**started.pop(key, {}), **record, "kind": "generate", "call": next(calls)}
+        elif kind == "generate":
+            yield {**record, "call": next(calls)}
+        else:
+            yield record
+    for record in started.values():
+        yield {**record, "kind": "generate", "call": next(calls), "sequences": [], "error": None, "unfinished": True}
 
 
 @contextmanager

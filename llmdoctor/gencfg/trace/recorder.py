@@ -12,7 +12,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -53,8 +53,10 @@ class Recorder:
         hook.after(GENERATE, self.calls.patch)
         hook.after(MODELS, self._patch_models)
         hook.after(TOKENIZERS, self._patch_tokenizers)
+        self.calls.before.append(self._hold)
         watch_engines(session)
-        Imported(session)
+        imported = Imported(session)
+        self.calls.before.append(lambda _: imported.look())
 
     # --- the config class ---------------------------------------------------------------------------------------------------------
 
@@ -71,9 +73,11 @@ class Recorder:
         def __setattr__(config: Any, name: str, value: Any) -> None:
             before = config.__dict__.get(name)
             assign(config, name, value)  # type: ignore[call-arg]
-            if not name.startswith("_") and not recorder._quiet():
-                with recorder.session.guard("assignment on a generation config"):
-                    recorder._assigned(config, name, before, value)
+            # Inside generate() the library completes a copy of its own, a hundred assignments a call; only a live model's config is looked at.
+            if name.startswith("_") or recorder._quiet() or (recorder.calls.inside() and recorder.holder(config) is None):
+                return
+            with recorder.session.guard("assignment on a generation config"):
+                recorder._assigned(config, name, before, value)
 
         self.session.patches.set(kind, "__setattr__", __setattr__)
 
@@ -109,11 +113,15 @@ class Recorder:
 
         @functools.wraps(init)
         def __init__(config: Any, *args: Any, **kwargs: Any) -> None:
+            if recorder.calls.inside():
+                init(config, *args, **kwargs)
+                return
             with recorder._quietly():
                 init(config, *args, **kwargs)
-            if not recorder._quiet() and not recorder.calls.inside():
+            if not recorder._quiet():
                 with recorder.session.guard("construction of a generation config"):
                     site, _ = caller(_passing_on)
+                    recorder.origins.made(config)
                     for name in kwargs:
                         if not name.startswith("_"):
                             recorder.origins.add(config, name, Source("user-config", config.__dict__.get(name), site=site))
@@ -145,16 +153,22 @@ class Recorder:
 
         @functools.wraps(read)
         def _dict_from_json_file(cls: Any, json_file: Any, *args: Any, **kwargs: Any) -> Any:
-            recorder._context.file = os.fspath(json_file)
-            return read(cls, json_file, *args, **kwargs)
+            found = read(cls, json_file, *args, **kwargs)
+            recorder._context.file = os.path.abspath(json_file), found
+            return found
 
         @functools.wraps(from_pretrained)
         def wrapped_from_pretrained(cls: Any, *args: Any, **kwargs: Any) -> Any:
-            recorder._context.file = None
+            recorder._context.file = None, {}
             with recorder._quietly():
                 result = from_pretrained(cls, *args, **kwargs)
             with recorder.session.guard("GenerationConfig.from_pretrained"):
-                recorder._came_from("generation_config.json", result, recorder._context.file)
+                config = result[0] if isinstance(result, tuple) else result
+                path, held = recorder._context.file
+                recorder._came_from("generation_config.json", config, {name: config.__dict__.get(name) for name in held}, path)
+                site, _ = caller(_passing_on)
+                for name in kwargs.keys() & config.__dict__.keys():
+                    recorder.origins.add(config, name, Source("user-config", config.__dict__[name], site=site))
             return result
 
         @functools.wraps(from_model)
@@ -163,8 +177,10 @@ class Recorder:
                 config = from_model(cls, model_config, *args, **kwargs)
             with recorder.session.guard("GenerationConfig.from_model_config"):
                 folder = str(getattr(model_config, "_name_or_path", "") or "")
-                path = os.path.join(folder, "config.json")
-                recorder._came_from("config.json", config, path if folder and os.path.isfile(path) else None)
+                path = os.path.abspath(os.path.join(folder, "config.json"))
+                default = type(config)().__dict__
+                changed = {name: value for name, value in config.__dict__.items() if name not in default or default[name] != value}
+                recorder._came_from("config.json", config, changed, path if folder and os.path.isfile(path) else None)
             return config
 
         patches = self.session.patches
@@ -172,13 +188,10 @@ class Recorder:
         patches.set(kind, "from_pretrained", classmethod(wrapped_from_pretrained))
         patches.set(kind, "from_model_config", classmethod(wrapped_from_model_config))
 
-    def _came_from(self, layer: str, result: Any, path: str | None) -> None:
-        config = result[0] if isinstance(result, tuple) else result
-        default = type(config)().__dict__ if layer == "config.json" else {}
-        for name, value in list(config.__dict__.items()):
-            if name.startswith("_") or value is None or name in METADATA:
-                continue
-            if name not in default or default[name] != value:
+    def _came_from(self, layer: str, config: Any, fields: Mapping[str, Any], path: str | None) -> None:
+        self.origins.made(config)
+        for name, value in fields.items():
+            if not name.startswith("_") and value is not None and name not in METADATA:
                 self.origins.add(config, name, Source(layer, value, path))
 
     # --- models and tokenizers ----------------------------------------------------------------------------------------------------
@@ -244,6 +257,12 @@ class Recorder:
                 site,
                 stack,
             )
+
+    def _hold(self, model: Any) -> None:
+        """A model may have come by its config without an assignment: as a copy of another one."""
+        config = getattr(model, "generation_config", None)
+        if config is not None and id(config) not in self._holders:
+            self._holders[id(config)] = weakref.ref(model)
 
     def holder(self, config: Any) -> Any:
         """The live model whose generation config `config` is, or None."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llmdoctor.attach.records import Memory, PartFile, Record, Sink, rank
+from llmdoctor.attach.records import Memory, PartFile, Record, Sink, encode, rank
 from llmdoctor.attach.session import Session
 from llmdoctor.core.report import Report
-from llmdoctor.gencfg.trace.read import Reading
+from llmdoctor.gencfg.trace.read import Reading, joined
 from llmdoctor.gencfg.trace.recorder import attach
 from llmdoctor.gencfg.trace.run import make_parts, run_record, write_merged
 from llmdoctor.gencfg.trace.summary import report_on
@@ -24,11 +22,12 @@ class Recording:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self.judged = False  # whether somebody has asked for the complaint already
         self._memory = Memory()
         self._parts = None if path is None else make_parts(path)
-        self._started = time.time()
+        self._run = run_record(sys.argv)
         self._session = Session(self._sink())
-        attach(self._session)
+        self._recorder = attach(self._session)
         self._session.hook.install()
 
     def _sink(self) -> Sink:
@@ -37,7 +36,7 @@ class Recording:
     @property
     def records(self) -> list[Record]:
         """The records in memory, as a trace file holds them; empty where they go to a file."""
-        return list(self._memory.records)
+        return list(joined(self._memory.records))
 
     def report(self) -> Report:
         """The same answer as `llmdoctor gencfg trace --summary`."""
@@ -53,14 +52,13 @@ class Recording:
     def _reading(self) -> Reading:
         if self.path is not None:
             return Reading(str(self.path))
-        run = run_record(sys.argv, self._started, None)
-        return Reading("this process", lines=[json.dumps(record).encode() for record in (run, *self._memory.records)])
+        return Reading("this process", lines=[encode(record) for record in (self._run, *self._memory.records)])
 
     def close(self) -> None:
         """Undo every patch, and write the file where one was asked for. May be called twice."""
         self._session.detach()
         if self.path is not None and self._parts is not None:
-            write_merged(self.path, self._parts, run_record(sys.argv, self._started, None))
+            write_merged(self.path, self._parts, self._run)
             self._parts = None
 
 

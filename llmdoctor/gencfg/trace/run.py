@@ -8,14 +8,13 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from llmdoctor import __version__
 from llmdoctor.attach.launch import launch
 from llmdoctor.attach.records import Record, encode, merge
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.gencfg.trace.read import PARTS, SCHEMA
+from llmdoctor.gencfg.trace.read import PARTS, SCHEMA, joined
 
 TARGET = "llmdoctor.gencfg.trace.recorder:attach"
 
@@ -26,32 +25,31 @@ def run_traced(command: list[str], output: str) -> tuple[int, str | None]:
     Returns the command's own exit code, 128+N where signal N ended it, and why the trace could not be written in the end (None: it was).
     Raises QuestionError, before anything runs, where `output` cannot be written or the command cannot be started.
     """
-    target = Path(output)
-    parts = make_parts(target)
-    started = time.time()
+    target = Path(output).absolute()  # wherever the command leads this folder
+    parts = make_parts(Path(output)).absolute()
+    run = run_record(command)
     try:
         code = launch(command, TARGET, {}, parts)
     except BaseException:
         shutil.rmtree(parts, ignore_errors=True)
         raise
     try:
-        write_merged(target, parts, run_record(command, started, code))
+        write_merged(target, parts, {**run, "exit_code": code})
     except QuestionError as error:
         return code, str(error)
     return code, None
 
 
-def run_record(command: list[str], started: float, code: int | None) -> Record:
-    """The first record of a trace: what was run, from `started` (seconds since 1970) until now, and its exit code."""
+def run_record(command: list[str]) -> Record:
+    """The first record of a trace, as the run begins; its end adds seconds and, of a command, its exit code."""
     return {
         "kind": "run",
-        "t": started,
+        "t": time.time(),
         "schema": SCHEMA,
         "tool": {"name": "llmdoctor", "version": __version__},
         "command": command,
         "cwd": os.getcwd(),
-        "exit_code": code,
-        "seconds": time.time() - started,
+        "exit_code": None,
     }
 
 
@@ -72,21 +70,10 @@ def write_merged(target: Path, parts: Path, run: Record) -> None:
     partial = parts / "merged"
     try:
         with partial.open("wb") as file:
-            file.write(encode(run) + b"\n")
-            for line in _numbered(merge(parts.glob("*.jsonl"))):
-                file.write(line + b"\n")
+            file.write(encode({**run, "seconds": time.time() - run["t"]}) + b"\n")
+            for record in joined(map(json.loads, merge(parts.glob("*.jsonl")))):
+                file.write(encode(record) + b"\n")
         partial.replace(target)
     except OSError as error:
         raise QuestionError(f"{target}: {error.strerror or error}; what each process recorded is in {parts}") from None
     shutil.rmtree(parts, ignore_errors=True)
-
-
-def _numbered(lines: Iterator[bytes]) -> Iterator[bytes]:
-    calls = 0
-    for line in lines:
-        if b'"kind":"generate"' not in line[:40]:
-            yield line
-            continue
-        calls += 1
-        record = json.loads(line)
-        yield encode({"kind": "generate", "call": calls, **record})

@@ -22,6 +22,7 @@ from llmdoctor.gencfg.versions import field_defaults, rules_for
 from llmdoctor.modeldir.tokenizer import AddedToken, Tokenizer
 
 _LAYERS = frozenset(get_args(Layer))
+INTERRUPTS = ("KeyboardInterrupt", "SystemExit", "GeneratorExit")  # they end a run, and say nothing of the call
 
 
 def ask_trace(side: Side) -> Answer:
@@ -63,8 +64,12 @@ def answer_of(record: Record, side: Side | None = None, imports: Iterable[Record
     custom = (record.get("custom") or {}).get("stopping_criteria") if isinstance(record.get("custom"), dict) else None
     if custom:
         stop = replace(stop, never_stops=False, because=None)
+    if any(isinstance(each, dict) and each.get("stop_reason") in ("eos", "stop_string", "other") for each in record.get("sequences") or ()):
+        stop = replace(stop, never_stops=False, because=None)  # seen to stop
     error = record.get("error")
-    failed = LibraryError(str(error.get("type")), str(error.get("message")), "generate") if isinstance(error, dict) else None
+    failed = None
+    if isinstance(error, dict) and error.get("type") not in INTERRUPTS:
+        failed = LibraryError(str(error.get("type")), str(error.get("message")), "generate")
     return Answer(
         side or Side(str(record.get("source"))),
         _tokenizer(record.get("terminators")),
@@ -73,6 +78,7 @@ def answer_of(record: Record, side: Side | None = None, imports: Iterable[Record
         presets=_presets(model_fields),
         notes=(f"stopping_criteria {', '.join(map(str, custom))} may end it too",) if custom else (),
         imports=tuple(map(imported, imports)),
+        unseen=record.get("model_seen") is False,
     )
 
 
@@ -81,7 +87,8 @@ def imported(record: Record) -> Import:
     changed = record.get("changed")
     names = [str(entry.get("what")) for entry in (changed if isinstance(changed, list) else ()) if isinstance(entry, dict)]
     observed = record.get("observed")
-    return Import(str(record.get("package")), str(record.get("source")), observed if isinstance(observed, int) else 0, tuple(names))
+    late = record.get("late") is True
+    return Import(str(record.get("package")), str(record.get("source")), observed if isinstance(observed, int) else 0, tuple(names), late)
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------------------

@@ -102,9 +102,22 @@ def package_of(file: str) -> str | None:
 
 def is_installed(file: str) -> bool:
     """Whether a file belongs to the environment, not to the user's own code."""
-    return file.startswith(_STDLIB) or "/site-packages/" in file or "/dist-packages/" in file
+    if file.startswith(_STDLIB) or "/site-packages/" in file or "/dist-packages/" in file:
+        return True
+    package = _checkout(file)
+    return package is not None and _holds_distributions(file[: file.rindex(f"/{package}/")])
 
 
+@cache
+def _holds_distributions(folder: str) -> bool:
+    """Whether pip has installed into `folder`, as `pip install --target` does."""
+    try:
+        return any(name.endswith(".dist-info") for name in os.listdir(folder or os.sep))
+    except OSError:
+        return False
+
+
+@cache
 def _checkout(file: str) -> str | None:
     """The package of a file that an editable install or PYTHONPATH has made importable: its outermost folder with an __init__.py."""
     folder, found = os.path.dirname(file), None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,7 @@ from llmdoctor.gencfg.rules import call_findings
 from llmdoctor.gencfg.runaway.rules import PASSED
 from llmdoctor.gencfg.trace.read import Reading
 from llmdoctor.gencfg.trace.sides import imported
-from llmdoctor.gencfg.trace.tally import Site, Tally, tally
+from llmdoctor.gencfg.trace.tally import Site, Tally, own_caller, tally
 
 _SITES, _CHANGES = 12, 5
 _MUTATION = ("target", "model", "field", "before", "after", "source", "file", "line", "rank")
@@ -117,6 +118,7 @@ def _site(site: Site) -> dict[str, Any]:
         "ended_by": dict(site.ended_by),
         "never_stops": site.never_stops,
         "failed": site.failed,
+        "unfinished": site.unfinished,
         "passed_terminators": {
             "sequences": sum(site.passed.values()),
             "tokens": dict(site.passed),
@@ -131,7 +133,7 @@ def _site(site: Site) -> dict[str, Any]:
 
 
 def _document(path: str, total: Tally, sites: list[Site], cause: Cause | None, reading: Reading) -> tuple[Block, ...]:
-    blocks: list[Block] = [_verdict(total, sites, cause), Note("RUN", _run(total, reading), "dim")]
+    blocks: list[Block] = [_verdict(total, sites, cause, reading), Note("RUN", _run(total, reading), "dim")]
     if sites:
         rows = [row for site in sites[:_SITES] for row in _rows(site)]
         blocks.append(Table(("call site", "how its sequences ended"), tuple(rows)))
@@ -150,11 +152,13 @@ def _document(path: str, total: Tally, sites: list[Site], cause: Cause | None, r
     if reading.parts:
         blocks.append(Note("NOTE", "the run was cut off before its files were merged; this is what each process had written", "warn"))
     if total.calls and reading.lines is None:
-        blocks.append(Note("NEXT", f"llmdoctor gencfg diff {path}"))
+        blocks.append(Note("NEXT", f"llmdoctor gencfg diff {shlex.quote(path)}"))
     return tuple(blocks)
 
 
-def _verdict(total: Tally, sites: list[Site], cause: Cause | None) -> Verdict:
+def _verdict(total: Tally, sites: list[Site], cause: Cause | None, reading: Reading) -> Verdict:
+    if not total.calls and reading.unreadable:
+        return Verdict("NO generate() STANDS IN WHAT IS LEFT of this trace", "warn")
     if not total.calls:
         return Verdict("NO generate() HAPPENED in this run" + (", its rollouts went through vLLM" if total.vllm else ""), "warn")
     never = sum(site.never_stops for site in sites)
@@ -169,6 +173,9 @@ def _verdict(total: Tally, sites: list[Site], cause: Cause | None) -> Verdict:
         return Verdict(
             f"RAN PAST A TERMINATOR: {passed} of {plural(sequences, 'sequence')}, though the calls do have an eos_token_id", "bad"
         )
+    unfinished = sum(site.unfinished for site in sites)
+    if unfinished:
+        return Verdict(f"CUT OFF: {plural(unfinished, 'call')} that could have stopped had not ended when the run did", "warn")
     cut = sum(site.ended_by["length"] for site in sites)
     if cut:
         return Verdict(f"CAN STOP, but {cut} of {plural(sequences, 'sequence')} reached the limit without a terminator", "warn")
@@ -176,8 +183,14 @@ def _verdict(total: Tally, sites: list[Site], cause: Cause | None) -> Verdict:
 
 
 def _run(total: Tally, reading: Reading) -> str:
-    ranks = plural(len(total.ranks), "rank") if len(total.ranks) > 1 else plural(max(len(total.processes), 1), "process")
-    parts = [ranks, plural(total.calls, "generate() call")]
+    ranks = (
+        plural(len(total.ranks), "rank")
+        if len(total.ranks) > 1
+        else plural(len(total.processes), "process")
+        if total.processes
+        else "no traced process"
+    )
+    parts = [ranks if total.processes else "no traced process", plural(total.calls, "generate() call")]
     overhead = total.overhead()
     if overhead is not None:
         parts.append(f"overhead {overhead:.1%}")
@@ -190,7 +203,7 @@ def _run(total: Tally, reading: Reading) -> str:
 def _rows(site: Site) -> list[tuple[str | Cell, ...]]:
     rows: list[tuple[str | Cell, ...]] = [(site.source, _ended(site))]
     details = _details(site)
-    caller = None if _is_own(site.source) else next(filter(_is_own, site.stack), None)
+    caller = own_caller(site.source, site.stack)
     first = "" if caller is None else f"  from {caller}"
     if first and not details:
         details = [""]
@@ -199,17 +212,14 @@ def _rows(site: Site) -> list[tuple[str | Cell, ...]]:
     return rows
 
 
-def _is_own(source: str) -> bool:
-    """Whether a place such as "train.py:31" is the user's own code: a package's has its name in front."""
-    return " " not in source
-
-
 def _ended(site: Site) -> Cell:
     if site.failed == site.calls:
         return Cell(f"{plural(site.calls, 'call')} failed", "bad")
     reasons = [reason for reason in site.ended_by if reason != "length"]
     at = f" at {reasons[0]}" if len(reasons) == 1 and reasons[0] in ("eos", "stop_string") else ""
     text = f"{site.stopped} of {plural(site.sequences, 'sequence')} stopped{at}"
+    if site.unfinished:
+        text = f"{plural(site.unfinished, 'call')} had not ended when the run did" + (f"; {text}" if site.sequences else "")
     if site.failed:
         text += f"; {plural(site.failed, 'call')} failed"
     tone: Tone = "bad" if site.never_stops else "warn" if site.stopped < site.sequences or site.passed else "good"
@@ -232,13 +242,21 @@ def _assigned(total: Tally, cause: Cause | None) -> list[Block]:
     """Assignments to a model's generation config other than the one that CAUSE tells."""
     lines: dict[str, None] = {}
     for record in total.mutations:
-        if record.get("model") is None or (cause is not None and cause.location is not None and _is_at(record, cause.location)):
-            continue
-        change = f"{record.get('field')} {shown(record.get('before'), 30)} -> {shown(record.get('after'), 30)}"
-        lines[f"{record.get('source')} set {change}"] = None
+        if record.get("model") is not None and not (cause is not None and cause.location is not None and _is_at(record, cause.location)):
+            lines |= dict.fromkeys(f"{record.get('source')} set {change}" for change in _changes_of(record))
     told = [*lines][:_CHANGES]
     more = len(lines) - len(told)
     return [Note("ALSO SET", "\n".join([*told, *([f"and {more} more (--format json shows them)"] if more else [])]), "dim")] if told else []
+
+
+def _changes_of(record: dict[str, Any]) -> Iterator[str]:
+    """Field by field, also of a config that was replaced whole; eos_token_id first."""
+    before, after = record.get("before"), record.get("after")
+    if record.get("target") == "model" and isinstance(before, dict) and isinstance(after, dict):
+        for name in sorted({*before, *after}, key=lambda name: (name != "eos_token_id", name)):
+            yield f"{name} {shown(before.get(name))} -> {shown(after.get(name))}"
+    else:
+        yield f"{record.get('field')} {shown(before)} -> {shown(after)}"
 
 
 def _is_at(record: dict[str, Any], place: Location) -> bool:

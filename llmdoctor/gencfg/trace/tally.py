@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,11 +13,22 @@ from llmdoctor.attach.records import Record
 from llmdoctor.gencfg.causes import Cause, cause_of, passed_cause
 from llmdoctor.gencfg.question import Answer
 from llmdoctor.gencfg.trace.read import as_written
-from llmdoctor.gencfg.trace.sides import answer_of
+from llmdoctor.gencfg.trace.sides import INTERRUPTS, answer_of
 
 _KEPT = 1000
 # What decides whether a call can stop; calls alike in all of it are judged once.
-_DECIDING = ("effective", "model_config", "kwargs", "user_config", "custom", "vocab_size", "prompt_length", "transformers", "error")
+_DECIDING = (
+    "effective",
+    "model_config",
+    "kwargs",
+    "user_config",
+    "custom",
+    "vocab_size",
+    "prompt_length",
+    "transformers",
+    "error",
+    "model_seen",
+)
 
 
 @dataclass(slots=True)
@@ -24,8 +36,8 @@ class Site:
     """The generate() calls of one line of code.
 
     Token counts are of new tokens; `positions` counts the positions, from 1, at which the first passed terminator stood; `wasted` are the
-    tokens behind those. `bad` is the first call that cannot stop or that failed, `passing` the first that stops at some ids and ran past
-    another terminator, with that one's id.
+    tokens behind those. `unfinished` calls were interrupted, or still running when their process ended. `bad` is the first call that cannot
+    stop or that failed, `passing` the first that stops at some ids and ran past another terminator, with that one's id.
     """
 
     source: str
@@ -41,6 +53,7 @@ class Site:
     positions: Counter[int] = field(default_factory=Counter)
     limits: Counter[int] = field(default_factory=Counter)
     never_stops: int = 0
+    unfinished: int = 0
     failed: int = 0
     bad: Answer | None = None
     passing: tuple[Answer, int] | None = None
@@ -51,6 +64,9 @@ class Site:
         self.calls += 1
         self.last = record
         effective = answer.effective
+        error = record.get("error")
+        if record.get("unfinished") is True or (isinstance(error, dict) and error.get("type") in INTERRUPTS):
+            self.unfinished += 1
         if effective.error is not None:
             self.failed += 1
         elif effective.stop.never_stops:
@@ -148,7 +164,7 @@ class Tally:
 
     def _generate(self, record: Record) -> None:
         stack = tuple(str(entry) for entry in record.get("stack") or ())
-        key = (record.get("file"), record.get("line"), stack[-1:])
+        key = (record.get("file"), record.get("line"), own_caller(str(record.get("source")), stack))
         if key not in self.sites:
             line = record.get("line")
             file = record.get("file")
@@ -160,12 +176,23 @@ class Tally:
         self.sites[key].add(record, self._judge(record))
 
     def _judge(self, record: Record) -> Answer:
-        key = json.dumps([record.get(name) for name in _DECIDING], sort_keys=True)
+        ends = sorted({str(each.get("stop_reason")) for each in _objects(record.get("sequences"))})
+        key = json.dumps([ends, *(record.get(name) for name in _DECIDING)], sort_keys=True)
         if key not in self._judged:
             if len(self._judged) >= _KEPT:
                 self._judged.clear()
             self._judged[key] = answer_of(record)
         return self._judged[key]
+
+
+_LIBRARY = re.compile(r"\S+ (\S+ )?[^ ]+:\d+")
+
+
+def own_caller(source: str, stack: Iterable[str]) -> str | None:
+    """The user's own line behind a call that a package made, such as "train.py:31"; None where the call is the user's own."""
+    if _LIBRARY.fullmatch(source) is None:
+        return None
+    return next((entry for entry in stack if _LIBRARY.fullmatch(entry) is None), None)
 
 
 def tally(records: Iterable[Record]) -> Tally:

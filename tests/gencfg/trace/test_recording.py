@@ -232,6 +232,93 @@ def test_a_list_that_became_one_id_is_the_cause_of_running_past_the_other(record
     assert finding.fix == "GenerationConfig(..., eos_token_id=[336, 334])"
 
 
+def test_a_positional_criterion_counts(recorded: Recording, model: Any, inputs: Any) -> None:
+    from transformers import StoppingCriteriaList
+
+    criteria = StoppingCriteriaList([lambda input_ids, scores, **_: input_ids.new_ones(input_ids.shape[0], dtype=bool)])
+    model.generate(inputs["input_ids"], None, None, criteria, eos_token_id=None, max_new_tokens=9)
+    (call,) = of(recorded, "generate")
+    assert [sequence["stop_reason"] for sequence in call["sequences"]] == ["other"]
+    assert recorded.complaint() is None
+
+
+def test_padding_is_nobodys_token(recorded: Recording, model: Any, inputs: Any) -> None:
+    """One row runs to the limit, the other was ended by a criterion and filled up."""
+    import torch
+    from transformers import StoppingCriteriaList
+
+    def first_row_after_three(input_ids: Any, scores: Any, **_: Any) -> Any:
+        done = torch.zeros(input_ids.shape[0], dtype=torch.bool)
+        done[0] = input_ids.shape[1] >= inputs["input_ids"].shape[1] + 3
+        return done
+
+    both = {name: value.repeat(2, 1) for name, value in inputs.items()}
+    criteria = StoppingCriteriaList([first_row_after_three])
+    model.generate(**both, max_new_tokens=6, eos_token_id=341, pad_token_id=334, stopping_criteria=criteria)
+    (call,) = of(recorded, "generate")
+    ends = [(each["new_tokens"], each["stop_reason"], each["passed_terminator_at"]) for each in call["sequences"]]
+    assert ends == [(3, "other", None), (6, "length", None)]
+
+
+@pytest.mark.parametrize("how", ["in place", "in __dict__"])
+def test_a_change_that_was_not_seen_is_not_blamed_on_the_file(how: str, recorded: Recording, model: Any, inputs: Any) -> None:
+    if how == "in place":
+        model.generation_config.eos_token_id.clear()
+    else:
+        model.generation_config.__dict__["eos_token_id"] = None
+    model.generate(**inputs, max_new_tokens=20)
+    (call,) = of(recorded, "generate")
+    told = call["model_provenance"]["eos_token_id"]
+    assert (told["layer"], told["source"]) == ("mutation", "code that the recorder did not see")
+    assert told["overrides"][0]["value"] == [336, 334]
+    complaint = recorded.complaint()
+    assert complaint is not None
+    assert "code that the recorder did not see set model.generation_config.eos_token_id [336, 334] ->" in complaint
+
+
+def test_a_model_from_before_the_recording_is_not_blamed_on_a_file(directory: Path, inputs: Any) -> None:
+    from transformers import Qwen2VLForConditionalGeneration
+
+    model = Qwen2VLForConditionalGeneration.from_pretrained(directory)
+    model.generation_config.eos_token_id = None
+    with recording() as found:
+        model.generate(**inputs, max_new_tokens=4)
+        complaint = found.complaint()
+    assert complaint is not None
+    assert "how it came to that was not recorded" in complaint
+
+
+def test_an_argument_of_from_pretrained_is_not_in_the_file(recorded: Recording, directory: Path) -> None:
+    from transformers import GenerationConfig
+
+    config = GenerationConfig.from_pretrained(directory, top_k=7, eos_token_id=99)  # both arguments
+    latest = {name: sources[-1] for name, sources in _origins(recorded).of(config).items()}
+    assert (latest["top_k"].layer, latest["eos_token_id"].layer, latest["temperature"].layer) == (
+        "user-config",
+        "user-config",
+        "generation_config.json",
+    )
+    assert latest["top_k"].fields("top_k")["line"] == line_of("# both arguments")
+    assert "num_beams" not in latest
+
+
+def _origins(found: Recording) -> Any:
+    return found._recorder.origins
+
+
+def test_two_recordings_that_end_in_the_order_they_began(directory: Path, inputs: Any) -> None:
+    from transformers import Qwen2VLForConditionalGeneration
+
+    before = snapshot()
+    first, second = Recording(None), Recording(None)
+    Qwen2VLForConditionalGeneration.from_pretrained(directory).generate(**inputs, max_new_tokens=4)
+    first.close()
+    Qwen2VLForConditionalGeneration.from_pretrained(directory).generate(**inputs, max_new_tokens=4)
+    second.close()
+    assert snapshot() == before
+    assert [len(of(each, "generate")) for each in (first, second)] == [1, 2]
+
+
 def test_a_file_holds_the_same_as_memory(directory: Path, inputs: Any, tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
     from transformers import Qwen2VLForConditionalGeneration
 
@@ -271,6 +358,7 @@ def test_a_trainer_callback_traces_until_training_ends(directory: Path, inputs: 
 
 
 TEST = """
+import unittest
 import pytest
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
@@ -290,6 +378,13 @@ def test_runs_on(generate_must_stop):
 
 def test_is_not_asked():
     ask(False)
+
+class TestOld(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def _judged(self, generate_must_stop): pass
+
+    def test_runs_on_too(self):
+        ask(False)
 """
 
 
@@ -297,6 +392,7 @@ def test_the_pytest_fixture_fails_a_test_whose_generate_cannot_stop(directory: P
     (tmp_path / "test_user.py").write_text(TEST.format(directory=str(directory)))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "test_user.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert "1 failed, 2 passed" in done.stdout
-    assert "test_user.py:8 set model.generation_config.eos_token_id [336, 334] -> None" in done.stdout
+    assert "1 failed, 3 passed, 1 error" in done.stdout
+    assert "test_user.py:9 set model.generation_config.eos_token_id [336, 334] -> None" in done.stdout
     assert "FAILED test_user.py::test_runs_on" in done.stdout
+    assert "ERROR test_user.py::TestOld::test_runs_on_too" in done.stdout

@@ -195,6 +195,82 @@ def test_every_rank_under_a_launcher(name: str, place: Path) -> None:
     assert expected in run.err
 
 
+KILLED = f"""
+import os, signal, sys
+from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration, StoppingCriteriaList
+model = Qwen2VLForConditionalGeneration.from_pretrained({MODEL!r})
+model.generation_config.eos_token_id = None
+inputs = AutoTokenizer.from_pretrained({MODEL!r})("Describe", return_tensors="pt")
+def end(ids, scores):
+    if ids.shape[1] > 20:
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    return scores
+model.generate(**inputs, max_new_tokens=64, logits_processor=[end])
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_a_run_that_ends_inside_a_runaway_generate_still_names_the_cause(name: str, place: Path) -> None:
+    (place / "killed.py").write_text(KILLED)
+    env = {**os.environ, **QUIET, "NO_COLOR": "1", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "llmdoctor", "gencfg", "trace", "-o", "killed.jsonl", "--", sys.executable, "killed.py", name]
+    done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode in (137, 130)
+    text = " ".join(done.stderr.split())
+    assert "NEVER STOPS: eos_token_id was cleared by killed.py:5 (1 of 1 call)" in text
+    assert "1 call had not ended when the run did" in text
+    assert "CAUSE killed.py:5 set model.generation_config.eos_token_id [336, 334] -> None" in text
+
+
+def test_a_trace_that_llmdoctor_could_not_merge_is_read_before_an_older_one(place: Path) -> None:
+    (place / "old.jsonl").write_text(
+        (place / "killed.jsonl").read_text() if (place / "killed.jsonl").exists() else '{"kind":"vllm","t":1}\n'
+    )
+    os.utime(place / "old.jsonl", (1, 1))
+    parts = place / "old.jsonl.abc.parts"
+    parts.mkdir()
+    (parts / "00000-1.jsonl").write_text('{"kind":"vllm","t":2,"source":"rollout.py:3","sampling_params":{}}\n')
+    outcome = run_command("gencfg", "trace", "--summary", "old.jsonl", cwd=place)
+    assert "the first at rollout.py:3" in " ".join(outcome.out.split())
+    assert "cut off before its files were merged" in " ".join(outcome.out.split())
+
+
+LAZY = """
+import importlib
+def __getattr__(name):
+    return getattr(importlib.import_module("lazypkg.impl"), name)
+"""
+IMPL = """
+from transformers import GenerationMixin
+plain = GenerationMixin.generate
+def generate(self, *args, **kwargs):
+    return plain(self, *args, **kwargs)
+def apply():
+    GenerationMixin.generate = generate
+class Trainer:
+    pass
+{now}
+"""
+
+
+@pytest.mark.parametrize("lazily", [True, False])
+def test_a_package_that_replaces_generate_is_never_cleared(lazily: bool, place: Path) -> None:
+    """By an import inside it, as lazy packages do, and by a call long after its import."""
+    (place / "lazypkg").mkdir(exist_ok=True)
+    (place / "lazypkg" / "__init__.py").write_text(LAZY)
+    (place / "lazypkg" / "impl.py").write_text(IMPL.format(now="apply()" if lazily else ""))
+    script = f"from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration as Model\nmodel = Model.from_pretrained({MODEL!r})\n"
+    script += "from lazypkg import Trainer, apply\n" + ("" if lazily else "apply()\n")
+    script += f"model.generate(**AutoTokenizer.from_pretrained({MODEL!r})('Describe', return_tensors='pt'), max_new_tokens=4)\n"
+    (place / "lazy.py").write_text(script)
+    run = traced(place, "lazy", "python", "lazy.py")
+    changed = [record for record in run.of("import") if record["changed"]]
+    assert [(record["package"], record["changed"][0]["what"]) for record in changed] == [("lazypkg", "GenerationMixin.generate")]
+    text = " ".join(run.err.split())
+    assert "CHANGED lazypkg (lazypkg impl.py:4) replaced GenerationMixin.generate" in text
+    assert "NOT THE CAUSE importing lazypkg" not in text
+
+
 def test_a_run_without_generate_says_so(place: Path, llmdoctor: Callable[..., Outcome]) -> None:
     run = traced(place, "none", "python", "-c", f"import transformers; transformers.AutoModelForImageTextToText.from_pretrained({MODEL!r})")
     assert "NO generate() HAPPENED" in run.err
