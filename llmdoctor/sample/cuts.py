@@ -34,7 +34,7 @@ def head(x: Floats, count: int) -> Head:
     blocks = n // width
     if n <= _SMALL or count * 2 > blocks:
         return Head(np.arange(n), np.sort(x)[::-1])
-    maxima = x[: blocks * width].reshape(blocks, width).max(axis=1)
+    maxima = x[: blocks * width].reshape(width, blocks).max(axis=0)  # a block is every blocks-th token: numpy's fast direction
     at = np.flatnonzero(x >= np.partition(maxima, blocks - count)[blocks - count])
     return Head(at, np.sort(x[at])[::-1])
 
@@ -66,7 +66,7 @@ def top_p_ascending(row: Row, p: float) -> Row:
     e, total = row.weights()
     top = row.x.max()
     limit = np.float32(1 - p)
-    for count in (128, 1024, 4096, len(e)):
+    for count in (512, 4096, len(e)):
         found = head(row.x, min(count, len(e)))
         weights = np.exp(found.order - top)
         mass = np.cumsum(weights, dtype=np.float64)
