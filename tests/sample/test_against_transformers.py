@@ -85,7 +85,8 @@ def test_the_same_distribution(named: Any, size: int, seed: int, spread: float, 
     got = run(TRANSFORMERS, mine, logits, before)[-1].row.probs(size)
     assert np.count_nonzero(got) == np.count_nonzero(theirs)
     assert np.abs(np.sort(got) - np.sort(theirs)).max() < 2e-6
-    assert np.abs(got - theirs).max() < 2e-6  # the very tokens: torch sorts stably on a CPU
+    if not half:  # of tokens that tie at a cut torch keeps whichever its sort or topk puts first
+        assert np.abs(got - theirs).max() < 2e-6
 
 
 def test_the_probe_can_fail() -> None:
