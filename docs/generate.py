@@ -14,7 +14,8 @@ DOCS = Path(__file__).parent
 GENCFG = ("gencfg", "gencfg show", "gencfg diff", "gencfg check", "gencfg trace", "gencfg runaway")
 MASK = ("mask", "mask inspect", "mask test")
 MEM = ("mem", "mem compare", "mem measure", "mem kvcache")
-COMMANDS = ("", *GENCFG, *MASK, *MEM, "rule", "env", "demo")
+SAMPLE = ("sample", "sample replay", "sample engines", "sample draw")
+COMMANDS = ("", *GENCFG, *MASK, *MEM, *SAMPLE, "rule", "env", "demo")
 
 
 def main() -> None:

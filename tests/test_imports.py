@@ -55,6 +55,8 @@ def imported(arguments: list[str], tmp_path: Path) -> tuple[int, set[str]]:
         ["mem", "--help"],
         ["mem", "kvcache", "model", "--cache", "static:2048"],
         ["mem", "compare", "model", "--static", "--strategy", "deepspeed:zero2"],
+        ["sample", "--help"],
+        ["sample", "replay", "--help"],
         ["rule"],
         ["rule", "GEN001"],
     ],

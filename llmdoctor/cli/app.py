@@ -88,5 +88,5 @@ def demo(
     raise typer.Exit(run(keep))
 
 
-_GROUPS = {"gencfg": "llmdoctor.cli.gencfg", "mask": "llmdoctor.cli.mask", "mem": "llmdoctor.cli.mem"}
+_GROUPS = {name: f"llmdoctor.cli.{name}" for name in ("gencfg", "mask", "mem", "sample")}
 _COMMANDS: dict[str, Callable[..., None]] = {"rule": rule, "env": env, "demo": demo}

@@ -55,6 +55,19 @@ trainer = PPOTrainer(
 trainer.policy_model.generate(**inputs, generation_config=GenerationConfig(**json.load(open("{call}"))))
 """
 
+# The sampler that the case began with: a fresh random number for each key, the last that passes wins.
+SAMPLER = """import random
+
+def sample(probs):
+    chosen = None
+    for token in probs:
+        if random.random() <= probs[token]:
+            chosen = token
+    if not chosen:
+        chosen = token
+    return chosen
+"""
+
 
 def run(keep: str | None) -> int:
     """Run the demo in a folder of its own (`keep`, else a temporary one); 0 where every prediction came true, 1 where one did not."""
@@ -87,7 +100,7 @@ def _demo() -> int:
     build(Path(MODEL))
     Path(CALL).write_text(json.dumps(USER_CONFIG, indent=2) + "\n")
     _static()
-    return max(_live(), _masks(), _memory())
+    return max(_live(), _masks(), _memory(), _sampled())
 
 
 def _static() -> None:
@@ -141,6 +154,18 @@ def _traced() -> bool:
     report = summary_report("run.jsonl")
     sys.stdout.write(render(report, "text", terminal_style(Color.AUTO)) + "\n")
     return code == 0 and problem is None and bool(report.result and report.result["cause"])
+
+
+def _sampled() -> int:
+    """The loop with which the case began: its draws against the distribution it was given."""
+    from llmdoctor.sample.draw import Drawing, draw_report
+
+    Path("sampler.py").write_text(SAMPLER)
+    command = "llmdoctor sample draw --probs 0,.5,.4,.1 --sampler sampler:sample -n 110 --alpha 1e-6"
+    report = draw_report(Drawing(probs="0,.5,.4,.1", sampler="sampler:sample", count=110, alpha=1e-6))
+    _say("")
+    _step("8  A sampler that looks right: does it draw .5 .4 .1?", command, lambda: report)
+    return 0 if report.result and report.result["law"] else UNEXPECTED
 
 
 def _masks() -> int:
