@@ -64,11 +64,10 @@ def top_p_ascending(row: Row, p: float) -> Row:
     torch adds float32 probabilities in double precision on a CPU and rounds each sum to float32.
     """
     e, total = row.weights()
-    top = row.x.max()
     limit = np.float32(1 - p)
     for count in (512, 4096, len(e)):
         found = head(row.x, min(count, len(e)))
-        weights = np.exp(found.order - top)
+        weights = np.exp(found.order - found.order[0])
         mass = np.cumsum(weights, dtype=np.float64)
         if len(weights) == len(e) or mass[-1] > p * total:
             break

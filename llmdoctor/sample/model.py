@@ -67,7 +67,8 @@ class Row:
     def weights(self) -> tuple[Floats, float]:
         """exp(x - max) [n] float32 and its sum."""
         if self._weights is None:
-            e = np.exp(self.x - self.x.max())
+            e = self.x - self.x.max()
+            np.exp(e, out=e)
             self._weights = (e, float(e.sum()))
         return self._weights
 
