@@ -11,7 +11,11 @@ from llmdoctor.cli.catalogue import all_rules
 from llmdoctor.core.rule import Rule
 
 DOCS = Path(__file__).parent
-COMMANDS = ("", "gencfg", "gencfg show", "gencfg diff", "gencfg check", "gencfg trace", "gencfg runaway", "rule", "env", "demo")
+GENCFG = ("gencfg", "gencfg show", "gencfg diff", "gencfg check", "gencfg trace", "gencfg runaway")
+MASK = ("mask", "mask inspect", "mask test")
+MEM = ("mem", "mem compare", "mem measure", "mem kvcache")
+SAMPLE = ("sample", "sample replay", "sample engines", "sample draw")
+COMMANDS = ("", *GENCFG, *MASK, *MEM, *SAMPLE, "rule", "env", "demo")
 
 
 def main() -> None:

@@ -49,17 +49,37 @@ def imported(arguments: list[str], tmp_path: Path) -> tuple[int, set[str]]:
         ["gencfg", "check", "model"],
         ["gencfg", "runaway", "outputs.jsonl"],
         ["gencfg", "runaway", "outputs.jsonl", "--model", "model"],
+        ["mask", "--help"],
+        ["gencfg", "check", "model", "--format", "sarif"],
+        ["gencfg", "check", "model", "--format", "html"],
+        ["mem", "--help"],
+        ["mem", "kvcache", "model", "--cache", "static:2048"],
+        ["mem", "compare", "model", "--static", "--strategy", "deepspeed:zero2"],
+        ["sample", "--help"],
+        ["sample", "replay", "--help"],
         ["rule"],
         ["rule", "GEN001"],
     ],
     ids=" ".join,
 )
 def test_static_commands_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
-    write_model(tmp_path / "model")
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    kind = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 16, "eos_token_id": 11}
+    write_model(tmp_path / "model", config={**kind, **sizes})
     (tmp_path / "outputs.jsonl").write_text(json.dumps({"token_ids": [5, 11, *[6, 7] * 40], "finish_reason": "length"}))
     code, modules = imported(arguments, tmp_path)
     assert code in (0, 1)
     assert modules == set()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--shape", "1,64"], ["--lengths", "5,8", "--format", "json"], ["--shape", "1,100000"]], ids=" ".join
+)
+def test_a_plan_of_masks_takes_numpy_and_nothing_heavier(arguments: list[str], tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    code, modules = imported(["mask", "inspect", "model", *arguments], tmp_path)
+    assert code in (0, 1)
+    assert modules == {"numpy"}
 
 
 def test_env_reads_metadata_and_imports_no_package(tmp_path: Path) -> None:

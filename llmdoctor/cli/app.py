@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from llmdoctor.cli import gencfg
 from llmdoctor.cli.output import Color, Colors, Format, answer
 
 
@@ -26,7 +26,9 @@ def make_app(arguments: list[str]) -> typer.Typer:
     if first in _COMMANDS:
         app.command(first)(_COMMANDS[first])
         return app
-    app.add_typer(gencfg.make_app(second if first == "gencfg" else ""), name="gencfg")
+    for name, group in _GROUPS.items():
+        if first == name or first not in _GROUPS:
+            app.add_typer(import_module(group).make_app(second if first == name else ""), name=name)
     for name, command in _COMMANDS.items():
         app.command(name)(command)
     return app
@@ -86,4 +88,5 @@ def demo(
     raise typer.Exit(run(keep))
 
 
+_GROUPS = {name: f"llmdoctor.cli.{name}" for name in ("gencfg", "mask", "mem", "sample")}
 _COMMANDS: dict[str, Callable[..., None]] = {"rule": rule, "env": env, "demo": demo}

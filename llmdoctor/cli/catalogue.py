@@ -14,9 +14,12 @@ def all_rules() -> tuple[Rule, ...]:
     """Every rule of every job, by code."""
     from llmdoctor.gencfg.rules import RULES as GENERATION
     from llmdoctor.gencfg.runaway.rules import RULES as OUTPUTS
+    from llmdoctor.mask.rules import RULES as MASK
+    from llmdoctor.mem.rules import RULES as MEMORY
     from llmdoctor.modeldir.rules import RULES as DIRECTORY
+    from llmdoctor.sample.rules import RULES as SAMPLING
 
-    return tuple(sorted((*DIRECTORY, *GENERATION, *OUTPUTS), key=lambda rule: rule.code))
+    return tuple(sorted((*DIRECTORY, *GENERATION, *OUTPUTS, *MASK, *MEMORY, *SAMPLING), key=lambda rule: rule.code))
 
 
 def report(code: str | None) -> Report:

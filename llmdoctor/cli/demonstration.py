@@ -22,7 +22,7 @@ from llmdoctor.report import render
 if TYPE_CHECKING:
     from llmdoctor.gencfg.live import LiveResult
 
-MODEL, CALL = "qwen2-vl-tiny", "call.json"
+MODEL, CALL, BATCH = "qwen2-vl-tiny", "call.json", "batch.json"
 # The call of the case, with a limit that a CPU reaches in a second.
 USER_CONFIG = {
     "max_new_tokens": 64,
@@ -53,6 +53,19 @@ trainer = PPOTrainer(
     tokenizer, model, copy.deepcopy(model), reward, Dataset.from_list([{{"input_ids": inputs["input_ids"][0].tolist()}}] * 2), reward,
 )
 trainer.policy_model.generate(**inputs, generation_config=GenerationConfig(**json.load(open("{call}"))))
+"""
+
+# The sampler that the case began with: a fresh random number for each key, the last that passes wins.
+SAMPLER = """import random
+
+def sample(probs):
+    chosen = None
+    for token in probs:
+        if random.random() <= probs[token]:
+            chosen = token
+    if not chosen:
+        chosen = token
+    return chosen
 """
 
 
@@ -87,7 +100,7 @@ def _demo() -> int:
     build(Path(MODEL))
     Path(CALL).write_text(json.dumps(USER_CONFIG, indent=2) + "\n")
     _static()
-    return _live()
+    return max(_live(), _masks(), _memory(), _sampled())
 
 
 def _static() -> None:
@@ -141,6 +154,67 @@ def _traced() -> bool:
     report = summary_report("run.jsonl")
     sys.stdout.write(render(report, "text", terminal_style(Color.AUTO)) + "\n")
     return code == 0 and problem is None and bool(report.result and report.result["cause"])
+
+
+def _sampled() -> int:
+    """The loop with which the case began: its draws against the distribution it was given."""
+    from llmdoctor.sample.draw import Drawing, draw_report
+
+    Path("sampler.py").write_text(SAMPLER)
+    command = "llmdoctor sample draw --probs 0,.5,.4,.1 --sampler sampler:sample -n 110 --alpha 1e-6"
+    report = draw_report(Drawing(probs="0,.5,.4,.1", sampler="sampler:sample", count=110, alpha=1e-6))
+    _say("")
+    _step("8  A sampler that looks right: does it draw .5 .4 .1?", command, lambda: report)
+    return 0 if report.result and report.result["law"] else UNEXPECTED
+
+
+def _masks() -> int:
+    """The trainer's other mistake: a mask rebuilt from ids whose pad is the eos, and queries padded on the right. Found, run, measured."""
+    from llmdoctor.mask.leaks import leak_report
+    from llmdoctor.mask.question import Options
+
+    Path(BATCH).write_text(json.dumps(rebuilt_masks()) + "\n")
+    options = Options(input_ids=BATCH, phase="decode", backend=["sdpa"], mode="run")
+    report = leak_report(MODEL, options, [], [])
+    _say("")
+    command = f"llmdoctor mask test {MODEL} --input-ids {BATCH} --phase decode --backend sdpa"
+    _step("5  And the trainer's masks: input_ids != pad, with pad the eos, then masked_fill with 0", command, lambda: report)
+    found = {finding.code for finding in report.findings if "measured" in finding.evidence}
+    true = {"MSK001", "MSK002"} <= found
+    _print(Verdict("BOTH MISTAKES WERE FOUND AND MEASURED", "good") if true else Verdict("A MISTAKE WAS NOT MEASURED", "bad"))
+    return 0 if true else UNEXPECTED
+
+
+def rebuilt_masks() -> dict[str, list[list[int]]]:
+    """A batch as a PPO trainer makes it: two chats of two turns, padded on the right with the eos that also ends their turns."""
+    eos = 90
+    ids = [[20, 21, eos, 22, 23, 24, eos, eos], [30, 31, 32, eos, 33, 34, 35, 36]]
+    mask = [[int(token != eos) for token in row] for row in ids]
+    return {
+        "input_ids": [[token if seen else 0 for token, seen in zip(*rows, strict=True)] for rows in zip(ids, mask, strict=True)],
+        "attention_mask": mask,
+    }
+
+
+def _memory() -> int:
+    """Where a training step's memory goes: predicted for a 2B model, measured on the tiny one."""
+    from llmdoctor.cli import demo_memory
+
+    _say("\nThe same optimizer, yet DeepSpeed's seems to take more memory than the Trainer's. Why?\n")
+    _step("6  Two ways of training a 2B model, from its config alone", demo_memory.COMPARE, demo_memory.compare)
+    measured: list[bool] = []
+
+    def real() -> Report:
+        report, true = demo_memory.measure(MODEL)
+        measured.append(true)
+        return report
+
+    _step(
+        "7  Real steps of the tiny model beside the prediction",
+        f"llmdoctor mem measure {MODEL} --strategy {demo_memory.REAL} --seq-len 16",
+        real,
+    )
+    return 0 if all(measured) else UNEXPECTED
 
 
 def _stopped(result: LiveResult) -> bool:

@@ -17,6 +17,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, ReportError
 
 if TYPE_CHECKING:
+    from llmdoctor.core.rule import Rule
     from llmdoctor.report import Style
 
 FOUND, REFUSED, NOTHING = 1, 2, 3
@@ -42,7 +43,11 @@ class Color(str, Enum):
 Format = Annotated[
     list[str] | None,
     typer.Option(
-        "--format", "-f", metavar="FORMAT[:PATH]", help="text or json; repeatable, FORMAT:PATH writes a file.", show_default=False
+        "--format",
+        "-f",
+        metavar="FORMAT[:PATH]",
+        help="text, json, sarif, junit, github, gitlab, markdown or html; repeatable, FORMAT:PATH writes a file.",
+        show_default=False,
     ),
 ]
 Fail = Annotated[
@@ -111,14 +116,25 @@ def write(report: Report, format: str, path: Path | None, color: Color, stream: 
     out = stream or sys.stdout
 
     if path is not None:
-        _write_file(path, render(report, format, Style(width=_width(), color=color is Color.ALWAYS)))
+        _write_file(path, render(report, format, Style(width=_width(), color=color is Color.ALWAYS), _catalogue(format)))
         return
     if report.error is not None and format == "text":
         complain(report.error.message)
         return
-    text = render(report, format, Style(width=_width(), color=format == "text" and _wants_color(color, out)))
+    text = render(report, format, Style(width=_width(), color=format == "text" and _wants_color(color, out)), _catalogue(format))
     out.write(text.encode(out.encoding or "utf-8", "backslashreplace").decode(out.encoding or "utf-8"))
     out.flush()
+
+
+def _catalogue(format: str) -> tuple[Rule, ...]:
+    """Every rule, for a format that explains them."""
+    from llmdoctor.report import WITH_RULES
+
+    if format not in WITH_RULES:
+        return ()
+    from llmdoctor.cli.catalogue import all_rules
+
+    return all_rules()
 
 
 def _write_file(path: Path, text: str) -> None:

@@ -53,4 +53,61 @@ class Code:
     text: str
 
 
-Block = Verdict | Table | Note | Code
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Mark:
+    """What one character of a Grid's cells means."""
+
+    character: str
+    meaning: str
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Grid:
+    """A picture of cells: a mask, with queries down and keys across.
+
+    `cells` holds one string for each of `rows` (their names), one character a cell; `marks` says what the characters mean, and a character
+    without a mark stays blank. `columns` names the cells of a row; where it is empty they are numbered from 0. `instead` is what takes the
+    picture's place where characters alone can be shown; without it the cells themselves are printed.
+    """
+
+    label: str
+    rows: tuple[str, ...]
+    cells: tuple[str, ...]
+    marks: tuple[Mark, ...]
+    columns: tuple[str, ...] = ()
+    down: str = "row"
+    across: str = "column"
+    instead: tuple[Verdict | Table | Note | Code, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Bar:
+    """One line of Bars: a value for each part, not negative. `chosen` sets it apart from the others; `note` stands beside it."""
+
+    name: str
+    values: tuple[float, ...]
+    note: str = ""
+    chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Bars:
+    """Bars of one unit: memory as parts stacked over phases, or (not `stacked`) probabilities of a token side by side, before and after.
+
+    `parts` names the values of every bar; `digits` are the decimals to print; `limit` is a line across all bars, such as a device's memory,
+    and `limit_name` says what it is. `instead` is as for a Grid.
+    """
+
+    label: str
+    unit: str
+    parts: tuple[str, ...]
+    bars: tuple[Bar, ...]
+    stacked: bool = True
+    digits: int = 1
+    limit: float | None = None
+    limit_name: str = ""
+    instead: tuple[Verdict | Table | Note | Code, ...] = ()
+
+
+Block = Verdict | Table | Note | Code | Grid | Bars

@@ -7,9 +7,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# C0 and C1 controls, DEL, format characters (bidi overrides, zero-width, BOM, tags), line separators and lone surrogates.
+# C0 and C1 controls, DEL, format characters (bidi overrides, zero-width, BOM, tags), line separators, lone surrogates, noncharacters
+# (XML cannot hold U+FFFE and U+FFFF).
 _UNSAFE = re.compile(
-    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
 )
 # GitHub's runner trims leading white space before it looks for "::", and finds "##[" anywhere (ActionCommand.cs).
 _COMMAND = re.compile(r"^((?:\x1b\[[0-9;]*m|\s)*):(?=:)", re.MULTILINE)

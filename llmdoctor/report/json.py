@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor import __version__
 from llmdoctor.core.diagnostic import Diagnostic
 from llmdoctor.core.report import SCHEMA, Report
+from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import plain
 
 if TYPE_CHECKING:
     from llmdoctor.report import Style
 
 
-def render(report: Report, _style: Style) -> str:
+def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     """`report` as one JSON object, indented by two, ending in a line break."""
-    text = json.dumps(to_json(report), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+    return dumps(to_json(report))
+
+
+def dumps(value: Any) -> str:
+    """`value`, plain JSON values, as ASCII lines indented by two."""
+    text = json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
     return text.replace("##[", "#\\u0023[")  # a CI runner finds its commands anywhere in a line; the value stays the same
 
 

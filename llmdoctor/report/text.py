@@ -5,6 +5,7 @@ Everything is cleaned here and handed to rich as Text, never as markup. Nothing 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,9 @@ from rich.text import Text
 from llmdoctor.core.diagnostic import Diagnostic, Severity
 from llmdoctor.core.document import Block, Cell, Code, Note, Table, Tone, Verdict
 from llmdoctor.core.report import Report
+from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, defuse
+from llmdoctor.report.flat import flat
 
 if TYPE_CHECKING:
     from llmdoctor.report import Style
@@ -25,7 +28,7 @@ _TONES: dict[Tone, str] = {"good": "bold green", "bad": "bold red", "warn": "yel
 _SEVERITIES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 
 
-def render(report: Report, style: Style) -> str:
+def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
     """`report` as lines of at most `style.width` columns (code to paste excepted), ending in a line break."""
     out = StringIO()
     console = Console(
@@ -41,12 +44,13 @@ def render(report: Report, style: Style) -> str:
     )
     if report.error is not None:
         console.print(Text(clean(report.error.message)), soft_wrap=True)
-    for block in report.document:
+    document = flat(report.document)
+    for block in document:
         if not isinstance(block, Code):
             _print_block(console, block)
     for finding in () if report.told else report.findings:
         _print_finding(console, finding)
-    for block in report.document:
+    for block in document:
         if isinstance(block, Code):
             _print_block(console, block)
     for skipped in report.skipped:
@@ -61,7 +65,7 @@ def _print_block(console: Console, block: Block) -> None:
         console.print(_grid(block))
     elif isinstance(block, Note):
         console.print(_labelled(block.label, block.text, block.tone))
-    else:
+    elif isinstance(block, Code):
         console.print(Text(clean(block.label), style="bold"))
         for line in clean_lines(block.text).split("\n"):
             console.print(Text("  " + line), soft_wrap=True)

@@ -20,3 +20,4 @@ def test_the_demo_predicts_proves_and_catches(llmdoctor: Callable[..., Outcome],
     assert "EVERY PREDICTION CAME TRUE" in outcome.out
     assert outcome.out.count("eos_token_id was cleared by trl 1.0.0 ppo_trainer.py:410") == 2
     assert (tmp_path / "demo" / "run.jsonl").is_file()
+    assert "the draws follow the law of a broken sampler" in outcome.out

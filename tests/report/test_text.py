@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
 from llmdoctor.core.document import Cell, Code, Note, Table, Verdict
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.report import Style, render
+from tests.report.examples import MASK, MEMORY, SAMPLING
+from tests.report.examples import blocks as picture_blocks
 
 EXAMPLE = Report(
     "gencfg show",
@@ -58,7 +61,20 @@ def test_snapshot(width: int, color: bool, snapshot: Any) -> None:
     assert render(EXAMPLE, "text", Style(width, color)) == snapshot
 
 
-@given(st.lists(blocks, max_size=5), st.integers(40, 140))
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_pictures_as_characters(width: int, snapshot: Any) -> None:
+    report = Report("x", {}, {}, document=(MASK, MEMORY, SAMPLING))
+    text = render(report, "text", Style(width, False))
+    assert max(map(len, text.splitlines())) <= max(width, 80)
+    assert text == snapshot
+
+
+def test_a_job_says_what_stands_in_a_pictures_place() -> None:
+    picture = replace(MASK, instead=(Note("", "a drawing of its own"),))
+    assert render(Report("x", {}, {}, document=(picture,)), "text", Style()).strip() == "a drawing of its own"
+
+
+@given(st.lists(blocks | picture_blocks, max_size=5), st.integers(40, 140))
 def test_any_document_is_safe_and_fits(document: list[Any], width: int) -> None:
     text = render(Report("x", {}, {}, document=tuple(document)), "text", Style(width, False))
     text.encode("utf-8")

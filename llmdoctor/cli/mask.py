@@ -1,0 +1,135 @@
+"""`llmdoctor mask`: options in, a report out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
+from llmdoctor.core.report import Report
+
+_MODEL = "A model directory, or a hub id in the local cache."
+
+
+def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(name, help=help, metavar=metavar, show_default=False)
+    return option
+
+
+Model = Annotated[str, typer.Argument(help=_MODEL, metavar="MODEL")]
+Shape = Annotated[str | None, _option("--shape", "Batch and tokens, no mask passed.", "B,S")]
+Lengths = Annotated[str | None, _option("--lengths", "Real tokens of each row; a 2-D mask is passed.", "5,8")]
+Pad = Annotated[str | None, _option("--pad", "Where --lengths puts the padding: left (default) or right.", "SIDE")]
+Packed = Annotated[str | None, _option("--packed", "Documents in one row, with position_ids that start anew.", "3,5")]
+Image = Annotated[str | None, _option("--image", "Tokens that belong to an image (token_type_ids 1).", "START:LEN")]
+Backends = Annotated[
+    list[str] | None,
+    _option("--backend", "eager, sdpa, flash_attention_2, flex_attention, gpt-fast; repeatable or with commas; default all.", "LIST"),
+]
+Phase = Annotated[str | None, _option("--phase", "prefill (default), decode or chunk:Q.", "PHASE")]
+Past = Annotated[int | None, typer.Option("--past", help="Tokens already cached.", min=0, show_default=False)]
+Cache = Annotated[str | None, _option("--cache", "none, dynamic or static:N.", "CACHE")]
+Dtype = Annotated[str | None, _option("--dtype", "float32, bfloat16 or float16; default the model's.", "NAME")]
+Mask = Annotated[str | None, _option("--mask", "A 2-D or 4-D mask: safetensors, npy, npz or JSON.", "FILE")]
+InputIds = Annotated[
+    str | None, _option("--input-ids", "Real inputs: input_ids, with attention_mask, position_ids, token_type_ids.", "FILE")
+]
+Messages = Annotated[str | None, _option("--messages", "A chat, with images and videos, through the model's own processor.", "FILE")]
+Mode = Annotated[str, typer.Option("--mode", help="plan: from the config alone; run: a real forward with hooks.", metavar="plan|run")]
+
+
+def inspect(
+    model: Model,
+    shape: Shape = None,
+    lengths: Lengths = None,
+    pad: Pad = None,
+    packed: Packed = None,
+    image: Image = None,
+    backend: Backends = None,
+    phase: Phase = None,
+    past: Past = None,
+    cache: Cache = None,
+    dtype: Dtype = None,
+    mask: Mask = None,
+    input_ids: InputIds = None,
+    messages: Messages = None,
+    mode: Mode = "plan",
+    query: Annotated[int | None, typer.Option("--query", help="The runs of keys that this query sees.", min=0, show_default=False)] = None,
+    weights: Annotated[bool, typer.Option("--weights", help="In --mode run: the directory's own weights, not random ones.")] = False,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """What the mask really looks like.
+
+    How the 2-D mask becomes what each layer and backend receives: objects, shapes, bytes, the kernel's arguments, a picture.
+    """
+    from llmdoctor.mask.inspect import inspect_report
+    from llmdoctor.mask.question import Options
+
+    options = Options(
+        shape, lengths, pad, packed, image, backend, phase, past, cache, dtype, mask, input_ids, messages, mode, query, weights
+    )
+    answer(lambda: inspect_report(model, options), "mask inspect", format, fail_on, color)
+
+
+def check_leaks(
+    model: Annotated[str, typer.Argument(help=_MODEL + " Or module:function that builds a model.", metavar="MODEL")],
+    shape: Shape = None,
+    lengths: Lengths = None,
+    pad: Pad = None,
+    packed: Packed = None,
+    image: Image = None,
+    backend: Backends = None,
+    phase: Phase = None,
+    past: Past = None,
+    cache: Cache = None,
+    mask: Mask = None,
+    input_ids: InputIds = None,
+    messages: Messages = None,
+    weights: Annotated[bool, typer.Option("--weights", help="The directory's own weights, not random ones.")] = False,
+    budget: Annotated[str | None, _option("--budget", "Bytes that the masks of one forward may take: 8GiB (default).", "SIZE")] = None,
+    static: Annotated[bool, typer.Option("--static", help="Only the rules that need no run.")] = False,
+    select: Annotated[list[str] | None, _option("--select", "Only rules whose code starts so; repeatable.", "PREFIX")] = None,
+    ignore: Annotated[list[str] | None, _option("--ignore", "No rules whose code starts so; repeatable.", "PREFIX")] = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Does anything leak?
+
+    Runs the model on the inputs, or on a small suite, and finds leaks, holes, dead rows and wrong positions, with what was measured.
+    """
+    from llmdoctor.mask.leaks import leak_report
+    from llmdoctor.mask.question import Options, ask_size
+
+    def build() -> Report:
+        options = Options(
+            shape, lengths, pad, packed, image, backend, phase, past, cache, None, mask, input_ids, messages, "run",
+            weights=weights, budget=ask_size(budget),
+        )  # fmt: skip
+        return leak_report(model, options, select or [], ignore or [], static)
+
+    answer(build, "mask test", format, fail_on, color)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"inspect": inspect, "test": check_leaks}
+
+
+def make_app(name: str) -> typer.Typer:
+    """The group with the command `name` alone, or with all where there is no such command."""
+    app = typer.Typer(
+        help="What each layer's attention mask really is, and whether anything leaks.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    app.callback()(_group)
+    for known in [name] if name in _COMMANDS else _COMMANDS:
+        app.command(known)(_COMMANDS[known])
+    return app
+
+
+def _group() -> None:
+    pass

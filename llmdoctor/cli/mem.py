@@ -1,0 +1,158 @@
+"""`llmdoctor mem`: options in, a report out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
+
+_MODEL = "A model directory with a config.json (no weights needed), or a hub id in the local cache."
+_STRATEGY = "trainer:OPTIM[,bf16|fp32|fp16|amp_bf16|amp_fp16][,gc], deepspeed:zeroN[,...], or a file; repeatable."
+
+
+def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(name, help=help, metavar=metavar, show_default=False)
+    return option
+
+
+Model = Annotated[str, typer.Argument(help=_MODEL, metavar="MODEL")]
+Strategies = Annotated[list[str] | None, _option("--strategy", _STRATEGY, "NAME|FILE")]
+Batch = Annotated[int | None, _option("--batch", "Sequences in a micro step; default: the strategy's, else 1.", "N")]
+Length = Annotated[int | None, _option("--seq-len", "Tokens in a sequence; default 512.", "N")]
+Image = Annotated[str | None, _option("--image", "One image in each sequence, its tokens inside --seq-len.", "WxH")]
+Attention = Annotated[str | None, _option("--attn", "sdpa, eager or flash_attention_2; default: the model's own choice.", "NAME")]
+World = Annotated[int | None, _option("--world-size", "Processes, one device each.", "N")]
+Rank = Annotated[int, typer.Option("--rank", help="The process whose device is asked about.", metavar="N", show_default=False)]
+Trainable = Annotated[list[str] | None, _option("--trainable", "Train only parameters with this in their name; repeatable.", "PATTERN")]
+Stage = Annotated[str | None, _option("--stage", "vision, all or llm: which part of a vision-language model is trained.", "NAME")]
+Lora = Annotated[int | None, _option("--lora", "Train adapters of this rank on the linear layers, nothing else.", "R")]
+Checkpointing = Annotated[bool, typer.Option("--gradient-checkpointing", help="Recompute layers in the backward.", show_default=False)]
+Memory = Annotated[str | None, _option("--gpu-memory", "What fits, the largest batch, the change that makes it fit.", "SIZE")]
+
+
+def compare(
+    model: Model,
+    strategy: Strategies = None,
+    batch: Batch = None,
+    seq_len: Length = None,
+    image: Image = None,
+    attn: Attention = None,
+    world_size: World = None,
+    rank: Rank = 0,
+    trainable: Trainable = None,
+    stage: Stage = None,
+    lora: Lora = None,
+    gradient_checkpointing: Checkpointing = False,
+    gpu_memory: Memory = None,
+    measured: Annotated[str | None, _option("--measured", "JSON lines of `mem measure`, set beside the prediction.", "FILE")] = None,
+    static: Annotated[bool, typer.Option("--static", help="States alone, without torch, even where it is installed.")] = False,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Where the memory of a training step goes.
+
+    Predicted by component for each strategy, without weights or a GPU, and why they differ. The model's own code is traced on fake tensors.
+    """
+    from llmdoctor.mem.compare import compare_report
+    from llmdoctor.mem.question import Asked
+
+    asked = Asked(
+        model, tuple(strategy or ()), batch, seq_len, image, attn, world_size, rank, tuple(trainable or ()), stage, lora,
+        gradient_checkpointing, gpu_memory, static,
+    )  # fmt: skip
+    answer(lambda: compare_report(asked, measured), "mem compare", format, fail_on, color)
+
+
+def kvcache(
+    model: Model,
+    batch: Annotated[int, typer.Option("--batch", help="Sequences.", metavar="N")] = 1,
+    length: Annotated[int, typer.Option("--length", help="Tokens in the cache of each sequence.", metavar="N")] = 1024,
+    cache: Annotated[
+        str, typer.Option("--cache", help="dynamic, static:N (StaticCache), gpt-fast:N (setup_caches) or quantized:BITS.", metavar="KIND")
+    ] = "dynamic",
+    dtype: Annotated[str | None, _option("--dtype", "Of keys and values; default: the model's, else bfloat16.", "NAME")] = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Bytes of the key-value cache.
+
+    What it allocates for a batch and a length, layer by layer, how much of a static placeholder is used, and what training pays for it.
+    """
+    from llmdoctor.mem.kvcache import kvcache_report
+
+    answer(lambda: kvcache_report(model, batch, length, cache, dtype), "mem kvcache", format, fail_on, color)
+
+
+def measure(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(help=f"{_MODEL} Or your own command, after --.", metavar="MODEL | -- COMMAND...", show_default=False),
+    ] = None,
+    strategy: Strategies = None,
+    batch: Batch = None,
+    seq_len: Length = None,
+    image: Image = None,
+    attn: Attention = None,
+    world_size: World = None,
+    rank: Rank = 0,
+    trainable: Trainable = None,
+    stage: Stage = None,
+    lora: Lora = None,
+    gradient_checkpointing: Checkpointing = False,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Where to write the records.", metavar="FILE.jsonl", show_default=False)
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", help="Optimizer steps of each strategy.", metavar="N")] = 3,
+    at: Annotated[int, typer.Option("--at", help="With a command: the step of which tensors are listed.", metavar="N")] = 2,
+    stop_after: Annotated[int | None, _option("--stop-after", "With a command: end it after so many steps.", "N")] = None,
+    summary: Annotated[str | None, _option("--summary", "Run nothing: say what the records of a command show.", "FILE")] = None,
+    snapshot: Annotated[str | None, _option("--snapshot", "Run nothing: explain a torch memory snapshot (_dump_snapshot).", "FILE")] = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """The same from real steps.
+
+    Of a model: random weights, each strategy in a fresh process, the real Trainer and the real DeepSpeed. On a GPU the allocator's figures, its
+    history of the peak and NVML's; on a CPU what is held between steps, tensor by tensor. Of your own command, unchanged, under python,
+    torchrun, accelerate launch or deepspeed: its exit code is passed on and the summary goes to stderr.
+    """
+    from llmdoctor.cli import measuring
+    from llmdoctor.mem.question import Asked
+
+    asked = Asked(
+        "",
+        tuple(strategy or ()),
+        batch,
+        seq_len,
+        image,
+        attn,
+        world_size,
+        rank,
+        tuple(trainable or ()),
+        stage,
+        lora,
+        gradient_checkpointing,
+    )
+    measuring.measure(words or [], asked, output, steps, at, stop_after, summary, snapshot, format, fail_on, color)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "measure": measure, "kvcache": kvcache}
+
+
+def make_app(name: str) -> typer.Typer:
+    """The group with the command `name` alone, or with all where there is no such command."""
+    app = typer.Typer(help="Where the memory goes: training steps and key-value caches.", no_args_is_help=True, rich_markup_mode=None)
+    app.callback()(_group)
+    for known in [name] if name in _COMMANDS else _COMMANDS:
+        app.command(known)(_COMMANDS[known])
+    return app
+
+
+def _group() -> None:
+    pass

@@ -1,0 +1,256 @@
+"""`llmdoctor sample`: options in, a report out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
+
+if TYPE_CHECKING:
+    from llmdoctor.core.report import Report
+    from llmdoctor.sample.model import Settings
+
+
+def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(name, help=help, metavar=metavar, show_default=False)
+    return option
+
+
+Temperature = Annotated[float | None, _option("--temperature", "Divides the logits.", "T")]
+TopK = Annotated[int | None, _option("--top-k", "Keeps the K largest.", "K")]
+TopP = Annotated[float | None, _option("--top-p", "Keeps the nucleus of mass P.", "P")]
+MinP = Annotated[float | None, _option("--min-p", "Keeps what has P times the largest probability.", "P")]
+Typical = Annotated[float | None, _option("--typical-p", "Keeps what is as surprising as usual.", "P")]
+TopH = Annotated[float | None, _option("--top-h", "transformers' cut by entropy.", "H")]
+Epsilon = Annotated[float | None, _option("--epsilon-cutoff", "transformers' least probability.", "E")]
+Eta = Annotated[float | None, _option("--eta-cutoff", "transformers' least probability by entropy.", "E")]
+Repetition = Annotated[float | None, _option("--repetition-penalty", "Divides or multiplies logits of tokens before.", "R")]
+Frequency = Annotated[float | None, _option("--frequency-penalty", "Subtracted for each time a token was produced.", "F")]
+Presence = Annotated[float | None, _option("--presence-penalty", "Subtracted once for a token that was produced.", "F")]
+LastN = Annotated[int | None, _option("--penalty-last-n", "How many tokens llama.cpp's penalties look back.", "N")]
+Bias = Annotated[str | None, _option("--logit-bias", "Added to single tokens.", "ID:BIAS,...")]
+Greedy = Annotated[bool, typer.Option("--greedy", help="No sampling: the largest logit.", show_default=False)]
+
+
+def settings_of(
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    typical_p: float | None,
+    top_h: float | None,
+    epsilon: float | None,
+    eta: float | None,
+    repetition: float | None,
+    frequency: float | None,
+    presence: float | None,
+    last_n: int | None,
+    bias: str | None,
+    greedy: bool,
+) -> Settings:
+    """The options as Settings. Raises QuestionError."""
+    from llmdoctor.sample.model import Settings
+    from llmdoctor.sample.question import parse_bias
+
+    return Settings(
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        typical_p,
+        top_h,
+        epsilon,
+        eta,
+        repetition,
+        frequency,
+        presence,
+        last_n,
+        parse_bias(bias),
+        not greedy,
+    )
+
+
+def engines(
+    logits: Annotated[str, _option("--logits", "A .npy, .npz, .safetensors or JSON file, or numbers: 4,3,2.5", "FILE|LIST")],
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    typical_p: Typical = None,
+    top_h: TopH = None,
+    epsilon: Epsilon = None,
+    eta: Eta = None,
+    repetition: Repetition = None,
+    frequency: Frequency = None,
+    presence: Presence = None,
+    last_n: LastN = None,
+    bias: Bias = None,
+    greedy: Greedy = False,
+    prompt_tokens: Annotated[str | None, _option("--prompt-tokens", "Ids in front of the call, for penalties.", "1,2")] = None,
+    output_tokens: Annotated[str | None, _option("--output-tokens", "Ids that the call has produced, for penalties.", "3,4")] = None,
+    engine: Annotated[list[str] | None, _option("--engine", "Only this engine; repeatable.", "NAME")] = None,
+    step: Annotated[int, typer.Option("--step", help="Which step of a file with several.", min=0)] = 0,
+    model: Annotated[str | None, _option("--model", "Adds the hidden defaults of its generation_config.json.", "DIR")] = None,
+    defaults: Annotated[bool, typer.Option("--defaults", help="Add each engine's own defaults.", show_default=False)] = False,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """The same numbers through each engine's order of stages.
+
+    transformers, vLLM, SGLang, llama.cpp, TGI and gpt-fast: the distribution after each stage, where two part, and what an engine refuses. An
+    option that is not given is off, whatever an engine's own default.
+    """
+    from llmdoctor.sample.engines import engines_report
+    from llmdoctor.sample.question import check_engines, parse_before
+
+    answer(
+        lambda: engines_report(
+            logits,
+            settings_of(
+                temperature, top_k, top_p, min_p, typical_p, top_h, epsilon, eta, repetition, frequency, presence, last_n, bias, greedy
+            ),
+            parse_before(prompt_tokens, output_tokens),
+            step,
+            model,
+            defaults,
+            check_engines(engine),
+        ),
+        "sample engines",
+        format,
+        fail_on,
+        color,
+    )
+
+
+def replay(
+    logits: Annotated[str | None, typer.Argument(help="Recorded logits or a response with logprobs.", metavar="[LOGITS]")] = None,
+    tokens: Annotated[str | None, _option("--tokens", "The token ids that were drawn.", "FILE")] = None,
+    claim: Annotated[str | None, _option("--claim", "The settings: JSON, a stored request, or a gencfg trace.", "FILE")] = None,
+    engine: Annotated[str | None, _option("--engine", "The engine whose order is claimed.", "NAME")] = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    typical_p: Typical = None,
+    top_h: TopH = None,
+    epsilon: Epsilon = None,
+    eta: Eta = None,
+    repetition: Repetition = None,
+    frequency: Frequency = None,
+    presence: Presence = None,
+    last_n: LastN = None,
+    bias: Bias = None,
+    greedy: Greedy = False,
+    model: Annotated[str | None, _option("--model", "Its generation_config.json is the claim; without LOGITS it is run.", "DIR")] = None,
+    prompt: Annotated[str | None, _option("--prompt", "The prompt: token ids, text or messages.", "FILE")] = None,
+    image: Annotated[list[str] | None, _option("--image", "An image of the prompt; repeatable.", "FILE")] = None,
+    sequence: Annotated[int | None, _option("--sequence", "Which sequence of a batch.", "N")] = None,
+    step: Annotated[int | None, _option("--step", "One step: its distribution after each stage.", "N")] = None,
+    rows: Annotated[int, typer.Option("--rows", help="How many steps the table shows.", min=0)] = 8,
+    alpha: Annotated[float, typer.Option("--alpha", help="How often a true claim may be called inconsistent.")] = 0.01,
+    tolerance: Annotated[float | None, _option("--tolerance", "Mass beyond the nucleus that still counts as possible.", "MASS")] = None,
+    dtype: Annotated[str | None, _option("--dtype", "float32, bfloat16 or float16.", "NAME")] = None,
+    logprobs: Annotated[str | None, _option("--logprobs", "Recorded log-probabilities: which kind are they?", "FILE")] = None,
+    versus: Annotated[str | None, _option("--versus", "Another side's log-probabilities of the same tokens.", "FILE")] = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Can these tokens have been drawn with these settings?
+
+    Rebuilds each step's distribution from recorded logits, from a response's top log-probabilities, or from a model in one teacher-forced
+    pass, and tests the tokens against the claim: consistent, inconsistent with the proof, or undecided with how many more tokens it takes.
+    """
+    from llmdoctor.sample.question import Ask, check_dtype, check_engines
+
+    def build() -> Report:
+        options = settings_of(
+            temperature, top_k, top_p, min_p, typical_p, top_h, epsilon, eta, repetition, frequency, presence, last_n, bias, greedy
+        )
+        check_engines([engine] if engine else None)
+        ask = Ask(
+            logits,
+            tokens,
+            claim,
+            options,
+            engine,
+            model,
+            prompt,
+            sequence,
+            step,
+            rows,
+            alpha,
+            tolerance,
+            check_dtype(dtype),
+            versus,
+            logprobs,
+            tuple(image or ()),
+        )
+        from llmdoctor.sample.replay import replay_report
+
+        return replay_report(ask)
+
+    answer(build, "sample replay", format, fail_on, color)
+
+
+def draw(
+    probs: Annotated[str | None, _option("--probs", "The distribution itself: a file, or .5,.4,.1", "FILE|LIST")] = None,
+    logits: Annotated[str | None, _option("--logits", "Logits; the settings below make the distribution.", "FILE|LIST")] = None,
+    engine: Annotated[str, typer.Option("--engine", help="Whose order of stages.", metavar="NAME")] = "transformers",
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    typical_p: Typical = None,
+    step: Annotated[int, typer.Option("--step", help="Which step of a file with several.", min=0)] = 0,
+    n: Annotated[int, typer.Option("--n", "-n", help="How many draws.")] = 1000,
+    seed: Annotated[int, typer.Option("--seed", help="Of numpy's PCG64.")] = 0,
+    counts: Annotated[bool, typer.Option("--counts", help="Only how often each token comes: one multinomial draw.")] = False,
+    output: Annotated[str | None, _option("--output", "Write the draws, or with --counts the counts.", "FILE.npy")] = None,
+    sampler: Annotated[str | None, _option("--sampler", "Test this: f(probs) or f(probs, rng) gives a token.", "MODULE:FUNCTION")] = None,
+    draws: Annotated[str | None, _option("--draws", "Test these draws: token ids.", "FILE")] = None,
+    alpha: Annotated[float, typer.Option("--alpha", help="How often a true sampler may be called inconsistent.")] = 0.01,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Draw from a distribution, or test a sampler against it.
+
+    Draws are reproducible: numpy's PCG64 with --seed. A sampler or a file of draws is judged by an exact multinomial test, or a G-test where the
+    outcomes are too many to count out, with its power; the known broken samplers are named where their law fits.
+    """
+
+    def build() -> Report:
+        from llmdoctor.sample.draw import Drawing, draw_report
+        from llmdoctor.sample.model import Settings
+        from llmdoctor.sample.question import check_engines
+
+        check_engines([engine])
+        settings = Settings(temperature, top_k, top_p, min_p, typical_p)
+        return draw_report(Drawing(probs, logits, settings, engine, step, n, seed, counts, sampler, draws, output, alpha))
+
+    answer(build, "sample draw", format, fail_on, color)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"replay": replay, "engines": engines, "draw": draw}
+
+
+def make_app(name: str) -> typer.Typer:
+    """The group with the command `name` alone, or with all where there is no such command."""
+    app = typer.Typer(
+        help="Sampling: engines side by side, recorded generations replayed, samplers tested.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    app.callback()(_group)
+    for known in [name] if name in _COMMANDS else _COMMANDS:
+        app.command(known)(_COMMANDS[known])
+    return app
+
+
+def _group() -> None:
+    pass

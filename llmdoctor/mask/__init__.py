@@ -1,0 +1,1 @@
+"""Attention masks: what each layer and backend receives, and whether anything leaks."""

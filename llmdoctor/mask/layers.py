@@ -1,0 +1,215 @@
+"""The kind of every layer, from config.json alone: what the configuration classes of transformers 5.23 make of it.
+
+Each function repeats the __post_init__ (or the property layer_types) of the classes it is listed for (models/*/configuration_*.py);
+tests/mask/test_layers.py holds them against the real classes. A list that config.json gives itself comes first everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from llmdoctor.core.errors import QuestionError
+
+Config = Mapping[str, Any]
+FULL, SLIDING, CHUNKED, LINEAR, CONV, HYBRID = (
+    "full_attention", "sliding_attention", "chunked_attention", "linear_attention", "conv", "hybrid",
+)  # fmt: skip
+_LEGACY = {"mamba": LINEAR, "attention": FULL, "deepseek_sparse_attention": "indexed_attention"}  # configuration_utils.py
+MAX_LAYERS = 10_000
+
+
+def layer_types(kind: str, config: Config, rule: str) -> tuple[str, ...] | None:
+    """The kind of each layer; None where the rule by which the class derives them is not one of those known here.
+
+    `config` has the class's defaults filled in. Raises QuestionError where the number of layers or their list makes no sense.
+    """
+    given = config.get("layer_types") or config.get("layers_block_type")
+    if isinstance(given, list) and given and rule not in _PROPERTIES:
+        names = [name for name in given if isinstance(name, str)]
+        if len(names) != len(given) or len(given) > MAX_LAYERS:
+            raise QuestionError(f"config.json: layer_types of {kind} is not a list of at most {MAX_LAYERS} names")
+        return tuple(_LEGACY.get(name, name) for name in names)
+    derive = _RULES.get(rule)
+    return None if derive is None else tuple(derive(config, layer_count(config)))
+
+
+def layer_count(config: Config) -> int:
+    """num_hidden_layers, under whatever name the class has for it."""
+    count = config.get("num_hidden_layers")
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 < count <= MAX_LAYERS:
+        raise QuestionError(f"config.json: the number of layers is {count!r}, expected an integer from 1 to {MAX_LAYERS}")
+    return count
+
+
+def window_of(config: Config) -> int | None:
+    """sliding_window as the class leaves it: Qwen2's is taken away unless use_sliding_window says so."""
+    if config.get("use_sliding_window") is False and config.get("_gated_window"):
+        return None
+    size = config.get("sliding_window")
+    if size is None or size is False:
+        return None
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        raise QuestionError(f"config.json: sliding_window is {size!r}, expected a positive integer or null")
+    return size
+
+
+def _whole(config: Config, name: str, default: int, least: int = 1) -> int:
+    """A whole number of config.json; QuestionError where something else stands there."""
+    value = config.get(name)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise QuestionError(f"config.json: {name} is {value!r}, expected an integer from {least}")
+    return value
+
+
+def _listed(config: Config, name: str) -> list[Any] | None:
+    """A list of config.json; QuestionError where something else stands there."""
+    value = config.get(name)
+    if value is not None and not isinstance(value, list):
+        raise QuestionError(f"config.json: {name} is {value!r}, expected a list")
+    return value
+
+
+def _all(name: str) -> Callable[[Config, int], list[str]]:
+    return lambda _, count: [name] * count
+
+
+def _window_if_set(config: Config, count: int) -> list[str]:
+    return [FULL if window_of(config) is None else SLIDING] * count
+
+
+def _from_layer(config: Config, count: int) -> list[str]:
+    """Qwen2, Qwen2-VL, Qwen3: the layers from max_window_layers on."""
+    first, window = _whole(config, "max_window_layers", count, 0), window_of(config)
+    return [SLIDING if window is not None and layer >= first else FULL for layer in range(count)]
+
+
+def _qwen2_moe(config: Config, count: int) -> list[str]:
+    on, last = config.get("use_sliding_window"), _whole(config, "max_window_layers", count, 0)
+    return [SLIDING if (layer + 1) % 2 and layer < last and on else FULL for layer in range(count)]
+
+
+def _every(names: tuple[str, ...], default: int, other: str = SLIDING) -> Callable[[Config, int], list[str]]:
+    """Every Nth layer is full, the others are `other`; N stands under one of `names`."""
+
+    def derive(config: Config, count: int) -> list[str]:
+        step = next((_whole(config, name, default, 0) or default for name in names if config.get(name)), default)
+        return [other if (layer + 1) % step else FULL for layer in range(count)]
+
+    return derive
+
+
+def _last_full(derive: Callable[[Config, int], list[str]]) -> Callable[[Config, int], list[str]]:
+    return lambda config, count: [*derive(config, count)[:-1], FULL]
+
+
+def _olmo_hybrid(config: Config, count: int) -> list[str]:
+    made = _every((), 4, LINEAR)(config, count)
+    return made if FULL in made else [*made[:-1], FULL]
+
+
+def _first_of(step: int) -> Callable[[Config, int], list[str]]:
+    return lambda _, count: [SLIDING if layer % step else FULL for layer in range(count)]
+
+
+def _rope_flags(config: Config, count: int) -> list[Any]:
+    """no_rope_layers of Llama 4 and SmolLM3: 1 where a layer has rotary positions."""
+    given, step = _listed(config, "no_rope_layers"), _whole(config, "no_rope_layer_interval", 4)
+    return given or [int((layer + 1) % step != 0) for layer in range(count)]
+
+
+def _llama4(config: Config, count: int) -> list[str]:
+    return [CHUNKED if flag else FULL for flag in _rope_flags(config, count)]
+
+
+def _smollm3(config: Config, count: int) -> list[str]:
+    windowed = config.get("use_sliding_window") and config.get("sliding_window") is not None
+    return [SLIDING if windowed and not flag else FULL for flag in _rope_flags(config, count)[:count]]
+
+
+def _jamba(config: Config, count: int) -> list[str]:
+    period, offset = _whole(config, "attn_layer_period", 8), _whole(config, "attn_layer_offset", 4, 0)
+    return [FULL if layer % period == offset else LINEAR for layer in range(count)]
+
+
+def _bamba(config: Config, count: int) -> list[str]:
+    attended = _listed(config, "attn_layer_indices") or []
+    return [FULL if layer in attended else LINEAR for layer in range(count)]
+
+
+def _zamba(config: Config, count: int) -> list[str]:
+    period, offset = _whole(config, "attn_layer_period", 6), _whole(config, "attn_layer_offset", 4, 0)
+    return [LINEAR, LINEAR, HYBRID, *(HYBRID if layer % period == offset else LINEAR for layer in range(count - 3))]
+
+
+def _zamba2(_config: Config, _count: int) -> list[str]:
+    return [LINEAR, *[*[LINEAR] * 5, HYBRID] * 7, *[LINEAR] * 4, HYBRID, *[LINEAR] * 3, HYBRID, LINEAR, LINEAR]
+
+
+def _lfm2(config: Config, count: int) -> list[str]:
+    full = _listed(config, "full_attn_idxs")
+    return [FULL if full is None or layer in full else CONV for layer in range(count)]
+
+
+def _alternating(first: str, second: str) -> Callable[[Config, int], list[str]]:
+    return lambda _, count: [first if layer % 2 == 0 else second for layer in range(count)]
+
+
+_RULES: dict[str, Callable[[Config, int], list[str]]] = {
+    "full": _all(FULL),
+    "linear": _all(LINEAR),
+    "hybrid": _all(HYBRID),
+    "window_if_set": _window_if_set,
+    "from_layer": _from_layer,
+    "qwen2_moe": _qwen2_moe,
+    "alternating": _alternating(SLIDING, FULL),
+    "alternating_full": _alternating(FULL, LINEAR),
+    "every_4": _every(("sliding_window_pattern",), 4),
+    "every_6": _every(("_sliding_window_pattern", "sliding_window_pattern"), 6),
+    "every_5": _every((), 5),
+    "fixed_4": _every((), 4),
+    "global_4": _every(("global_attn_every_n_layers",), 4),
+    "fixed_6_last": _last_full(_every((), 6)),
+    "first_of_4": _first_of(4),
+    "olmo_hybrid": _olmo_hybrid,
+    "linear_4": _every(("full_attention_interval",), 4, LINEAR),
+    "rope_flags": _llama4,
+    "smollm3": _smollm3,
+    "jamba": _jamba,
+    "bamba": _bamba,
+    "zamba": _zamba,
+    "zamba2": _zamba2,
+    "lfm2": _lfm2,
+}
+_PROPERTIES = ("jamba", "bamba")  # layer_types is a property there: what config.json says under that name is not read
+
+LAYER_RULES: dict[str, str] = {
+    **dict.fromkeys(("mistral", "mixtral", "phi3", "phimoe", "starcoder2", "ministral3", "phi4_multimodal", "ministral"), "window_if_set"),
+    **dict.fromkeys(("qwen2", "qwen3", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl", "dots1", "seed_oss"), "from_layer"),
+    "qwen3_moe": "window_if_set",
+    "qwen2_moe": "qwen2_moe",
+    **dict.fromkeys(("gemma2", "gpt_oss", "vaultgemma", "t5gemma_module"), "alternating"),
+    "minimax": "alternating_full",
+    **dict.fromkeys(("cohere2", "exaone4"), "every_4"),
+    **dict.fromkeys(("gemma3_text", "gemma3"), "every_6"),
+    **dict.fromkeys(("gemma4_text",), "fixed_6_last"),
+    "gemma3n_text": "every_5",
+    "olmo3": "fixed_4",
+    "afmoe": "global_4",
+    "cwm": "first_of_4",
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), "linear_4"),
+    "olmo_hybrid": "olmo_hybrid",
+    **dict.fromkeys(("llama4_text", "llama4"), "rope_flags"),
+    "smollm3": "smollm3",
+    "jamba": "jamba",
+    "bamba": "bamba",
+    "zamba": "zamba",
+    "zamba2": "zamba2",
+    "lfm2": "lfm2",
+    "falcon_h1": "hybrid",
+    "granitemoehybrid": "linear",
+    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), "linear"),
+}
+GATED_WINDOWS = ("qwen2", "qwen3", "qwen3_moe", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl")  # post_init clears the window

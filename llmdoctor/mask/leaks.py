@@ -1,0 +1,222 @@
+"""`mask test`: does anything leak? The static rules over the inputs, then the model itself, run on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.document import Block, Cell, Note, Table, Tone, Verdict
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.report import Report, Skipped
+from llmdoctor.core.text import plural
+from llmdoctor.mask import architectures
+from llmdoctor.mask.architectures import Architecture
+from llmdoctor.mask.check import BUDGET, examine, finding
+from llmdoctor.mask.inspect import ask_inputs
+from llmdoctor.mask.model import GPT_FAST, SHORT, Inputs
+from llmdoctor.mask.plan import plan
+from llmdoctor.mask.question import Options, ask, ask_backends, read_config
+from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
+
+if TYPE_CHECKING:
+    from llmdoctor.mask.live.differential import Measure
+
+# Without inputs of the user's: padding at either side, and two packed documents.
+SUITE: tuple[dict[str, str], ...] = (
+    {"lengths": "5,8", "pad": "left"},
+    {"lengths": "5,8", "pad": "right"},
+    {"packed": "3,5"},
+)
+_USES = ("shape", "lengths", "packed", "input_ids", "messages", "mask")
+
+
+def leak_report(model: str, options: Options, select: list[str], ignore: list[str], static_only: bool = False) -> Report:
+    """Every MSK rule over the inputs that `options` describe, or over a small suite where they describe none."""
+    subject = _subject(model)
+    own = any(getattr(options, name) is not None for name in _USES) or options.phase is not None
+    questions = (
+        [options]
+        if own
+        else [replace(options, lengths=each.get("lengths"), pad=each.get("pad"), packed=each.get("packed")) for each in SUITE]
+    )
+    backends = ask_backends(options)
+    if GPT_FAST in backends:
+        raise QuestionError("--backend gpt-fast: there is nothing to test, gpt-fast has one causal mask for everything")
+    findings: list[Diagnostic] = []
+    measures: list[tuple[str, Measure]] = []
+    skipped: list[Skipped] = []
+    for question in questions:
+        inputs, chat = ask_inputs(subject.directory, question) if subject.directory is not None else (ask(question), None)
+        if subject.arch is not None:
+            inputs = replace(inputs, makes_blocks=any(layer.pattern is not None and layer.pattern.blocks for layer in subject.arch.layers))
+        static = _static(subject.arch, inputs, backends, options) if subject.arch is not None else []
+        told: list[tuple[str, Measure]] = []
+        if not static_only:
+            told, missed = _measured(subject, inputs, backends, options)
+            skipped += missed
+        measures += told
+        found = _joined(static, [one for _, one in told], subject.arch, inputs)
+        findings += [*found, *(chat.findings if chat else ())] if own else [_milder(one) for one in found]
+    kept = _keep(_unique(findings), select, ignore)
+    result = {
+        "subjects": [{"path": model, "kind": subject.kind, "findings": list(range(len(kept)))}],
+        "tests": [_plain(said, one) for said, one in measures],
+    }
+    document = _document(model, kept, measures)
+    left_out = tuple({(one.what, one.reason): one for one in skipped}.values())
+    untested = not static_only and not measures and not kept
+    return Report("mask test", {"path": model, "backends": list(backends)}, result, tuple(kept), left_out, document, nothing=untested)
+
+
+class _Subject:
+    """A model directory, or a function that builds a model."""
+
+    def __init__(self, name: str, directory: ModelDir | None, arch: Architecture | None) -> None:
+        self.name, self.directory, self.arch = name, directory, arch
+        self.kind = "function" if directory is None else "model"
+
+
+def _subject(name: str) -> _Subject:
+    if ":" in name and not is_model_dir(name) and "/" not in name:
+        return _Subject(name, None, None)
+    directory = read_model_dir(name)
+    try:
+        return _Subject(name, directory, architectures.read(read_config(directory)))
+    except QuestionError:
+        if directory.config is None or not isinstance(directory.config.value, dict):
+            raise
+        return _Subject(name, directory, None)
+
+
+def _static(arch: Architecture, inputs: Inputs, backends: tuple[str, ...], options: Options) -> list[Diagnostic]:
+    dtype = "float32"
+    plans = [plan(arch, inputs, backend, dtype) for backend in backends]
+    named = options.backend is not None
+    plans = [each for each in plans if each.error is None or named or not each.error.startswith("ValueError")]
+    found = examine(arch, inputs, plans, BUDGET if options.budget is None else options.budget)
+    return [one for one in found if one.code != "MSK020" or named]
+
+
+def _measured(
+    subject: _Subject, inputs: Inputs, backends: tuple[str, ...], options: Options
+) -> tuple[list[tuple[str, Measure]], list[Skipped]]:
+    from llmdoctor.mask.live import measure_model
+
+    source = subject.name if subject.directory is None else subject.directory.path
+    found, missed = measure_model(source, subject.directory is None, inputs, backends, options.weights)
+    return [(inputs.told, one) for one in found], [Skipped(what, why) for what, why in missed]
+
+
+def _joined(static: list[Diagnostic], measures: list[Measure], arch: Architecture | None, inputs: Inputs) -> list[Diagnostic]:
+    """Static findings with what was measured for them; a measured failure that nothing foretold is a finding of its own."""
+    failed = [one for one in measures if not one.passed]
+    out: list[Diagnostic] = []
+    used: set[int] = set()
+    for one in static:
+        backends = one.evidence.get("backends")
+        match = next((each for each in failed if _same_cause(one.code, each.code) and (backends is None or each.backend in backends)), None)
+        if match is None:
+            out.append(one)
+            continue
+        used |= {id(each) for each in failed if _same_cause(one.code, each.code) and (backends is None or each.backend in backends)}
+        evidence = {**one.evidence, "measured": match.value, "threshold": match.threshold}
+        message = f"{one.message}; measured {match.value:.3g}, allowed {match.threshold:g}"
+        out.append(replace(one, message=message, evidence=evidence))
+    for match in failed:
+        if id(match) not in used:
+            out.append(_from_measure(match, arch, inputs))
+    return out
+
+
+# A measured failure of the second kind is explained by a static finding of the first.
+_EXPLAINS = {
+    "MSK018": ("MSK008", "MSK012", "MSK018", "MSK005", "MSK002", "MSK003"), "MSK007": ("MSK007", "MSK013"),
+    "MSK019": ("MSK004", "MSK006", "MSK019", "MSK014", "MSK012"), "MSK003": ("MSK003", "MSK004"),
+    "MSK002": ("MSK002",), "MSK001": ("MSK001", "MSK005", "MSK009"),
+}  # fmt: skip
+
+
+def _same_cause(static: str, measured: str) -> bool:
+    return static in _EXPLAINS.get(measured, (measured,))
+
+
+def _from_measure(one: Measure, arch: Architecture | None, inputs: Inputs) -> Diagnostic:
+    code = one.code
+    if code == "MSK007" and arch is not None and any(layer.pattern is None for layer in arch.layers):
+        code = "MSK013"
+    del inputs
+    return finding(
+        code, f"{SHORT.get(one.backend, one.backend)}: {one.text}; measured {one.value:.3g}, allowed {one.threshold:g}", backend=one.backend,
+        row=one.row, span=list(one.span), measured=one.value, threshold=one.threshold, test=one.name,
+    )  # fmt: skip
+
+
+def _milder(one: Diagnostic) -> Diagnostic:
+    """A finding of the suite says what would go wrong with such inputs; only what is wrong with the model itself is an error."""
+    return (
+        one if one.code in ("MSK003", "MSK010", "MSK019") or one.severity is not Severity.ERROR else replace(one, severity=Severity.WARNING)
+    )
+
+
+def _unique(findings: list[Diagnostic]) -> list[Diagnostic]:
+    seen: dict[tuple[str, str], Diagnostic] = {}
+    for one in findings:
+        seen.setdefault((one.code, one.message), one)
+    return list(seen.values())
+
+
+def _keep(findings: list[Diagnostic], select: list[str], ignore: list[str]) -> list[Diagnostic]:
+    return [
+        one
+        for one in findings
+        if (not select or one.code.startswith(tuple(select))) and not (ignore and one.code.startswith(tuple(ignore)))
+    ]
+
+
+def _plain(said: str, one: Measure) -> dict[str, Any]:
+    return {
+        "test": one.name, "backend": one.backend, "inputs": said, "row": one.row, "span": list(one.span), "measured": one.value,
+        "threshold": one.threshold, "passed": one.passed,
+    }  # fmt: skip
+
+
+def _document(model: str, findings: list[Diagnostic], measures: list[tuple[str, Measure]]) -> tuple[Block, ...]:
+    errors = sum(one.severity is Severity.ERROR for one in findings)
+    warnings = sum(one.severity is Severity.WARNING for one in findings)
+    tone: Tone = "bad" if errors else "warn" if warnings else "good"
+    count = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}"
+    if not findings and not measures:
+        return (Verdict(f"{model}: NOTHING WAS TESTED", "warn"),)
+    verdict = Verdict(f"{model}: {count}" if findings else f"{model}: NOTHING LEAKS in {plural(len(measures), 'test')}", tone)
+    return (verdict, *([_table(measures)] if measures else []), Note("HOW", HOW, "dim")) if measures else (verdict,)
+
+
+HOW = "gradients of real tokens' logits at tokens they must not see (exactly 0.0 where the mask holds), and each row against itself alone"
+
+
+def _table(measures: list[tuple[str, Measure]]) -> Table:
+    """One row an input and a test, one column a backend, each with the worst that was measured."""
+    backends = list(dict.fromkeys(one.backend for _, one in measures))
+    worst: dict[tuple[str, str], dict[str, Measure]] = {}
+    for said, one in measures:
+        held = worst.setdefault((said, one.name), {}).get(one.backend)
+        if held is None or not one.value <= held.value:
+            worst[said, one.name][one.backend] = one
+    rows: list[tuple[str | Cell, ...]] = []
+    last = ""
+    for (said, name), each in worst.items():
+        if said != last:
+            rows.append((Cell(said, "dim"), *[""] * len(backends)))
+            last = said
+        rows.append((f"  {name}", *(_cell(each.get(backend)) for backend in backends)))
+    return Table(("measured, in red what is too much", *(SHORT.get(backend, backend) for backend in backends)), tuple(rows))
+
+
+def _cell(one: Measure | None) -> Cell:
+    if one is None:
+        return Cell("-", "dim")
+    value = "NaN" if np.isnan(one.value) else f"{one.value:.2g}"
+    return Cell(value if one.passed else f"{value} > {one.threshold:g}", "plain" if one.passed else "bad")

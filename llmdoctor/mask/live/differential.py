@@ -1,0 +1,261 @@
+"""Tests that run the model: what reaches a token's logits is told by gradients, exactly; what padding changes, by the row alone.
+
+A gradient of a real token's logits with respect to the embedding of a token that it must not see is 0.0 where the mask holds, whatever the
+weights are, so that random ones do. Rows that are padding are never asked about.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from llmdoctor.mask.factory import documents_of, image_blocks
+from llmdoctor.mask.live import run
+from llmdoctor.mask.live.build import seeded
+from llmdoctor.mask.model import Inputs
+
+# Logits may differ by this share of their own spread before a difference counts: rounding alone stays a hundred times below.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 8e-2, "float16": 2e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One test of one row: what was measured against which threshold. `code` is the rule that a failure belongs to.
+
+    `span` is [first, last + 1] of the tokens that reached where they must not, or whose logits differ.
+    """
+
+    name: str
+    backend: str
+    code: str
+    value: float
+    threshold: float
+    row: int
+    span: tuple[int, int]
+    text: str
+
+    @property
+    def passed(self) -> bool:
+        """NaN is no pass."""
+        return self.value <= self.threshold
+
+
+def measure(model: Any, inputs: Inputs, backend: str, causal: bool) -> tuple[list[Measure], list[str]]:
+    """Every test that the inputs allow, and why others were left out."""
+    found: list[Measure] = []
+    skipped: list[str] = []
+    tests = (_leaks, _against_alone)
+    for test in tests:
+        try:
+            with seeded(), run.reference_kernels(model):
+                found += list(test(model, inputs, backend, causal))
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, NotImplementedError) as error:
+            line = (str(error).strip().splitlines() or [""])[0][:160]
+            skipped.append(f"{test.__name__.strip('_').replace('_', ' ')} under {backend}: {type(error).__name__}: {line}")
+    return found, skipped
+
+
+# --- leaks, by gradients ------------------------------------------------------------------------------------------------------------
+
+
+def _leaks(model: Any, inputs: Inputs, backend: str, causal: bool) -> Iterator[Measure]:
+    if inputs.phase != "prefill":
+        return
+    probe = _probe(model, inputs)
+    encoder_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
+    real = _real(inputs)
+    if inputs.mask_2d is not None and not real.all():
+        yield from _padding_leaks(probe, real, backend)
+    apart = inputs.position_ids is not None and (inputs.mask_2d is None or bool(real.all()))
+    documents = documents_of(_text_rows(inputs.position_ids)) if apart else None
+    if documents is not None and not encoder_decoder:
+        yield _document_leak(probe, documents, backend)
+    elif causal and not encoder_decoder and inputs.q_len > 1:
+        yield _future_leak(probe, real, inputs, backend)
+
+
+class _Gradients:
+    """How much chosen logits hang on each token's embedding, by gradients: one forward, kept alive."""
+
+    threshold = 0.0
+
+    def __init__(self, model: Any, arguments: dict[str, Any]) -> None:
+        import torch
+
+        ids = arguments.pop("input_ids")
+        self.embeds = model.get_input_embeddings()(ids).detach().requires_grad_()
+        with torch.enable_grad():
+            output = model(inputs_embeds=self.embeds, **arguments)
+        self.logits = _logits(output)
+        self.weights = torch.randn(self.logits.shape[-1])
+
+    def reach(self, targets: Any, hidden: Any) -> tuple[float, int, int]:
+        """The largest gradient of the logits `targets` (bool [B, S']) at a token of `hidden` (bool [B, S]): (value, row, token)."""
+        import torch
+
+        chosen = (self.logits.float() @ self.weights)[torch.from_numpy(np.array(targets))]
+        (gradient,) = torch.autograd.grad(chosen.sum(), self.embeds, retain_graph=True)
+        return _largest(np.where(hidden, gradient.abs().amax(dim=-1).float().numpy(), 0.0))
+
+
+class _Perturbed:
+    """The same where there are no gradients (flex_attention on a CPU): the hidden tokens are exchanged, the logits compared."""
+
+    threshold = 1e-5
+
+    def __init__(self, model: Any, arguments: dict[str, Any]) -> None:
+        import torch
+
+        self.model, self.arguments = model, arguments
+        ids = arguments.pop("input_ids")
+        with torch.no_grad():
+            self.embeds = model.get_input_embeddings()(ids)
+            self.logits = _logits(model(inputs_embeds=self.embeds, **arguments))
+            self.other = self.embeds.roll(1, dims=-1) + self.embeds.std()
+
+    def reach(self, targets: Any, hidden: Any) -> tuple[float, int, int]:
+        """The largest change of the logits `targets`, in their spread, and the first token of `hidden` in the row that changed."""
+        import torch
+
+        with torch.no_grad():
+            exchanged = torch.where(torch.from_numpy(np.ascontiguousarray(hidden))[..., None], self.other, self.embeds)
+            moved = _logits(self.model(inputs_embeds=exchanged, **self.arguments))
+        gap = ((moved - self.logits).abs().amax(dim=-1) / (self.logits.std() + 1e-12)).float().numpy()
+        value, row, _ = _largest(np.where(targets, gap, 0.0))
+        return value, row, int(np.flatnonzero(hidden[row])[0]) if hidden[row].any() else 0
+
+
+def _probe(model: Any, inputs: Inputs) -> _Gradients | _Perturbed:
+    if model.config._attn_implementation == "flex_attention" and not next(model.parameters()).is_cuda:
+        return _Perturbed(model, run.prepared(model, inputs))
+    return _Gradients(model, run.prepared(model, inputs))
+
+
+def _logits(output: Any) -> Any:
+    logits = getattr(output, "logits", None)
+    return output[0] if logits is None else logits
+
+
+def _largest(values: Any) -> tuple[float, int, int]:
+    """(value, row, token) of the largest, NaN before everything."""
+    row, token = (int(at) for at in np.unravel_index(np.nan_to_num(values, nan=np.inf).argmax(), values.shape))
+    return float(values[row, token]), row, token
+
+
+def _padding_leaks(probe: _Gradients | _Perturbed, real: Any, backend: str) -> Iterator[Measure]:
+    same = probe.logits.shape[1] == real.shape[1]
+    targets = real if same else np.ones(tuple(probe.logits.shape[:2]), np.bool_)
+    value, row, token = probe.reach(targets, ~real)
+    if np.isnan(value):
+        yield Measure("no NaN", backend, "MSK003", value, 0.0, row, (0, real.shape[1]), f"row {row}: a real token's logits are NaN")
+        return
+    text = f"masked token {token} of row {row} reaches a real token's logits"
+    yield Measure("masked tokens stay out", backend, "MSK019", value, probe.threshold, row, (token, token + 1), text)
+
+
+def _document_leak(probe: _Gradients | _Perturbed, documents: Any, backend: str) -> Measure:
+    worst = (0.0, 0, 0, 0)
+    rows = np.ascontiguousarray(np.broadcast_to(documents, tuple(probe.embeds.shape[:2])))
+    for document in np.unique(documents)[:8]:
+        inside = rows == document
+        value, row, token = probe.reach(inside, ~inside)
+        if not value <= worst[0]:
+            worst = (value, row, token, int(document))
+    value, row, token, document = worst
+    text = f"token {token} of row {row} reaches document {document + 1}, which it is no part of"
+    return Measure("documents stay apart", backend, "MSK007", value, probe.threshold, row, (token, token + 1), text)
+
+
+def _future_leak(probe: _Gradients | _Perturbed, real: Any, inputs: Inputs, backend: str) -> Measure:
+    """Tokens behind a cut must not reach those before it; a cut never goes through an image that its model sees whole."""
+    length = probe.embeds.shape[1]
+    cuts = {length // 2, 1, length - 1}
+    if inputs.image is not None and inputs.makes_blocks:
+        start, end = image_blocks(inputs.image[:1])
+        cuts = {int(start[0, cut]) if start[0, cut] >= 0 and end[0, cut] > cut else cut for cut in cuts} - {0}
+    worst = (0.0, 0, 0)
+    for cut in sorted(cuts):
+        before = np.broadcast_to(np.arange(length) < cut, (probe.embeds.shape[0], length))
+        targets = np.ascontiguousarray(before & real) if inputs.mask_2d is not None else np.ascontiguousarray(before)
+        if targets.any():
+            value, row, token = probe.reach(targets, ~before)
+            worst = worst if value <= worst[0] else (value, row, token)
+            if np.isnan(value):
+                break
+    value, row, token = worst
+    if np.isnan(value):
+        return Measure("no NaN", backend, "MSK003", value, 0.0, row, (token, token + 1), f"row {row}: a token's logits are NaN")
+    text = f"token {token} of row {row} reaches a token before it"
+    return Measure("the future stays out", backend, "MSK019", value, probe.threshold, row, (token, token + 1), text)
+
+
+# --- a row against itself alone ----------------------------------------------------------------------------------------------------
+
+
+def _against_alone(model: Any, inputs: Inputs, backend: str, causal: bool) -> Iterator[Measure]:
+    import torch
+
+    mask = inputs.mask_2d
+    total = inputs.past + inputs.q_len
+    if mask is None or (bool((mask != 0).all()) and mask.shape[1] >= total) or inputs.image is not None:
+        return
+    del causal
+    with torch.no_grad():
+        arguments = run.prepared(model, inputs)
+        together = model(**arguments)
+        for row in range(inputs.batch):
+            found = _one_row(model, inputs, backend, together, row)
+            if found is not None:
+                yield found
+
+
+def _one_row(model: Any, inputs: Inputs, backend: str, together: Any, row: int) -> Measure | None:
+    """Row `row`'s logits in the batch against the same tokens without padding; a hole counts as tokens that should be there."""
+    given = np.asarray(inputs.attention_mask)[row] != 0
+    missing = max(inputs.past + inputs.q_len - len(given), 0)  # columns that the caller forgot: their tokens are real
+    mask = np.concatenate((given, np.ones(missing, np.bool_)))
+    places = np.flatnonzero(mask)
+    if len(places) == 0 or (mask.all() and not missing):
+        return None
+    prompt = places[places < inputs.past] if inputs.past else places
+    if len(prompt) == 0:
+        return None
+    span = np.concatenate((np.arange(prompt[0], prompt[-1] + 1), places[places >= inputs.past] if inputs.past else places[:0]))
+    hole = len(span) != len(places)
+    behind = bool(inputs.past) and prompt[-1] != inputs.past - 1
+    ids = run.token_ids(model, inputs)[row : row + 1].to(model.device)
+    logits = together.logits[row]
+    if getattr(model.config, "is_encoder_decoder", False):
+        alone = model(input_ids=ids[:, : inputs.past or inputs.q_len][:, span[span < (inputs.past or inputs.q_len)]],
+                      decoder_input_ids=ids, use_cache=False).logits[0][-logits.shape[0] :]  # fmt: skip
+        mine, kept = logits, np.arange(logits.shape[0])
+    else:
+        more = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+        alone = model(input_ids=ids[:, span], **more).logits[0]
+        first = inputs.past
+        kept = span[span >= first] - first
+        mine, alone = logits[kept], alone[-len(kept) :]
+    spread = float(alone.float().std()) or 1.0
+    gap = (mine.float() - alone.float()).abs().amax(dim=-1)
+    value = float(gap.max()) / spread
+    worst = int(gap.argmax())
+    dtype = str(together.logits.dtype).removeprefix("torch.")
+    code = "MSK001" if behind else "MSK002" if hole else "MSK001" if missing else "MSK018"
+    token = int(kept[worst]) + inputs.past
+    text = f"row {row}: the logits of token {token} move by {value:.2g} of their spread against the row without its {'holes' if hole else 'padding'}"
+    return Measure("as alone", backend, code, value, TOLERANCE.get(dtype, 1e-3), row, (token, token + 1), text)
+
+
+def _real(inputs: Inputs) -> Any:
+    mask = inputs.mask_2d
+    if mask is None:
+        return np.ones((inputs.batch, inputs.q_len), np.bool_)
+    return np.ascontiguousarray(mask[:, -inputs.q_len :] != 0)
+
+
+def _text_rows(positions: Any) -> Any:
+    return positions[0] if positions.ndim == 3 else positions

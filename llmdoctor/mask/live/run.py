@@ -1,0 +1,277 @@
+"""One real forward, and each layer's mask read off it: the same nouns as the plan."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from llmdoctor.mask.intervals import Visible
+from llmdoctor.mask.live.watch import Seen, watching
+from llmdoctor.mask.model import NOTHING, Inputs, Kernel, LayerMask, Object, Plan
+
+MAX_PAIRS = 2**27  # pairs of one layer whose visibility is read off as booleans
+
+
+def run(model: Any, inputs: Inputs, backend: str) -> Plan:
+    """Fill the cache by one forward where there is a past, then watch the next one."""
+    import torch
+
+    with torch.no_grad():
+        arguments = prepared(model, inputs)
+        with watching(model) as watch:
+            model(**arguments)
+    return Plan(backend, tuple(groups(model, watch.calls, backend, inputs)))
+
+
+def attempt(model: Any, inputs: Inputs, backend: str) -> Plan:
+    """run(), with what the library raises as the answer."""
+    try:
+        return run(model, inputs, backend)
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, NotImplementedError, KeyError, AssertionError) as error:
+        return Plan(backend, error=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
+
+
+def prepared(model: Any, inputs: Inputs) -> dict[str, Any]:
+    """The arguments of the forward to watch, on the model's device; a cache in them has been filled by a real forward over the past."""
+    return {name: value.to(model.device) if hasattr(value, "numel") else value for name, value in _prepared(model, inputs).items()}
+
+
+def _prepared(model: Any, inputs: Inputs) -> dict[str, Any]:
+    config = model.config
+    parameters = inspect.signature(model.forward).parameters
+    ids = token_ids(model, inputs).to(model.device)
+    mask = None if inputs.attention_mask is None else tensor(inputs.attention_mask).to(model.device)
+    arguments: dict[str, Any] = {}
+    past = inputs.past
+    cache, cache_name = make_cache(model, inputs, parameters)
+    if getattr(config, "is_encoder_decoder", False):
+        return _encoder_decoder(model, inputs, ids, mask, cache)
+    if past:
+        early = {"input_ids": ids[:, :past], cache_name: cache, "use_cache": True}
+        if mask is not None and mask.ndim == 2:
+            early["attention_mask"] = mask[:, :past]
+        with reference_kernels(model):
+            model(**early)
+    arguments["input_ids"] = ids[:, past:]
+    arguments["use_cache"] = cache is not None
+    if cache is not None:
+        arguments[cache_name] = cache
+    if mask is not None:
+        arguments["attention_mask"] = mask
+    if inputs.position_ids is not None:
+        arguments["position_ids"] = tensor(inputs.position_ids)
+    if inputs.image is not None and "token_type_ids" in parameters and not past:
+        arguments["token_type_ids"] = tensor(inputs.image)
+    open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {name: value for name, value in arguments.items() if name != "use_cache" or open_ended or name in parameters}
+
+
+def _encoder_decoder(model: Any, inputs: Inputs, ids: Any, mask: Any, cache: Any) -> dict[str, Any]:
+    length = inputs.past or inputs.q_len
+    shared = {"input_ids": ids[:, :length], "attention_mask": None if mask is None else mask[:, :length]}
+    shared = {name: value for name, value in shared.items() if value is not None}
+    if not inputs.past:
+        more = {} if cache is None else {"past_key_values": cache}
+        return {**shared, "decoder_input_ids": ids[:, :length], "use_cache": cache is not None, **more}
+    with reference_kernels(model):
+        early = model(**shared, decoder_input_ids=ids[:, :length], past_key_values=cache, use_cache=True)
+    encoded = (early.encoder_last_hidden_state,)
+    later = {"encoder_outputs": encoded, "decoder_input_ids": ids[:, length:], "past_key_values": cache, "use_cache": True}
+    return later if "attention_mask" not in shared else {**later, "attention_mask": shared["attention_mask"]}
+
+
+@contextmanager
+def reference_kernels(model: Any) -> Iterator[None]:
+    """The kernels of a watched forward, for one that nobody watches."""
+    with watching(model):
+        yield
+
+
+def token_ids(model: Any, inputs: Inputs) -> Any:
+    """int64 [B, past + q_len]: the caller's own, else ordinary words by a fixed rule."""
+    import torch
+
+    if inputs.input_ids is not None:
+        ids = torch.from_numpy(np.ascontiguousarray(inputs.input_ids))
+        return ids if inputs.past == 0 else torch.cat((ids, torch.full((inputs.batch, inputs.q_len), 5)), dim=1)
+    size = vocabulary(model)
+    total = inputs.past + inputs.q_len
+    low, high = (5, max(min(size, 100), 6)) if size > 6 else (0, size)
+    return (torch.arange(inputs.batch * total).reshape(inputs.batch, total) * 7 + 3) % (high - low) + low
+
+
+def vocabulary(model: Any) -> int:
+    """How many tokens there are."""
+    embedding = model.get_input_embeddings()
+    return int(getattr(embedding, "num_embeddings", 0) or model.config.get_text_config().vocab_size)
+
+
+def make_cache(model: Any, inputs: Inputs, parameters: Any) -> tuple[Any, str]:
+    """An empty cache of the kind asked for, and the argument it goes by."""
+    from transformers import DynamicCache, EncoderDecoderCache, StaticCache
+
+    name = "cache_params" if "cache_params" in parameters and "past_key_values" not in parameters else "past_key_values"
+    kind, config = inputs.cache.kind, model.config
+    if kind == "none":
+        return None, name
+    if getattr(config, "is_encoder_decoder", False):
+        return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config)), name
+    if kind == "static":
+        return StaticCache(config=config, max_cache_len=inputs.cache.size), name
+    return DynamicCache(config=config), name
+
+
+def tensor(array: Any) -> Any:
+    """A numpy array as a tensor."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def groups(model: Any, calls: list[Seen], backend: str, inputs: Inputs) -> list[LayerMask]:
+    """Layers that got the same, together, in the order of the forward."""
+    found: dict[Any, list[tuple[Seen, LayerMask]]] = {}
+    times: dict[tuple[str, str], int] = {}
+    depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None) or 0
+    shared = len({seen.index for seen in calls}) < depth  # one module for many layers (albert): each call is a layer of its own
+    for seen in calls:
+        key = (seen.role, seen.path)
+        times[key] = times.get(key, 0) + 1
+        if times[key] > 1 and shared:
+            seen.index += times[key] - 1
+        made = one(model, seen, backend, inputs)
+        alike = (made.type, made.object, made.kernel, made.count, made.kv_len, made.q_len)
+        found.setdefault(alike, []).append((seen, made))
+    return [_merged(same) for same in found.values()]
+
+
+def _merged(same: list[tuple[Seen, LayerMask]]) -> LayerMask:
+    from dataclasses import replace
+
+    return replace(same[0][1], layers=tuple(sorted({seen.index for seen, _ in same})))
+
+
+def one(model: Any, seen: Seen, backend: str, inputs: Inputs) -> LayerMask:
+    """One layer's record as a LayerMask."""
+    made = object_of(seen)
+    if seen.role == "linear":
+        return LayerMask((seen.index,), "linear", backend, seen.q_len, None, inputs.past, "observed", made, Kernel())
+    kernel = _kernel(seen)
+    q_len, kv_len = seen.q_len, seen.kv_len or seen.kernel.get("kv_len") or seen.q_len
+    sees = _sees(seen, inputs, kv_len)
+    visible = None
+    if sees is not None:
+        none = np.zeros((sees.shape[0], q_len), np.int64)
+        visible = Visible(kv_len, none, none, repeat=inputs.batch // sees.shape[0], dense=sees)
+    count = None if visible is None else visible.count()
+    return LayerMask(
+        (seen.index,), _type(model, seen), backend, q_len, kv_len, inputs.past, "observed", made, kernel, visible,
+        None, visible is not None, count, inputs.batch * q_len * kv_len,
+    )  # fmt: skip
+
+
+def _type(model: Any, seen: Seen) -> str:
+    if seen.role in ("cross", "encoder"):
+        return seen.role
+    kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None)
+    if isinstance(kinds, list | tuple) and seen.index < len(kinds) and str(kinds[seen.index]) not in ("hybrid",):
+        return str(kinds[seen.index])
+    return "sliding_attention" if seen.sliding else "full_attention"
+
+
+def object_of(seen: Seen) -> Object:
+    """What the layer got."""
+    mask = seen.mask
+    flash = seen.kernel.get("flash")
+    if mask is None:
+        return Object("varlen") if flash and seen.kernel.get("cu_k") is not None else NOTHING
+    if hasattr(mask, "mask_mod"):
+        size = sum(
+            part.numel() * part.element_size()
+            for part in (
+                mask.kv_num_blocks, mask.kv_indices, mask.full_kv_num_blocks, mask.full_kv_indices,
+                mask.q_num_blocks, mask.q_indices, mask.full_q_num_blocks, mask.full_q_indices,
+            )
+            if part is not None
+        )  # fmt: skip
+        return Object("block_mask", (mask.shape[0], 1, seen.q_len, seen.kv_len or 0), None, size, size)
+    kind: Any = "varlen" if flash and seen.kernel.get("cu_k") is not None and seen.role != "linear" else "tensor"
+    return Object(kind, tuple(mask.shape), str(mask.dtype).removeprefix("torch."), mask.numel() * mask.element_size(), stored(mask))
+
+
+def stored(mask: Any) -> int:
+    """Bytes of the elements that a tensor really has: those of its storage that it can reach, an expanded axis counted once."""
+    extents = [size for size, stride in zip(mask.shape, mask.stride(), strict=True) if stride != 0 or size <= 1]
+    return int(np.prod(extents, dtype=np.int64)) * int(mask.element_size())
+
+
+def _kernel(seen: Seen) -> Kernel:
+    told = seen.kernel
+    if told.get("flash"):
+        window = told.get("window", (-1, -1))
+        limited = None if tuple(window) == (-1, -1) else (int(window[0]), int(window[1]))
+        offsets = [None if told.get(name) is None else tuple(told[name]) for name in ("cu_k", "cu_q")]
+        return Kernel(bool(told["causal"]), limited, offsets[0], offsets[1])
+    if told.get("sdpa"):
+        mask = told.get("attn_mask")
+        other = None
+        if mask is not None and mask is not seen.mask and (seen.mask is None or tuple(mask.shape) != tuple(seen.mask.shape)):
+            dtype = str(mask.dtype).removeprefix("torch.")
+            other = Object("tensor", tuple(mask.shape), dtype, mask.numel() * mask.element_size(), stored(mask))
+        return Kernel(told["is_causal"], mask=other)
+    return Kernel(False)
+
+
+def _sees(seen: Seen, inputs: Inputs, kv_len: int) -> Any:
+    """bool [R, Q, KV], numpy; None where it would be too large."""
+    if inputs.batch * seen.q_len * kv_len > MAX_PAIRS:
+        return None
+    told = seen.kernel
+    if told.get("flash"):
+        return _flash_sees(seen, inputs, kv_len)
+    if seen.sees is not None:
+        return seen.sees.cpu().numpy()
+    mask = told["attn_mask"] if told.get("sdpa") else seen.mask
+    if mask is None or getattr(mask, "ndim", 0) != 4:
+        square = np.ones((1, seen.q_len, kv_len), np.bool_)
+        causal = told.get("sdpa") and told["is_causal"]
+        return np.tril(square) if causal else square
+    return _of_tensor(mask, told.get("sdpa", False))[:, : seen.q_len, :kv_len]
+
+
+def _of_tensor(mask: Any, sdpa: bool) -> Any:
+    import torch
+
+    head = mask[:, 0]
+    if head.dtype == torch.bool:
+        return head.cpu().numpy() if sdpa else np.ones(tuple(head.shape), np.bool_)
+    if not head.dtype.is_floating_point:
+        head = head.float()
+    floor = torch.finfo(head.dtype).min / 2
+    return (head > floor).cpu().numpy()
+
+
+def _flash_sees(seen: Seen, inputs: Inputs, kv_len: int) -> Any:
+    from llmdoctor.mask.live.flash import window_mask
+
+    told = seen.kernel
+    causal, window = bool(told["causal"]), tuple(told["window"])
+    if told["cu_k"] is None:
+        return window_mask(told["q_len"], told["kv_len"], causal, window).numpy()[None]
+    out = np.zeros((inputs.batch, seen.q_len, kv_len), np.bool_)
+    mask = None if seen.mask is None else seen.mask.cpu().numpy().astype(np.bool_)
+    if mask is not None:
+        width = mask.shape[1]
+        queries = mask if seen.q_len == width else np.ones((inputs.batch, 1), np.bool_) if seen.q_len == 1 else mask[:, -seen.q_len :]
+    for at in range(len(told["cu_k"]) - 1):
+        a, b, c, d = told["cu_q"][at], told["cu_q"][at + 1], told["cu_k"][at], told["cu_k"][at + 1]
+        piece = window_mask(b - a, d - c, causal, window).numpy()
+        if mask is None:
+            out[0, a:b, c:d] = piece
+        else:
+            out[at][np.ix_(np.flatnonzero(queries[at]), np.flatnonzero(mask[at]))] = piece
+    return out

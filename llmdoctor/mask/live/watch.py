@@ -1,0 +1,223 @@
+"""What each attention layer of a real forward was handed: at the mask factory, at the attention interface, at the kernel."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmdoctor.mask.live import patches
+
+# Stacks of a composite model that hold no text layers.
+NOT_TEXT = re.compile(
+    r"(^|\.)(visual|vision\w*|audio\w*|image\w*|vit|vq\w*|speech\w*|aligner|qformer|perceiver\w*|multi_modal_projector)(\.|$)"
+)
+LINEAR = re.compile(r"Mixer|MambaLayer|DeltaNet|Delta|ShortConv|Lightning|LinearAttn|LinearAttention|RecurrentBlock")
+CROSS = re.compile(r"cross|EncDecAttention|encoder_attn|encoder_decoder_attention", re.IGNORECASE)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Seen:
+    """One call of one layer's attention. `mask` is what the layer got; `kernel` what its kernel was told."""
+
+    path: str
+    index: int
+    role: str  # self, cross, encoder, linear
+    mask: Any
+    q_len: int
+    kv_len: int | None
+    sliding: int | None = None
+    kernel: dict[str, Any] = field(default_factory=dict)
+    sees: Any = None  # bool [B, Q, KV] of a block mask, read while the kernel runs
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Watch:
+    """The record of one forward. `factory` is what each mask factory was asked for and gave."""
+
+    model: Any
+    calls: list[Seen] = field(default_factory=list)
+    factory: list[dict[str, Any]] = field(default_factory=list)
+    _paths: dict[int, str] = field(default_factory=dict)
+    _times: dict[tuple[int, str], int] = field(default_factory=dict)
+    _inside: list[list[Seen]] = field(default_factory=list)
+    _current: Seen | None = None
+
+    def on_factory(self, name: str, kwargs: dict[str, Any], result: Any) -> None:
+        """A mask factory has been called."""
+        kept = ("q_length", "kv_length", "q_offset", "kv_offset", "allow_is_causal_skip", "allow_is_bidirectional_skip", "local_size")
+        self.factory.append({"backend": name, "made": result is not None, **{key: _number(kwargs.get(key)) for key in kept}})
+
+    def wrap(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """An attention function that leaves a record."""
+
+        def recorded(module: Any, query: Any, key: Any, value: Any, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
+            seen = self._start(module, attention_mask, query.shape[2], key.shape[2], kwargs.get("sliding_window"))
+            if seen is not None:
+                seen.kernel.setdefault("module_causal", kwargs.get("is_causal", getattr(module, "is_causal", None)))
+                _read_block_mask(seen)
+            bias = kwargs.get("position_bias")
+            if bias is not None and bias.shape[0] == 1 and hasattr(attention_mask, "mask_mod"):
+                # T5 under flex_attention reads position_bias[batch] of a bias of batch 1: out of bounds where nothing checks
+                kwargs["position_bias"] = bias.expand(query.shape[0], -1, -1, -1)
+            if kwargs.get("s_aux") is not None and hasattr(attention_mask, "mask_mod") and not query.is_cuda:
+                kwargs["s_aux"] = None  # gpt_oss: flex_attention refuses sinks on a CPU; its mask is the same without them
+            before, self._current = self._current, seen
+            try:
+                return function(module, query, key, value, attention_mask, *args, **kwargs)
+            finally:
+                self._current = before
+
+        return recorded
+
+    def on_sdpa(self, named: dict[str, Any]) -> None:
+        """The kernel of sdpa has been called."""
+        if self._current is not None:
+            self._current.kernel.update(
+                sdpa=True, attn_mask=named.get("attn_mask"), is_causal=bool(named.get("is_causal", False)),
+                q_len=named["query"].shape[2], kv_len=named["key"].shape[2],
+            )  # fmt: skip
+
+    def on_flash_forward(self, key: Any) -> None:
+        """The library's flash-attention path has been entered with keys [B, KV, H, D]; a model without the interface shows them only here."""
+        if self._current is not None and self._current.kv_len is None:
+            self._current.kv_len = key.shape[1]
+
+    def on_flash(self, told: dict[str, Any]) -> None:
+        """A flash-attention kernel has been called."""
+        if self._current is not None:
+            self._current.kernel.update(flash=True, **told)
+
+    def _start(self, module: Any, mask: Any, q_len: int, kv_len: int | None, sliding: Any) -> Seen | None:
+        path = self._paths.get(id(module), "")
+        if NOT_TEXT.search(path):
+            return None
+        role = self._role(module, path)
+        index = self._index(module, path)
+        seen = Seen(path, index, role, mask, q_len, kv_len, sliding if isinstance(sliding, int) else None)
+        self.calls.append(seen)
+        for inner in self._inside:
+            inner.append(seen)
+        return seen
+
+    def _role(self, module: Any, path: str) -> str:
+        if LINEAR.search(type(module).__name__):
+            return "linear"
+        if CROSS.search(path) or "CrossAttention" in type(module).__name__:
+            return "cross"
+        parts = path.split(".")
+        config = self.model.config
+        in_encoder = "encoder" in parts and "decoder" not in parts
+        if in_encoder and not getattr(config, "is_decoder", False):
+            return "encoder"
+        if getattr(module, "is_causal", True) is False and not getattr(config, "is_encoder_decoder", False):
+            return "encoder"
+        return "self"
+
+    def _index(self, module: Any, path: str) -> int:
+        """The layer's place: the first number in its path (zamba2 numbers its shared blocks by another count in layer_idx)."""
+        numbers = [int(part) for part in path.split(".") if part.isdigit()]
+        own = getattr(module, "layer_idx", None)
+        return numbers[0] if numbers else own if isinstance(own, int) else 0
+
+    def around_module(self, module: Any, args: Any, kwargs: Any) -> None:
+        """Before an attention module without interface, or a linear layer: remember what it gets."""
+        self._inside.append([])
+        named = _named(module, args, kwargs)
+        linear = LINEAR.search(type(module).__name__) is not None
+        hidden = named.get("hidden_states", args[0] if args else None)
+        q_len = hidden.shape[1] if hidden is not None and hidden.ndim >= 2 else 0
+        mask = named.get("attention_mask", named.get("mask"))
+        path = self._paths.get(id(module), "")
+        role = "linear" if linear else self._role(module, path)
+        kv_len = None if linear or mask is None or getattr(mask, "ndim", 0) != 4 else mask.shape[-1]
+        seen = Seen(path, self._index(module, path), role, mask, q_len, kv_len)
+        self._inside[-1].append(seen)
+        if self._current is None or linear:
+            self._current = seen
+
+    def after_module(self, _module: Any, _args: Any, _output: Any) -> None:
+        """After it: keep the record where nothing inside left one of its own."""
+        own, *inner = self._inside.pop()
+        if self._current is own:
+            self._current = None
+        if NOT_TEXT.search(own.path) or (inner and own.role != "linear"):
+            return
+        self.calls.append(own)
+        for outer in self._inside:
+            outer.append(own)
+
+
+@contextmanager
+def watching(model: Any) -> Iterator[Watch]:
+    """Everything each layer of `model` is handed while the block runs; registries, hooks and functions are as before afterwards."""
+    watch = Watch(model)
+    watch._paths = {id(module): name for name, module in model.named_modules()}
+    with ExitStack() as stack:
+        stack.enter_context(patches.watched_factories(watch.on_factory))
+        stack.enter_context(patches.watched_interface(watch.wrap))
+        stack.enter_context(patches.watched_sdpa(watch.on_sdpa))
+        stack.enter_context(patches.plain_flex())
+        flash = patches.real_flash if patches.has_flash_attn() else patches.reference_flash
+        stack.enter_context(flash(watch.on_flash))
+        stack.enter_context(patches.flash_in_module(model, watch.on_flash_forward))
+        for module in model.modules():
+            if _takes_mask(module):
+                stack.callback(module.register_forward_pre_hook(watch.around_module, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(watch.after_module, always_call=True).remove)
+        yield watch
+
+
+def _takes_mask(module: Any) -> bool:
+    name = type(module).__name__
+    if not LINEAR.search(name) and ("Attention" not in name or name.endswith(("Layer", "Model", "Block"))):
+        return False
+    parameters = inspect.signature(module.forward).parameters
+    return "attention_mask" in parameters or "mask" in parameters
+
+
+def _named(module: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    names = list(inspect.signature(module.forward).parameters)
+    return dict(zip(names, args, strict=False)) | dict(kwargs)
+
+
+def _number(value: Any) -> Any:
+    return int(value) if hasattr(value, "item") else value
+
+
+def _read_block_mask(seen: Seen) -> None:
+    """Which pairs a BlockMask lets through, evaluated now: its function may look at tensors that change later."""
+    mask = seen.mask
+    if not hasattr(mask, "mask_mod") or seen.kv_len is None:
+        return
+    import torch
+
+    batch, q_len, kv_len = mask.shape[0], seen.q_len, seen.kv_len
+    device = mask.kv_num_blocks.device
+    shape = (batch, 1, q_len, kv_len)
+    grid = [torch.arange(size, device=device).view([-1 if at == axis else 1 for at in range(4)]) for axis, size in enumerate(shape)]
+    inside = mask.mask_mod(*grid).expand(shape)[:, 0]
+    partial = _blocks(mask.kv_num_blocks, mask.kv_indices)
+    full = _blocks(mask.full_kv_num_blocks, mask.full_kv_indices) if mask.full_kv_num_blocks is not None else torch.zeros_like(partial)
+    rows, columns = mask.BLOCK_SIZE
+    spread = [item.repeat_interleave(rows, 1).repeat_interleave(columns, 2)[:, :q_len, :kv_len] for item in (partial, full)]
+    seen.sees = (spread[0] & inside) | spread[1]
+
+
+def _blocks(counts: Any, indices: Any) -> Any:
+    """bool [B, Q blocks, KV blocks] of the lists of a BlockMask."""
+    import torch
+
+    counts, indices = counts[:, 0], indices[:, 0]
+    used = torch.arange(indices.shape[-1], device=indices.device) < counts[..., None]
+    out = torch.zeros(indices.shape, dtype=torch.bool, device=indices.device)
+    return out.scatter_(-1, indices.long().clamp(max=indices.shape[-1] - 1), used) if used.all() else _scatter(out, indices, used)
+
+
+def _scatter(out: Any, indices: Any, used: Any) -> Any:
+    for row, band in used.any(dim=-1).nonzero().tolist():
+        out[row, band, indices[row, band][used[row, band]].long()] = True
+    return out

@@ -1,0 +1,135 @@
+"""What the readers of strategies share: files, sections, numbers, the keys of ours in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.optimizers import torch_optimizer
+from llmdoctor.mem.settings import Optimizer, dtype_of
+from llmdoctor.mem.workload import LORA_TARGETS, Lora
+
+OURS = ("model_init", "client_optimizer")  # keys of ours in a strategy's file, which the libraries do not know
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a strategy's reader has to know besides the file: the model's own dtype and hidden size, and the command line's options."""
+
+    model_dtype: str | None = None
+    hidden_size: int | None = None
+    world_size: int = 1
+    lora: int | None = None
+    checkpointing: bool = False
+
+
+def read_mapping(path: str) -> dict[str, Any]:
+    """A JSON or YAML file's object; QuestionError where it is none."""
+    if path.endswith((".yaml", ".yml")):
+        return _yaml(path)
+    from llmdoctor.modeldir.jsonfile import read_json_file
+
+    file = read_json_file(path)
+    if not isinstance(file.value, dict):
+        reason = next((problem.message for problem in file.problems), f"{path}: expected a JSON object")
+        raise QuestionError(reason if path in reason else f"{path}: {reason}")
+    return file.value
+
+
+def _yaml(path: str) -> dict[str, Any]:
+    from llmdoctor.modeldir.files import Refusal, read_bytes
+
+    data = read_bytes(path, 2**20)
+    if data is None or isinstance(data, Refusal):
+        raise QuestionError(f"{path}: no such file" if data is None else f"{path} {data.reason}")
+    try:
+        import yaml  # type: ignore[import-untyped]
+    except ImportError:
+        raise QuestionError(f"{path}: reading YAML needs PyYAML, which transformers brings along: install the 'live' extra") from None
+    try:
+        value = yaml.safe_load(data)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise QuestionError(f"{path}: not YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise QuestionError(f"{path}: expected a mapping of settings, found {type(value).__name__}")
+    return value
+
+
+def section_of(path: str, value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """An object inside a config; empty where it is not there, QuestionError where it is something else."""
+    section = value.get(key)
+    if section is None:
+        return {}
+    if not isinstance(section, dict):
+        raise QuestionError(f"{path}: {key}: expected an object, found {type(section).__name__}")
+    return section
+
+
+def is_enabled(path: str, value: Mapping[str, Any], key: str) -> bool:
+    """Whether a section says enabled."""
+    return bool(section_of(path, value, key).get("enabled", False))
+
+
+def flag_of(path: str, value: Mapping[str, Any], key: str) -> bool:
+    """A boolean; false where it is not there, QuestionError where it is something else."""
+    flag = value.get(key, False)
+    if flag is None or isinstance(flag, bool):
+        return bool(flag)
+    raise QuestionError(f"{path}: {key}: expected true or false, found {flag!r}")
+
+
+def count_of(path: str, value: Mapping[str, Any], key: str, default: int, least: int = 1) -> int:
+    """A whole number of at least `least`, also written 5e8; QuestionError for another."""
+    number = value.get(key, default)
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    if isinstance(number, str) and number.replace(".", "").replace("e", "").replace("+", "").isdigit():
+        number = int(float(number))  # YAML reads 5e8 as text
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise QuestionError(f"{path}: {key}: expected a whole number of at least {least}, found {number!r}")
+    return number
+
+
+def number_of(path: str, value: Mapping[str, Any], key: str, default: float) -> float:
+    """A number, 0 for null; QuestionError for another."""
+    number = value.get(key, default)
+    if number is None:
+        return 0.0
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise QuestionError(f"{path}: {key}: expected a number, found {number!r}")
+    return float(number)
+
+
+def init_dtype(path: str, value: Mapping[str, Any]) -> str | None:
+    """The dtype that the file says the model is loaded in."""
+    init = section_of(path, value, "model_init")
+    return None if init.get("dtype") in (None, "auto") else dtype_of(init["dtype"], f"{path}: model_init.dtype")
+
+
+def peft_adapters(path: str, value: Mapping[str, Any]) -> Lora | None:
+    """The file's LoRA adapters; QuestionError for what else peft can do."""
+    peft = section_of(path, value, "model_init").get("peft_config")
+    if peft is None:
+        return None
+    if not isinstance(peft, dict) or str(peft.get("peft_type", "LORA")).upper() != "LORA":
+        raise QuestionError(f"{path}: model_init.peft_config: only LORA is known here")
+    for key in ("use_dora", "modules_to_save", "trainable_token_indices", "rank_pattern"):
+        if peft.get(key):
+            raise QuestionError(f"{path}: model_init.peft_config.{key} changes what is trained and is not modelled")
+    if peft.get("bias", "none") != "none":
+        raise QuestionError(f"{path}: model_init.peft_config.bias {peft['bias']!r} is not modelled, expected none")
+    targets = peft.get("target_modules") or LORA_TARGETS
+    if not isinstance(targets, list | tuple) or not all(isinstance(name, str) for name in targets):
+        raise QuestionError(f"{path}: model_init.peft_config.target_modules: expected a list of names")
+    rank = count_of(f"{path}: model_init.peft_config", peft, "r", 8)
+    return Lora(rank, tuple(targets), float(peft.get("lora_dropout", 0.0) or 0.0))
+
+
+def client_optimizer(path: str, client: Any) -> Optimizer:
+    """The optimizer object that the caller makes."""
+    if not isinstance(client, dict) or "class" not in client:
+        raise QuestionError(f"{path}: client_optimizer: expected an object with class and kwargs")
+    kwargs = client.get("kwargs") or {}
+    return torch_optimizer(client["class"], kwargs if isinstance(kwargs, dict) else {}, f"{path}: client_optimizer.class")

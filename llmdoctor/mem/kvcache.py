@@ -1,0 +1,256 @@
+"""`mem kvcache`: bytes of the key-value cache, layer by layer, and how much of a static placeholder is used.
+
+Sources: transformers 5.23 cache_utils.py (DynamicLayer:104, DynamicSlidingWindowLayer:196, StaticLayer:403, StaticSlidingWindowLayer:510,
+QuantizedLayer:743, Fp8QuantizedLayer:966); gpt-fast model.py (setup_caches, find_multiple(max_seq_length, 8)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmdoctor.core.document import Block, Note, Table, Verdict
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.report import Report
+from llmdoctor.mem.question import config_of, model_directory
+from llmdoctor.mem.settings import dtype_of
+from llmdoctor.mem.workload import BYTES
+
+MOST_LAYERS = 10_000
+GROUP = 64  # q_group_size, QuantizedCache
+GPT_FAST_MULTIPLE = 8
+SLIDING = ("sliding_attention", "hybrid_sliding", "chunked_attention", "reference_sliding_attention")
+NOT_ATTENTION = ("moe", "mlp")
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A layer's cache: key and value heads, their sizes, the window (None: every token)."""
+
+    heads: int
+    key_size: int
+    value_size: int
+    window: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What --cache says: dynamic, static, gpt-fast or quantized, with its length or bits."""
+
+    name: str
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one layer holds: tokens in its tensors, tokens that mean something, bytes of both."""
+
+    shape: Shape
+    tokens: int
+    used_tokens: int
+    allocated: int
+    used: int
+
+
+def kvcache_report(model: str, batch: int, length: int, cache: str, dtype: str | None) -> Report:
+    """The cache of `batch` sequences of `length` tokens.
+
+    Raises QuestionError for a model or a cache that is not understood.
+    """
+    for name, value in (("--batch", batch), ("--length", length)):
+        if value < 1:
+            raise QuestionError(f"{name} {value}: expected at least 1")
+    directory = model_directory(model)
+    config = config_of(directory)
+    kind = read_kind(cache)
+    if kind.name in ("static", "gpt-fast") and length > kind.size:
+        raise QuestionError(f"--length {length}: does not fit into --cache {cache}, which has room for {kind.size} tokens")
+    text = text_config(config)
+    chosen = dtype_of(dtype, "--dtype") if dtype is not None else _model_dtype(config, text)
+    layers = tuple(layer_of(shape, kind, batch, length, chosen) for shape in layer_shapes(text))
+    allocated, used = sum(layer.allocated for layer in layers), sum(layer.used for layer in layers)
+    result = {
+        "kvcache": {
+            "allocated_bytes": allocated,
+            "used_bytes": used,
+            "per_token_bytes": sum(per_token(layer.shape, kind, chosen) for layer in layers),
+            "layers": [_plain(number, layer) for number, layer in enumerate(layers)],
+            "cache": cache,
+            "dtype": chosen,
+            "mask_bytes": _mask_bytes(kind),
+        }
+    }
+    subject = {"path": model, "batch": batch, "length": length, "cache": cache, "dtype": chosen}
+    return Report("mem kvcache", subject, result, document=_document(kind, batch, length, chosen, layers, cache))
+
+
+def read_kind(text: str) -> Kind:
+    """--cache; QuestionError for one that is not known."""
+    name, colon, size = text.partition(":")
+    if text == "dynamic":
+        return Kind("dynamic")
+    if name in ("static", "gpt-fast") and colon and size.isdecimal() and int(size) > 0:
+        return Kind(name, int(size))
+    if name == "quantized" and size == "fp8":
+        return Kind("fp8")
+    if name == "quantized" and size in ("1", "2", "3", "4", "8"):
+        return Kind("quantized", int(size))
+    raise QuestionError(f"--cache {text}: expected dynamic, static:N, gpt-fast:N, quantized:BITS (1, 2, 3, 4, 8) or quantized:fp8")
+
+
+def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The language model's part of a config."""
+    for key in ("text_config", "thinker_config"):
+        inner = config.get(key)
+        if isinstance(inner, dict):
+            return text_config({"model_type": config.get("model_type"), **inner})
+    return dict(config)
+
+
+def layer_shapes(text: Mapping[str, Any]) -> tuple[Shape, ...]:
+    """Every layer's cache; QuestionError where the config does not say enough."""
+    layers = _number(text, ("num_hidden_layers", "n_layer", "num_layers"))
+    if layers > MOST_LAYERS:
+        raise QuestionError(f"config.json: {layers} layers, expected at most {MOST_LAYERS}")
+    heads = _number(text, ("num_attention_heads", "n_head", "num_heads"))
+    types = _layer_types(text, layers)
+    if text.get("kv_lora_rank"):
+        # Multi-head latent attention caches the compressed keys and values and the rotary key, for all heads together
+        # (transformers 5.23 deepseek_v3/modeling_deepseek_v3.py:445 to :459; before 5 the expanded heads).
+        shape = Shape(1, _number(text, ("kv_lora_rank",)), _number(text, ("qk_rope_head_dim",)), None)
+        return (shape,) * layers
+    groups = _number(text, ("num_key_value_heads",)) if text.get("num_key_value_heads") else 1 if text.get("multi_query") is True else heads
+    size = _number(text, ("head_dim",)) if text.get("head_dim") else _number(text, ("hidden_size", "n_embd", "d_model")) // heads
+    window = text.get("attention_chunk_size") if "chunked_attention" in types else text.get("sliding_window")
+    shapes = []
+    for kind in types:
+        if kind in NOT_ATTENTION:
+            continue
+        sliding = kind in SLIDING
+        if not sliding and "full" not in kind and "attention" not in kind:
+            raise QuestionError(f"a layer of type {kind} keeps a recurrent state, no keys and values: not known here")
+        if "linear" in kind or "recurrent" in kind or "compress" in kind or "sparse" in kind:
+            raise QuestionError(f"a layer of type {kind} keeps another state than keys and values: not known here")
+        if sliding and (not isinstance(window, int) or isinstance(window, bool) or window < 2):
+            raise QuestionError(f"a layer of type {kind}, but no sliding_window in the config")
+        shapes.append(Shape(groups, size, size, window if sliding else None))
+    return tuple(shapes)
+
+
+def _layer_types(text: Mapping[str, Any], layers: int) -> list[str]:
+    """layer_types, else what the config class makes of the window (configuration_qwen2.py, _gemma2, _gemma3, _mistral)."""
+    given = text.get("layer_types")
+    if isinstance(given, list) and len(given) == layers and all(isinstance(kind, str) for kind in given):
+        return given
+    window, model = text.get("sliding_window"), str(text.get("model_type"))
+    if model.startswith("gemma2"):
+        return ["sliding_attention" if (layer + 1) % 2 else "full_attention" for layer in range(layers)]
+    if model.startswith(("gemma3", "cohere2")):
+        pattern = (
+            _number(text, ("sliding_window_pattern",)) if text.get("sliding_window_pattern") else 6 if model.startswith("gemma3") else 4
+        )
+        return ["sliding_attention" if (layer + 1) % pattern else "full_attention" for layer in range(layers)]
+    if window is None or text.get("use_sliding_window") is False:
+        return ["full_attention"] * layers
+    given_first = text.get("max_window_layers")
+    first = given_first if model.startswith("qwen") and isinstance(given_first, int) else 0
+    if model.startswith("qwen") and not text.get("use_sliding_window"):
+        return ["full_attention"] * layers
+    return ["sliding_attention" if layer >= first else "full_attention" for layer in range(layers)]
+
+
+def layer_of(shape: Shape, kind: Kind, batch: int, length: int, dtype: str) -> Layer:
+    """One layer's tensors. A dynamic window holds one token more than it uses once a decoding step has cut it (cache_utils.py:236)."""
+    window = shape.window
+    if kind.name == "static":
+        tokens = kind.size if window is None else min(window, kind.size)
+        used = min(length, tokens)
+    elif kind.name == "gpt-fast":
+        tokens, used = -(-kind.size // GPT_FAST_MULTIPLE) * GPT_FAST_MULTIPLE, length
+    elif window is not None:
+        tokens, used = min(length, window), min(length, window - 1)
+    else:
+        tokens = used = length
+    each = per_token(shape, kind, dtype)
+    return Layer(shape, tokens, used, round(batch * tokens * each), round(batch * used * each))
+
+
+def per_token(shape: Shape, kind: Kind, dtype: str) -> float:
+    """Bytes of one token's keys and values in one layer. Quantized: the bits, and a scale and a zero point for each group of 64."""
+    elements = shape.heads * (shape.key_size + shape.value_size)
+    if kind.name == "fp8":
+        return elements
+    if kind.name == "quantized":
+        return elements * kind.size / 8 + 2 * BYTES[dtype] * elements / GROUP
+    return elements * BYTES[dtype]
+
+
+def _mask_bytes(kind: Kind) -> int:
+    """gpt-fast's setup_caches makes a boolean causal mask of the whole length beside the caches."""
+    return (-(-kind.size // GPT_FAST_MULTIPLE) * GPT_FAST_MULTIPLE) ** 2 if kind.name == "gpt-fast" else 0
+
+
+def _number(text: Mapping[str, Any], keys: tuple[str, ...]) -> int:
+    for key in keys:
+        value = text.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    raise QuestionError(f"config.json: none of {', '.join(keys)} is a positive number, so the cache's shape is not known")
+
+
+def _model_dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str:
+    for source in (text, config):
+        for key in ("dtype", "torch_dtype"):
+            if isinstance(source.get(key), str) and source[key] in BYTES:
+                return str(source[key])
+    return "bfloat16"
+
+
+def _plain(number: int, layer: Layer) -> dict[str, Any]:
+    shape = layer.shape
+    return {
+        "layer": number,
+        "type": "sliding" if shape.window is not None else "full",
+        "heads": shape.heads,
+        "key_size": shape.key_size,
+        "value_size": shape.value_size,
+        "window": shape.window,
+        "tokens": layer.tokens,
+        "used_tokens": layer.used_tokens,
+        "allocated_bytes": layer.allocated,
+        "used_bytes": layer.used,
+    }
+
+
+def _document(kind: Kind, batch: int, length: int, dtype: str, layers: tuple[Layer, ...], cache: str) -> tuple[Block, ...]:
+    allocated, used = sum(layer.allocated for layer in layers), sum(layer.used for layer in layers)
+    share = 100 * used / allocated if allocated else 100.0
+    head = f"{allocated / MIB:,.1f} MiB for {batch} x {length} tokens"
+    verdict = Verdict(
+        head if used == allocated else f"{head}, of which {share:.0f}% are used ({used / MIB:,.1f} MiB)", "plain" if share > 50 else "warn"
+    )
+    groups: dict[tuple[Shape, int, int], list[Layer]] = {}
+    for layer in layers:
+        groups.setdefault((layer.shape, layer.tokens, layer.used_tokens), []).append(layer)
+    rows = []
+    for (shape, tokens, used_tokens), same in groups.items():
+        what = "full" if shape.window is None else f"window {shape.window}"
+        size = f"{shape.heads} x ({shape.key_size} + {shape.value_size})"
+        rows.append((str(len(same)), what, size, str(tokens), str(used_tokens), f"{sum(layer.allocated for layer in same) / MIB:,.1f}"))
+    table = Table(("layers", "attention", "heads x sizes", "tokens held", "used", "MiB"), tuple(rows))
+    notes: list[Block] = [
+        Note("EACH", f"token: {sum(per_token(layer.shape, kind, dtype) for layer in layers):,.0f} bytes in {dtype}, all layers")
+    ]
+    if kind.name == "gpt-fast":
+        notes.append(Note("AND", f"a boolean causal mask of {_mask_bytes(kind) / MIB:,.1f} MiB (setup_caches)"))
+    if kind.name in ("static", "gpt-fast"):
+        notes.append(Note("NOTE", f"{cache} is allocated whole at the first token, whatever the length", "dim"))
+    if kind.name == "quantized":
+        notes.append(Note("NOTE", "up to 128 of the newest tokens stay in full precision between two quantizations", "dim"))
+    if kind.name == "dynamic" and any(layer.shape.window is not None for layer in layers):
+        notes.append(Note("NOTE", "right after a long prefill a window's tensors still hold every token; the next step cuts them", "dim"))
+    training = "pays nothing: the Trainer sets use_cache to False (transformers trainer.py:646); "
+    notes.append(Note("TRAINING", training + "code that calls the model itself with use_cache=True pays for a dynamic one", "dim"))
+    return (verdict, table, *notes)

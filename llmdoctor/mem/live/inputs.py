@@ -1,0 +1,53 @@
+"""A batch as the trainers' collators make it: no padding, labels for every token, one image a sequence where asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmdoctor.core.errors import QuestionError
+
+if TYPE_CHECKING:
+    from llmdoctor.mem.workload import Workload
+
+
+def make_inputs(config: Any, workload: Workload, fake: Any) -> dict[str, Any]:
+    """input_ids, attention_mask and labels [B, S] int64, real; with an image pixel_values [B patches, C T P P] (fake) and image_grid_thw [B, 3]."""
+    import torch
+
+    length = torch.ones(workload.batch, workload.seq_len, dtype=torch.int64)
+    inputs = {"input_ids": length.clone(), "attention_mask": length, "labels": length.clone()}
+    if workload.image is not None:
+        _add_image(inputs, config, workload, workload.image, fake)
+    return inputs
+
+
+def grid(config: Any, image: tuple[int, int]) -> tuple[int, int, int]:
+    """(rows of patches, columns of patches, tokens) of one image (width, height) in pixels, rounded as Qwen2-VL's processor rounds (smart_resize)."""
+    vision = config.vision_config
+    patch, merge = vision.patch_size, getattr(vision, "spatial_merge_size", 1)
+    factor = patch * merge
+    rows, columns = (max(merge, round(pixels / factor) * merge) for pixels in (image[1], image[0]))
+    return rows, columns, rows * columns // merge**2
+
+
+def _add_image(inputs: dict[str, Any], config: Any, workload: Workload, image: tuple[int, int], fake: Any) -> None:
+    import torch
+
+    vision = getattr(config, "vision_config", None)
+    if vision is None or not hasattr(vision, "spatial_merge_size") or getattr(config, "image_token_id", None) is None:
+        raise QuestionError(
+            f"--image: {config.model_type} takes no image, or not as the Qwen-VL models do (image_grid_thw), which is what is known here"
+        )
+    rows, columns, tokens = grid(config, image)
+    if tokens + 2 > workload.seq_len:
+        raise QuestionError(f"--image {image[0]}x{image[1]}: {tokens} image tokens do not fit into --seq-len {workload.seq_len}")
+    start = 1
+    ids = inputs["input_ids"]
+    ids[:, 0] = getattr(config, "vision_start_token_id", 0) or 0
+    ids[:, start : start + tokens] = config.image_token_id
+    channels = getattr(vision, "in_channels", None) or getattr(vision, "in_chans", 3)
+    width = channels * vision.temporal_patch_size * vision.patch_size**2
+    with fake:
+        inputs["pixel_values"] = torch.empty(workload.batch * rows * columns, width, dtype=getattr(torch, workload.pixel_dtype))
+    inputs["image_grid_thw"] = torch.tensor([[1, rows, columns]] * workload.batch)
+    inputs["mm_token_type_ids"] = (ids == config.image_token_id).long()

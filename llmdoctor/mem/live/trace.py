@@ -1,0 +1,218 @@
+"""A real trace of the model's own code: forward, loss and backward on fake tensors, a few layers of each stack."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.live.build import meta_model, read_config, shorten, to_fake, weights_of
+from llmdoctor.mem.live.inputs import make_inputs
+from llmdoctor.mem.live.recorder import Recorder, recording
+from llmdoctor.mem.timeline import Event, NotAlike, Segment, Stack, expand
+from llmdoctor.mem.weights import Weight
+
+if TYPE_CHECKING:
+    from llmdoctor.mem.workload import Workload
+
+_KINDS = (("norm", "norm"), ("ln_", "norm"), ("attn", "attention"), ("attention", "attention"), ("mlp", "mlp"), ("expert", "mlp"))
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """One micro step of a model: its weights, the bytes of each buffer, and the events."""
+
+    weights: tuple[Weight, ...]
+    buffers: tuple[int, ...]
+    events: tuple[Event, ...]
+    traced_layers: str
+
+
+def trace(path: str, workload: Workload) -> Traced:
+    """Build, cut short, run, expand; where the layers turn out not to be alike, run the whole model instead.
+
+    Raises QuestionError where transformers does not know the model or its code fails.
+    """
+    try:
+        return _trace(path, workload, short=True)
+    except NotAlike:
+        return _trace(path, workload, short=False)
+
+
+def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
+    config = read_config(path)
+    model = meta_model(config, workload)
+    weights = weights_of(model)
+    buffers = tuple(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    stacks = shorten(model) if short else []
+    fake = to_fake(model)
+    if workload.checkpointing:
+        enable_checkpointing(model)
+        if workload.lora is not None:
+            model.enable_input_require_grads()
+    segments = _record(model, config, stacks, workload, fake)
+    said = ", ".join(f"{stack.traced} of {stack.layers} {stack.name}" for stack in stacks) or "every layer"
+    return Traced(weights, buffers, tuple(expand(segments, stacks)), said)
+
+
+def _record(model: Any, config: Any, stacks: list[Stack], workload: Workload, fake: Any) -> list[Segment]:
+    recorder = Recorder()
+    for tensor in [*model.parameters(), *model.buffers()]:
+        recorder.static.add(tensor.untyped_storage()._cdata)
+    inputs = make_inputs(config, workload, fake)
+    known = inspect.signature(type(model).forward).parameters
+    inputs = {name: tensor for name, tensor in inputs.items() if name in known}
+    with _marked(model, stacks, recorder), recording(recorder, fake):
+        recorder.mark("p", "forward")
+        _see_inputs(inputs, recorder)
+        _step(model, inputs, workload, recorder)
+    return recorder.finish()
+
+
+def _see_inputs(inputs: dict[str, Any], recorder: Recorder) -> None:
+    """A function of its own, so that no variable keeps the last one alive."""
+    for tensor in inputs.values():
+        recorder.see(tensor, "inputs")
+
+
+def _step(model: Any, inputs: dict[str, Any], workload: Workload, recorder: Recorder) -> None:
+    import torch
+
+    try:
+        loss = _forward(model, inputs, workload)
+    except QuestionError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise QuestionError(f"{type(model).__name__}: its forward fails on fake tensors: {type(error).__name__}: {text}") from error
+    recorder.segment(None)
+    recorder.mark("p", "backward")
+    recorder.backward = True
+    if loss.requires_grad:
+        # loss.backward() is itself a torch function: it would leave the function mode, and a checkpointed layer would run otherwise again.
+        engine: Any = torch.autograd.Variable._execution_engine
+        engine.run_backward((loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True)
+    recorder.segment(None)
+    recorder.mark("p", "step")
+    inputs.clear()
+
+
+def _forward(model: Any, inputs: dict[str, Any], workload: Workload) -> Any:
+    """The loss. Under autocast accelerate turns the outputs into fp32 copies (utils/operations.py, ConvertOutputsToFp32)."""
+    import torch
+
+    dtype = workload.autocast
+    context = nullcontext() if dtype is None else torch.autocast("cpu", dtype=getattr(torch, dtype))
+    with context:
+        outputs = model(**inputs)
+    if workload.float_outputs:
+        outputs = {name: _float(value) for name, value in outputs.items()}
+    return outputs["loss"]
+
+
+def _float(value: Any) -> Any:
+    import torch
+
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+@contextmanager
+def _marked(model: Any, stacks: list[Stack], recorder: Recorder) -> Iterator[None]:
+    """Hooks that tell the recorder which layer and which kind of module runs, and when a parameter's gradient is complete."""
+    import torch
+    from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+    kinds = _Kinds(model, recorder)
+    recorder.kind = kinds.current
+    handles = [
+        register_module_forward_pre_hook(kinds.enter),
+        register_module_forward_hook(kinds.leave, always_call=True),
+    ]
+    for stack in stacks:
+        layers = model.get_submodule(stack.name)
+        for index, layer in enumerate(layers):
+            _wrap(layer, (stack.name, index), index == len(layers) - 1, recorder)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            handles.append(parameter.register_post_accumulate_grad_hook(_arrival(name, recorder)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    del torch
+
+
+def _arrival(name: str, recorder: Recorder) -> Callable[[Any], None]:
+    def arrived(parameter: Any) -> None:
+        recorder.mark("g", name, recorder.place(parameter.grad))
+        parameter.grad = None
+
+    return arrived
+
+
+def _wrap(layer: Any, key: tuple[str, int], last: bool, recorder: Recorder) -> None:
+    """Make a call of `layer` a segment: a subclass of its class, so that every attribute stays what it is."""
+    import torch
+
+    kind = type(layer)
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if recorder.backward:
+            return kind.__call__(self, *args, **kwargs)
+        recorder.segment((key[0], "forward", key[1]))
+        out = kind.__call__(self, *args, **kwargs)
+        hidden = out[0] if isinstance(out, tuple) else out
+        if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
+            hidden.register_hook(lambda _: recorder.segment((key[0], "backward", key[1])))
+        if last:
+            recorder.segment(None)
+        return out
+
+    layer.__class__ = type(kind.__name__, (kind,), {"__call__": call})
+
+
+class _Kinds:
+    """The kind of the module that runs, by the names on the way to it; what follows the output layer is the loss."""
+
+    def __init__(self, model: Any, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.output = model.get_output_embeddings()
+        self.kinds = {id(module): _kind(name) for name, module in model.named_modules()}
+        embedding = model.get_input_embeddings()
+        self.kinds[id(embedding)] = "embedding"
+        if self.output is not None:
+            self.kinds[id(self.output)] = "logits"
+        self.stack: list[str | None] = []
+        self.default = "other"
+
+    def enter(self, module: Any, _args: Any) -> None:
+        """A module's forward begins."""
+        self.stack.append(self.kinds.get(id(module)) or (self.stack[-1] if self.stack else None))
+
+    def leave(self, module: Any, _args: Any, _out: Any) -> None:
+        """A module's forward ends."""
+        if self.stack:
+            self.stack.pop()
+        if module is self.output:
+            self.default = "logits"
+
+    def current(self) -> str:
+        """The kind of what is allocated now."""
+        if self.recorder.backward and not self.stack:
+            return "temporaries"
+        return (self.stack[-1] if self.stack else None) or self.default
+
+
+def _kind(name: str) -> str | None:
+    last = name.rpartition(".")[2].lower()
+    return next((kind for part, kind in _KINDS if part in last), None)
+
+
+def enable_checkpointing(model: Any) -> None:
+    """As the Trainer's gradient_checkpointing=True does; the method's name changed in transformers 5."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()

@@ -1,0 +1,96 @@
+"""A prediction: which runner a strategy is, what it holds when."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from llmdoctor.mem.ledger import Moment
+from llmdoctor.mem.runners.base import Job, Runner
+from llmdoctor.mem.runners.bf16 import Bf16Runner
+from llmdoctor.mem.runners.stage0 import Stage0Runner
+from llmdoctor.mem.runners.trainer import TrainerRunner
+from llmdoctor.mem.runners.zero3 import Zero3Runner
+from llmdoctor.mem.runners.zero12 import Zero12Runner
+from llmdoctor.mem.settings import Strategy
+from llmdoctor.mem.weights import Weight
+from llmdoctor.mem.workload import Workload
+
+PHASES = ("forward", "backward", "step")
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What one device holds: at the start, between steps, at each phase's largest moment; what the host holds under offload."""
+
+    strategy: Strategy
+    start: Moment
+    steady: Moment
+    phases: Mapping[str, Moment]
+    host: Mapping[str, int]
+    reserved: int
+    parameters: int
+    trainable: int
+    reached: int
+
+    @property
+    def peak(self) -> Moment:
+        """The largest moment of all."""
+        return max(self.phases.values(), key=lambda moment: moment.total)
+
+
+def runner_of(job: Job) -> Runner:
+    """The class that DeepSpeed's engine would choose (engine.py:2294, _do_optimizer_sanity_check), or the Trainer's."""
+    strategy = job.strategy
+    engine = strategy.engine
+    if engine is None:
+        return TrainerRunner(job)
+    stage = engine.zero.stage
+    if stage == 0:
+        return TrainerRunner(job) if strategy.dtype == "float32" else Stage0Runner(job)
+    if stage == 1 and strategy.dtype == "bfloat16" and engine.grad_accum == "float32" and engine.zero.offload_optimizer is None:
+        return Bf16Runner(job)
+    return Zero3Runner(job) if stage == 3 else Zero12Runner(job)
+
+
+def predict(job: Job) -> Prediction:
+    """Three steps of one process."""
+    runner = runner_of(job)
+    runner.run()
+    ledger = runner.ledger
+    return Prediction(
+        job.strategy,
+        runner.initial,
+        runner.steady,
+        dict(ledger.peaks),
+        dict(ledger.host),
+        ledger.allocator.largest_reserved,
+        sum(weight.numel for weight in job.weights),
+        sum(weight.numel for weight in job.trained),
+        sum(weight.numel for weight in job.trained if weight.name in runner.reached),
+    )
+
+
+def workload_of(strategy: Strategy, base: Workload) -> Workload:
+    """What has to be traced for a strategy: its precision, checkpointing and adapters on the batch asked for.
+
+    The Trainer sets use_cache to False (trainer.py:646) and, under autocast, turns the outputs into fp32; a DeepSpeed engine of the
+    Trainer gets 16-bit images (trainer.py, _prepare_input).
+    """
+    trainer = strategy.runner != "deepspeed"
+    half = strategy.engine is not None and strategy.dtype != "float32"
+    return replace(
+        base,
+        dtype=strategy.dtype,
+        autocast=strategy.autocast,
+        checkpointing=strategy.checkpointing,
+        lora=strategy.lora,
+        use_cache=False if trainer else None,
+        float_outputs=strategy.runner == "trainer" and strategy.autocast is not None,
+        pixel_dtype=strategy.dtype if half and trainer else "float32",
+    )
+
+
+def with_dtype(weights: tuple[Weight, ...], dtype: str) -> tuple[Weight, ...]:
+    """`weights` in a strategy's dtype, for models that were not traced in it."""
+    return tuple(replace(weight, dtype=dtype) for weight in weights)

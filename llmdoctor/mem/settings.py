@@ -1,0 +1,153 @@
+"""A training configuration as memory sees it: frozen, every "auto" resolved, nothing guessed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.workload import BYTES, Lora
+
+Runner = Literal["trainer", "deepspeed", "trainer+deepspeed"]
+DTYPES = {
+    "float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16", "half": "float16",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """`kind` is adamw, sgd, adagrad, rmsprop, lion, adafactor or adamw8bit; `how` is fused, foreach, loop, FusedAdam or CPUAdam.
+
+    `name` is what the user calls it, `setting` where; `groups` how many parameter groups its maker gives it (the Trainer two).
+    """
+
+    kind: str
+    how: str
+    name: str
+    setting: str
+    momentum: bool = False
+    amsgrad: bool = False
+    half_states: bool = False
+    groups: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Zero:
+    """DeepSpeed 0.19.8's zero_optimization with its defaults (runtime/zero/config.py). Offload devices are "cpu" or None."""
+
+    stage: int = 0
+    contiguous_gradients: bool = True
+    overlap_comm: bool = False
+    reduce_scatter: bool = True
+    reduce_bucket_size: int = 500_000_000
+    allgather_bucket_size: int = 500_000_000
+    sub_group_size: int = 1_000_000_000
+    prefetch_bucket_size: int = 50_000_000
+    param_persistence_threshold: int = 100_000
+    max_live_parameters: int = 1_000_000_000
+    round_robin_gradients: bool = False
+    parameter_alignment: bool = False
+    offload_optimizer: str | None = None
+    offload_param: str | None = None
+    offload_ratio: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What DeepSpeed does besides ZeRO: precision of the master copies, of the accumulated gradients."""
+
+    zero: Zero
+    master: str = "float32"
+    grad_accum: str = "float32"
+    immediate_update: bool = False
+    overflow_check: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """One training configuration. `dtype` is the weights' during the forward; `batch` is what the file says, None where it says nothing."""
+
+    name: str
+    runner: Runner
+    dtype: str
+    optimizer: Optimizer
+    autocast: str | None = None
+    accumulation: int = 1
+    clip: float = 1.0
+    checkpointing: bool = False
+    engine: Engine | None = None
+    lora: Lora | None = None
+    batch: int | None = None
+    world_size: int = 1
+    attention: str | None = None
+    file: str | None = None
+    config: dict[str, Any] = field(default_factory=dict, compare=False)  # DeepSpeed's, with every "auto" filled in
+    client: dict[str, Any] | None = field(default=None, compare=False)  # the optimizer that the caller makes
+
+    @property
+    def deepspeed(self) -> Engine:
+        """DeepSpeed's settings, where it is known that there are some; ValueError where there are none."""
+        if self.engine is None:
+            raise ValueError(f"{self.name} runs without DeepSpeed")
+        return self.engine
+
+    @property
+    def width(self) -> int:
+        """Bytes of one weight."""
+        return BYTES[self.dtype]
+
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage; -1 without DeepSpeed."""
+        return -1 if self.engine is None else self.engine.zero.stage
+
+    def plain(self) -> dict[str, Any]:
+        """The settings for a program."""
+        out: dict[str, Any] = {
+            "runner": self.runner,
+            "dtype": self.dtype,
+            "autocast": self.autocast,
+            "optimizer": {"name": self.optimizer.name, "kind": self.optimizer.kind, "implementation": self.optimizer.how},
+            "gradient_accumulation_steps": self.accumulation,
+            "max_grad_norm": self.clip,
+            "gradient_checkpointing": self.checkpointing,
+            "world_size": self.world_size,
+            "lora_rank": None if self.lora is None else self.lora.rank,
+            "file": self.file,
+        }
+        if self.engine is not None:
+            zero = self.engine.zero
+            out["deepspeed"] = {name: getattr(zero, name) for name in Zero.__slots__}
+            out["deepspeed"] |= {"master_dtype": self.engine.master, "grad_accum_dtype": self.engine.grad_accum}
+        return out
+
+
+def dtype_of(name: Any, where: str) -> str:
+    """A dtype by any of its usual names; QuestionError for another."""
+    text = str(name).removeprefix("torch.")
+    if text not in DTYPES:
+        raise QuestionError(f"{where}: unknown dtype {text!r}, expected float32, bfloat16 or float16")
+    return DTYPES[text]
+
+
+def check(strategy: Strategy) -> Strategy:
+    """`strategy` as it is; QuestionError where its settings exclude each other."""
+    engine, name = strategy.engine, strategy.name
+    if strategy.world_size < 1:
+        raise QuestionError(f"--world-size {strategy.world_size}: expected at least 1 process")
+    if engine is None:
+        return strategy
+    zero = engine.zero
+    if zero.offload_param is not None and zero.stage != 3:
+        raise QuestionError(f"{name}: zero_optimization.offload_param needs stage 3, this is stage {zero.stage}")
+    if zero.offload_optimizer is not None and zero.stage == 0:
+        raise QuestionError(f"{name}: zero_optimization.offload_optimizer needs stage 1, 2 or 3, this is stage 0")
+    if zero.stage == 0 and strategy.dtype not in {engine.grad_accum, "float32"}:
+        raise QuestionError(
+            f"{name}: stage 0 in {strategy.dtype} with grad_accum_dtype {engine.grad_accum}: DeepSpeed refuses this (engine.py:2323, unsupported mix)"
+        )
+    if strategy.optimizer.kind in {"adafactor", "adamw8bit"} and zero.stage > 0:
+        raise QuestionError(
+            f"{name}: {strategy.optimizer.name} under ZeRO {zero.stage}: its state is shaped by the parameters, which ZeRO makes flat; not known here"
+        )
+    return strategy

@@ -1,0 +1,211 @@
+"""A model's parameters without torch: from safetensors headers, else from the config of a family whose layout is known here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.weights import Weight
+from llmdoctor.mem.workload import Workload
+
+if TYPE_CHECKING:
+    from llmdoctor.modeldir.directory import ModelDir
+
+LLAMA_LIKE = {
+    "llama": (False, False),
+    "mistral": (False, False),
+    "qwen2": (True, False),
+    "qwen3": (False, True),
+    "qwen2_vl_text": (True, False),
+}
+NOT_WEIGHTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
+MOST_LAYERS = 10_000
+Shape = tuple[str, tuple[int, ...], bool]
+
+
+def header_shapes(directory: ModelDir) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the directory's safetensors files by name; empty where there are none."""
+    from llmdoctor.modeldir.safetensors import read_header
+
+    out: dict[str, tuple[int, ...]] = {}
+    for name in sorted(os.listdir(directory.path)):
+        if name.endswith(".safetensors") and not name.startswith("adapter"):
+            tensors, problems = read_header(os.path.join(directory.path, name), directory.path)
+            if problems:
+                raise QuestionError(problems[0].message)
+            out.update({key: tensor.shape for key, tensor in tensors.items()})
+    return {key: shape for key, shape in out.items() if not key.endswith(NOT_WEIGHTS)}
+
+
+def check_headers(directory: ModelDir, weights: Sequence[Weight]) -> None:
+    """QuestionError where the directory's tensors have another number of elements than the config's model (a tied output layer may be stored)."""
+    shapes = header_shapes(directory)
+    if not shapes or any(".lora_" in name for name in shapes):
+        return
+    stored = sum(_product(shape) for shape in shapes.values())
+    wanted = sum(weight.numel for weight in weights)
+    tables = {weight.numel for weight in weights if weight.embedding}
+    if stored != wanted and stored - wanted not in tables:
+        raise QuestionError(
+            f"{directory.shown_name}: the safetensors headers hold {stored:,} parameters, config.json describes {wanted:,}: they are not of one model"
+        )
+
+
+def weights_without_torch(directory: ModelDir, workload: Workload) -> tuple[Weight, ...]:
+    """The parameters in `workload`'s dtype.
+
+    Raises QuestionError where the directory has no safetensors and its family is not known here.
+    """
+    if workload.lora is not None:
+        raise QuestionError("--lora needs torch and transformers, which are not installed here (or --static forbids them)")
+    file = directory.config
+    if file is None:
+        raise QuestionError(f"{directory.shown_name}: no config.json")
+    config: dict[str, Any] = file.value
+    family = config["model_type"]
+    if isinstance(family, str) and family in FAMILIES:
+        if any(isinstance(config.get(key), int) and config[key] > MOST_LAYERS for key in ("num_hidden_layers", "n_layer")):
+            raise QuestionError(f"{file.shown_name}: more than {MOST_LAYERS} layers")
+        try:
+            shapes = list(FAMILIES[family](config))
+        except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
+            raise QuestionError(f"{file.shown_name}: a size that {family} models need is missing or no number ({error})") from None
+        if not all(isinstance(extent, int) and not isinstance(extent, bool) and extent > 0 for _, shape, _ in shapes for extent in shape):
+            raise QuestionError(f"{file.shown_name}: a size that {family} models need is no positive number")
+    else:
+        shapes = [(name, shape, "embed" in name) for name, shape in header_shapes(directory).items()]
+        if not shapes:
+            known = ", ".join(sorted(FAMILIES))
+            raise QuestionError(
+                f"{directory.shown_name}: without torch {family} is known from safetensors files only, and here are none ({known} need none)"
+            )
+    return tuple(_weight(name, shape, table, workload) for name, shape, table in shapes)
+
+
+def _weight(name: str, shape: tuple[int, ...], table: bool, workload: Workload) -> Weight:
+    trained = (not workload.trainable or any(p in name for p in workload.trainable)) and not any(p in name for p in workload.frozen)
+    return Weight(name, shape, workload.dtype, trained, table)
+
+
+def _product(shape: Sequence[int]) -> int:
+    out = 1
+    for extent in shape:
+        out *= extent
+    return out
+
+
+def _decoder(config: dict[str, Any], prefix: str = "model", *, tied: bool | None = None) -> Iterator[Shape]:
+    """Llama and its relatives (transformers models/llama/modeling_llama.py): projections, gated MLP, two norms a layer."""
+    bias, qk_norm = LLAMA_LIKE[config["model_type"]]
+    bias = bias or bool(config.get("attention_bias"))
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    size = config.get("head_dim") or hidden // heads
+    groups, inner = config.get("num_key_value_heads") or heads, config["intermediate_size"]
+    yield f"{prefix}.embed_tokens.weight", (config["vocab_size"], hidden), True
+    for layer in range(config["num_hidden_layers"]):
+        at = f"{prefix}.layers.{layer}"
+        for name, out in (("q", heads * size), ("k", groups * size), ("v", groups * size)):
+            yield f"{at}.self_attn.{name}_proj.weight", (out, hidden), False
+            if bias:
+                yield f"{at}.self_attn.{name}_proj.bias", (out,), False
+        yield f"{at}.self_attn.o_proj.weight", (hidden, heads * size), False
+        if config.get("attention_bias") and config["model_type"] in ("llama", "qwen3"):
+            yield f"{at}.self_attn.o_proj.bias", (hidden,), False
+        for name in ("q_norm", "k_norm") if qk_norm else ():
+            yield f"{at}.self_attn.{name}.weight", (size,), False
+        for name, shape in (("gate", (inner, hidden)), ("up", (inner, hidden)), ("down", (hidden, inner))):
+            yield f"{at}.mlp.{name}_proj.weight", shape, False
+            if config.get("mlp_bias"):
+                yield f"{at}.mlp.{name}_proj.bias", shape[:1], False
+        yield f"{at}.input_layernorm.weight", (hidden,), False
+        yield f"{at}.post_attention_layernorm.weight", (hidden,), False
+    yield f"{prefix}.norm.weight", (hidden,), False
+    if not (config.get("tie_word_embeddings", False) if tied is None else tied):
+        yield "lm_head.weight", (config["vocab_size"], hidden), False
+
+
+def _gpt2(config: dict[str, Any]) -> Iterator[Shape]:
+    """transformers models/gpt2/modeling_gpt2.py; the output layer is tied."""
+    hidden = config.get("n_embd", 768)
+    inner = config.get("n_inner") or 4 * hidden
+    yield "transformer.wte.weight", (config.get("vocab_size", 50257), hidden), True
+    yield "transformer.wpe.weight", (config.get("n_positions", 1024), hidden), True
+    for layer in range(config.get("n_layer", 12)):
+        at = f"transformer.h.{layer}"
+        for name in ("ln_1", "ln_2"):
+            yield f"{at}.{name}.weight", (hidden,), False
+            yield f"{at}.{name}.bias", (hidden,), False
+        for name, shape in (
+            ("attn.c_attn", (hidden, 3 * hidden)), ("attn.c_proj", (hidden, hidden)), ("mlp.c_fc", (hidden, inner)), ("mlp.c_proj", (inner, hidden)),
+        ):  # fmt: skip
+            yield f"{at}.{name}.weight", shape, False
+            yield f"{at}.{name}.bias", shape[1:], False
+    yield "transformer.ln_f.weight", (hidden,), False
+    yield "transformer.ln_f.bias", (hidden,), False
+
+
+def _neox(config: dict[str, Any]) -> Iterator[Shape]:
+    """transformers models/gpt_neox/modeling_gpt_neox.py."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    yield "gpt_neox.embed_in.weight", (config["vocab_size"], hidden), True
+    for layer in range(config["num_hidden_layers"]):
+        at = f"gpt_neox.layers.{layer}"
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            yield f"{at}.{name}.weight", (hidden,), False
+            yield f"{at}.{name}.bias", (hidden,), False
+        for name, shape in (
+            ("attention.query_key_value", (3 * hidden, hidden)), ("attention.dense", (hidden, hidden)),
+            ("mlp.dense_h_to_4h", (inner, hidden)), ("mlp.dense_4h_to_h", (hidden, inner)),
+        ):  # fmt: skip
+            yield f"{at}.{name}.weight", shape, False
+            if name.startswith("mlp") or config.get("attention_bias", True):
+                yield f"{at}.{name}.bias", shape[:1], False
+    yield "gpt_neox.final_layer_norm.weight", (hidden,), False
+    yield "gpt_neox.final_layer_norm.bias", (hidden,), False
+    if not config.get("tie_word_embeddings", False):
+        yield "lm_head.weight", (config["vocab_size"], hidden), False
+
+
+def _qwen2_vl(config: dict[str, Any]) -> Iterator[Shape]:
+    """transformers models/qwen2_vl/modeling_qwen2_vl.py: the vision tower, then a Qwen2. Published configs are flat, newer ones nested."""
+    vision = config["vision_config"]
+    width, merge = vision["embed_dim"], vision.get("spatial_merge_size", 2)
+    text = {**config, **config.get("text_config", {}), "model_type": "qwen2_vl_text"}
+    patch = (
+        vision.get("in_channels", vision.get("in_chans", 3)),
+        vision.get("temporal_patch_size", 2),
+        vision["patch_size"],
+        vision["patch_size"],
+    )
+    inner = int(width * vision.get("mlp_ratio", 4))
+    yield "model.visual.patch_embed.proj.weight", (width, *patch), False
+    for layer in range(vision["depth"]):
+        at = f"model.visual.blocks.{layer}"
+        for name in ("norm1", "norm2"):
+            yield f"{at}.{name}.weight", (width,), False
+            yield f"{at}.{name}.bias", (width,), False
+        for name, shape in (
+            ("attn.qkv", (3 * width, width)),
+            ("attn.proj", (width, width)),
+            ("mlp.fc1", (inner, width)),
+            ("mlp.fc2", (width, inner)),
+        ):
+            yield f"{at}.{name}.weight", shape, False
+            yield f"{at}.{name}.bias", shape[:1], False
+    merged = width * merge**2
+    last: tuple[tuple[str, tuple[int, ...]], ...] = (
+        ("ln_q", (width,)),
+        ("mlp.0", (merged, merged)),
+        ("mlp.2", (text["hidden_size"], merged)),
+    )
+    for name, extents in last:
+        yield f"model.visual.merger.{name}.weight", extents, False
+        yield f"model.visual.merger.{name}.bias", extents[:1], False
+    yield from _decoder(text, "model.language_model", tied=bool(text.get("tie_word_embeddings", False)))
+
+
+FAMILIES = {
+    "llama": _decoder, "mistral": _decoder, "qwen2": _decoder, "qwen3": _decoder, "gpt2": _gpt2, "gpt_neox": _neox, "qwen2_vl": _qwen2_vl,
+}  # fmt: skip

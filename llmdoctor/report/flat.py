@@ -1,0 +1,78 @@
+"""Pictures as words: what takes a picture block's place where only characters can be shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Grid, Note, Table
+
+WIDTH = 24  # characters of the longest bar: with a name and a note beside it a line fits 60 columns
+_LETTERS = "#=+o*x%@~-"
+
+
+def flat(document: Iterable[Block]) -> tuple[Block, ...]:
+    """`document` with each picture replaced by what its job gave for that, else by a drawing in characters."""
+    out: list[Block] = []
+    for block in document:
+        if isinstance(block, Grid):
+            out += block.instead or _grid(block)
+        elif isinstance(block, Bars):
+            out += block.instead or _bars(block)
+        else:
+            out.append(block)
+    return tuple(out)
+
+
+def value_of(number: float) -> float:
+    """A number that can be drawn: not negative, not infinite."""
+    return float(number) if math.isfinite(number) and number > 0 else 0.0
+
+
+def shown(bars: Bars, number: float) -> str:
+    """A value with the picture's decimals."""
+    return f"{value_of(number):,.{max(bars.digits, 0)}f}"
+
+
+def total_of(bars: Bars, bar: Bar) -> float:
+    """How long a bar's line is: all its parts where they are stacked, else the longest."""
+    values = [value_of(number) for number in bar.values] or [0.0]
+    return sum(values) if bars.stacked else max(values)
+
+
+def longest(bars: Bars) -> float:
+    """The value at the right edge; at least a little above zero."""
+    return max([*(total_of(bars, bar) for bar in bars.bars), value_of(bars.limit or 0.0)], default=0.0) or 1.0
+
+
+def _grid(grid: Grid) -> list[Block]:
+    wide = max((len(name) for name in grid.rows), default=0)
+    lines = [f"{name:>{wide}} {row}" for name, row in zip(grid.rows, grid.cells, strict=False)]
+    legend = "   ".join(f"{mark.character} {mark.meaning}" for mark in grid.marks)
+    return [Note(f"{grid.label}: {grid.down} down, {grid.across} across", "", "dim"), Note("", "\n".join([*lines, legend]))]
+
+
+def _bars(bars: Bars) -> list[Block]:
+    most = longest(bars)
+    rows: list[tuple[str | Cell, ...]] = []
+    for bar in bars.bars:
+        name = f"> {bar.name}" if bar.chosen else bar.name
+        if bars.stacked:
+            rows.append((name, shown(bars, total_of(bars, bar)), _stack(bar, most), bar.note))
+            continue
+        for number, value in enumerate(bar.values):
+            drawn = _LETTERS[number % len(_LETTERS)] * round(WIDTH * value_of(value) / most)
+            rows.append((name if number == 0 else "", shown(bars, value), drawn, bar.note if number == 0 else ""))
+    legend = "   ".join(f"{_LETTERS[number % len(_LETTERS)]} {part}" for number, part in enumerate(bars.parts))
+    if bars.limit is not None:
+        legend += f"   {bars.limit_name or 'limit'}: {shown(bars, bars.limit)} {bars.unit}"
+    return [Table((bars.label, bars.unit, "", ""), tuple(rows)), Note("PARTS", legend, "dim")]
+
+
+def _stack(bar: Bar, most: float) -> str:
+    """Each part its character, as long as its share of the longest bar; what is rounded away of one is made good by the next."""
+    drawn, done = "", 0.0
+    for number, value in enumerate(bar.values):
+        done += value_of(value)
+        drawn += _LETTERS[number % len(_LETTERS)] * max(round(WIDTH * done / most) - len(drawn), 0)
+    return drawn

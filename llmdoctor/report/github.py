@@ -1,0 +1,57 @@
+"""Workflow commands for GitHub's runner: an annotation for each finding.
+
+The runner (ActionCommand.cs) takes a line that starts with `::` for a command, and `##[` anywhere in one. It undoes %25, %0D and %0A in a
+message, and %3A and %2C too in a property; what is not written so could end the message and start a command of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.document import Verdict
+from llmdoctor.core.report import Report
+from llmdoctor.core.rule import Rule
+from llmdoctor.core.text import clean, clean_lines, defuse
+from llmdoctor.report.subjects import placed
+
+if TYPE_CHECKING:
+    from llmdoctor.report import Style
+
+_COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
+
+
+def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
+    """A command for each finding, then the verdict as a line of the log."""
+    lines = []
+    if report.error is not None:
+        lines.append(_command("error", {"title": "llmdoctor"}, report.error.message))
+    lines += [_annotation(finding, file) for finding, file in placed(report)]
+    verdict = next((block.text for block in report.document if isinstance(block, Verdict)), "")
+    if verdict:
+        lines.append(defuse(f"llmdoctor: {clean(verdict)}"))
+    return "".join(line + "\n" for line in lines)
+
+
+def _annotation(finding: Diagnostic, file: str) -> str:
+    place = finding.location
+    properties = {"title": f"llmdoctor {finding.code}", "file": file}
+    if place is not None and place.line is not None and place.line > 0:
+        properties["line"] = str(place.line)
+    told = [finding.message, *([f"cause: {finding.cause}"] if finding.cause else []), *([f"fix: {finding.fix}"] if finding.fix else [])]
+    return _command(_COMMANDS[finding.severity], properties, "\n".join(told))
+
+
+def _command(name: str, properties: dict[str, str], message: str) -> str:
+    said = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
+    return f"::{name} {said}::{_data(message)}"
+
+
+def _data(text: str) -> str:
+    """`text` as a message: cleaned, its line breaks kept. `%` goes first, or the others' escapes would be escaped."""
+    return clean_lines(text).replace("##[", "# #[").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(clean(text)).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,182 @@
+"""One self-contained page: no script at all, one style sheet that the page's own policy allows by its hash, nothing fetched.
+
+Dark and light, for print, by keyboard and screen reader. Everything from data goes through clean() and markup.text() or attribute().
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmdoctor import __version__
+from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.document import Bars, Block, Cell, Code, Grid, Note, Table, Verdict
+from llmdoctor.core.report import Report
+from llmdoctor.core.rule import Rule
+from llmdoctor.core.text import clean, clean_lines, plural
+from llmdoctor.report import svg
+from llmdoctor.report import text as words
+from llmdoctor.report.markup import attribute, text
+
+if TYPE_CHECKING:
+    from llmdoctor.report import Style
+
+_STYLE = Path(__file__).with_name("page.css")
+_NAMES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
+
+
+def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
+    """`report` as an HTML document in ASCII, ending in a line break."""
+    css = _STYLE.read_text(encoding="ascii")
+    digest = base64.b64encode(hashlib.sha256(css.encode("ascii")).digest()).decode("ascii")
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    verdict = next((block for block in report.document if isinstance(block, Verdict)), None)
+    title = report.error.message if report.error is not None else verdict.text if verdict is not None else f"llmdoctor {report.command}"
+    tone = "bad" if report.error is not None else verdict.tone if verdict is not None else "plain"
+    body = [_filter(report.findings), *_body(report, verdict, {rule.code: rule for rule in rules}, style), _skipped(report)]
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="referrer" content="no-referrer">',
+            f"<title>{_t(title[:200])}</title>",
+            f"<style>{css}</style>\n</head>\n<body>",
+            '<header><a class="skip" href="#answer">To the answer</a>',
+            f'<p class="command">llmdoctor <code>{_t(report.command)}</code>{_asked(report)}</p>',
+            f'<h1 class="{tone}">{_t(title)}</h1></header>\n<main id="answer">',
+            *[part for part in body if part],
+            f"</main>\n<footer>llmdoctor {__version__}. This page fetches nothing and runs no script.</footer>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def _asked(report: Report) -> str:
+    """What the question was about, of the subject's own values."""
+    said = [f"{name} {value}" for name, value in report.subject.items() if isinstance(value, str | int) and not isinstance(value, bool)]
+    said += [f"{name} {', '.join(map(str, value[:3]))}" for name, value in report.subject.items() if isinstance(value, list) and value]
+    return "".join(f" &#183; {_t(one[:200])}" for one in said)
+
+
+def _body(report: Report, verdict: Verdict | None, rules: Mapping[str, Rule], style: Style) -> list[str]:
+    """The document's blocks, its paragraphs about findings as cards in their places, then the findings that it has no paragraph for."""
+    left = list(report.findings)
+    said = {block.text for block in report.document if isinstance(block, Note | Code)}
+    out: list[str] = []
+    for number, block in enumerate(report.document):
+        if block is verdict:
+            continue
+        told = _told(block, left)
+        if told is None:
+            out.append(_block(block, number, style))
+        else:
+            left.remove(told)
+            out.append(_card(told, rules, said))
+    if left:
+        out.append(f"<h2>{'Findings' if len(left) == len(report.findings) else 'More findings'}</h2>")
+        out += [_card(finding, rules, said) for finding in sorted(left, key=lambda one: -one.severity.rank)]
+    return out
+
+
+def _told(block: Block, findings: list[Diagnostic]) -> Diagnostic | None:
+    if not isinstance(block, Note):
+        return None
+    return next((one for one in findings if one.code == block.label and one.message in block.text), None)
+
+
+def _block(block: Block, number: int, style: Style) -> str:
+    if isinstance(block, Verdict):
+        return f'<h2 class="{block.tone}">{_t(block.text)}</h2>'
+    if isinstance(block, Table):
+        return _table(block)
+    if isinstance(block, Note):
+        return _note(block)
+    if isinstance(block, Code):
+        return f'<div><span class="label">{_t(block.label)}</span><pre>{text(clean_lines(block.text))}</pre></div>'
+    if isinstance(block, Grid) and sum(map(len, block.cells)) <= svg.MOST_CELLS:
+        return svg.grid(block, number)
+    if isinstance(block, Bars):
+        return svg.bars(block)
+    return f"<pre>{text(clean_lines(_in_words(block, style)))}</pre>"
+
+
+def _in_words(block: Block, style: Style) -> str:
+    """A block this page has no drawing for: as the terminal shows it, else its fields."""
+    shown = words.render(Report("", {}, document=(block,)), type(style)(width=100))
+    if shown.strip() or not is_dataclass(block):
+        return shown
+    return "\n".join(f"{field.name}: {getattr(block, field.name)}" for field in fields(block))
+
+
+def _note(note: Note) -> str:
+    if not note.label.strip():
+        return f"<pre>{text(clean_lines(note.text))}</pre>"
+    return f'<div class="note"><b>{_t(note.label)}</b><p class="{note.tone}">{text(clean_lines(note.text))}</p></div>'
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{_t(column)}</th>' for column in table.columns)
+    rows = "".join(f"<tr>{''.join(_cell(cell, at, table.columns) for at, cell in enumerate(row))}</tr>" for row in table.rows)
+    label = attribute("aria-label", clean(", ".join(filter(None, table.columns)) or "table"))
+    shape = ' class="wide"' if len(table.columns) <= 4 else ""
+    top = f"<thead><tr>{head}</tr></thead>" if any(table.columns) else ""
+    return f'<div class="scroll" tabindex="0" role="region"{label}><table{shape}>{top}<tbody>{rows}</tbody></table></div>'
+
+
+def _cell(cell: str | Cell, at: int, columns: tuple[str, ...]) -> str:
+    value, tone = (cell, "plain") if isinstance(cell, str) else (cell.text, cell.tone)
+    if at == 0:
+        return f'<th scope="row" class="{tone}">{_t(value)}</th>'
+    name = attribute("data-column", clean(columns[at])) if at < len(columns) and columns[at] else ""
+    return f'<td class="{tone}"{name}>{f"<span>{_t(value)}</span>" if value else ""}</td>'
+
+
+def _card(finding: Diagnostic, rules: Mapping[str, Rule], said: set[str]) -> str:
+    """A finding with its rule; its cause and fix where the document does not say them in the same words."""
+    rule = rules.get(finding.code)
+    name = f' <span class="dim">{_t(rule.name)}</span>' if rule is not None else ""
+    parts = [
+        f'<article class="finding {finding.severity.value}"><h3><span class="badge">{_NAMES[finding.severity]}</span>{_t(finding.code)}{name}</h3>',
+        f"<p>{text(clean_lines(finding.message))}</p>",
+    ]
+    if finding.location is not None:
+        pointer = f" <span class=dim>{_t(finding.location.pointer)}</span>" if finding.location.pointer else ""
+        parts.append(f"<p><code>{_t(str(finding.location))}</code>{pointer}</p>")
+    if finding.cause and finding.cause not in said:
+        parts.append(f'<div class="note"><b>CAUSE</b><p>{text(clean_lines(finding.cause))}</p></div>')
+    if finding.fix and finding.fix not in said:
+        parts.append(f'<div class="note"><b>FIX</b><p class="mono">{text(clean_lines(finding.fix))}</p></div>')
+    if rule is not None:
+        parts.append(
+            f"<details><summary>Why {_t(rule.code)} matters</summary><p>{text(clean_lines(rule.why))}</p>"
+            f'<span class="label">BAD</span><pre>{text(clean_lines(rule.bad))}</pre>'
+            f'<span class="label">GOOD</span><pre>{text(clean_lines(rule.good))}</pre></details>'
+        )
+    return "".join(parts) + "</article>"
+
+
+def _filter(findings: tuple[Diagnostic, ...]) -> str:
+    """Boxes that show and hide findings by severity, where there are several; the style sheet does it."""
+    counts = [(severity, sum(one.severity is severity for one in findings)) for severity in reversed(Severity)]
+    present = [(severity, count) for severity, count in counts if count]
+    if len(present) < 2:
+        return ""
+    boxes = "".join(
+        f'<label><input type="checkbox" id="show-{severity.value}" checked>{plural(count, _NAMES[severity])}</label>'
+        for severity, count in present
+    )
+    return f"<fieldset><legend>Show</legend>{boxes}</fieldset>"
+
+
+def _skipped(report: Report) -> str:
+    if not report.skipped:
+        return ""
+    items = "".join(f"<li><code>{_t(one.what)}</code> {_t(one.reason)}</li>" for one in report.skipped)
+    return f"<details><summary>{len(report.skipped)} skipped</summary><ul>{items}</ul></details>"
+
+
+def _t(value: str) -> str:
+    return text(clean(value))

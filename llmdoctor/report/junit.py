@@ -1,0 +1,91 @@
+"""JUnit XML as Jenkins and GitLab read it: a suite for each subject, a case for each finding.
+
+Errors and warnings are failures, notes pass with their text. A subject without findings is one case that passes. ASCII only: what XML
+cannot hold is shown as an escape, the rest as character references.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.document import Verdict
+from llmdoctor.core.report import Report
+from llmdoctor.core.rule import Rule
+from llmdoctor.core.text import clean, clean_lines
+from llmdoctor.report.markup import attribute, text
+from llmdoctor.report.subjects import Group, groups
+
+if TYPE_CHECKING:
+    from llmdoctor.report import Style
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Suite:
+    name: str
+    cases: tuple[str, ...]
+    failures: int = 0
+    errors: int = 0
+    skipped: int = 0
+
+
+def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
+    """`report` as one `testsuites` element, ending in a line break."""
+    suites = _suites(report)
+    counts = _counts(sum(len(one.cases) for one in suites), sum(one.failures for one in suites), sum(one.errors for one in suites))
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites{attribute('name', clean(f'llmdoctor {report.command}'))}{counts}>"]
+    for one in suites:
+        head = attribute("name", clean(one.name) or "-") + _counts(len(one.cases), one.failures, one.errors)
+        lines += [f"  <testsuite{head}{attribute('skipped', str(one.skipped))}>", *one.cases, "  </testsuite>"]
+    return "\n".join([*lines, "</testsuites>", ""])
+
+
+def _counts(tests: int, failures: int, errors: int) -> str:
+    return attribute("tests", str(tests)) + attribute("failures", str(failures)) + attribute("errors", str(errors))
+
+
+def _suites(report: Report) -> list[_Suite]:
+    if report.error is not None:
+        case = _case(report.command, report.command, _element("error", report.error.kind, report.error.message, ""))
+        return [_Suite(report.command, (case,), errors=1)]
+    verdict = next((block.text for block in report.document if isinstance(block, Verdict)), "")
+    suites = [_suite(report, group, verdict) for group in groups(report) if group.findings or not report.nothing]
+    if report.skipped:
+        cases = tuple(_case(one.what, report.command, _element("skipped", "", one.reason, "")) for one in report.skipped)
+        suites.append(_Suite("skipped", cases, skipped=len(cases)))
+    return suites
+
+
+def _suite(report: Report, group: Group, verdict: str) -> _Suite:
+    if not group.findings:
+        return _Suite(group.path, (_case(report.command, group.path, _output(verdict)),))
+    failures = sum(finding.severity is not Severity.INFO for finding in group.findings)
+    return _Suite(group.path, tuple(_finding(finding, group.path) for finding in group.findings), failures)
+
+
+def _finding(finding: Diagnostic, subject: str) -> str:
+    place = finding.location
+    where = "" if place is None else f"{place.file}{place.pointer or ''}"
+    told = [f"at {place}"] if place is not None else []
+    told += [f"cause: {finding.cause}"] if finding.cause else []
+    told += [f"fix: {finding.fix}"] if finding.fix else []
+    if finding.severity is Severity.INFO:
+        inside = _output("\n".join([finding.message, *told]))
+    else:
+        inside = _element("failure", finding.severity.value, finding.message, "\n".join(told))
+    return _case(f"{finding.code} {where}".strip(), subject, inside)
+
+
+def _case(name: str, subject: str, inside: str) -> str:
+    return f"    <testcase{attribute('name', clean(name) or '-')}{attribute('classname', clean(subject))}>{inside}</testcase>"
+
+
+def _element(name: str, type: str, message: str, told: str) -> str:
+    kind = attribute("type", clean(type)) if type else ""
+    return f"<{name}{kind}{attribute('message', clean(message))}>{text(clean_lines(told))}</{name}>"
+
+
+def _output(told: str) -> str:
+    return f"<system-out>{text(clean_lines(told))}</system-out>" if told else ""

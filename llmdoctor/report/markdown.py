@@ -1,0 +1,153 @@
+"""Markdown for a comment on a pull request: the findings first, what supports them folded away, within what GitHub takes (65,536).
+
+No text of data is markup: punctuation is escaped, and a word that the site would turn into something (a mention, a reference to an issue,
+an address, an emoji, a formula) is shown as code, where it turns nothing into anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.document import Block, Cell, Code, Note, Table, Verdict
+from llmdoctor.core.report import Report
+from llmdoctor.core.rule import Rule
+from llmdoctor.core.text import clean, clean_lines, defuse, plural
+from llmdoctor.report.flat import flat
+from llmdoctor.report.subjects import Group, groups
+
+if TYPE_CHECKING:
+    from llmdoctor.report import Style
+
+MARK = "<!-- llmdoctor -->"  # by which a bot finds its own comment again
+LIMIT = 60_000  # bytes of UTF-8, so under 65,536 however the site counts
+LONGEST, ROWS = 1_500, 60  # characters of one text, rows of one table
+_PUNCTUATION = re.compile(r"[\\`*_{}\[\]<>#~!^]")
+_ALIVE = re.compile(r"@|#\d|\$|://|www\.|:[\w+-]+:|\bGH-\d|\b[0-9a-f]{7,40}\b", re.IGNORECASE)
+_LIST = re.compile(r"^(\d*)([-+=.)])")  # what would make a list or a heading of the text's first word
+_ICONS = {Severity.ERROR: "🔴", Severity.WARNING: "🟡", Severity.INFO: "🔵"}
+_ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
+
+
+def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
+    """`report` as at most LIMIT bytes, ending in a line break; what is left out is counted."""
+    parts = [_finding(finding) for finding in sorted(report.findings, key=lambda one: -one.severity.rank)]
+    told = [block for block in flat(report.document) if not tells_finding(block, report.findings)]
+    verdict = next((block for block in told if isinstance(block, Verdict)), None)
+    head = [MARK, f"### llmdoctor {inline(report.command)}"]
+    if report.error is not None:
+        head.append(f"**Not answered:** {inline(report.error.message)}")
+    if verdict is not None:
+        head.append(inline(verdict.text))
+    if report.findings:
+        head.append(_overview(groups(report)))
+    evidence = [_block(block) for block in told if block is not verdict]
+    skipped = [f"- skipped {inline(one.what)}: {inline(one.reason)}" for one in report.skipped]
+    kept, left = _fit([*head, *parts], LIMIT)
+    kept += _folded("Evidence", evidence, LIMIT - _size(kept))
+    kept += _folded(plural(len(skipped), "path") + " skipped", skipped, LIMIT - _size(kept))
+    if left:
+        kept.append(f"{plural(left, 'finding')} more: this comment is full, `--format json` has them all")
+    return defuse("\n\n".join(kept) + "\n")
+
+
+def tells_finding(block: Block, findings: Iterable[Diagnostic]) -> bool:
+    """Whether `block` is a document's own paragraph about one of the findings, which is shown in full beside it."""
+    return isinstance(block, Note) and any(block.label == one.code and one.message in block.text for one in findings)
+
+
+def inline(value: str) -> str:
+    """`value` on one line of prose or in one cell of a table, nothing in it markup; what is too long is cut, and says so."""
+    text = clean(value[:LONGEST]) + (" [...]" if len(value) > LONGEST else "")
+    return _LIST.sub(r"\1\\\2", " ".join(_word(word) for word in text.split()))
+
+
+def _word(word: str) -> str:
+    if _ALIVE.search(word):
+        return code(word)
+    return _PUNCTUATION.sub(r"\\\g<0>", word.replace("&", "&amp;")).replace("|", "&#124;")
+
+
+def code(value: str) -> str:
+    """`value` as code, of character references alone: a table's bars and any number of backticks cannot end it."""
+    safe = "".join(one if one.isalnum() or one in " ./,-" else f"&#{ord(one)};" for one in clean(value[:LONGEST]))
+    return f"<code>{safe.replace('www.', 'www&#46;')}</code>"
+
+
+def fenced(value: str) -> str:
+    """`value` as a block of code, behind a fence longer than any in it."""
+    text = clean_lines(value[: 8 * LONGEST])
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _overview(found: tuple[Group, ...]) -> str:
+    """How many findings of each severity each subject has, as a table, the worst first."""
+    worst = sorted(found, key=lambda group: [-sum(one.severity is severity for one in group.findings) for severity in _ORDER])
+    rows = [
+        (code(group.path), *(str(sum(one.severity is severity for one in group.findings)) for severity in _ORDER)) for group in worst[:ROWS]
+    ]
+    if len(worst) > ROWS:
+        rows.append((f"{len(worst) - ROWS} more", "", "", ""))
+    return _rows(("", "errors", "warnings", "notes"), rows)
+
+
+def _finding(finding: Diagnostic) -> str:
+    """A list item: severity, code, message, place; the cause and the fix below."""
+    lines = [f"- {_ICONS[finding.severity]} **{inline(finding.severity.value)} {inline(finding.code)}** {inline(finding.message)}"]
+    if finding.location is not None:
+        place = str(finding.location) + (f" ({finding.location.pointer})" if finding.location.pointer else "")
+        lines.append(f"  <br>at {code(place)}")
+    if finding.cause:
+        lines.append(f"  <br>cause: {inline(finding.cause)}")
+    if finding.fix:
+        lines.append("\n" + "\n".join("  " + line for line in fenced(finding.fix).split("\n")))
+    return "\n".join(lines)
+
+
+def _block(block: Block) -> str:
+    if isinstance(block, Verdict):
+        return f"**{inline(block.text)}**" if block.text.strip() else ""
+    if isinstance(block, Note):
+        label = f"**{inline(block.label)}** " if block.label.strip() else ""
+        return label + ("\n\n" + fenced(block.text) if _drawn(block) else "<br>".join(inline(line) for line in block.text.split("\n")))
+    if isinstance(block, Code):
+        return (f"**{inline(block.label)}**\n\n" if block.label.strip() else "") + fenced(block.text)
+    if isinstance(block, Table):
+        rows = [tuple(inline(cell.text if isinstance(cell, Cell) else cell) for cell in row) for row in block.rows[:ROWS]]
+        more = f"\n\n{len(block.rows) - ROWS:,} more rows" if len(block.rows) > ROWS else ""
+        return _rows(tuple(inline(column) for column in block.columns), rows) + more
+    return ""
+
+
+def _drawn(note: Note) -> bool:
+    """A note without a label is a drawing that goes on over several lines."""
+    return not note.label and "\n" in note.text
+
+
+def _rows(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [columns, ("---",) * len(columns), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _folded(title: str, parts: list[str], room: int) -> list[str]:
+    kept, left = _fit([part for part in parts if part], room - 200)
+    more = [f"{left} more, left out here"] if left else []
+    return [f"<details><summary>{title}</summary>", *kept, *more, "</details>"] if kept or left else []
+
+
+def _fit(parts: list[str], room: int) -> tuple[list[str], int]:
+    """The leading parts that fit into `room` bytes, and how many do not."""
+    kept: list[str] = []
+    for number, part in enumerate(parts):
+        room -= _size([part])
+        if room < 0:
+            return kept, len(parts) - number
+        kept.append(part)
+    return kept, 0
+
+
+def _size(parts: list[str]) -> int:
+    return sum(len(part.encode("utf-8")) + 2 for part in parts)

@@ -1,0 +1,96 @@
+"""SARIF 2.1.0, for code scanning: every rule with its help, every finding with its place and what it is known by.
+
+Files are percent-encoded relative references, so that a path can be no other kind of address. Strings are cleaned: viewers show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from llmdoctor import __version__
+from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.fingerprint import fingerprints
+from llmdoctor.core.report import Report
+from llmdoctor.core.rule import Rule
+from llmdoctor.core.text import clean, clean_lines, plain
+from llmdoctor.report.json import dumps
+from llmdoctor.report.subjects import placed
+
+if TYPE_CHECKING:
+    from llmdoctor.report import Style
+
+SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+_LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
+
+
+def render(report: Report, _style: Style, rules: Sequence[Rule]) -> str:
+    """`report` as one SARIF log of one run, ending in a line break."""
+    found = placed(report)
+    described = [_rule(rule) for rule in rules]
+    unknown = dict.fromkeys(finding.code for finding, _ in found if all(finding.code != rule.code for rule in rules))
+    described += [{"id": clean(code)} for code in unknown]
+    index = {code: number for number, code in enumerate([*(rule.code for rule in rules), *unknown])}
+    marks = fingerprints([finding for finding, _ in found])
+    run = {
+        "tool": {"driver": {"name": "llmdoctor", "version": __version__, "rules": described}},
+        "invocations": [_invocation(report)],
+        "results": [_result(finding, file, index[finding.code], mark) for (finding, file), mark in zip(found, marks, strict=True)],
+    }
+    return dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    text = f"{rule.why}\n\nBad:\n{rule.bad}\n\nGood:\n{rule.good}\n\nFix: {rule.fix}"
+    markdown = f"{rule.why}\n\n**Bad**\n\n{_fenced(rule.bad)}\n\n**Good**\n\n{_fenced(rule.good)}\n\n**Fix**\n\n{rule.fix}"
+    return {
+        "id": rule.code,
+        "name": rule.name,
+        "shortDescription": {"text": rule.summary},
+        "fullDescription": {"text": rule.why},
+        "help": {"text": text, "markdown": markdown},
+        "defaultConfiguration": {"level": _LEVELS[rule.severity]},
+    }
+
+
+def _fenced(text: str) -> str:
+    return f"```\n{text}\n```"
+
+
+def _result(finding: Diagnostic, file: str, rule: int, mark: str) -> dict[str, Any]:
+    lines = [finding.message, *([f"Cause: {finding.cause}"] if finding.cause else []), *([f"Fix: {finding.fix}"] if finding.fix else [])]
+    return {
+        "ruleId": clean(finding.code),
+        "ruleIndex": rule,
+        "level": _LEVELS[finding.severity],
+        "message": {"text": clean_lines("\n".join(lines)) or "(no message)"},
+        "locations": [_location(finding, file)],
+        "partialFingerprints": {"llmdoctor/v1": mark},
+        "properties": {"evidence": plain(finding.evidence), "cause": finding.cause, "fix": finding.fix},
+    }
+
+
+def _location(finding: Diagnostic, file: str) -> dict[str, Any]:
+    place = finding.location
+    physical: dict[str, Any] = {"artifactLocation": {"uri": uri(file)}}
+    if place is not None and place.line is not None and place.line > 0:
+        physical["region"] = {"startLine": place.line}
+    location: dict[str, Any] = {"physicalLocation": physical}
+    if place is not None and place.pointer:
+        location["logicalLocations"] = [{"fullyQualifiedName": clean(place.pointer), "kind": "property"}]
+    return location
+
+
+def uri(file: str) -> str:
+    """A path as a relative reference, or as a file: address where it is absolute; bytes that are no UTF-8 as escapes."""
+    path = quote(file, safe="/", errors="backslashreplace")
+    return f"file:///{path.lstrip('/')}" if path.startswith("/") else path
+
+
+def _invocation(report: Report) -> dict[str, Any]:
+    """How the run went: what could not be asked is an error of the run, what was skipped a note."""
+    notes = [{"level": "note", "message": {"text": clean(f"skipped {one.what}: {one.reason}")}} for one in report.skipped]
+    if report.error is not None:
+        notes.insert(0, {"level": "error", "message": {"text": clean(report.error.message) or "(no message)"}})
+    return {"executionSuccessful": report.error is None, "toolExecutionNotifications": notes}

@@ -1,0 +1,1 @@
+"""What was sampled, from which distribution: engines side by side, recorded generations replayed, samplers tested."""

@@ -1,0 +1,276 @@
+"""`sample draw`: draws from a distribution, or a sampler held against it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import os
+import random
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from llmdoctor.core.diagnostic import Diagnostic, Location
+from llmdoctor.core.document import Block, Cell, Note, Table, Tone, Verdict
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.report import Report
+from llmdoctor.core.text import plural
+from llmdoctor.sample.arrays import parse_logits
+from llmdoctor.sample.draws import Outcome, draw, draw_counts, generator, judge_draws
+from llmdoctor.sample.model import Doubles, Ids, Settings
+from llmdoctor.sample.question import claimed_probs, given_probs
+from llmdoctor.sample.rules import BROKEN, IMPOSSIBLE, OTHER
+from llmdoctor.sample.tokens import read_tokens
+
+_SHOWN = 10
+_MOST = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What the command was asked."""
+
+    probs: str | None = None
+    logits: str | None = None
+    settings: Settings = field(default_factory=Settings)
+    engine: str = "transformers"
+    step: int = 0
+    count: int = 1000
+    seed: int = 0
+    only_counts: bool = False
+    sampler: str | None = None
+    draws: str | None = None
+    output: str | None = None
+    alpha: float = 0.01
+
+
+def draw_report(ask: Drawing) -> Report:
+    """Draw, or test a sampler or a file of draws. Raises QuestionError."""
+    if not 0 < ask.count <= _MOST:
+        raise QuestionError(f"--n {ask.count}: expected 1 to {_MOST:,}")
+    if ask.seed < 0:
+        raise QuestionError(f"--seed {ask.seed}: expected 0 or more")
+    if not 0 < ask.alpha < 1:
+        raise QuestionError(f"--alpha {ask.alpha}: expected a number between 0 and 1")
+    if ask.sampler is not None and ask.draws is not None:
+        raise QuestionError("--sampler and --draws: expected one of them")
+    probs, plain = _distribution(ask)
+    if ask.sampler is None and ask.draws is None:
+        return _drawn(ask, probs)
+    drawn = _from_file(ask.draws, len(probs)) if ask.draws is not None else _from_sampler(ask, probs)
+    counts = np.bincount(drawn, minlength=len(probs))
+    outcome = judge_draws(probs, counts, ask.alpha, plain, ask.settings.temperature or 1.0)
+    return _judged(ask, probs, counts, outcome)
+
+
+def _distribution(ask: Drawing) -> tuple[Doubles, Doubles]:
+    """The claimed distribution [V], and the one before its temperature."""
+    if (ask.probs is None) == (ask.logits is None):
+        raise QuestionError("which distribution? expected --probs or --logits, one of them")
+    if ask.probs is not None:
+        if ask.settings.named():
+            raise QuestionError("--probs is the distribution itself: settings go with --logits")
+        probs = given_probs(ask.probs, ask.step)
+        return probs, probs
+    recorded = parse_logits(ask.logits or "")
+    if not 0 <= ask.step < recorded.steps:
+        raise QuestionError(f"{recorded.path}: --step {ask.step}: expected 0 to {recorded.steps - 1}")
+    row = recorded.rows(ask.step, ask.step + 1)[0]
+    return claimed_probs(ask.engine, ask.settings, row), claimed_probs(ask.engine, Settings(), row)
+
+
+def _drawn(ask: Drawing, probs: Doubles) -> Report:
+    rng = generator(ask.seed)
+    tokens = None if ask.only_counts else draw(probs, ask.count, rng)
+    counts = draw_counts(probs, ask.count, rng) if tokens is None else np.bincount(tokens, minlength=len(probs))
+    if ask.output is not None:
+        _save(ask.output, counts if tokens is None else tokens)
+    result: dict[str, Any] = {
+        "n": ask.count,
+        "seed": ask.seed,
+        "generator": "numpy PCG64",
+        "counts": {str(token): int(counts[token]) for token in np.flatnonzero(counts)},
+        "statistic": None,
+        "p_value": None,
+        "power": None,
+        "law": None,
+        "verdict": None,
+    }
+    if tokens is not None and ask.count <= 100_000:
+        result["draws"] = tokens.tolist()
+    blocks: list[Block] = [
+        Verdict(f"{ask.count:,} DRAWS, seed {ask.seed} (numpy PCG64{', counts only' if ask.only_counts else ''})"),
+        _table(probs, counts, None),
+    ]
+    if ask.output is not None:
+        blocks.append(Note("WROTE", f"{ask.output}: {'counts [V]' if tokens is None else 'token ids [n]'}, int64", "dim"))
+    return Report("sample draw", _subject(ask, probs), result, document=tuple(blocks))
+
+
+def _save(path: str, values: Ids) -> None:
+    """All of it or nothing, as numpy's .npy."""
+    partial = f"{path}.{os.getpid()}.partial"
+    try:
+        with open(partial, "wb") as file:
+            np.save(file, values, allow_pickle=False)
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(partial)
+        raise QuestionError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _from_file(path: str, vocab: int) -> Ids:
+    tokens = read_tokens(path)
+    wrong = next((at for at, token in enumerate(tokens) if not 0 <= token < vocab), None)
+    if wrong is not None:
+        raise QuestionError(f"{path}: draw {wrong} is token {tokens[wrong]}, expected 0 to {vocab - 1}")
+    return np.asarray(tokens, np.int64)
+
+
+def _from_sampler(ask: Drawing, probs: Doubles) -> Ids:
+    """Calls the user's own function: f(probs) or f(probs, rng), with {token: probability} of the tokens that have any."""
+    sampler = _load(ask.sampler or "")
+    keys = {int(token): float(probs[token]) for token in np.flatnonzero(probs)}
+    rng = random.Random(ask.seed)  # noqa: S311 a reproducible one
+    random.seed(ask.seed)
+    np.random.seed(ask.seed % 2**32)
+    arguments: tuple[Any, ...] = (rng,) if _takes_two(sampler) else ()
+    found = np.zeros(ask.count, np.int64)
+    with contextlib.redirect_stdout(sys.stderr):
+        for at in range(ask.count):
+            try:
+                token = sampler(dict(keys), *arguments)
+            except Exception as error:  # noqa: BLE001 it is the user's code
+                raise QuestionError(f"--sampler {ask.sampler} raised {type(error).__name__}: {error}") from None
+            if isinstance(token, bool) or not isinstance(token, int | np.integer) or not 0 <= int(token) < len(probs):
+                raise QuestionError(f"--sampler {ask.sampler} returned {str(token)[:40]!r}, expected a token from 0 to {len(probs) - 1}")
+            found[at] = int(token)
+    return found
+
+
+def _load(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise QuestionError(f"--sampler {name}: expected module:function")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+        for part in function.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # noqa: BLE001 importing the user's module runs it
+        raise QuestionError(f"--sampler {name}: {type(error).__name__}: {error}") from None
+    if not callable(found):
+        raise QuestionError(f"--sampler {name}: not a function")
+    loaded: Callable[..., Any] = found
+    return loaded
+
+
+def _takes_two(sampler: Callable[..., Any]) -> bool:
+    try:
+        kinds = [parameter for parameter in inspect.signature(sampler).parameters.values() if parameter.default is parameter.empty]
+    except (TypeError, ValueError):
+        return False
+    return len([parameter for parameter in kinds if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)]) > 1
+
+
+def _judged(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome) -> Report:
+    wrong = outcome.p_value < ask.alpha
+    nearest = outcome.law or min(outcome.powers, key=lambda name: outcome.powers[name], default=None)
+    strength = 0.0 if nearest is None else outcome.powers[nearest]
+    sure = outcome.n > 0 and (max(outcome.powers.values(), default=1.0) >= 0.5)
+    verdict = "inconsistent" if wrong else "consistent" if sure else "undecided"
+    result = {
+        "n": outcome.n,
+        "test": outcome.test,
+        "statistic": outcome.statistic,
+        "p_value": outcome.p_value,
+        "power": strength,
+        "powers": outcome.powers,
+        "needed": outcome.needed,
+        "law": outcome.law,
+        "law_probs": None
+        if outcome.law_probs is None
+        else {str(at): float(outcome.law_probs[at]) for at in np.flatnonzero(outcome.law_probs)[:1000]},
+        "verdict": verdict,
+        "counts": {str(token): int(counts[token]) for token in np.flatnonzero(counts)},
+        "alpha": ask.alpha,
+    }
+    return Report(
+        "sample draw",
+        _subject(ask, probs),
+        result,
+        _findings(Location(ask.draws or str(ask.sampler)), outcome, verdict),
+        document=_document(ask, probs, counts, outcome, verdict),
+        told=True,
+    )
+
+
+def _findings(where: Location, outcome: Outcome, verdict: str) -> tuple[Diagnostic, ...]:
+    if verdict != "inconsistent":
+        return ()
+    evidence = {"n": outcome.n, "p_value": outcome.p_value}
+    if outcome.law is not None:
+        return (Diagnostic(BROKEN.code, BROKEN.severity, f"the draws follow the law: {outcome.law}", where, evidence, fix=BROKEN.fix),)
+    if outcome.impossible:
+        message = f"{plural(outcome.impossible, 'draw')} of tokens without probability"
+        return (Diagnostic(IMPOSSIBLE.code, IMPOSSIBLE.severity, message, where, evidence, fix=IMPOSSIBLE.fix),)
+    message = f"{outcome.n:,} draws do not follow the claimed distribution"
+    return (Diagnostic(OTHER.code, OTHER.severity, message, where, evidence, fix=OTHER.fix),)
+
+
+def _document(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome, verdict: str) -> tuple[Block, ...]:
+    tones: dict[str, Tone] = {"inconsistent": "bad", "consistent": "good", "undecided": "warn"}
+    what = ask.sampler or ask.draws
+    blocks: list[Block] = [
+        Verdict(
+            f"{verdict.upper()}: {what}, {plural(outcome.n, 'draw')}, p = {outcome.p_value:.2g} ({outcome.test}, alpha {ask.alpha:g})",
+            tones[verdict],
+        ),
+        _table(probs, counts, outcome.law_probs),
+    ]
+    if outcome.law is not None:
+        blocks.append(Note("CAUSE", f"the draws follow the law of a broken sampler: {outcome.law}", "bad"))
+    elif outcome.impossible:
+        blocks.append(Note("PROOF", f"{plural(outcome.impossible, 'draw')} of tokens that have no probability at all", "bad"))
+    lines = [
+        f"{name}: {outcome.powers[name]:.0%}" + (f" (99% from {outcome.needed[name]:,} draws)" if outcome.needed[name] else "")
+        for name in outcome.powers
+    ]
+    if lines:
+        blocks.append(Note("POWER", "\n".join(lines), "dim"))
+    return tuple(blocks)
+
+
+def _table(probs: Doubles, counts: Ids, law: Doubles | None) -> Table:
+    n = max(1, int(counts.sum()))
+    order = np.argsort(-np.maximum(probs, counts / n), kind="stable")[:_SHOWN]
+    rows: list[tuple[str | Cell, ...]] = []
+    for token in order:
+        if probs[token] > 0 or counts[token]:
+            rows.append(
+                (
+                    str(token),
+                    f"{probs[token]:.4f}",
+                    f"{counts[token] / n:.4f}",
+                    *([f"{law[token]:.4f}"] if law is not None else []),
+                    f"{counts[token]:,}",
+                )
+            )
+    return Table(("token", "claimed", "drawn", *(["law"] if law is not None else []), "count"), tuple(rows))
+
+
+def _subject(ask: Drawing, probs: Doubles) -> dict[str, Any]:
+    return {
+        "distribution": ask.probs or ask.logits,
+        "settings": ask.settings.named(),
+        "engine": ask.engine,
+        "vocab": len(probs),
+        "sampler": ask.sampler,
+        "draws": ask.draws,
+    }

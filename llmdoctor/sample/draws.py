@@ -1,0 +1,224 @@
+"""Drawing from a distribution, reproducibly, and judging draws against one: exact multinomial where it can be counted out, else a G-test."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+
+from llmdoctor.sample import laws
+from llmdoctor.sample.model import Doubles, Ids
+
+_GUIDE = 1 << 18
+_FEW = 20_000  # draws below which a table does not pay
+_OUTCOMES, _POWER_OUTCOMES = 100_000, 12_000  # of a multinomial, counted out for one p-value, and for a power
+_EXPECTED = 5.0  # least expected count of a cell of the G-test; smaller ones are put together
+_NATS = 5.0  # a broken sampler is named where it is that much likelier
+
+
+def generator(seed: int) -> np.random.Generator:
+    """The documented generator: numpy's PCG64, seeded with `seed`."""
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def draw(probs: Doubles, count: int, rng: np.random.Generator) -> Ids:
+    """`count` tokens [count]: for each, the first whose cumulative probability exceeds a uniform number of the generator.
+
+    The same tokens as numpy.searchsorted(cumsum, uniforms, "right"); a table of 2^18 entries finds most of them in one step.
+    """
+    cumulated = np.cumsum(probs)
+    cumulated /= cumulated[-1]
+    uniforms = rng.random(count)
+    last = int(np.flatnonzero(probs)[-1])
+    if count < _FEW:
+        return np.minimum(np.searchsorted(cumulated, uniforms, "right"), last)
+    found = _guide(cumulated)[(uniforms * _GUIDE).astype(np.int32)]
+    unsure = np.flatnonzero(found < 0)
+    found[unsure] = np.searchsorted(cumulated, uniforms[unsure], "right")
+    return np.minimum(found, last)
+
+
+def _guide(cumulated: Doubles) -> Ids:
+    """For each of the table's buckets of uniform numbers the token they all mean, -1 where they mean several."""
+    ends = np.ceil(cumulated * _GUIDE).astype(np.int64)  # exact: the table's size is a power of two
+    first = np.cumsum(np.bincount(ends, minlength=_GUIDE + 1)[: _GUIDE + 1])
+    table: Ids = np.where(first[1:] == first[:-1], first[:-1], -1)
+    return table
+
+
+def draw_counts(probs: Doubles, count: int, rng: np.random.Generator) -> Ids:
+    """How often each token [V] comes in `count` draws: one multinomial draw instead of `count`."""
+    at = np.flatnonzero(probs)
+    result = np.zeros(len(probs), np.int64)
+    result[at] = rng.multinomial(count, probs[at] / probs[at].sum())
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Draws against a distribution: the test, its statistic and p-value, and the power against each broken sampler's law.
+
+    `law` is the broken sampler that fits, None where none does; `needed` the draws that tell that law (or the nearest) with 99% power.
+    """
+
+    n: int
+    test: str
+    statistic: float
+    p_value: float
+    impossible: int
+    law: str | None
+    law_probs: Doubles | None
+    powers: dict[str, float]
+    needed: dict[str, int]
+
+
+def judge_draws(probs: Doubles, counts: Ids, alpha: float, plain: Doubles, temperature: float) -> Outcome:
+    """Held against `probs` [V]; `plain` is the distribution before the temperature, for the law that puts it on probabilities."""
+    n = int(counts.sum())
+    impossible = int(counts[probs <= 0].sum())
+    others = alternatives(probs, plain, temperature)
+    test, statistic, p_value = g_test(probs, counts) if not impossible else ("impossible tokens", math.inf, 0.0)
+    law = _named(probs, counts, others) if p_value < alpha else None
+    powers = {name: power(probs, other, n, alpha) for name, other in others.items()}
+    return Outcome(
+        n,
+        test,
+        statistic,
+        p_value,
+        impossible,
+        law,
+        None if law is None else others[law],
+        powers,
+        {name: needed(probs, other, alpha) for name, other in others.items()},
+    )
+
+
+def alternatives(probs: Doubles, plain: Doubles, temperature: float) -> dict[str, Doubles]:
+    """The laws of the known broken samplers for this distribution; only those that differ from it."""
+    at = np.flatnonzero(probs)
+    down = at[np.argsort(-probs[at], kind="stable")]
+
+    def spread(where: Ids, values: Doubles) -> Doubles:
+        dense = np.zeros(len(probs))
+        dense[where] = values
+        return dense
+
+    found = {
+        laws.LOOP_BY_ID: spread(at, laws.last_pass_wins(probs[at])),
+        laws.LOOP_DOWN: spread(down, laws.last_pass_wins(probs[down])),
+        laws.LOOP_UP: spread(down[::-1], laws.last_pass_wins(probs[down[::-1]])),
+        laws.NEVER_ZERO: spread(at, laws.never_zero(probs[at], at)),
+        laws.ONE_SHORT: laws.one_short(probs),
+    }
+    if temperature != 1.0:
+        found[laws.TEMPERATURE_ON_PROBS] = laws.softmax_of_probs(plain, temperature)
+    kept: dict[str, Doubles] = {}
+    for name, law in found.items():
+        if abs(law - probs).sum() > 1e-6 and all(abs(law - other).sum() > 1e-9 for other in kept.values()):
+            kept[name] = law
+    return kept
+
+
+def _named(probs: Doubles, counts: Ids, others: dict[str, Doubles]) -> str | None:
+    """The law that the draws follow: far likelier than the distribution, and not refuted itself."""
+    drawn = np.flatnonzero(counts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = float((counts[drawn] * np.log(probs[drawn])).sum())
+        scores = {name: float((counts[drawn] * np.log(law[drawn])).sum()) for name, law in others.items()}
+    for name in sorted(scores, key=lambda name: -scores[name]):
+        if math.isfinite(scores[name]) and scores[name] - own > _NATS and g_test(others[name], counts)[2] > 0.001:
+            return name
+    return None
+
+
+def g_test(probs: Doubles, counts: Ids) -> tuple[str, float, float]:
+    """(test, G, p-value): exact where all outcomes can be counted out, else chi-square with cells of at least five expected draws."""
+    at = np.flatnonzero((probs > 0) | (counts > 0))
+    p, seen, n = probs[at], counts[at], int(counts.sum())
+    if (p <= 0).any():
+        return "impossible tokens", math.inf, 0.0
+    if n == 0 or len(at) < 2:
+        return "nothing to test", 0.0, 1.0
+    if special.comb(n + len(at) - 1, len(at) - 1) <= _OUTCOMES:
+        statistic = _g(seen[None], p, n)[0]
+        outcomes = _compositions(n, len(at))
+        p_value = float(_chance(outcomes, p)[_g(outcomes, p, n) >= statistic - 1e-9].sum())
+        return "exact multinomial", float(statistic), min(1.0, p_value)
+    order = np.argsort(-p, kind="stable")
+    p, seen = p[order], seen[order]
+    wide = int(np.count_nonzero(p * n >= _EXPECTED))
+    if wide < len(p):
+        p, seen = np.append(p[:wide], p[wide:].sum()), np.append(seen[:wide], seen[wide:].sum())
+        if wide and p[-1] * n < _EXPECTED:
+            p, seen = np.append(p[:-2], p[-2:].sum()), np.append(seen[:-2], seen[-2:].sum())
+    if len(p) < 2:
+        return "nothing to test", 0.0, 1.0
+    statistic = float(_g(seen[None], p, n)[0])
+    return "G-test", statistic, float(stats.chi2.sf(statistic, len(p) - 1))
+
+
+def _g(outcomes: Ids, p: Doubles, n: int) -> Doubles:
+    """G = 2 sum count log(count / expected) of each outcome [m, k]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(outcomes > 0, outcomes * np.log(outcomes / (n * p)), 0.0)
+    value: Doubles = 2 * terms.sum(axis=1)
+    return value
+
+
+def _chance(outcomes: Ids, probs: Doubles) -> Doubles:
+    """The multinomial probability of each outcome [m, k]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(outcomes > 0, outcomes * np.log(probs), 0.0).sum(axis=1)
+    n = int(outcomes[0].sum())
+    value: Doubles = np.exp(special.gammaln(n + 1) - special.gammaln(outcomes + 1).sum(axis=1) + terms)
+    return value
+
+
+def _compositions(n: int, parts: int) -> Ids:
+    """Every way to write n as a sum of `parts` counts [m, parts]."""
+    if parts == 1:
+        return np.array([[n]])
+    blocks = []
+    for first in range(n + 1):
+        rest = _compositions(n - first, parts - 1)
+        blocks.append(np.column_stack([np.full(len(rest), first), rest]))
+    return np.concatenate(blocks)
+
+
+def power(probs: Doubles, other: Doubles, n: int, alpha: float) -> float:
+    """How often n draws from `other` are told from `probs` at `alpha`: exact where outcomes can be counted, else noncentral chi-square."""
+    if n == 0:
+        return 0.0
+    strange = float(other[probs <= 0].sum())
+    if strange > 0:
+        return 1 - (1 - strange) ** n
+    at = np.flatnonzero(probs)
+    p, q = probs[at], other[at]
+    if len(at) < 2:
+        return 0.0
+    if special.comb(n + len(at) - 1, len(at) - 1) <= _POWER_OUTCOMES:
+        outcomes = _compositions(n, len(p))
+        g = _g(outcomes, p, n)
+        order = np.argsort(-g, kind="stable")
+        far = -g[order]
+        tail = np.cumsum(_chance(outcomes, p)[order])[np.searchsorted(far, far + 1e-9, "right") - 1]
+        return float(min(1.0, _chance(outcomes, q)[order][tail <= alpha].sum()))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        divergence = float(np.where(q > 0, q * np.log(q / p), 0.0).sum())
+    degrees = max(1, int(np.count_nonzero(p * n >= _EXPECTED)) - 1)
+    return float(stats.ncx2.sf(stats.chi2.isf(alpha, degrees), degrees, 2 * n * divergence))
+
+
+def needed(probs: Doubles, other: Doubles, alpha: float, wanted: float = 0.99) -> int:
+    """About how many draws tell `other` from `probs` with power `wanted`; 0 where more than 10 million do not."""
+    low, high = 1, 16
+    while power(probs, other, high, alpha) < wanted:
+        low, high = high, high * 2
+        if high > 10_000_000:
+            return 0
+    while high - low > max(1, low // 100):
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(probs, other, middle, alpha) >= wanted else (middle, high)
+    return high

@@ -1,0 +1,270 @@
+"""`sample engines`: the same numbers through each engine's own order of stages, and where two of them part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from llmdoctor.core.document import Block, Cell, Note, Table, Verdict
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.report import Report
+from llmdoctor.core.text import plural
+from llmdoctor.modeldir.directory import ModelDir, read_model_dir
+from llmdoctor.sample.arrays import parse_logits
+from llmdoctor.sample.model import Before, Doubles, Floats, Settings
+from llmdoctor.sample.stages import Stage, refusal, run
+from llmdoctor.sample.tables import ENGINES, Engine
+
+SAME = 1e-6  # total variation below which two engines' distributions are the same
+_SHOWN = 6
+_HIDDEN = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What one engine makes of the numbers: the settings it used, its stages and distribution [V], or its refusal (then [0])."""
+
+    engine: Engine
+    settings: Settings
+    stages: tuple[Stage, ...]
+    probs: Doubles
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """Where two engines' distributions part: the first stage that differs, the tokens that only one keeps, their total variation."""
+
+    left: str
+    right: str
+    stage: str
+    only_left: tuple[int, ...]
+    only_right: tuple[int, ...]
+    variation: float
+
+
+def engines_report(
+    logits: str,
+    settings: Settings,
+    before: Before,
+    step: int = 0,
+    model: str | None = None,
+    defaults: bool = False,
+    only: Sequence[str] = (),
+) -> Report:
+    """One step's logits through every engine (or those of `only`). Raises QuestionError."""
+    recorded = parse_logits(logits)
+    if not 0 <= step < recorded.steps:
+        raise QuestionError(f"{recorded.path}: --step {step}: expected 0 to {recorded.steps - 1}")
+    row = recorded.rows(step, step + 1)[0]
+    check_tokens((*before.prompt, *before.output, *(settings.logit_bias or ())), len(row))
+    directory = None if model is None else read_model_dir(model)
+    names = only or tuple(ENGINES)
+    drawn = [draw(ENGINES[name], full(ENGINES[name], settings, directory, defaults), row, before) for name in names]
+    partings = tuple(_partings(drawn, len(row)))
+    subject = {"logits": recorded.path, "step": step, "vocab": len(row), "settings": settings.named(), "model": model}
+    return Report("sample engines", subject, result_of(drawn, partings), document=_document(drawn, partings, directory))
+
+
+def check_tokens(tokens: Sequence[int], vocab: int) -> None:
+    """Raises QuestionError where an id lies outside the vocabulary."""
+    for token in tokens:
+        if not 0 <= token < vocab:
+            raise QuestionError(f"token {token} lies outside the logits' vocabulary, expected 0 to {vocab - 1}")
+
+
+def full(engine: Engine, settings: Settings, directory: ModelDir | None, defaults: bool) -> Settings:
+    """`settings` with what the engine adds: the model's generation_config.json where it reads one, its own defaults where asked for."""
+    added: dict[str, Any] = {}
+    if defaults:
+        added |= {name: value for name, value in engine.defaults.items() if getattr(settings, name) is None}
+        if "do_sample" in engine.defaults and not settings.named():
+            added["do_sample"] = engine.defaults["do_sample"]
+    if directory is not None and engine.hidden:
+        added |= {name: value for name, value in hidden_defaults(directory).items() if getattr(settings, name, None) is None}
+        if engine.name == "transformers" and (found := _field(directory, "do_sample")) is False and not settings.named():
+            added["do_sample"] = found
+    return replace(settings, **added)
+
+
+def hidden_defaults(directory: ModelDir) -> dict[str, Any]:
+    """The sampling settings of a model's generation_config.json that transformers, vLLM and SGLang take for what a call leaves out."""
+    found = {name: _field(directory, name) for name in _HIDDEN}
+    return {
+        name: int(value) if name == "top_k" else float(value)
+        for name, value in found.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _field(directory: ModelDir, name: str) -> Any:
+    file = directory.generation_config
+    return file.value.get(name) if file is not None and isinstance(file.value, dict) else None
+
+
+def draw(engine: Engine, settings: Settings, logits: Floats, before: Before) -> Drawn:
+    """One engine's stages and distribution."""
+    error = refusal(engine, settings)
+    if error is not None:
+        return Drawn(engine, settings, (), np.zeros(0), error)
+    with np.errstate(all="ignore"):
+        stages = run(engine, settings, logits, before)
+        probs = stages[-1].row.probs(len(logits))
+    if not np.isfinite(probs).all():
+        return Drawn(engine, settings, (), np.zeros(0), "the logits overflow float32: probabilities are NaN")
+    return Drawn(engine, settings, tuple(stages), probs, None)
+
+
+def variation(left: Doubles, right: Doubles) -> float:
+    """Total variation of two distributions [V]."""
+    return float(np.abs(left - right).sum() / 2)
+
+
+def _partings(drawn: Sequence[Drawn], vocab: int) -> list[Parting]:
+    """The first of each group of equal engines against the first of every other group."""
+    found = []
+    heads = [group[0] for group in grouped(drawn)]
+    for index, left in enumerate(heads):
+        for right in heads[index + 1 :]:
+            kept_left, kept_right = left.probs > 0, right.probs > 0
+            found.append(
+                Parting(
+                    left.engine.name,
+                    right.engine.name,
+                    _stage(left, right, vocab),
+                    tuple(map(int, np.flatnonzero(kept_left & ~kept_right))),
+                    tuple(map(int, np.flatnonzero(kept_right & ~kept_left))),
+                    variation(left.probs, right.probs),
+                )
+            )
+    return found
+
+
+def grouped(drawn: Sequence[Drawn]) -> list[list[Drawn]]:
+    """The engines that answer, in groups with the same distribution."""
+    groups: list[list[Drawn]] = []
+    for one in drawn:
+        if one.error is not None:
+            continue
+        for group in groups:
+            if variation(group[0].probs, one.probs) < SAME:
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    return groups
+
+
+def _stage(left: Drawn, right: Drawn, vocab: int) -> str:
+    for one, other in zip(left.stages[1:], right.stages[1:], strict=False):
+        if one.name != other.name:
+            return f"{left.engine.name} does {one.name}, {right.engine.name} {other.name}"
+        if variation(one.row.probs(vocab), other.row.probs(vocab)) >= SAME:
+            return one.name
+    longer = max(left.stages, right.stages, key=len)
+    return longer[min(len(left.stages), len(right.stages))].name if len(left.stages) != len(right.stages) else longer[-1].name
+
+
+def result_of(drawn: Sequence[Drawn], partings: Sequence[Parting]) -> dict[str, Any]:
+    """The contract's result object."""
+    return {
+        "engines": {one.engine.name: _engine(one, drawn) for one in drawn},
+        "partings": [
+            {
+                "left": parting.left,
+                "right": parting.right,
+                "stage": parting.stage,
+                "only_left": list(parting.only_left),
+                "only_right": list(parting.only_right),
+                "total_variation": parting.variation,
+            }
+            for parting in partings
+        ],
+    }
+
+
+def _engine(one: Drawn, drawn: Sequence[Drawn]) -> dict[str, Any]:
+    probs = one.probs
+    return {
+        "version": one.engine.version,
+        "source": one.engine.source,
+        "order": list(one.engine.order),
+        "settings": one.settings.named(),
+        "stages": [{"name": stage.name, "support": len(stage.row.x), "mass_kept": stage.mass_kept} for stage in one.stages],
+        "probs": None if one.error else probs.tolist(),
+        "support": None if one.error else int(np.count_nonzero(probs)),
+        "tv_to": {}
+        if one.error
+        else {other.engine.name: variation(probs, other.probs) for other in drawn if not other.error and other is not one},
+        "error": one.error,
+    }
+
+
+def _document(drawn: Sequence[Drawn], partings: Sequence[Parting], directory: ModelDir | None) -> tuple[Block, ...]:
+    groups = grouped(drawn)
+    refused = [one for one in drawn if one.error is not None]
+    if not groups:
+        verdict = Verdict("NO ENGINE TAKES THESE SETTINGS", "bad")
+    elif len(groups) == 1:
+        verdict = Verdict(f"THE SAME DISTRIBUTION in {_names(groups[0])}", "good")
+    else:
+        widest = max(partings, key=lambda parting: parting.variation)
+        verdict = Verdict(
+            f"{len(groups)} DIFFERENT DISTRIBUTIONS from the same numbers: up to {widest.variation:.3f} of the mass moves "
+            f"({widest.left} against {widest.right})",
+            "bad",
+        )
+    blocks: list[Block] = [verdict]
+    if groups:
+        blocks.append(_probabilities(groups))
+    blocks += [Note("ORDER", f"{order}   {', '.join(names)}", "dim") for order, names in _orders(groups).items()]
+    blocks += [_parting(parting) for parting in partings]
+    blocks += [Note("REFUSES", f"{one.engine.name}: {one.error}", "warn") for one in refused]
+    blocks += [
+        Note("MODEL", f"{one.engine.name} takes {_hidden(directory)} from generation_config.json for what is not named", "dim")
+        for one in drawn
+        if directory is not None and one.engine.hidden and _hidden(directory)
+    ][:3]
+    return tuple(blocks)
+
+
+def _hidden(directory: ModelDir) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in hidden_defaults(directory).items())
+
+
+def _names(group: Sequence[Drawn]) -> str:
+    return ", ".join(one.engine.name for one in group)
+
+
+def _orders(groups: Sequence[Sequence[Drawn]]) -> dict[str, list[str]]:
+    """The stages that ran, in order, and the engines that run them so."""
+    orders: dict[str, list[str]] = {}
+    for one in (one for group in groups for one in group):
+        orders.setdefault(" > ".join(stage.name for stage in one.stages[1:]) or "softmax alone", []).append(one.engine.name)
+    return orders
+
+
+def _probabilities(groups: Sequence[Sequence[Drawn]]) -> Table:
+    everyone = np.sum([group[0].probs for group in groups], axis=0)
+    tokens = [int(token) for token in np.argsort(-everyone, kind="stable")[:_SHOWN] if everyone[token] > 0]
+    rows: list[tuple[str | Cell, ...]] = []
+    for group in groups:
+        probs = group[0].probs
+        cells = tuple(f"{probs[token]:.4f}" if probs[token] else "-" for token in tokens)
+        rows.append((group[0].engine.name, f"{np.count_nonzero(probs):,}", *cells))
+        rows += [("  " + one.engine.name, Cell("the same", "dim"), *("" for _ in tokens)) for one in group[1:]]
+    return Table(("engine", "support", *(str(token) for token in tokens)), tuple(rows))
+
+
+def _parting(parting: Parting) -> Note:
+    def some(name: str, tokens: Sequence[int]) -> str:
+        if not tokens:
+            return ""
+        listed = ", ".join(map(str, tokens[:5])) + (" ..." if len(tokens) > 5 else "")
+        return f"; only {name} keeps {plural(len(tokens), 'token')} ({listed})"
+
+    text = f"{parting.left} and {parting.right} part at {parting.stage}: total variation {parting.variation:.4f}"
+    return Note("PARTS", text + some(parting.left, parting.only_left) + some(parting.right, parting.only_right))

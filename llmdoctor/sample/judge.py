@@ -1,0 +1,250 @@
+"""Whether tokens can have come from a claim: the tests, their p-values, and the verdict with multiple testing corrected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+from scipy.optimize import minimize_scalar
+
+from llmdoctor.sample.claim import Claim
+from llmdoctor.sample.model import Doubles, Settings
+from llmdoctor.sample.sketch import Sketch
+from llmdoctor.sample.steps import Steps
+
+Flags: TypeAlias = NDArray[np.bool_]
+Outcome = Literal["consistent", "inconsistent", "undecided"]
+_FACTOR = 2.0  # a claim is undecided where a temperature off by this factor would not have shown
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """One test: its statistic, its p-value alone, and what it looks at in words."""
+
+    name: str
+    statistic: float
+    p_value: float
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The verdict; `reason` in words; `deciding` the test it rests on; `more` how many more tokens would decide (None: it is decided)."""
+
+    outcome: Outcome
+    reason: str
+    deciding: Test | None
+    p_corrected: float
+    more: int | None
+
+
+def run_tests(steps: Steps, sketch: Sketch, claim: Claim) -> list[Test]:
+    """Every test that the claim allows. A greedy claim has one: every token is the largest."""
+    tests = [_impossible(steps)]
+    if not claim.settings.do_sample:
+        return tests
+    inside = np.array([not name for name in steps.outside])
+    if inside.any():
+        moments = (steps.mean[inside], steps.variance[inside], steps.third[inside])
+        tests.append(log_likelihood_z(steps.logprob_near[inside], *moments))
+        if claim.settings.temperature not in (None, 1.0):
+            tests.append(unscaled_lr(steps.logprob_near[inside], *moments, colder=(claim.settings.temperature or 1.0) > 1))
+        found = _sketched(sketch, inside)
+        if len(found.steps) and sorted_cuts(claim.settings):
+            tests.append(temperature_lr(found, claim))
+            tests += _beyond(found, claim.settings, claim.engine.name)
+        if claim.settings.top_p is not None:
+            tests.append(crossing(steps, inside))
+    return tests
+
+
+def judge(tests: Sequence[Test], steps: Steps, claim: Claim, alpha: float) -> Verdict:
+    """The verdict at `alpha`: each p-value times the number of tests (Bonferroni); an impossible token alone proves it."""
+    impossible = tests[0]
+    if impossible.statistic > 0:
+        at = steps.outside.index(next(name for name in steps.outside if name))
+        kind = "tokens that are not the largest" if not claim.settings.do_sample else "impossible tokens"
+        reason = f"{int(impossible.statistic)} of {steps.count} tokens: {kind}, first at step {at}, removed by {steps.outside[at]}"
+        return Verdict("inconsistent", reason, impossible, 0.0, None)
+    if len(tests) > 1:
+        counted = families(tests)
+        worst = min(counted, key=lambda test: test.p_value)
+        corrected = min(1.0, worst.p_value * len(counted))
+        if corrected < alpha:
+            return Verdict("inconsistent", worst.says, worst, corrected, None)
+    else:
+        worst, corrected = impossible, 1.0
+    more = missing(steps, claim, alpha)
+    if more:
+        return Verdict("undecided", f"{steps.count} tokens are too few to tell it from other settings", worst, corrected, more)
+    return Verdict("consistent", "no test speaks against it", worst, corrected, None)
+
+
+def families(tests: Sequence[Test]) -> list[Test]:
+    """The tests that the correction counts. The z and the ratio tests ask one question, how hot: the ratio's answer is taken, if there is one."""
+    names = {test.name for test in tests}
+    once = {"log_likelihood_z", "unscaled_lr"} if "temperature_lr" in names else {"unscaled_lr"}
+    return [test for test in tests[1:] if test.name not in once]
+
+
+def missing(steps: Steps, claim: Claim, alpha: float) -> int:
+    """How many more tokens would decide: 0 where a temperature off by a factor of two, or no processing at all, would have shown."""
+    need = float(stats.norm.isf(alpha / 2)) ** 2
+    have = float(-2 * np.minimum(steps.logprob_raw, 0).sum())
+    if claim.settings.do_sample:
+        have = math.log(_FACTOR) ** 2 * float(steps.variance.sum())
+    with np.errstate(divide="ignore"):
+        confined = float(-np.log(steps.raw_kept).sum())
+    if have >= need or confined >= -math.log(alpha):
+        return 0
+    share = max(have / need, confined / -math.log(alpha), 1e-3)
+    return max(1, math.ceil(steps.count * (1 / share - 1)))
+
+
+def _impossible(steps: Steps) -> Test:
+    count = sum(bool(name) for name in steps.outside)
+    return Test("impossible_tokens", count, 0.0 if count else 1.0, "tokens that the claim cannot draw")
+
+
+def log_likelihood_z(near: Doubles, mean: Doubles, variance: Doubles, third: Doubles) -> Test:
+    """(sum of log q - its mean) / its deviation, the skewness taken out; each [N], the moments those of log q at each step."""
+    total = float(variance.sum())
+    if total < 1e-12:
+        return Test("log_likelihood_z", 0.0, 1.0, "every step has one possible token")
+    z = float((near - mean).sum()) / math.sqrt(total)
+    corrected = unskewed(z, float(third.sum()) / total**1.5)
+    says = "the tokens are likelier than draws would be: too cold" if z > 0 else "the tokens are less likely than draws would be: too hot"
+    return Test("log_likelihood_z", z, float(2 * stats.norm.sf(abs(corrected))), says)
+
+
+def unscaled_lr(near: Doubles, mean: Doubles, variance: Doubles, third: Doubles, colder: bool) -> Test:
+    """The claimed temperature against none at all. Their likelihood ratio grows with the sum of log q: its test is that sum's, on one side."""
+    total = float(variance.sum())
+    if total < 1e-12:
+        return Test("unscaled_lr", 0.0, 1.0, "every step has one possible token")
+    z = float((near - mean).sum()) / math.sqrt(total)
+    deviate = unskewed(z, float(third.sum()) / total**1.5) * (1 if colder else -1)
+    return Test("unscaled_lr", z, float(stats.norm.sf(deviate)), "no temperature at all fits better than the claimed one")
+
+
+def unskewed(z: float, skew: float) -> float:
+    """A standardised sum with this skewness as a normal deviate: Wilson and Hilferty's cube root of the gamma with that skewness."""
+    if abs(skew) < 1e-6:
+        return z
+    shape = 4 / skew**2
+    if shape < 0.5:
+        return z
+    value = shape + z * math.sqrt(shape) * math.copysign(1, skew)
+    if value <= 0:
+        return math.copysign(12.0, z)
+    tail = special.gammaincc(shape, value)
+    low = special.gammainc(shape, value)
+    deviate = float(stats.norm.isf(tail)) if tail < low else float(stats.norm.ppf(low))
+    return math.copysign(1, skew) * max(-37.0, min(37.0, deviate))
+
+
+def sorted_cuts(settings: Settings) -> bool:
+    """Whether every cut of the claim is a rank, a mass or a distance of the sorted order, which is what the sketch knows."""
+    return all(value is None for value in (settings.typical_p, settings.top_h, settings.epsilon_cutoff, settings.eta_cutoff))
+
+
+def _sketched(sketch: Sketch, inside: Flags) -> Sketch:
+    keep = inside[sketch.steps]
+    return Sketch(sketch.v[keep], sketch.n[keep], sketch.at[keep], sketch.x[keep], sketch.steps[keep])
+
+
+def claimed(settings: Settings) -> tuple[float, int | None, float | None, float | None]:
+    """Temperature, top_k, top_p and min_p of the claim; 1.0 and None where off."""
+    return (1.0 if settings.temperature is None else settings.temperature, settings.top_k, settings.top_p, settings.min_p)
+
+
+def temperature_lr(sketch: Sketch, claim: Claim) -> Test:
+    """Likelihood ratio of the best temperature against the claimed one, both on the support that the claim leaves: chi-square, one degree."""
+    temperature, k, p, m = claimed(claim.settings)
+    kept, _ = sketch.cut(claim.engine.name, temperature, k, p, m)
+    inside = np.arange(sketch.v.shape[1])[None, :] < kept[:, None]
+    width = int(kept.max())
+    v = np.where(inside[:, :width], sketch.v[:, :width] - sketch.v[:, :1], -np.inf)
+    n, x = sketch.n[:, :width], sketch.x - sketch.v[:, 0]
+
+    def minus(log_t: float) -> float:
+        t = math.exp(log_t)
+        return -float((x / t - np.log((n * np.exp(v / t)).sum(axis=1))).sum())
+
+    centre = math.log(temperature)
+    best = minimize_scalar(minus, bounds=(centre - 2.5, centre + 2.5), method="bounded", options={"xatol": 1e-4})
+    statistic = max(0.0, 2 * (minus(centre) - float(best.fun)))
+    hot = "hotter" if best.x > centre else "colder"
+    says = f"within the claimed support a temperature of {math.exp(best.x):.2f} fits far better: sampled {hot} than claimed"
+    return Test("temperature_lr", statistic, float(stats.chi2.sf(statistic, 1)), says)
+
+
+def _beyond(sketch: Sketch, settings: Settings, engine: str) -> list[Test]:
+    """P(no token beyond the furthest one that was drawn): small where the truth cuts off more than the claim."""
+    temperature, k, p, m = claimed(settings)
+    kept, _ = sketch.cut(engine, temperature, k, p, m)
+    gap = (sketch.v - sketch.v[:, :1]) / temperature
+    hot = np.where(np.arange(gap.shape[1])[None, :] < kept[:, None], sketch.n * np.exp(gap), 0.0)
+    hot /= hot.sum(axis=1, keepdims=True)
+    rows = np.arange(len(gap))
+    at = np.minimum(sketch.at, kept - 1)
+    starts = sketch.starts()
+    ranks = np.take_along_axis(np.cumsum(sketch.n, axis=1) - sketch.n, starts, axis=1) + 1
+    within_rank = float(_log((hot * (ranks <= ranks[rows, at].max())).sum(axis=1)).sum())
+    free = sketch.n * np.exp((sketch.v - sketch.v[:, :1]) / (1.0 if engine == "llama.cpp" else temperature))
+    mass = np.cumsum(free, axis=1) - free
+    mass = np.take_along_axis(mass / free.sum(axis=1, keepdims=True), starts, axis=1)
+    furthest = float(mass[rows, at].max())
+    within_mass = float(_log((hot * (mass <= furthest)).sum(axis=1)).sum())
+    distance = float(gap[rows, at].min())
+    within_gap = float(_log((hot * (gap >= distance)).sum(axis=1)).sum())
+    return [
+        Test(
+            "rank_beyond",
+            float(ranks[rows, at].max()),
+            math.exp(within_rank),
+            f"no token beyond rank {int(ranks[rows, at].max())} was drawn: a smaller top_k than claimed",
+        ),
+        Test(
+            "mass_beyond",
+            furthest,
+            math.exp(within_mass),
+            f"no token beyond mass {furthest:.3f} was drawn: a smaller top_p than claimed",
+        ),
+        Test(
+            "gap_beyond",
+            distance,
+            math.exp(within_gap),
+            f"no token below {math.exp(distance):.2g} of the largest was drawn: a larger min_p than claimed",
+        ),
+    ]
+
+
+def _log(share: Doubles) -> Doubles:
+    with np.errstate(divide="ignore"):
+        value: Doubles = np.minimum(np.log(share), 0.0)
+    return value
+
+
+def crossing(steps: Steps, inside: Flags) -> Test:
+    """How often the token with which the nucleus is full was drawn: P(so few or fewer), exact."""
+    wide = inside & (steps.support > 1)
+    drawn = int(steps.last_drawn[wide].sum())
+    expected = float(steps.last_prob[wide].sum())
+    says = f"the token that fills the nucleus was drawn {drawn} times, {expected:.1f} expected: a nucleus cut one token short"
+    return Test("crossing_token", float(drawn), at_most(steps.last_prob[wide], drawn), says)
+
+
+def at_most(probs: Doubles, count: int) -> float:
+    """P(at most `count` of independent events [n] happen)."""
+    mass = np.zeros(count + 1)
+    mass[0] = 1.0
+    for p in probs:
+        mass[1:] = mass[1:] * (1 - p) + mass[:-1] * p
+        mass[0] *= 1 - p
+    return float(min(1.0, mass.sum()))

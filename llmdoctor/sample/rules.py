@@ -1,0 +1,85 @@
+"""The SMP rules: the words of their pages, and the findings of a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.core.rule import Rule
+
+if TYPE_CHECKING:
+    from llmdoctor.sample.claim import Claim
+    from llmdoctor.sample.judge import Verdict
+    from llmdoctor.sample.replay import Replay
+
+IMPOSSIBLE = Rule(
+    "SMP001",
+    "impossible-token",
+    Severity.ERROR,
+    "A token was drawn that the claimed settings cannot draw.",
+    "Under top_k, top_p or min_p most tokens have probability zero. One such token proves that other settings, another engine's order of stages or another "
+    "sampler was at work, and a policy ratio made from the claimed log-probabilities divides by zero there. What lies outside by less than the tolerance "
+    "is not counted: teacher forcing in bfloat16 moves the edge of a nucleus by up to .02.",
+    '{"engine": "transformers", "top_p": 0.9}   and a token with mass .97 before it',
+    '{"engine": "transformers", "top_p": 1.0}   and the same token',
+    "Claim what was really set: llmdoctor sample replay names the engine and the numbers that fit; --step N shows the step that proves it.",
+)
+OTHER = Rule(
+    "SMP002",
+    "other-distribution",
+    Severity.ERROR,
+    "Every token is possible, but together they cannot be draws from the claimed distribution.",
+    "The temperature is another one, the filter is narrower than claimed, or the sampler is broken: nothing in a single token shows it, the sum does. A "
+    "trainer that takes the claimed log-probabilities for the behaviour policy's learns from wrong weights in every step.",
+    '{"temperature": 1.0}   and 400 tokens drawn at 0.5',
+    '{"temperature": 0.5}   and the same tokens',
+    "Look at the estimates and at the settings that fit; hidden defaults of generation_config.json are a frequent reason (sample engines --model DIR).",
+)
+BROKEN = Rule(
+    "SMP003",
+    "known-broken-sampler",
+    Severity.ERROR,
+    "The draws follow the law of a sampler that is known to be broken.",
+    "A loop that draws a fresh random number for each key and lets the last that passes win does not draw from the distribution: of .5 .4 .1 it makes .27 "
+    '.36 .37, and the order of the keys changes it. Temperature on probabilities, a token 0 that is taken for "nothing chosen" and a nucleus one token short are '
+    "others that look right on a few samples.",
+    "for token in probs:\n    if random() <= probs[token]:\n        chosen = token",
+    "chosen = rng.choices(list(probs), weights=list(probs.values()))[0]",
+    "Draw once: one random number against the cumulative sum (numpy.random.Generator.choice, torch.multinomial).",
+)
+KIND = Rule(
+    "SMP004",
+    "logprobs-of-another-kind",
+    Severity.WARNING,
+    "The recorded log-probabilities are not those that a ratio against the raw model needs.",
+    "transformers' scores and TGI's are processed, SGLang's divided by the temperature, vLLM's raw by default. exp(new - old) of two kinds is not 1 for an "
+    "unchanged policy: under truncation its mean is the kept mass, and KL by k3 hides that where k1 shows it.",
+    "torch.log_softmax(output.scores[t], -1)   with temperature=0.7, top_p=0.9",
+    "torch.log_softmax(output.logits[t], -1)   with output_logits=True",
+    "Take both sides alike: raw logits on both, or the same temperature and the engine's sampling mask on both.",
+)
+RULES = (IMPOSSIBLE, OTHER, BROKEN, KIND)
+
+
+def findings_of(verdict: Verdict, claim: Claim, path: str, steps: Sequence[int]) -> tuple[Diagnostic, ...]:
+    """The finding of an inconsistent verdict; `steps` are those with impossible tokens."""
+    if verdict.outcome != "inconsistent":
+        return ()
+    rule = IMPOSSIBLE if verdict.deciding is not None and verdict.deciding.name == "impossible_tokens" else OTHER
+    evidence = {"p_value": verdict.p_corrected, "steps": list(steps[:20])}
+    return (Diagnostic(rule.code, rule.severity, f"{claim.words()}: {verdict.reason}", Location(path), evidence, fix=rule.fix),)
+
+
+def replay_findings(done: Replay) -> tuple[Diagnostic, ...]:
+    """What a replay found."""
+    found = list(findings_of(done.verdict, done.claim, done.logits.path, [at for at, name in enumerate(done.steps.outside) if name]))
+    where = Location(done.logits.path)
+    if found and done.estimates is not None and done.estimates.law is not None:
+        message = f"the draws follow the law: {done.estimates.law}"
+        nats = {"nats": done.estimates.law_gain}
+        found.append(Diagnostic(BROKEN.code, BROKEN.severity, message, where, nats, fix=BROKEN.fix))
+    if done.kind is not None and done.kind[0] != "raw":
+        message = f"the recorded log-probabilities are {done.kind[0]}, not raw"
+        found.append(Diagnostic(KIND.code, KIND.severity, message, where, done.kind[1], fix=KIND.fix))
+    return tuple(found)

@@ -1,0 +1,186 @@
+"""What a person reads of a replay: the verdict, the proof, what fits, what it means in training, the steps, one step by its stages."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from llmdoctor.core.document import Block, Cell, Note, Table, Tone, Verdict
+from llmdoctor.core.text import plural
+from llmdoctor.sample.estimate import Estimates, Interval
+from llmdoctor.sample.replay import Replay, stages_of
+from llmdoctor.sample.training import Versus
+
+_TONES: dict[str, Tone] = {"consistent": "good", "inconsistent": "bad", "undecided": "warn"}
+_WIDTH, _BINS, _TOP = 40, 10, 8
+
+
+def document(done: Replay) -> tuple[Block, ...]:
+    """The whole screen."""
+    verdict = done.verdict
+    blocks: list[Block] = [
+        Verdict(f"{verdict.outcome.upper()} with {done.claim.words()}   (alpha {done.ask.alpha:g})", _TONES[verdict.outcome]),
+        *_proof(done),
+    ]
+    if done.estimates is not None:
+        blocks += _fits(done, done.estimates)
+    blocks += _training(done)
+    blocks.append(_tests(done))
+    if done.ask.step is not None:
+        blocks += _step(done, done.ask.step)
+    elif done.ask.rows:
+        blocks += [_table(done), picture(done)]
+    if done.ask.dtype is not None and done.ask.logits is not None:
+        from llmdoctor.sample.precision import precision_note
+
+        blocks.append(precision_note(done))
+    if done.ask.step is None:
+        blocks.append(
+            Note("NEXT", f"llmdoctor sample replay {done.ask.logits or '--model ' + str(done.ask.model)} ... --step {_worst(done)[0]}")
+        )
+    return tuple(blocks)
+
+
+def _proof(done: Replay) -> list[Block]:
+    steps, verdict = done.steps, done.verdict
+    bad = [at for at, name in enumerate(steps.outside) if name]
+    if bad:
+        lines = [
+            f"{len(bad)} of {plural(steps.count, 'token')} impossible (tolerance {done.tolerance.mass:g} of mass, {done.tolerance.because})"
+        ]
+        lines += [
+            f"step {at}  {done.name(int(steps.tokens[at]))}  rank {steps.rank[at]:,}, mass before it {steps.mass_before[at]:.3f}, "
+            f"removed by {steps.outside[at]}"
+            for at in bad[:3]
+        ]
+        return [Note("PROOF", "\n".join(lines), "bad")]
+    if verdict.outcome == "inconsistent":
+        return [Note("PROOF", f"{verdict.reason}; p = {verdict.p_corrected:.2g} after correction", "bad")]
+    if verdict.outcome == "undecided":
+        return [Note("WHY", f"{verdict.reason}: about {verdict.more:,} more tokens would decide", "warn")]
+    return [Note("WHY", f"{verdict.reason}: {plural(steps.count, 'token')}, smallest p = {verdict.p_corrected:.2g} after correction")]
+
+
+def _fits(done: Replay, estimates: Estimates) -> list[Block]:
+    intervals = estimates.intervals
+    lines = []
+    if done.verdict.outcome == "inconsistent" and estimates.law is not None:
+        lines.append(f"a broken sampler: {estimates.law} ({estimates.law_gain:.0f} nats likelier than the claim)")
+    elif done.verdict.outcome == "inconsistent" and estimates.fits:
+        best = estimates.fits[0]
+        said = "none impossible" if not best.impossible else f"{best.impossible} impossible"
+        lines.append(f"{best.words()}: {said}, p = {best.p_value:.2g}")
+    lines.append(
+        f"temperature {_range(intervals['temperature'], 2)}, top_p at least {intervals['top_p'].low:.3f} (95%: to {intervals['top_p'].high:.3f}), "
+        f"top_k at least {intervals['top_k'].low:,.0f} (95%: to {intervals['top_k'].high:,.0f})"
+    )
+    return [Note("FITS" if done.verdict.outcome == "inconsistent" else "SEEN", "\n".join(lines))]
+
+
+def _range(found: Interval, digits: int) -> str:
+    high = "..." if math.isinf(found.high) else f"{found.high:.{digits}f}"
+    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {high}]"
+
+
+def _training(done: Replay) -> list[Block]:
+    blocks: list[Block] = []
+    made = done.training
+    if made is not None and abs(made.nats) > 0.5:
+        text = (
+            f"the claim's log-probabilities are processed ones; a ratio of raw against them is off by {made.nats:.0f} nats over "
+            f"{plural(made.tokens, 'token')}: mean ratio {made.mean_ratio:.3f}, KL k1 {made.k1:.4f}, k3 {made.k3:.4f}"
+        )
+        blocks.append(Note("TRAIN", text, "warn"))
+    if done.kind is not None:
+        name, far = done.kind
+        text = f"the recorded log-probabilities are {name}: mean distance " + ", ".join(f"{kind} {by:.3g}" for kind, by in far.items())
+        blocks.append(Note("KIND", text, "plain" if name == "raw" else "warn"))
+    if done.versus is not None:
+        blocks.append(versus_note(done.versus))
+    return blocks
+
+
+def versus_note(versus: Versus) -> Note:
+    """Two sets of log-probabilities in words."""
+    pearson = "-" if versus.pearson is None else f"{versus.pearson:.4f}"
+    text = (
+        f"{plural(versus.tokens, 'token')}: |dlogp| mean {versus.mean_abs:.4f}, max {versus.max_abs:.4f}, Pearson {pearson}\n"
+        f"ratio mean {versus.mean_ratio:.4f}, KL k1 {versus.k1:.4f}, k3 {versus.k3:.4f}, gap {versus.gap:.4f}, PPL ratio {versus.ppl_ratio:.4f}, "
+        f"sum {versus.nats:.1f} nats"
+    )
+    if versus.gap > 0.02:
+        text += f"\na mean ratio below 1 by {versus.gap:.3f} is mass that one side cut off: k3 does not show it"
+    return Note("VERSUS", text, "warn" if versus.mean_abs > 0.02 else "plain")
+
+
+def _tests(done: Replay) -> Table:
+    rows = tuple(
+        (test.name, f"{test.statistic:.4g}", Cell(f"{test.p_value:.2g}", "bad" if test.p_value < done.ask.alpha else "plain"))
+        for test in done.tests
+    )
+    return Table(("test", "statistic", "p alone"), rows)
+
+
+def _worst(done: Replay) -> list[int]:
+    """Steps from the most telling down: impossible ones, then the least likely."""
+    steps = done.steps
+    with np.errstate(invalid="ignore"):
+        order = np.argsort(np.where(np.isfinite(steps.logprob_processed), steps.logprob_processed, -np.inf), kind="stable")
+    bad = [at for at, name in enumerate(steps.outside) if name]
+    return bad + [int(at) for at in order if not steps.outside[int(at)]]
+
+
+def _table(done: Replay) -> Table:
+    steps = done.steps
+    shown = sorted(_worst(done)[: done.ask.rows])
+    rows: list[tuple[str | Cell, ...]] = []
+    for at in shown:
+        out = Cell(steps.outside[at], "bad") if steps.outside[at] else Cell("", "dim")
+        processed = steps.logprob_processed[at]
+        rows.append(
+            (
+                str(at),
+                done.name(int(steps.tokens[at])),
+                f"{steps.rank[at]:,}",
+                f"{steps.mass_before[at]:.3f}",
+                f"{math.exp(steps.logprob_raw[at]):.4f}",
+                f"{math.exp(processed):.4f}" if math.isfinite(processed) else "0",
+                f"{steps.support[at]:,}",
+                f"{steps.entropy[at]:.2f}",
+                out,
+            )
+        )
+    return Table(("step", "token", "rank", "before", "p raw", "p", "support", "entropy", "removed by"), tuple(rows))
+
+
+def picture(done: Replay) -> Note:
+    """How the drawn tokens spread over the mass before them."""
+    counts, _ = np.histogram(np.clip(done.steps.mass_before, 0, 1), bins=_BINS, range=(0, 1))
+    most = max(1, int(counts.max()))
+    lines = [f"{at / _BINS:.1f} {'#' * math.ceil(_WIDTH * int(count) / most):<{_WIDTH}} {int(count):,}" for at, count in enumerate(counts)]
+    return Note("WHERE", "mass before the drawn token, tokens\n" + "\n".join(lines), "dim")
+
+
+def _step(done: Replay, step: int) -> list[Block]:
+    """One step's distribution after each stage, by token."""
+    stages = stages_of(done, step)
+    vocab = done.logits.vocab
+    token = int(done.steps.tokens[step])
+    first = stages[0].row.probs(vocab)
+    tokens = [int(at) for at in np.argsort(-first, kind="stable")[:_TOP]]
+    tokens += [] if token in tokens else [token]
+    rows: list[tuple[str | Cell, ...]] = []
+    dense = [stage.row.probs(vocab) for stage in stages]
+    for at in tokens:
+        drawn = "drawn" if at == token else ""
+        rows.append(
+            (
+                done.name(at),
+                *(f"{probs[at]:.4f}" if probs[at] else "-" for probs in dense),
+                Cell(drawn, "bad" if done.steps.outside[step] else "good"),
+            )
+        )
+    rows.append(("support", *(f"{len(stage.row.x):,}" for stage in stages), ""))
+    rows.append(("mass kept", *(f"{stage.mass_kept:.4f}" for stage in stages), ""))
+    return [Table((f"step {step}", *(stage.name for stage in stages), ""), tuple(rows))]

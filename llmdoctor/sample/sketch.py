@@ -1,0 +1,146 @@
+"""A generation's logits, sorted and thinned: the 1,024 largest of each step exactly, the tail in bins. What the estimates work on.
+
+Every filter of every engine is a cut of the sorted order, so that the likelihood of any settings is one sum over a row's head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llmdoctor.sample.arrays import Logits
+from llmdoctor.sample.claim import Claim
+from llmdoctor.sample.cuts import head
+from llmdoctor.sample.model import Before, Doubles, Floats, Ids
+from llmdoctor.sample.stages import run, without_filters
+from llmdoctor.sample.tables import ENGINES
+
+HEAD = 1024
+_BINS, _DEEPEST = 128, 24.0  # of the tail: how many, and how far below the head they reach, in nats
+MOST = 2048  # steps: what is more is thinned evenly
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """`v` logits [S, M] before the temperature, descending, `n` how many tokens each entry stands for, `at` the drawn token's entry [S].
+
+    `steps` are the steps of the generation that the rows are; `x` the drawn token's logit [S].
+    """
+
+    v: Doubles
+    n: Doubles
+    at: Ids
+    x: Doubles
+    steps: Ids
+
+    def starts(self) -> Ids:
+        """For each entry the first one with the same logit [S, M]: equal logits have one rank."""
+        at = np.arange(self.v.shape[1])
+        new = np.ones(self.v.shape, bool)
+        new[:, 1:] = self.v[:, 1:] != self.v[:, :-1]
+        first: Ids = np.maximum.accumulate(np.where(new, at, 0), axis=1)
+        return first
+
+    def cut(self, engine: str, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> tuple[Ids, Doubles]:
+        """How many entries each step keeps [S], and the log of the sum of exp(v / T) over them [S]."""
+        gap = self.v - self.v[:, :1]
+        hot = self.n * np.exp(gap / temperature)
+        kept = np.full(len(self.v), self.v.shape[1])
+        count = np.cumsum(self.n, axis=1) - self.n
+        basis = self.n * np.exp(gap) if engine == "llama.cpp" else hot
+        scale = 1.0 if engine == "llama.cpp" else temperature
+        near = None if not min_p else np.count_nonzero(gap >= scale * np.log(min_p), axis=1)
+        if near is not None and engine == "vllm":
+            kept = np.minimum(kept, near)
+        if top_k:
+            place = count if ENGINES[engine].ties == "low" else np.take_along_axis(count, self.starts(), axis=1)
+            kept = np.minimum(kept, np.count_nonzero(place < top_k, axis=1))
+        if top_p is not None and top_p < 1:
+            mass = np.cumsum(basis, axis=1)
+            whole = mass[:, -1] if engine == "sglang" else mass[np.arange(len(mass)), kept - 1]
+            kept = np.minimum(kept, np.count_nonzero(mass - basis < top_p * whole[:, None], axis=1))
+        if near is not None and engine != "vllm":
+            kept = np.minimum(kept, near)
+        kept = np.maximum(kept, 1)
+        total = np.cumsum(hot, axis=1)[np.arange(len(hot)), kept - 1]
+        return kept, np.log(total)
+
+    def loglik(
+        self, engine: str, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+    ) -> tuple[Doubles, NDArray[np.bool_]]:
+        """log q of the drawn tokens [S] as if each were in the support, and whether it is [S]; equal logits at the edge count as in."""
+        kept, z = self.cut(engine, temperature, top_k, top_p, min_p)
+        edge = self.v[np.arange(len(kept)), kept - 1]
+        return (self.x - self.v[:, 0]) / temperature - z, (self.at < kept) | (self.x >= edge)
+
+    def thinned(self, most: int) -> Sketch:
+        """At most `most` steps, evenly spaced."""
+        if len(self.steps) <= most:
+            return self
+        pick = np.linspace(0, len(self.steps) - 1, most).astype(np.int64)
+        return Sketch(self.v[pick], self.n[pick], self.at[pick], self.x[pick], self.steps[pick])
+
+
+def make_sketch(
+    logits: Logits,
+    tokens: Sequence[int],
+    claim: Claim,
+    prompt: Sequence[int] = (),
+    tick: Callable[[int, int], None] | None = None,
+) -> Sketch:
+    """The sketch of a generation after the claim's penalties and biases. Steps whose token has the logit -inf are left out."""
+    open_claim = without_filters(claim.settings)
+    values = {name: value for name, value in open_claim.named().items() if name not in ("temperature", "do_sample")}
+    plain = type(open_claim)(**values)
+    wanted = np.unique(np.linspace(0, logits.steps - 1, min(MOST, logits.steps)).astype(np.int64))
+    width = logits.vocab if logits.vocab <= HEAD + _BINS else HEAD + _BINS
+    v, x = np.full((len(wanted), width), -np.inf), np.full(len(wanted), -np.inf)
+    n, at = np.zeros((len(wanted), width)), np.zeros(len(wanted), np.int64)
+    place = 0
+    for start, part in logits.chunks():
+        for step in wanted[(wanted >= start) & (wanted < start + len(part))]:
+            row = part[step - start]
+            if values:
+                passed = run(claim.engine, plain, row, Before(tuple(prompt), tuple(tokens[:step])))[-1].row
+                row = np.full(logits.vocab, -np.inf, np.float32)
+                row[passed.tokens()] = passed.x
+            x[place] = row[tokens[step]]
+            v[place], n[place], at[place] = thin(row, x[place], width)
+            place += 1
+        if tick is not None:
+            tick(min(start + len(part), logits.steps), logits.steps)
+    good = np.isfinite(x)
+    return Sketch(v[good], n[good], at[good], x[good], wanted[good])
+
+
+def thin(row: Floats, x: float, width: int) -> tuple[Doubles, Doubles, int]:
+    """A row's entries, their logits and counts [width], and the entry of the token with the logit `x`.
+
+    A bin's logit is that of its mean weight, so that its mass at temperature 1 is exact; a bin is narrow enough for other temperatures.
+    """
+    if width == len(row):
+        order = np.sort(row)[::-1].astype(np.float64)
+        return order, np.isfinite(order).astype(np.float64), int(np.count_nonzero(row > x))
+    order = head(row, HEAD).order[:HEAD].astype(np.float64)
+    edge, top = float(order[-1]), float(order[0])
+    rest = row[row <= edge]
+    gap = np.minimum(edge - rest, _DEEPEST)
+    place = (gap * (_BINS / _DEEPEST)).astype(np.int32)
+    np.minimum(place, _BINS - 1, out=place)
+    beyond = np.count_nonzero(row >= edge) - HEAD  # of those at the edge only what the head has no room for
+    counts = np.bincount(place, minlength=_BINS).astype(np.float64)
+    sums = np.bincount(place, np.exp(rest - np.float32(top)), minlength=_BINS)
+    at_edge = np.count_nonzero(rest == edge) - beyond
+    counts[0] -= at_edge
+    sums[0] = max(0.0, sums[0] - at_edge * math.exp(edge - top))
+    middle = edge - (np.arange(_BINS) + 0.5) * (_DEEPEST / _BINS)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.where((counts > 0) & (sums > 0), top + np.log(sums / counts), middle)
+    drawn = int(np.count_nonzero(row > x))
+    if drawn >= HEAD:
+        drawn = HEAD + min(_BINS - 1, int(min(edge - x, _DEEPEST) * (_BINS / _DEEPEST)))
+    return np.concatenate([order, values]), np.concatenate([np.ones(HEAD), counts]), drawn

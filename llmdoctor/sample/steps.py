@@ -1,0 +1,209 @@
+"""The pass over a recorded generation: one row of logits after another through the claimed engine's stages, and where the token stood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.sample.arrays import Logits
+from llmdoctor.sample.claim import Claim
+from llmdoctor.sample.laws import LAWS, law_logprobs
+from llmdoctor.sample.model import Before, Doubles, Floats, Ids, Row
+from llmdoctor.sample.stages import Stage, active, run, share
+
+_CUTS = frozenset({"top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "joint", "greedy"})
+_MASS_CUTS = frozenset({"top_p", "joint"})
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far outside a cut a token may lie and still count as possible: in mass for a nucleus, in logits for every other cut."""
+
+    mass: float
+    logit: float
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A replay as columns, one row a step [S].
+
+    `rank` counts from 1, before any cut. `mass_before` is the mass of the tokens above, in the distribution that top_p sees (without one:
+    before any cut).
+    `logprob_processed` is -inf for a token outside the support. `mean`, `variance`, `third` are the moments of log q under the claim.
+    `last_prob` is the probability of the last token in the support (of all that are as likely), `last_drawn` whether such a one
+    was drawn. `outside` names the stage
+    that removed the token beyond the tolerance ("" where none did).
+    """
+
+    tokens: Ids
+    rank: Ids
+    logprob_raw: Doubles
+    logprob_processed: Doubles
+    logprob_near: Doubles
+    mass_before: Doubles
+    support: Ids
+    entropy: Doubles
+    entropy_raw: Doubles
+    mean: Doubles
+    variance: Doubles
+    third: Doubles
+    last_prob: Doubles
+    last_drawn: Ids
+    raw_kept: Doubles
+    outside: tuple[str, ...]
+    stage_names: tuple[str, ...]
+    stage_support: Ids
+    stage_mass: Doubles
+    laws: Doubles  # [S, laws] log-probability under each broken sampler, NaN where the support is too large
+
+    @property
+    def count(self) -> int:
+        """Steps."""
+        return len(self.tokens)
+
+    @property
+    def possible(self) -> list[bool]:
+        """Whether each token could have been drawn."""
+        return [not name for name in self.outside]
+
+
+def replay_steps(
+    logits: Logits,
+    tokens: Sequence[int],
+    claim: Claim,
+    tolerance: Tolerance,
+    prompt: Sequence[int] = (),
+    tick: Callable[[int, int], None] | None = None,
+) -> Steps:
+    """Every step of the generation. Raises QuestionError where tokens and logits do not fit together."""
+    if len(tokens) != logits.steps:
+        raise QuestionError(f"{len(tokens)} tokens and {logits.steps} steps of logits in {logits.path}: expected one token a step")
+    for step, token in enumerate(tokens):
+        if not 0 <= token < logits.vocab:
+            raise QuestionError(f"step {step}: token {token} lies outside the logits' vocabulary, expected 0 to {logits.vocab - 1}")
+    names = active(claim.engine, claim.settings)
+    gathered = _Columns(len(tokens), len(names), tuple(names))
+    context = Before(tuple(prompt))
+    penalised = any(name.endswith("penalty") for name in names)
+    with np.errstate(all="ignore"):
+        for start, part in logits.chunks():
+            for offset, row in enumerate(part):
+                step = start + offset
+                before = Before(context.prompt, tuple(tokens[:step])) if penalised else context
+                gathered.add(step, row, int(tokens[step]), run(claim.engine, claim.settings, row, before), tolerance, claim)
+            if tick is not None:
+                tick(min(start + len(part), logits.steps), logits.steps)
+    return gathered.steps(tokens)
+
+
+class _Columns:
+    """The columns while they fill."""
+
+    def __init__(self, count: int, stages: int, names: tuple[str, ...]) -> None:
+        self._names = names
+        self._uncut = next((at for at, name in enumerate(names) if name in _CUTS), len(names))
+        self._basis = next((at for at, name in enumerate(names) if name in _MASS_CUTS), self._uncut)
+        self._ints = {name: np.zeros(count, np.int64) for name in ("rank", "support", "last_drawn")}
+        floats = "logprob_raw logprob_processed logprob_near mass_before entropy entropy_raw mean variance third last_prob raw_kept"
+        self._floats = {name: np.zeros(count) for name in floats.split()}
+        self._outside = [""] * count
+        self._stage_support = np.zeros((count, stages), np.int64)
+        self._stage_mass = np.ones((count, stages))
+        self._laws = np.full((count, len(LAWS)), np.nan)
+
+    def add(self, step: int, raw: Floats, token: int, stages: list[Stage], tolerance: Tolerance, claim: Claim) -> None:
+        """One step."""
+        f, i = self._floats, self._ints
+        first, last = stages[0].row, stages[-1].row
+        f["logprob_raw"][step], f["entropy_raw"][step] = _raw(first, raw[token])
+        uncut, basis = stages[self._uncut].row, stages[self._basis].row
+        x = _logit(uncut, token)
+        above = uncut.x > x
+        i["rank"][step] = 1 + int(np.count_nonzero(above))
+        if basis is not uncut:
+            above = basis.x > _logit(basis, token)
+        e, total = basis.weights()
+        f["mass_before"][step] = float(np.dot(e, above)) / total
+        i["support"][step] = len(last.x)
+        f["mean"][step], f["variance"][step], f["third"][step] = moments = _moments(last)
+        f["entropy"][step] = max(0.0, -moments[0])
+        z = float(last.x.max()) + np.log(last.weights()[1])
+        inside = _logit(last, token)
+        f["logprob_processed"][step] = inside - z
+        near, self._outside[step] = _follow(stages, token, float(raw[token]), tolerance, claim, float(f["mass_before"][step]))
+        f["logprob_near"][step] = near - z
+        least = last.x.min()
+        f["last_prob"][step] = np.exp(float(least) - z) * int(np.count_nonzero(last.x == least))
+        i["last_drawn"][step] = inside == least
+        for at, stage in enumerate(stages[1:]):
+            self._stage_support[step, at] = len(stage.row.x)
+            self._stage_mass[step, at] = stage.mass_kept
+        f["raw_kept"][step] = share(first, last)
+        if len(last.x) <= 256:
+            self._laws[step] = law_logprobs(last, token)
+
+    def steps(self, tokens: Sequence[int]) -> Steps:
+        """The filled columns."""
+        return Steps(
+            tokens=np.asarray(tokens, np.int64),
+            outside=tuple(self._outside),
+            stage_names=self._names,
+            stage_support=self._stage_support,
+            stage_mass=self._stage_mass,
+            laws=self._laws,
+            **cast(dict[str, Any], {**self._ints, **self._floats}),
+        )
+
+
+def _logit(row: Row, token: int) -> float:
+    """The token's logit in the row, -inf where it is gone."""
+    if row.ids is None:
+        return float(row.x[token])
+    at = int(np.searchsorted(row.ids, token))
+    return float(row.x[at]) if at < len(row.ids) and row.ids[at] == token else -np.inf
+
+
+def _raw(row: Row, x: np.float32) -> tuple[float, float]:
+    """The token's log-probability and the entropy of a row without any processing."""
+    e, total = row.weights()
+    top = float(row.x.max())
+    z = top + np.log(total)
+    return float(x) - z, z - (top + float(np.dot(e, row.x - np.float32(top))) / total)
+
+
+def _moments(row: Row) -> tuple[float, float, float]:
+    """Mean, variance and third central moment of log q."""
+    e, total = row.weights()
+    q = e / np.float32(total)
+    d = row.x - row.x.max()
+    mean = float(np.dot(q, d))
+    d = d - np.float32(mean)
+    square = d * d
+    return mean - float(np.log(total)), float(np.dot(q, square)), float(np.dot(q, square * d))
+
+
+def _follow(stages: list[Stage], token: int, x: float, tolerance: Tolerance, claim: Claim, mass_before: float) -> tuple[float, str]:
+    """The token's logit in the scale of the last row, and the first stage that removes it beyond the tolerance ("" where none does)."""
+    outside = "" if np.isfinite(x) else "logits"
+    gone = False
+    for stage in stages:
+        here = _logit(stage.row, token)
+        if np.isfinite(here):
+            x = here
+            continue
+        if stage.name == "temperature":
+            x /= claim.settings.temperature or 1.0
+        if gone and stage.name not in _CUTS:
+            continue
+        gone = True
+        near = x >= float(stage.row.x.min()) - tolerance.logit
+        if stage.name in _MASS_CUTS and claim.settings.top_p is not None:
+            near = near or mass_before <= claim.settings.top_p + tolerance.mass
+        if not near and not outside:
+            outside = stage.name
+    return x, outside

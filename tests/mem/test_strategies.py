@@ -1,0 +1,174 @@
+"""Strategies as people have them, resolved as the libraries resolve them, and the sentences for what is contradictory or unknown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.fields import Given
+from llmdoctor.mem.strategies import read_strategy
+
+GIVEN = Given(model_dtype="bfloat16", hidden_size=64, world_size=2)
+BASE = {"bf16": {"enabled": True}, "optimizer": {"type": "AdamW", "params": {}}, "zero_optimization": {"stage": 2}}
+
+
+def written(tmp_path: Path, value: Any, name: str = "strategy.json") -> str:
+    path = tmp_path / name
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return str(path)
+
+
+def test_names() -> None:
+    trainer = read_strategy("trainer:adamw_torch,bf16", GIVEN)
+    assert (trainer.runner, trainer.dtype, trainer.autocast, trainer.optimizer.how) == ("trainer", "bfloat16", None, "foreach")
+    amp = read_strategy("trainer:adafactor,amp_bf16,gc", GIVEN)
+    assert (amp.dtype, amp.autocast, amp.checkpointing, amp.optimizer.kind) == ("float32", "bfloat16", True, "adafactor")
+    zero = read_strategy("deepspeed:zero3,offload,offload_param", GIVEN)
+    assert zero.engine is not None
+    assert (zero.stage, zero.engine.zero.offload_optimizer, zero.engine.zero.offload_param, zero.optimizer.how) == (
+        3,
+        "cpu",
+        "cpu",
+        "CPUAdam",
+    )
+
+
+def test_deepspeed_defaults_are_deepspeeds(tmp_path: Path) -> None:
+    strategy = read_strategy(written(tmp_path, BASE), GIVEN)
+    assert strategy.engine is not None
+    zero = strategy.engine.zero
+    assert (zero.reduce_bucket_size, zero.overlap_comm, zero.contiguous_gradients, strategy.engine.master) == (
+        500_000_000,
+        False,
+        True,
+        "float32",
+    )
+    third = read_strategy(written(tmp_path, {**BASE, "zero_optimization": {"stage": 3}}), GIVEN)
+    assert third.engine is not None
+    assert third.engine.zero.overlap_comm
+
+
+@pytest.mark.live
+def test_deepspeed_agrees_on_its_defaults() -> None:
+    config = pytest.importorskip("deepspeed.runtime.zero.config")
+    from llmdoctor.mem.settings import Zero
+
+    for stage in (0, 1, 2, 3):
+        real = config.DeepSpeedZeroConfig(stage=stage)
+        mine = Zero(stage=stage, overlap_comm=stage == 3)
+        for name in (
+            "contiguous_gradients",
+            "overlap_comm",
+            "reduce_scatter",
+            "reduce_bucket_size",
+            "allgather_bucket_size",
+            "sub_group_size",
+            "prefetch_bucket_size",
+            "param_persistence_threshold",
+            "max_live_parameters",
+            "round_robin_gradients",
+            "parameter_alignment",
+        ):
+            assert getattr(mine, name) == getattr(real, name), name
+
+
+def test_auto_is_filled_in_as_the_trainer_does(tmp_path: Path) -> None:
+    deepspeed = {
+        "bf16": {"enabled": "auto"}, "gradient_clipping": "auto", "train_micro_batch_size_per_gpu": "auto", "train_batch_size": "auto",
+        "gradient_accumulation_steps": "auto", "optimizer": {"type": "AdamW", "params": {"lr": "auto"}},
+        "zero_optimization": {"stage": 3, "reduce_bucket_size": "auto", "stage3_prefetch_bucket_size": "auto",
+                              "stage3_param_persistence_threshold": "auto"},
+    }  # fmt: skip
+    arguments = {
+        "bf16": True,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 3,
+        "max_grad_norm": 0.5,
+        "deepspeed": deepspeed,
+    }
+    strategy = read_strategy(written(tmp_path, arguments), GIVEN)
+    assert strategy.engine is not None
+    zero = strategy.engine.zero
+    assert (strategy.runner, strategy.dtype, strategy.batch, strategy.accumulation, strategy.clip) == (
+        "trainer+deepspeed",
+        "bfloat16",
+        4,
+        3,
+        0.5,
+    )
+    assert (zero.reduce_bucket_size, zero.prefetch_bucket_size, zero.param_persistence_threshold) == (4096, 3686, 640)
+    assert strategy.config["train_batch_size"] == 24
+    beside = {**arguments, "deepspeed": "ds.json"}
+    written(tmp_path, deepspeed, "ds.json")
+    assert read_strategy(written(tmp_path, beside), GIVEN).engine == strategy.engine
+
+
+def test_yaml_training_arguments_and_accelerate(tmp_path: Path) -> None:
+    pytest.importorskip("yaml")
+    trainer = read_strategy(
+        written(tmp_path, "optim: sgd\nbf16: true\nlearning_rate: 1e-5\nmodel_init: {dtype: bfloat16}\n", "t.yaml"), GIVEN
+    )
+    assert (trainer.optimizer.kind, trainer.autocast, trainer.dtype) == ("sgd", "bfloat16", "bfloat16")
+    text = "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\nmixed_precision: bf16\n"
+    text += "deepspeed_config: {zero_stage: 3, offload_optimizer_device: cpu}\n"
+    accelerate = read_strategy(written(tmp_path, text, "a.yaml"), GIVEN)
+    assert (accelerate.stage, accelerate.dtype, accelerate.optimizer.name) == (3, "bfloat16", "adamw_torch_fused")
+
+
+def test_peft_adapters_are_halved_by_deepspeed(tmp_path: Path) -> None:
+    peft = {"model_init": {"dtype": "bfloat16", "peft_config": {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"]}}}
+    plain = read_strategy(written(tmp_path, {"optim": "adamw_torch", **peft}), GIVEN)
+    engine = read_strategy(written(tmp_path, {**BASE, **peft}), GIVEN)
+    assert plain.lora is not None
+    assert engine.lora is not None
+    assert (plain.lora.rank, plain.lora.float32, engine.lora.float32) == (8, True, False)
+
+
+REFUSED: list[tuple[Any, str]] = [
+    ("trainer:lomo,bf16", "'lomo' is not known here"),
+    ("trainer:adamw_torch,bf16,fp16", "exclude each other"),
+    ("deepspeed:zero4", "stages 0, 1, 2 and 3"),
+    ("deepspeed:bf16", "which ZeRO stage"),
+    ("nothing", "neither a file nor a name"),
+    ({**BASE, "zero_optimization": {"stage": 4}}, "stage 4"),
+    ({**BASE, "fp16": {"enabled": True}}, "both true"),
+    ({**BASE, "optimizer": {"type": "OneBitAdam"}}, "'OneBitAdam' is not known here"),
+    ({**BASE, "optimizer": {"type": "AdamW", "params": {"lr": "auto"}}}, "only the Trainer fills in"),
+    ({**BASE, "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "nvme"}}}, "only cpu and none"),
+    ({**BASE, "zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}}, "needs stage 3"),
+    ({**BASE, "zero_optimization": {"stage": 0}, "data_types": {"grad_accum_dtype": "fp32"}}, "unsupported mix"),
+    ({**BASE, "bf16": {"enabled": True, "bf16_optimizer_states": True}}, "needs bf16.bf16_master_weights_and_grads"),
+    ({"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}, "no optimizer"),
+    ({"optim": "adamw_torch", "bf16": True, "fp16": True}, "both true"),
+    ({"optim": "adamw_torch", "bf16": "yes"}, "expected true or false"),
+    ({"optim": "galore_adamw"}, "'galore_adamw' is not known here"),
+    ({"optim": "adamw_torch", "fsdp": "full_shard"}, "not modelled"),
+    ({"optim": "adamw_torch", "bf16": True, "deepspeed": {**BASE, "bf16": {"enabled": False}}}, "the Trainer refuses this"),
+    ({"optim": "adamw_torch", "model_init": {"dtype": "int4"}}, "unknown dtype"),
+    ({"optim": "adamw_torch", "gradient_accumulation_steps": 0}, "at least 1"),
+    ({"client_optimizer": {"class": "my.Lamb"}, "learning_rate": 1}, "'my.Lamb' is not known here"),
+    ({"lr": 3}, "neither a DeepSpeed config"),
+    ("[1, 2]", "expected"),
+    ('{"optim": ', "strategy.json"),
+]
+
+
+@pytest.mark.parametrize(("value", "sentence"), REFUSED, ids=lambda value: value if isinstance(value, str) else None)
+def test_refused_in_one_sentence(tmp_path: Path, value: Any, sentence: str) -> None:
+    named = isinstance(value, str) and value[0] not in "[{"
+    with pytest.raises(QuestionError) as refused:
+        read_strategy(value if named else written(tmp_path, value), GIVEN)
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_world_size_zero_and_contradicting_ranks(tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match="at least 1 process"):
+        read_strategy("deepspeed:zero2", Given(world_size=0))
+    peft = {"optim": "adamw_torch", "model_init": {"peft_config": {"r": 8}}}
+    with pytest.raises(QuestionError, match="contradicts"):
+        read_strategy(written(tmp_path, peft), Given(lora=16))

@@ -1,0 +1,188 @@
+"""The formats for machines: well-formed and harmless for any report, by the published schemas, and by snapshot."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jsonschema
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.core.fingerprint import fingerprints
+from llmdoctor.core.report import Report, ReportError
+from llmdoctor.core.text import clean
+from llmdoctor.report import FORMATS, Style, render
+from llmdoctor.report.markdown import LIMIT
+from tests.report.examples import EXAMPLE, HOSTILE, RULES, reports
+
+SCHEMAS = Path(__file__).parent / "schemas"
+SARIF = jsonschema.Draft4Validator(json.loads((SCHEMAS / "sarif-2.1.0-rtm.5.json").read_text()))
+MACHINE = tuple(name for name in FORMATS if name not in ("text", "json"))
+ANY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+COMMAND = re.compile(r"^::(error|warning|notice) ((?:[a-z]+=[^:,\r\n]*)(?:,[a-z]+=[^:,\r\n]*)*)::([^\r\n]*)$")
+
+
+def of(report: Report, format: str) -> str:
+    return render(report, format, Style(), RULES)
+
+
+@pytest.mark.parametrize("format", MACHINE)
+def test_snapshot(format: str, snapshot: Any) -> None:
+    assert of(EXAMPLE, format) == snapshot
+
+
+@pytest.mark.parametrize("format", MACHINE)
+@given(report=reports)
+@ANY
+def test_nothing_from_data_steers_a_terminal_or_a_runner(format: str, report: Report) -> None:
+    text = of(report, format)
+    text.encode("utf-8")
+    assert clean(text.replace("\n", "")) == text.replace("\n", "")
+    assert "##[" not in text
+    ours = 0
+    for line in text.splitlines():
+        if line.lstrip().startswith("::"):
+            assert format == "github"
+            assert COMMAND.match(line), line
+            ours += 1
+    if format == "github":
+        assert ours == len(report.findings) + (report.error is not None) + _twice(report)
+
+
+def _twice(report: Report) -> int:
+    """How many findings more than one subject claims, or the same one more than once."""
+    listed = [index for entry in report.result["subjects"] for index in entry["findings"] if 0 <= index < len(report.findings)]  # type: ignore[index]
+    return len(listed) - len(set(listed))
+
+
+@given(report=reports)
+@ANY
+def test_sarif_is_valid(report: Report) -> None:
+    log = json.loads(of(report, "sarif"), parse_constant=pytest.fail)
+    SARIF.validate(log)
+    run = log["runs"][0]
+    for result in run["results"]:
+        assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"]
+        address = urlsplit(result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"])
+        assert (address.scheme, address.netloc) in (("", ""), ("file", ""))
+
+
+def test_the_sarif_schema_refuses_what_it_should() -> None:
+    log = json.loads(of(EXAMPLE, "sarif"))
+    log["runs"][0]["results"][0]["level"] = "critical"
+    assert list(SARIF.iter_errors(log))
+
+
+def test_sarif_has_every_rules_help() -> None:
+    rules = json.loads(of(EXAMPLE, "sarif"))["runs"][0]["tool"]["driver"]["rules"]
+    assert [rule["id"] for rule in rules] == ["GEN001", "DIR012", "XYZ999"]
+    assert rules[0]["help"]["text"] == "It runs to the limit.\n\nBad:\nbad <b>\n\nGood:\ngood\n\nFix: a fix"
+    assert rules[0]["defaultConfiguration"] == {"level": "error"}
+
+
+@given(report=reports)
+@ANY
+def test_junit_is_well_formed_and_counts_what_it_holds(report: Report) -> None:
+    text = of(report, "junit")
+    assert text.isascii()
+    root = ET.fromstring(text)
+    assert root.tag == "testsuites"
+    for suite in root:
+        assert int(suite.attrib["tests"]) == len(suite.findall("testcase")) > 0
+        assert int(suite.attrib["failures"]) == len(suite.findall("testcase/failure"))
+        assert int(suite.attrib["errors"]) == len(suite.findall("testcase/error"))
+        assert int(suite.attrib["skipped"]) == len(suite.findall("testcase/skipped"))
+    for name in ("tests", "failures", "errors"):
+        assert int(root.attrib[name]) == sum(int(suite.attrib[name]) for suite in root)
+
+
+@given(report=reports)
+@ANY
+def test_junit_is_valid_for_jenkins(report: Report) -> None:
+    schema = pytest.importorskip("xmlschema").XMLSchema(str(SCHEMAS / "junit-10.xsd")) if not _XSD else _XSD[0]
+    _XSD[:] = [schema]
+    schema.validate(of(report, "junit"))
+
+
+_XSD: list[Any] = []
+
+
+def test_junit_says_what_the_data_said() -> None:
+    root = ET.fromstring(of(EXAMPLE, "junit"))
+    failures = root.findall("testsuite/testcase/failure")
+    assert failures[1].attrib["message"] == clean(f"a string says {HOSTILE}")
+    assert [suite.attrib["name"] for suite in root] == ["models/a", "models/b", "models", "skipped"]
+
+
+@given(report=reports)
+@ANY
+def test_gitlab_has_what_gitlab_reads(report: Report) -> None:
+    entries = json.loads(of(report, "gitlab"))
+    for entry in entries:
+        assert entry["severity"] in ("info", "major", "critical", "blocker")
+        assert entry["location"]["lines"]["begin"] >= 1
+        assert entry["check_name"]
+    marks = [entry["fingerprint"] for entry in entries]
+    assert len(set(marks)) == len(marks)
+
+
+def test_a_fingerprint_outlives_lines_and_tells_findings_apart() -> None:
+    one = Diagnostic("GEN001", Severity.ERROR, "a.json:5 has no eos, see line 7", Location("a.json", "/x", 5))
+    moved = replace(one, message="a.json:9 has no eos, see line 11", location=Location("a.json", "/x", 9))
+    others = [replace(one, code="GEN002"), replace(one, message="else"), replace(one, location=Location("b.json", "/x", 5))]
+    assert fingerprints([one]) == fingerprints([moved])
+    assert len(set(fingerprints([one, moved, *others]))) == 5
+    assert fingerprints([one, moved])[0] == fingerprints([one])[0]
+
+
+def test_github_escapes_as_the_runner_undoes() -> None:
+    line = of(EXAMPLE, "github").splitlines()[1]
+    found = COMMAND.match(line)
+    assert found is not None
+    properties = dict(item.split("=", 1) for item in found[2].split(","))
+    assert properties == {"title": "llmdoctor DIR012", "file": "models/a/x y%25%2C%3A.json", "line": "3"}
+    assert "%0A::error::gotcha # #[warning]x" in found[3]
+
+
+def test_github_says_why_nothing_could_be_asked() -> None:
+    assert of(Report("x", {}, error=ReportError("question", "no 100%")), "github") == "::error title=llmdoctor::no 100%25\n"
+
+
+@given(report=reports)
+@ANY
+def test_markdown_is_text_and_nothing_else(report: Report) -> None:
+    markdown = pytest.importorskip("markdown_it").MarkdownIt("gfm-like", {"linkify": False})
+    for token in markdown.parse(of(report, "markdown")):
+        for part in (token, *(token.children or ())):
+            assert part.type not in ("link_open", "image", "code_block", "hr", "ordered_list_open", "blockquote_open", "s_open", "em_open")
+            if part.type in ("html_inline", "html_block"):
+                for tag in re.findall(r"<[^>]*>?", part.content):
+                    assert tag in ("<code>", "</code>", "<br>", "<details>", "<summary>", "</summary>", "</details>", "<!-- llmdoctor -->")
+
+
+def test_markdown_wakes_nobody() -> None:
+    text = of(EXAMPLE, "markdown")
+    assert "@octocat" not in text
+    assert "<code>&#64;octocat</code>" in text
+    assert "<code>&#35;12</code>" in text
+
+
+def test_markdown_fits_a_comment() -> None:
+    many = tuple(replace(EXAMPLE.findings[1], message=f"{n} " + HOSTILE * 30, fix="x\n" * 900) for n in range(300))
+    text = of(replace(EXAMPLE, findings=many), "markdown")
+    assert len(text.encode()) <= LIMIT + 200 < 65_536
+    left = re.search(r"(\d+) findings more", text)
+    assert left is not None
+    assert int(left[1]) + text.count("**warning DIR012**") == 300
+
+
+def test_a_refusal_is_said_in_every_format() -> None:
+    for format in FORMATS:
+        assert "no such thing" in of(Report("x", {}, error=ReportError("question", "no such thing")), format)

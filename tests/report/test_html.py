@@ -1,0 +1,194 @@
+"""The page: for any report well-formed, of known tags alone, nothing that runs or fetches; then opened in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from llmdoctor.core.document import Code, Grid, Mark, Note
+from llmdoctor.core.report import Report
+from llmdoctor.report import Style, render
+from tests.report.examples import EXAMPLE, RULES, reports
+from tests.report.webdriver import CHROMIUM, DRIVER, Browser
+
+TAGS = set(
+    "html head meta title style body header footer main a p code h1 h2 h3 div span table thead tbody tr th td pre b article details summary ul li "
+    "fieldset legend label input figure figcaption svg rect text br".split()
+)
+ATTRIBUTES = set(
+    "lang charset http-equiv content name class href id tabindex role aria-label aria-hidden scope data-column type checked x y width height viewbox "
+    "preserveaspectratio text-anchor".split()
+)
+VOID = {"meta", "input", "br"}
+
+
+class Page(HTMLParser):
+    """Holds every tag against what the renderer may write, and that they nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+        assert len(set(self.ids)) == len(self.ids)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in TAGS, tag
+        for name, value in attrs:
+            assert name in ATTRIBUTES, name
+            assert name != "href" or value == "#answer"
+            if name == "id":
+                self.ids.append(value or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+
+def page(report: Report) -> str:
+    return render(report, "html", Style(), RULES)
+
+
+@given(reports)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+def test_any_report_is_a_page_of_known_tags(report: Report) -> None:
+    text = page(report)
+    assert text.isascii()
+    Page(text)
+
+
+def test_the_policy_allows_the_one_style_sheet_and_nothing_else() -> None:
+    text = page(EXAMPLE)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
+    assert policy is not None
+    assert style is not None
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    assert policy[1] == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    assert "<script" not in text
+    assert "url(" not in style[1]
+
+
+def test_every_finding_is_shown_once_and_paragraphs_about_it_not_again() -> None:
+    told = Note("GEN001", f"error: {EXAMPLE.findings[0].message}", "bad")
+    words = "".join(Page(page(Report("x", {}, {}, EXAMPLE.findings, document=(told,), told=True))).words)
+    assert words.count(EXAMPLE.findings[0].message) == 1
+    assert words.count("of no catalogue") == 1
+
+
+def test_a_cause_and_a_fix_that_the_document_says_are_not_said_twice() -> None:
+    found = EXAMPLE.findings[0]
+    document = (Note("CAUSE", found.cause or ""), Code("FIX", found.fix or ""))
+    words = "".join(Page(page(Report("x", {}, {}, (found,), document=document))).words)
+    assert (words.count(found.cause or ""), words.count(found.fix or "")) == (1, 1)
+
+
+def test_a_block_without_a_drawing_is_shown_in_words() -> None:
+    @dataclass(frozen=True)
+    class Pie:
+        label: str
+        share: float
+
+    words = "".join(Page(page(Report("x", {}, {}, document=(Pie("<pie>", 0.5),)))).words)  # type: ignore[arg-type]
+    assert "label: <pie>" in words
+    assert "share: 0.5" in words
+
+
+def test_a_picture_too_large_to_draw_falls_back_to_its_text() -> None:
+    many = tuple("#" * 400 for _ in range(400))
+    grid = Grid("mask", tuple(map(str, range(400))), many, (Mark("#", "seen"),), instead=(Note("", "a density map"),))
+    text = page(Report("x", {}, {}, document=(grid,)))
+    assert "a density map" in text
+    assert "<svg" not in text
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("chromium and chromium-driver are not installed")
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    path.write_text(page(EXAMPLE))
+    return path
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_browser_shows_it(browser: Browser, saved: Path, tmp_path: Path, width: int, dark: bool) -> None:
+    browser.open(saved, width, dark=dark)
+    browser.photograph(tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 10_000
+    assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth")
+    ground = browser.run("return getComputedStyle(document.body).backgroundColor")  # which also says that the policy let the style in
+    assert ground == ("rgb(21, 24, 28)" if dark else "rgb(251, 251, 249)")
+    assert browser.run("return document.scripts.length") == 0
+    assert browser.console() == []
+
+
+def test_boxes_zoom_and_details_answer_to_clicks(browser: Browser, saved: Path) -> None:
+    browser.open(saved, 1440)
+    shown = "return [...document.querySelectorAll('.finding')].filter(one => one.checkVisibility()).length"
+    assert browser.run(shown) == 3
+    browser.click("#show-error")
+    assert browser.run(shown) == 2
+    wide = "return document.querySelector('.grid .scroll svg').getBoundingClientRect().width"
+    before = browser.run(wide)
+    browser.click(".grid .zoom2")
+    assert browser.run(wide) == pytest.approx(2 * before, rel=0.01)
+    browser.click(".grid summary")
+    assert browser.run("return document.querySelector('.grid li').checkVisibility()")
+    assert browser.console() == []
+
+
+def test_the_keyboard_reaches_everything(browser: Browser, saved: Path) -> None:
+    browser.open(saved, 1440)
+    seen: list[Any] = []
+    for _ in range(30):
+        browser.press("\ue004")
+        seen.append(browser.run("const one = document.activeElement; return one.className || one.id || one.tagName"))
+    assert seen[:4] == ["skip", "show-error", "show-warning", "show-info"]
+    assert {"scroll", "zoom1", "SUMMARY"} <= set(seen)
+    browser.open(saved, 1440)
+    browser.press("\ue004", "\ue004", " ")
+    assert browser.run("return !document.getElementById('show-error').checked")
+
+
+def test_a_screen_reader_hears_pictures_and_controls(browser: Browser, saved: Path) -> None:
+    browser.open(saved, 1440)
+    nodes = browser.devtools("Accessibility.getFullAXTree")["nodes"]
+    named = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node.get("ignored")]
+    roles = {role for role, _ in named}
+    assert {"main", "heading", "table", "rowheader", "columnheader", "checkbox", "radio", "figure"} <= roles
+    for role, name in named:
+        assert name or role not in ("checkbox", "radio", "image", "region", "link", "button", "DisclosureTriangle"), role
+
+
+def test_the_policy_stops_a_script_that_got_in(browser: Browser, saved: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.html"
+    broken.write_text(saved.read_text().replace("</main>", '<script>document.title = "ran"</script></main>'))
+    browser.open(broken, 1440)
+    assert browser.run("return document.title") != "ran"
+    assert any("Content Security Policy" in message["message"] for message in browser.console())

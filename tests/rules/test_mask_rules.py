@@ -1,0 +1,67 @@
+"""Every MSK rule on inputs it must find and on the repaired ones it must leave alone: static rules from the plan, the others by running."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.mask.leaks import leak_report
+from llmdoctor.mask.question import Options
+from llmdoctor.mask.rules import RULES
+from tests.conftest import run_command
+
+FOLDER = Path(__file__).parent
+CODES = [rule.code for rule in RULES]
+BUILT = ("MSK021",)  # needs a processor: tests/mask/test_chat.py
+LIVE = [code for code in CODES if code not in BUILT and json.loads((FOLDER / code / "good" / "question.json").read_text())["live"]]
+ONLY_LIVE = ("MSK010", "MSK018", "MSK019")
+
+
+def ask(code: str, kind: str, monkeypatch: pytest.MonkeyPatch, *, static: bool) -> tuple[Diagnostic, ...]:
+    folder = FOLDER / code / kind
+    question = json.loads((folder / "question.json").read_text())
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    model: Any = question["model"]
+    return leak_report(model, Options(**question["options"]), [], [], static).findings
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code not in (*BUILT, *ONLY_LIVE)])
+def test_bad_is_found_from_the_plan(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [finding for finding in ask(code, "bad", monkeypatch, static=True) if finding.code == code]
+    assert found
+    assert all(finding.message and finding.cause and finding.fix for finding in found)
+
+
+@pytest.mark.parametrize("code", [code for code in CODES if code not in (*BUILT, *ONLY_LIVE)])
+def test_good_is_left_alone_by_the_plan(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [finding for finding in ask(code, "good", monkeypatch, static=True) if finding.severity is not Severity.INFO] == []
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("code", LIVE)
+def test_the_repaired_input_is_silent_when_run(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask(code, "good", monkeypatch, static=False) == ()
+
+
+# What a run measures for each: a gradient that must be 0.0, or logits that must not move.
+@pytest.mark.live
+@pytest.mark.parametrize("code", ["MSK001", "MSK002", "MSK003", "MSK004", "MSK005", "MSK007", "MSK008", "MSK010", "MSK012", "MSK013", "MSK018", "MSK019"])
+def test_bad_is_measured_when_run(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [finding for finding in ask(code, "bad", monkeypatch, static=False) if finding.code == code]
+    assert found
+    measured = [finding for finding in found if "measured" in finding.evidence]
+    assert measured
+    for finding in measured:
+        assert not finding.evidence["measured"] <= finding.evidence["threshold"]  # NaN is no pass
+
+
+def test_the_command_prints_the_page() -> None:
+    outcome = run_command("rule", "msk002", env={"COLUMNS": "100"})
+    assert outcome.code == 0
+    assert "mask-hole" in outcome.out

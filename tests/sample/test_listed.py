@@ -1,0 +1,149 @@
+"""Top-n log-probabilities: the intervals hold the truth, verdicts without false precision, every engine's format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmdoctor.report import Style, render
+from llmdoctor.sample.claim import Claim
+from llmdoctor.sample.listed import bound, listed_report, tail
+from llmdoctor.sample.model import Settings
+from llmdoctor.sample.question import Ask
+from llmdoctor.sample.responses import Listed, read_responses
+from llmdoctor.sample.tables import ENGINES
+from tests.conftest import Outcome
+from tests.sample.simulate import make_rows, make_tokens
+
+
+def logs(row: np.ndarray) -> np.ndarray:
+    x = row.astype(np.float64) - row.max()
+    return x - np.log(np.exp(x).sum())
+
+
+def listed(row: np.ndarray, token: int, n: int) -> Listed:
+    values = logs(row)
+    top = np.argsort(-values)[:n]
+    return Listed(str(token), float(values[token]), tuple((str(at), float(values[at])) for at in top))
+
+
+def chat(rows: np.ndarray, tokens: list[int], n: int) -> dict[str, Any]:
+    steps = [listed(row, token, n) for row, token in zip(rows, tokens, strict=True)]
+    content = [
+        {"token": one.token, "logprob": one.logprob, "top_logprobs": [{"token": name, "logprob": value} for name, value in one.top]}
+        for one in steps
+    ]
+    return {"choices": [{"logprobs": {"content": content}}]}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(1, 30),
+    temperature=st.sampled_from([0.3, 0.7, 1.0, 1.5]),
+    top_p=st.sampled_from([None, 0.5, 0.9]),
+    top_k=st.sampled_from([None, 5, 40]),
+    place=st.integers(0, 60),
+)
+def test_the_intervals_hold_the_truth(seed: int, n: int, temperature: float, top_p: float | None, top_k: int | None, place: int) -> None:
+    row = make_rows(seed, 1, 400)[0]
+    order = np.argsort(-row)
+    token = int(order[place])
+    claim = Claim(ENGINES["vllm"], Settings(temperature=temperature, top_p=top_p, top_k=top_k), "")
+    one = listed(row, token, n)
+    found = bound(one, claim, "raw", temperature)
+    weights = np.exp(logs(row) / temperature)
+    probs = weights / weights.sum()
+    before = probs[order[:place]].sum()
+    low, high = tail(one, temperature)
+    assert low - 1e-9 <= weights[order[n:]].sum() <= high + 1e-9
+    assert found.mass_before[0] - 1e-6 <= before <= found.mass_before[1] + 1e-6
+    assert found.logprob[0] - 1e-6 <= np.log(probs[token]) <= found.logprob[1] + 1e-6
+    assert found.rank in (None, place + 1)
+    if found.removed_by == "top_p":
+        assert top_p is not None
+        assert before > top_p
+    if found.removed_by == "top_k":
+        assert top_k is not None
+        assert place >= top_k
+
+
+def test_a_stored_request_is_the_claim(tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
+    rows = make_rows(1, 200)
+    for name, truth, verdict, code in (("good", Settings(top_p=0.9), "consistent", 0), ("bad", Settings(), "inconsistent", 1)):
+        record = {"request": {"temperature": 1.0, "top_p": 0.9}, "response": chat(rows, make_tokens(1, rows, "vllm", truth), 20)}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(record) + "\n")
+        outcome = llmdoctor("sample", "replay", f"{name}.jsonl", "--format", "json", cwd=tmp_path)
+        assert (outcome.code, outcome.report["result"]["verdict"]) == (code, verdict)
+        assert outcome.report["result"]["claim"]["settings"] == {"temperature": 1.0, "top_p": 0.9}
+        assert all(isinstance(step["mass_before"], list) for step in outcome.report["result"]["steps"])
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.8])
+def test_another_temperature_is_told_from_the_list_alone(temperature: float, tmp_path: Path) -> None:
+    rows = make_rows(2, 300)
+    tokens = make_tokens(2, rows, "vllm", Settings(temperature=temperature))
+    (tmp_path / "r.json").write_text(json.dumps(chat(rows, tokens, 20)))
+    result = listed_report(Ask(str(tmp_path / "r.json"))).result
+    assert result is not None
+    assert result["verdict"] == "inconsistent"
+    seen = result["estimate"]["temperature"]
+    assert seen["low"] / 1.1 <= temperature <= seen["high"] * 1.1
+
+
+def test_the_kind_is_detected(tmp_path: Path) -> None:
+    rows = make_rows(3, 300)
+    settings_ = Settings(temperature=0.6)
+    tokens = make_tokens(3, rows, "vllm", settings_)
+    for name, scaled in (("raw", rows), ("temperature", rows / np.float32(0.6))):
+        (tmp_path / "r.json").write_text(json.dumps(chat(scaled, tokens, 20)))
+        result = listed_report(Ask(str(tmp_path / "r.json"), options=settings_)).result
+        assert result is not None
+        assert (result["logprobs"]["kind"], result["verdict"]) == (name, "consistent")
+
+
+def test_vllms_sglangs_and_the_old_format(tmp_path: Path) -> None:
+    vllm = {"outputs": [{"token_ids": [5], "logprobs": [{"5": {"logprob": -2.0, "rank": 3}, "1": {"logprob": -0.5, "rank": 1}}]}]}
+    sglang = {"meta_info": {"output_token_logprobs": [[-0.2, 7, "x"]], "output_top_logprobs": [[[-0.2, 7, "x"], [-1.9, 3, "y"]]]}}
+    old = {"choices": [{"logprobs": {"tokens": ["a"], "token_logprobs": [-0.1], "top_logprobs": [{"a": -0.1, "b": -2.5}]}}]}
+    found = []
+    for name, value in (("v", vllm), ("s", sglang), ("o", old)):
+        (tmp_path / name).write_text(json.dumps(value))
+        found.append(read_responses(str(tmp_path / name)))
+    assert found[0].steps[0] == Listed("5", -2.0, (("1", -0.5),), 3)
+    assert found[1].steps[0].top == (("7", -0.2), ("3", -1.9))
+    assert found[2].steps[0].top == (("a", -0.1), ("b", -2.5))
+    assert [one.engine for one in found] == ["vllm", "sglang", ""]
+
+
+def test_a_sampling_mask_settles_the_support(tmp_path: Path) -> None:
+    rows = make_rows(4, 3)
+    tokens = [int(row.argmax()) for row in rows]
+    response = {**chat(rows, tokens, 5), "sampling_mask": [[tokens[0]], [tokens[1], 3], [0 if tokens[2] else 1]]}
+    (tmp_path / "r.json").write_text(json.dumps(response))
+    result = listed_report(Ask(str(tmp_path / "r.json"), options=Settings(top_p=0.9))).result
+    assert result is not None
+    assert [step["removed_by"] for step in result["steps"]] == [None, None, "sampling_mask"]
+
+
+@pytest.mark.parametrize("text", ["{}", '{"choices": [{"logprobs": {"content": [{}]}}]}', '{"choices": 3}', '{"a": 1}\n{"b"'])
+def test_what_is_no_response(text: str, tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
+    (tmp_path / "r.jsonl").write_text(text)
+    outcome = llmdoctor("sample", "replay", "r.jsonl", cwd=tmp_path)
+    assert outcome.code == 2
+    assert "Traceback" not in outcome.err
+
+
+def test_the_screen(tmp_path: Path, snapshot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = make_rows(5, 60)
+    record = {"request": {"top_p": 0.9}, "response": chat(rows, make_tokens(5, rows, "vllm", Settings()), 20)}
+    Path("r.jsonl").write_text(json.dumps(record))
+    assert render(listed_report(Ask("r.jsonl", rows=4)), "text", Style(width=80)) == snapshot

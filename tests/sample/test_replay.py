@@ -1,0 +1,198 @@
+"""Replays: true claims are left alone, wrong ones are told, with the reason; what is printed; what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.report import Style, render
+from llmdoctor.sample.arrays import Logits
+from llmdoctor.sample.claim import Claim, make_claim
+from llmdoctor.sample.estimate import estimate
+from llmdoctor.sample.judge import at_most, judge, run_tests, unskewed
+from llmdoctor.sample.laws import LOOP_DOWN, last_pass_wins
+from llmdoctor.sample.model import Settings
+from llmdoctor.sample.question import Ask
+from llmdoctor.sample.replay import replay_report
+from llmdoctor.sample.sketch import make_sketch
+from llmdoctor.sample.steps import Tolerance, replay_steps
+from llmdoctor.sample.tables import ENGINES
+from tests.conftest import Outcome
+from tests.sample.simulate import make_rows, make_tokens, write_case
+
+TOLERANCE = Tolerance(1e-4, 1e-4, "recorded logits")
+NUCLEUS = Settings(temperature=0.7, top_p=0.9)
+Run = Callable[..., Outcome]
+
+
+def judged(rows: np.ndarray, tokens: list[int], engine: str, settings: Settings) -> tuple[str, str, Any]:
+    logits, claim = Logits("simulated", rows, "float32", {}), Claim(ENGINES[engine], settings, "simulated")
+    steps, sketch = replay_steps(logits, tokens, claim, TOLERANCE), make_sketch(logits, tokens, claim)
+    tests = run_tests(steps, sketch, claim)
+    verdict = judge(tests, steps, claim, 0.01)
+    return verdict.outcome, verdict.deciding.name if verdict.deciding else "", estimate(sketch, steps, claim, tests)
+
+
+TRUE = [
+    ("transformers", NUCLEUS),
+    ("vllm", Settings(temperature=1.0, top_k=50)),
+    ("llama.cpp", Settings(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)),
+    ("sglang", Settings(temperature=1.2, top_k=20, top_p=0.9)),
+    ("transformers", Settings(temperature=1.5, min_p=0.1)),
+    ("transformers", Settings(repetition_penalty=1.2)),
+]
+
+
+@pytest.mark.parametrize(("engine", "settings"), TRUE, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_true_claim_is_consistent(engine: str, settings: Settings) -> None:
+    rows = make_rows(3, 300)
+    outcome, _, found = judged(rows, make_tokens(3, rows, engine, settings), engine, settings)
+    assert outcome == "consistent"
+    seen = found.intervals["temperature"]
+    assert 0.95 * seen.low <= (settings.temperature or 1.0) <= 1.05 * seen.high
+
+
+WRONG = [
+    (("transformers", Settings(temperature=0.5)), ("transformers", Settings()), {"temperature_lr", "log_likelihood_z"}),
+    (("transformers", Settings(temperature=1.6)), ("transformers", Settings()), {"temperature_lr", "log_likelihood_z"}),
+    (("transformers", Settings()), ("transformers", Settings(top_p=0.9)), {"impossible_tokens"}),
+    (("transformers", Settings()), ("transformers", Settings(top_k=20)), {"impossible_tokens"}),
+    (("transformers", Settings(top_k=4)), ("transformers", Settings(top_k=50)), {"rank_beyond", "gap_beyond", "mass_beyond"}),
+    (("transformers", Settings(top_p=0.7)), ("transformers", Settings(top_p=0.99)), {"mass_beyond"}),
+    (("llama.cpp", NUCLEUS), ("transformers", NUCLEUS), {"impossible_tokens"}),
+    (
+        ("transformers", Settings(do_sample=False)),
+        ("transformers", Settings(temperature=1.0)),
+        {"log_likelihood_z", "temperature_lr", "rank_beyond"},
+    ),
+    (("transformers", Settings()), ("transformers", Settings(do_sample=False)), {"impossible_tokens"}),
+]
+
+
+@pytest.mark.parametrize(("truth", "claim", "reasons"), WRONG, ids=lambda value: "")
+def test_a_wrong_claim_is_told(truth: tuple[str, Settings], claim: tuple[str, Settings], reasons: set[str]) -> None:
+    rows = make_rows(5, 400)
+    outcome, reason, _ = judged(rows, make_tokens(5, rows, *truth), *claim)
+    assert outcome == "inconsistent"
+    assert reason in reasons
+
+
+def test_the_order_that_fits_is_named() -> None:
+    rows = make_rows(6, 400)
+    _, _, found = judged(rows, make_tokens(6, rows, "llama.cpp", NUCLEUS), "transformers", NUCLEUS)
+    assert (found.fits[0].engine, found.fits[0].impossible) == ("llama.cpp", 0)
+
+
+def test_few_tokens_are_undecided() -> None:
+    rows = make_rows(7, 4)
+    assert judged(rows, make_tokens(7, rows, "transformers", Settings()), "transformers", Settings())[0] == "undecided"
+
+
+def test_the_loop_is_named() -> None:
+    rows, random = make_rows(8, 300), np.random.default_rng(8)
+    tokens = []
+    for row in rows:
+        at = np.argsort(-row)[:8]
+        p = np.exp(row[at].astype(float) - row.max())
+        tokens.append(int(at[random.choice(8, p=last_pass_wins(p / p.sum()))]))
+    outcome, _, found = judged(rows, tokens, "transformers", Settings(top_k=8))
+    assert (outcome, found.law) == ("inconsistent", LOOP_DOWN)
+
+
+def test_true_claims_are_rarely_accused() -> None:
+    accused = 0
+    for seed in range(30):
+        engine, settings = TRUE[seed % 5]
+        rows = make_rows(seed, 120)
+        accused += judged(rows, make_tokens(seed, rows, engine, settings), engine, settings)[0] == "inconsistent"
+    assert accused <= 2
+
+
+def test_equal_logits_have_one_rank() -> None:
+    rows = np.tile(np.array([3, 3, 3, 0, 0, -1], np.float32), (60, 1))
+    tokens = [0, 1, 2] * 20
+    assert judged(rows, tokens, "transformers", Settings(top_p=0.9))[0] != "inconsistent"
+    assert judged(rows, tokens, "transformers", Settings(do_sample=False))[0] == "consistent"
+
+
+def test_counting_and_skewness_against_simulation() -> None:
+    random = np.random.default_rng(0)
+    probs = random.random(30) * 0.3
+    counts = (random.random((200_000, 30)) < probs).sum(axis=1)
+    assert at_most(probs, 2) == pytest.approx((counts <= 2).mean(), abs=4e-3)
+    sums = random.gamma(5.0, 1.0, 200_000)
+    z = (sums - 5) / np.sqrt(5)
+    deviates = np.array([unskewed(float(value), 2 / np.sqrt(5)) for value in z[:4000]])
+    assert deviates.std() == pytest.approx(1.0, abs=0.05)
+    assert (deviates > 2.0).mean() == pytest.approx(0.0228, abs=0.01)
+
+
+def test_the_steps_of_a_program(tmp_path: Path, llmdoctor: Run) -> None:
+    arguments = write_case(tmp_path, 1, 60, ("transformers", Settings()), {"engine": "transformers", "top_p": 0.9, "top_k": 0})
+    outcome = llmdoctor(*arguments, "--format", "json", cwd=tmp_path)
+    result = outcome.report["result"]
+    assert outcome.code == 1
+    assert result["verdict"] == "inconsistent"
+    assert len(result["steps"]) == 60
+    bad = [step for step in result["steps"] if not step["possible"]]
+    assert bad
+    assert all(step["mass_before"] > 0.9 and step["logprob_processed"] is None and step["removed_by"] == "top_p" for step in bad)
+    good = next(step for step in result["steps"] if step["possible"])
+    assert good["stages"][0]["name"] == "top_p"
+    assert good["logprob_processed"] >= good["logprob_raw"]
+    assert {test["name"] for test in result["tests"]} >= {"impossible_tokens", "log_likelihood_z", "temperature_lr", "crossing_token"}
+    assert outcome.report["findings"][0]["code"] == "SMP001"
+
+
+@pytest.mark.parametrize("extra", [[], ["--step", "3"], ["--dtype", "bf16", "--rows", "0"]], ids=["table", "step", "dtype"])
+def test_the_screens(tmp_path: Path, extra: list[str], snapshot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_case(tmp_path, 2, 80, ("transformers", Settings()), {"engine": "transformers", "top_p": 0.9})
+    monkeypatch.chdir(tmp_path)
+    step = int(extra[1]) if extra[:1] == ["--step"] else None
+    dtype = "bfloat16" if "--dtype" in extra else None
+    ask = Ask("logits.npy", "tokens.json", "claim.json", step=step, dtype=dtype, rows=0 if dtype else 6)
+    assert render(replay_report(ask), "text", Style(width=80)) == snapshot
+
+
+CLAIMS: list[tuple[Any, list[str], str]] = [
+    ({"temperature": 0.7}, ["--temperature", "0.9"], "contradictory claims"),
+    ({"engine": "vllm"}, ["--engine", "sglang"], "contradictory claims"),
+    ({}, ["--greedy", "--top-p", "0.9"], "contradictory claims"),
+    ({"engine": "vllm", "temperature": 3.0}, [], "refuses this claim"),
+    ({"engine": "nobody"}, [], "expected one of"),
+    ({"temperature": "hot"}, [], "finite number"),
+    ({"top_k": 2.5}, [], "whole number"),
+    ({"do_sample": "yes"}, [], "true or false"),
+    ([1], [], "expected an object"),
+    ("{", [], "not JSON"),
+]
+
+
+@pytest.mark.parametrize(("claim", "options", "said"), CLAIMS, ids=lambda value: "")
+def test_claims_that_cannot_be_asked(claim: Any, options: list[str], said: str, tmp_path: Path, llmdoctor: Run) -> None:
+    arguments = write_case(tmp_path, 1, 5, ("transformers", Settings()), {})
+    (tmp_path / "claim.json").write_text(claim if isinstance(claim, str) else json.dumps(claim))
+    outcome = llmdoctor(*arguments, *options, cwd=tmp_path)
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_claim_from_a_trace_a_model_and_a_request(tmp_path: Path) -> None:
+    trace = [{"kind": "run"}, {"kind": "generate", "effective": {"do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 0.9}}]
+    (tmp_path / "run.jsonl").write_text("\n".join(map(json.dumps, trace)))
+    (tmp_path / "request.json").write_text(json.dumps({"model": "m", "temperature": 0.3, "extra_body": {"top_k": 7}}))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.6, "eos_token_id": 2}')
+    from_trace = make_claim(str(tmp_path / "run.jsonl"), Settings(), None, None)
+    assert from_trace.settings == Settings(temperature=0.7, top_k=50, top_p=0.9)
+    assert make_claim(str(tmp_path / "request.json"), Settings(), "vllm", None).settings == Settings(temperature=0.3, top_k=7)
+    assert make_claim(None, Settings(top_p=0.9), None, str(tmp_path / "model")).settings == Settings(temperature=0.6, top_p=0.9)
+    with pytest.raises(QuestionError, match="holds 1 generate"):
+        make_claim(str(tmp_path / "run.jsonl") + "#4", Settings(), None, None)
