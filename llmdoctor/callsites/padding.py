@@ -103,8 +103,13 @@ def _zeros(scope: Scope) -> Iterator[Found]:
         if called(call) not in _FILLS or not isinstance(call.func, ast.Attribute):
             continue
         arguments = call.args if dotted(call.func.value) == "torch" else [call.func.value, *call.args]
-        if len(arguments) == 3 and number(arguments[2]) == 0 and are_ids(arguments[0]) and _about_attention(arguments[1]):
+        if len(arguments) == 3 and number(arguments[2]) == 0 and _are_token_ids(arguments[0]) and _about_attention(arguments[1]):
             yield Found(ZERO_FILL, call, f"{last(unwrapped(arguments[0]))} becomes token 0 wherever the attention mask is 0")
+
+
+def _are_token_ids(node: ast.expr) -> bool:
+    """Ids that are looked up in the embedding: not positions, where 0 is what transformers itself fills in."""
+    return are_ids(node) and not last(unwrapped(node)).endswith(("position_ids", "token_type_ids", "segment_ids"))
 
 
 def _about_attention(mask: ast.expr) -> bool:

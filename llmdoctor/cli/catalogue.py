@@ -12,11 +12,12 @@ from llmdoctor.core.rule import Rule
 
 def all_rules() -> tuple[Rule, ...]:
     """Every rule of every job, by code."""
+    from llmdoctor.callsites.rules import RULES as CALL_SITES
     from llmdoctor.gencfg.rules import RULES as GENERATION
     from llmdoctor.gencfg.runaway.rules import RULES as OUTPUTS
     from llmdoctor.modeldir.rules import RULES as DIRECTORY
 
-    return tuple(sorted((*DIRECTORY, *GENERATION, *OUTPUTS), key=lambda rule: rule.code))
+    return tuple(sorted((*CALL_SITES, *DIRECTORY, *GENERATION, *OUTPUTS), key=lambda rule: rule.code))
 
 
 def report(code: str | None) -> Report:

@@ -1,6 +1,6 @@
 """Every rule on a directory it must find and on one it must leave alone; DIR004's are built, git holds no links that lead out.
 
-The directory is a model's, or holds an outputs.jsonl, as GEN014 to GEN016 judge them.
+The directory is a model's, or holds an outputs.jsonl, as GEN014 to GEN016 judge them, or Python files and notebooks, as the PYC rules do.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from llmdoctor.callsites.check import check_file
 from llmdoctor.cli.catalogue import all_rules
 from llmdoctor.core.diagnostic import Diagnostic, Severity
 from llmdoctor.gencfg.check import check_report
@@ -17,13 +18,15 @@ from llmdoctor.gencfg.runaway.report import runaway_report
 from tests.conftest import run_command, write_model
 
 FOLDER = Path(__file__).parent
-RULES = {rule.code: rule for rule in all_rules() if rule.code.startswith(("GEN", "DIR"))}
+RULES = {rule.code: rule for rule in all_rules() if rule.code.startswith(("GEN", "DIR", "PYC"))}
 BUILT = ("DIR004",)
 VERSIONS = {"GEN006": "4.57.6"}  # a rule about transformers 4; the others hold for the newest
 WORDS = {code: f"{rule.summary} {rule.why} {rule.bad} {rule.good} {rule.fix}".split() for code, rule in RULES.items()}
 
 
 def findings(directory: Path, code: str) -> tuple[Diagnostic, ...]:
+    if code.startswith("PYC"):
+        return tuple(finding for path in sorted(directory.iterdir()) for finding in check_file(str(path)))
     if (directory / "outputs.jsonl").exists():
         return runaway_report(str(directory / "outputs.jsonl")).findings
     return check_report([str(directory)], [], [], VERSIONS.get(code, "5.23.0")).findings

@@ -1,0 +1,4 @@
+import torch
+
+probs = torch.softmax(logits / temperature, dim=-1)
+logprobs = torch.log_softmax(logits, -1) / temperature
