@@ -49,7 +49,7 @@ class Scope:
         wanted, line = dotted(name), _line(before)
         found = None
         for assignment in self.assignments if wanted is not None else ():
-            if _line(assignment.node) < line and dotted(assignment.target) == wanted:
+            if _end(assignment) < line and dotted(assignment.target) == wanted:
                 found = assignment.value
         return found
 
@@ -117,3 +117,9 @@ def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:
 
 def _line(node: ast.AST) -> int:
     return int(getattr(node, "lineno", 0))
+
+
+def _end(assignment: Assignment) -> int:
+    """The last line of an assignment; of a loop, the line of what it runs over."""
+    node = assignment.value if assignment.iterated else assignment.node
+    return int(getattr(node, "end_lineno", None) or _line(node))

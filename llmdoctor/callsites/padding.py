@@ -36,11 +36,11 @@ def find(module: Module) -> Iterator[Found]:
     for scope in module.scopes:
         if shared:
             yield from _masks(scope, shared)
-            yield from _labels(scope, shared)
             yield from _collators(scope, module, shared)
         yield from _zeros(scope)
-        yield from _right(scope, module)
-        yield from _maskless(scope)
+        if not any(word in name for name in module.imported for word in _SEQ2SEQ):
+            yield from _right(scope)
+            yield from _maskless(scope)
 
 
 def _pads_with_eos(assignment: Assignment) -> str | None:
@@ -126,28 +126,6 @@ def _about_attention(mask: ast.expr) -> bool:
     return _MASK.match(last(unwrapped(mask))) is not None
 
 
-def _labels(scope: Scope, shared: dict[str, Assignment]) -> Iterator[Found]:
-    """labels[labels == pad] = -100, labels.masked_fill(labels == pad, -100), torch.where(labels == pad, -100, labels), -100 if id == pad else id."""
-    conditions: list[tuple[ast.AST, ast.expr]] = [
-        (assignment.node, assignment.target.slice)
-        for assignment in scope.assignments
-        if isinstance(assignment.target, ast.Subscript) and number(assignment.value) == -100
-    ]
-    for call in scope.calls():
-        fills = called(call) in _FILLS and len(call.args) >= 2 and number(call.args[-1]) == -100
-        where = called(call) == "where" and len(call.args) == 3 and number(call.args[1]) == -100
-        if fills or where:
-            conditions.append((call, call.args[0] if where else call.args[-2]))
-    conditions += [(choice, choice.test) for choice in scope.choices if number(choice.body) == -100]
-    for node, condition in conditions:
-        sides = _compared(condition, ast.Eq, "eq")
-        origin = _pad_origin(sides[1], scope, shared) if sides else None
-        if origin is not None:
-            yield Found(
-                PAD_LABELS, node, "labels that equal the pad token leave the loss, and the pad token is the eos token", _eos_is_pad(origin)
-            )
-
-
 def _collators(scope: Scope, module: Module, shared: dict[str, Assignment]) -> Iterator[Found]:
     for call in scope.calls():
         package = _COLLATORS.get(called(call))
@@ -177,7 +155,8 @@ def _batches(scope: Scope) -> Iterator[tuple[ast.expr, ast.Call]]:
 
 def _pads(call: ast.Call) -> bool:
     padding = keyword(call, "padding")
-    single = call.args and isinstance(call.args[0], ast.Constant | ast.JoinedStr)
+    single = call.args and isinstance(call.args[0], ast.Constant | ast.JoinedStr | ast.BinOp)  # a string is no batch
+    single = single or is_literal(keyword(call, "return_tensors"), "pd")  # PaddlePaddle's generate() is another one
     single = single or (call.args and isinstance(call.args[0], ast.List) and len(call.args[0].elts) == 1)
     return (is_literal(padding, True) or is_literal(padding, "longest") or is_literal(padding, "max_length")) and not single
 
@@ -196,9 +175,7 @@ def _root(node: ast.expr) -> str | None:
     return dotted(node)
 
 
-def _right(scope: Scope, module: Module) -> Iterator[Found]:
-    if any(word in name for name in module.imported for word in _SEQ2SEQ):
-        return
+def _right(scope: Scope) -> Iterator[Found]:
     sides = [assignment for assignment in scope.assignments if last(assignment.target) == "padding_side"]
     for name, call in _batches(scope):
         tokenizer = last(call.func)

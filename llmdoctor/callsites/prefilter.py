@@ -10,8 +10,7 @@ _WORDS: tuple[tuple[bytes, ...], ...] = (
     (b"masked_fill", b"mask"),  # PYC003
     (b"log_softmax", b".scores"),  # PYC004
     (b"log_softmax", b"scores", b"output_scores"),
-    (b"pad_token", b"eos_token", b"-100"),  # PYC005
-    (b"DataCollatorFor", b"pad_token", b"eos_token"),
+    (b"DataCollatorFor", b"pad_token", b"eos_token"),  # PYC005
     (b"padding_side", b"right", b".generate("),  # PYC006
     (b"random", b"for ", b"prob"),  # PYC007
     (b"softmax", b"temp", b"/"),  # PYC008

@@ -55,9 +55,9 @@ PAD_LABELS = Rule(
     "PYC005",
     "eos-never-learned",
     Severity.WARNING,
-    "The pad token is the eos token, and labels that equal the pad token are set to -100.",
+    "The pad token is the eos token, and the collator sets labels that equal the pad token to -100.",
     "transformers' DataCollatorForLanguageModeling(mlm=False) takes every label that equals pad_token_id out of the loss. If that is the eos, the "
-    "model is never trained to end, and the fine-tuned model runs on to its length limit. So does a line of one's own that does the same.",
+    "model is never trained to end, and the fine-tuned model runs on to its length limit. trl's DataCollatorForCompletionOnlyLM is built on it.",
     "tokenizer.pad_token = tokenizer.eos_token\ncollator = DataCollatorForLanguageModeling(tokenizer, mlm=False)",
     'tokenizer.add_special_tokens({"pad_token": "<|pad|>"})\nmodel.resize_token_embeddings(len(tokenizer))',
     "Give the tokenizer a pad token of its own, or mask labels by attention_mask instead of by the id.",

@@ -35,7 +35,8 @@ def find(module: Module) -> Iterator[Found]:
         yield from _probabilities(scope)
         for settings in scope.settings:
             if settings.call is None or called(settings.call) in ("generate", "GenerationConfig", "dict", "update"):
-                yield from _rejected(settings)
+                if called(settings.call) in ("generate", "GenerationConfig") or module.imports("transformers"):
+                    yield from _rejected(settings)
                 yield from _ignored(settings)
 
 
@@ -50,8 +51,13 @@ def _no_eos(scope: Scope) -> Iterator[Found]:
     for call in scope.calls():
         if called(call) != "generate" or not is_literal(keyword(call, "eos_token_id"), None):
             continue
-        if keyword(call, "generation_config") is None and keyword(call, "stopping_criteria") is None:
+        if keyword(call, "generation_config") is None and keyword(call, "stopping_criteria") is None and not _fixed_length(call):
             yield Found(EOS_NONE, call, "generate(eos_token_id=None): nothing ends a sequence before the length limit")
+
+
+def _fixed_length(call: ast.Call) -> bool:
+    """Whether the call asks for one new token, or for at least as many as it wants: it needs no terminator."""
+    return number(keyword(call, "max_new_tokens")) == 1 or keyword(call, "min_new_tokens") is not None
 
 
 def _processed(scope: Scope) -> Iterator[Found]:
@@ -72,7 +78,9 @@ def _scores(node: ast.expr | None, call: ast.Call, scope: Scope) -> ast.expr | N
     """`outputs.scores` where an expression is made of nothing but them: stacked, indexed, converted, under another name, item by item."""
     for _ in range(12):
         node = unwrapped(node) if node is not None else None
-        if (isinstance(node, ast.Attribute) and node.attr == "scores") or (isinstance(node, ast.Subscript) and last(node) == "scores"):
+        if (isinstance(node, ast.Attribute) and node.attr == "scores") or (
+            isinstance(node, ast.Subscript) and is_literal(node.slice, "scores")
+        ):
             return node if _generated(node.value, call, scope) else None
         if isinstance(node, ast.Subscript):
             node = node.value

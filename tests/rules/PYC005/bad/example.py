@@ -2,4 +2,3 @@ from transformers import DataCollatorForLanguageModeling
 
 tokenizer.pad_token = tokenizer.eos_token
 collator = DataCollatorForLanguageModeling(tokenizer=tokenizer, mlm=False)
-labels[labels == tokenizer.pad_token_id] = -100
