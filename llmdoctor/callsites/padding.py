@@ -48,13 +48,7 @@ def _pads_with_eos(assignment: Assignment) -> str | None:
     target, value = assignment.target, assignment.value
     if not _PAD.match(last(target)) or isinstance(target, ast.Subscript):
         return None
-    if isinstance(value, ast.BoolOp):
-        given = value.values[-1]
-    elif isinstance(value, ast.IfExp):
-        given = value.orelse if _EOS.match(last(value.orelse)) else value.body
-    else:
-        given = value
-    return (owner(target) or last(target)) if _EOS.match(last(given)) else None
+    return (owner(target) or last(target)) if _EOS.match(last(value)) else None
 
 
 def _pad_origin(pad: ast.expr, scope: Scope, shared: dict[str, Assignment]) -> Assignment | None:

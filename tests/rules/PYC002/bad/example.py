@@ -3,5 +3,5 @@ attention_mask = (input_ids != tokenizer.pad_token_id).long()
 
 
 def f(self, input_ids):
-    pad = self.tokenizer.pad_token_id or self.tokenizer.eos_token_id
+    pad = self.tokenizer.pad_token_id
     return self.model(input_ids=input_ids, attention_mask=input_ids.ne(pad))
