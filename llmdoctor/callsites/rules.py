@@ -1,4 +1,4 @@
-"""The rules over Python sources, with the words of their pages. What they say of transformers was tried with 5.23.0 (tests/callsites/test_live.py)."""
+"""The rules over Python sources, with the words of their pages. What PYC001 and PYC009 say of generate() was tried once with transformers 5.23.0."""
 
 from __future__ import annotations
 
