@@ -162,7 +162,8 @@ def by_the_machine(row: dict[str, Any]) -> bool:
     if error is None:
         return "final" not in row["seen"]
     kwargs = row["inputs"].get("kwargs") or {}
-    absent = error["type"] in ("ImportError", "OSError", "ModuleNotFoundError") or any(word in error["msg"] for word in ("CUDA", " GPU", "a new Stream"))
+    wanting = any(word in error["msg"] for word in ("CUDA", " GPU", "a new Stream"))
+    absent = wanting or error["type"] in ("ImportError", "OSError", "ModuleNotFoundError")
     return absent or kwargs.get("cache_implementation") == "paged"
 
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
 
+import typer
+
+from llmdoctor.cli.output import REFUSED, Color, FailOn, answer, complain, write_file
 from llmdoctor.core import baseline
 from llmdoctor.core.diagnostic import Diagnostic, Severity
 from llmdoctor.core.document import Block, Note, Tone, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Skipped
-from llmdoctor.core.settings import Settings
+from llmdoctor.core.settings import Settings, load_settings
 from llmdoctor.core.text import plural
 from llmdoctor.modeldir.tree import Folder, Walk
 
 CODE = (".py", ".ipynb")
-SETTINGS = (".json", ".yaml", ".yml")
 _MODEL_FILES = frozenset({"generation_config.json", "tokenizer_config.json", "adapter_config.json", "model.safetensors.index.json"})
 _MODEL_MARKS = (b'"model_type"', b'"architectures"')
 _HEAD = 2**16
@@ -40,35 +43,66 @@ class Subject:
 
 @dataclass(slots=True)
 class Found:
-    """What a walk has found, by the job that checks it: paths of model directories, of code, and of settings and request files."""
+    """What a walk has found, by the job that checks it: paths of model directories and of code."""
 
     models: list[str] = field(default_factory=list)
     code: list[str] = field(default_factory=list)
-    settings: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
 
-def check_report(paths: list[str], settings: Settings, accepted: str | None, version: str | None) -> Report:
+def run_check(
+    paths: list[str],
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    baselines: tuple[str | None, str | None],
+    formats: list[str] | None,
+    fail_on: FailOn | None,
+    color: Color,
+) -> NoReturn:
+    """The command: settings from pyproject.toml, over them the command line's, and the baseline to read or to write."""
+    accepted, written = baselines
+    try:
+        start = paths[0] if os.path.isdir(paths[0]) else os.path.dirname(paths[0])
+        settings = load_settings(start)
+    except QuestionError as error:
+        complain(str(error))
+        raise typer.Exit(REFUSED) from None
+    settings = replace(settings, select=select or settings.select, ignore=(*settings.ignore, *ignore))
+    if accepted is None and written is None and settings.baseline is not None:
+        accepted = os.path.join(settings.root, settings.baseline)
+
+    def build() -> Report:
+        report = check_report(paths, settings, accepted)
+        if written is not None:
+            write_file(Path(written), baseline.text(report.findings))
+        return report
+
+    default = None if settings.fail_on is None else FailOn(settings.fail_on)
+    answer(build, "check", formats, FailOn.NEVER if written is not None else fail_on or default, color)
+
+
+def check_report(paths: list[str], settings: Settings, accepted: str | None) -> Report:
     """Every static rule over everything in `paths`; findings in the baseline file `accepted` are counted, not told.
 
     Raises QuestionError where a path or the baseline is not there.
     """
-    known = Counter[str]() if accepted is None else baseline.read(accepted)
+    known = frozenset[str]() if accepted is None else baseline.read(accepted)
     found = _find(paths, settings)
-    subjects, skipped = _check(found, version or settings.transformers)
+    subjects, skipped = _check(found, settings.transformers)
     for subject in subjects:
         subject.findings = tuple(each for each in subject.findings if settings.wants(each.code, _file(each) or subject.path))
-    new, old = baseline.split((each for subject in subjects for each in subject.findings), known, settings.root)
-    told = set(map(id, new))
+    every = [each for subject in subjects for each in subject.findings]
+    told = set(map(id, baseline.unknown(every, known)))
     for subject in subjects:
         subject.findings = tuple(each for each in subject.findings if id(each) in told)
+    old = len(every) - len(told)
     return Report(
         "check",
         subject={"paths": paths, "settings": settings.source, "baseline": accepted},
         result={"subjects": list(_entries(subjects)), "in_baseline": old},
         findings=tuple(each for subject in subjects for each in subject.findings),
         skipped=(*found.skipped, *skipped),
-        document=_document(paths, subjects, old, found.skipped + skipped),
+        document=_document(paths, subjects, old),
         nothing=not subjects,
         told=True,
     )
@@ -100,8 +134,6 @@ def _sort(folder: Folder, found: Found) -> None:
         path = os.path.normpath(os.path.join(folder.path, name))
         if name.endswith(CODE):
             found.code.append(path)
-        elif name.endswith(SETTINGS) and name not in _MODEL_FILES:
-            found.settings.append(path)
 
 
 def _is_model(path: str) -> bool:
@@ -121,19 +153,14 @@ def _check(found: Found, version: str | None) -> tuple[list[Subject], list[Skipp
     """Code goes to as many processes as there are cores while this one looks at the rest."""
     chunks = [found.code[start : start + _CHUNK] for start in range(0, len(found.code), _CHUNK)]
     if len(chunks) <= 1:
-        code = [check_code(chunk) for chunk in chunks]
-        return _put_together(list(_models(found.models, version)), list(_settings(found.settings)), code)
+        return _put_together(list(_models(found.models, version)), [check_code(chunk) for chunk in chunks])
     with ProcessPoolExecutor(min(len(chunks), os.cpu_count() or 1)) as pool:
         running = pool.map(check_code, chunks)
-        models, settings = list(_models(found.models, version)), list(_settings(found.settings))
-        return _put_together(models, settings, list(running))
+        return _put_together(list(_models(found.models, version)), list(running))
 
 
-def _put_together(
-    models: list[Subject], settings: list[Subject], code: list[tuple[list[Subject], list[Skipped]]]
-) -> tuple[list[Subject], list[Skipped]]:
-    subjects = [*models, *settings, *(subject for chunk, _ in code for subject in chunk)]
-    return subjects, [skipped for _, chunk in code for skipped in chunk]
+def _put_together(models: list[Subject], code: list[tuple[list[Subject], list[Skipped]]]) -> tuple[list[Subject], list[Skipped]]:
+    return [*models, *(subject for chunk, _ in code for subject in chunk)], [skipped for _, chunk in code for skipped in chunk]
 
 
 def _models(paths: list[str], version: str | None) -> Iterator[Subject]:
@@ -149,13 +176,17 @@ def _models(paths: list[str], version: str | None) -> Iterator[Subject]:
             yield Subject(path, checked.kind, checked.findings, checked.more)
 
 
-def _settings(paths: list[str]) -> Iterator[Subject]:
-    return iter(())
-
-
 def check_code(paths: list[str]) -> tuple[list[Subject], list[Skipped]]:
     """Python files and notebooks, in a worker process."""
-    return [], []
+    from llmdoctor.callsites.check import check_file
+
+    subjects, skipped = [], []
+    for path in paths:
+        try:
+            subjects.append(Subject(path, "notebook" if path.endswith(".ipynb") else "python", check_file(path)))
+        except QuestionError as error:
+            skipped.append(Skipped(path, str(error)))
+    return subjects, skipped
 
 
 # --- what is said of it --------------------------------------------------------------------------------------------------------------
@@ -173,9 +204,9 @@ def _file(finding: Diagnostic) -> str | None:
     return None if finding.location is None else finding.location.file
 
 
-def _document(paths: list[str], subjects: list[Subject], old: int, skipped: Iterable[Skipped]) -> tuple[Block, ...]:
+def _document(paths: list[str], subjects: list[Subject], old: int) -> tuple[Block, ...]:
     if not subjects:
-        return (Verdict("NOTHING TO CHECK: no model directory, no settings that are known here, no Python", "warn"),)
+        return (Verdict("NOTHING TO CHECK: no model directory and no Python here", "warn"),)
     findings = [each for subject in subjects for each in subject.findings]
     counts = [plural(sum(each.severity is severity for each in findings), name) for severity, name in _WORDS]
     worst = max((each.severity for each in findings), key=lambda severity: severity.rank, default=None)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
@@ -66,10 +67,7 @@ def load_settings(start: str) -> Settings:
 
 
 def _table(path: str) -> dict[str, Any] | None:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")  # the same module, by the name it has there
     try:
         with open(path, "rb") as file:
             content = tomllib.load(file)
