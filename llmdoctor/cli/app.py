@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from llmdoctor.cli.output import Color, Colors, Format, answer
+from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
 
 
 def make_app(arguments: list[str]) -> typer.Typer:
@@ -88,5 +88,35 @@ def demo(
     raise typer.Exit(run(keep))
 
 
+def check(
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Folders and files; the current folder by default.", metavar="[PATH...]")
+    ] = None,
+    select: Annotated[
+        list[str] | None, typer.Option("--select", help="Only rules whose code starts so; repeatable.", metavar="PREFIX")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", help="No rules whose code starts so; repeatable.", metavar="PREFIX")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Findings that are known and not told.", metavar="FILE", show_default=False)
+    ] = None,
+    write_baseline: Annotated[
+        str | None, typer.Option("--write-baseline", help="Write what is found as a baseline.", metavar="FILE", show_default=False)
+    ] = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """The static rules over a tree, no model loaded.
+
+    Model directories (GEN, DIR) and Python call sites in files and notebooks (PYC), as git does not ignore them. Settings are read from
+    [tool.llmdoctor] in pyproject.toml.
+    """
+    from llmdoctor.cli.checking import run_check
+
+    run_check(paths or ["."], tuple(select or ()), tuple(ignore or ()), (baseline, write_baseline), format, fail_on, color)
+
+
 _GROUPS = {name: f"llmdoctor.cli.{name}" for name in ("gencfg", "mask", "mem", "sample")}
-_COMMANDS: dict[str, Callable[..., None]] = {"rule": rule, "env": env, "demo": demo}
+_COMMANDS: dict[str, Callable[..., None]] = {"check": check, "rule": rule, "env": env, "demo": demo}

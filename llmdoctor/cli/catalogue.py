@@ -12,6 +12,7 @@ from llmdoctor.core.rule import Rule
 
 def all_rules() -> tuple[Rule, ...]:
     """Every rule of every job, by code."""
+    from llmdoctor.callsites.rules import RULES as CALL_SITES
     from llmdoctor.gencfg.rules import RULES as GENERATION
     from llmdoctor.gencfg.runaway.rules import RULES as OUTPUTS
     from llmdoctor.mask.rules import RULES as MASK
@@ -19,7 +20,7 @@ def all_rules() -> tuple[Rule, ...]:
     from llmdoctor.modeldir.rules import RULES as DIRECTORY
     from llmdoctor.sample.rules import RULES as SAMPLING
 
-    return tuple(sorted((*DIRECTORY, *GENERATION, *OUTPUTS, *MASK, *MEMORY, *SAMPLING), key=lambda rule: rule.code))
+    return tuple(sorted((*CALL_SITES, *DIRECTORY, *GENERATION, *OUTPUTS, *MASK, *MEMORY, *SAMPLING), key=lambda rule: rule.code))
 
 
 def report(code: str | None) -> Report:

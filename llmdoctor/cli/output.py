@@ -116,7 +116,7 @@ def write(report: Report, format: str, path: Path | None, color: Color, stream: 
     out = stream or sys.stdout
 
     if path is not None:
-        _write_file(path, render(report, format, Style(width=_width(), color=color is Color.ALWAYS), _catalogue(format)))
+        write_file(path, render(report, format, Style(width=_width(), color=color is Color.ALWAYS), _catalogue(format)))
         return
     if report.error is not None and format == "text":
         complain(report.error.message)
@@ -137,7 +137,7 @@ def _catalogue(format: str) -> tuple[Rule, ...]:
     return all_rules()
 
 
-def _write_file(path: Path, text: str) -> None:
+def write_file(path: Path, text: str) -> None:
     """Write all of it or nothing: a neighbour is written first and then takes the name. A pipe or device is written to as it is."""
     if path.exists() and not path.is_file():
         try:

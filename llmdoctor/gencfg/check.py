@@ -125,6 +125,21 @@ def _terminator(directory: ModelDir, worker: TemplateWorker) -> tuple[Terminator
     return terminator, tuple(template_problem(template, failure) for failure in failures.values())
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Checked:
+    """One model directory's kind and findings, and `more` of its entry in a report: what transformers and vLLM would do, and the terminator."""
+
+    kind: str
+    findings: tuple[Diagnostic, ...]
+    more: dict[str, Any]
+
+
+def check_directory(path: str, worker: TemplateWorker, version: str | None = None) -> Checked:
+    """Every GEN and DIR rule over the one model directory `path`, for a command that checks more than those."""
+    subject = _subject(read_model_dir(path), worker, version or default_version())
+    return Checked(subject.kind, subject.findings, _more(subject))
+
+
 def _keep(subject: Subject, select: list[str], ignore: list[str]) -> Subject:
     def wanted(code: str) -> bool:
         return (not select or code.startswith(tuple(select))) and not code.startswith(tuple(ignore) or ("\0",))
@@ -138,18 +153,18 @@ def _subjects(subjects: list[Subject]) -> Iterator[dict[str, Any]]:
     start = 0
     for subject in subjects:
         end = start + len(subject.findings)
-        entry: dict[str, Any] = {"path": subject.directory.shown_name, "kind": subject.kind, "findings": list(range(start, end))}
-        if subject.examined is not None:
-            end_of_turn = subject.examined.terminator
-            entry["verdicts"] = {
-                "transformers": _verdict(subject.examined.answer.effective),
-                "vllm": _verdict(subject.examined.vllm),
-            }
-            entry["terminator"] = (
-                None if end_of_turn is None else {"token": end_of_turn.token, "id": end_of_turn.id, "reason": end_of_turn.reason}
-            )
+        yield {"path": subject.directory.shown_name, "kind": subject.kind, "findings": list(range(start, end)), **_more(subject)}
         start = end
-        yield entry
+
+
+def _more(subject: Subject) -> dict[str, Any]:
+    if subject.examined is None:
+        return {}
+    end = subject.examined.terminator
+    return {
+        "verdicts": {"transformers": _verdict(subject.examined.answer.effective), "vllm": _verdict(subject.examined.vllm)},
+        "terminator": None if end is None else {"token": end.token, "id": end.id, "reason": end.reason},
+    }
 
 
 def _verdict(effective: Effective) -> dict[str, Any]:

@@ -1,0 +1,136 @@
+"""PYC001 to PYC012 over one file: told from its bytes whether it can matter, parsed once, walked once, judged, and what is ignored left out."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from dataclasses import replace
+
+from llmdoctor.callsites.finding import Found
+from llmdoctor.callsites.prefilter import may_hold_a_finding
+from llmdoctor.callsites.rules import UNPARSED
+from llmdoctor.core.diagnostic import Diagnostic, Location
+from llmdoctor.core.errors import QuestionError
+
+LIMIT = 8 * 2**20
+_IGNORE = re.compile(rb"#\s*llmdoctor:\s*ignore\[([A-Za-z0-9,\s]+)\]")
+
+
+def check_file(path: str) -> tuple[Diagnostic, ...]:
+    """The findings in a .py file or an .ipynb notebook. The path stands in the findings as it is given.
+
+    Raises QuestionError where the file cannot be read, or has more than LIMIT bytes.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LIMIT + 1)
+    except (OSError, ValueError) as error:
+        raise QuestionError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > LIMIT:
+        raise QuestionError(f"{path}: has more than {LIMIT} bytes")
+    return check_notebook(data, path) if path.endswith(".ipynb") else check_source(data, path)
+
+
+def check_source(text: str | bytes, path: str) -> tuple[Diagnostic, ...]:
+    """The findings in Python source, by line. Bytes are decoded as Python decodes them.
+
+    A source that mentions nothing the rules ask about is not parsed. One that does and cannot be parsed is one finding, PYC012 (info).
+    """
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    if not may_hold_a_finding(data):
+        return ()
+    try:
+        tree = _parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return (_unparsed(path, error),)
+    lines = data.splitlines()
+    found = [each for each in _found(tree) if not _is_ignored(each, lines)]
+    return tuple(_diagnostic(each, Location(path, line=_line(each.node))) for each in _in_order(found))
+
+
+def check_notebook(data: bytes, path: str) -> tuple[Diagnostic, ...]:
+    """The findings in a notebook's code cells, by cell: the pointer leads to the line in the cell's source, `line` is the line in the file.
+
+    A notebook of another language has none. One that is no notebook, or whose relevant cells cannot be parsed, is one finding, PYC012 (info).
+    """
+    if not may_hold_a_finding(data):
+        return ()
+    from llmdoctor.callsites.notebook import read_notebook
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            notebook = read_notebook(data)
+    except ValueError as error:
+        return (_unparsed(path, error),)
+    if notebook is None:
+        return ()
+    code = [line for cell in notebook.cells for line in ("".join(cell.lines) + "\n").encode("utf-8", "surrogatepass").splitlines()]
+    found = [each for each in _found(notebook.tree) if not _is_ignored(each, code)]
+    lines = _json_lines(data) if found else {}
+    findings = []
+    for each in _in_order(found):
+        pointer, inside = notebook.place(_line(each.node))
+        cell = pointer.split("/")[2]
+        diagnostic = _diagnostic(each, Location(path, pointer, lines.get(pointer)))
+        findings.append(replace(diagnostic, message=f"cell {cell}, line {inside}: {diagnostic.message}", cause=None))
+    if notebook.broken and not findings:
+        cells = ", ".join(map(str, notebook.broken[:5]))
+        findings.append(_unparsed(path, ValueError(f"cells {cells} are no valid Python")))
+    return tuple(findings)
+
+
+def _parse(text: str | bytes) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(text)
+
+
+def _found(tree: ast.Module) -> list[Found]:
+    from llmdoctor.callsites import padding, sampling
+    from llmdoctor.callsites.module import read_module
+
+    module = read_module(tree)
+    return [*padding.find(module), *sampling.find(module)]
+
+
+def _in_order(found: list[Found]) -> list[Found]:
+    """By line and code, each line and code once."""
+    unique = {(_line(each.node), each.rule.code): each for each in reversed(found)}
+    return [unique[key] for key in sorted(unique)]
+
+
+def _is_ignored(found: Found, lines: list[bytes]) -> bool:
+    """Whether `# llmdoctor: ignore[CODE]` stands on a line of what was found; a prefix (PYC) stands for all codes that begin with it."""
+    first = _line(found.node)
+    for line in lines[first - 1 : getattr(found.node, "end_lineno", first)]:
+        for match in _IGNORE.finditer(line):
+            codes = [code.strip().upper() for code in match.group(1).decode().split(",")]
+            if any(code and found.rule.code.startswith(code) for code in codes):
+                return True
+    return False
+
+
+def _diagnostic(found: Found, location: Location) -> Diagnostic:
+    return Diagnostic(found.rule.code, found.rule.severity, found.message, location, cause=found.cause, fix=found.rule.fix)
+
+
+def _unparsed(path: str, error: Exception) -> Diagnostic:
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
+    return Diagnostic(UNPARSED.code, UNPARSED.severity, f"not parsed: {reason}", Location(path, line=line), fix=UNPARSED.fix)
+
+
+def _json_lines(data: bytes) -> dict[str, int]:
+    """The line of every value in a JSON file by its pointer; none where it is too large for it."""
+    from llmdoctor.modeldir.positions import Unreadable, scan
+
+    try:
+        return dict(scan(data.decode("utf-8-sig", "replace"), 100).lines)
+    except Unreadable:
+        return {}
+
+
+def _line(node: ast.AST) -> int:
+    return int(getattr(node, "lineno", 1))

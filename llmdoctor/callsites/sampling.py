@@ -1,0 +1,198 @@
+"""PYC001, PYC004, PYC007 to PYC010: what ends and what draws."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+
+from llmdoctor.callsites.finding import Found
+from llmdoctor.callsites.module import Module, Scope, Settings
+from llmdoctor.callsites.names import called, dotted, is_literal, keyword, last, number, owner, unwrapped
+from llmdoctor.callsites.rules import EOS_NONE, IGNORED, LAST_PASS, PROBABILITIES, PROCESSED, REJECTED
+
+_CONFIGS = ("generation_config", "gen_config", "generate_config")
+_TEMPERATURES = ("temperature", "temp")
+_RANDOM = ("random", "rand", "uniform")
+# Values that do nothing or mean greedy decoding, which is what do_sample=False does.
+_NEUTRAL: dict[str, Callable[[float], bool]] = {
+    "temperature": lambda value: value <= 0.01 or value == 1,
+    "top_p": lambda value: value <= 0.01 or value == 1,
+    "top_k": lambda value: value in (-1, 0, 1, 50),
+    "min_p": lambda value: value == 0,
+    "typical_p": lambda value: value == 1,
+}
+
+
+def find(module: Module) -> Iterator[Found]:
+    """Every finding of the rules about stopping and sampling."""
+    told = any("output_scores" in settings.entries for scope in module.scopes for settings in scope.settings)
+    told = told or any(last(assignment.target) == "output_scores" for assignment in module.assignments())
+    for scope in module.scopes:
+        yield from _no_eos(scope)
+        if told:
+            yield from _processed(scope)
+        yield from _last_pass(scope)
+        yield from _probabilities(scope)
+        for settings in scope.settings:
+            if settings.call is None or called(settings.call) in ("generate", "GenerationConfig", "dict", "update"):
+                if called(settings.call) in ("generate", "GenerationConfig") or module.imports("transformers"):
+                    yield from _rejected(settings)
+                yield from _ignored(settings)
+
+
+def _no_eos(scope: Scope) -> Iterator[Found]:
+    for assignment in scope.assignments:
+        name = dotted(assignment.target)
+        if last(assignment.target) != "eos_token_id" or owner(assignment.target) not in _CONFIGS or not is_literal(assignment.value, None):
+            continue
+        others = [other for other in scope.assignments if dotted(other.target) == name and not is_literal(other.value, None)]
+        if not others:
+            yield Found(EOS_NONE, assignment.node, f"{name} = None: nothing ends what this model generates from here on")
+    for call in scope.calls():
+        if called(call) != "generate" or not is_literal(keyword(call, "eos_token_id"), None):
+            continue
+        if keyword(call, "generation_config") is None and keyword(call, "stopping_criteria") is None and not _fixed_length(call):
+            yield Found(EOS_NONE, call, "generate(eos_token_id=None): nothing ends a sequence before the length limit")
+
+
+def _fixed_length(call: ast.Call) -> bool:
+    """Whether the call asks for one new token, or for at least as many as it wants: it needs no terminator."""
+    return number(keyword(call, "max_new_tokens")) == 1 or keyword(call, "min_new_tokens") is not None
+
+
+def _processed(scope: Scope) -> Iterator[Found]:
+    for call in scope.calls():
+        if called(call) != "log_softmax" or not isinstance(call.func, ast.Attribute | ast.Name):
+            continue
+        of = call.args[0] if call.args else keyword(call, "input")
+        if isinstance(call.func, ast.Attribute) and (dotted(call.func.value) or "").split(".")[0] not in ("torch", "F", "nn"):
+            of = call.func.value
+        scores = _scores(of, call, scope)
+        if scores is not None:
+            yield Found(
+                PROCESSED, call, f"log_softmax over {dotted(scores) or 'scores'}: the scores have temperature, top_k and top_p in them"
+            )
+
+
+def _scores(node: ast.expr | None, call: ast.Call, scope: Scope) -> ast.expr | None:
+    """`outputs.scores` where an expression is made of nothing but them: stacked, indexed, converted, under another name, item by item."""
+    for _ in range(12):
+        node = unwrapped(node) if node is not None else None
+        if (isinstance(node, ast.Attribute) and node.attr == "scores") or (
+            isinstance(node, ast.Subscript) and is_literal(node.slice, "scores")
+        ):
+            return node if _generated(node.value, call, scope) else None
+        if isinstance(node, ast.Subscript):
+            node = node.value
+        elif isinstance(node, ast.Call) and called(node) in (
+            "stack",
+            "cat",
+            "vstack",
+            "transpose",
+            "permute",
+            "zip",
+            "enumerate",
+            "list",
+            "tuple",
+        ):
+            inner = node.args[0] if node.args else None
+            method = isinstance(node.func, ast.Attribute) and dotted(node.func.value) not in ("torch", "np", "numpy")
+            node = node.func.value if method and isinstance(node.func, ast.Attribute) else inner
+        elif isinstance(node, ast.Name):
+            node = _bound(node, call, scope)
+        else:
+            return None
+    return None
+
+
+def _bound(name: ast.Name, call: ast.Call, scope: Scope) -> ast.expr | None:
+    """What a name stands for: assigned above, or the item of a loop or comprehension over something."""
+    if (value := scope.value_of(name, call)) is not None:
+        return value
+    for assignment in scope.assignments:
+        within = any(isinstance(part, ast.Name) and part.id == name.id for part in ast.walk(assignment.target))
+        if assignment.iterated and within and abs(_line(assignment.node) - _line(call)) <= 20:
+            return assignment.value
+    return None
+
+
+def _generated(output: ast.expr, call: ast.Call, scope: Scope) -> bool:
+    """Whether the scores' owner is what a generate() returned; not where that call says do_sample=False, as its scores are logits then."""
+    if last(output) in ("self", "cls", ""):
+        return False
+    made = scope.value_of(output, call)
+    if made is None:
+        return True
+    if called(made) != "generate" or not isinstance(made, ast.Call):
+        return False
+    return not is_literal(keyword(made, "do_sample"), False)
+
+
+def _last_pass(scope: Scope) -> Iterator[Found]:
+    for loop in scope.loops:
+        names = {part.id for part in ast.walk(loop.target) if isinstance(part, ast.Name)}
+        for test in loop.body:
+            if isinstance(test, ast.If) and _draws(test.test, loop, names) and _keeps(test, names):
+                yield Found(LAST_PASS, test, "each candidate gets a random number of its own, and the last one that passes wins")
+
+
+def _draws(test: ast.expr, loop: ast.For, names: set[str]) -> bool:
+    """random() < p with p the loop's own probability: a name of the loop, or something looked up by one."""
+    if not isinstance(test, ast.Compare) or len(test.ops) != 1:
+        return False
+    sides = (test.left, test.comparators[0])
+    fresh = {last(line.targets[0]) for line in loop.body if isinstance(line, ast.Assign) and called(line.value) in _RANDOM}
+    for drawn, probability in (sides, sides[::-1]):
+        random = called(drawn) in _RANDOM or (isinstance(drawn, ast.Name) and drawn.id in fresh)
+        looked_up = isinstance(probability, ast.Subscript) and isinstance(probability.slice, ast.Name) and probability.slice.id in names
+        if random and (looked_up or (isinstance(probability, ast.Name) and probability.id in names)):
+            return True
+    return False
+
+
+def _keeps(test: ast.If, names: set[str]) -> bool:
+    """Whether the body assigns the candidate to a name and lets the loop go on."""
+    if any(isinstance(part, ast.Break | ast.Return | ast.Continue | ast.Raise) for line in test.body for part in ast.walk(line)):
+        return False
+    return any(
+        isinstance(line, ast.Assign)
+        and isinstance(line.targets[0], ast.Name)
+        and last(line.value) in names
+        and isinstance(line.value, ast.Name)
+        for line in test.body
+    )
+
+
+def _probabilities(scope: Scope) -> Iterator[Found]:
+    for quotient in scope.quotients:
+        if last(quotient.right) not in _TEMPERATURES:
+            continue
+        left = unwrapped(quotient.left)
+        if isinstance(left, ast.Name):
+            left = unwrapped(scope.value_of(left, quotient) or left)
+        if called(left) == "softmax":
+            yield Found(PROBABILITIES, quotient, f"probabilities are divided by {last(quotient.right)}, which is for logits")
+
+
+def _rejected(settings: Settings) -> Iterator[Found]:
+    if not is_literal(settings.entries.get("do_sample"), True):
+        return
+    temperature, top_k = number(settings.entries.get("temperature")), number(settings.entries.get("top_k"))
+    if temperature is not None and (temperature <= 0 or (isinstance(temperature, int) and temperature != 1)):
+        told = "has to be above 0" if temperature <= 0 else f"has to be a float: write {temperature}.0"
+        yield Found(REJECTED, settings.node, f"temperature={temperature} with do_sample=True {told}")
+    if top_k is not None and (top_k < 0 or (isinstance(top_k, float) and top_k != 0)):
+        yield Found(REJECTED, settings.node, f"top_k={top_k} with do_sample=True has to be a positive int, or 0 for off")
+
+
+def _ignored(settings: Settings) -> Iterator[Found]:
+    if not is_literal(settings.entries.get("do_sample"), False):
+        return
+    values = {name: number(settings.entries.get(name)) for name in _NEUTRAL}
+    given = [f"{name}={value}" for name, value in values.items() if value is not None and not _NEUTRAL[name](value)]
+    if given:
+        yield Found(IGNORED, settings.node, f"do_sample=False: {', '.join(given)} {'does' if len(given) == 1 else 'do'} nothing")
+
+
+def _line(node: ast.AST) -> int:
+    return int(getattr(node, "lineno", 0))

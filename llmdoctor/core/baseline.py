@@ -1,0 +1,44 @@
+"""A baseline: the findings that a team knows and has decided to live with, by what was found and not by its line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmdoctor.core.diagnostic import Diagnostic
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.fingerprint import fingerprints
+
+SCHEMA = "llmdoctor.baseline/1"
+
+
+def unknown(findings: Sequence[Diagnostic], known: frozenset[str]) -> list[Diagnostic]:
+    """The findings whose fingerprints the baseline does not have."""
+    return [finding for finding, name in zip(findings, fingerprints(findings), strict=True) if name not in known]
+
+
+def read(path: str) -> frozenset[str]:
+    """The fingerprints in a baseline file. Raises QuestionError where it is none."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise QuestionError(f"--baseline {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise QuestionError(f"--baseline {path}: no baseline: {error}") from None
+    found = content.get("findings") if isinstance(content, dict) and content.get("schema") == SCHEMA else None
+    if not isinstance(found, list):
+        raise QuestionError(f'--baseline {path}: no baseline, expected {{"schema": "{SCHEMA}", ...}} as --write-baseline writes it')
+    return frozenset(str(entry.get("fingerprint")) for entry in found if isinstance(entry, dict))
+
+
+def text(findings: Sequence[Diagnostic]) -> str:
+    """A baseline file of `findings`: sorted, a finding a line, so that a review can read what is accepted."""
+    lines = sorted(json.dumps(_entry(finding, name)) for finding, name in zip(findings, fingerprints(findings), strict=True))
+    body = ",\n".join(f"    {line}" for line in lines)
+    return f'{{\n  "schema": "{SCHEMA}",\n  "findings": [\n{body}\n  ]\n}}\n'
+
+
+def _entry(finding: Diagnostic, fingerprint: str) -> dict[str, str | None]:
+    at = None if finding.location is None else finding.location.file
+    return {"code": finding.code, "at": at, "message": finding.message, "fingerprint": fingerprint}

@@ -1,0 +1,114 @@
+"""`[tool.llmdoctor]` of a repository's pyproject.toml: what a team has agreed on, so that nobody types it."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from llmdoctor.core.errors import QuestionError
+
+_LISTS = ("select", "ignore", "exclude")
+_TEXTS = ("fail-on", "baseline", "transformers")
+FAIL_ON = ("error", "warning", "info", "never")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings and where they are from: `source` is the pyproject.toml, None without one; paths in it are relative to its folder `root`.
+
+    `select` and `ignore` are prefixes of rule codes, `exclude` patterns as in a .gitignore, `per_path` pairs of a glob and the prefixes that
+    are ignored for the files it matches.
+    """
+
+    source: str | None = None
+    root: str = "."
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    fail_on: str | None = None
+    baseline: str | None = None
+    transformers: str | None = None
+    per_path: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def wants(self, code: str, file: str | None) -> bool:
+        """Whether a finding of rule `code` in `file` is to be told."""
+        if self.select and not code.startswith(self.select):
+            return False
+        if self.ignore and code.startswith(self.ignore):
+            return False
+        return not any(code.startswith(codes) for glob, codes in self.per_path.items() if file is not None and self._matches(file, glob))
+
+    def _matches(self, file: str, glob: str) -> bool:
+        relative = os.path.relpath(file, self.root)
+        return fnmatch.fnmatch(relative, glob) or fnmatch.fnmatch(relative, f"{glob.rstrip('/')}/*")
+
+
+def load_settings(start: str) -> Settings:
+    """The settings of the nearest pyproject.toml with a [tool.llmdoctor] table, from the folder `start` upwards; the defaults without one.
+
+    Raises QuestionError where the table has a key or a type that is not known, or the file is no TOML.
+    """
+    folder = os.path.abspath(start)
+    while True:
+        path = os.path.join(folder, "pyproject.toml")
+        if os.path.isfile(path):
+            table = _table(path)
+            if table is not None:
+                return _settings(os.path.relpath(path), os.path.relpath(folder), table)
+        parent = os.path.dirname(folder)
+        if parent == folder or os.path.isdir(os.path.join(folder, ".git")):
+            return Settings()
+        folder = parent
+
+
+def _table(path: str) -> dict[str, Any] | None:
+    tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")  # the same module, by the name it has there
+    try:
+        with open(path, "rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise QuestionError(f"{os.path.relpath(path)}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise QuestionError(f"{os.path.relpath(path)}: no TOML: {error}") from None
+    tool = content.get("tool")
+    table = tool.get("llmdoctor") if isinstance(tool, dict) else None
+    if table is not None and not isinstance(table, dict):
+        raise QuestionError(f"{os.path.relpath(path)}: tool.llmdoctor is no table")
+    return table
+
+
+def _settings(source: str, root: str, table: dict[str, Any]) -> Settings:
+    where = f"{source}: [tool.llmdoctor]"
+    known = {*_LISTS, *_TEXTS, "per-path-ignores"}
+    for name in table:
+        if name not in known:
+            raise QuestionError(f"{where} has {name!r}, expected one of {', '.join(sorted(known))}")
+    lists = {name: _texts(table.get(name, []), f"{where} {name}") for name in _LISTS}
+    for name in _TEXTS:
+        if name in table and not isinstance(table[name], str):
+            raise QuestionError(f"{where} {name} is {table[name]!r}, expected a text")
+    if table.get("fail-on") not in (None, *FAIL_ON):
+        raise QuestionError(f"{where} fail-on is {table['fail-on']!r}, expected one of {', '.join(FAIL_ON)}")
+    ignores = table.get("per-path-ignores", {})
+    if not isinstance(ignores, dict):
+        raise QuestionError(f"{where} per-path-ignores is {ignores!r}, expected a table of globs")
+    return Settings(
+        source=source,
+        root=root,
+        fail_on=table.get("fail-on"),
+        baseline=table.get("baseline"),
+        transformers=table.get("transformers"),
+        per_path={glob: _texts(codes, f"{where} per-path-ignores.{glob}") for glob, codes in ignores.items()},
+        **lists,
+    )
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise QuestionError(f"{where} is {value!r}, expected a list of texts")
+    return tuple(value)

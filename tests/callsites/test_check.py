@@ -1,0 +1,118 @@
+"""One file: ignoring, order, notebooks, what does not parse, and whatever bytes there are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmdoctor.callsites import check as module
+from llmdoctor.callsites.check import check_file, check_source
+from llmdoctor.core.errors import QuestionError
+
+BAD = "model.generate(ids, do_sample=False, temperature=0.7)"
+WORDS = [
+    "do_sample=True",
+    "model.generate(",
+    ")",
+    "\n",
+    "    ",
+    "labels[labels == tokenizer.pad_token_id] = -100",
+    "tokenizer.pad_token = tokenizer.eos_token",
+]
+WORDS += [
+    "for t in probs:",
+    "if random.random() < t:",
+    "c = t",
+    "softmax(x) / temperature",
+    "log_softmax(o.scores)",
+    "output_scores=True",
+    "(",
+    "[",
+    "\x00",
+    "'",
+]
+
+
+def codes(text: str | bytes) -> list[str]:
+    return [finding.code for finding in check_source(text, "x.py")]
+
+
+@pytest.mark.parametrize("comment", ["ignore[PYC010]", "ignore[PYC]", "ignore[GEN001, pyc010]", " ignore[PYC010] it is a demo"])
+def test_ignored(comment: str) -> None:
+    assert codes(BAD) == ["PYC010"]
+    assert codes(f"{BAD}  # llmdoctor: {comment.strip()}") == []
+
+
+@pytest.mark.parametrize("comment", ["ignore[PYC001]", "ignore[]", "ignore", "ignore[PYC010"])
+def test_not_ignored(comment: str) -> None:
+    assert codes(f"{BAD}  # llmdoctor: {comment}") == ["PYC010"]
+    assert codes(f"# llmdoctor: ignore[PYC010]\n{BAD}") == ["PYC010"]
+
+
+def test_ignored_on_any_line_of_the_call() -> None:
+    assert codes("model.generate(\n    ids,\n    do_sample=False,  # llmdoctor: ignore[PYC010]\n    temperature=0.7,\n)") == []
+
+
+def test_line_and_bytes_with_a_coding_line() -> None:
+    (finding,) = check_source(b"# -*- coding: latin-1 -*-\ns = '\xe9'\r\n" + BAD.encode(), "a/b.py")
+    assert (finding.location.file, finding.location.line) == ("a/b.py", 3)  # type: ignore[union-attr]
+
+
+def test_what_matters_not_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_parse", lambda text: pytest.fail("parsed"))
+    assert codes("def f(:\n    attention_mask") == []
+
+
+@pytest.mark.parametrize(
+    "text", ["do_sample=True\ndef f(:", "do_sample = True\x00", "do_sample = True\n" + "(" * 5000, b"do_sample = True\n\xff"]
+)
+def test_not_parsed_is_one_finding(text: str | bytes) -> None:
+    assert codes(text) == ["PYC012"]
+
+
+def test_deep_expressions_are_walked() -> None:
+    assert codes("x = " + "a.b(" * 60 + ")" * 60 + "\ny = " + "1 + " * 3000 + "1\n" + BAD) in (["PYC010"], ["PYC012"])
+
+
+def notebook(path: Path, source: object, language: str = "python") -> str:
+    cells = [{"cell_type": "markdown", "source": "text"}, {"cell_type": "code", "source": source}]
+    path.write_text(json.dumps({"cells": cells, "metadata": {"kernelspec": {"language": language}}}, indent=1))
+    return str(path)
+
+
+def test_notebook_places(tmp_path: Path) -> None:
+    path = notebook(tmp_path / "a.ipynb", ["!nvidia-smi\n", BAD])
+    (finding,) = check_file(path)
+    assert finding.location is not None
+    assert finding.location.pointer == "/cells/1/source/1"
+    assert finding.location.line is not None
+    assert "temperature" in Path(path).read_text().splitlines()[finding.location.line - 1]
+    assert finding.message.startswith("cell 1, line 2: ")
+    assert check_file(notebook(tmp_path / "b.ipynb", f"%%bash\n{BAD}")) == ()
+    assert len(check_file(notebook(tmp_path / "c.ipynb", f"%%time\n{BAD}"))) == 1
+    assert check_file(notebook(tmp_path / "d.ipynb", BAD, "R")) == ()
+    assert check_file(notebook(tmp_path / "e.ipynb", f"{BAD}  # llmdoctor: ignore[PYC010]")) == ()
+    assert [finding.code for finding in check_file(notebook(tmp_path / "f.ipynb", "do_sample=True ("))] == ["PYC012"]
+
+
+@pytest.mark.parametrize("text", ["do_sample True {", "[]", '{"do_sample": true, "True": 1}', '{"cells": 3, "x": "do_sample True"}'])
+def test_no_notebook(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.ipynb"
+    path.write_text(text + " " * 0)
+    assert {finding.code for finding in check_file(str(path))} <= {"PYC012"}
+
+
+def test_unreadable(tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match="cannot be read"):
+        check_file(str(tmp_path / "none.py"))
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=25).map("".join), st.binary(max_size=20))
+def test_whatever_stands_in_it(text: str, data: bytes) -> None:
+    check_source(text, "x.py")
+    module.check_notebook(text.encode() + data, "x.ipynb")
+    check_source(text.encode() + data, "x.py")

@@ -1,0 +1,99 @@
+"""`llmdoctor check`: what it finds in a tree, what it leaves out, what a team has settled."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Outcome, write_model
+
+Run = Callable[..., Outcome]
+RULES = Path(__file__).parents[1] / "rules"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A repository with a model that never stops, code that clears an eos, and things that are nobody's business."""
+    write_model(tmp_path / "models" / "bad", generation_config={})
+    write_model(tmp_path / "models" / "good")
+    (tmp_path / "src").mkdir()
+    shutil.copy(RULES / "PYC001" / "bad" / "example.py", tmp_path / "src" / "train.py")
+    (tmp_path / "src" / "config.json").write_text('{"compilerOptions": {}}')
+    (tmp_path / "ignored").mkdir()
+    shutil.copy(tmp_path / "src" / "train.py", tmp_path / "ignored" / "train.py")
+    (tmp_path / ".gitignore").write_text("ignored/\n")
+    (tmp_path / "link").symlink_to("/")
+    (tmp_path / ".git").mkdir()
+    return tmp_path
+
+
+def codes(outcome: Outcome) -> list[str]:
+    return sorted({finding["code"] for finding in outcome.report["findings"] if finding["severity"] != "info"})
+
+
+def test_it_finds_models_and_code_and_heeds_gitignore(tree: Path, llmdoctor: Run) -> None:
+    outcome = llmdoctor("check", "--format", "json", cwd=tree)
+    assert outcome.code == 1
+    assert codes(outcome) == ["GEN001", "PYC001"]
+    subjects = {subject["path"]: subject for subject in outcome.report["result"]["subjects"]}
+    assert set(subjects) == {"./models/bad", "./models/good", "src/train.py"}
+    findings = outcome.report["findings"]
+    assert {findings[index]["code"] for index in subjects["src/train.py"]["findings"]} == {"PYC001"}
+    assert {"what": "./link", "reason": "a link, not followed"} in outcome.report["skipped"]
+
+
+def test_select_ignore_and_fail_on(tree: Path, llmdoctor: Run) -> None:
+    assert codes(llmdoctor("check", "--select", "PYC", "--format", "json", cwd=tree)) == ["PYC001"]
+    assert codes(llmdoctor("check", "--ignore", "PYC", "--format", "json", cwd=tree)) == ["GEN001"]
+    assert llmdoctor("check", "--fail-on", "never", cwd=tree).code == 0
+
+
+def test_a_teams_settings(tree: Path, llmdoctor: Run) -> None:
+    (tree / "pyproject.toml").write_text(
+        '[tool.llmdoctor]\nexclude = ["models/bad"]\nfail-on = "never"\n[tool.llmdoctor.per-path-ignores]\n"src" = ["PYC001"]\n'
+    )
+    outcome = llmdoctor("check", "--format", "json", cwd=tree)
+    assert (outcome.code, codes(outcome)) == (0, [])
+    assert llmdoctor("check", "src", "--format", "json", cwd=tree).report["subject"]["settings"] == "pyproject.toml"
+
+
+@pytest.mark.parametrize("table", ['selct = ["GEN"]', 'select = "GEN"', 'fail-on = "eror"', "per-path-ignores = 3", "select = ["])
+def test_settings_that_cannot_be_read(table: str, tree: Path, llmdoctor: Run) -> None:
+    (tree / "pyproject.toml").write_text(f"[tool.llmdoctor]\n{table}\n")
+    outcome = llmdoctor("check", cwd=tree)
+    assert outcome.code == 2
+    assert "pyproject.toml" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_baseline_is_kept_while_lines_move(tree: Path, llmdoctor: Run) -> None:
+    assert llmdoctor("check", "--write-baseline", "known.json", cwd=tree).code == 0
+    source = tree / "src" / "train.py"
+    source.write_text("# a line\n\n" + source.read_text())
+    outcome = llmdoctor("check", "--baseline", "known.json", "--format", "json", cwd=tree)
+    assert (outcome.code, codes(outcome)) == (0, [])
+    assert outcome.report["result"]["in_baseline"] >= 2
+    write_model(tree / "models" / "worse", generation_config={})
+    assert codes(llmdoctor("check", "--baseline", "known.json", "--format", "json", cwd=tree)) == ["GEN001"]
+    assert llmdoctor("check", "--baseline", "nowhere.json", cwd=tree).code == 2
+    (tree / "broken.json").write_text(json.dumps([]))
+    assert llmdoctor("check", "--baseline", "broken.json", cwd=tree).code == 2
+
+
+def test_nothing_to_check_is_3(tmp_path: Path, llmdoctor: Run) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    assert llmdoctor("check", cwd=tmp_path).code == 3
+    assert llmdoctor("check", "nowhere", cwd=tmp_path).code == 2
+
+
+def test_more_files_than_one_process_takes(tmp_path: Path, llmdoctor: Run) -> None:
+    for number in range(150):
+        (tmp_path / f"module{number}.py").write_text("x = 1\n")
+    shutil.copy(RULES / "PYC001" / "bad" / "example.py", tmp_path / "last.py")
+    outcome = llmdoctor("check", "--format", "json", cwd=tmp_path)
+    assert len(outcome.report["result"]["subjects"]) == 151
+    assert codes(outcome) == ["PYC001"]

@@ -1,0 +1,7 @@
+batch = tokenizer(prompts, padding=True, return_tensors="pt")
+model.generate(**batch)
+model.generate(batch.input_ids, attention_mask=batch.attention_mask)
+one = tokenizer('one prompt', return_tensors='pt')
+model.generate(one.input_ids)
+two = tokenizer(prompt + suffix, padding=True, return_tensors='pt')
+model.generate(two.input_ids)

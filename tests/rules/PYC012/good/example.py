@@ -1,0 +1,1 @@
+print(model.generate(input_ids, do_sample=True))
