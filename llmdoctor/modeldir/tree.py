@@ -40,7 +40,11 @@ class Walk:
     _entries: int = 0
 
     def folders(self) -> Iterator[Folder]:
-        """Every folder, its own before those in it; links are not followed. A .gitignore counts in every folder from the repository's root on."""
+        """Every folder, its own before those in it; links are not followed. A .gitignore counts in every folder from the repository's root on.
+
+        Unlike git, a negated folder (`!sub/`) brings back what is ignored inside it too (pathspec 1.1 matches what lies below), and a root that is
+        itself ignored is looked at.
+        """
         specs = self._specs_above()
         yield from self._folder(self.root, specs, 0)
         for reason, count in self._left_out.items():
