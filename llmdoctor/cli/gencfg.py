@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
 
 _MODEL = "A model directory, a hub id in the local cache, or a generation_config.json."
@@ -201,18 +202,5 @@ _COMMANDS: dict[str, Callable[..., None]] = {"show": show, "diff": diff, "check"
 
 
 def make_app(name: str) -> typer.Typer:
-    """The group with the command `name` alone, or with all where there is no such command."""
-    app = typer.Typer(
-        help="The effective generation config of a call: where each value comes from.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
-    app.callback()(_group)
-    for known in [name] if name in _COMMANDS else _COMMANDS:
-        settings = {"allow_interspersed_args": False} if known == "trace" else {}  # the command's options are its own
-        app.command(known, context_settings=settings)(_COMMANDS[known])
-    return app
-
-
-def _group() -> None:
-    pass
+    """The group, with the command `name` alone where it is one."""
+    return make_group(name, "The effective generation config of a call: where each value comes from.", _COMMANDS, launchers=("trace",))

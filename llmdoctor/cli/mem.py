@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
 
 _MODEL = "A model directory with a config.json (no weights needed), or a hub id in the local cache."
@@ -146,13 +147,5 @@ _COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "measure": meas
 
 
 def make_app(name: str) -> typer.Typer:
-    """The group with the command `name` alone, or with all where there is no such command."""
-    app = typer.Typer(help="Where the memory goes: training steps and key-value caches.", no_args_is_help=True, rich_markup_mode=None)
-    app.callback()(_group)
-    for known in [name] if name in _COMMANDS else _COMMANDS:
-        app.command(known)(_COMMANDS[known])
-    return app
-
-
-def _group() -> None:
-    pass
+    """The group, with the command `name` alone where it is one."""
+    return make_group(name, "Where the memory goes: training steps and key-value caches.", _COMMANDS)

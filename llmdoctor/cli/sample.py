@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
 
 if TYPE_CHECKING:
@@ -240,17 +241,5 @@ _COMMANDS: dict[str, Callable[..., None]] = {"replay": replay, "engines": engine
 
 
 def make_app(name: str) -> typer.Typer:
-    """The group with the command `name` alone, or with all where there is no such command."""
-    app = typer.Typer(
-        help="Sampling: engines side by side, recorded generations replayed, samplers tested.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
-    app.callback()(_group)
-    for known in [name] if name in _COMMANDS else _COMMANDS:
-        app.command(known)(_COMMANDS[known])
-    return app
-
-
-def _group() -> None:
-    pass
+    """The group, with the command `name` alone where it is one."""
+    return make_group(name, "Sampling: engines side by side, recorded generations replayed, samplers tested.", _COMMANDS)

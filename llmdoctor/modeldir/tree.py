@@ -46,6 +46,8 @@ class Walk:
         itself ignored is looked at.
         """
         specs = self._specs_above()
+        if _ignored(os.path.abspath(self.root) + os.sep, specs):
+            specs = []  # whoever names a folder wants it looked at
         yield from self._folder(self.root, specs, 0)
         for reason, count in self._left_out.items():
             if count > _SHOWN:

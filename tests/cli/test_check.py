@@ -46,6 +46,10 @@ def test_it_finds_models_and_code_and_heeds_gitignore(tree: Path, llmdoctor: Run
     assert {"what": "./link", "reason": "a link, not followed"} in outcome.report["skipped"]
 
 
+def test_a_folder_that_is_named_is_looked_at(tree: Path, llmdoctor: Run) -> None:
+    assert codes(llmdoctor("check", "ignored", "--format", "json", cwd=tree)) == ["PYC001"]
+
+
 def test_select_ignore_and_fail_on(tree: Path, llmdoctor: Run) -> None:
     assert codes(llmdoctor("check", "--select", "PYC", "--format", "json", cwd=tree)) == ["PYC001"]
     assert codes(llmdoctor("check", "--ignore", "PYC", "--format", "json", cwd=tree)) == ["GEN001"]

@@ -1,0 +1,24 @@
+"""A group of commands, such as `llmdoctor mask`: built with the one command that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import typer
+
+
+def make_group(name: str, summary: str, commands: Mapping[str, Callable[..., None]], launchers: Collection[str] = ()) -> typer.Typer:
+    """The group with the command `name` alone, or with all of `commands` where there is no such one.
+
+    The options behind the first argument of a command in `launchers` belong to what it launches.
+    """
+    app = typer.Typer(help=summary, no_args_is_help=True, rich_markup_mode=None)
+    app.callback()(_group)
+    for known in [name] if name in commands else commands:
+        settings = {"allow_interspersed_args": False} if known in launchers else {}
+        app.command(known, context_settings=settings)(commands[known])
+    return app
+
+
+def _group() -> None:
+    pass
