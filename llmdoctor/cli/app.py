@@ -110,8 +110,9 @@ def check(
 ) -> None:
     """The static rules over a tree, no model loaded.
 
-    Model directories (GEN, DIR) and Python call sites in files and notebooks (PYC), as git does not ignore them. Settings are read from
-    [tool.llmdoctor] in pyproject.toml.
+    Model directories (GEN, DIR, SMP), training configurations (MEM: DeepSpeed, TrainingArguments as JSON, YAML or training_args.bin, accelerate,
+    LLaMA-Factory, axolotl), requests to vLLM and OpenAI (GEN, SMP) and Python call sites (PYC), as git does not ignore them. Settings are read
+    from [tool.llmdoctor] in pyproject.toml.
     """
     from llmdoctor.cli.checking import run_check
 
