@@ -40,12 +40,13 @@ class Checker:
     def __init__(self, found: Found, settings: Settings) -> None:
         self.found, self.neighbours = found, Neighbours(settings)
         self.skipped: list[Skipped] = []
+        self._no_models: list[Subject] = []  # config.json files of something else that is checked
         self._later: list[tuple[Kind, JsonFile]] = []
 
     def subjects(self) -> list[Subject]:
         """Everything but code, in the order of the walk within each kind."""
         models = [*self._models()]
-        subjects = [*models, *self._texts(), *self._pickles()]
+        subjects = [*models, *self._no_models, *self._texts(), *self._pickles()]
         return [*subjects, *(Subject(file.path, kind.name, kind.findings(file, self.neighbours)) for kind, file in self._later)]
 
     # --- model directories
@@ -85,7 +86,7 @@ class Checker:
             return False
         if isinstance(config.value, dict) and ("model_type" in config.value or "architectures" in config.value):
             return True
-        self._judged(config, [kind for kind in KINDS if ".json" in kind.endings])
+        self._no_models += self._judged(config, [kind for kind in KINDS if ".json" in kind.endings])
         return False
 
     # --- JSON, JSON Lines, YAML

@@ -17,6 +17,11 @@ from llmdoctor.modeldir.requests import Request
 _PARAMETERS = (
     "n temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty min_tokens seed stop".split()
 )  # vLLM's names; what the limit is called depends on the endpoint
+_RANGES = {  # what vllm_checks accepts, to paste
+    "temperature": "0 to 2", "top_p": "above 0, at most 1", "top_k": "0 (off) or a whole number from 1", "min_p": "0 to 1",
+    "presence_penalty": "-2 to 2", "frequency_penalty": "-2 to 2", "repetition_penalty": "above 0", "stop": "texts that are not empty",
+    "max_tokens": "at least 1", "min_tokens": "0 to max_tokens", "n": "at least 1",
+}  # fmt: skip
 _STOPS = 4  # OpenAI's API reference: up to 4 sequences
 
 
@@ -42,7 +47,10 @@ def _refused(request: Request) -> Iterator[Diagnostic]:
     error = _vllm_error(request)
     if error is not None and not request.is_openai:
         name = next((key for key in sorted(request.settings, key=len, reverse=True) if key in error), "")
-        yield _finding(REFUSED, request, f"vLLM 0.33.0 refuses it: {error}", name, cause="vllm/sampling_params.py:634 (_verify_args)")
+        fix = f'"{name}": {_RANGES[name]}' if name in _RANGES else None
+        yield _finding(
+            REFUSED, request, f"vLLM 0.33.0 refuses it: {error}", name, cause="vllm/sampling_params.py:634 (_verify_args)", fix=fix
+        )
 
 
 def _vllm_error(request: Request) -> str | None:

@@ -73,3 +73,12 @@ def meant(name: str, known: Iterable[str]) -> str:
 def is_on(value: Any) -> bool:
     """Whether pydantic takes `value` for true."""
     return value is True or value == 1 or (isinstance(value, str) and value.lower() in ("true", "yes", "on", "1", "t", "y"))
+
+
+def is_off(value: Any) -> bool:
+    """Whether pydantic takes `value` for false."""
+    return (
+        value is False
+        or (value == 0 and value is not None)
+        or (isinstance(value, str) and value.lower() in ("false", "no", "off", "0", "f", "n"))
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from llmdoctor.core.diagnostic import Diagnostic, Severity
 from llmdoctor.mem.check import schema
-from llmdoctor.mem.check.config import Config, autos, is_on, meant
+from llmdoctor.mem.check.config import Config, autos, is_off, is_on, meant
 from llmdoctor.mem.check.rules import AUTO, BUCKETS, DEAD, DEPRECATED, PRECISION, REFUSED, UNKNOWN, UNPINNED
 from llmdoctor.modeldir.jsonfile import JsonFile
 from llmdoctor.modeldir.neighbours import Neighbours
@@ -19,7 +19,7 @@ _PART = 8  # buckets are worth a word from an eighth of the device on
 # Where the Trainer (transformers 5.23, integrations/deepspeed.py:117) or accelerate (1.15, accelerator.py:2223, utils/dataclasses.py:1280) fill in.
 FILLED = frozenset(
     {
-        *((name,) for name in (*_BATCH, "gradient_clipping")),
+        *((name,) for name in (*_BATCH, "gradient_clipping", "steps_per_print")),
         *((name, "enabled") for name in ("bf16", "fp16")),
         *(("optimizer", "params", name) for name in ("lr", "betas", "eps", "weight_decay")),
         *(("scheduler", "params", name) for name in ("warmup_min_lr", "warmup_max_lr", "total_num_steps", "warmup_num_steps")),
@@ -141,6 +141,13 @@ def _precision(config: Config) -> Iterator[Diagnostic]:
             severity=Severity.WARNING,
         )
     yield from _masters(config)
+    fp16 = config.section("fp16")
+    if fp16 is not None and "fp16" in half and fp16.value.get("loss_scale", 0) in (0, "0", "auto"):
+        for key in ("loss_scale_window", "min_loss_scale"):
+            number = fp16.value.get(key, 1)
+            if isinstance(number, int | float) and not isinstance(number, bool) and number <= 0:
+                message = f"fp16.{key} is {number}, and dynamic loss scaling needs one above 0: DeepSpeed raises ValidationError"
+                yield fp16.found(REFUSED, message, key, cause="deepspeed/runtime/precision_config.py:193", fix=f'remove "{key}"')
 
 
 def _masters(config: Config) -> Iterator[Diagnostic]:
@@ -232,7 +239,7 @@ def _stage(zero: Config, stage: int | None) -> Iterator[Diagnostic]:
     if isinstance(ratio, int | float) and 0 <= ratio < 1 and stage != 3:
         message = f"offload_optimizer.ratio {ratio} at stage {stage}: partial offloading is supported at stage 3 only, DeepSpeed asserts it"
         yield zero.found(REFUSED, message, "offload_optimizer", "ratio", cause="deepspeed/runtime/zero/config.py:399", fix='"ratio": 1.0')
-    if zero.value.get("compute_grad_norm") is False and stage not in (1, 2):
+    if is_off(zero.value.get("compute_grad_norm")) and stage not in (1, 2):
         message = "compute_grad_norm false is supported at stages 1 and 2 only, DeepSpeed raises ValidationError"
         yield zero.found(
             REFUSED, message, "compute_grad_norm", cause="deepspeed/runtime/zero/config.py:392", fix='remove "compute_grad_norm"'
@@ -277,7 +284,7 @@ def _buckets(config: Config, zero: Config, memory: int | None) -> Iterator[Diagn
     stage, size = _stage_of(zero), zero.value.get("reduce_bucket_size", 500_000_000)
     if memory is None or stage not in (1, 2, 3) or not isinstance(size, int | float) or isinstance(size, bool):
         return
-    if zero.value.get("contiguous_gradients", True) is False:
+    if is_off(zero.value.get("contiguous_gradients", True)):
         return
     half = any(config.get(name, "enabled") == "auto" or is_on(config.get(name, "enabled")) for name in ("bf16", "fp16"))
     width = 2 if half else 4

@@ -1,7 +1,8 @@
 """What DeepSpeed 0.19.8 knows: every key of a config, with the type that its pydantic models accept.
 
 Held against the real models by tests/mem/check/test_against_deepspeed.py. A type is bool, int, float, text or any; "int>0" and "int>=0" carry
-the field's bound. "auto" is dropped before a model looks (runtime/config_utils.py:56), so it is accepted everywhere and means the default.
+the field's bound, "!" refuses true and false, "?" takes null. "auto" is dropped before a model looks (runtime/config_utils.py:56), so it is
+accepted everywhere and means the default.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ SECTIONS: dict[tuple[str, ...], dict[str, str]] = {
     ),
     ("fp16",): {
         **dict.fromkeys(("enabled", "auto_cast", "consecutive_hysteresis", "fp16_master_weights_and_grads"), "bool"),
-        **dict.fromkeys(("initial_scale_power", "loss_scale_window", "hysteresis", "min_loss_scale"), "int"),
-        "loss_scale": "float>=0",
+        **dict.fromkeys(("initial_scale_power", "hysteresis"), "int"),
+        **dict.fromkeys(("loss_scale_window", "min_loss_scale"), "int!"),
+        "loss_scale": "float!>=0",
     },
 }
 FILE_OF = {
@@ -65,7 +67,7 @@ TOP = frozenset(
     "gradient_allreduce_op zero_optimization activation_checkpointing comms_logger tensorboard wandb csv_monitor comet gradient_clipping fp16 bf16 "
     "bfloat16 torch_autocast optimizer scheduler zero_allow_untested_optimizer zero_force_ds_cpu_optimizer flops_profiler wall_clock_breakdown "
     "memory_breakdown autotuning use_data_before_expert_parallelism hybrid_engine pipeline data_efficiency checkpoint data_types aio "
-    "dataloader_drop_last log_level datastates_checkpointing datastates_ckpt weight_quantization compile timers tensor_parallel expert_parallel "
+    "dataloader_drop_last log_level datastates_ckpt weight_quantization compile timers tensor_parallel expert_parallel "
     "vocabulary_size sequence_parallel_size allgather_size".split()
 )
 # Read by others from the same file: accelerate (accelerator.py, utils/dataclasses.py), transformers, mem compare, DeepSpeed's examples and inference.
@@ -108,14 +110,14 @@ def refusal(value: Any, kind: str) -> str | None:
         return None if value in ("none", "cpu", "nvme") else '"none", "cpu" or "nvme"'
     if kind == "text":
         return None if isinstance(value, str) else "a text"
-    number = _number(value, whole=kind.startswith(("int", "stage")))
+    number = None if "!" in kind and isinstance(value, bool) else _number(value, whole=kind.startswith(("int", "stage")))
     if kind == "stage":
         return None if number in (0, 1, 2, 3) else "0, 1, 2 or 3"
     if number is None:
         return "a whole number" if kind.startswith("int") else "a number"
     if kind == "share":
         return None if 0 <= number <= 1 else "a number from 0 to 1"
-    bound = kind.lstrip("intfloa")
+    bound = kind.lstrip("intfloa!")
     wrong = (bound == ">0" and number <= 0) or (bound == ">=0" and number < 0)
     return f"a number {'above 0' if bound == '>0' else 'of at least 0'}" if wrong else None
 
