@@ -9,7 +9,7 @@ from llmdoctor.core.settings import Settings
 from llmdoctor.modeldir.files import Refusal, read_bytes, shown_path
 from llmdoctor.modeldir.jsonfile import JsonFile, parse
 
-_LIMIT, _KEPT, _ABOVE = 2**20, 2000, 6  # bytes of a file, files, folders above the one that names another
+_LIMIT, _KEPT, _ABOVE = 2**20, 16 * 2**20, 6  # bytes of a file, characters kept in all, folders above the one that names another
 
 
 @dataclass(slots=True)
@@ -18,10 +18,12 @@ class Neighbours:
 
     settings: Settings
     _read: dict[str, JsonFile] = field(default_factory=dict)
+    _size: int = 0
 
     def keep(self, file: JsonFile) -> None:
-        """Remember a file that others may name."""
-        if len(self._read) < _KEPT:
+        """Remember a file that others may name; once 16 MiB are kept, a file that is named is read again."""
+        if self._size < _KEPT:
+            self._size += len(file.text) + 500
             self._read[os.path.abspath(file.path)] = file
 
     def named(self, by: str, name: str) -> JsonFile | None:
@@ -40,9 +42,11 @@ class Neighbours:
         return None
 
     def _once(self, place: str) -> JsonFile | None:
-        if place not in self._read:
-            data = read_bytes(place, _LIMIT)
-            if data is None or isinstance(data, Refusal):
-                return None
-            self.keep(parse(data, place, shown_path(place)))
-        return self._read.get(place)
+        if place in self._read:
+            return self._read[place]
+        data = read_bytes(place, _LIMIT)
+        if data is None or isinstance(data, Refusal):
+            return None
+        file = parse(data, place, shown_path(place))
+        self.keep(file)
+        return file

@@ -16,7 +16,7 @@ from llmdoctor.modeldir.neighbours import Neighbours
 class Kind:
     """A kind of file. `marks`: without one of them among its bytes the file is not parsed. `looks` and `judge` name functions, so that a job is
     imported where one of its marks is seen: looks(value) says whether it is one, judge(file, neighbours) returns the findings. `names_others`:
-    it is judged after all files are read, for it is held against another one.
+    it is judged after the files that it may name are read.
     """
 
     name: str
@@ -52,7 +52,7 @@ KINDS = (  # the first that fits: DeepSpeed's settings may stand among the Train
     ),
     Kind(
         "request", _JSON, (b'"messages"', b'"prompt"', b'"input"', b'"body"'),
-        "modeldir.requests:is_request", "cli.checking.asked:check_file", names_others=True,
+        "modeldir.requests:is_request", "cli.checking.asked:check_file",
     ),
 )  # fmt: skip
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from llmdoctor.cli.checking.find import Found
@@ -21,6 +21,7 @@ from llmdoctor.modeldir.neighbours import Neighbours
 from llmdoctor.modeldir.requests import read_batch
 from llmdoctor.modeldir.yamlfile import YAML_LIMIT, parse_yaml
 
+_LATER = 2000  # JSON files that wait for the files they name; one more reads them itself
 JSON_LIMIT = 2**20  # bytes; the largest DeepSpeed config, request or argument file seen has a tenth
 
 
@@ -52,8 +53,9 @@ class Checker:
     # --- model directories
 
     def _models(self) -> Iterator[Subject]:
-        directories = deque(self._directories())
-        if not directories:
+        directories = self._directories()
+        first = next(directories, None)
+        if first is None:
             return
         from llmdoctor.gencfg.check import check_directory
         from llmdoctor.modeldir.template import TemplateWorker
@@ -61,8 +63,7 @@ class Checker:
 
         with TemplateWorker() as worker:
             worker.start()
-            while directories:
-                directory = directories.popleft()  # and let go of: what it has read is not kept for the whole walk
+            for directory in chain((first,), directories):  # one after the other: what one has read is let go of
                 checked = check_directory(directory, worker, self.neighbours.settings.transformers)
                 config = directory.json("generation_config.json")
                 if config is not None:
@@ -92,7 +93,7 @@ class Checker:
     # --- JSON, JSON Lines, YAML
 
     def _texts(self) -> Iterator[Subject]:
-        for path in self.found.texts:
+        for path in sorted(self.found.texts, key=lambda path: not path.endswith(".json")):  # what others name comes first
             ending = os.path.splitext(path)[1]
             if ending == ".jsonl":
                 yield from self._batch(path)
@@ -114,7 +115,7 @@ class Checker:
         kind = next((kind for kind in kinds if kind.is_it(file.value)), None)
         if kind is None:
             return []
-        if kind.names_others:
+        if kind.names_others and file.path.endswith(".json") and len(self._later) < _LATER:
             self._later.append((kind, file))
             return []
         self.neighbours.keep(file)
