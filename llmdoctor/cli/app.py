@@ -104,6 +104,10 @@ def check(
     write_baseline: Annotated[
         str | None, typer.Option("--write-baseline", help="Write what is found as a baseline.", metavar="FILE", show_default=False)
     ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what is safe to mend in JSON files, then check again.")] = False,
+    unsafe_fixes: Annotated[bool, typer.Option("--unsafe-fixes", help="Also mend what changes a behaviour somebody may rely on.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show what --fix would change, as a patch, and write nothing.")] = False,
+    show_settings: Annotated[bool, typer.Option("--show-settings", help="Show what the check goes by, and do not check.")] = False,
     format: Format = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -113,9 +117,10 @@ def check(
     Model directories (GEN, DIR) and Python call sites in files and notebooks (PYC), as git does not ignore them. Settings are read from
     [tool.llmdoctor] in pyproject.toml.
     """
-    from llmdoctor.cli.checking import run_check
+    from llmdoctor.cli.checking import Do, run_check
 
-    run_check(paths or ["."], tuple(select or ()), tuple(ignore or ()), (baseline, write_baseline), format, fail_on, color)
+    do = Do(fix, unsafe_fixes, diff, show_settings)
+    run_check(paths or ["."], tuple(select or ()), tuple(ignore or ()), (baseline, write_baseline), do, format, fail_on, color)
 
 
 _GROUPS = {name: f"llmdoctor.cli.{name}" for name in ("gencfg", "mask", "mem", "sample")}
