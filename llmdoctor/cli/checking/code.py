@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
@@ -12,12 +12,12 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Skipped
 
 T = TypeVar("T")
-_CHUNK = 64  # Python files a worker takes at a time
+_CHUNK = 2**19  # bytes of Python that a worker takes at a time
 
 
 def beside(paths: list[str], other: Callable[[], T]) -> tuple[T, list[Subject], list[Skipped]]:
     """What `other` returns, and the subjects and the skipped of the code in `paths`, which goes to the other cores meanwhile."""
-    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    chunks = list(_chunks(paths))
     if len(chunks) <= 1:
         done, code = other(), [check_code(chunk) for chunk in chunks]
     else:
@@ -25,6 +25,26 @@ def beside(paths: list[str], other: Callable[[], T]) -> tuple[T, list[Subject], 
             running = pool.map(check_code, chunks)
             done, code = other(), list(running)
     return done, [subject for chunk, _ in code for subject in chunk], [skipped for _, chunk in code for skipped in chunk]
+
+
+def _chunks(paths: list[str]) -> Iterator[list[str]]:
+    """The paths in order, in portions that take about as long as each other: by bytes, as most of the time goes into reading."""
+    chunk, size = list[str](), 0
+    for path in paths:
+        chunk.append(path)
+        size += _size(path)
+        if size >= _CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0  # whoever reads it says what is wrong with it
 
 
 def check_code(paths: list[str]) -> tuple[list[Subject], list[Skipped]]:
