@@ -133,10 +133,10 @@ UNPARSED = Rule(
     "PYC012",
     "not-parsed",
     Severity.INFO,
-    "A Python file or a notebook that mentions generation could not be parsed, so no rule looked at it.",
+    "A Python file or a notebook in which a rule may apply could not be parsed, so none looked at it.",
     "It is written for Python 2, for a newer Python than the one llmdoctor runs on, is a template, or broken. What is wrong in it is not known.",
-    "print model.generate(input_ids)",
-    "print(model.generate(input_ids))",
+    "print model.generate(input_ids, do_sample=True, temperature=2)",
+    "print(model.generate(input_ids, do_sample=True, temperature=2.0))",
     "Correct it, run llmdoctor with the Python that the file is for, or exclude the file.",
 )
 RULES = (
