@@ -127,9 +127,10 @@ def _note_comprehension(scope: Scope, node: ast.comprehension) -> None:
     scope.assignments.append(Assignment(node.target, node.iter, node.target, iterated=True))
 
 
-def _note_quotient(scope: Scope, node: ast.BinOp) -> None:
+def _note_quotient(scope: Scope, node: ast.BinOp | ast.AugAssign) -> None:
     if isinstance(node.op, ast.Div):
-        scope.quotients.append(node)
+        whole = node if isinstance(node, ast.BinOp) else ast.copy_location(ast.BinOp(node.target, node.op, node.value), node)
+        scope.quotients.append(whole)
 
 
 class _Inside(dict[type, tuple[str, ...]]):
@@ -152,6 +153,7 @@ _NOTED: dict[type, Callable[[Scope, Any], None]] = {
     ast.For: _note_loop,
     ast.comprehension: _note_comprehension,
     ast.BinOp: _note_quotient,
+    ast.AugAssign: _note_quotient,
 }
 _PLAIN = frozenset(
     "annotation arg asname attr conversion ctx id is_async level module name names op ops returns simple type_comment type_ignores type_params".split()

@@ -8,11 +8,12 @@ from llmdoctor.core.rule import Rule
 EOS_NONE = Rule(
     "PYC001",
     "eos-set-to-none",
-    Severity.ERROR,
+    Severity.WARNING,
     "eos_token_id of a model's generation config is set to None, or generate() gets eos_token_id=None.",
     "Nothing ends a sequence before the length limit then. The assignment also outlives the call: whatever generates with this model later, and what "
     "save_pretrained() writes, has no terminator. generate(generation_config=GenerationConfig(eos_token_id=None)) is not meant: there the model's own id is taken. "
-    "No finding where the same function assigns another value as well, as one that saves the old value and puts it back does.",
+    "No finding where the same function assigns another value as well, as one that saves the old value and puts it back does. A warning: benchmarks and tests "
+    "do it on purpose, for a fixed length.",
     "policy.generation_config.eos_token_id = None",
     "config = GenerationConfig(max_new_tokens=256, min_new_tokens=256)   # a fixed length, and nothing outlives it",
     "Leave eos_token_id as it is. For a fixed length give min_new_tokens; to hide the id for one call, put it back afterwards.",

@@ -12,6 +12,8 @@ from llmdoctor.callsites.rules import EOS_NONE, IGNORED, LAST_PASS, PROBABILITIE
 
 _CONFIGS = ("generation_config", "gen_config", "generate_config")
 _TEMPERATURES = ("temperature", "temp")
+# What takes generate()'s keywords: calls, dicts of them, and a pipeline by the names that its documentation gives it.
+_TAKERS = ("generate", "GenerationConfig", "dict", "update", "pipe", "pipeline", "generator")
 _RANDOM = ("random", "rand", "uniform")
 # Values that do nothing or mean greedy decoding, which is what do_sample=False does.
 _NEUTRAL: dict[str, Callable[[float], bool]] = {
@@ -34,7 +36,7 @@ def find(module: Module) -> Iterator[Found]:
         yield from _last_pass(scope)
         yield from _probabilities(scope)
         for settings in scope.settings():
-            if settings.call is None or called(settings.call) in ("generate", "GenerationConfig", "dict", "update"):
+            if settings.call is None or called(settings.call) in _TAKERS:
                 if called(settings.call) in ("generate", "GenerationConfig") or module.imports("transformers"):
                     yield from _rejected(settings)
                 yield from _ignored(settings)

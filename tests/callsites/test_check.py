@@ -90,8 +90,17 @@ SPELLED = {
         "for i, p in enumerate(probs):\n    r = torch.rand(1)\n    # keep\n    if r < p:\n        chosen = i",
         "for i, p in enumerate(ps):\n    if np.random.uniform(0, 1) <= p:\n        chosen = i",
     ],
-    "PYC008": ["p = F.softmax(x, -1) / self.temperature", "p = softmax(x) / (\n    cfg['temperature'])", "p = softmax(x)\nq = p / temp"],
-    "PYC009": ["from transformers import x\nkw = {'do_sample': True, 'top_k': -1}", "model.generate(a, do_sample = True, temperature=0)"],
+    "PYC008": [
+        "p = F.softmax(x, -1) / self.temperature",
+        "p = softmax(x) / (\n    cfg['temperature'])",
+        "p = softmax(x)\nq = p / temp",
+        "p = softmax(x)\np /= temp",
+    ],
+    "PYC009": [
+        "from transformers import x\nkw = {'do_sample': True, 'top_k': -1}",
+        "model.generate(a, do_sample = True, temperature=0)",
+        "from transformers import pipeline\npipe(a, do_sample=True, temperature=0)",
+    ],
     "PYC010": ["model.generate(a, top_k=5, do_sample=False)"],
 }
 
