@@ -146,3 +146,32 @@ def test_a_named_file_of_no_kind_is_said(tmp_path: Path, llmdoctor: Any) -> None
 )
 def test_recognising(looks: Any, value: Any, expected: bool) -> None:
     assert looks(value) is expected
+
+
+AUTO = {
+    "train_micro_batch_size_per_gpu": "auto",
+    "bf16": {"enabled": "auto"},
+    "zero_optimization": {"stage": 2, "reduce_bucket_size": "auto"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("train.py", 'engine = deepspeed.initialize(model=m, config="conf/ds.json")\n', True),
+        ("train.py", 'args = TrainingArguments(deepspeed="conf/ds.json")\n', False),
+        ("train.py", 'accelerator = Accelerator()\nengine = deepspeed.initialize(m, config="conf/ds.json")\n', False),
+        ("train.py", 'engine = deepspeed.initialize(model=m, config="conf/other.json")\n', False),
+        ("run.sh", "deepspeed train.py --deepspeed_config conf/ds.json\n", True),
+        ("run.sh", "deepspeed train.py --deepspeed conf/ds.json\n", False),
+        ("run.sh", "accelerate launch --deepspeed_config_file conf/ds.json train.py\n", False),
+    ],
+)
+def test_auto_where_deepspeed_reads_the_file_itself(name: str, text: str, told: bool, tmp_path: Path) -> None:
+    write(tmp_path / "conf" / "ds.json", AUTO)
+    write(tmp_path / name, text)
+    found = [finding for finding in check_report([str(tmp_path)], Settings(), None).findings if finding.code == "MEM009"]
+    assert bool(found) is told
+    if told:
+        assert name in found[0].message
+        assert "train_micro_batch_size_per_gpu raises TypeError; bf16 is off, which leaves fp32" in found[0].message

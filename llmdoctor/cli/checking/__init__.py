@@ -121,8 +121,9 @@ def check_report(paths: list[str], settings: Settings, accepted: str | None) -> 
     known = frozenset[str]() if accepted is None else baseline.read(accepted)
     found = find(paths, settings)
     checker = Checker(found, settings)
-    others, code, skipped = beside(found.code, checker.subjects)
-    subjects = [*others, *code]
+    others, code = beside(found.code, checker.subjects)
+    checker.launched(code.configs)
+    subjects = [*others, *code.subjects]
     for subject in subjects:
         subject.findings = tuple(each for each in subject.findings if settings.wants(each.code, _file(each) or subject.path))
     every = [each for subject in subjects for each in subject.findings]
@@ -135,7 +136,7 @@ def check_report(paths: list[str], settings: Settings, accepted: str | None) -> 
         subject={"paths": paths, "settings": settings.source, "baseline": accepted},
         result={"subjects": list(entries(subjects)), "in_baseline": old},
         findings=tuple(each for subject in subjects for each in subject.findings),
-        skipped=(*found.skipped, *checker.skipped, *skipped),
+        skipped=(*found.skipped, *checker.skipped, *code.skipped),
         document=document(paths, subjects, old),
         nothing=not subjects,
         told=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from llmdoctor.cli.checking.subjects import Subject
@@ -15,16 +16,36 @@ T = TypeVar("T")
 _CHUNK = 2**19  # bytes of Python that a worker takes at a time
 
 
-def beside(paths: list[str], other: Callable[[], T]) -> tuple[T, list[Subject], list[Skipped]]:
-    """What `other` returns, and the subjects and the skipped of the code in `paths`, which goes to the other cores meanwhile."""
+@dataclass(slots=True)
+class Code:
+    """What a portion of code came to. `configs` are the DeepSpeed configs that it hands to DeepSpeed itself, with the file that does."""
+
+    subjects: list[Subject] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    configs: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Code) -> None:
+        """Take in what comes after."""
+        self.subjects += other.subjects
+        self.skipped += other.skipped
+        self.configs = {**other.configs, **self.configs}
+
+
+def beside(paths: list[str], other: Callable[[], T]) -> tuple[T, Code]:
+    """What `other` returns, and what the code in `paths` came to, which goes to the other cores meanwhile."""
     chunks = list(_chunks(paths))
+    code = Code()
     if len(chunks) <= 1:
-        done, code = other(), [check_code(chunk) for chunk in chunks]
-    else:
-        with ProcessPoolExecutor(min(len(chunks), os.cpu_count() or 1)) as pool:
-            running = pool.map(check_code, chunks)
-            done, code = other(), list(running)
-    return done, [subject for chunk, _ in code for subject in chunk], [skipped for _, chunk in code for skipped in chunk]
+        done = other()
+        for chunk in chunks:
+            code.add(check_code(chunk))
+        return done, code
+    with ProcessPoolExecutor(min(len(chunks), os.cpu_count() or 1)) as pool:
+        running = pool.map(check_code, chunks)
+        done = other()
+        for part in running:
+            code.add(part)
+    return done, code
 
 
 def _chunks(paths: list[str]) -> Iterator[list[str]]:
@@ -47,14 +68,20 @@ def _size(path: str) -> int:
         return 0  # whoever reads it says what is wrong with it
 
 
-def check_code(paths: list[str]) -> tuple[list[Subject], list[Skipped]]:
-    """Python files and notebooks, in a worker process."""
-    from llmdoctor.callsites.check import check_file
+def check_code(paths: list[str]) -> Code:
+    """Python files and notebooks, in a worker process; each is read once."""
+    from llmdoctor.callsites.check import check_data, read_code
 
-    subjects, skipped = [], []
+    code = Code()
     for path in paths:
         try:
-            subjects.append(Subject(path, "notebook" if path.endswith(".ipynb") else "python", check_file(path)))
+            data = read_code(path)
+            code.subjects.append(Subject(path, "notebook" if path.endswith(".ipynb") else "python", check_data(data, path)))
         except QuestionError as error:
-            skipped.append(Skipped(path, str(error)))
-    return subjects, skipped
+            code.skipped.append(Skipped(path, str(error)))
+            continue
+        if b"deepspeed" in data:
+            from llmdoctor.mem.check.launches import read_by_deepspeed
+
+            code.configs.update(dict.fromkeys(read_by_deepspeed(data), path))
+    return code

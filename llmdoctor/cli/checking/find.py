@@ -13,6 +13,7 @@ from llmdoctor.modeldir.tree import Folder, Walk
 
 CODE = (".py", ".ipynb")
 TEXTS = (".json", ".jsonl", ".yaml", ".yml")
+SCRIPTS = (".sh", ".bash", ".slurm", ".sbatch")
 PICKLES = ("training_args.bin",)
 _OF_A_MODEL = frozenset({*MODEL_FILES, "preprocessor_config.json", "processor_config.json", "chat_template.json", "vocab.json"})
 # Files of other programs that no library here reads, and that a repository may hold by the thousand.
@@ -32,6 +33,7 @@ class Found:
     texts: list[str] = field(default_factory=list)
     pickles: list[str] = field(default_factory=list)
     code: list[str] = field(default_factory=list)
+    scripts: list[str] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
 
@@ -69,6 +71,8 @@ def _sort(folder: Folder, found: Found) -> None:
             found.texts.append(path)
         elif name in PICKLES:
             found.pickles.append(path)
+        elif name.endswith(SCRIPTS):
+            found.scripts.append(path)
 
 
 def _named(path: str, found: Found) -> None:

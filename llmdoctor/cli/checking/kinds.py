@@ -36,6 +36,7 @@ class Kind:
         return found
 
 
+DEEPSPEED = "DeepSpeed config"
 _YAML, _JSON = (".yaml", ".yml"), (".json",)
 KINDS = (  # the first that fits: DeepSpeed's settings may stand among the Trainer's, never the other way round
     Kind(
@@ -47,7 +48,7 @@ KINDS = (  # the first that fits: DeepSpeed's settings may stand among the Train
         "mem.check.recognise:is_training", "mem.check.trainer:check_training", names_others=True,
     ),
     Kind(
-        "DeepSpeed config", _JSON, (b"zero_optimization", b"train_micro_batch_size_per_gpu", b"train_batch_size"),
+        DEEPSPEED, _JSON, (b"zero_optimization", b"train_micro_batch_size_per_gpu", b"train_batch_size"),
         "mem.check.recognise:is_deepspeed", "mem.check.deepspeed:check_deepspeed",
     ),
     Kind(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
 from llmdoctor.cli.checking.find import Found
-from llmdoctor.cli.checking.kinds import KINDS, Kind, candidates
+from llmdoctor.cli.checking.kinds import DEEPSPEED, KINDS, Kind, candidates
 from llmdoctor.core.diagnostic import Diagnostic
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Skipped
@@ -21,6 +21,7 @@ from llmdoctor.modeldir.neighbours import Neighbours
 from llmdoctor.modeldir.requests import read_batch
 from llmdoctor.modeldir.yamlfile import YAML_LIMIT, parse_yaml
 
+SCRIPT_LIMIT = 2**18
 _LATER = 2000  # JSON files that wait for the files they name; one more reads them itself
 JSON_LIMIT = 2**20  # bytes; the largest DeepSpeed config, request or argument file seen has a tenth
 
@@ -41,6 +42,9 @@ class Checker:
     def __init__(self, found: Found, settings: Settings) -> None:
         self.found, self.neighbours = found, Neighbours(settings)
         self.skipped: list[Skipped] = []
+        self._autos: list[
+            tuple[Subject, JsonFile]
+        ] = []  # DeepSpeed configs with "auto" in them: whether somebody fills it in is told later
         self._no_models: list[Subject] = []  # config.json files of something else that is checked
         self._later: list[tuple[Kind, JsonFile]] = []
 
@@ -119,7 +123,26 @@ class Checker:
             self._later.append((kind, file))
             return []
         self.neighbours.keep(file)
-        return [Subject(file.path, kind.name, kind.findings(file, self.neighbours))]
+        subject = Subject(file.path, kind.name, kind.findings(file, self.neighbours))
+        if kind.name == DEEPSPEED and '"auto"' in file.text:
+            self._autos.append((subject, file))
+        return [subject]
+
+    def launched(self, configs: Mapping[str, str]) -> None:
+        """Add what is wrong with an "auto" in the configs that are handed to DeepSpeed itself: `configs` by code, and those that scripts name."""
+        if not self._autos:
+            return
+        from llmdoctor.mem.check.launches import read_by_deepspeed, unfilled
+
+        named = dict(configs)
+        for path in self.found.scripts:
+            data = read_bytes(path, SCRIPT_LIMIT)
+            if isinstance(data, bytes) and b"deepspeed" in data:
+                named.update(dict.fromkeys(read_by_deepspeed(data), path))
+        for subject, file in self._autos:
+            by = named.get(os.path.basename(file.path))
+            if by is not None:
+                subject.findings = (*subject.findings, *unfilled(file, by))
 
     def _batch(self, path: str) -> Iterator[Subject]:
         requests = read_batch(path)

@@ -190,3 +190,14 @@ def test_the_sections_are_the_models_fields(real: Any) -> None:
     for place, model in models.items():
         names = {name for field, info in model.model_fields.items() for name in (field, info.alias) if name}
         assert set(schema.SECTIONS[place]) == names
+
+
+def test_auto_without_the_trainer(real: Any) -> None:
+    """What launches.py says of it."""
+    assert "TypeError" in str(refused_by_deepspeed(real, {"train_micro_batch_size_per_gpu": "auto"}))
+    assert "TypeError" in str(refused_by_deepspeed(real, {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": "auto"}))
+    made = real(
+        {"train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": "auto"}, "zero_optimization": {"stage": 2, "reduce_bucket_size": "auto"}}
+    )
+    assert made.bfloat16_config.enabled is False
+    assert made.zero_config.reduce_bucket_size == 500_000_000
