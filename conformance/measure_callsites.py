@@ -4,8 +4,8 @@
     python conformance/measure_callsites.py --fitted WHEELS [FOLDER ...] --unseen OTHER_WHEELS > docs/callsites-measured.md
 
 Wheels are read as archives: nothing of them is installed, built or run. A FOLDER is one installed package. The rules were narrowed on what is --fitted;
-what is --unseen was measured once they were settled. The judgements stand in callsites_judgements.tsv (code base, file, code, true or false, why), for one
-file and rule together; a finding without one is listed as open, and the exit status is 1.
+what is --unseen was measured once they were settled. The judgements stand in callsites_judgements.tsv (code base, file, code, true or false,
+why), for one file and rule together; a finding without one is listed as open, and the exit status is 1.
 """
 
 from __future__ import annotations
