@@ -30,10 +30,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Table:
-    """Rows of cells under `columns`; a column may give way first (`give`) where the screen is narrow."""
+    """Rows of cells under `columns`, the first cell of a row being its head.
+
+    `give` numbers the columns that are left out first where the screen is too narrow for all. `instead` is what takes the place of a table
+    that is made for a page, where characters alone can be shown.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str | Cell, ...], ...]
+    give: tuple[int, ...] = ()
+    instead: tuple[Verdict | Table | Note | Code, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -55,11 +61,12 @@ class Code:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Mark:
-    """What one character of a Grid's cells means."""
+    """What one character of a Grid's cells means; `strength`, from 0 to 1, is for shades of one tone."""
 
     character: str
     meaning: str
     tone: Tone = "plain"
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -68,7 +75,8 @@ class Grid:
 
     `cells` holds one string for each of `rows` (their names), one character a cell; `marks` says what the characters mean, and a character
     without a mark stays blank. `columns` names the cells of a row; where it is empty they are numbered from 0. `instead` is what takes the
-    picture's place where characters alone can be shown; without it the cells themselves are printed.
+    picture's place where characters alone can be shown; without it the cells themselves are printed. `notes` says more of a cell than its
+    mark does, such as the share of a block that is seen; neighbours with the same mark and note are drawn and told as one.
     """
 
     label: str
@@ -78,6 +86,7 @@ class Grid:
     columns: tuple[str, ...] = ()
     down: str = "row"
     across: str = "column"
+    notes: tuple[tuple[str, ...], ...] = ()
     instead: tuple[Verdict | Table | Note | Code, ...] = ()
 
 
@@ -110,4 +119,13 @@ class Bars:
     instead: tuple[Verdict | Table | Note | Code, ...] = ()
 
 
-Block = Verdict | Table | Note | Code | Grid | Bars
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Fold:
+    """More than most readers want: closed on a page until `label` is clicked, printed nowhere else but by what stands `instead`."""
+
+    label: str
+    blocks: tuple[Table | Note | Grid | Bars, ...]
+    instead: tuple[Verdict | Table | Note | Code, ...] = ()
+
+
+Block = Verdict | Table | Note | Code | Grid | Bars | Fold

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from llmdoctor import __version__
 from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Bars, Block, Cell, Code, Grid, Note, Table, Verdict
+from llmdoctor.core.document import Bars, Block, Cell, Code, Fold, Grid, Note, Table, Verdict
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, plural
@@ -71,7 +71,7 @@ def _body(report: Report, verdict: Verdict | None, rules: Mapping[str, Rule], st
             continue
         told = _told(block, left)
         if told is None:
-            out.append(_block(block, number, style))
+            out.append(_block(block, str(number), style))
         else:
             left.remove(told)
             out.append(_card(told, rules, said))
@@ -87,7 +87,7 @@ def _told(block: Block, findings: list[Diagnostic]) -> Diagnostic | None:
     return next((one for one in findings if one.code == block.label and one.message in block.text), None)
 
 
-def _block(block: Block, number: int, style: Style) -> str:
+def _block(block: Block, number: str, style: Style) -> str:
     if isinstance(block, Verdict):
         return f'<h2 class="{block.tone}">{_t(block.text)}</h2>'
     if isinstance(block, Table):
@@ -100,6 +100,9 @@ def _block(block: Block, number: int, style: Style) -> str:
         return svg.grid(block, number)
     if isinstance(block, Bars):
         return svg.bars(block)
+    if isinstance(block, Fold):
+        inner = "".join(_block(one, f"{number}-{at}", style) for at, one in enumerate(block.blocks))
+        return f'<details class="fold"><summary>{_t(block.label)}</summary>{inner}</details>'
     return f"<pre>{text(clean_lines(_in_words(block, style)))}</pre>"
 
 
@@ -118,20 +121,29 @@ def _note(note: Note) -> str:
 
 
 def _table(table: Table) -> str:
+    """Its rows become cards on a narrow screen where there are few columns or each is a thing of its own, else it scrolls by itself."""
     head = "".join(f'<th scope="col">{_t(column)}</th>' for column in table.columns)
-    rows = "".join(f"<tr>{''.join(_cell(cell, at, table.columns) for at, cell in enumerate(row))}</tr>" for row in table.rows)
+    rows = "".join(_row(row, table.columns) for row in table.rows)
     label = attribute("aria-label", clean(", ".join(filter(None, table.columns)) or "table"))
-    shape = ' class="wide"' if len(table.columns) <= 4 else ""
+    shape = ' class="cards"' if len(table.columns) <= 4 or table.instead else ""
     top = f"<thead><tr>{head}</tr></thead>" if any(table.columns) else ""
     return f'<div class="scroll" tabindex="0" role="region"{label}><table{shape}>{top}<tbody>{rows}</tbody></table></div>'
 
 
+def _row(row: tuple[str | Cell, ...], columns: tuple[str, ...]) -> str:
+    first = row[0] if row else ""
+    mark = f" class=mark-{first.tone}" if isinstance(first, Cell) and first.tone in ("bad", "warn", "good") else ""
+    return f"<tr{mark}>{''.join(_cell(cell, at, columns) for at, cell in enumerate(row))}</tr>"
+
+
 def _cell(cell: str | Cell, at: int, columns: tuple[str, ...]) -> str:
     value, tone = (cell, "plain") if isinstance(cell, str) else (cell.text, cell.tone)
+    shown = text(clean_lines(value))
     if at == 0:
-        return f'<th scope="row" class="{tone}">{_t(value)}</th>'
+        indent = " class=under" if value.startswith("  ") else ""
+        return f'<th scope="row" class="{tone}"><span{indent}>{shown.strip()}</span></th>'
     name = attribute("data-column", clean(columns[at])) if at < len(columns) and columns[at] else ""
-    return f'<td class="{tone}"{name}>{f"<span>{_t(value)}</span>" if value else ""}</td>'
+    return f'<td class="{tone}"{name}>{f"<span>{shown}</span>" if value else ""}</td>'
 
 
 def _card(finding: Diagnostic, rules: Mapping[str, Rule], said: set[str]) -> str:
