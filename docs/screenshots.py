@@ -37,7 +37,9 @@ QWEN2_VL: dict[str, Any] = {
     },
     "vision_config": {"model_type": "qwen2_vl_vision", "depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16, "patch_size": 14},
 }  # fmt: skip
-SAMPLER = "import random\n\ndef sample(probs):\n    return [t for t in probs if random.random() <= probs[t]][-1:] and max(probs) or min(probs)\n"
+SAMPLER = (
+    "import random\n\ndef sample(probs):\n    return [t for t in probs if random.random() <= probs[t]][-1:] and max(probs) or min(probs)\n"
+)
 TRAIN = ROOT / "tests" / "gencfg" / "trace" / "data" / "train.jsonl"
 REPLAY = ("sample", "replay", "logits.npy", "--tokens", "tokens.json", "--claim", "claim.json")
 TWO = ("--strategy", "trainer:adamw_torch,bf16", "--strategy", "deepspeed:zero2", "--seq-len", "1024")

@@ -7,10 +7,20 @@ from collections.abc import Iterable, Sequence
 from llmdoctor.core.document import Block, Cell, Fold, Note, Table, Tone
 from llmdoctor.core.text import plural, shown
 from llmdoctor.gencfg.consequences import consequence
-from llmdoctor.gencfg.model import Effective, Resolved, Setting
+from llmdoctor.gencfg.model import Effective, Layer, Resolved, Setting
 
 _VALUE = 200  # characters of a value: a long list of ids is still told from another
 _FIRST = ("eos_token_id", "pad_token_id")
+_SET_BY: dict[Layer, str] = {
+    "library-default": "the library",
+    "class-default": "the model's class",
+    "config.json": "the model",
+    "generation_config.json": "the model",
+    "mutation": "an assignment",
+    "user-config": "your GenerationConfig",
+    "kwargs": "an argument of generate()",
+    "derived": "generate() itself",
+}
 
 
 def worth_showing(field: Resolved) -> bool:
@@ -51,11 +61,7 @@ def _tone(name: str, field: Resolved, effective: Effective) -> Tone:
 def _row(name: str, field: Resolved, tone: Tone) -> tuple[str | Cell, ...]:
     origin = field.origin
     replaced = "\n".join(f"{shown(setting.value, _VALUE)}  {setting.origin.source}" for setting in field.overrides)
-    return (Cell(name, tone), Cell(shown(field.value, _VALUE), tone), _layer(origin.layer), origin.source, Cell(replaced, "dim"))
-
-
-def _layer(layer: str) -> str:
-    return "library default" if layer == "library-default" else layer.replace("-", " ")
+    return (Cell(name, tone), Cell(shown(field.value, _VALUE), tone), _SET_BY[origin.layer], origin.source, Cell(replaced, "dim"))
 
 
 def side_by_side(left: Effective, right: Effective, names: Sequence[str], changed: Sequence[str], instead: Table) -> tuple[Block, ...]:

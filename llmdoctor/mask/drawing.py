@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,10 +75,15 @@ def patterns(plans: Sequence[Plan], row: int = 0) -> list[Pattern]:
             some = "layer" if len(group.layers) == 1 else "layers"
             who = f"{group.type.replace('_', ' ')}, {some} {layers_text(group.layers)}"
             kept[2].setdefault(who, []).append(SHORT.get(plan.backend, plan.backend))
-    return [
-        Pattern(visible, group, tuple(f"{who}: {', '.join(backends)}" for who, backends in owners.items()))
-        for visible, group, owners in found.values()
-    ]
+    return [Pattern(visible, group, _owners(owners)) for visible, group, owners in found.values()]
+
+
+def _owners(layers: Mapping[str, list[str]]) -> tuple[str, ...]:
+    """The layers that share a picture under the same backends in one: `full attention, layers 0-27: eager, sdpa`."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for who, backends in layers.items():
+        alike.setdefault(tuple(backends), []).append(who)
+    return tuple(f"{' and '.join(who)}: {', '.join(backends)}" for backends, who in alike.items())
 
 
 def _content(visible: Visible, row: int) -> tuple[object, ...]:

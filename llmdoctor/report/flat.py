@@ -68,7 +68,8 @@ def _bars(bars: Bars) -> list[Block]:
     legend = "   ".join(f"{_LETTERS[number % len(_LETTERS)]} {part}" for number, part in enumerate(bars.parts))
     if bars.limit is not None:
         legend += f"   {bars.limit_name or 'limit'}: {shown(bars, bars.limit)} {bars.unit}"
-    return [Table((bars.label, bars.unit, "", ""), tuple(rows)), Note("PARTS", legend, "dim")]
+    title = Note(f"{bars.label}, {bars.unit}" if bars.unit else bars.label, "", "dim")
+    return [title, Table(("", "", "", ""), tuple(rows)), Note("PARTS", legend, "dim")]
 
 
 def _stack(bar: Bar, most: float) -> str:

@@ -20,12 +20,13 @@ from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, plural
 from llmdoctor.report import svg
 from llmdoctor.report import text as words
-from llmdoctor.report.markup import attribute, text
+from llmdoctor.report.markup import attribute, breakable, text
 
 if TYPE_CHECKING:
     from llmdoctor.report import Style
 
 _STYLE = Path(__file__).with_name("page.css")
+_CARD, _NARROW = 4, 34  # columns, and characters of their longest words, of a table that a telephone shows as cards
 _NAMES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 
 
@@ -121,13 +122,23 @@ def _note(note: Note) -> str:
 
 
 def _table(table: Table) -> str:
-    """Its rows become cards on a narrow screen where there are few columns or each is a thing of its own, else it scrolls by itself."""
+    """It scrolls by itself where it is too wide; its rows become cards on a narrow screen where few columns hold long words."""
     head = "".join(f'<th scope="col">{_t(column)}</th>' for column in table.columns)
     rows = "".join(_row(row, table.columns) for row in table.rows)
     label = attribute("aria-label", clean(", ".join(filter(None, table.columns)) or "table"))
-    shape = ' class="cards"' if len(table.columns) <= 4 or table.instead else ""
+    cards = table.instead or (2 < len(table.columns) <= _CARD and table.columns[0] and _least(table) > _NARROW)
     top = f"<thead><tr>{head}</tr></thead>" if any(table.columns) else ""
-    return f'<div class="scroll" tabindex="0" role="region"{label}><table{shape}>{top}<tbody>{rows}</tbody></table></div>'
+    return f'<div class="scroll" tabindex="0" role="region"{label}><table{" class=cards" if cards else ""}>{top}<tbody>{rows}</tbody></table></div>'
+
+
+def _least(table: Table) -> int:
+    """Characters of a line that breaks no word."""
+    longest = [0] * max((len(row) for row in table.rows), default=0)
+    for row in table.rows:
+        for at, cell in enumerate(row):
+            value = cell if isinstance(cell, str) else cell.text
+            longest[at] = max(longest[at], max(map(len, value.replace("_", "_ ").replace("/", "/ ").split()), default=0))
+    return sum(longest)
 
 
 def _row(row: tuple[str | Cell, ...], columns: tuple[str, ...]) -> str:
@@ -138,7 +149,7 @@ def _row(row: tuple[str | Cell, ...], columns: tuple[str, ...]) -> str:
 
 def _cell(cell: str | Cell, at: int, columns: tuple[str, ...]) -> str:
     value, tone = (cell, "plain") if isinstance(cell, str) else (cell.text, cell.tone)
-    shown = text(clean_lines(value))
+    shown = breakable(text(clean_lines(value)))
     if at == 0:
         indent = " class=under" if value.startswith("  ") else ""
         return f'<th scope="row" class="{tone}"><span{indent}>{shown.strip()}</span></th>'

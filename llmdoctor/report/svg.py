@@ -20,7 +20,7 @@ def grid(block: Grid, number: str) -> str:
     """A figure of cells: a rectangle for each cell or run of equal cells, which says on hover what it is; the rows in words below."""
     wide = max((len(row) for row in block.cells), default=0)
     many = max(len(block.rows), wide)
-    size = 24 if many <= 12 else 18 if many <= 24 else 13 if many <= 40 else 9 if many <= 64 else 5
+    size = 24 if many <= 12 else 18 if many <= 24 else 13 if many <= 40 else 7 if many <= 64 else 5
     names, heads = _names(block.rows, block.rows), _names(tuple(str(at) for at in range(wide)), block.columns)
     left = _LINE * max((len(name) for name in names), default=0) + 10
     top = 8 + (_LINE * max(map(len, heads), default=0) if max(map(len, heads), default=0) * _LINE > size - 4 else 12)
@@ -87,21 +87,23 @@ def bars(block: Bars) -> str:
     if block.limit is not None:
         said = f"{block.limit_name or 'limit'}: {shown(block, block.limit)} {block.unit}"
         keys += f"<li>{_key('limit')}{_t(said)}</li>"
+    shape = "bars stacked" if block.stacked else "bars"
+    unit = f' <span class="dim">{_t(block.unit)}</span>' if block.unit else ""
     return (
-        f'<figure class="bars"><figcaption>{_t(block.label)} <span class="dim">{_t(block.unit)}</span></figcaption><ul class="key">{keys}</ul>'
+        f'<figure class="{shape}"><figcaption>{_t(block.label)}{unit}</figcaption><ul class="key">{keys}</ul>'
         f"<table><tbody>{rows}</tbody></table><details><summary>All numbers</summary>{_numbers(block)}</details></figure>"
     )
 
 
 def _bar_row(block: Bars, bar: Bar, most: float) -> str:
     values = [value_of(value) for value in bar.values]
-    high = 18 if block.stacked else 11 * max(len(values), 1)
+    high = 20 if block.stacked else 13 * max(len(values), 1)
     shapes, done = [], 0.0
     for index, value in enumerate(values):
         if not value:
             continue
         start = 1000 * done / most if block.stacked else 0.0
-        top, thick = (0, high) if block.stacked else (11 * index, 10)
+        top, thick = (0, high) if block.stacked else (13 * index + 1, 11)
         title = f"<title>{_t(f'{_part(block, index)}: {shown(block, value)} {block.unit}')}</title>"
         place = f'x="{start:.2f}" y="{top}" width="{1000 * value / most:.2f}" height="{thick}"'
         shapes.append(f'<rect class="p{index % 10}" {place}>{title}</rect>')
