@@ -55,7 +55,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "mem": ("mem", "compare", "qwen2-vl", *TWO, "--gpu-memory", "48GiB"),
     "kvcache": ("mem", "kvcache", "gemma2", "--batch", "4", "--length", "6000", "--cache", "static:8192"),
     "replay": REPLAY,
-    "step": (*REPLAY, "--step", "3"),
+    "step": (*REPLAY, "--step", "1"),
     "engines": ("sample", "engines", "--logits", "4,3,2.5,2,1,0,-1", "--temperature", "0.7", "--top-p", "0.9", "--top-k", "5"),
     "draw": ("sample", "draw", "--probs", ".4,.3,.2,.1", "--n", "500", "--sampler", "sampler:sample"),
     "check": ("check", "."),

@@ -15,7 +15,7 @@ import typer
 from llmdoctor.cli.output import REFUSED, Color, FailOn, answer, complain, write_file
 from llmdoctor.core import baseline
 from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Block, Note, Tone, Verdict
+from llmdoctor.core.document import Block, Fold, Note, Tone, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.settings import Settings, load_settings
@@ -224,10 +224,10 @@ def _document(paths: list[str], subjects: list[Subject], old: int) -> tuple[Bloc
     for finding in sorted(serious, key=lambda each: -each.severity.rank)[:_SHOWN]:
         blocks.append(_told(finding))
     if len(serious) > _SHOWN:
-        blocks.append(Note("MORE", f"{len(serious) - _SHOWN} findings not shown: --format json has them all", "dim"))
+        blocks.append(Fold("", instead=(Note("MORE", f"{len(serious) - _SHOWN} findings not shown: --format json has them all", "dim"),)))
     notes = len(findings) - len(serious)
     if notes:
-        blocks.append(Note("NOTES", f"{plural(notes, 'note')} not shown: --format json has them", "dim"))
+        blocks.append(Fold("", instead=(Note("NOTES", f"{plural(notes, 'note')} not shown: --format json has them", "dim"),)))
     if serious:
         blocks.append(Note("NEXT", f"llmdoctor rule {serious[0].code}"))
     return tuple(blocks)

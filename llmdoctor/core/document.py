@@ -121,11 +121,15 @@ class Bars:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Fold:
-    """More than most readers want: closed on a page until `label` is clicked, printed nowhere else but by what stands `instead`."""
+    """What only a page has room for: behind `label`, which opens it on a click (`open`: which closes it).
+
+    Elsewhere nothing but what stands `instead`; without blocks that is all there is.
+    """
 
     label: str
-    blocks: tuple[Table | Note | Grid | Bars, ...]
+    blocks: tuple[Table | Note | Grid | Bars, ...] = ()
     instead: tuple[Verdict | Table | Note | Code, ...] = ()
+    open: bool = False
 
 
 Block = Verdict | Table | Note | Code | Grid | Bars | Fold

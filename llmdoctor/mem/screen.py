@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from llmdoctor.core.document import Bar, Bars, Block, Cell, Code, Fold, Note, Table, Verdict
@@ -94,12 +94,18 @@ def _legend(answer: Answer, names: Sequence[str]) -> tuple[Block, ...]:
 
 
 def _table(answer: Answer, names: Sequence[str]) -> Table:
+    """The components at the peak; in a terminal with the letters that the bars below are drawn with."""
+    lettered = {name: f"{letter} {LABELS[name]}" for name, letter in LETTERS.items()}
+    return replace(_amounts(answer, names, LABELS), instead=(_amounts(answer, names, lettered),))
+
+
+def _amounts(answer: Answer, names: Sequence[str], labels: Mapping[str, str]) -> Table:
     gb = unit_of(answer)
     held = [by_component(case.prediction.peak) for case in answer.cases]
     rows: list[tuple[str | Cell, ...]] = []
     for component in COMPONENTS:
         if any(parts[component] for parts in held):
-            rows.append((f"{LETTERS[component]} {LABELS[component]}", *(gb(parts[component]) for parts in held)))
+            rows.append((labels[component], *(gb(parts[component]) for parts in held)))
     rows.append(("PEAK", *(Cell(gb(case.prediction.peak.total), "bad" if _largest(answer, case) else "plain") for case in answer.cases)))
     rows.append(("  in the", *(case.prediction.peak.phase for case in answer.cases)))
     rows.append(("between steps", *(gb(case.prediction.steady.total) for case in answer.cases)))

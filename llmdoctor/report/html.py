@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from llmdoctor.report import Style
 
 _STYLE = Path(__file__).with_name("page.css")
-_CARD, _NARROW = 4, 34  # columns, and characters of their longest words, of a table that a telephone shows as cards
+_CARD, _NARROW = 6, 34  # columns, and characters of their longest words, of a table that a telephone shows as cards
+_SHORT = 9  # characters of a cell that stay on one line
 _NAMES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 
 
@@ -38,7 +39,7 @@ def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
     verdict = next((block for block in report.document if isinstance(block, Verdict)), None)
     title = report.error.message if report.error is not None else verdict.text if verdict is not None else f"llmdoctor {report.command}"
     tone = "bad" if report.error is not None else verdict.tone if verdict is not None else "plain"
-    body = [_filter(report.findings), *_body(report, verdict, {rule.code: rule for rule in rules}, style), _skipped(report)]
+    body = [*_body(report, verdict, {rule.code: rule for rule in rules}, style), _skipped(report)]
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -47,7 +48,7 @@ def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
             f"<title>{_t(title[:200])}</title>",
             f"<style>{css}</style>\n</head>\n<body>",
             '<header><a class="skip" href="#answer">To the answer</a>',
-            f'<p class="command">llmdoctor <code>{_t(report.command)}</code>{_asked(report)}</p>',
+            f'<p class="command"><b>llmdoctor {_t(report.command)}</b>{_asked(report)}</p>',
             f'<h1 class="{tone}">{_t(title)}</h1></header>\n<main id="answer">',
             *[part for part in body if part],
             f"</main>\n<footer>llmdoctor {__version__}. This page fetches nothing and runs no script.</footer>\n</body>\n</html>\n",
@@ -58,6 +59,7 @@ def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
 def _asked(report: Report) -> str:
     """What the question was about, of the subject's own values."""
     said = [f"{name} {value}" for name, value in report.subject.items() if isinstance(value, str | int) and not isinstance(value, bool)]
+    said += [f"{name} {value['path']}" for name, value in report.subject.items() if isinstance(value, Mapping) and value.get("path")]
     said += [f"{name} {', '.join(map(str, value[:3]))}" for name, value in report.subject.items() if isinstance(value, list) and value]
     return "".join(f" &#183; {_t(one[:200])}" for one in said)
 
@@ -67,6 +69,7 @@ def _body(report: Report, verdict: Verdict | None, rules: Mapping[str, Rule], st
     left = list(report.findings)
     said = {block.text for block in report.document if isinstance(block, Note | Code)}
     out: list[str] = []
+    boxes = _filter(report.findings)
     for number, block in enumerate(report.document):
         if block is verdict:
             continue
@@ -75,9 +78,10 @@ def _body(report: Report, verdict: Verdict | None, rules: Mapping[str, Rule], st
             out.append(_block(block, str(number), style))
         else:
             left.remove(told)
-            out.append(_card(told, rules, said))
+            out += [boxes, _card(told, rules, said)]
+            boxes = ""
     if left:
-        out.append(f"<h2>{'Findings' if len(left) == len(report.findings) else 'More findings'}</h2>")
+        out += [f"<h2>{'Findings' if len(left) == len(report.findings) else 'More findings'}</h2>", boxes]
         out += [_card(finding, rules, said) for finding in sorted(left, key=lambda one: -one.severity.rank)]
     return out
 
@@ -101,9 +105,11 @@ def _block(block: Block, number: str, style: Style) -> str:
         return svg.grid(block, number)
     if isinstance(block, Bars):
         return svg.bars(block)
+    if isinstance(block, Fold) and not block.blocks:
+        return ""
     if isinstance(block, Fold):
         inner = "".join(_block(one, f"{number}-{at}", style) for at, one in enumerate(block.blocks))
-        return f'<details class="fold"><summary>{_t(block.label)}</summary>{inner}</details>'
+        return f'<details class="fold"{" open" if block.open else ""}><summary>{_t(block.label)}</summary>{inner}</details>'
     return f"<pre>{text(clean_lines(_in_words(block, style)))}</pre>"
 
 
@@ -126,9 +132,10 @@ def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{_t(column)}</th>' for column in table.columns)
     rows = "".join(_row(row, table.columns) for row in table.rows)
     label = attribute("aria-label", clean(", ".join(filter(None, table.columns)) or "table"))
-    cards = table.instead or (2 < len(table.columns) <= _CARD and table.columns[0] and _least(table) > _NARROW)
+    cards = table.columns[0] and 2 < len(table.columns) <= _CARD and _least(table) > _NARROW if table.columns else False
+    shape = ' class="cards"' if cards else ' class="many"' if len(table.columns) > 4 else ""
     top = f"<thead><tr>{head}</tr></thead>" if any(table.columns) else ""
-    return f'<div class="scroll" tabindex="0" role="region"{label}><table{" class=cards" if cards else ""}>{top}<tbody>{rows}</tbody></table></div>'
+    return f'<div class="scroll" tabindex="0" role="region"{label}><table{shape}>{top}<tbody>{rows}</tbody></table></div>'
 
 
 def _least(table: Table) -> int:
@@ -154,7 +161,8 @@ def _cell(cell: str | Cell, at: int, columns: tuple[str, ...]) -> str:
         indent = " class=under" if value.startswith("  ") else ""
         return f'<th scope="row" class="{tone}"><span{indent}>{shown.strip()}</span></th>'
     name = attribute("data-column", clean(columns[at])) if at < len(columns) and columns[at] else ""
-    return f'<td class="{tone}"{name}>{f"<span>{shown}</span>" if value else ""}</td>'
+    short = " short" if len(value) <= _SHORT else ""
+    return f'<td class="{tone}{short}"{name}>{f"<span>{shown}</span>" if value else ""}</td>'
 
 
 def _card(finding: Diagnostic, rules: Mapping[str, Rule], said: set[str]) -> str:

@@ -27,6 +27,7 @@ def grid(block: Grid, number: str) -> str:
     axis = "".join(_head(name, left + size * at, top, size) for at, name in enumerate(heads) if name)
     marks = {mark.character: mark for mark in block.marks}
     alone = sum(map(len, block.cells)) <= _ALONE and not block.notes
+    gap = 0 if size < 9 else 1
     lines, words = [], []
     for index, (name, cells) in enumerate(zip(block.rows, block.cells, strict=False)):
         high, shapes, told = top + index * size, [], []
@@ -38,7 +39,7 @@ def grid(block: Grid, number: str) -> str:
             told.append(f"{what}: {_span(block, start, end)}")
             for first, last in [(at, at + 1) for at in range(start, end)] if alone else [(start, end)]:
                 title = f"<title>{_t(f'{block.down} {name}, {_span(block, first, last)}: {what}')}</title>"
-                place = f'x="{left + first * size}" y="{high}" width="{(last - first) * size - 1}" height="{size - 1}"'
+                place = f'x="{left + first * size}" y="{high}" width="{(last - first) * size - gap}" height="{size - gap}"'
                 shapes.append(f'<rect class="t-{mark.tone}"{_faint(mark.strength)} {place}>{title}</rect>')
         if names[index]:
             shapes.append(f'<text x="{left - 6}" y="{high + size // 2 + 4}" text-anchor="end">{_t(names[index])}</text>')
@@ -83,7 +84,8 @@ def bars(block: Bars) -> str:
     """A figure of bars, which is a table with a drawing in its middle column, and the numbers of all parts below."""
     most = longest(block)
     rows = "".join(_bar_row(block, bar, most) for bar in block.bars)
-    keys = "".join(f"<li>{_key(f'p{index % 10}')}{_t(part)}</li>" for index, part in enumerate(block.parts))
+    parts = block.parts if len(block.parts) > 1 else ()
+    keys = "".join(f"<li>{_key(f'p{index % 10}')}{_t(part)}</li>" for index, part in enumerate(parts))
     if block.limit is not None:
         said = f"{block.limit_name or 'limit'}: {shown(block, block.limit)} {block.unit}"
         keys += f"<li>{_key('limit')}{_t(said)}</li>"

@@ -210,7 +210,7 @@ def _pictures(sites: list[Site]) -> Iterator[Block]:
         passed = min(sum(site.passed.values()), site.sequences - site.stopped)
         bars.append(Bar(site.source, (site.stopped, passed, site.sequences - site.stopped - passed), chosen=site.never_stops > 0))
     if any(site.sequences for site in sites):
-        yield Fold("How the sequences of each call site ended", (Bars("Sequences", "sequences", parts, tuple(bars), digits=0),))
+        yield Fold("How its sequences ended", (Bars("Sequences by call site", "sequences", parts, tuple(bars), digits=0),), open=True)
     for site in sites:
         answer = site.bad or (site.passing[0] if site.passing is not None else site.first)
         if answer is not None:
