@@ -46,6 +46,8 @@ class Pattern:
 def pictures(plans: Sequence[Plan], inputs: Inputs, findings: Sequence[Diagnostic] = ()) -> list[Block]:
     """A picture for each different mask among all groups of layers and backends; where a finding names a batch row, of that row."""
     row = next((at for one in findings if isinstance(at := one.evidence.get("row"), int)), 0)
+    if any(group.type == "encoder" for plan in plans for group in plan.layers):
+        inputs = replace(inputs, attention_mask=None)  # it is the encoder's: of the decoder's tokens nothing is said
     found = [_grid(pattern, inputs, min(row, pattern.visible.rows - 1), row) for pattern in patterns(plans, row)]
     more = len(found) - IN_WORDS
     if more <= 0:

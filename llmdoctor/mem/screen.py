@@ -16,7 +16,7 @@ from llmdoctor.mem.predict import PHASES
 from llmdoctor.mem.question import Answer, Case
 
 LETTERS = dict(zip(COMPONENTS, "wmocgbaltx", strict=True))
-BAR, LINE = 56, 58  # characters of a bar, and of a bar with its name: they fit 60 columns
+BAR, STEP, LINE = 56, 40, 58  # characters of a bar, and of a bar with its name: they fit 60 columns
 SHORT = 16
 
 
@@ -136,7 +136,7 @@ def pictures(answer: Answer, names: Sequence[str], memory: int | None) -> tuple[
     limit = None if memory is None else memory / unit.size
     largest = max(range(len(held)), key=lambda at: answer.cases[at].prediction.peak.total)
 
-    def bars(label: str, rows: tuple[Bar, ...], *instead: Table) -> Bars:
+    def bars(label: str, rows: tuple[Bar, ...], *instead: Note | Table) -> Bars:
         parts = tuple(LABELS[COMPONENTS[at]] for at in used)
         kept = tuple(replace(row, values=tuple(row.values[at] for at in used)) for row in rows)
         return Bars(label, unit.name, parts, kept, limit=limit, limit_name="a device's memory", instead=instead)
@@ -145,7 +145,7 @@ def pictures(answer: Answer, names: Sequence[str], memory: int | None) -> tuple[
     for at, (name, moments) in enumerate(zip(names, held, strict=True)):
         most = max(moments, key=lambda item: item[1].total)[0]
         rows = tuple(Bar(phase, _scaled(moment, unit), chosen=phase == most) for phase, moment in moments)
-        picture = bars(f"A step of {name}, the most held in each phase", rows, _timeline(name, moments, unit))
+        picture = bars(f"A step of {name}, the most held in each phase", rows, *_timeline(name, moments, unit))
         blocks.append(picture if at == largest else Fold(picture.label, (picture,)))
     return tuple(blocks)
 
@@ -181,14 +181,11 @@ def _bar(parts: dict[str, int], most: int, wide: int) -> str:
     return out
 
 
-def _timeline(name: str, moments: Sequence[tuple[str, Moment]], unit: Unit) -> Table:
+def _timeline(name: str, moments: Sequence[tuple[str, Moment]], unit: Unit) -> tuple[Note, Table]:
     """The step's phases as bars of one kind."""
     most = max(moment.total for _, moment in moments)
-    wide = min(40, LINE - max(len(f"STEP of {name}"), 8) - 8)
-    return Table(
-        (f"STEP of {name}", unit.name, ""),
-        tuple((phase, unit(moment.total), "#" * max(1, round(wide * moment.total / most))) for phase, moment in moments),
-    )
+    rows = tuple((phase, unit(moment.total), "#" * max(1, round(STEP * moment.total / most))) for phase, moment in moments)
+    return Note(f"STEP of {name}, {unit.name}", ""), Table(("", "", ""), rows)
 
 
 def _reasons(answer: Answer, reasons: tuple[Reason, ...], names: Sequence[str]) -> tuple[Block, ...]:

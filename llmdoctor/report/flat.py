@@ -27,8 +27,8 @@ def flat(document: Iterable[Block]) -> tuple[Block, ...]:
 
 
 def value_of(number: float) -> float:
-    """A number that can be drawn: not negative, not infinite."""
-    return float(number) if math.isfinite(number) and number > 0 else 0.0
+    """A number that can be drawn: not negative, not infinite, and so that many of them can be added."""
+    return min(float(number), 1e300) if math.isfinite(number) and number > 0 else 0.0
 
 
 def shown(bars: Bars, number: float) -> str:
@@ -63,7 +63,7 @@ def _bars(bars: Bars) -> list[Block]:
             rows.append((name, shown(bars, total_of(bars, bar)), _stack(bar, most), bar.note))
             continue
         for number, value in enumerate(bar.values):
-            drawn = _LETTERS[number % len(_LETTERS)] * round(WIDTH * value_of(value) / most)
+            drawn = _LETTERS[number % len(_LETTERS)] * round(value_of(value) / most * WIDTH)
             rows.append((name if number == 0 else "", shown(bars, value), drawn, bar.note if number == 0 else ""))
     legend = "   ".join(f"{_LETTERS[number % len(_LETTERS)]} {part}" for number, part in enumerate(bars.parts))
     if bars.limit is not None:
@@ -77,5 +77,5 @@ def _stack(bar: Bar, most: float) -> str:
     drawn, done = "", 0.0
     for number, value in enumerate(bar.values):
         done += value_of(value)
-        drawn += _LETTERS[number % len(_LETTERS)] * max(round(WIDTH * done / most) - len(drawn), 0)
+        drawn += _LETTERS[number % len(_LETTERS)] * max(round(done / most * WIDTH) - len(drawn), 0)
     return drawn

@@ -104,15 +104,15 @@ def _bar_row(block: Bars, bar: Bar, most: float) -> str:
     for index, value in enumerate(values):
         if not value:
             continue
-        start = 1000 * done / most if block.stacked else 0.0
+        start = done / most * 1000 if block.stacked else 0.0
         top, thick = (0, high) if block.stacked else (13 * index + 1, 11)
         title = f"<title>{_t(f'{_part(block, index)}: {shown(block, value)} {block.unit}')}</title>"
-        place = f'x="{start:.2f}" y="{top}" width="{1000 * value / most:.2f}" height="{thick}"'
+        place = f'x="{start:.2f}" y="{top}" width="{value / most * 1000:.2f}" height="{thick}"'
         shapes.append(f'<rect class="p{index % 10}" {place}>{title}</rect>')
         done += value
     if block.limit is not None:
         shapes.append(
-            f'<rect class="limit" x="{min(1000 * value_of(block.limit) / most, 996):.2f}" y="0" width="4" height="{high}"></rect>'
+            f'<rect class="limit" x="{min(value_of(block.limit) / most * 1000, 996):.2f}" y="0" width="4" height="{high}"></rect>'
         )
     said = ", ".join(f"{_part(block, index)} {shown(block, value)}" for index, value in enumerate(values))
     head = f'<svg role="img"{attribute("aria-label", clean(said) or "nothing")} height="{high}" viewBox="0 0 1000 {high}" preserveAspectRatio="none">'

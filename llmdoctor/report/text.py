@@ -5,6 +5,7 @@ Everything is cleaned here and handed to rich as Text, never as markup. Nothing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _TONES: dict[Tone, str] = {"good": "bold green", "bad": "bold red", "warn": "yellow", "plain": "", "dim": "dim"}
 _SEVERITIES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+_CODE = re.compile("\x1b\\[[0-9;]*m")
 
 
 def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
@@ -56,7 +58,18 @@ def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
             _print_block(console, block)
     for skipped in report.skipped:
         _print_note(console, "SKIPPED", f"{skipped.what}: {skipped.reason}", "dim")
-    return defuse("\n".join(line.rstrip() for line in out.getvalue().split("\n")))
+    return defuse("\n".join(map(_trimmed, out.getvalue().split("\n"))))
+
+
+def _trimmed(line: str) -> str:
+    """`line` without the blanks at its end; the colour codes among them stay."""
+    codes = ""
+    while True:
+        line = line.rstrip()
+        start = line.rfind("\x1b")
+        if start < 0 or not _CODE.fullmatch(line, start):
+            return line + codes
+        line, codes = line[:start], line[start:] + codes
 
 
 def _print_block(console: Console, block: Block) -> None:

@@ -22,13 +22,13 @@ from tests.report.webdriver import CHROMIUM, DRIVER, Browser
 
 TAGS = set(
     "html head meta title style body header footer main a p code h1 h2 h3 div span table thead tbody tr th td pre b article details summary ul li "
-    "fieldset legend label input figure figcaption svg rect text br".split()
+    "fieldset legend label input figure figcaption svg g rect text br wbr b".split()
 )
 ATTRIBUTES = set(
     "lang charset http-equiv content name class href id tabindex role aria-label aria-hidden scope data-column type checked x y width height viewbox "
-    "preserveaspectratio text-anchor".split()
+    "preserveaspectratio text-anchor transform fill-opacity open".split()
 )
-VOID = {"meta", "input", "br"}
+VOID = {"meta", "input", "br", "wbr"}
 
 
 class Page(HTMLParser):
@@ -168,11 +168,13 @@ def test_the_keyboard_reaches_everything(browser: Browser, saved: Path) -> None:
     seen: list[Any] = []
     for _ in range(30):
         browser.press("\ue004")
-        seen.append(browser.run("const one = document.activeElement; return one.className || one.id || one.tagName"))
-    assert seen[:4] == ["skip", "show-error", "show-warning", "show-info"]
+        seen.append(browser.run("const one = document.activeElement; return one.id || one.className || one.tagName"))
+    assert seen[0] == "skip"
+    boxes = ["show-error", "show-warning", "show-info"]
+    assert [one for one in seen if one in boxes][:3] == boxes
     assert {"scroll", "zoom1", "SUMMARY"} <= set(seen)
     browser.open(saved, 1440)
-    browser.press("\ue004", "\ue004", " ")
+    browser.press(*["\ue004"] * (1 + seen.index("show-error")), " ")
     assert browser.run("return !document.getElementById('show-error').checked")
 
 
