@@ -32,13 +32,11 @@ class Cell:
 class Table:
     """Rows of cells under `columns`, the first cell of a row being its head.
 
-    `give` numbers the columns that are left out first where the screen is too narrow for all. `instead` is what takes the place of a table
-    that is made for a page, where characters alone can be shown.
+    `instead` is what takes the place of a table that is made for a page, where characters alone can be shown.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str | Cell, ...], ...]
-    give: tuple[int, ...] = ()
     instead: tuple[Verdict | Table | Note | Code, ...] = ()
 
 
@@ -105,7 +103,8 @@ class Bars:
     """Bars of one unit: memory as parts stacked over phases, or (not `stacked`) probabilities of a token side by side, before and after.
 
     `parts` names the values of every bar; `digits` are the decimals to print; `limit` is a line across all bars, such as a device's memory,
-    and `limit_name` says what it is. `instead` is as for a Grid.
+    and `limit_name` says what it is. `most` is the value at the right edge, for pictures that are to be compared; without it the largest of this
+    one is. `instead` is as for a Grid.
     """
 
     label: str
@@ -116,6 +115,7 @@ class Bars:
     digits: int = 1
     limit: float | None = None
     limit_name: str = ""
+    most: float | None = None
     instead: tuple[Verdict | Table | Note | Code, ...] = ()
 
 

@@ -11,7 +11,7 @@ from llmdoctor.gencfg.causes import Cause, cause_of
 from llmdoctor.gencfg.model import Effective, Resolved
 from llmdoctor.gencfg.question import Answer, Side, ask
 from llmdoctor.gencfg.rules import call_findings
-from llmdoctor.gencfg.tables import origins, worth_showing
+from llmdoctor.gencfg.tables import VALUE, origins, worth_showing
 
 
 def show_report(side: Side) -> Report:
@@ -123,9 +123,12 @@ def _document(answer: Answer) -> tuple[Block, ...]:
 
 def _rows(name: str, field: Resolved) -> list[tuple[str | Cell, ...]]:
     """A field's row, and one below it for each value that it replaced."""
-    rows: list[tuple[str | Cell, ...]] = [(name, Cell(shown(field.value), "bad" if field.value is None else "plain"), field.origin.source)]
+    rows: list[tuple[str | Cell, ...]] = [
+        (name, Cell(shown(field.value, VALUE), "bad" if field.value is None else "plain"), field.origin.source)
+    ]
     rows += [
-        (Cell("  instead of", "dim"), Cell(shown(setting.value), "dim"), Cell(setting.origin.source, "dim")) for setting in field.overrides
+        (Cell("  instead of", "dim"), Cell(shown(setting.value, VALUE), "dim"), Cell(setting.origin.source, "dim"))
+        for setting in field.overrides
     ]
     return rows
 

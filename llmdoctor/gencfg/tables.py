@@ -9,7 +9,7 @@ from llmdoctor.core.text import plural, shown
 from llmdoctor.gencfg.consequences import consequence
 from llmdoctor.gencfg.model import Effective, Layer, Resolved, Setting
 
-_VALUE = 200  # characters of a value: a long list of ids is still told from another
+VALUE = 4000  # characters of a value: lists of tokens are whole, a file of numbers is not
 _FIRST = ("eos_token_id", "pad_token_id")
 _SET_BY: dict[Layer, str] = {
     "library-default": "the library",
@@ -39,7 +39,7 @@ def origins(effective: Effective, instead: Table, also: Note | None) -> tuple[Bl
     quiet = [(name, field) for name, field in effective.fields.items() if field.value is not None and not worth_showing(field)]
     if not quiet:
         return (table,)
-    told = Table(("field", "value", "from"), tuple((name, shown(field.value, _VALUE), field.origin.source) for name, field in quiet))
+    told = Table(("field", "value", "from"), tuple((name, shown(field.value, VALUE), field.origin.source) for name, field in quiet))
     return (table, Fold(f"{plural(len(quiet), 'field')} at the library's defaults", (told,), () if also is None else (also,)))
 
 
@@ -60,8 +60,8 @@ def _tone(name: str, field: Resolved, effective: Effective) -> Tone:
 
 def _row(name: str, field: Resolved, tone: Tone) -> tuple[str | Cell, ...]:
     origin = field.origin
-    replaced = "\n".join(f"{shown(setting.value, _VALUE)}  {setting.origin.source}" for setting in field.overrides)
-    return (Cell(name, tone), Cell(shown(field.value, _VALUE), tone), _SET_BY[origin.layer], origin.source, Cell(replaced, "dim"))
+    replaced = "\n".join(f"{shown(setting.value, VALUE)}  {setting.origin.source}" for setting in field.overrides)
+    return (Cell(name, tone), Cell(shown(field.value, VALUE), tone), _SET_BY[origin.layer], origin.source, Cell(replaced, "dim"))
 
 
 def side_by_side(left: Effective, right: Effective, names: Sequence[str], changed: Sequence[str], instead: Table) -> tuple[Block, ...]:
@@ -74,7 +74,7 @@ def side_by_side(left: Effective, right: Effective, names: Sequence[str], change
     same = [name for name in _named(left, right) if name not in changed]
     if not same:
         return (table,)
-    alike = tuple((name, shown(right.fields[name].value, _VALUE), _from(left, name), _from(right, name)) for name in same)
+    alike = tuple((name, shown(right.fields[name].value, VALUE), _from(left, name), _from(right, name)) for name in same)
     told = Table(("field", "value", f"{names[0]}, from", f"{names[1]}, from"), alike)
     return (table, Fold(f"{plural(len(same), 'field')} on which both agree", (told,)))
 
@@ -87,7 +87,7 @@ def _pair(name: str, left: Effective, right: Effective) -> tuple[str | Cell, ...
     def value(side: Effective) -> Cell:
         field = side.fields.get(name)
         runs_on = name == "eos_token_id" and side.stop.never_stops
-        return Cell(shown(None if field is None else field.value, _VALUE), "bad" if runs_on else "plain")
+        return Cell(shown(None if field is None else field.value, VALUE), "bad" if runs_on else "plain")
 
     mark: Tone = "bad" if name == "eos_token_id" and (left.stop.never_stops or right.stop.never_stops) else "plain"
     return (Cell(name, mark), value(left), _from(left, name), value(right), _from(right, name), Cell(consequence(name, left, right)))
@@ -102,4 +102,4 @@ def _from(side: Effective, name: str) -> str:
 
 
 def _instead(setting: Setting) -> str:
-    return f"\ninstead of {shown(setting.value, _VALUE)}  {setting.origin.source}"
+    return f"\ninstead of {shown(setting.value, VALUE)}  {setting.origin.source}"

@@ -134,17 +134,18 @@ def pictures(answer: Answer, names: Sequence[str], memory: int | None) -> tuple[
     held = [_moments(case) for case in answer.cases]
     used = [at for at, name in enumerate(COMPONENTS) if any(by_component(moment)[name] for case in held for _, moment in case)]
     limit = None if memory is None else memory / unit.size
+    most = max(case.prediction.peak.total for case in answer.cases) / unit.size
     largest = max(range(len(held)), key=lambda at: answer.cases[at].prediction.peak.total)
 
     def bars(label: str, rows: tuple[Bar, ...], *instead: Note | Table) -> Bars:
         parts = tuple(LABELS[COMPONENTS[at]] for at in used)
         kept = tuple(replace(row, values=tuple(row.values[at] for at in used)) for row in rows)
-        return Bars(label, unit.name, parts, kept, limit=limit, limit_name="a device's memory", instead=instead)
+        return Bars(label, unit.name, parts, kept, limit=limit, limit_name="a device's memory", most=most, instead=instead)
 
     blocks: list[Block] = [bars("Where each one is largest", peaks, _letters(answer, names))]
     for at, (name, moments) in enumerate(zip(names, held, strict=True)):
-        most = max(moments, key=lambda item: item[1].total)[0]
-        rows = tuple(Bar(phase, _scaled(moment, unit), chosen=phase == most) for phase, moment in moments)
+        peak = max(moments, key=lambda item: item[1].total)[0]
+        rows = tuple(Bar(phase, _scaled(moment, unit), chosen=phase == peak) for phase, moment in moments)
         picture = bars(f"A step of {name}, the most held in each phase", rows, *_timeline(name, moments, unit))
         blocks.append(picture if at == largest else Fold(picture.label, (picture,)))
     return tuple(blocks)

@@ -14,15 +14,14 @@ _WHOLE = 12  # a column of cells as short as a number or a small list stays on o
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns that are shown, by number, their widths, and the blanks between two of them."""
+    """The columns' widths, and the blanks between two of them."""
 
-    shown: tuple[int, ...]
     widths: tuple[int, ...]
     gap: int
 
 
 def fit(table: Table, width: int) -> Columns:
-    """The columns of `table` on a screen of `width` columns: those that `give` go first, then the gaps, then words are broken."""
+    """The columns of `table` on a screen of `width` columns: the gaps give way first, then words are broken."""
     count = max([len(table.columns), *(len(row) for row in table.rows)], default=0)
     wanted, least = [0] * count, [0] * count
     for row in (table.columns, *table.rows):
@@ -31,17 +30,9 @@ def fit(table: Table, width: int) -> Columns:
             indent = len(text) - len(text.lstrip(" "))
             wanted[at] = max(wanted[at], cell_len(text))
             least[at] = max(least[at], max(map(cell_len, text.split()), default=0) + indent)
-    shown = list(range(count))
-    for at in table.give:
-        if _together(least, shown, 2) > width and at in shown:
-            shown.remove(at)
-    gap = 2 if _together(least, shown, 2) <= width else 1
-    room = max(width - gap * (len(shown) - 1), len(shown))
-    return Columns(tuple(shown), tuple(_share(room, [wanted[at] for at in shown], [least[at] for at in shown])), gap)
-
-
-def _together(widths: list[int], shown: list[int], gap: int) -> int:
-    return sum(widths[at] for at in shown) + gap * (len(shown) - 1)
+    gap = 2 if sum(least) + 2 * (count - 1) <= width else 1
+    room = max(width - gap * (count - 1), count)
+    return Columns(tuple(_share(room, wanted, least)), gap)
 
 
 def _share(room: int, wanted: list[int], least: list[int]) -> list[int]:

@@ -44,7 +44,8 @@ def total_of(bars: Bars, bar: Bar) -> float:
 
 def longest(bars: Bars) -> float:
     """The value at the right edge; at least a little above zero."""
-    return max([*(total_of(bars, bar) for bar in bars.bars), value_of(bars.limit or 0.0)], default=0.0) or 1.0
+    values = [value_of(number or 0.0) for number in (bars.limit, bars.most)]
+    return max([*(total_of(bars, bar) for bar in bars.bars), *values], default=0.0) or 1.0
 
 
 def _grid(grid: Grid) -> list[Block]:

@@ -53,10 +53,10 @@ def grid(block: Grid, number: str) -> str:
         for times in (1, 2, 4)
     )
     keys = "".join(f"<li>{_key(f't-{mark.tone}', mark.strength)}{_t(mark.meaning)}</li>" for mark in block.marks)
+    name, axes = attribute("aria-label", clean(block.label) or "picture"), f"{_t(block.down)} down, {_t(block.across)} across"
     return (
-        f'<figure class="grid"><figcaption>{_t(block.label)} <span class="dim">{_t(block.down)} down, {_t(block.across)} across</span></figcaption>'
-        f'<ul class="key">{keys}</ul><fieldset><legend>Zoom</legend>{zoom}</fieldset>'
-        f'<div class="scroll" tabindex="0" role="region"{attribute("aria-label", clean(block.label))}>'
+        f'<figure class="grid"{name}><figcaption>{_t(block.label)} <span class="dim">{axes}</span></figcaption>'
+        f'<ul class="key">{keys}</ul><fieldset><legend>Zoom</legend>{zoom}</fieldset><div class="scroll" tabindex="0" role="region"{name}>'
         f'{picture}</div><details><summary>Each row in words</summary><ul class="rows">{"".join(words)}</ul></details></figure>'
     )
 
@@ -89,10 +89,11 @@ def bars(block: Bars) -> str:
     if block.limit is not None:
         said = f"{block.limit_name or 'limit'}: {shown(block, block.limit)} {block.unit}"
         keys += f"<li>{_key('limit')}{_t(said)}</li>"
+    name = attribute("aria-label", clean(block.label) or "bars")
     shape = "bars stacked" if block.stacked else "bars"
     unit = f' <span class="dim">{_t(block.unit)}</span>' if block.unit else ""
     return (
-        f'<figure class="{shape}"><figcaption>{_t(block.label)}{unit}</figcaption><ul class="key">{keys}</ul>'
+        f'<figure class="{shape}"{name}><figcaption>{_t(block.label)}{unit}</figcaption><ul class="key">{keys}</ul>'
         f"<table><tbody>{rows}</tbody></table><details><summary>All numbers</summary>{_numbers(block)}</details></figure>"
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from io import StringIO
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _TONES: dict[Tone, str] = {"good": "bold green", "bad": "bold red", "warn": "yellow", "plain": "", "dim": "dim"}
 _SEVERITIES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
+_LONG = 160  # characters of a cell that a terminal shows
 _CODE = re.compile("\x1b\\[[0-9;]*m")
 
 
@@ -48,6 +50,8 @@ def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
     if report.error is not None:
         console.print(Text(clean(report.error.message)), soft_wrap=True)
     document = flat(report.document)
+    if style.terminal:
+        document = tuple(_shortened(block) if isinstance(block, Table) else block for block in document)
     for block in document:
         if not isinstance(block, Code):
             _print_block(console, block)
@@ -59,6 +63,19 @@ def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
     for skipped in report.skipped:
         _print_note(console, "SKIPPED", f"{skipped.what}: {skipped.reason}", "dim")
     return defuse("\n".join(map(_trimmed, out.getvalue().split("\n"))))
+
+
+def _shortened(table: Table) -> Table:
+    """The table with its very long cells cut: who wants them whole can redirect the output."""
+
+    def short(cell: str | Cell) -> str | Cell:
+        text = cell if isinstance(cell, str) else cell.text
+        if len(text) <= _LONG:
+            return cell
+        cut = text[: _LONG - 4] + " ..."
+        return cut if isinstance(cell, str) else replace(cell, text=cut)
+
+    return replace(table, rows=tuple(tuple(map(short, row)) for row in table.rows))
 
 
 def _trimmed(line: str) -> str:
@@ -90,10 +107,10 @@ def _grid(table: Table, width: int) -> Grid:
     columns = fit(table, width)
     gap = columns.gap
     grid = Grid(box=None, padding=(0, gap, 0, 0), pad_edge=False, show_header=any(table.columns), header_style="bold")
-    for at, wide in zip(columns.shown, columns.widths, strict=True):
+    for at, wide in enumerate(columns.widths):
         grid.add_column(Text(clean(table.columns[at])) if at < len(table.columns) else "", overflow="fold", width=wide)
     for row in table.rows:
-        grid.add_row(*(_cell(row[at]) if at < len(row) else "" for at in columns.shown))
+        grid.add_row(*map(_cell, row))
     return grid
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -65,7 +66,11 @@ def _outputs(folder: Path) -> None:
 
 def _measured(folder: Path) -> None:
     """What `mem measure -- COMMAND` writes, of one process on a GPU."""
-    held = {"forward": {"params": 4e9, "activations": 3e9}, "backward": {"params": 4e9, "grads": 4e9}, "step": {"params": 4e9, "optimizer_state": 8e9}}
+    held = {
+        "forward": {"params": 4e9, "activations": 3e9},
+        "backward": {"params": 4e9, "grads": 4e9},
+        "step": {"params": 4e9, "optimizer_state": 8e9},
+    }
     lines = []
     for phase, parts in held.items():
         sizes = {name: int(size) for name, size in parts.items()}
@@ -92,11 +97,9 @@ def report_of(arguments: tuple[str, ...]) -> Report:
     def take(report: Report, *_: Any, **__: Any) -> None:
         caught.append(report)
 
-    with mock.patch.object(sys, "argv", ["llmdoctor", *arguments]), mock.patch("llmdoctor.cli.output.write", take):
-        try:
-            main()
-        except SystemExit:
-            pass
+    patched = mock.patch.object(sys, "argv", ["llmdoctor", *arguments]), mock.patch("llmdoctor.cli.output.write", take)
+    with patched[0], patched[1], contextlib.suppress(SystemExit):
+        main()
     (report,) = caught
     assert report.error is None, report.error
     return report
