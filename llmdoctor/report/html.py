@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _STYLE = Path(__file__).with_name("page.css")
 _CARD, _NARROW = 6, 34  # columns, and characters of their longest words, of a table that a telephone shows as cards
-_SHORT = 9  # characters of a cell that stay on one line
+_SHORT, _SNUG = 9, 24  # characters of a cell that stay on one line, and that do so on a wide screen
 _NAMES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 
 
@@ -161,7 +161,7 @@ def _cell(cell: str | Cell, at: int, columns: tuple[str, ...]) -> str:
         indent = " class=under" if value.startswith("  ") else ""
         return f'<th scope="row" class="{tone}"><span{indent}>{shown.strip()}</span></th>'
     name = attribute("data-column", clean(columns[at])) if at < len(columns) and columns[at] else ""
-    short = " short" if len(value) <= _SHORT else ""
+    short = " short" if len(value) <= _SHORT else " snug" if len(value) <= _SNUG else ""
     return f'<td class="{tone}{short}"{name}>{f"<span>{shown}</span>" if value else ""}</td>'
 
 
