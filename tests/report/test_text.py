@@ -106,7 +106,7 @@ def test_columns_fit_and_break_no_word_that_has_room(rows: list[list[str]], widt
     table = Table(("a", "b", "c"), tuple(tuple(row) for row in rows))
     columns = fit(table, width)
     assert sum(columns.widths) + columns.gap * 2 <= width
-    longest = [max(max(map(cell_len, clean(row[at]).split()), default=0) for row in rows) for at in range(3)]
+    longest = [max(max(map(cell_len, clean(row[at]).split()), default=0) for row in [*rows, "abc"]) for at in range(3)]
     indent = [max(len(clean(row[at])) - len(clean(row[at]).lstrip(" ")) for row in rows) for at in range(3)]
     if sum(longest) + sum(indent) + 2 * columns.gap <= width:
         assert all(one <= given for one, given in zip(longest, columns.widths, strict=True))
