@@ -8,7 +8,7 @@ from typing import Any
 
 from llmdoctor.cli.checking.subjects import Subject
 from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Block, Note, Tone, Verdict
+from llmdoctor.core.document import Block, Fold, Note, Tone, Verdict
 from llmdoctor.core.text import plural
 
 _SHOWN = 40  # findings that a person is shown in full
@@ -45,10 +45,10 @@ def document(paths: list[str], subjects: list[Subject], old: int) -> tuple[Block
     for finding in sorted(serious, key=lambda each: -each.severity.rank)[:_SHOWN]:
         blocks.append(_told(finding))
     if len(serious) > _SHOWN:
-        blocks.append(Note("MORE", f"{len(serious) - _SHOWN} findings not shown: --format json has them all", "dim"))
+        blocks.append(Fold("", instead=(Note("MORE", f"{len(serious) - _SHOWN} findings not shown: --format json has them all", "dim"),)))
     notes = len(findings) - len(serious)
     if notes:
-        blocks.append(Note("NOTES", f"{plural(notes, 'note')} not shown: --format json has them", "dim"))
+        blocks.append(Fold("", instead=(Note("NOTES", f"{plural(notes, 'note')} not shown: --format json has them", "dim"),)))
     if serious:
         blocks.append(Note("NEXT", f"llmdoctor rule {serious[0].code}"))
     return tuple(blocks)
