@@ -74,8 +74,8 @@ def side_by_side(left: Effective, right: Effective, names: Sequence[str], change
     same = [name for name in _named(left, right) if name not in changed]
     if not same:
         return (table,)
-    alike = tuple((name, shown(right.fields[name].value, VALUE), _from(left, name), _from(right, name)) for name in same)
-    told = Table(("field", "value", f"{names[0]}, from", f"{names[1]}, from"), alike)
+    alike = tuple((name, shown(right.fields[name].value, VALUE), _both(left, right, name)) for name in same)
+    told = Table(("field", "value", "from"), alike)
     return (table, Fold(f"{plural(len(same), 'field')} on which both agree", (told,)))
 
 
@@ -91,6 +91,11 @@ def _pair(name: str, left: Effective, right: Effective) -> tuple[str | Cell, ...
 
     mark: Tone = "bad" if name == "eos_token_id" and (left.stop.never_stops or right.stop.never_stops) else "plain"
     return (Cell(name, mark), value(left), _from(left, name), value(right), _from(right, name), Cell(consequence(name, left, right)))
+
+
+def _both(left: Effective, right: Effective, name: str) -> str:
+    one, other = _from(left, name), _from(right, name)
+    return one if one == other else f"left: {one}\nright: {other}"
 
 
 def _from(side: Effective, name: str) -> str:

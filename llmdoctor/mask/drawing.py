@@ -13,11 +13,11 @@ from llmdoctor.mask.check import documents_meant
 from llmdoctor.mask.differ import real_queries
 from llmdoctor.mask.intervals import Bools, Visible, density, trimmed
 from llmdoctor.mask.model import SHORT, Inputs, LayerMask, Plan
-from llmdoctor.mask.picture import HALF_BLOCKS, legend, name_of, picture
+from llmdoctor.mask.picture import legend, name_of, picture
 from llmdoctor.mask.show import layers_text
 
 IN_WORDS, MOST = 2, 8  # pictures of a terminal, of a page
-CELLS = 64  # a side of a map
+EXACT, CELLS = 128, 64  # a side of a picture of single pairs, and of a map
 _SEEN, _LEAK, _PAD, _HIDDEN = "#", "x", "p", "."
 _MARKS = (
     Mark(_SEEN, "seen", "plain"),
@@ -46,7 +46,7 @@ class Pattern:
 def pictures(plans: Sequence[Plan], inputs: Inputs, findings: Sequence[Diagnostic] = ()) -> list[Block]:
     """A picture for each different mask among all groups of layers and backends; where a finding names a batch row, of that row."""
     row = next((at for one in findings if isinstance(at := one.evidence.get("row"), int)), 0)
-    if any(group.type == "encoder" for plan in plans for group in plan.layers):
+    if any(group.type in ("encoder", "cross") for plan in plans for group in plan.layers):
         inputs = replace(inputs, attention_mask=None)  # it is the encoder's: of the decoder's tokens nothing is said
     found = [_grid(pattern, inputs, min(row, pattern.visible.rows - 1), row) for pattern in patterns(plans, row)]
     more = len(found) - IN_WORDS
@@ -60,7 +60,7 @@ def pictures(plans: Sequence[Plan], inputs: Inputs, findings: Sequence[Diagnosti
 
 def leaking(plans: Sequence[Plan], inputs: Inputs, findings: Sequence[Diagnostic]) -> list[Grid]:
     """The pictures in which a pair is seen that must not be, with the inputs they are of; maps of long inputs are left out."""
-    if not findings or max(inputs.q_len, inputs.past + inputs.q_len) > HALF_BLOCKS:
+    if not findings or max(inputs.q_len, inputs.past + inputs.q_len) > EXACT:
         return []
     found = (block for block in pictures(plans, inputs, findings) if isinstance(block, Grid))
     return [replace(grid, label=f"{inputs.told}: {grid.label}") for grid in found if any(_LEAK in line for line in grid.cells)]
@@ -107,17 +107,21 @@ def _grid(pattern: Pattern, inputs: Inputs, row: int, told: int) -> Grid:
     visible, first = pattern.visible, pattern.group.q_offset
     where = f"; row {told} of {inputs.batch}" if inputs.batch > 1 else ""
     label = "; ".join(pattern.owners) + where
-    title = Note(f"{label}: queries down, keys across", "", "dim")
+    words: list[Note] = [Note(f"{label}: queries down, keys across", "", "dim")]
     key = legend(visible)
     if key is not None:
-        return _map(visible, row, label, (title, Note("", picture(visible, row, inputs.tokens, first)), key), first)
+        words += [Note("", picture(visible, row, inputs.tokens, first)), key]
+    if max(visible.q_len, visible.kv_len) > EXACT:
+        return _map(visible, row, label, tuple(words), first)
     wrong = visible.square(row) & forbidden(visible, inputs, told, pattern.group)
-    drawn = Note("", picture(visible, row, inputs.tokens, first, wrong) + ("\n× seen, and must not be" if wrong.any() else ""))
+    if key is None:
+        drawn = picture(visible, row, inputs.tokens, first, wrong)
+        words.append(Note("", drawn + ("\n× seen, and must not be" if wrong.any() else "")))
     rows = tuple(name_of(inputs.tokens, first + query) for query in range(visible.q_len))
     columns = tuple(name_of(inputs.tokens, key) for key in range(visible.kv_len))
     cells = _cells(visible, row, wrong)
     marks = tuple(mark for mark in _MARKS if any(mark.character in line for line in cells))
-    return Grid(label, rows, cells, marks, columns, "query", "key", instead=(title, drawn))
+    return Grid(label, rows, cells, marks, columns, "query", "key", instead=tuple(words))
 
 
 def _cells(visible: Visible, row: int, wrong: Bools) -> tuple[str, ...]:

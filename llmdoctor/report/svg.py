@@ -77,7 +77,7 @@ def _head(name: str, x: int, top: int, size: int) -> str:
 
 
 def _faint(strength: float) -> str:
-    return f' fill-opacity="{min(max(strength, 0.0), 1.0):.2g}"' if strength != 1 else ""
+    return f' fill-opacity="{min(max(0.0, strength), 1.0):.2g}"' if strength != 1 else ""
 
 
 def bars(block: Bars) -> str:
