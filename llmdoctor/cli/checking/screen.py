@@ -32,7 +32,7 @@ def document(paths: list[str], subjects: list[Subject], old: int) -> tuple[Block
     counts = [plural(sum(each.severity is severity for each in findings), name) for severity, name in _WORDS]
     worst = max((each.severity for each in findings), key=lambda severity: severity.rank, default=None)
     kinds = Counter(subject.kind for subject in subjects)
-    looked = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items()))
+    looked = ", ".join(plural(count, _NOUNS.get(kind, kind)) for kind, count in sorted(kinds.items()))
     blocks: list[Block] = [
         Verdict(
             f"{_asked(paths)}: {', '.join(counts)}", "good" if worst is None else _TONES[worst] if worst is not Severity.INFO else "good"
@@ -59,6 +59,7 @@ def _asked(paths: list[str]) -> str:
     return ", ".join(paths) if len(paths) <= 3 else f"{len(paths)} paths"
 
 
+_NOUNS = {"model": "model directory", "adapter": "adapter directory", "tokenizer": "tokenizer directory", "python": "Python file"}
 _WORDS = ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.INFO, "note"))
 
 
