@@ -56,13 +56,21 @@ def _refused(request: Request) -> Iterator[Diagnostic]:
 def _vllm_error(request: Request) -> str | None:
     names = [*_PARAMETERS, "max_tokens"]
     origin = Origin("kwargs", "the request")
-    kwargs = {name: Setting(request.settings[name], origin) for name in names if request.settings.get(name) is not None}
+    kwargs = {name: Setting(_lax(request.settings[name]), origin) for name in names if request.settings.get(name) is not None}
     most = request.settings.get("max_completion_tokens")
     if most is not None and request.endpoint == "chat":
-        kwargs["max_tokens"] = Setting(most, origin)
+        kwargs["max_tokens"] = Setting(_lax(most), origin)
     call = Call(kwargs=kwargs)
     error = effective_vllm(call, tokenizer_eos=0).error
     return None if error is None else " ".join(error.message.split())
+
+
+def _lax(value: Any) -> Any:
+    """A number written as a text, which the server's request model (pydantic, lax) takes."""
+    try:
+        return float(value) if isinstance(value, str) and value.strip() and not value.strip().isalpha() else value
+    except ValueError:
+        return value
 
 
 def _openai_refusal(request: Request) -> tuple[str, str] | None:

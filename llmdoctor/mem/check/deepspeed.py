@@ -285,7 +285,7 @@ def _buckets(config: Config, zero: Config, memory: int | None) -> Iterator[Diagn
     stage, size = _stage_of(zero), zero.value.get("reduce_bucket_size", 500_000_000)
     if memory is None or stage not in (1, 2, 3) or not isinstance(size, int | float) or isinstance(size, bool):
         return
-    if is_off(zero.value.get("contiguous_gradients", True)):
+    if not 0 < size < 2**53 or is_off(zero.value.get("contiguous_gradients", True)):
         return
     half = any(config.get(name, "enabled") == "auto" or is_on(config.get(name, "enabled")) for name in ("bf16", "fp16"))
     width = 2 if half else 4
