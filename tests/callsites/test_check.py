@@ -67,9 +67,53 @@ def test_what_matters_not_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None
     assert codes("def f(:\n    attention_mask") == []
 
 
-@pytest.mark.parametrize(
-    "text", ["do_sample=True\ndef f(:", "do_sample = True\x00", "do_sample = True\n" + "(" * 5000, b"do_sample = True\n\xff"]
-)
+SPELLED = {
+    "PYC001": [
+        "model.generation_config.eos_token_id: int | None = None",
+        "a.generation_config.eos_token_id, b = None, 1",
+        "self['gen_config'].eos_token_id = x = None",
+        "model.generate(\n    **batch,\n    eos_token_id = None,\n)",
+    ],
+    "PYC002": [
+        "tokenizer.pad_token_id = (\n    tokenizer.eos_token_id\n)\nattention_mask = input_ids.ne(tokenizer.pad_token_id)",
+        "pad_token_id: int = tokenizer.eos_token_id\nattention_mask = torch.ne(input_ids, pad_token_id).long()",
+    ],
+    "PYC003": [
+        "ids = input_ids.masked_fill_(\n    attention_mask.logical_not(),\n    0,\n)",
+        "ids = torch.masked_fill(responses, attn_mask == 0, 0)",
+    ],
+    "PYC006": [
+        "tok.padding_side = 'right'\nb = tok(p, padding='longest')\nmodel.generate(b['input_ids'], attention_mask=b['attention_mask'])"
+    ],
+    "PYC007": [
+        "for token, p in probs:\n    if p > rng.random():\n        chosen = token",
+        "for i, p in enumerate(probs):\n    r = torch.rand(1)\n    # keep\n    if r < p:\n        chosen = i",
+        "for i, p in enumerate(ps):\n    if np.random.uniform(0, 1) <= p:\n        chosen = i",
+    ],
+    "PYC008": [
+        "p = F.softmax(x, -1) / self.temperature",
+        "p = softmax(x) / (\n    cfg['temperature'])",
+        "p = softmax(x)\nq = p / temp",
+        "p = softmax(x)\np /= temp",
+    ],
+    "PYC009": [
+        "from transformers import x\nkw = {'do_sample': True, 'top_k': -1}",
+        "model.generate(a, do_sample = True, temperature=0)",
+        "from transformers import pipeline\npipe(a, do_sample=True, temperature=0)",
+    ],
+    "PYC010": ["model.generate(a, top_k=5, do_sample=False)"],
+}
+
+
+@pytest.mark.parametrize(("code", "text"), [(code, text) for code, texts in SPELLED.items() for text in texts])
+def test_spelled_otherwise(code: str, text: str, tmp_path: Path) -> None:
+    """What is told from the bytes alone does not throw out another way to write the same, in a notebook neither."""
+    assert code in codes(text)
+    for name, source in (("one.ipynb", text), ("lines.ipynb", text.splitlines(keepends=True))):
+        assert code in [finding.code for finding in check_file(notebook(tmp_path / name, source))]
+
+
+@pytest.mark.parametrize("text", [f"{BAD}\ndef f(:", f"{BAD}\x00", f"{BAD}\n" + "(" * 5000, f"{BAD}\n".encode() + b"\xff"])
 def test_not_parsed_is_one_finding(text: str | bytes) -> None:
     assert codes(text) == ["PYC012"]
 
@@ -96,10 +140,12 @@ def test_notebook_places(tmp_path: Path) -> None:
     assert len(check_file(notebook(tmp_path / "c.ipynb", f"%%time\n{BAD}"))) == 1
     assert check_file(notebook(tmp_path / "d.ipynb", BAD, "R")) == ()
     assert check_file(notebook(tmp_path / "e.ipynb", f"{BAD}  # llmdoctor: ignore[PYC010]")) == ()
-    assert [finding.code for finding in check_file(notebook(tmp_path / "f.ipynb", "do_sample=True ("))] == ["PYC012"]
+    assert [finding.code for finding in check_file(notebook(tmp_path / "f.ipynb", BAD + "("))] == ["PYC012"]
 
 
-@pytest.mark.parametrize("text", ["do_sample True {", "[]", '{"do_sample": true, "True": 1}', '{"cells": 3, "x": "do_sample True"}'])
+@pytest.mark.parametrize(
+    "text", ["do_sample=False temperature {", "[]", '{"do_sample=False": "top_p"}', '{"cells": 3, "x": "do_sample=False top_k"}']
+)
 def test_no_notebook(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.ipynb"
     path.write_text(text + " " * 0)

@@ -9,7 +9,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Skipped
 from llmdoctor.core.settings import Settings
 from llmdoctor.modeldir.directory import FILES as MODEL_FILES
-from llmdoctor.modeldir.tree import Folder, Walk
+from llmdoctor.modeldir.tree import Folder, Walk, excluded
 
 CODE = (".py", ".ipynb")
 TEXTS = (".json", ".jsonl", ".yaml", ".yml")
@@ -49,20 +49,21 @@ def find(paths: list[str], settings: Settings) -> Found:
             for folder in walk.folders():
                 _sort(folder, found)
             found.skipped += walk.skipped
+        elif os.path.exists(path) and excluded(path, settings.exclude, settings.root):
+            found.skipped.append(Skipped(path, f"excluded by {settings.source}"))
         elif os.path.exists(path):
             _named(path, found)
         else:
             raise QuestionError(f"{path}: no such file or directory")
+    for kind in (found.models, found.maybe, found.texts, found.pickles, found.code):
+        kind[:] = dict.fromkeys(kind)  # several files of a model may be named, and the folder that they lie in too
     return found
 
 
 def _sort(folder: Folder, found: Found) -> None:
     names = frozenset(folder.files)
     of_a_model = names & _OF_A_MODEL
-    if names & _SURE:
-        found.models.append(folder.path or ".")
-    elif "config.json" in names:
-        found.maybe.append(folder.path or ".")
+    _model(folder.path or ".", names, found)
     for name in folder.files:
         path = os.path.normpath(os.path.join(folder.path, name))
         if name.endswith(CODE):
@@ -75,10 +76,17 @@ def _sort(folder: Folder, found: Found) -> None:
             found.scripts.append(path)
 
 
+def _model(path: str, names: frozenset[str], found: Found) -> None:
+    if names & _SURE:
+        found.models.append(path)
+    elif "config.json" in names:
+        found.maybe.append(path)
+
+
 def _named(path: str, found: Found) -> None:
-    name = os.path.basename(path)
-    if name in _OF_A_MODEL and name.endswith(".json"):
-        _sort(Folder(os.path.dirname(path), (name,)), found)
+    folder, name = os.path.split(os.path.normpath(path))
+    if name in _OF_A_MODEL:
+        _model(folder or ".", frozenset(os.listdir(folder or ".")), found)
     elif name.endswith(CODE):
         found.code.append(os.path.normpath(path))
     elif name.endswith(TEXTS):

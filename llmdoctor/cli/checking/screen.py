@@ -35,7 +35,7 @@ def document(paths: list[str], subjects: list[Subject], old: int) -> tuple[Block
     looked = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items()))
     blocks: list[Block] = [
         Verdict(
-            f"{', '.join(paths)}: {', '.join(counts)}", "good" if worst is None else _TONES[worst] if worst is not Severity.INFO else "good"
+            f"{_asked(paths)}: {', '.join(counts)}", "good" if worst is None else _TONES[worst] if worst is not Severity.INFO else "good"
         ),
         Note("LOOKED AT", looked, "dim"),
     ]
@@ -54,10 +54,17 @@ def document(paths: list[str], subjects: list[Subject], old: int) -> tuple[Block
     return tuple(blocks)
 
 
+def _asked(paths: list[str]) -> str:
+    """What was asked about, as far as it reads well: pre-commit names every file of a commit."""
+    return ", ".join(paths) if len(paths) <= 3 else f"{len(paths)} paths"
+
+
 _WORDS = ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.INFO, "note"))
 
 
 def _told(finding: Diagnostic) -> Note:
-    lines = [f"{finding.location}: {finding.message}" if finding.location else finding.message]
+    place = finding.location
+    message = finding.message if place is None else finding.message.removeprefix(f"{place.file}: ")
+    lines = [f"{place}: {message}" if place else message]
     lines += [f"fix: {finding.fix}"] if finding.fix else []
     return Note(finding.code, "\n".join(lines), _TONES[finding.severity])
