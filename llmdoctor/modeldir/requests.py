@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from llmdoctor.core.diagnostic import Location
+from llmdoctor.core.edit import Edit
 from llmdoctor.modeldir.files import Refusal, open_inside, shown_path
 from llmdoctor.modeldir.jsonfile import JsonFile
 
@@ -53,6 +54,13 @@ class Request:
         pointer = self.at + "".join(f"/{key}" for key in keys)
         line = self.file.line(pointer) if self.file is not None else self.line
         return Location(self.shown_name, pointer or None, line)
+
+    def removal(self, *keys: str, safe: bool) -> tuple[Edit, ...]:
+        """Edits that take settings out of a JSON file; a batch's lines are not edited, nor what extra_body brought."""
+        body = None if self.file is None else self.file.value.get("body", self.file.value)
+        if body is None or not all(key in body for key in keys):
+            return ()
+        return tuple(Edit(self.shown_name, f"{self.at}/{key}", "remove", safe=safe) for key in keys)
 
 
 def is_request(value: Any) -> bool:

@@ -175,3 +175,20 @@ def test_auto_where_deepspeed_reads_the_file_itself(name: str, text: str, told: 
     if told:
         assert name in found[0].message
         assert "train_micro_batch_size_per_gpu raises TypeError; bf16 is off, which leaves fp32" in found[0].message
+
+
+def test_what_is_mended(tmp_path: Path, llmdoctor: Any) -> None:
+    """--fix makes what DeepSpeed refuses or has renamed into what it takes, and leaves the rest of the file alone."""
+    write(
+        tmp_path / "ds.json",
+        '{\n    "train_batch_size": 4,  \n    "zero_optimization": {"stage": 2, "cpu_offload": true, "reduce_bucket_size": "5e8"}\n}\n',
+    )
+    write(tmp_path / "r.json", {"model": "m", "messages": MESSAGES, "max_tokens": 5, "temperature": 0, "top_p": 0.9})
+    before: Outcome = llmdoctor("check", "--format", "json", cwd=tmp_path)
+    assert {finding["code"] for finding in before.report["findings"]} == {"MEM007", "MEM012", "GEN018"}
+    after: Outcome = llmdoctor("check", "--fix", "--format", "json", cwd=tmp_path)
+    assert after.report["findings"] == []
+    text = (tmp_path / "ds.json").read_text()
+    assert text.startswith('{\n    "train_batch_size": 4,  \n    "zero_optimization": {"stage": 2, ')
+    assert json.loads(text)["zero_optimization"] == {"stage": 2, "reduce_bucket_size": 500000000, "offload_optimizer": {"device": "cpu"}}
+    assert "top_p" not in json.loads((tmp_path / "r.json").read_text())

@@ -75,14 +75,18 @@ class Checker:
                 yield Subject(directory.shown_name, checked.kind, (*checked.findings, *hidden_defaults(directory)), checked.more)
 
     def _directories(self) -> Iterator[ModelDir]:
-        for path in (*self.found.models, *self.found.maybe):
-            try:
-                directory = read_model_dir(path)
-            except QuestionError as error:
-                self.skipped.append(Skipped(path, str(error).removeprefix(f"{path}: ")))
-                continue
-            if path not in self.found.maybe or self._is_model(directory):
+        yield from filter(None, map(self._directory, self.found.models))
+        for path in self.found.maybe:
+            directory = self._directory(path)
+            if directory is not None and self._is_model(directory):
                 yield directory
+
+    def _directory(self, path: str) -> ModelDir | None:
+        try:
+            return read_model_dir(path)
+        except QuestionError as error:
+            self.skipped.append(Skipped(path, str(error).removeprefix(f"{path}: ")))
+            return None
 
     def _is_model(self, directory: ModelDir) -> bool:
         """Whether a folder with a config.json and nothing else of a model is a model's: many programs have a config.json."""

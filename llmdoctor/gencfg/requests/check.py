@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.edit import Edit
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import shown
 from llmdoctor.gencfg.model import Call, Origin, Setting
@@ -56,13 +57,21 @@ def _refused(request: Request) -> Iterator[Diagnostic]:
 def _vllm_error(request: Request) -> str | None:
     names = [*_PARAMETERS, "max_tokens"]
     origin = Origin("kwargs", "the request")
-    kwargs = {name: Setting(request.settings[name], origin) for name in names if request.settings.get(name) is not None}
+    kwargs = {name: Setting(_lax(request.settings[name]), origin) for name in names if request.settings.get(name) is not None}
     most = request.settings.get("max_completion_tokens")
     if most is not None and request.endpoint == "chat":
-        kwargs["max_tokens"] = Setting(most, origin)
+        kwargs["max_tokens"] = Setting(_lax(most), origin)
     call = Call(kwargs=kwargs)
     error = effective_vllm(call, tokenizer_eos=0).error
     return None if error is None else " ".join(error.message.split())
+
+
+def _lax(value: Any) -> Any:
+    """A number written as a text, which the server's request model (pydantic, lax) takes."""
+    try:
+        return float(value) if isinstance(value, str) and value.strip() and not value.strip().isalpha() else value
+    except ValueError:
+        return value
 
 
 def _openai_refusal(request: Request) -> tuple[str, str] | None:
@@ -96,7 +105,8 @@ def _idle(request: Request) -> Iterator[Diagnostic]:
             named = " and ".join(f"{name} {shown(settings[name])}" for name in idle)
             message = f"temperature is {temperature:g}, so {named} {'does' if len(idle) == 1 else 'do'} nothing: decoding is greedy"
             cause = "vllm/sampling_params.py:617" if not request.is_openai else None
-            yield _finding(IDLE, request, message, idle[0], cause=cause, fix=f"remove {' and '.join(idle)}, or set a temperature")
+            fix = f"remove {' and '.join(idle)}, or set a temperature"
+            yield _finding(IDLE, request, message, idle[0], cause=cause, fix=fix, edits=request.removal(*idle, safe=not request.is_openai))
     if settings.get("max_tokens") is not None and settings.get("max_completion_tokens") is not None and request.endpoint == "chat":
         most, least = settings["max_completion_tokens"], settings["max_tokens"]
         message = f"max_tokens {shown(least)} is not read beside max_completion_tokens {shown(most)}"
@@ -132,7 +142,10 @@ def _finding(
     cause: str | None = None,
     fix: str | None = None,
     severity: Severity | None = None,
+    edits: tuple[Edit, ...] = (),
 ) -> Diagnostic:
     times = "" if request.count == 1 else f" ({request.count:,} requests from line {request.line} on)"
     where = request.where(*(key for key in keys if key))
-    return Diagnostic(rule.code, severity or rule.severity, message + times, where, {"requests": request.count}, cause, fix or rule.fix)
+    return Diagnostic(
+        rule.code, severity or rule.severity, message + times, where, {"requests": request.count}, cause, fix or rule.fix, edits
+    )

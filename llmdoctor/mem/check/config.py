@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.core.edit import Edit
 from llmdoctor.core.rule import Rule
 from llmdoctor.modeldir.jsonfile import JsonFile
 
@@ -36,6 +37,12 @@ class Config:
         """The line on which the setting stands."""
         return self.file.line(self._pointer(keys))
 
+    def edit(self, *keys: str, action: Literal["set", "remove", "last"] = "set", value: Any = None, safe: bool = False) -> tuple[Edit, ...]:
+        """What would mend the setting `keys`; nothing where the file is no JSON."""
+        if not self.file.path.endswith(".json"):
+            return ()
+        return (Edit(self.file.shown_name, self._pointer(keys), action, value, safe),)
+
     def found(
         self,
         rule: Rule,
@@ -44,12 +51,13 @@ class Config:
         cause: str | None = None,
         fix: str | None = None,
         severity: Severity | None = None,
+        edits: tuple[Edit, ...] = (),
         **evidence: Any,
     ) -> Diagnostic:
         """A finding of `rule` at the setting `keys`."""
         pointer = self._pointer(keys)
         where = Location(self.file.shown_name, pointer or None, self.file.line(pointer))
-        return Diagnostic(rule.code, severity or rule.severity, message, where, evidence, cause, fix or rule.fix)
+        return Diagnostic(rule.code, severity or rule.severity, message, where, evidence, cause, fix or rule.fix, edits)
 
     def _pointer(self, keys: Iterable[str]) -> str:
         return self.at + "".join(f"/{key.replace('~', '~0').replace('/', '~1')}" for key in keys)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.edit import Edit
 from llmdoctor.mem.check import schema
 from llmdoctor.mem.check.config import Config, autos, is_off, is_on, meant
 from llmdoctor.mem.check.rules import AUTO, BUCKETS, DEAD, DEPRECATED, PRECISION, REFUSED, UNKNOWN, UNPINNED
@@ -15,6 +16,7 @@ from llmdoctor.modeldir.neighbours import Neighbours
 
 ZERO = "zero_optimization"
 _BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+_NO_EDITS: tuple[Edit, ...] = ()
 _PART = 8  # buckets are worth a word from an eighth of the device on
 # Where the Trainer (transformers 5.23, integrations/deepspeed.py:117) or accelerate (1.15, accelerator.py:2223, utils/dataclasses.py:1280) fill in.
 FILLED = frozenset(
@@ -97,8 +99,10 @@ def _fields(config: Config, place: tuple[str, ...], value: Mapping[str, Any], fi
         expected = schema.refusal(item, fields[key])
         if expected is not None:
             message = f'"{key}" is {_short(item)}, expected {expected}; DeepSpeed raises ValidationError'
-            fix = f'"{key}": {int(float(item))}' if _is_scientific(item) and expected.startswith("a whole") else f"write {expected}"
-            yield config.found(REFUSED, message, *place, key, cause=where, fix=fix)
+            fix, edits = f"write {expected}", _NO_EDITS
+            if expected.startswith("a whole") and _is_scientific(item):
+                fix, edits = f'"{key}": {int(float(item))}', config.edit(*place, key, value=int(float(item)), safe=True)
+            yield config.found(REFUSED, message, *place, key, cause=where, fix=fix, edits=edits)
 
 
 def _batches(config: Config) -> Iterator[Diagnostic]:
@@ -215,7 +219,10 @@ def _deprecated(zero: Config) -> Iterator[Diagnostic]:
             message = f'"{key}" beside "{both[0]}", which replaced it: DeepSpeed asserts that only one is given'
             yield zero.found(REFUSED, message, key, cause="deepspeed/runtime/config_utils.py:90", fix=f'remove "{key}"')
         else:
-            yield zero.found(DEPRECATED, f'"{key}" is deprecated', key, cause="deepspeed/runtime/zero/config.py", fix=better)
+            edits = _NO_EDITS
+            if key in ("cpu_offload", "cpu_offload_param") and is_on(zero.value[key]):
+                edits = (*zero.edit(new, value={"device": "cpu"}, safe=True), *zero.edit(key, action="remove", safe=True))
+            yield zero.found(DEPRECATED, f'"{key}" is deprecated', key, cause="deepspeed/runtime/zero/config.py", fix=better, edits=edits)
 
 
 def _stage(zero: Config, stage: int | None) -> Iterator[Diagnostic]:
@@ -267,6 +274,7 @@ def _of_another_stage(zero: Config, stage: int) -> Iterator[Diagnostic]:
             cause="deepspeed/runtime/engine.py:2670 (stages 1 and 2), :2751 (stage 3)",
             fix="remove " + ("it" if len(dead) == 1 else "them"),
             severity=Severity.INFO,
+            edits=tuple(edit for key in dead for edit in zero.edit(key, action="remove")),  # another stage may be tried tomorrow: not safe
             keys=dead,
         )
 
@@ -278,14 +286,15 @@ def _unpinned(zero: Config) -> Iterator[Diagnostic]:
             device = zero.get(name, "device")
             message = f"{name} to {device} with pin_memory false: every copy waits, nothing overlaps with computation"
             cause = "deepspeed/runtime/zero/offload_config.py:45; 0.19.8's default is true"
-            yield zero.found(UNPINNED, message, name, "pin_memory", cause=cause, fix='"pin_memory": true')
+            edits = zero.edit(name, "pin_memory", value=True)
+            yield zero.found(UNPINNED, message, name, "pin_memory", cause=cause, fix='"pin_memory": true', edits=edits)
 
 
 def _buckets(config: Config, zero: Config, memory: int | None) -> Iterator[Diagnostic]:
     stage, size = _stage_of(zero), zero.value.get("reduce_bucket_size", 500_000_000)
     if memory is None or stage not in (1, 2, 3) or not isinstance(size, int | float) or isinstance(size, bool):
         return
-    if is_off(zero.value.get("contiguous_gradients", True)):
+    if not 0 < size < 2**53 or is_off(zero.value.get("contiguous_gradients", True)):
         return
     half = any(config.get(name, "enabled") == "auto" or is_on(config.get(name, "enabled")) for name in ("bf16", "fp16"))
     width = 2 if half else 4

@@ -94,8 +94,8 @@ def _against(config: Config, other: Config, axolotl: bool) -> Iterator[Diagnosti
             where = _place(other, (name, "enabled"))
             message = f"{name} is {_word(wanted)} here and {name}.enabled {_word(said)} in {where}: the Trainer raises ValueError"
             cause = "transformers/integrations/deepspeed.py:166 (trainer_config_process), told by trainer_config_finalize"
-            fix = f'"{name}": {{"enabled": "auto"}} in {other.file.shown_name}'
-            yield config.found(PRECISION, message, *((name,) if name in config.value else ()), cause=cause, fix=fix)
+            fix, edits = f'"{name}": {{"enabled": "auto"}} in {other.file.shown_name}', other.edit(name, "enabled", value="auto")
+            yield config.found(PRECISION, message, *((name,) if name in config.value else ()), cause=cause, fix=fix, edits=edits)
     for place, argument in _SAME.items():
         said = other.get(*place)
         name = _AXOLOTL.get(argument, argument) if axolotl else argument
@@ -108,7 +108,8 @@ def _against(config: Config, other: Config, axolotl: bool) -> Iterator[Diagnosti
             message = f"{name} is {given}{default}, and {key} {said} in {_place(other, place)}: the Trainer raises ValueError"
             fix = f'"{place[-1]}": "auto" in {other.file.shown_name}'
             cause = "transformers/integrations/deepspeed.py:88 (fill_match)"
-            yield config.found(MISMATCH, message, *((name,) if wanted is not None else ("deepspeed",)), cause=cause, fix=fix)
+            at = (name,) if wanted is not None else ("deepspeed",)
+            yield config.found(MISMATCH, message, *at, cause=cause, fix=fix, edits=other.edit(*place, value="auto"))
 
 
 def _place(other: Config, place: tuple[str, ...]) -> str:
