@@ -225,7 +225,8 @@ def check_special_tokens(fields: Fields, minor: Minor, warnings: Warnings, model
         raise Raised("ValueError", message)
     if fields.value("pad_token_id") is None and eos not in (None, []):
         first = eos[0] if isinstance(eos, list) else eos
-        warnings.log(f"Setting `pad_token_id` to `eos_token_id`:{first} for open-end generation.")
+        if minor < (5, 13):  # from then on silent for a single sequence (generation/utils.py, _prepare_special_tokens)
+            warnings.log(f"Setting `pad_token_id` to `eos_token_id`:{first} for open-end generation.")
     elif fields.value("pad_token_id") is None and eos == []:
         raise Raised(
             "IndexError", "index 0 is out of bounds for dimension 0 with size 0" if minor >= (4, 41) else "list index out of range"

@@ -180,3 +180,10 @@ def test_given_any_version_text_then_only_the_question_is_refused(asked: Call, v
     except QuestionError:
         return
     assert found.transformers
+
+
+@pytest.mark.parametrize(("version", "said"), [("4.57.6", True), ("5.12.1", True), ("5.13.1", False), ("5.23.0", False)])
+def test_the_pad_token_is_announced_up_to_5_12(version: str, said: bool) -> None:
+    """transformers 5.13 says nothing of it for a single sequence (generation/utils.py, _prepare_special_tokens)."""
+    warnings = resolve(call({"eos_token_id": 145}), version).warnings
+    assert any("pad_token_id" in warning for warning in warnings) == said

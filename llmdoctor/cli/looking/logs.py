@@ -34,7 +34,9 @@ SIGNS = (
     ),
     Sign("cannot be inferred from input because pad token", "generate() ran without an attention mask", *_CALL),
     Sign("attention mask and the pad token id were not set", "generate() ran without an attention mask", *_CALL),
-    Sign("Setting `pad_token_id` to `eos_token_id`", "no pad token is set: the eos stands in", _SHOW, "where each id comes from"),  # 4.x
+    Sign(
+        "Setting `pad_token_id` to `eos_token_id`", "no pad token is set: the eos stands in", _SHOW, "where each id comes from"
+    ),  # to 5.12
     Sign("generation flags are not valid and may be ignored", "sampling settings do nothing", _SHOW, "which settings count in the end"),
     Sign("have been set. `max_new_tokens` will take precedence", "two limits are set", _SHOW, "which limit counts, and who set the other"),
     Sign(
