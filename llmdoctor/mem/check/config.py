@@ -73,9 +73,9 @@ def autos(value: Mapping[str, Any], at: tuple[str, ...] = ()) -> Iterator[tuple[
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """`; is "x" meant?` where a known name is close, else nothing."""
+    """` (is "x" meant?)` where a known name is close, else nothing."""
     close = difflib.get_close_matches(name, list(known), 1, 0.8)
-    return f'; is "{close[0]}" meant?' if close else ""
+    return f' (is "{close[0]}" meant?)' if close else ""
 
 
 def is_on(value: Any) -> bool:

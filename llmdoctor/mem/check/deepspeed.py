@@ -89,14 +89,17 @@ def _sections(config: Config) -> Iterator[Diagnostic]:
 
 def _fields(config: Config, place: tuple[str, ...], value: Mapping[str, Any], fields: Mapping[str, str]) -> Iterator[Diagnostic]:
     where = f"deepspeed/{'runtime/zero/offload_config.py' if len(place) == 2 else schema.FILE_OF[place[0]]}"
+    # "auto" is dropped before the model looks, and what was removed is told already
+    unknown = [key for key, item in value.items() if key not in fields and item != "auto" and key not in schema.REMOVED_ZERO]
+    if unknown:
+        names = ", ".join(f'"{key}"{meant(key, fields)}' for key in unknown[:5]) + (
+            f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        )
+        message = f'"{place[-1]}" has no {names}: DeepSpeed raises ValidationError (extra inputs are not permitted)'
+        fix = "correct the name or remove it" if len(unknown) == 1 else "remove them"
+        yield config.found(REFUSED, message, *place, unknown[0], cause=where, fix=fix, keys=unknown)
     for key, item in value.items():
-        if key not in fields:
-            if item == "auto" or (place == (ZERO,) and key in schema.REMOVED_ZERO):
-                continue  # dropped before the model looks, or told already
-            message = f'"{place[-1]}" has no "{key}"{meant(key, fields)}; DeepSpeed raises ValidationError (extra inputs are not permitted)'
-            yield config.found(REFUSED, message, *place, key, cause=where, fix="correct the name or remove it")
-            continue
-        expected = schema.refusal(item, fields[key])
+        expected = schema.refusal(item, fields[key]) if key in fields else None
         if expected is not None:
             message = f'"{key}" is {_short(item)}, expected {expected}; DeepSpeed raises ValidationError'
             fix, edits = f"write {expected}", _NO_EDITS
@@ -201,7 +204,8 @@ def _unknown(config: Config) -> Iterator[Diagnostic]:
         if key in inner:
             message, fix = f'"{key}" stands outside "{inner[key]}", where DeepSpeed does not look', f'move it into "{inner[key]}"'
         else:
-            message, fix = f'DeepSpeed has no setting "{key}"{meant(key, schema.TOP)}; it is ignored without a word', UNKNOWN.fix
+            hint = f' (is "{schema.MEANT[key]}" meant?)' if key in schema.MEANT else meant(key, schema.TOP)
+            message, fix = f'DeepSpeed has no setting "{key}"{hint}; it is ignored without a word', UNKNOWN.fix
         yield config.found(
             UNKNOWN, message, key, cause="deepspeed/runtime/config.py:482 (_initialize_params) asks for the names it knows", fix=fix
         )
@@ -231,7 +235,8 @@ def _stage(zero: Config, stage: int | None) -> Iterator[Diagnostic]:
     if _offloads(zero, "offload_param") and stage != 3:
         message = f"offload_param at ZeRO stage {stage} offloads nothing: parameters are partitioned, and offloaded, at stage 3 only"
         cause = "deepspeed/runtime/engine.py:2670 passes it to no optimizer below stage 3"
-        yield zero.found(DEAD, message, "offload_param", cause=cause, fix='"stage": 3, or remove "offload_param"')
+        at = "offload_param" if "offload_param" in zero.value else "cpu_offload_param"
+        yield zero.found(DEAD, message, at, cause=cause, fix=f'"stage": 3, or remove "{at}"')
     if _offloads(zero, "offload_optimizer") and stage == 0:
         message = (
             "offload_optimizer at ZeRO stage 0: DeepSpeed takes its CPU optimizer, whose step asserts that the parameters lie on the CPU"
@@ -283,7 +288,7 @@ def _unpinned(zero: Config) -> Iterator[Diagnostic]:
     for name in ("offload_optimizer", "offload_param"):
         pinned = zero.get(name, "pin_memory")
         if _offloads(zero, name) and pinned is not None and pinned != "auto" and not is_on(pinned):
-            device = zero.get(name, "device")
+            device = zero.get(name, "device") or "cpu"
             message = f"{name} to {device} with pin_memory false: every copy waits, nothing overlaps with computation"
             cause = "deepspeed/runtime/zero/offload_config.py:45; 0.19.8's default is true"
             edits = zero.edit(name, "pin_memory", value=True)
@@ -322,7 +327,9 @@ def _stage_of(zero: Config) -> int | None:
 
 
 def _offloads(zero: Config | None, name: str) -> bool:
-    return zero is not None and zero.get(name, "device") in ("cpu", "nvme")
+    """Whether something is offloaded, also by the names that DeepSpeed had for it before."""
+    old = {"offload_optimizer": "cpu_offload", "offload_param": "cpu_offload_param"}[name]
+    return zero is not None and (zero.get(name, "device") in ("cpu", "nvme") or is_on(zero.value.get(old)))
 
 
 def _is_count(value: Any) -> bool:

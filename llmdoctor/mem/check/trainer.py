@@ -84,7 +84,14 @@ def _both_halves(config: Config) -> Iterator[Diagnostic]:
 
 
 def _against(config: Config, other: Config, axolotl: bool) -> Iterator[Diagnostic]:
-    """Where the arguments and the DeepSpeed config differ."""
+    """Where the arguments and the DeepSpeed config differ, and what such a config must have."""
+    if "zero_optimization" not in other.value:
+        message = (
+            f"{other.file.shown_name} has no zero_optimization: accelerate raises ValueError (please specify the ZeRO optimization config)"
+        )
+        yield config.found(
+            REFUSED, message, "deepspeed", cause="accelerate/utils/dataclasses.py:1277", fix='"zero_optimization": {"stage": 0}'
+        )
     for name in ("bf16", "fp16"):
         said, wanted = other.get(name, "enabled"), config.value.get(name)
         wanted = wanted if wanted is not None else config.value.get(f"{name}_full_eval")
@@ -105,7 +112,8 @@ def _against(config: Config, other: Config, axolotl: bool) -> Iterator[Diagnosti
         given = _DEFAULTS[argument] if wanted is None else wanted
         if _differs(said, given):
             key, default = ".".join(place), ", the default" if wanted is None else ""
-            message = f"{name} is {given}{default}, and {key} {said} in {_place(other, place)}: the Trainer raises ValueError"
+            theirs = f"and {said}" if key == name else f"and {key} {said}"
+            message = f"{name} is {given}{default} here {theirs} in {_place(other, place)}: the Trainer raises ValueError"
             fix = f'"{place[-1]}": "auto" in {other.file.shown_name}'
             cause = "transformers/integrations/deepspeed.py:88 (fill_match)"
             at = (name,) if wanted is not None else ("deepspeed",)

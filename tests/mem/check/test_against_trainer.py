@@ -140,6 +140,17 @@ def test_what_differs_is_what_the_trainer_refuses(
     assert bool(ours) == bool(held.mismatches), (held.mismatches, ours)
 
 
+def test_a_config_without_zero_optimization(arguments: Any, tmp_path: Path) -> None:
+    from accelerate.utils import DeepSpeedPlugin
+
+    with pytest.raises(ValueError, match="Please specify the ZeRO optimization config"):
+        DeepSpeedPlugin(hf_ds_config={"train_micro_batch_size_per_gpu": 8})
+    (tmp_path / "ds.json").write_text('{"train_micro_batch_size_per_gpu": 8}')
+    text = json.dumps({"output_dir": "out", "per_device_train_batch_size": 8, "deepspeed": "ds.json"})
+    found = check_training(parse(text.encode(), str(tmp_path / "a.json"), "a.json"), Neighbours(Settings()))
+    assert [finding.code for finding in found] == ["MEM007"]
+
+
 @pytest.mark.parametrize("names", [("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval")])
 def test_both_halves(names: tuple[str, str], arguments: Any) -> None:
     values = dict.fromkeys(names, True)
