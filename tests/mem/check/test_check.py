@@ -45,6 +45,11 @@ def test_a_finding_names_line_value_library_and_fix() -> None:
 @pytest.mark.parametrize(
     ("config", "code", "words"),
     [
+        ({"optimizer": {"params": {"lr": 1}}}, "MEM010", 'has no "type"'),
+        ({"optimizer": {"type": "Adam", "params": {"max_grad_norm": 1.0}}}, "MEM007", "no parameter of an optimizer"),
+        ({"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}, "MEM006", "unsupported mix"),
+        ({"bf16": {"enabled": True}, "data_types": {"param_dtype": "fp16"}}, "MEM006", "make the model bf16"),
+        ({"data_types": {"grad_accum_dtype": "fp99"}}, "MEM007", "no dtype that DeepSpeed knows"),
         ({"gradient_accumulation_step": 8}, "MEM010", 'is "gradient_accumulation_steps" meant?'),
         ({"stage3_max_live_parameters": 1}, "MEM010", 'stands outside "zero_optimization"'),
         ({"amp": {"enabled": False}}, "MEM007", "was removed"),
@@ -156,7 +161,8 @@ def test_yaml_lines_and_the_inner_config() -> None:
 
 
 def test_axolotls_auto_and_none_contradict_nothing() -> None:
-    text = "base_model: m\ndatasets: []\nmicro_batch_size: 2\nsequence_len: 8\nbf16: auto\nfp16:\ndeepspeed: {zero_optimization: {stage: 2}, bf16: {enabled: true}}\n"
+    inner = "deepspeed: {zero_optimization: {stage: 2}, bf16: {enabled: true}}\n"
+    text = f"base_model: m\ndatasets: []\nmicro_batch_size: 2\nsequence_len: 8\nbf16: auto\nfp16:\n{inner}"
     assert check_training(parse_yaml(text.encode(), "a.yml", "a.yml"), Neighbours(Settings())) == ()
 
 
