@@ -4,8 +4,8 @@
     python conformance/measure_callsites.py --fitted WHEELS [FOLDER ...] --unseen OTHER_WHEELS > docs/callsites-measured.md
 
 Wheels are read as archives: nothing of them is installed, built or run. A FOLDER is one installed package. The rules were narrowed on what is --fitted;
-what is --unseen was measured once they were settled. The judgements stand in callsites_judgements.tsv (code base, file, code, true or false,
-why), for one file and rule together; a finding without one is listed as open, and the exit status is 1.
+what is --unseen was measured once they were settled. The judgements stand in callsites_judgements.tsv (code base, file, code, true or
+false, why), for one file and rule together; a finding without one is listed as open, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from llmdoctor.callsites.check import check_notebook, check_source  # noqa: E402
+from llmdoctor.core.diagnostic import Severity  # noqa: E402
 
 # Copies of code that is in the other sample.
-COPIES = ("transformers_kt",)
+COPIES = ("transformers_kt", "transformers_usf_om_vl_exp_v0", "transformers_v5_pre_rc0")
 HEAD = "| code base | place | rule | finding | judged | why |\n|---|---|---|---|---|---|"
 
 
@@ -35,14 +36,16 @@ class Sample:
     bases: Counter[str] = field(default_factory=Counter)
     rows: list[str] = field(default_factory=list)
     verdicts: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
 
     def precision(self) -> str:
         """The sentence."""
         good, total = self.verdicts["true"], sum(self.verdicts.values())
         share = f"precision {good / total:.0%}" if total else "nothing found"
         return (
-            f"{len(self.bases)} code bases, {sum(self.bases.values()):,} Python files and notebooks: {total} findings, {good} judged true, "
-            f"{self.verdicts['false']} false, {self.verdicts['open']} open: {share}."
+            f"{len(self.bases)} code bases, {sum(self.bases.values()):,} Python files and notebooks: {total} warnings and errors, {good} judged true, "
+            f"{self.verdicts['false']} false, {self.verdicts['open']} open: {share}. Notes (info), which a person is not shown: "
+            f"{sum(self.notes.values())}, {self.notes['true']} judged true."
         )
 
 
@@ -63,7 +66,7 @@ def main() -> int:
         print(f"## {title}\n\n{HEAD}\n" + "\n".join(sample.rows) + "\n")
     for title, sample in (("Code bases, unseen", unseen), ("Code bases, narrowed on", fitted)):
         print(f"## {title}\n\n" + ", ".join(f"{base} ({count:,})" for base, count in sorted(sample.bases.items())) + "\n")
-    return int(bool(fitted.verdicts["open"] + unseen.verdicts["open"]))
+    return int(any(count["open"] for sample in (fitted, unseen) for count in (sample.verdicts, sample.notes)))
 
 
 def measure(paths: list[Path], judged: dict[tuple[str, ...], list[str]]) -> Sample:
@@ -73,7 +76,8 @@ def measure(paths: list[Path], judged: dict[tuple[str, ...], list[str]]) -> Samp
         sample.bases[base] += 1
         for finding in check_notebook(data, name) if name.endswith(".ipynb") else check_source(data, name):
             verdict, why = judged.get((base.rsplit(" ", 1)[0], name, finding.code), ["open", ""])
-            sample.verdicts[verdict] += finding.code != "PYC012"
+            if finding.code != "PYC012":
+                (sample.notes if finding.severity is Severity.INFO else sample.verdicts)[verdict] += 1
             message = finding.message.replace("|", "\\|")
             line = finding.location.line if finding.location else None
             sample.rows.append(f"| {base} | {name}:{line} | {finding.code} | {message} | {verdict} | {why} |")

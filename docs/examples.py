@@ -31,6 +31,7 @@ EXAMPLES = {
     "sample-replay": "llmdoctor sample replay rollout.npz --engine transformers --temperature 0.7 --top-p 0.9 | head -n 10",
     "check": "llmdoctor check repository",
     "check-training": "llmdoctor check training",
+    "callsites": "llmdoctor check train.py",
     "look": "llmdoctor look rollout.npz",
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from llmdoctor.callsites.finding import Found
 from llmdoctor.callsites.module import Assignment, Module, Scope
@@ -32,16 +32,28 @@ _SEQ2SEQ = (
 
 def find(module: Module) -> Iterator[Found]:
     """Every finding of the rules about padding."""
-    shared = {name: assignment for assignment in module.assignments() if (name := _pads_with_eos(assignment)) is not None}
+    everywhere = _shared(module.assignments())
     decoder_only = not any(word in name for name in module.imported for word in _SEQ2SEQ)
     for scope in module.scopes:
-        if shared:
+        if everywhere and (shared := _in_scope(scope, everywhere)):
             yield from _masks(scope, shared)
             yield from _collators(scope, module, shared)
         yield from _zeros(scope)
         if decoder_only:
             yield from _right(scope)
             yield from _maskless(scope)
+
+
+def _shared(assignments: Iterable[Assignment]) -> dict[str, Assignment]:
+    """The last assignment that makes a tokenizer's pad its eos, by the tokenizer's name."""
+    return {name: assignment for assignment in assignments if (name := _pads_with_eos(assignment)) is not None}
+
+
+def _in_scope(scope: Scope, everywhere: dict[str, Assignment]) -> dict[str, Assignment]:
+    """What holds in a function: its own assignments first, and nothing of another function's for a tokenizer that it loads itself."""
+    own = _shared(scope.assignments)
+    loaded = {last(assignment.target) for assignment in scope.assignments if called(assignment.value) == "from_pretrained"}
+    return {name: assignment for name, assignment in everywhere.items() if name not in loaded} | own
 
 
 def _pads_with_eos(assignment: Assignment) -> str | None:

@@ -121,7 +121,8 @@ def write(report: Report, format: str, path: Path | None, color: Color, stream: 
     if report.error is not None and format == "text":
         complain(report.error.message)
         return
-    text = render(report, format, Style(width=_width(), color=format == "text" and _wants_color(color, out)), _catalogue(format))
+    style = Style(width=_width(), color=format == "text" and _wants_color(color, out), terminal=out.isatty())
+    text = render(report, format, style, _catalogue(format))
     out.write(text.encode(out.encoding or "utf-8", "backslashreplace").decode(out.encoding or "utf-8"))
     out.flush()
 
@@ -170,7 +171,7 @@ def terminal_style(color: Color) -> Style:
     """The style of stdout."""
     from llmdoctor.report import Style
 
-    return Style(width=_width(), color=_wants_color(color))
+    return Style(width=_width(), color=_wants_color(color), terminal=sys.stdout.isatty())
 
 
 def _wants_color(color: Color, stream: TextIO | None = None) -> bool:

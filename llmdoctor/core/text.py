@@ -77,6 +77,17 @@ def _shown(match: re.Match[str]) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Count and noun: 1 error, 2 errors, 2 processes."""
-    ending = "" if count == 1 else "es" if noun.endswith("ss") else "s"
-    return f"{count} {noun}{ending}"
+    """Count and noun: 1 error, 2 errors, 2 processes, 1,000 directories, 2 batches of requests."""
+    if count == 1:
+        return f"1 {noun}"
+    noun, of, rest = noun.partition(" of ")
+    many = (
+        noun
+        if noun.endswith("ments")
+        else f"{noun}es"
+        if noun.endswith(("ss", "ch"))
+        else f"{noun[:-1]}ies"
+        if noun.endswith("ry")
+        else f"{noun}s"
+    )
+    return f"{count:,} {many}{of}{rest}"

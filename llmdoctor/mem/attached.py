@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmdoctor.attach.launch import launch
 from llmdoctor.attach.records import merge
-from llmdoctor.core.document import Block, Cell, Note, Table, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Note, Table, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
 from llmdoctor.mem.components import COMPONENTS, LABELS, Unit
@@ -100,13 +100,15 @@ def _rank(mine: Sequence[dict[str, Any]], rank: int, several: bool) -> list[Bloc
     if not shown:
         return [Note("NOTE", f"rank {rank} did not come to the step at which tensors are listed", "warn")]
     names = [name for name in (*COMPONENTS, "unlabelled") if any(record["components"].get(name) for record in shown.values())]
-    unit = Unit(max(sum(record["components"].values()) for record in shown.values()))
+    together = [sum(map(_int, record["components"].values())) for record in shown.values()]
+    unit = Unit(max(together))
     rows: list[tuple[str | Cell, ...]] = [
         (LABELS.get(name, "no owner known"), *(unit(_int(record["components"].get(name))) for record in shown.values())) for name in names
     ]
-    rows.append(("together", *(unit(sum(record["components"].values())) for record in shown.values())))
+    rows.append(("together", *map(unit, together)))
     head = f"rank {rank}, {unit.name}" if several else unit.title
-    blocks: list[Block] = [Table((head, *(f"{phase} ends" if phase != "between steps" else phase for phase in shown)), tuple(rows))]
+    table = Table((head, *(f"{phase} ends" if phase != "between steps" else phase for phase in shown)), tuple(rows))
+    blocks: list[Block] = [_bars(f"Rank {rank}" if several else "Held at the end of each phase", shown, names, unit, table)]
     peak = next((record["peak"] for record in mine if isinstance(record.get("peak"), dict)), None)
     if peak:
         sites = tuple((unit(_int(size)), str(count), str(site)) for site, size, count in peak.get("by_site", [])[:8])
@@ -114,8 +116,14 @@ def _rank(mine: Sequence[dict[str, Any]], rank: int, several: bool) -> list[Bloc
     return blocks
 
 
+def _bars(label: str, phases: Mapping[str, dict[str, Any]], names: Sequence[str], unit: Unit, instead: Table) -> Bars:
+    bars = tuple(Bar(phase, tuple(_int(record["components"].get(name)) / unit.size for name in names)) for phase, record in phases.items())
+    return Bars(label, unit.name, tuple(LABELS.get(name, "no owner known") for name in names), bars, instead=(instead,))
+
+
 def _int(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    """A count of bytes, 0 where it can be none: beyond 64 bits there is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**64 else 0
 
 
 def snapshot_report(path: str) -> Report:

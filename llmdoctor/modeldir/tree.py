@@ -119,13 +119,15 @@ def _ignore_file(folder: str) -> tuple[str, GitIgnoreSpec] | None:
 
 def _parse(lines: object) -> GitIgnoreSpec:
     """The lines that are patterns; one that git could not read either is left out."""
+    import re
+
     from pathspec import GitIgnoreSpec
 
     kept = []
     for line in lines:  # type: ignore[attr-defined]
         try:
             GitIgnoreSpec.from_lines([line])
-        except ValueError:
+        except (ValueError, re.error):  # [z-a] is a pattern to pathspec, but no regular expression
             continue
         kept.append(line)
     return GitIgnoreSpec.from_lines(kept)

@@ -122,6 +122,22 @@ def test_deep_expressions_are_walked() -> None:
     assert codes("x = " + "a.b(" * 60 + ")" * 60 + "\ny = " + "1 + " * 3000 + "1\n" + BAD) in (["PYC010"], ["PYC012"])
 
 
+LOADS = "tok = AutoTokenizer.from_pretrained(a)"
+PADS = "tok.pad_token = tok.eos_token"
+TAKES = "DataCollatorForLanguageModeling(tok, mlm=False)"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "line"),
+    [((LOADS, PADS), (TAKES,), 4), ((LOADS, PADS), (LOADS, TAKES), None), ((LOADS, PADS), (LOADS, PADS, TAKES), 7)],
+)
+def test_a_tokenizer_is_its_functions_own(one: tuple[str, ...], other: tuple[str, ...], line: int | None) -> None:
+    """Another function's pad token counts where the tokenizer can be the same one, and its own comes first."""
+    functions = [f"def f{number}(a, tok=None):\n    " + "\n    ".join(lines) for number, lines in enumerate((one, other))]
+    found = check_source("from transformers import DataCollatorForLanguageModeling\n" + "\n".join(functions), "x.py")
+    assert [finding.cause for finding in found] == ([] if line is None else [f"line {line} makes the eos token the pad token"])
+
+
 def notebook(path: Path, source: object, language: str = "python") -> str:
     cells = [{"cell_type": "markdown", "source": "text"}, {"cell_type": "code", "source": source}]
     path.write_text(json.dumps({"cells": cells, "metadata": {"kernelspec": {"language": language}}}, indent=1))

@@ -63,6 +63,11 @@ def candidates(ending: str, data: bytes) -> list[Kind]:
     return [kind for kind in KINDS if ending in kind.endings and any(mark in data for mark in kind.marks)]
 
 
+def kind_of(value: Any) -> str | None:
+    """The name of the kind that a file's content is of; None where it is none that is checked."""
+    return next((kind.name for kind in KINDS if kind.is_it(value)), None)
+
+
 def _function(name: str) -> Callable[..., Any]:
     module, _, function = name.partition(":")
     found: Callable[..., Any] = getattr(import_module(f"llmdoctor.{module}"), function)

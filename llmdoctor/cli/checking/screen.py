@@ -8,7 +8,7 @@ from typing import Any
 
 from llmdoctor.cli.checking.subjects import Subject
 from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Block, Note, Tone, Verdict
+from llmdoctor.core.document import Block, Fold, Note, Tone, Verdict
 from llmdoctor.core.text import plural
 
 _SHOWN = 40  # findings that a person is shown in full
@@ -32,7 +32,7 @@ def document(paths: list[str], subjects: list[Subject], old: int) -> tuple[Block
     counts = [plural(sum(each.severity is severity for each in findings), name) for severity, name in _WORDS]
     worst = max((each.severity for each in findings), key=lambda severity: severity.rank, default=None)
     kinds = Counter(subject.kind for subject in subjects)
-    looked = ", ".join(f"{kind} {count:,}" for kind, count in sorted(kinds.items()))
+    looked = ", ".join(plural(count, _NOUNS.get(kind, kind)) for kind, count in sorted(kinds.items()))
     blocks: list[Block] = [
         Verdict(
             f"{_asked(paths)}: {', '.join(counts)}", "good" if worst is None else _TONES[worst] if worst is not Severity.INFO else "good"
@@ -45,10 +45,10 @@ def document(paths: list[str], subjects: list[Subject], old: int) -> tuple[Block
     for finding in sorted(serious, key=lambda each: -each.severity.rank)[:_SHOWN]:
         blocks.append(_told(finding))
     if len(serious) > _SHOWN:
-        blocks.append(Note("MORE", f"{len(serious) - _SHOWN} findings not shown: --format json has them all", "dim"))
+        blocks.append(Fold("", instead=(Note("MORE", f"{len(serious) - _SHOWN} findings not shown: --format json has them all", "dim"),)))
     notes = len(findings) - len(serious)
     if notes:
-        blocks.append(Note("NOTES", f"{plural(notes, 'note')} not shown: --format json has them", "dim"))
+        blocks.append(Fold("", instead=(Note("NOTES", f"{plural(notes, 'note')} not shown: --format json has them", "dim"),)))
     if serious:
         blocks.append(Note("NEXT", f"llmdoctor rule {serious[0].code}"))
     return tuple(blocks)
@@ -59,6 +59,7 @@ def _asked(paths: list[str]) -> str:
     return ", ".join(paths) if len(paths) <= 3 else f"{len(paths)} paths"
 
 
+_NOUNS = {"model": "model directory", "adapter": "adapter directory", "tokenizer": "tokenizer directory", "python": "Python file"}
 _WORDS = ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.INFO, "note"))
 
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from llmdoctor.cli.checking.kinds import kind_of
 from llmdoctor.cli.looking import Seen, Try, model_near, quoted
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import shown
-from llmdoctor.mem.strategies import DEEPSPEED_KEYS, TRAINER_KEYS
 from llmdoctor.modeldir.files import Refusal, open_inside
+from llmdoctor.modeldir.yamlfile import YAML_LIMIT, parse_yaml
 
 HEAD = 256 * 2**10
 _WHOLE = 16 * 2**20  # a JSON file up to here is decoded, of a larger one its head is looked at
@@ -140,7 +141,7 @@ def _by_text(path: str, data: bytes, cut: bool) -> Seen | None:
         what = "A NOTEBOOK" if ending == ".ipynb" else "PYTHON"
         return Seen("code", what, (), (Try(f"llmdoctor check {quoted(path)}", "pitfalls of generate(), masks and sampling in it"),))
     if ending in (".yaml", ".yml"):
-        return _strategy(path, "A YAML FILE: a strategy, if it holds training settings", ())
+        return _yaml(path, data)
     if data.lstrip()[:1] not in (b"{", b"["):
         from llmdoctor.cli.looking.logs import see_log
 
@@ -237,19 +238,22 @@ def _training(path: str, value: Mapping[str, Any], _lines: bool) -> Seen | None:
         folder = quoted(os.path.dirname(path) or ".")
         tries = (Try(f"llmdoctor look {folder}", "the checkpoint it belongs to"),)
         return Seen("trainer-state", "A TRAINER'S STATE", (("global_step", str(value.get("global_step"))),), tries)
-    if DEEPSPEED_KEYS & value.keys():
-        stage = value.get("zero_optimization")
-        rows = (("ZeRO stage", str(stage.get("stage", 0) if isinstance(stage, dict) else 0)),)
-        return _strategy(path, "A DEEPSPEED CONFIG", rows)
-    if len(TRAINER_KEYS & value.keys()) > 1:
-        return _strategy(path, "TRAININGARGUMENTS", (("optim", shown(value.get("optim", "adamw_torch"))),))
-    return None
+    kind = kind_of(value)
+    return None if kind is None or kind == "request" else _strategy(path, kind.upper(), ())
+
+
+def _yaml(path: str, data: bytes) -> Seen:
+    file = parse_yaml(data[:YAML_LIMIT], path, path)
+    kind = kind_of(file.value)
+    if kind is not None:
+        return _strategy(path, kind.upper(), ())
+    return Seen("yaml", "YAML THAT THIS TOOL HAS NO QUESTION ABOUT", (("keys", _keys(file.value)),))
 
 
 def _request(path: str, value: Mapping[str, Any], lines: bool) -> Seen | None:
-    body = value.get("body") if isinstance(value.get("body"), dict) else value
     file, model = quoted(path), model_near(path)
-    if isinstance(body, dict) and ({"model", "messages"} <= body.keys() or {"model", "prompt"} <= body.keys()) and "choices" not in body:
+    body = value["body"] if isinstance(value.get("body"), dict) else value
+    if kind_of(value) == "request":
         tries = (
             Try(f"llmdoctor check {file}", "settings that do nothing or are refused"),
             Try(f"llmdoctor gencfg show {model} --engine vllm", "what vLLM adds from the model's own files"),
