@@ -151,6 +151,24 @@ def test_a_config_without_zero_optimization(arguments: Any, tmp_path: Path) -> N
     assert [finding.code for finding in found] == ["MEM007"]
 
 
+def test_what_accelerate_refuses_beside_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names of the table are those that DeepSpeedPlugin raises on (accelerate launch hands them over in this variable)."""
+    pytest.importorskip("deepspeed")
+    from accelerate.utils import DeepSpeedPlugin
+
+    from llmdoctor.mem.check.trainer import _BESIDE_FILE
+
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 2}}))
+    for name in (*_BESIDE_FILE, "mixed_precision"):
+        monkeypatch.setenv("ACCELERATE_CONFIG_DS_FIELDS", name)
+        with pytest.raises(ValueError, match="deepspeed_config_file"):
+            DeepSpeedPlugin(hf_ds_config=str(path))
+    for name in ("zero3_init_flag", "deepspeed_config_file", "deepspeed_multinode_launcher"):
+        monkeypatch.setenv("ACCELERATE_CONFIG_DS_FIELDS", name)
+        DeepSpeedPlugin(hf_ds_config=str(path))
+
+
 @pytest.mark.parametrize("names", [("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval")])
 def test_both_halves(names: tuple[str, str], arguments: Any) -> None:
     values = dict.fromkeys(names, True)

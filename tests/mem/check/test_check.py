@@ -167,6 +167,16 @@ def test_axolotls_auto_and_none_contradict_nothing() -> None:
 
 
 @pytest.mark.parametrize(
+    ("more", "told"),
+    [("", True), ("dataset_name: d\n", False), ("finetuning_type: lora\ndtype: bf16\n", True), ("bf16: true\ndataset_name: d\n", False)],
+)
+def test_what_is_not_said_is_the_trainers_default_and_not_trls(more: str, told: bool) -> None:
+    text = f"output_dir: o\nper_device_train_batch_size: 1\n{more}deepspeed: {{zero_optimization: {{stage: 2}}, bf16: {{enabled: true}}}}\n"
+    found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), Neighbours(Settings()))
+    assert [finding.code for finding in found] == (["MEM006"] if told else [])
+
+
+@pytest.mark.parametrize(
     ("text", "code", "severity"),
     [
         ("  zero_stage: 2\n  offload_param_device: cpu\n", "MEM011", Severity.WARNING),
