@@ -62,6 +62,8 @@ def main() -> int:
     print(f"{len(packages)} packages, {seen:,} JSON, JSON Lines and YAML files; {sum(kinds.values())} of them are checked: ", end="")
     print(", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items())) + ".\n")
     print(f"{len(rows)} findings: {', '.join(f'{count} {verdict}' for verdict, count in sorted(verdicts.items()))}.\n")
+    print((HERE / "files_measured.md").read_text())
+    print("## Findings in packages\n")
     print("| package | place | rule | severity | finding | judged | why |\n|---|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n")
     print("## Packages\n\n" + ", ".join(packages))
     return int(verdicts["open"] > 0)

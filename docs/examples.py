@@ -30,6 +30,7 @@ EXAMPLES = {
     "mem-compare": "llmdoctor mem compare Qwen2-VL-2B --strategy trainer.json --strategy zero2.json --batch 1 --seq-len 512 | head -n 17",
     "sample-replay": "llmdoctor sample replay rollout.npz --engine transformers --temperature 0.7 --top-p 0.9 | head -n 10",
     "check": "llmdoctor check repository",
+    "check-training": "llmdoctor check training",
     "callsites": "llmdoctor check train.py",
     "look": "llmdoctor look rollout.npz",
 }

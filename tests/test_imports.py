@@ -57,6 +57,8 @@ def imported(arguments: list[str], tmp_path: Path) -> tuple[int, set[str]]:
         ["mem", "compare", "model", "--static", "--strategy", "deepspeed:zero2"],
         ["sample", "--help"],
         ["sample", "replay", "--help"],
+        ["check", "."],
+        ["check", "--help"],
         ["rule"],
         ["rule", "GEN001"],
     ],
@@ -66,6 +68,8 @@ def test_static_commands_import_nothing_heavy(arguments: list[str], tmp_path: Pa
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     kind = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 16, "eos_token_id": 11}
     write_model(tmp_path / "model", config={**kind, **sizes})
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}}')
+    (tmp_path / "train.yaml").write_text("output_dir: o\nper_device_train_batch_size: 1\n")
     (tmp_path / "outputs.jsonl").write_text(json.dumps({"token_ids": [5, 11, *[6, 7] * 40], "finish_reason": "length"}))
     code, modules = imported(arguments, tmp_path)
     assert code in (0, 1)

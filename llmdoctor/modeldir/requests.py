@@ -57,8 +57,10 @@ class Request:
 
     def removal(self, *keys: str, safe: bool) -> tuple[Edit, ...]:
         """Edits that take settings out of a JSON file; a batch's lines are not edited, nor what extra_body brought."""
-        body = None if self.file is None else self.file.value.get("body", self.file.value)
-        if body is None or not all(key in body for key in keys):
+        if self.file is None:
+            return ()
+        body = self.file.value["body"] if self.at else self.file.value
+        if not all(key in body for key in keys):
             return ()
         return tuple(Edit(self.shown_name, f"{self.at}/{key}", "remove", safe=safe) for key in keys)
 

@@ -73,6 +73,16 @@ def test_what_is_left_alone(settings: dict[str, Any]) -> None:
     assert findings(**settings) == []
 
 
+@pytest.mark.parametrize("body", [3, [], {"a": 1}, "x"])
+def test_a_request_with_a_body_of_its_own(body: Any) -> None:
+    """Found by the reliability harness: a key named body that is not a batch's."""
+    value = {"model": "m", "messages": MESSAGES, "temperature": 0, "top_p": 0.9, "max_tokens": 5, "body": body}
+    file = parse(json.dumps(value).encode(), "r.json", "r.json")
+    found = check_requests(requests_in(file), Neighbours(Settings()))
+    assert [finding.code for finding in found] == ["GEN018"]
+    assert [edit.pointer for edit in found[0].edits] == ["/top_p"]
+
+
 def test_the_limits_are_vllms() -> None:
     """The same function as gencfg show --engine vllm, which is held against vLLM's own rows."""
     assert "top_p" in str(refusal({**dict.fromkeys(("presence_penalty", "frequency_penalty", "min_p", "min_new_tokens"), 0), "top_p": 0,

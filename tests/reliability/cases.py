@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Case:
 
 def groups() -> list[list[Case]]:
     """Every case, by the readers that they are for: each group is tried as often as the next."""
-    return [_models(), _architectures(), _trees(), _sources(), _outputs(), _traces(), _masks(), _memory(), _samples()]
+    return [_models(), _architectures(), _trees(), _sources(), _outputs(), _traces(), _masks(), _memory(), _configurations(), _samples()]
 
 
 def commands(*lines: str) -> tuple[tuple[str, ...], ...]:
@@ -322,6 +323,50 @@ def _memory() -> list[Case]:
         )),
         Case("memory snapshot", {"s.pickle": pickle.dumps(SNAPSHOT)}, ("s.pickle",), commands("mem measure --snapshot s.pickle")),
     ]  # fmt: skip
+
+
+# --- what check reads besides models and code ------------------------------------------------------------------------------------------
+
+ACCELERATE = b"""compute_environment: LOCAL_MACHINE
+distributed_type: DEEPSPEED
+mixed_precision: bf16
+deepspeed_config: &a
+  zero_stage: 2
+  offload_param_device: cpu
+  zero3_init_flag: true
+copy: *a
+"""
+REQUEST = {
+    "model": "model", "messages": [{"role": "user", "content": "hi"}], "temperature": 0, "top_p": 0.9, "stop": ["a"], "n": 2, "max_tokens": 5,
+    "extra_body": {"top_k": 3, "ignore_eos": True},
+}  # fmt: skip
+
+
+def _configurations() -> list[Case]:
+    """Training configurations, requests, batches and a checkpoint's pickle, each mutated among the files that it names or is named by."""
+    line = json.dumps({"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": REQUEST}).encode() + b"\n"
+    arguments = {"output_dir": "o", "per_device_train_batch_size": 2, "bf16": True, "deepspeed": DEEPSPEED}
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(arguments, 2))  # as torch.save does
+    files = {
+        "ds.json": _dump({**DEEPSPEED, "bf16": {"enabled": "auto", "loss_scale": 0}}),
+        "args.yaml": b"output_dir: o\n" + TRAINER,
+        "args.json": _dump(arguments),
+        "accelerate.yaml": ACCELERATE,
+        "axolotl.yml": b"base_model: m\ndatasets: [{path: d}]\nmicro_batch_size: 2\nsequence_len: 8\nbf16: auto\ndeepspeed: ds.json\n",
+        "request.json": _dump(REQUEST),
+        "batch.jsonl": line * 3,
+        "a/training_args.bin": pickle.dumps(arguments),
+        "b/training_args.bin": zipped.getvalue(),
+        "run.sh": b"deepspeed train.py --deepspeed_config ds.json\n",
+        "train.py": b'import deepspeed\n\ndeepspeed.initialize(config="ds.json")\n',
+        "model/generation_config.json": _dump({"temperature": 0.6, "top_k": 20, "do_sample": True, "eos_token_id": 1}),
+        "pyproject.toml": b'[tool.llmdoctor]\ngpu-memory = "16GiB"\n',
+    }
+    mutable = tuple(name for name in files if name != "model/generation_config.json")
+    asked = commands("check", "check . --ignore PYC", "check ds.json request.json batch.jsonl a/training_args.bin")
+    return [Case("configurations", files, mutable, asked)]
 
 
 # --- samples -------------------------------------------------------------------------------------------------------------------------

@@ -73,9 +73,9 @@ def autos(value: Mapping[str, Any], at: tuple[str, ...] = ()) -> Iterator[tuple[
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """`; is "x" meant?` where a known name is close, else nothing."""
+    """` (is "x" meant?)` where a known name is close, else nothing."""
     close = difflib.get_close_matches(name, list(known), 1, 0.8)
-    return f'; is "{close[0]}" meant?' if close else ""
+    return f' (is "{close[0]}" meant?)' if close else ""
 
 
 def is_on(value: Any) -> bool:
@@ -90,3 +90,15 @@ def is_off(value: Any) -> bool:
         or (value == 0 and value is not None)
         or (isinstance(value, str) and value.lower() in ("false", "no", "off", "0", "f", "n"))
     )
+
+
+def stage_of(zero: Config) -> int | None:
+    """The ZeRO stage; None where that is no stage, or is for somebody to fill in."""
+    stage = zero.value.get("stage", 0)
+    return int(stage) if isinstance(stage, int | str) and not isinstance(stage, bool) and str(stage) in ("0", "1", "2", "3") else None
+
+
+def offloads(zero: Config | None, name: str) -> bool:
+    """Whether something is offloaded, also by the names that DeepSpeed had for it before."""
+    old = {"offload_optimizer": "cpu_offload", "offload_param": "cpu_offload_param"}[name]
+    return zero is not None and (zero.get(name, "device") in ("cpu", "nvme") or is_on(zero.value.get(old)))

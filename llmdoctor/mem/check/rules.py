@@ -44,7 +44,7 @@ AUTO = Rule(
     "auto-that-nobody-fills-in",
     Severity.ERROR,
     '"auto" stands where neither the Trainer nor accelerate has a value for it, or in a file that DeepSpeed reads itself.',
-    '"auto" is no word of DeepSpeed\'s: the Trainer and accelerate replace it, at 20 places that they know. At any other place accelerate raises (utils/dataclasses.py, '
+    '"auto" is no word of DeepSpeed\'s: the Trainer and accelerate replace it, at 24 places that they know. At any other place accelerate raises (utils/dataclasses.py, '
     'fill_match). Where deepspeed.initialize() reads the file itself, a batch size of "auto" is a TypeError, and inside a section it is dropped without a word: '
     'bf16 {"enabled": "auto"} then trains in fp32, with twice the memory.',
     '{"zero_optimization": {"stage": 3, "sub_group_size": "auto"}}',

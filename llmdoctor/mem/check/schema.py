@@ -72,6 +72,12 @@ TOP = frozenset(
 )
 # Read by others from the same file: accelerate (accelerator.py, utils/dataclasses.py), transformers, mem compare, DeepSpeed's examples and inference.
 OTHERS = frozenset("msamp inference model_init client_optimizer comment _comment comments description $schema replace_method".split())
+MEANT = {  # the names that other libraries have for it
+    "max_grad_norm": "gradient_clipping",
+    **dict.fromkeys(("per_device_train_batch_size", "micro_batch_size"), "train_micro_batch_size_per_gpu"),
+    **dict.fromkeys(("learning_rate", "lr"), "optimizer.params.lr"),
+    **dict.fromkeys(("mixed_precision", "precision"), "bf16"),
+}
 # runtime/config.py:78 and :117, with what to do about each.
 REMOVED = {
     "nebula": "remove it", "compression_training": "remove it", "amp": 'use "bf16", "fp16" or "torch_autocast"', "quantize_training": "remove it",

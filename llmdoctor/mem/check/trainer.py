@@ -28,6 +28,11 @@ _DEFAULTS = {
     "weight_decay": 0.0,
 }  # fmt: skip
 _AXOLOTL = {"per_device_train_batch_size": "micro_batch_size"}  # what axolotl calls an argument, where it is another name
+# Arguments of trl's configs, which have other defaults (bf16 true, learning rates of their own); LLaMA-Factory's share some names and not the defaults.
+_TRL = frozenset(
+    "beta num_generations max_completion_length max_length max_seq_length max_prompt_length dataset_name dataset_text_field packing use_peft lora_r "
+    "loss_type reward_funcs attn_implementation torch_dtype dtype model_init_kwargs use_vllm".split()
+)
 # What accelerate refuses beside deepspeed_config_file (accelerate 1.15, utils/dataclasses.py:1507), as its YAML names it.
 _BESIDE_FILE = (
     "gradient_accumulation_steps", "gradient_clipping", "zero_stage", "offload_optimizer_device", "offload_param_device", "offload_param_nvme_path",
@@ -84,11 +89,19 @@ def _both_halves(config: Config) -> Iterator[Diagnostic]:
 
 
 def _against(config: Config, other: Config, axolotl: bool) -> Iterator[Diagnostic]:
-    """Where the arguments and the DeepSpeed config differ."""
+    """Where the arguments and the DeepSpeed config differ, and what such a config must have."""
+    if "zero_optimization" not in other.value:
+        message = (
+            f"{other.file.shown_name} has no zero_optimization: accelerate raises ValueError (please specify the ZeRO optimization config)"
+        )
+        yield config.found(
+            REFUSED, message, "deepspeed", cause="accelerate/utils/dataclasses.py:1277", fix='"zero_optimization": {"stage": 0}'
+        )
+    defaults = not axolotl and not (_TRL & config.value.keys() and "finetuning_type" not in config.value)
     for name in ("bf16", "fp16"):
         said, wanted = other.get(name, "enabled"), config.value.get(name)
-        wanted = wanted if wanted is not None else config.value.get(f"{name}_full_eval")
-        if said is None or said == "auto" or wanted == "auto" or (axolotl and wanted is None):
+        wanted = config.value.get(f"{name}_full_eval") if wanted is None or _is_true(config.value.get(f"{name}_full_eval")) else wanted
+        if said is None or said == "auto" or wanted == "auto" or (wanted is None and not defaults):
             continue
         if is_on(said) != _is_true(wanted):
             where = _place(other, (name, "enabled"))
@@ -100,12 +113,13 @@ def _against(config: Config, other: Config, axolotl: bool) -> Iterator[Diagnosti
         said = other.get(*place)
         name = _AXOLOTL.get(argument, argument) if axolotl else argument
         wanted = config.value.get(name)
-        if said is None or said == "auto" or wanted == "auto" or (wanted is None and (axolotl or name not in _DEFAULTS)):
+        if said is None or said == "auto" or wanted == "auto" or (wanted is None and not defaults):
             continue
         given = _DEFAULTS[argument] if wanted is None else wanted
         if _differs(said, given):
             key, default = ".".join(place), ", the default" if wanted is None else ""
-            message = f"{name} is {given}{default}, and {key} {said} in {_place(other, place)}: the Trainer raises ValueError"
+            theirs = f"and {said}" if key == name else f"and {key} {said}"
+            message = f"{name} is {given}{default} here {theirs} in {_place(other, place)}: the Trainer raises ValueError"
             fix = f'"{place[-1]}": "auto" in {other.file.shown_name}'
             cause = "transformers/integrations/deepspeed.py:88 (fill_match)"
             at = (name,) if wanted is not None else ("deepspeed",)

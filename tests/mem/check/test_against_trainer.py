@@ -140,6 +140,35 @@ def test_what_differs_is_what_the_trainer_refuses(
     assert bool(ours) == bool(held.mismatches), (held.mismatches, ours)
 
 
+def test_a_config_without_zero_optimization(arguments: Any, tmp_path: Path) -> None:
+    from accelerate.utils import DeepSpeedPlugin
+
+    with pytest.raises(ValueError, match="Please specify the ZeRO optimization config"):
+        DeepSpeedPlugin(hf_ds_config={"train_micro_batch_size_per_gpu": 8})
+    (tmp_path / "ds.json").write_text('{"train_micro_batch_size_per_gpu": 8}')
+    text = json.dumps({"output_dir": "out", "per_device_train_batch_size": 8, "deepspeed": "ds.json"})
+    found = check_training(parse(text.encode(), str(tmp_path / "a.json"), "a.json"), Neighbours(Settings()))
+    assert [finding.code for finding in found] == ["MEM007"]
+
+
+def test_what_accelerate_refuses_beside_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names of the table are those that DeepSpeedPlugin raises on (accelerate launch hands them over in this variable)."""
+    pytest.importorskip("deepspeed")
+    from accelerate.utils import DeepSpeedPlugin
+
+    from llmdoctor.mem.check.trainer import _BESIDE_FILE
+
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 2}}))
+    for name in (*_BESIDE_FILE, "mixed_precision"):
+        monkeypatch.setenv("ACCELERATE_CONFIG_DS_FIELDS", name)
+        with pytest.raises(ValueError, match="deepspeed_config_file"):
+            DeepSpeedPlugin(hf_ds_config=str(path))
+    for name in ("zero3_init_flag", "deepspeed_config_file", "deepspeed_multinode_launcher"):
+        monkeypatch.setenv("ACCELERATE_CONFIG_DS_FIELDS", name)
+        DeepSpeedPlugin(hf_ds_config=str(path))
+
+
 @pytest.mark.parametrize("names", [("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval")])
 def test_both_halves(names: tuple[str, str], arguments: Any) -> None:
     values = dict.fromkeys(names, True)

@@ -45,9 +45,29 @@ def test_a_finding_names_line_value_library_and_fix() -> None:
 @pytest.mark.parametrize(
     ("config", "code", "words"),
     [
+        ({"optimizer": {"params": {"lr": 1}}}, "MEM010", 'has no "type"'),
+        ({"optimizer": {"type": "Adam", "params": {"max_grad_norm": 1.0}}}, "MEM007", "no parameter of an optimizer"),
+        ({"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}, "MEM006", "unsupported mix"),
+        ({"bf16": {"enabled": True}, "data_types": {"param_dtype": "fp16"}}, "MEM006", "make the model bf16"),
+        ({"data_types": {"grad_accum_dtype": "fp99"}}, "MEM007", "no dtype that DeepSpeed knows"),
         ({"gradient_accumulation_step": 8}, "MEM010", 'is "gradient_accumulation_steps" meant?'),
         ({"stage3_max_live_parameters": 1}, "MEM010", 'stands outside "zero_optimization"'),
         ({"amp": {"enabled": False}}, "MEM007", "was removed"),
+        (
+            {"bf16": {"enabled": True, "loss_scale": 0, "hysteresis": 2}},
+            "MEM007",
+            '"bf16" has no "loss_scale", "hysteresis": DeepSpeed raises',
+        ),
+        (
+            {"zero_optimization": {"stage": 3, "stage3_param_persitence_threshold": 1e5}},
+            "MEM007",
+            '(is "stage3_param_persistence_threshold" meant?)',
+        ),
+        (
+            {"zero_optimization": {"stage": 1, "cpu_offload_param": True}},
+            "MEM012 MEM011",
+            "deprecated",
+        ),
         ({"zero_optimization": {"stage": 0, "offload_optimizer": {"device": "cpu"}}}, "MEM007", "ZeRO stage 0"),
         ({"zero_optimization": {"stage": 1, "allgather_bucket_size": 5}}, "MEM007", "is odd"),
         ({"bf16": {"enabled": True}, "torch_autocast": {"enabled": True}}, "MEM006", "beside bf16"),
@@ -72,7 +92,7 @@ def test_a_finding_names_line_value_library_and_fix() -> None:
 )
 def test_words(config: dict[str, Any], code: str, words: str) -> None:
     found = deepspeed(**config)
-    assert codes(found) == [code]
+    assert codes(found) == code.split()
     assert words in found[0].message
 
 
@@ -126,8 +146,14 @@ def test_what_is_common_is_left_alone() -> None:
     assert found == []
 
 
+def test_the_old_names_of_offloading_count() -> None:
+    """DeepSpeedExamples' cifar/ds_config.json: fp16 masters with cpu_offload, which is offload_optimizer on cpu."""
+    found = deepspeed(fp16={"enabled": True, "fp16_master_weights_and_grads": True}, zero_optimization={"stage": 2, "cpu_offload": True})
+    assert codes(found) == ["MEM012"]
+
+
 def test_yaml_lines_and_the_inner_config() -> None:
-    inner = "deepspeed:\n  optimizer: {type: AdamW, params: {lr: 1e-4}}\n  bogus: 1\n"
+    inner = "deepspeed:\n  optimizer: {type: AdamW, params: {lr: 1e-4}}\n  bogus: 1\n  zero_optimization: {stage: 1}\n"
     text = f"output_dir: o\nper_device_train_batch_size: 1\nlearning_rate: 1e-5\n{inner}"
     found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), Neighbours(Settings()))
     assert [(finding.code, str(finding.location)) for finding in found] == [("MEM010", "t.yaml:6"), ("MEM008", "t.yaml:3")]
@@ -135,8 +161,19 @@ def test_yaml_lines_and_the_inner_config() -> None:
 
 
 def test_axolotls_auto_and_none_contradict_nothing() -> None:
-    text = "base_model: m\ndatasets: []\nmicro_batch_size: 2\nsequence_len: 8\nbf16: auto\nfp16:\ndeepspeed: {bf16: {enabled: true}}\n"
+    inner = "deepspeed: {zero_optimization: {stage: 2}, bf16: {enabled: true}}\n"
+    text = f"base_model: m\ndatasets: []\nmicro_batch_size: 2\nsequence_len: 8\nbf16: auto\nfp16:\n{inner}"
     assert check_training(parse_yaml(text.encode(), "a.yml", "a.yml"), Neighbours(Settings())) == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [("", True), ("dataset_name: d\n", False), ("finetuning_type: lora\ndtype: bf16\n", True), ("bf16: true\ndataset_name: d\n", False)],
+)
+def test_what_is_not_said_is_the_trainers_default_and_not_trls(more: str, told: bool) -> None:
+    text = f"output_dir: o\nper_device_train_batch_size: 1\n{more}deepspeed: {{zero_optimization: {{stage: 2}}, bf16: {{enabled: true}}}}\n"
+    found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), Neighbours(Settings()))
+    assert [finding.code for finding in found] == (["MEM006"] if told else [])
 
 
 @pytest.mark.parametrize(
