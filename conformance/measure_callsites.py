@@ -1,53 +1,87 @@
 """List every finding of the PYC rules in public code bases, each with its judgement, as docs/callsites-measured.md.
 
     python -m pip download --no-deps --only-binary :all: -d WHEELS trl peft accelerate ...
-    python conformance/measure_callsites.py WHEELS [FOLDER ...] > docs/callsites-measured.md
+    python conformance/measure_callsites.py --fitted WHEELS [FOLDER ...] --unseen OTHER_WHEELS > docs/callsites-measured.md
 
-Wheels are read as archives: nothing of them is installed, built or run. A FOLDER is one installed package. The judgements stand in
-callsites_judgements.tsv (code base, file, code, true or false, why), for one file and rule together; a finding without one is listed as open,
-and the exit status is 1.
+Wheels are read as archives: nothing of them is installed, built or run. A FOLDER is one installed package. The rules were narrowed on what is --fitted;
+what is --unseen was measured once they were settled. The judgements stand in callsites_judgements.tsv (code base, file, code, true or
+false, why), for one file and rule together; a finding without one is listed as open, and the exit status is 1.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from llmdoctor.callsites.check import check_notebook, check_source  # noqa: E402
+from llmdoctor.core.diagnostic import Severity  # noqa: E402
+
+# Copies of code that is in the other sample.
+COPIES = ("transformers_kt", "transformers_usf_om_vl_exp_v0", "transformers_v5_pre_rc0")
+HEAD = "| code base | place | rule | finding | judged | why |\n|---|---|---|---|---|---|"
+
+
+@dataclass
+class Sample:
+    """What was found in some code bases: files read of each, table rows, verdicts by rule."""
+
+    bases: Counter[str] = field(default_factory=Counter)
+    rows: list[str] = field(default_factory=list)
+    verdicts: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def precision(self) -> str:
+        """The sentence."""
+        good, total = self.verdicts["true"], sum(self.verdicts.values())
+        share = f"precision {good / total:.0%}" if total else "nothing found"
+        return (
+            f"{len(self.bases)} code bases, {sum(self.bases.values()):,} Python files and notebooks: {total} warnings and errors, {good} judged true, "
+            f"{self.verdicts['false']} false, {self.verdicts['open']} open: {share}. Notes (info), which a person is not shown: "
+            f"{sum(self.notes.values())}, {self.notes['true']} judged true."
+        )
 
 
 def main() -> int:
     """Print the page."""
-    judged = {
-        tuple(row[:3]): row[3:] for row in (line.split("\t") for line in (HERE / "callsites_judgements.tsv").read_text().splitlines())
-    }
-    bases: dict[str, int] = Counter()
-    rows, verdicts = [], Counter[str]()
-    for base, name, data in sorted(files([Path(argument) for argument in sys.argv[1:]]), key=lambda file: file[:2]):
-        bases[base] += 1
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fitted", type=Path, nargs="+", required=True)
+    parser.add_argument("--unseen", type=Path, nargs="+", required=True)
+    options = parser.parse_args()
+    lines = (HERE / "callsites_judgements.tsv").read_text().splitlines()
+    judged = {tuple(row[:3]): row[3:] for row in (line.split("\t") for line in lines)}
+    fitted, unseen = measure(options.fitted, judged), measure(options.unseen, judged)
+    print("# The PYC rules on public code\n")
+    print(f"Code that the rules had not seen: {unseen.precision()}\n")
+    print(f"Code that they were narrowed on: {fitted.precision()}\n")
+    print((HERE / "callsites_measured.md").read_text())
+    for title, sample in (("Findings in unseen code", unseen), ("Findings in the code the rules were narrowed on", fitted)):
+        print(f"## {title}\n\n{HEAD}\n" + "\n".join(sample.rows) + "\n")
+    for title, sample in (("Code bases, unseen", unseen), ("Code bases, narrowed on", fitted)):
+        print(f"## {title}\n\n" + ", ".join(f"{base} ({count:,})" for base, count in sorted(sample.bases.items())) + "\n")
+    return int(any(count["open"] for sample in (fitted, unseen) for count in (sample.verdicts, sample.notes)))
+
+
+def measure(paths: list[Path], judged: dict[tuple[str, ...], list[str]]) -> Sample:
+    """Every finding with its judgement."""
+    sample = Sample()
+    for base, name, data in sorted(files(paths), key=lambda file: file[:2]):
+        sample.bases[base] += 1
         for finding in check_notebook(data, name) if name.endswith(".ipynb") else check_source(data, name):
             verdict, why = judged.get((base.rsplit(" ", 1)[0], name, finding.code), ["open", ""])
-            verdicts[verdict] += finding.code != "PYC012"
+            if finding.code != "PYC012":
+                (sample.notes if finding.severity is Severity.INFO else sample.verdicts)[verdict] += 1
             message = finding.message.replace("|", "\\|")
             line = finding.location.line if finding.location else None
-            rows.append(f"| {base} | {name}:{line} | {finding.code} | {message} | {verdict} | {why} |")
-    total = sum(verdicts.values())
-    print("# The PYC rules on public code\n")
-    print(
-        f"{len(bases)} code bases, {sum(bases.values()):,} Python files and notebooks: {total} findings, {verdicts['true']} judged true, ",
-        end="",
-    )
-    print(f"{verdicts['false']} false, {verdicts['open']} open. Precision {verdicts['true'] / max(total, 1):.0%}.\n")
-    print((HERE / "callsites_measured.md").read_text())
-    print("| code base | place | rule | finding | judged | why |\n|---|---|---|---|---|---|\n" + "\n".join(rows) + "\n")
-    print("## Code bases\n\n" + ", ".join(f"{base} ({count:,})" for base, count in sorted(bases.items())))
-    return int(verdicts["open"] > 0)
+            sample.rows.append(f"| {base} | {name}:{line} | {finding.code} | {message} | {verdict} | {why} |")
+    return sample
 
 
 def files(paths: list[Path]) -> Iterator[tuple[str, str, bytes]]:
@@ -55,6 +89,8 @@ def files(paths: list[Path]) -> Iterator[tuple[str, str, bytes]]:
     for path in paths:
         for wheel in sorted(path.glob("*.whl")):
             base = " ".join(wheel.name.split("-")[:2])
+            if base.split()[0] in COPIES:
+                continue
             with zipfile.ZipFile(wheel) as archive:
                 for entry in archive.infolist():
                     if entry.filename.endswith((".py", ".ipynb")) and entry.file_size < 3_000_000:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from llmdoctor.callsites.names import dotted, targets
-
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -35,14 +34,20 @@ class Scope:
     """A function's body, or a module's or a class's own: without the functions inside it."""
 
     assignments: list[Assignment] = field(default_factory=list)
-    settings: list[Settings] = field(default_factory=list)
+    calls: list[ast.Call] = field(default_factory=list)
+    dicts: list[ast.Dict] = field(default_factory=list)
     quotients: list[ast.BinOp] = field(default_factory=list)
-    choices: list[ast.IfExp] = field(default_factory=list)
     loops: list[ast.For] = field(default_factory=list)
 
-    def calls(self) -> Iterator[ast.Call]:
-        """Every call, in order."""
-        return (settings.call for settings in self.settings if settings.call is not None)
+    def settings(self) -> Iterator[Settings]:
+        """What every call and every dict sets by name."""
+        for call in self.calls:
+            if call.keywords:
+                yield Settings(call, {given.arg: given.value for given in call.keywords if given.arg is not None}, call)
+        for node in self.dicts:
+            pairs = zip(node.keys, node.values, strict=True)
+            entries = {key.value: value for key, value in pairs if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+            yield Settings(node, entries, None)
 
     def value_of(self, name: ast.expr, before: ast.AST) -> ast.expr | None:
         """What was last assigned to a name (or a chain of attributes) above the line of `before`; None where nothing was."""
@@ -71,42 +76,90 @@ class Module:
 
 
 def read_module(tree: ast.Module) -> Module:
-    """Walk the tree once; no recursion, as an expression may be nested deeper than Python's stack."""
+    """Walk the tree once; no recursion, as an expression may be nested deeper than Python's stack.
+
+    What stands on the stack is a node, or the scope to go back to once all of a function has been walked.
+    """
     top = Scope()
     scopes, imported = [top], dict[str, str]()
-    stack: list[tuple[ast.AST, Scope]] = [(tree, top)]
+    scope, stack = top, list[Any]([tree])
     while stack:
-        node, scope = stack.pop()
-        if isinstance(node, (*_FUNCTIONS, ast.ClassDef)):
+        node = stack.pop()
+        kind = type(node)
+        if kind in _SCOPES:
+            stack.append(scope)
             scope = Scope()
             scopes.append(scope)
-        elif isinstance(node, ast.Import | ast.ImportFrom):
+        elif kind is Scope:
+            scope = node
+            continue
+        elif kind in _NOTED:
+            _NOTED[kind](scope, node)
+        elif kind in _IMPORTS:
             imported.update(_imported(node))
-        else:
-            _note(node, scope)
-        stack.extend((child, scope) for child in reversed(list(ast.iter_child_nodes(node))))
+        for name in _INSIDE[kind]:
+            child = getattr(node, name)
+            if type(child) is list:
+                stack.extend([item for item in reversed(child) if type(item) not in _LEAVES])
+            elif type(child) not in _LEAVES:
+                stack.append(child)
     return Module(tuple(scopes), imported)
 
 
-def _note(node: ast.AST, scope: Scope) -> None:
-    if isinstance(node, ast.Call):
-        entries = {given.arg: given.value for given in node.keywords if given.arg is not None}
-        scope.settings.append(Settings(node, entries, node))
-    elif isinstance(node, ast.Dict):
-        pairs = zip(node.keys, node.values, strict=True)
-        entries = {key.value: value for key, value in pairs if isinstance(key, ast.Constant) and isinstance(key.value, str)}
-        scope.settings.append(Settings(node, entries, None))
-    elif isinstance(node, ast.Assign | ast.AnnAssign | ast.NamedExpr):
-        scope.assignments.extend(Assignment(target, value, node) for target, value in targets(node))
-    elif isinstance(node, ast.For):
-        scope.loops.append(node)
-        scope.assignments.append(Assignment(node.target, node.iter, node, iterated=True))
-    elif isinstance(node, ast.comprehension):
-        scope.assignments.append(Assignment(node.target, node.iter, node.target, iterated=True))
-    elif isinstance(node, ast.IfExp):
-        scope.choices.append(node)
-    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-        scope.quotients.append(node)
+def _note_call(scope: Scope, node: ast.Call) -> None:
+    scope.calls.append(node)
+
+
+def _note_dict(scope: Scope, node: ast.Dict) -> None:
+    scope.dicts.append(node)
+
+
+def _note_assignment(scope: Scope, node: ast.Assign | ast.AnnAssign | ast.NamedExpr) -> None:
+    scope.assignments.extend(Assignment(target, value, node) for target, value in targets(node))
+
+
+def _note_loop(scope: Scope, node: ast.For) -> None:
+    scope.loops.append(node)
+    scope.assignments.append(Assignment(node.target, node.iter, node, iterated=True))
+
+
+def _note_comprehension(scope: Scope, node: ast.comprehension) -> None:
+    scope.assignments.append(Assignment(node.target, node.iter, node.target, iterated=True))
+
+
+def _note_quotient(scope: Scope, node: ast.BinOp | ast.AugAssign) -> None:
+    if isinstance(node.op, ast.Div):
+        whole = node if isinstance(node, ast.BinOp) else ast.copy_location(ast.BinOp(node.target, node.op, node.value), node)
+        scope.quotients.append(whole)
+
+
+class _Inside(dict[type, tuple[str, ...]]):
+    """The fields of a kind of node that can hold calls and assignments, the last one first; annotations hold none."""
+
+    def __missing__(self, kind: type[ast.AST]) -> tuple[str, ...]:
+        names = tuple(name for name in reversed(getattr(kind, "_fields", ())) if name not in _PLAIN)
+        self[kind] = names
+        return names
+
+
+_SCOPES = frozenset({ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef})
+_IMPORTS = frozenset({ast.Import, ast.ImportFrom})
+_NOTED: dict[type, Callable[[Scope, Any], None]] = {
+    ast.Call: _note_call,
+    ast.Dict: _note_dict,
+    ast.Assign: _note_assignment,
+    ast.AnnAssign: _note_assignment,
+    ast.NamedExpr: _note_assignment,
+    ast.For: _note_loop,
+    ast.comprehension: _note_comprehension,
+    ast.BinOp: _note_quotient,
+    ast.AugAssign: _note_quotient,
+}
+_PLAIN = frozenset(
+    "annotation arg asname attr conversion ctx id is_async level module name names op ops returns simple type_comment type_ignores type_params".split()
+)
+_LEAVES = frozenset({ast.Name, ast.Constant, ast.Pass, ast.Break, ast.Continue, ast.Global, ast.Nonlocal, ast.alias, type(None), str})
+_INSIDE = _Inside()
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from llmdoctor.callsites.finding import Found
 from llmdoctor.callsites.module import Assignment, Module, Scope
@@ -32,15 +32,28 @@ _SEQ2SEQ = (
 
 def find(module: Module) -> Iterator[Found]:
     """Every finding of the rules about padding."""
-    shared = {name: assignment for assignment in module.assignments() if (name := _pads_with_eos(assignment)) is not None}
+    everywhere = _shared(module.assignments())
+    decoder_only = not any(word in name for name in module.imported for word in _SEQ2SEQ)
     for scope in module.scopes:
-        if shared:
+        if everywhere and (shared := _in_scope(scope, everywhere)):
             yield from _masks(scope, shared)
             yield from _collators(scope, module, shared)
         yield from _zeros(scope)
-        if not any(word in name for name in module.imported for word in _SEQ2SEQ):
+        if decoder_only:
             yield from _right(scope)
             yield from _maskless(scope)
+
+
+def _shared(assignments: Iterable[Assignment]) -> dict[str, Assignment]:
+    """The last assignment that makes a tokenizer's pad its eos, by the tokenizer's name."""
+    return {name: assignment for assignment in assignments if (name := _pads_with_eos(assignment)) is not None}
+
+
+def _in_scope(scope: Scope, everywhere: dict[str, Assignment]) -> dict[str, Assignment]:
+    """What holds in a function: its own assignments first, and nothing of another function's for a tokenizer that it loads itself."""
+    own = _shared(scope.assignments)
+    loaded = {last(assignment.target) for assignment in scope.assignments if called(assignment.value) == "from_pretrained"}
+    return {name: assignment for name, assignment in everywhere.items() if name not in loaded} | own
 
 
 def _pads_with_eos(assignment: Assignment) -> str | None:
@@ -60,7 +73,8 @@ def _pad_origin(pad: ast.expr, scope: Scope, shared: dict[str, Assignment]) -> A
     value = scope.value_of(pad, pad)
     if value is None:
         return None
-    return shared.get(owner(value) if isinstance(value, ast.Attribute) else last(pad))
+    its_own = not isinstance(value, ast.Attribute) or _EOS.match(last(value)) is not None
+    return shared.get(last(pad) if its_own else owner(value))
 
 
 def _compared(node: ast.expr, operator: type[ast.cmpop], method: str) -> tuple[ast.expr, ast.expr] | None:
@@ -75,7 +89,7 @@ def _compared(node: ast.expr, operator: type[ast.cmpop], method: str) -> tuple[a
 
 def _masks(scope: Scope, shared: dict[str, Assignment]) -> Iterator[Found]:
     named = [(last(assignment.target), assignment.value) for assignment in scope.assignments]
-    named += [entry for settings in scope.settings for entry in settings.entries.items()]
+    named += [entry for settings in scope.settings() for entry in settings.entries.items()]
     for name, value in named:
         sides = _compared(value, ast.NotEq, "ne") if _MASK.match(name) else None
         origin = _pad_origin(sides[1], scope, shared) if sides and are_ids(sides[0]) else None
@@ -93,7 +107,7 @@ def _eos_is_pad(origin: Assignment) -> str:
 
 
 def _zeros(scope: Scope) -> Iterator[Found]:
-    for call in scope.calls():
+    for call in scope.calls:
         if called(call) not in _FILLS or not isinstance(call.func, ast.Attribute):
             continue
         arguments = call.args if dotted(call.func.value) == "torch" else [call.func.value, *call.args]
@@ -121,7 +135,7 @@ def _about_attention(mask: ast.expr) -> bool:
 
 
 def _collators(scope: Scope, module: Module, shared: dict[str, Assignment]) -> Iterator[Found]:
-    for call in scope.calls():
+    for call in scope.calls:
         package = _COLLATORS.get(called(call))
         origin_of_name = module.imported.get((dotted(call.func) or "").split(".")[0], "")
         if package is None or origin_of_name.split(".")[0] != package:
@@ -143,7 +157,7 @@ def _batches(scope: Scope) -> Iterator[tuple[ast.expr, ast.Call]]:
         call = unwrapped(assignment.value)
         while isinstance(call, ast.Attribute | ast.Subscript):
             call = unwrapped(call.value)
-        if isinstance(call, ast.Call) and _pads(call) and "tok" in last(call.func).lower():
+        if isinstance(call, ast.Call) and "tok" in last(call.func).lower() and _pads(call):
             yield assignment.target, call
 
 
@@ -176,7 +190,7 @@ def _right(scope: Scope) -> Iterator[Found]:
         said = [side for side in sides if owner(side.target) == tokenizer and _line(side.node) < _line(call)]
         if not said or not is_literal(said[-1].value, "right"):
             continue
-        for generate in scope.calls():
+        for generate in scope.calls:
             roots = [_root(given) for given in _given(generate)]
             if called(generate) == "generate" and _line(generate) > _line(call) and dotted(name) in roots:
                 message = f"{dotted(name)} is padded on the right: generate() continues the shorter prompts after their padding"
@@ -185,7 +199,7 @@ def _right(scope: Scope) -> Iterator[Found]:
 
 def _maskless(scope: Scope) -> Iterator[Found]:
     batches = [(dotted(name), call) for name, call in _batches(scope) if isinstance(name, ast.Name)]
-    for generate in scope.calls():
+    for generate in scope.calls:
         if called(generate) != "generate" or any(given.arg in (None, "attention_mask", "inputs_embeds") for given in generate.keywords):
             continue
         ids = keyword(generate, "input_ids") or keyword(generate, "inputs") or (generate.args[0] if generate.args else None)

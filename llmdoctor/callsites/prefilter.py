@@ -1,25 +1,59 @@
-"""Which files can hold a finding at all, told from their bytes: most of a repository is never parsed."""
+"""Which files can hold a finding at all, told from their bytes: most of a repository is never parsed.
+
+A rule's words are looked for first (2 GB/s), and only where all of them stand does its pattern have to match: what the rule asks for, as
+it is written on a line or two. Both read Python and a notebook's JSON alike, where a quote stands behind a backslash and a new line may be
+the two characters \\n.
+"""
 
 from __future__ import annotations
 
-# For each rule, words of which a file must hold all; an alternative stands as a row of its own. Everything is searched as it is written
-# in Python and in a notebook's JSON alike.
-_WORDS: tuple[tuple[bytes, ...], ...] = (
-    (b"eos_token_id", b"None", b"generat"),  # PYC001
-    (b"attention_mask", b"eos_token"),  # PYC002, with pad_token = eos_token
-    (b"masked_fill", b"mask"),  # PYC003
-    (b"log_softmax", b".scores"),  # PYC004
-    (b"log_softmax", b"scores", b"output_scores"),
-    (b"DataCollatorFor", b"pad_token", b"eos_token"),  # PYC005
-    (b"padding_side", b"right", b".generate("),  # PYC006
-    (b"random", b"for ", b"prob"),  # PYC007
-    (b"softmax", b"temp", b"/"),  # PYC008
-    (b"do_sample", b"True"),  # PYC009
-    (b"do_sample", b"False"),  # PYC010
-    (b"padding", b"input_ids", b".generate("),  # PYC011
+import re
+from dataclasses import dataclass
+
+_QUOTE = rb"\\?[\"']"
+_GAP = rb"(?:\W|\\n)*"  # what may stand between two names: blanks, brackets, quotes, a new line
+_PADDING = rb"padding\s*=\s*(?:True|" + _QUOTE + rb"(?:longest|max_length))"
+_PAD_IS_EOS = rb"pad\w*[^\n=]*=(?!=)" + _GAP + rb"[^\n]*eo[sd]"
+_CONFIG = rb"(?:generation|gen|generate)_config"
+_NONE = rb"eos_token_id\s*=\s*None"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Signs:
+    """What a file must hold for a rule to find something in it: all the words, and a match of every pattern."""
+
+    words: tuple[bytes, ...]
+    patterns: tuple[re.Pattern[bytes], ...]
+
+
+def _signs(words: str, *patterns: bytes) -> _Signs:
+    return _Signs(tuple(words.encode().split()), tuple(map(re.compile, patterns)))
+
+
+def _drawn(function: str) -> _Signs:
+    """A loop with `if random() < p`, or with `drawn = random()` above an `if` that mentions it."""
+    call = rb"\b" + function.encode() + rb"\("
+    return _signs(
+        f"{function}( for if", rb"\bif\b[^\n]*" + call + rb"|\b(\w+) *=[^\n=]*" + call + rb"(?:[^\n]*\n){0,12}?[^\n]*\bif\b[^\n]*\b\1\b"
+    )
+
+
+_SIGNS = (
+    _signs("eos_token_id None", _CONFIG + rb"\W*\.eos_token_id\b[^\n]*None"),  # PYC001
+    _signs("eos_token_id None generate", rb"\bgenerate\s*\([^;]{0,2000}?" + _NONE),
+    _signs("attention_mask eos_token", _PAD_IS_EOS, rb"!=|\bne\("),  # PYC002
+    _signs("masked_fill _mask", rb"masked_fill_?\s*\([^;]{0,300}?att(?:entio)?n_mask[^;]{0,100}?\b0"),  # PYC003
+    _signs("log_softmax scores output_scores"),  # PYC004
+    _signs("DataCollatorFor pad_token eos_token", _PAD_IS_EOS),  # PYC005
+    _signs("padding_side right .generate(", rb"padding_side[^\n]*right", _PADDING),  # PYC006
+    *map(_drawn, ("random", "rand", "uniform")),  # PYC007
+    _signs("softmax temp /", rb"/[^/]{0,80}?\btemp(?:erature)?\b"),  # PYC008
+    _signs("do_sample True", rb"do_sample(?:" + _QUOTE + rb")?\s*[=:]\s*True", rb"temperature|top_k"),  # PYC009
+    _signs("do_sample False", rb"do_sample(?:" + _QUOTE + rb")?\s*[=:]\s*False", rb"temperature|top_[pk]|min_p|typical_p"),  # PYC010
+    _signs("padding input_ids .generate(", _PADDING),  # PYC011
 )
 
 
 def may_hold_a_finding(data: bytes) -> bool:
     """False where no rule can apply to a file with these bytes."""
-    return any(all(word in data for word in words) for words in _WORDS)
+    return any(all(word in data for word in signs.words) and all(pattern.search(data) for pattern in signs.patterns) for signs in _SIGNS)

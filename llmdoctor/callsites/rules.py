@@ -8,11 +8,12 @@ from llmdoctor.core.rule import Rule
 EOS_NONE = Rule(
     "PYC001",
     "eos-set-to-none",
-    Severity.ERROR,
+    Severity.WARNING,
     "eos_token_id of a model's generation config is set to None, or generate() gets eos_token_id=None.",
     "Nothing ends a sequence before the length limit then. The assignment also outlives the call: whatever generates with this model later, and what "
     "save_pretrained() writes, has no terminator. generate(generation_config=GenerationConfig(eos_token_id=None)) is not meant: there the model's own id is taken. "
-    "No finding where the same function assigns another value as well, as one that saves the old value and puts it back does.",
+    "No finding where the same function assigns another value as well, as one that saves the old value and puts it back does. A warning: benchmarks and tests "
+    "do it on purpose, for a fixed length.",
     "policy.generation_config.eos_token_id = None",
     "config = GenerationConfig(max_new_tokens=256, min_new_tokens=256)   # a fixed length, and nothing outlives it",
     "Leave eos_token_id as it is. For a fixed length give min_new_tokens; to hide the id for one call, put it back afterwards.",
@@ -20,10 +21,11 @@ EOS_NONE = Rule(
 PAD_MASK = Rule(
     "PYC002",
     "mask-hides-eos",
-    Severity.WARNING,
+    Severity.INFO,
     "An attention mask is made by comparing ids with a pad token that this file sets to the eos token.",
     "The comparison cannot tell padding from a real end of text: every eos inside a sequence is masked out as well, the end of each turn in a "
-    "conversation and the last token of a training example. The model never attends to its own terminator, and logprobs shift.",
+    "conversation and the last token of a training example. The model never attends to its own terminator, and logprobs shift. A note, as only ids "
+    "that hold an eos are harmed: the three places found in public code mask texts without one, or mend the mask later.",
     "tokenizer.pad_token = tokenizer.eos_token\nattention_mask = input_ids != tokenizer.pad_token_id",
     'batch = tokenizer(texts, padding=True, return_tensors="pt")\nattention_mask = batch["attention_mask"]',
     "Take the mask that the tokenizer returns, build it from lengths, or give the tokenizer a pad token of its own.",
@@ -133,10 +135,10 @@ UNPARSED = Rule(
     "PYC012",
     "not-parsed",
     Severity.INFO,
-    "A Python file or a notebook that mentions generation could not be parsed, so no rule looked at it.",
+    "A Python file or a notebook in which a rule may apply could not be parsed, so none looked at it.",
     "It is written for Python 2, for a newer Python than the one llmdoctor runs on, is a template, or broken. What is wrong in it is not known.",
-    "print model.generate(input_ids)",
-    "print(model.generate(input_ids))",
+    "print model.generate(input_ids, do_sample=True, temperature=2)",
+    "print(model.generate(input_ids, do_sample=True, temperature=2.0))",
     "Correct it, run llmdoctor with the Python that the file is for, or exclude the file.",
 )
 RULES = (

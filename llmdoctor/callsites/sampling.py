@@ -12,6 +12,8 @@ from llmdoctor.callsites.rules import EOS_NONE, IGNORED, LAST_PASS, PROBABILITIE
 
 _CONFIGS = ("generation_config", "gen_config", "generate_config")
 _TEMPERATURES = ("temperature", "temp")
+# What takes generate()'s keywords: calls, dicts of them, and a pipeline by the names that its documentation gives it.
+_TAKERS = ("generate", "GenerationConfig", "dict", "update", "pipe", "pipeline", "generator")
 _RANDOM = ("random", "rand", "uniform")
 # Values that do nothing or mean greedy decoding, which is what do_sample=False does.
 _NEUTRAL: dict[str, Callable[[float], bool]] = {
@@ -25,7 +27,7 @@ _NEUTRAL: dict[str, Callable[[float], bool]] = {
 
 def find(module: Module) -> Iterator[Found]:
     """Every finding of the rules about stopping and sampling."""
-    told = any("output_scores" in settings.entries for scope in module.scopes for settings in scope.settings)
+    told = any("output_scores" in settings.entries for scope in module.scopes for settings in scope.settings())
     told = told or any(last(assignment.target) == "output_scores" for assignment in module.assignments())
     for scope in module.scopes:
         yield from _no_eos(scope)
@@ -33,8 +35,8 @@ def find(module: Module) -> Iterator[Found]:
             yield from _processed(scope)
         yield from _last_pass(scope)
         yield from _probabilities(scope)
-        for settings in scope.settings:
-            if settings.call is None or called(settings.call) in ("generate", "GenerationConfig", "dict", "update"):
+        for settings in scope.settings():
+            if settings.call is None or called(settings.call) in _TAKERS:
                 if called(settings.call) in ("generate", "GenerationConfig") or module.imports("transformers"):
                     yield from _rejected(settings)
                 yield from _ignored(settings)
@@ -48,7 +50,7 @@ def _no_eos(scope: Scope) -> Iterator[Found]:
         others = [other for other in scope.assignments if dotted(other.target) == name and not is_literal(other.value, None)]
         if not others:
             yield Found(EOS_NONE, assignment.node, f"{name} = None: nothing ends what this model generates from here on")
-    for call in scope.calls():
+    for call in scope.calls:
         if called(call) != "generate" or not is_literal(keyword(call, "eos_token_id"), None):
             continue
         if keyword(call, "generation_config") is None and keyword(call, "stopping_criteria") is None and not _fixed_length(call):
@@ -61,7 +63,7 @@ def _fixed_length(call: ast.Call) -> bool:
 
 
 def _processed(scope: Scope) -> Iterator[Found]:
-    for call in scope.calls():
+    for call in scope.calls:
         if called(call) != "log_softmax" or not isinstance(call.func, ast.Attribute | ast.Name):
             continue
         of = call.args[0] if call.args else keyword(call, "input")

@@ -134,9 +134,9 @@ class Checked:
     more: dict[str, Any]
 
 
-def check_directory(path: str, worker: TemplateWorker, version: str | None = None) -> Checked:
-    """Every GEN and DIR rule over the one model directory `path`, for a command that checks more than those."""
-    subject = _subject(read_model_dir(path), worker, version or default_version())
+def check_directory(directory: ModelDir, worker: TemplateWorker, version: str | None = None) -> Checked:
+    """Every GEN and DIR rule over one model directory, for a command that checks more than those."""
+    subject = _subject(directory, worker, version or default_version())
     return Checked(subject.kind, subject.findings, _more(subject))
 
 

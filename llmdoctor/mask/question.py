@@ -178,7 +178,10 @@ def _from_file(path: str) -> Inputs:
     _limit(path, batch * length)
     inputs = Inputs(batch, length, input_ids=rows, said=f"{batch} x {length} tokens of {path}")
     if "attention_mask" in tensors:
-        inputs = replace(inputs, attention_mask=_pick(tensors, ("attention_mask",), path, (2, 4)))
+        mask = _pick(tensors, ("attention_mask",), path, (2, 4))
+        if mask.shape[0] != batch:
+            raise QuestionError(f"{path}: attention_mask has {mask.shape[0]} rows, input_ids {batch}")
+        inputs = replace(inputs, attention_mask=mask)
     if "position_ids" in tensors:
         inputs = replace(inputs, position_ids=_positions(_pick(tensors, ("position_ids",), path, (1, 2, 3)), inputs, path))
     if "labels" in tensors:

@@ -100,11 +100,12 @@ def _rank(mine: Sequence[dict[str, Any]], rank: int, several: bool) -> list[Bloc
     if not shown:
         return [Note("NOTE", f"rank {rank} did not come to the step at which tensors are listed", "warn")]
     names = [name for name in (*COMPONENTS, "unlabelled") if any(record["components"].get(name) for record in shown.values())]
-    unit = Unit(max(sum(record["components"].values()) for record in shown.values()))
+    together = [sum(map(_int, record["components"].values())) for record in shown.values()]
+    unit = Unit(max(together))
     rows: list[tuple[str | Cell, ...]] = [
         (LABELS.get(name, "no owner known"), *(unit(_int(record["components"].get(name))) for record in shown.values())) for name in names
     ]
-    rows.append(("together", *(unit(sum(record["components"].values())) for record in shown.values())))
+    rows.append(("together", *map(unit, together)))
     head = f"rank {rank}, {unit.name}" if several else unit.title
     table = Table((head, *(f"{phase} ends" if phase != "between steps" else phase for phase in shown)), tuple(rows))
     blocks: list[Block] = [_bars(f"Rank {rank}" if several else "Held at the end of each phase", shown, names, unit, table)]
@@ -121,7 +122,8 @@ def _bars(label: str, phases: Mapping[str, dict[str, Any]], names: Sequence[str]
 
 
 def _int(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    """A count of bytes, 0 where it can be none: beyond 64 bits there is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**64 else 0
 
 
 def snapshot_report(path: str) -> Report:

@@ -83,11 +83,11 @@ def _of(record: dict[str, Any], name: str, asked: int) -> bool:
 
 
 def _rows(name: str, prediction: Any, record: dict[str, Any]) -> list[Beside]:
-    phase, out = record.get("phase"), []
+    phase, out = str(record.get("phase")), []
     if phase == "between steps":
         out.append(("steady", prediction.steady.total, record.get("allocated_bytes")))
         predicted = by_component(prediction.steady)
-        measured = record.get("components") or {}
+        measured = record["components"] if isinstance(record.get("components"), dict) else {}
         out += [(f"steady {key}", predicted[key], size) for key, size in measured.items() if key in predicted and key in HELD]
     elif phase in prediction.phases:
         out.append((f"{phase} peak", prediction.phases[phase].total, record.get("peak_bytes")))

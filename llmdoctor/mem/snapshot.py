@@ -87,7 +87,7 @@ def _held(device: int, segments: Sequence[Mapping[str, Any]]) -> Held:
     sites: dict[str, list[int]] = {}
     allocated = 0
     for segment in segments:
-        for block in segment.get("blocks") or ():
+        for block in blocks if isinstance(blocks := segment.get("blocks"), list) else ():
             if isinstance(block, dict) and str(block.get("state")).startswith("active_alloc"):
                 size = _int(block.get("size"))
                 allocated += size
@@ -99,13 +99,13 @@ def peak_of(snapshot: Mapping[str, Any], device: int = 0, before: int | None = N
     """The largest moment of a device's trace. `before` are the bytes held when recording began: without it, what the snapshot's blocks in
     use say less what the trace explains.
     """
-    traces = snapshot.get("device_traces") or []
-    events = traces[device] if device < len(traces) and isinstance(traces[device], list) else []
+    traces = snapshot.get("device_traces")
+    events = traces[device] if isinstance(traces, list) and 0 <= device < len(traces) else None
     live: dict[int, tuple[int, str]] = {}
     unknown = 0 if before is None else before
     best, total = -1, unknown
     moment: dict[int, tuple[int, str]] = {}
-    for action, address, size, frames in _actions(events):
+    for action, address, size, frames in _actions(events if isinstance(events, list) else ()):
         if action == "alloc":
             live[address] = (size, frames)
             total += size
@@ -175,4 +175,5 @@ def _sorted(sites: Mapping[str, Sequence[int]]) -> list[tuple[str, int, int]]:
 
 
 def _int(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    """A count or an address, 0 where it can be none: beyond 64 bits there is neither."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**64 else 0

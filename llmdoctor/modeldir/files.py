@@ -30,7 +30,8 @@ def read_bytes(path: str, limit: int, root: str | None = None) -> bytes | Refusa
         if size > limit:
             return Refusal("DIR005", f"has {size} bytes, at most {limit} are read")
         with os.fdopen(opened, "rb", closefd=False) as file:
-            data = file.read(limit + 1)
+            data = file.read(size + 1)  # not limit + 1: so much would be allocated
+            data += file.read(limit) if len(data) > size else b""  # it grows
         return Refusal("DIR005", f"has more than {limit} bytes") if len(data) > limit else data
     except OSError as error:
         return Refusal("DIR001", f"cannot be read: {error.strerror or error}")

@@ -101,6 +101,14 @@ class Walk:
             self.skipped.append(Skipped(path, reason))
 
 
+def excluded(path: str, patterns: tuple[str, ...], base: str) -> bool:
+    """Whether `patterns`, as in a .gitignore in the folder `base`, leave out the file `path` or a folder that it lies in."""
+    if not patterns:
+        return False
+    specs = [(os.path.abspath(base or "."), _parse(patterns))]
+    return _ignored(path, specs)
+
+
 def _ignore_file(folder: str) -> tuple[str, GitIgnoreSpec] | None:
     try:
         with open(os.path.join(folder, ".gitignore"), encoding="utf-8", errors="replace") as file:
@@ -111,13 +119,15 @@ def _ignore_file(folder: str) -> tuple[str, GitIgnoreSpec] | None:
 
 def _parse(lines: object) -> GitIgnoreSpec:
     """The lines that are patterns; one that git could not read either is left out."""
+    import re
+
     from pathspec import GitIgnoreSpec
 
     kept = []
     for line in lines:  # type: ignore[attr-defined]
         try:
             GitIgnoreSpec.from_lines([line])
-        except ValueError:
+        except (ValueError, re.error):  # [z-a] is a pattern to pathspec, but no regular expression
             continue
         kept.append(line)
     return GitIgnoreSpec.from_lines(kept)

@@ -208,7 +208,8 @@ def _json(path: str) -> tuple[NDArray[Any], str, dict[str, NDArray[Any]]]:
         step = next(index for index, row in enumerate(rows) if len(row) != len(rows[0]))
         raise QuestionError(f"{path}: step {step} holds {len(rows[step])} logits, step 0 {len(rows[0])}: V must not differ between steps")
     try:
-        return np.array(rows, np.float32), "float32", {}
+        with np.errstate(over="ignore"):  # what is too large for it becomes inf, and is refused as that
+            return np.array(rows, np.float32), "float32", {}
     except OverflowError:
         raise QuestionError(f"{path}: a number is too large for a float") from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -155,7 +155,7 @@ def _settings(said: Mapping[str, Any], source: str) -> Settings:
         value = said.get(field.name)
         if value is None or field.name in ("do_sample", "logit_bias"):
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise QuestionError(f"{source}: {field.name} is {str(value)[:40]!r}, expected a finite number")
         if field.name in _INTEGERS and value != int(value):
             raise QuestionError(f"{source}: {field.name} is {value}, expected a whole number")
@@ -165,7 +165,7 @@ def _settings(said: Mapping[str, Any], source: str) -> Settings:
     if bias:
         try:
             values["logit_bias"] = {int(token): float(by) for token, by in bias.items()}
-        except (AttributeError, TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError, OverflowError):
             raise QuestionError(f"{source}: logit_bias is not an object of ids and numbers") from None
     sample = said.get("do_sample", True)
     if not isinstance(sample, bool):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,7 +97,7 @@ def _numbers(value: Any, path: str) -> list[float]:
     if isinstance(value, list):
         return [number for item in value for number in _numbers(item, path)]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return [float(value)]
+        return [math.inf if value > sys.float_info.max else -math.inf if value < -sys.float_info.max else float(value)]
     raise QuestionError(f"{path}: {str(value)[:40]!r} is no log-probability")
 
 

@@ -67,15 +67,75 @@ def test_what_matters_not_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None
     assert codes("def f(:\n    attention_mask") == []
 
 
-@pytest.mark.parametrize(
-    "text", ["do_sample=True\ndef f(:", "do_sample = True\x00", "do_sample = True\n" + "(" * 5000, b"do_sample = True\n\xff"]
-)
+SPELLED = {
+    "PYC001": [
+        "model.generation_config.eos_token_id: int | None = None",
+        "a.generation_config.eos_token_id, b = None, 1",
+        "self['gen_config'].eos_token_id = x = None",
+        "model.generate(\n    **batch,\n    eos_token_id = None,\n)",
+    ],
+    "PYC002": [
+        "tokenizer.pad_token_id = (\n    tokenizer.eos_token_id\n)\nattention_mask = input_ids.ne(tokenizer.pad_token_id)",
+        "pad_token_id: int = tokenizer.eos_token_id\nattention_mask = torch.ne(input_ids, pad_token_id).long()",
+    ],
+    "PYC003": [
+        "ids = input_ids.masked_fill_(\n    attention_mask.logical_not(),\n    0,\n)",
+        "ids = torch.masked_fill(responses, attn_mask == 0, 0)",
+    ],
+    "PYC006": [
+        "tok.padding_side = 'right'\nb = tok(p, padding='longest')\nmodel.generate(b['input_ids'], attention_mask=b['attention_mask'])"
+    ],
+    "PYC007": [
+        "for token, p in probs:\n    if p > rng.random():\n        chosen = token",
+        "for i, p in enumerate(probs):\n    r = torch.rand(1)\n    # keep\n    if r < p:\n        chosen = i",
+        "for i, p in enumerate(ps):\n    if np.random.uniform(0, 1) <= p:\n        chosen = i",
+    ],
+    "PYC008": [
+        "p = F.softmax(x, -1) / self.temperature",
+        "p = softmax(x) / (\n    cfg['temperature'])",
+        "p = softmax(x)\nq = p / temp",
+        "p = softmax(x)\np /= temp",
+    ],
+    "PYC009": [
+        "from transformers import x\nkw = {'do_sample': True, 'top_k': -1}",
+        "model.generate(a, do_sample = True, temperature=0)",
+        "from transformers import pipeline\npipe(a, do_sample=True, temperature=0)",
+    ],
+    "PYC010": ["model.generate(a, top_k=5, do_sample=False)"],
+}
+
+
+@pytest.mark.parametrize(("code", "text"), [(code, text) for code, texts in SPELLED.items() for text in texts])
+def test_spelled_otherwise(code: str, text: str, tmp_path: Path) -> None:
+    """What is told from the bytes alone does not throw out another way to write the same, in a notebook neither."""
+    assert code in codes(text)
+    for name, source in (("one.ipynb", text), ("lines.ipynb", text.splitlines(keepends=True))):
+        assert code in [finding.code for finding in check_file(notebook(tmp_path / name, source))]
+
+
+@pytest.mark.parametrize("text", [f"{BAD}\ndef f(:", f"{BAD}\x00", f"{BAD}\n" + "(" * 5000, f"{BAD}\n".encode() + b"\xff"])
 def test_not_parsed_is_one_finding(text: str | bytes) -> None:
     assert codes(text) == ["PYC012"]
 
 
 def test_deep_expressions_are_walked() -> None:
     assert codes("x = " + "a.b(" * 60 + ")" * 60 + "\ny = " + "1 + " * 3000 + "1\n" + BAD) in (["PYC010"], ["PYC012"])
+
+
+LOADS = "tok = AutoTokenizer.from_pretrained(a)"
+PADS = "tok.pad_token = tok.eos_token"
+TAKES = "DataCollatorForLanguageModeling(tok, mlm=False)"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "line"),
+    [((LOADS, PADS), (TAKES,), 4), ((LOADS, PADS), (LOADS, TAKES), None), ((LOADS, PADS), (LOADS, PADS, TAKES), 7)],
+)
+def test_a_tokenizer_is_its_functions_own(one: tuple[str, ...], other: tuple[str, ...], line: int | None) -> None:
+    """Another function's pad token counts where the tokenizer can be the same one, and its own comes first."""
+    functions = [f"def f{number}(a, tok=None):\n    " + "\n    ".join(lines) for number, lines in enumerate((one, other))]
+    found = check_source("from transformers import DataCollatorForLanguageModeling\n" + "\n".join(functions), "x.py")
+    assert [finding.cause for finding in found] == ([] if line is None else [f"line {line} makes the eos token the pad token"])
 
 
 def notebook(path: Path, source: object, language: str = "python") -> str:
@@ -96,10 +156,12 @@ def test_notebook_places(tmp_path: Path) -> None:
     assert len(check_file(notebook(tmp_path / "c.ipynb", f"%%time\n{BAD}"))) == 1
     assert check_file(notebook(tmp_path / "d.ipynb", BAD, "R")) == ()
     assert check_file(notebook(tmp_path / "e.ipynb", f"{BAD}  # llmdoctor: ignore[PYC010]")) == ()
-    assert [finding.code for finding in check_file(notebook(tmp_path / "f.ipynb", "do_sample=True ("))] == ["PYC012"]
+    assert [finding.code for finding in check_file(notebook(tmp_path / "f.ipynb", BAD + "("))] == ["PYC012"]
 
 
-@pytest.mark.parametrize("text", ["do_sample True {", "[]", '{"do_sample": true, "True": 1}', '{"cells": 3, "x": "do_sample True"}'])
+@pytest.mark.parametrize(
+    "text", ["do_sample=False temperature {", "[]", '{"do_sample=False": "top_p"}', '{"cells": 3, "x": "do_sample=False top_k"}']
+)
 def test_no_notebook(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.ipynb"
     path.write_text(text + " " * 0)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from llmdoctor.cli.checking import check_report
+from llmdoctor.core.settings import Settings
 from tests.conftest import Outcome, write_model
 
 Run = Callable[..., Outcome]
@@ -44,6 +49,23 @@ def test_it_finds_models_and_code_and_heeds_gitignore(tree: Path, llmdoctor: Run
     findings = outcome.report["findings"]
     assert {findings[index]["code"] for index in subjects["src/train.py"]["findings"]} == {"PYC001"}
     assert {"what": "./link", "reason": "a link, not followed"} in outcome.report["skipped"]
+
+
+def test_nothing_is_read_twice(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Counter[str]()
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if watching and event == "open" and str(arguments[0]).startswith(("./", "src", "models")):
+            opened[os.path.normpath(str(arguments[0]))] += 1
+
+    monkeypatch.chdir(tree)
+    (tree / "models" / "again.py").write_text("")
+    watching = True
+    sys.addaudithook(note)
+    check_report(["."], Settings(), None)
+    watching = False  # a hook is there until the process ends
+    assert {"src/train.py", "models/again.py", "models/bad/tokenizer.json", "models/good/generation_config.json"} <= set(opened)
+    assert set(opened.values()) == {1}
 
 
 def test_a_folder_that_is_named_is_looked_at(tree: Path, llmdoctor: Run) -> None:
@@ -101,3 +123,14 @@ def test_more_files_than_one_process_takes(tmp_path: Path, llmdoctor: Run) -> No
     outcome = llmdoctor("check", "--format", "json", cwd=tmp_path)
     assert len(outcome.report["result"]["subjects"]) == 151
     assert codes(outcome) == ["PYC001"]
+
+
+def test_named_files_are_one_model_and_excluded_ones_stay_excluded(tree: Path, llmdoctor: Run) -> None:
+    """As pre-commit calls it: with every file of a commit."""
+    (tree / "pyproject.toml").write_text('[tool.llmdoctor]\nexclude = ["src"]\n')
+    files = [f"models/bad/{name}" for name in ("config.json", "tokenizer.json", "generation_config.json")]
+    outcome = llmdoctor("check", *files, "src/train.py", "--format", "json", cwd=tree)
+    assert [subject["path"] for subject in outcome.report["result"]["subjects"]] == ["models/bad"]
+    assert {"what": "src/train.py", "reason": "excluded by pyproject.toml"} in outcome.report["skipped"]
+    assert llmdoctor("check", *files, "src/train.py", cwd=tree).out.startswith("4 paths: ")
+    assert codes(llmdoctor("check", "models/bad/tokenizer.json", "--format", "json", cwd=tree)) == ["GEN001"]
