@@ -59,6 +59,7 @@ PAGES: dict[str, tuple[str, ...]] = {
     "engines": ("sample", "engines", "--logits", "4,3,2.5,2,1,0,-1", "--temperature", "0.7", "--top-p", "0.9", "--top-k", "5"),
     "draw": ("sample", "draw", "--probs", ".4,.3,.2,.1", "--n", "500", "--sampler", "sampler:sample"),
     "check": ("check", "."),
+    "look": ("look", "qwen2-vl-tiny"),
 }
 
 

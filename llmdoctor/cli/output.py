@@ -74,6 +74,8 @@ def answer(build: Callable[[], Report], command: str, formats: list[str] | None,
     except KeyboardInterrupt:
         typer.echo("llmdoctor: interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    if report.error is not None and all(path is not None for _, path in targets):
+        complain(report.error.message)  # nothing else would tell the person who waits
     try:
         for format, path in targets:
             write(report, format, path, color)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from llmdoctor.report import Style
 
 _STYLE = Path(__file__).with_name("page.css")
-_CARD, _NARROW = 6, 34  # columns, and characters of their longest words, of a table that a telephone shows as cards
+_MANY, _CARDS = 4, 6  # columns: of a table that is always kept together and scrolls, of one that a telephone shows as cards
+_FITS, _NARROW = 24, 34  # characters of a table's longest words: so few always fit, more are shown as cards
 _SHORT, _SNUG = 9, 24  # characters of a cell that stay on one line, and that do so on a wide screen
 _NAMES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 
@@ -110,7 +111,12 @@ def _block(block: Block, number: str, style: Style) -> str:
     if isinstance(block, Fold):
         inner = "".join(_block(one, f"{number}-{at}", style) for at, one in enumerate(block.blocks))
         return f'<details class="fold"{" open" if block.open else ""}><summary>{_t(block.label)}</summary>{inner}</details>'
-    return f"<pre>{text(clean_lines(_in_words(block, style)))}</pre>"
+    return _drawn(_in_words(block, style))
+
+
+def _drawn(lines: str) -> str:
+    """A drawing in characters, whose lines are never folded."""
+    return f'<pre class="drawn" tabindex="0" role="region" aria-label="drawing">{text(clean_lines(lines))}</pre>'
 
 
 def _in_words(block: Block, style: Style) -> str:
@@ -123,7 +129,7 @@ def _in_words(block: Block, style: Style) -> str:
 
 def _note(note: Note) -> str:
     if not note.label.strip():
-        return f"<pre>{text(clean_lines(note.text))}</pre>"
+        return _drawn(note.text)
     return f'<div class="note"><b>{_t(note.label)}</b><p class="{note.tone}">{text(clean_lines(note.text))}</p></div>'
 
 
@@ -132,10 +138,14 @@ def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{_t(column)}</th>' for column in table.columns)
     rows = "".join(_row(row, table.columns) for row in table.rows)
     label = attribute("aria-label", clean(", ".join(filter(None, table.columns)) or "table"))
-    cards = table.columns[0] and 2 < len(table.columns) <= _CARD and _least(table) > _NARROW if table.columns else False
-    shape = ' class="cards"' if cards else ' class="many"' if len(table.columns) > 4 else ""
+    least, many = _least(table), len(table.columns) > _MANY
+    cards = 2 < len(table.columns) <= _CARDS and table.columns[0] and least > _NARROW
+    shape = ' class="cards"' if cards else ' class="many"' if many else ""
+    place = (
+        f' tabindex="0" role="region"{label}' if not cards and (many or least > _FITS) else ""
+    )  # a stop of the keyboard only where it scrolls
     top = f"<thead><tr>{head}</tr></thead>" if any(table.columns) else ""
-    return f'<div class="scroll" tabindex="0" role="region"{label}><table{shape}>{top}<tbody>{rows}</tbody></table></div>'
+    return f'<div class="scroll"{place}><table{shape}{label}>{top}<tbody>{rows}</tbody></table></div>'
 
 
 def _least(table: Table) -> int:

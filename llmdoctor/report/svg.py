@@ -133,7 +133,8 @@ def _numbers(block: Bars) -> str:
         f'<tr><th scope="row">{_t(bar.name)}</th>{"".join(f"<td>{shown(block, value)}</td>" for value in bar.values)}</tr>'
         for bar in block.bars
     )
-    return f'<div class="scroll" tabindex="0"><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    label = attribute("aria-label", clean(f"All numbers: {block.label}"))
+    return f'<div class="scroll" tabindex="0" role="region"{label}><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _part(block: Bars, index: int) -> str:

@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "sample-engines": ("sample", "engines", "--logits", "4,3,2.5,2,1,0", "--temperature", "0.7", "--top-p", "0.9"),
     "sample-draw": ("sample", "draw", "--probs", ".5,.3,.2", "--draws", "draws.json"),
     "check": ("check", "."),
+    "look": ("look", "chat"),
 }
 
 

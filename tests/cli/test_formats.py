@@ -63,3 +63,13 @@ def test_an_ascii_stdout_gets_a_whole_page(llmdoctor: Run, make_model: Make) -> 
 def test_two_formats_cannot_share_stdout(llmdoctor: Run, make_model: Make) -> None:
     done = llmdoctor("gencfg", "show", str(make_model()), "-f", "html", "-f", "sarif")
     assert (done.code, done.out) == (2, "")
+
+
+def test_a_refusal_that_goes_to_a_file_is_told_to_the_person_who_waits(llmdoctor: Run, tmp_path: Path) -> None:
+    done = llmdoctor("gencfg", "show", "nowhere", "-f", "html:page.html", "-f", "json:answer.json", cwd=tmp_path)
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.startswith("llmdoctor: nowhere: ")
+    assert done.err.count("\n") == 1
+    assert "nowhere" in (tmp_path / "page.html").read_text()
+    assert llmdoctor("gencfg", "show", "nowhere", "-f", "html", cwd=tmp_path).err == ""

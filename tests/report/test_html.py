@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import llmdoctor.report
-from llmdoctor.core.document import Code, Grid, Mark, Note
+from llmdoctor.core.document import Code, Fold, Grid, Mark, Note, Table
 from llmdoctor.core.report import Report
 from llmdoctor.report import Style, render
 from tests.report.examples import EXAMPLE, RULES, reports
@@ -169,6 +169,20 @@ def test_colours_are_told_apart_by_every_eye(scheme: str, seen_with: str) -> Non
     mask = ("p0", "leak", "pad", "hidden")
     assert min(far(one, other) for at, one in enumerate(mask) for other in mask[:at]) > 45
     assert min(far(f"p{at}", f"p{at + 1}") for at in range(9)) > 45  # neighbours in a bar
+
+
+def test_what_only_a_page_has_room_for() -> None:
+    table = Table(("field", "set by"), (("eos", "a trainer"),), (Table(("field",), (("eos in short",),)),))
+    fold = Fold("more", (Note("LABEL", "inside"),), (Note("ALSO", "more on the page"),), open=True)
+    report = Report("x", {}, {}, document=(table, fold, Fold("", instead=(Note("", "to a terminal alone"),))))
+    text = page(report)
+    assert "a trainer" in text
+    assert re.search(r'<details class="fold" open><summary>more</summary>.*inside.*</details>', text)
+    for word in ("eos in short", "more on the page", "to a terminal alone"):
+        assert word not in text
+        for other in ("text", "markdown"):
+            assert word in render(report, other, Style(), RULES)
+            assert "a trainer" not in render(report, other, Style(), RULES)
 
 
 @pytest.fixture(scope="module")
