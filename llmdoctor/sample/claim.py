@@ -67,7 +67,7 @@ def make_claim(
     if told is not None and engine is not None and told != engine:
         raise QuestionError(f"contradictory claims: {source} says engine {told}, the options say {engine}")
     name = engine or told or default or "transformers"
-    if name not in ENGINES:
+    if not isinstance(name, str) or name not in ENGINES:
         raise QuestionError(f"{source}: engine {str(name)[:40]!r}: expected one of {', '.join(ENGINES)}")
     if options.do_sample is False and named.keys() & {"temperature", "top_k", "top_p", "min_p"}:
         raise QuestionError(f"contradictory claims: --greedy samples nothing, --{next(iter(named)).replace('_', '-')} is about sampling")
@@ -76,8 +76,8 @@ def make_claim(
     if refused is not None:
         raise QuestionError(f"{source}: {name} refuses this claim: {refused}")
     beams, penalty = said.get("num_beams") or 1, said.get("length_penalty", 1.0)
-    if not isinstance(beams, int) or not isinstance(penalty, int | float):
-        raise QuestionError(f"{source}: num_beams {beams!r}, length_penalty {penalty!r}: expected numbers")
+    if not isinstance(beams, int) or not isinstance(penalty, int | float) or not abs(penalty) <= sys.float_info.max:
+        raise QuestionError(f"{source}: num_beams {repr(beams)[:40]}, length_penalty {repr(penalty)[:40]}: expected numbers")
     return Claim(ENGINES[name], settings, source, beams, float(penalty))
 
 

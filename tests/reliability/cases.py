@@ -118,7 +118,8 @@ def _full_model() -> dict[str, bytes]:
     return {
         **_plain_model(),
         "config.json": _dump({
-            "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 16, "eos_token_id": END, "hidden_size": 2, "num_hidden_layers": 2,
+            "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "vocab_size": 16, "eos_token_id": END, "hidden_size": 2,
+            "num_hidden_layers": 2,
             "num_attention_heads": 1, "num_key_value_heads": 1, "intermediate_size": 4, "max_position_embeddings": 64, "torch_dtype": "bfloat16",
             "auto_map": {"AutoConfig": "configuration_x.X"}, "rope_scaling": {"type": "yarn", "factor": 2.0}, "tie_word_embeddings": True,
         }),
@@ -128,7 +129,8 @@ def _full_model() -> dict[str, bytes]:
             "watermarking_config": {"bias": 2.0}, "cache_implementation": "static", "forced_eos_token_id": 11, "num_beams": 1,
         }),
         "tokenizer_config.json": _dump({
-            "eos_token": {"content": "<|im_end|>", "lstrip": False}, "pad_token": "<|endoftext|>", "chat_template": [{"name": "default", "template": TEMPLATE}],
+            "eos_token": {"content": "<|im_end|>", "lstrip": False}, "pad_token": "<|endoftext|>",
+            "chat_template": [{"name": "default", "template": TEMPLATE}],
             "added_tokens_decoder": {"10": {"content": "<|endoftext|>", "special": True}}, "model_max_length": 1e30, "tokenizer_class": "X",
         }),
         "special_tokens_map.json": _dump({"eos_token": "<|im_end|>", "pad_token": {"content": "<|endoftext|>"}}),
@@ -138,7 +140,8 @@ def _full_model() -> dict[str, bytes]:
         "additional_chat_templates/tool_use.jinja": TEMPLATE.encode(),
         "adapter_config.json": _dump({"base_model_name_or_path": "other", "peft_type": "LORA", "r": 8}),
         "model-00001-of-00001.safetensors": tensors,
-        "model.safetensors.index.json": _dump({"metadata": {"total_size": 128}, "weight_map": {"model.embed_tokens.weight": "model-00001-of-00001.safetensors"}}),
+        "model.safetensors.index.json": _dump({
+            "metadata": {"total_size": 128}, "weight_map": {"model.embed_tokens.weight": "model-00001-of-00001.safetensors"}}),
         "preprocessor_config.json": _dump({"image_processor_type": "X", "min_pixels": 4}),
     }  # fmt: skip
 
@@ -149,12 +152,13 @@ def _architectures() -> list[Case]:
         "mask inspect model --shape 2,6",
         "mask inspect model --lengths 3,4 --phase decode --cache dynamic",
         "mask test model --shape 1,6 --static",
-        "mask inspect model --packed 2,3 --phase chunk:2 --past 3 --cache static:32",
+        "mask inspect model --packed 2,3",
+        "mask inspect model --lengths 5,4 --phase chunk:2 --cache static:32",
         "mem kvcache model --batch 2 --length 9 --cache static:64",
         "mem kvcache model --cache quantized:4",
         "mem compare model --strategy deepspeed:zero2,bf16 --strategy trainer:adamw_torch,bf16 --static",
         "mem compare model --strategy deepspeed:zero3,offload --static --world-size 4 --gpu-memory 80GiB",
-        "mem kvcache model --cache gpt-fast:32",
+        "mem kvcache model --length 20 --cache gpt-fast:32",
         "gencfg check model",
     )
     configs = {
@@ -264,7 +268,8 @@ def _masks() -> list[Case]:
     found = []
     for name, data in files.items():
         asked = commands(
-            f"mask inspect model --mask {name}", f"mask inspect model --mask {name} --backend eager --query 2", f"mask inspect model --input-ids {name}",
+            f"mask inspect model --mask {name}",
+            f"mask inspect model --mask {name} --backend eager --query 2", f"mask inspect model --input-ids {name}",
             f"mask test model --mask {name} --static",
         )  # fmt: skip
         found.append(Case(f"mask, {name}", {name: data, **model}, (name,), asked))
@@ -274,7 +279,7 @@ def _masks() -> list[Case]:
 # --- memory --------------------------------------------------------------------------------------------------------------------------
 
 DEEPSPEED = {
-    "train_batch_size": 8, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": "auto", "gradient_clipping": 1.0,
+    "train_batch_size": 8, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 4, "gradient_clipping": 1.0,
     "bf16": {"enabled": True, "immediate_grad_update": True}, "fp16": {"enabled": False, "loss_scale": 0},
     "optimizer": {"type": "AdamW", "params": {"lr": 1e-5, "betas": [0.9, 0.95]}},
     "zero_optimization": {
@@ -282,7 +287,7 @@ DEEPSPEED = {
         "offload_optimizer": {"device": "cpu", "pin_memory": True}, "offload_param": {"device": "none"}, "sub_group_size": 1e9,
     },
     "data_types": {"grad_accum_dtype": "fp32"}, "zero_allow_untested_optimizer": True,
-    "model_init": {"dtype": "bfloat16", "peft_config": {"r": 8}}, "client_optimizer": {"class": "AdamW", "kwargs": {"fused": True}},
+    "model_init": {"dtype": "bfloat16"}, "client_optimizer": {"class": "AdamW", "kwargs": {"fused": True}},
 }  # fmt: skip
 TRAINER = b"""optim: adamw_torch_fused
 bf16: true
@@ -304,13 +309,13 @@ PHASE = {
 def _memory() -> list[Case]:
     model = {"model/config.json": _dump(MEM_CONFIGS["qwen2"])}
     ds = {"ds.json": _dump(DEEPSPEED), **model}
-    trainer = {"args.yaml": TRAINER, "args.json": _dump({"optim": "adafactor", "fp16": True, "deepspeed": DEEPSPEED}), **ds}
+    trainer = {"args.yaml": TRAINER, "args.json": _dump({"optim": "adafactor", "bf16": True, "per_device_train_batch_size": 2}), **ds}
     records = [PHASE, {**PHASE, "phase": "backward", "rank": 1}, {"schema": "llmdoctor.mem/1", "kind": "fault", "error": "x", "where": "y"}]
     lines = {"run.jsonl": b"".join(json.dumps(record).encode() + b"\n" for record in records), **model}
     return [
         Case("DeepSpeed JSON", ds, ("ds.json",), commands(
             "mem compare model --strategy ds.json --static", "mem compare model --strategy ds.json --strategy deepspeed:zero3,bf16 --batch 2 --static",
-            "mem compare model --strategy ds.json --world-size 4 --gpu-memory 24GB --static --lora 8",
+            "mem compare model --strategy ds.json --world-size 4 --gpu-memory 24GB --static",
         )),
         Case("TrainingArguments", trainer, ("args.yaml", "args.json"), commands(
             "mem compare model --strategy args.yaml --static", "mem compare model --strategy args.json --static --gradient-checkpointing",
@@ -348,7 +353,7 @@ def _samples() -> list[Case]:
         "text": "a",
         "meta_info": {"output_token_logprobs": [[-0.5, 1, "a"]], "output_top_logprobs": [[[-0.5, 1, "a"], [-1.5, 2, "b"]]]},
     }
-    logprobs = {"logprobs.json": _dump([-0.1, -0.5, -1.0, -2.0, -0.3]), "new.json": _dump({"logprobs": [[-0.1, -0.5], [-1.0, -2.0]]})}
+    logprobs = {"logprobs.json": _dump([-0.1, -0.5, -1.0, -2.0, -0.3]), "new.json": _dump({"logprobs": [[-0.1, -0.5], [-1.0, -2.0, -0.4]]})}
     files = {
         "x.npy": _npy(rows), "x.npz": _npz(scores=rows, tokens=np.arange(5)), "x.safetensors": _tensors(logits=rows), "x.json": _dump(rows.tolist()),
     }  # fmt: skip
