@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install demo test lint docs bench clean
+.PHONY: install demo test lint docs site bench clean
 
 install: $(STAMP)
 
@@ -28,6 +28,10 @@ lint: install
 
 docs: install
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/examples.py
+
+site: docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: install
 	$(BIN)/python benchmarks/startup.py

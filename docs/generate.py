@@ -15,7 +15,7 @@ GENCFG = ("gencfg", "gencfg show", "gencfg diff", "gencfg check", "gencfg trace"
 MASK = ("mask", "mask inspect", "mask test")
 MEM = ("mem", "mem compare", "mem measure", "mem kvcache")
 SAMPLE = ("sample", "sample replay", "sample engines", "sample draw")
-COMMANDS = ("", *GENCFG, *MASK, *MEM, *SAMPLE, "check", "rule", "env", "demo")
+COMMANDS = ("", *GENCFG, *MASK, *MEM, *SAMPLE, "check", "look", "rule", "env", "demo")
 
 
 def main() -> None:

@@ -1,31 +1,16 @@
-"""The README's example is the command's own output."""
+"""The pages: links lead somewhere, and the example that docs/examples.py does not write is the command's own output."""
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 
 import pytest
 
-from llmdoctor.gencfg.diff import diff_report
-from llmdoctor.gencfg.question import Side
 from llmdoctor.gencfg.trace.summary import summary_report
-from llmdoctor.modeldir.live.tiny_qwen2_vl import build
 from llmdoctor.report import Style, render
-from tests.gencfg.test_screens import CALL, V5
 
 README = Path(__file__).parent.parent / "README.md"
-
-
-def test_the_example_is_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    build(Path("qwen2-vl-tiny"))
-    Path("call.json").write_text(json.dumps(CALL, indent=2))
-    left = Side("qwen2-vl-tiny", "call.json", transformers=V5)
-    right = Side("qwen2-vl-tiny", "call.json", preset=["trl-ppo@1.0.0"], transformers=V5)
-    screen = render(diff_report(left, right), "text", Style(80, False))
-    command = "$ llmdoctor gencfg diff qwen2-vl-tiny --config call.json --right-preset trl-ppo@1.0.0\n"
-    assert f"```\n{command}{screen}```" in README.read_text()
 
 
 def test_the_example_of_trace_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,10 +18,25 @@ def test_the_example_of_trace_is_current(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(Path(__file__).parent / "gencfg" / "trace" / "data")
     screen = render(summary_report("train.jsonl"), "text", Style(80, False))
     command = "$ llmdoctor gencfg trace -o train.jsonl -- python train.py qwen2-vl-tiny\n"
-    assert f"```\n{command}{screen}```" in README.read_text()
+    assert f"```\n{command}{screen}```" in (README.parent / "docs" / "trace.md").read_text()
 
 
 def test_no_page_tells_people_to_install_the_other_llmdoctor() -> None:
     root = README.parent
     for page in (README, *root.glob("docs/**/*.md"), root / "CONTRIBUTING.md", root / "CHANGELOG.md"):
         assert "pip install llmdoctor" not in page.read_text()
+
+
+LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)(?:#([\w-]+))?\)")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_pages_outside_the_site_lead_somewhere(page: str) -> None:
+    """`mkdocs build --strict` does the same for docs/."""
+    links = LINK.findall((README.parent / page).read_text())
+    assert links
+    for target, anchor in links:
+        assert (README.parent / target).exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", (README.parent / target).read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings], (target, anchor)

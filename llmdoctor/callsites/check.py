@@ -22,6 +22,19 @@ def check_file(path: str) -> tuple[Diagnostic, ...]:
 
     Raises QuestionError where the file cannot be read, or has more than LIMIT bytes.
     """
+    return check_data(read_code(path), path)
+
+
+def check_data(data: bytes, path: str) -> tuple[Diagnostic, ...]:
+    """The findings in a file's bytes, a notebook's where the path says so."""
+    return check_notebook(data, path) if path.endswith(".ipynb") else check_source(data, path)
+
+
+def read_code(path: str) -> bytes:
+    """A source's bytes.
+
+    Raises QuestionError where the file cannot be read, or has more than LIMIT bytes.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read(LIMIT + 1)
@@ -29,7 +42,7 @@ def check_file(path: str) -> tuple[Diagnostic, ...]:
         raise QuestionError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > LIMIT:
         raise QuestionError(f"{path}: has more than {LIMIT} bytes")
-    return check_notebook(data, path) if path.endswith(".ipynb") else check_source(data, path)
+    return data
 
 
 def check_source(text: str | bytes, path: str) -> tuple[Diagnostic, ...]:

@@ -16,12 +16,11 @@ def make_app(arguments: list[str]) -> typer.Typer:
     app = typer.Typer(
         name="llmdoctor",
         help="Answers what went wrong when a language model is trained or served, and names the cause: layer, file, line, setting.",
-        no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
     )
-    app.callback()(_main)
+    app.callback(invoke_without_command=True)(_main)
     first, second = [*arguments, "", ""][:2]
     if first in _COMMANDS:
         app.command(first)(_COMMANDS[first])
@@ -34,7 +33,7 @@ def make_app(arguments: list[str]) -> typer.Typer:
     return app
 
 
-def _version(wanted: bool) -> None:
+def _tell_version(wanted: bool) -> None:
     if wanted:
         from llmdoctor import __version__
 
@@ -43,11 +42,30 @@ def _version(wanted: bool) -> None:
 
 
 def _main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.", show_default=False)
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.", show_default=False)
     ] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        from llmdoctor.cli.looking import here_report
+
+        answer(here_report, "look", None, None, Color.AUTO)
+
+
+def look(
+    path: Annotated[str, typer.Argument(help="A file or folder, or a hub id in the local cache.", metavar="PATH")],
+    format: Format = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """What is this, and which commands answer something about it?
+
+    A model or adapter directory, a checkpoint, a trace, a log, recorded outputs, a strategy, a snapshot, tensors, a repository. Without
+    any command, llmdoctor looks at the current folder.
+    """
+    from llmdoctor.cli.looking import look_report
+
+    answer(lambda: look_report(path), "look", format, None, color)
 
 
 def rule(
@@ -104,19 +122,25 @@ def check(
     write_baseline: Annotated[
         str | None, typer.Option("--write-baseline", help="Write what is found as a baseline.", metavar="FILE", show_default=False)
     ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what is safe to mend in JSON files, then check again.")] = False,
+    unsafe_fixes: Annotated[bool, typer.Option("--unsafe-fixes", help="Also mend what changes a behaviour somebody may rely on.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show what --fix would change, as a patch, and write nothing.")] = False,
+    show_settings: Annotated[bool, typer.Option("--show-settings", help="Show what the check goes by, and do not check.")] = False,
     format: Format = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
     """The static rules over a tree, no model loaded.
 
-    Model directories (GEN, DIR) and Python call sites in files and notebooks (PYC), as git does not ignore them. Settings are read from
-    [tool.llmdoctor] in pyproject.toml.
+    Model directories (GEN, DIR, SMP), training configurations (MEM: DeepSpeed, TrainingArguments as JSON, YAML or training_args.bin, accelerate,
+    LLaMA-Factory, axolotl), requests to vLLM and OpenAI (GEN, SMP) and Python call sites (PYC), as git does not ignore them. Settings are read
+    from [tool.llmdoctor] in pyproject.toml.
     """
-    from llmdoctor.cli.checking import run_check
+    from llmdoctor.cli.checking import Do, run_check
 
-    run_check(paths or ["."], tuple(select or ()), tuple(ignore or ()), (baseline, write_baseline), format, fail_on, color)
+    do = Do(fix, unsafe_fixes, diff, show_settings)
+    run_check(paths or ["."], tuple(select or ()), tuple(ignore or ()), (baseline, write_baseline), do, format, fail_on, color)
 
 
 _GROUPS = {name: f"llmdoctor.cli.{name}" for name in ("gencfg", "mask", "mem", "sample")}
-_COMMANDS: dict[str, Callable[..., None]] = {"check": check, "rule": rule, "env": env, "demo": demo}
+_COMMANDS: dict[str, Callable[..., None]] = {"check": check, "look": look, "rule": rule, "env": env, "demo": demo}

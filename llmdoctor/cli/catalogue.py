@@ -13,14 +13,17 @@ from llmdoctor.core.rule import Rule
 def all_rules() -> tuple[Rule, ...]:
     """Every rule of every job, by code."""
     from llmdoctor.callsites.rules import RULES as CALL_SITES
+    from llmdoctor.gencfg.requests.rules import RULES as REQUESTS
     from llmdoctor.gencfg.rules import RULES as GENERATION
     from llmdoctor.gencfg.runaway.rules import RULES as OUTPUTS
     from llmdoctor.mask.rules import RULES as MASK
+    from llmdoctor.mem.check.rules import RULES as TRAINING
     from llmdoctor.mem.rules import RULES as MEMORY
     from llmdoctor.modeldir.rules import RULES as DIRECTORY
     from llmdoctor.sample.rules import RULES as SAMPLING
 
-    return tuple(sorted((*CALL_SITES, *DIRECTORY, *GENERATION, *OUTPUTS, *MASK, *MEMORY, *SAMPLING), key=lambda rule: rule.code))
+    generation, memory = (*GENERATION, *OUTPUTS, *REQUESTS), (*MEMORY, *TRAINING)
+    return tuple(sorted((*CALL_SITES, *DIRECTORY, *generation, *MASK, *memory, *SAMPLING), key=lambda rule: rule.code))
 
 
 def report(code: str | None) -> Report:

@@ -47,7 +47,7 @@ def report() -> Report:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "memory_bytes": _memory(),
-        "gpus": _gpus(),
+        "gpus": gpus(),
         "packages": packages,
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
@@ -80,7 +80,7 @@ def _memory() -> int | None:
         return None
 
 
-def _gpus() -> list[str]:
+def gpus() -> list[str]:
     """The names the NVIDIA driver gives in /proc; no library is loaded for it."""
     names = []
     for info in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):

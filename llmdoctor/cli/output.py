@@ -121,7 +121,8 @@ def write(report: Report, format: str, path: Path | None, color: Color, stream: 
     if report.error is not None and format == "text":
         complain(report.error.message)
         return
-    text = render(report, format, Style(width=_width(), color=format == "text" and _wants_color(color, out)), _catalogue(format))
+    style = Style(width=_width(), color=format == "text" and _wants_color(color, out), terminal=out.isatty())
+    text = render(report, format, style, _catalogue(format))
     out.write(text.encode(out.encoding or "utf-8", "backslashreplace").decode(out.encoding or "utf-8"))
     out.flush()
 
@@ -137,8 +138,11 @@ def _catalogue(format: str) -> tuple[Rule, ...]:
     return all_rules()
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write all of it or nothing: a neighbour is written first and then takes the name. A pipe or device is written to as it is."""
+def write_file(path: Path, text: str, mode: int | None = None) -> None:
+    """Write all of it or nothing: a neighbour is written first and then takes the name. A pipe or device is written to as it is.
+
+    Line ends are written as they are in `text`; `mode` are the new file's permissions, where not the usual ones.
+    """
     if path.exists() and not path.is_file():
         try:
             path.write_text(text, encoding="utf-8")
@@ -147,7 +151,9 @@ def write_file(path: Path, text: str) -> None:
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="")
+        if mode is not None:
+            partial.chmod(mode)
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
@@ -165,7 +171,7 @@ def terminal_style(color: Color) -> Style:
     """The style of stdout."""
     from llmdoctor.report import Style
 
-    return Style(width=_width(), color=_wants_color(color))
+    return Style(width=_width(), color=_wants_color(color), terminal=sys.stdout.isatty())
 
 
 def _wants_color(color: Color, stream: TextIO | None = None) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from llmdoctor.core.edit import Edit
+
 
 class Severity(str, Enum):
     """How bad a finding is; ordered by :attr:`rank`."""
@@ -35,7 +37,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One finding of one rule. `cause` says what brought it about and `fix` what to paste."""
+    """One finding of one rule. `cause` says what brought it about, `fix` what to paste, `edits` what would mend it in JSON files."""
 
     code: str
     severity: Severity
@@ -44,3 +46,4 @@ class Diagnostic:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     cause: str | None = None
     fix: str | None = None
+    edits: tuple[Edit, ...] = ()

@@ -30,10 +30,14 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Table:
-    """Rows of cells under `columns`; a column may give way first (`give`) where the screen is narrow."""
+    """Rows of cells under `columns`, the first cell of a row being its head.
+
+    `instead` is what takes the place of a table that is made for a page, where characters alone can be shown.
+    """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str | Cell, ...], ...]
+    instead: tuple[Verdict | Table | Note | Code, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -55,11 +59,12 @@ class Code:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Mark:
-    """What one character of a Grid's cells means."""
+    """What one character of a Grid's cells means; `strength`, from 0 to 1, is for shades of one tone."""
 
     character: str
     meaning: str
     tone: Tone = "plain"
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -68,7 +73,8 @@ class Grid:
 
     `cells` holds one string for each of `rows` (their names), one character a cell; `marks` says what the characters mean, and a character
     without a mark stays blank. `columns` names the cells of a row; where it is empty they are numbered from 0. `instead` is what takes the
-    picture's place where characters alone can be shown; without it the cells themselves are printed.
+    picture's place where characters alone can be shown; without it the cells themselves are printed. `notes` says more of a cell than its
+    mark does, such as the share of a block that is seen; neighbours with the same mark and note are drawn and told as one.
     """
 
     label: str
@@ -78,6 +84,7 @@ class Grid:
     columns: tuple[str, ...] = ()
     down: str = "row"
     across: str = "column"
+    notes: tuple[tuple[str, ...], ...] = ()
     instead: tuple[Verdict | Table | Note | Code, ...] = ()
 
 
@@ -96,7 +103,8 @@ class Bars:
     """Bars of one unit: memory as parts stacked over phases, or (not `stacked`) probabilities of a token side by side, before and after.
 
     `parts` names the values of every bar; `digits` are the decimals to print; `limit` is a line across all bars, such as a device's memory,
-    and `limit_name` says what it is. `instead` is as for a Grid.
+    and `limit_name` says what it is. `most` is the value at the right edge, for pictures that are to be compared; without it the largest of this
+    one is. `instead` is as for a Grid.
     """
 
     label: str
@@ -107,7 +115,21 @@ class Bars:
     digits: int = 1
     limit: float | None = None
     limit_name: str = ""
+    most: float | None = None
     instead: tuple[Verdict | Table | Note | Code, ...] = ()
 
 
-Block = Verdict | Table | Note | Code | Grid | Bars
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Fold:
+    """What only a page has room for: behind `label`, which opens it on a click (`open`: which closes it).
+
+    Elsewhere nothing but what stands `instead`; without blocks that is all there is.
+    """
+
+    label: str
+    blocks: tuple[Table | Note | Grid | Bars, ...] = ()
+    instead: tuple[Verdict | Table | Note | Code, ...] = ()
+    open: bool = False
+
+
+Block = Verdict | Table | Note | Code | Grid | Bars | Fold

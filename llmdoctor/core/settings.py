@@ -11,9 +11,10 @@ from importlib import import_module
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.text import size_of
 
 _LISTS = ("select", "ignore", "exclude")
-_TEXTS = ("fail-on", "baseline", "transformers")
+_TEXTS = ("fail-on", "baseline", "transformers", "gpu-memory")
 FAIL_ON = ("error", "warning", "info", "never")
 
 
@@ -22,7 +23,7 @@ class Settings:
     """Settings and where they are from: `source` is the pyproject.toml, None without one; paths in it are relative to its folder `root`.
 
     `select` and `ignore` are prefixes of rule codes, `exclude` patterns as in a .gitignore, `per_path` pairs of a glob and the prefixes that
-    are ignored for the files it matches.
+    are ignored for the files it matches. `gpu_memory` is a device's, in bytes ("gpu-memory": "24GiB" in the file).
     """
 
     source: str | None = None
@@ -33,6 +34,7 @@ class Settings:
     fail_on: str | None = None
     baseline: str | None = None
     transformers: str | None = None
+    gpu_memory: int | None = None
     per_path: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def wants(self, code: str, file: str | None) -> bool:
@@ -92,6 +94,9 @@ def _settings(source: str, root: str, table: dict[str, Any]) -> Settings:
     for name in _TEXTS:
         if name in table and not isinstance(table[name], str):
             raise QuestionError(f"{where} {name} is {table[name]!r}, expected a text")
+    memory = table.get("gpu-memory")
+    if memory is not None and size_of(memory) is None:
+        raise QuestionError(f"{where} gpu-memory is {memory!r}, expected a size such as 24GiB")
     if table.get("fail-on") not in (None, *FAIL_ON):
         raise QuestionError(f"{where} fail-on is {table['fail-on']!r}, expected one of {', '.join(FAIL_ON)}")
     ignores = table.get("per-path-ignores", {})
@@ -103,6 +108,7 @@ def _settings(source: str, root: str, table: dict[str, Any]) -> Settings:
         fail_on=table.get("fail-on"),
         baseline=table.get("baseline"),
         transformers=table.get("transformers"),
+        gpu_memory=None if memory is None else size_of(memory),
         per_path={glob: _texts(codes, f"{where} per-path-ignores.{glob}") for glob, codes in ignores.items()},
         **lists,
     )

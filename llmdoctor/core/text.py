@@ -58,6 +58,17 @@ def shown(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 4] + " ..."
 
 
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+def size_of(text: str) -> int | None:
+    """ "80GiB" in bytes; None for what is no size."""
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]*)\s*", text)
+    if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
+        return None
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
 def _shown(match: re.Match[str]) -> str:
     code = ord(match.group())
     if code < 0x100:
@@ -66,6 +77,17 @@ def _shown(match: re.Match[str]) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Count and noun: 1 error, 2 errors, 2 processes."""
-    ending = "" if count == 1 else "es" if noun.endswith("ss") else "s"
-    return f"{count} {noun}{ending}"
+    """Count and noun: 1 error, 2 errors, 2 processes, 1,000 directories, 2 batches of requests."""
+    if count == 1:
+        return f"1 {noun}"
+    noun, of, rest = noun.partition(" of ")
+    many = (
+        noun
+        if noun.endswith("ments")
+        else f"{noun}es"
+        if noun.endswith(("ss", "ch"))
+        else f"{noun[:-1]}ies"
+        if noun.endswith("ry")
+        else f"{noun}s"
+    )
+    return f"{count:,} {many}{of}{rest}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Block, Cell, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Block, Cell, Fold, Note, Table, Tone, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import plural
@@ -134,9 +134,9 @@ class Checked:
     more: dict[str, Any]
 
 
-def check_directory(path: str, worker: TemplateWorker, version: str | None = None) -> Checked:
-    """Every GEN and DIR rule over the one model directory `path`, for a command that checks more than those."""
-    subject = _subject(read_model_dir(path), worker, version or default_version())
+def check_directory(directory: ModelDir, worker: TemplateWorker, version: str | None = None) -> Checked:
+    """Every GEN and DIR rule over one model directory, for a command that checks more than those."""
+    subject = _subject(directory, worker, version or default_version())
     return Checked(subject.kind, subject.findings, _more(subject))
 
 
@@ -192,7 +192,9 @@ def _document(subjects: list[Subject]) -> tuple[Block, ...]:
         blocks.append(Verdict(subject.directory.shown_name, "bad" if _has_error(subject) else "warn"))
         blocks += _told(tuple(finding for finding in subject.findings if finding.severity is not Severity.INFO))
     if notes:
-        blocks.append(Note("NOTES", f"{plural(notes, 'note')} not shown: check one directory alone, or use --format json", "dim"))
+        blocks.append(
+            Fold("", instead=(Note("NOTES", f"{plural(notes, 'note')} not shown: check one directory alone, or use --format json", "dim"),))
+        )
     return tuple(blocks)
 
 

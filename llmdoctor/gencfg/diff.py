@@ -15,6 +15,7 @@ from llmdoctor.gencfg.model import Effective, Resolved
 from llmdoctor.gencfg.question import Answer, Side, ask, is_trace
 from llmdoctor.gencfg.rules import call_findings
 from llmdoctor.gencfg.show import cause_blocks, engine_line, headline, provenance, result_of, subject_of
+from llmdoctor.gencfg.tables import VALUE, side_by_side
 
 # What a reader looks for first; the rest follows in the library's order.
 _FIRST = ("eos_token_id", "pad_token_id", "stop_strings", "max_new_tokens", "max_length", "do_sample", "temperature", "top_k", "top_p")
@@ -111,7 +112,7 @@ def _from(field: Resolved | None) -> str:
 def _document(left: Answer, right: Answer, changed: list[str], cause: Cause | None) -> tuple[Block, ...]:
     blocks: list[Block] = [_verdict(left, right, changed, cause)]
     if changed:
-        blocks.append(_table(left, right, changed))
+        blocks += side_by_side(left.effective, right.effective, _labels(left, right), changed, _table(left, right, changed))
     if left.effective.transformers != right.effective.transformers:
         blocks.append(
             Note("UNDER", f"left {engine_line(left.effective, left.engine)}, right {engine_line(right.effective, right.engine)}", "dim")
@@ -154,7 +155,7 @@ def _table(left: Answer, right: Answer, changed: list[str]) -> Table:
 def _shown(answer: Answer, field: str) -> Cell:
     value = _value(answer.effective, field)
     runs_on = field == "eos_token_id" and answer.effective.stop.never_stops
-    return Cell(shown(value, 34), "bad" if runs_on else "plain")
+    return Cell(shown(value, VALUE), "bad" if runs_on else "plain")
 
 
 def _labels(left: Answer, right: Answer) -> tuple[str, str]:

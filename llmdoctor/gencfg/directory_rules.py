@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.core.edit import Edit
 from llmdoctor.core.rule import Rule
 from llmdoctor.gencfg import rules
 from llmdoctor.gencfg.model import Effective
 from llmdoctor.gencfg.question import Answer
 from llmdoctor.gencfg.terminator import Terminator
+from llmdoctor.gencfg.vllm import FROM_FILE
 from llmdoctor.modeldir.directory import ModelDir
 from llmdoctor.modeldir.jsonfile import JsonFile
 
@@ -90,6 +92,7 @@ def _stop_finding(examined: Examined, rule: Rule, wanted: int, said: str) -> Dia
     file = examined.directory.generation_config or examined.directory.config
     stops = "vLLM stops there" if wanted in examined.vllm.stop.eos_token_id else "vLLM does not stop there either"
     ids = list(examined.eos)
+    both = [wanted, *(token for token in ids if token != wanted)]
     finding = Diagnostic(
         rule.code,
         rule.severity,
@@ -97,9 +100,21 @@ def _stop_finding(examined: Examined, rule: Rule, wanted: int, said: str) -> Dia
         _place(file, field.origin.pointer or "/eos_token_id"),
         {"wanted": wanted, "eos_token_id": ids, **_verdicts(examined)},
         f"eos_token_id {field.value!r} comes from {field.origin.file or field.origin.source}",
-        f'"eos_token_id": {[wanted, *(token for token in ids if token != wanted)]}   in generation_config.json',
+        f'"eos_token_id": {both}   in generation_config.json',
+        _stop_edit(examined, rule, both),
     )
     return _lowered(examined, finding)
+
+
+def _stop_edit(examined: Examined, rule: Rule, ids: list[int]) -> tuple[Edit, ...]:
+    """The ids in generation_config.json, where there is one: a new file would cut the call off from config.json's other fields.
+
+    Safe where the directory's own template ends an answer with the new id: it never stands inside one. A tokenizer's eos_token may.
+    """
+    file = examined.directory.generation_config
+    if file is None or examined.directory.remote_code:
+        return ()
+    return (Edit(file.shown_name, "/eos_token_id", value=ids, safe=rule is rules.TURN_END),)
 
 
 def _class_default(examined: Examined) -> Iterator[Diagnostic]:
@@ -146,13 +161,15 @@ def _ignored_sampling(examined: Examined) -> Iterator[Diagnostic]:
     if not given:
         return
     names = ", ".join(f"{name} {value!r}" for name, value in given.items())
-    yield _finding(
+    finding = _finding(
         rules.UNSAVEABLE,
         f"{names}: ignored, because do_sample is {file.value.get('do_sample')!r}",
         _place(file, f"/{next(iter(given))}"),
         {"ignored": given, "do_sample": file.value.get("do_sample")},
         '"do_sample": true   or leave them out',
     )
+    # vLLM samples by the file's numbers whatever do_sample says: for it, what goes is a changed default.
+    yield replace(finding, edits=tuple(Edit(file.shown_name, f"/{name}", "remove", safe=name not in FROM_FILE) for name in given))
 
 
 def _off(name: str, value: Any) -> bool:

@@ -11,8 +11,7 @@ from llmdoctor.gencfg.causes import Cause, cause_of
 from llmdoctor.gencfg.model import Effective, Resolved
 from llmdoctor.gencfg.question import Answer, Side, ask
 from llmdoctor.gencfg.rules import call_findings
-
-_QUIET = ("library-default",)
+from llmdoctor.gencfg.tables import VALUE, origins, worth_showing
 
 
 def show_report(side: Side) -> Report:
@@ -112,27 +111,24 @@ def engine_line(effective: Effective, engine: str) -> str:
 
 def _document(answer: Answer) -> tuple[Block, ...]:
     effective = answer.effective
-    rows = [row for name, field in effective.fields.items() if _worth_showing(field) for row in _rows(name, field)]
-    quiet = sum(field.value is not None and field.origin.layer in _QUIET for field in effective.fields.values())
-    notes: list[Block] = [Note("UNDER", engine_line(effective, answer.engine), "dim")]
-    if quiet:
-        notes.append(Note("ALSO", f"{quiet} fields at the library's defaults (--format json shows them)", "dim"))
+    rows = [row for name, field in effective.fields.items() if worth_showing(field) for row in _rows(name, field)]
+    quiet = sum(field.value is not None and not worth_showing(field) for field in effective.fields.values())
+    also = Note("ALSO", f"{quiet} fields at the library's defaults (--format json shows them)", "dim") if quiet else None
+    table, *folded = origins(effective, Table(("field", "value", "from"), tuple(rows)), also)
+    notes: list[Block] = [Note("UNDER", engine_line(effective, answer.engine), "dim"), *folded]
     notes += [Note("NOTE", note, "dim") for note in answer.notes]
     notes += [Note("WARNS", warning, "warn") for warning in effective.warnings]
-    return (headline(answer), Table(("field", "value", "from"), tuple(rows)), *notes, *cause_blocks(cause_of(answer)))
-
-
-def _worth_showing(field: Resolved) -> bool:
-    if field.value is None:
-        return any(setting.value is not None for setting in field.overrides)
-    return field.origin.layer not in _QUIET or bool(field.overrides)
+    return (headline(answer), table, *notes, *cause_blocks(cause_of(answer)))
 
 
 def _rows(name: str, field: Resolved) -> list[tuple[str | Cell, ...]]:
     """A field's row, and one below it for each value that it replaced."""
-    rows: list[tuple[str | Cell, ...]] = [(name, Cell(shown(field.value), "bad" if field.value is None else "plain"), field.origin.source)]
+    rows: list[tuple[str | Cell, ...]] = [
+        (name, Cell(shown(field.value, VALUE), "bad" if field.value is None else "plain"), field.origin.source)
+    ]
     rows += [
-        (Cell("  instead of", "dim"), Cell(shown(setting.value), "dim"), Cell(setting.origin.source, "dim")) for setting in field.overrides
+        (Cell("  instead of", "dim"), Cell(shown(setting.value, VALUE), "dim"), Cell(setting.origin.source, "dim"))
+        for setting in field.overrides
     ]
     return rows
 

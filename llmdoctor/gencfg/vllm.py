@@ -44,7 +44,7 @@ _PARAMETERS: dict[str, tuple[str, Any, int]] = {
 _OURS = {theirs: ours for ours, (theirs, _, _) in _PARAMETERS.items()}
 _INTEGERS = ("num_return_sequences", "top_k", "max_new_tokens", "min_new_tokens", "seed")
 # What generation_config.json supplies to a request (config/model.py:1882 available_params), in transformers' names.
-_FROM_FILE = ("repetition_penalty", "presence_penalty", "frequency_penalty", "temperature", "top_k", "top_p", "min_p", "max_new_tokens")
+FROM_FILE = ("repetition_penalty", "presence_penalty", "frequency_penalty", "temperature", "top_k", "top_p", "min_p", "max_new_tokens")
 # Fields of the file that shape decoding in transformers and that vLLM does not read.
 _UNREAD = frozenset(
     (
@@ -136,7 +136,7 @@ def _request(call: Call) -> dict[str, Setting]:
 def _hidden(call: Call) -> dict[str, Setting]:
     """What generation_config.json puts under every request. A file that is not there puts nothing: config.json gives no sampling values."""
     file = call.generation_config or {}
-    return {name: file[name] for name in _FROM_FILE if name in file and file[name].value is not None}
+    return {name: file[name] for name in FROM_FILE if name in file and file[name].value is not None}
 
 
 def _coerced(value: Any, name: str) -> Any:

@@ -43,6 +43,8 @@ def ask_chat(directory: ModelDir, options: Options) -> tuple[Inputs, Chat]:
     tensors, tokens = process(directory.path, messages)
     config = read_config(directory)
     ids = np.atleast_2d(tensors["input_ids"])
+    if ids.shape[1] == 0:
+        raise QuestionError(f"{options.messages}: the model's tokenizer makes no tokens of this chat")
     image_ids = [value for name in ("image_token_id", "video_token_id", "image_token_index") if isinstance(value := config.get(name), int)]
     image = np.isin(ids, image_ids).astype(np.int64)
     inputs = Inputs(

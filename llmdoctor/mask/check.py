@@ -246,7 +246,7 @@ def _about_plan(arch: Architecture, inputs: Inputs, plan: Plan) -> Iterator[Diag
         yield from _window(arch, group, name, where)
 
 
-def _documents(inputs: Inputs) -> Ints | None:
+def documents_meant(inputs: Inputs) -> Ints | None:
     """int64 [B, S]: the documents that the caller means, whatever the model makes of them."""
     positions, mask = inputs.position_ids, inputs.mask_2d
     if positions is None or (mask is not None and bool((mask == 0).any())):  # positions behind padding start anew too
@@ -257,7 +257,7 @@ def _documents(inputs: Inputs) -> Ints | None:
 
 
 def _packing(arch: Architecture, inputs: Inputs, plan: Plan) -> Iterator[Diagnostic]:
-    documents = _documents(inputs)
+    documents = documents_meant(inputs)
     if documents is None or plan.error is not None:
         return
     starts = np.flatnonzero(np.diff(documents[0])) + 1

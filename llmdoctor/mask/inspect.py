@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from llmdoctor.core.diagnostic import Severity
+from llmdoctor.core.diagnostic import Diagnostic, Severity
 from llmdoctor.core.document import Block, Note, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
@@ -13,6 +13,7 @@ from llmdoctor.core.report import Report, Skipped
 from llmdoctor.mask import architectures, show
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.check import BUDGET, examine
+from llmdoctor.mask.drawing import pictures
 from llmdoctor.mask.model import GPT_FAST, Inputs, LayerMask, Object, Plan
 from llmdoctor.mask.plan import plan
 from llmdoctor.mask.question import Options, ask, ask_backends, ask_dtype, read_config
@@ -39,7 +40,7 @@ def inspect_report(model: str, options: Options) -> Report:
         raise QuestionError(f"--query {options.query}: the queries are 0 to {inputs.q_len - 1}")
     findings = [] if arch is None else examine(arch, inputs, plans, BUDGET if options.budget is None else options.budget)
     result = {**result_of(plans, inputs), **({} if not extra else extra.result)}
-    document = _document(plans, inputs, arch, dtype, options, notes)
+    document = _document(plans, inputs, arch, dtype, options, notes, findings)
     if extra:
         findings, document = [*findings, *extra.findings], (*document, *extra.blocks)
     worst = next((one for one in findings if one.severity is Severity.ERROR and one.code != "MSK020"), None)
@@ -160,7 +161,13 @@ def object_of(made: Object) -> dict[str, Any]:
 
 
 def _document(
-    plans: list[Plan], inputs: Inputs, arch: Architecture | None, dtype: str, options: Options, notes: list[str]
+    plans: list[Plan],
+    inputs: Inputs,
+    arch: Architecture | None,
+    dtype: str,
+    options: Options,
+    notes: list[str],
+    findings: list[Diagnostic],
 ) -> tuple[Block, ...]:
     blocks: list[Block] = [show.headline(plans)]
     if any(each.layers for each in plans):
@@ -176,7 +183,7 @@ def _document(
     if options.query is not None:
         blocks += show.queries(plans, options.query)
     else:
-        blocks += show.pictures(plans, inputs)
+        blocks += pictures(plans, inputs, findings)
     if arch is not None and options.mode == "plan":
         from llmdoctor.mask.whatif import what_if
 

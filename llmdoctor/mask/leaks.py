@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Block, Cell, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Block, Cell, Grid, Note, Table, Tone, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import plural
 from llmdoctor.mask import architectures
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.check import BUDGET, examine, finding
+from llmdoctor.mask.drawing import MOST, leaking
 from llmdoctor.mask.inspect import ask_inputs
-from llmdoctor.mask.model import GPT_FAST, SHORT, Inputs
+from llmdoctor.mask.model import GPT_FAST, SHORT, Inputs, Plan
 from llmdoctor.mask.plan import plan
 from llmdoctor.mask.question import Options, ask, ask_backends, read_config
 from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
@@ -48,16 +49,19 @@ def leak_report(model: str, options: Options, select: list[str], ignore: list[st
     findings: list[Diagnostic] = []
     measures: list[tuple[str, Measure]] = []
     skipped: list[Skipped] = []
+    drawn: list[Grid] = []
     for question in questions:
         inputs, chat = ask_inputs(subject.directory, question) if subject.directory is not None else (ask(question), None)
         if subject.arch is not None:
             inputs = replace(inputs, makes_blocks=any(layer.pattern is not None and layer.pattern.blocks for layer in subject.arch.layers))
-        static = _static(subject.arch, inputs, backends, options) if subject.arch is not None else []
+        plans = _plans(subject.arch, inputs, backends, options) if subject.arch is not None else []
+        static = _static(subject.arch, inputs, plans, options) if subject.arch is not None else []
         told: list[tuple[str, Measure]] = []
         if not static_only:
             told, missed = _measured(subject, inputs, backends, options)
             skipped += missed
         measures += told
+        drawn += leaking(plans, inputs, static)
         found = _joined(static, [one for _, one in told], subject.arch, inputs)
         findings += [*found, *(chat.findings if chat else ())] if own else [_milder(one) for one in found]
     kept = _keep(_unique(findings), select, ignore)
@@ -65,7 +69,7 @@ def leak_report(model: str, options: Options, select: list[str], ignore: list[st
         "subjects": [{"path": model, "kind": subject.kind, "findings": list(range(len(kept)))}],
         "tests": [_plain(said, one) for said, one in measures],
     }
-    document = _document(model, kept, measures)
+    document = _document(model, kept, measures, drawn)
     left_out = tuple({(one.what, one.reason): one for one in skipped}.values())
     untested = not static_only and not measures and not kept
     return Report("mask test", {"path": model, "backends": list(backends)}, result, tuple(kept), left_out, document, nothing=untested)
@@ -91,13 +95,14 @@ def _subject(name: str) -> _Subject:
         return _Subject(name, directory, None)
 
 
-def _static(arch: Architecture, inputs: Inputs, backends: tuple[str, ...], options: Options) -> list[Diagnostic]:
-    dtype = "float32"
-    plans = [plan(arch, inputs, backend, dtype) for backend in backends]
-    named = options.backend is not None
-    plans = [each for each in plans if each.error is None or named or not each.error.startswith("ValueError")]
+def _plans(arch: Architecture, inputs: Inputs, backends: tuple[str, ...], options: Options) -> list[Plan]:
+    plans = [plan(arch, inputs, backend, "float32") for backend in backends]
+    return [each for each in plans if each.error is None or options.backend is not None or not each.error.startswith("ValueError")]
+
+
+def _static(arch: Architecture, inputs: Inputs, plans: list[Plan], options: Options) -> list[Diagnostic]:
     found = examine(arch, inputs, plans, BUDGET if options.budget is None else options.budget)
-    return [one for one in found if one.code != "MSK020" or named]
+    return [one for one in found if one.code != "MSK020" or options.backend is not None]
 
 
 def _measured(
@@ -183,7 +188,7 @@ def _plain(said: str, one: Measure) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _document(model: str, findings: list[Diagnostic], measures: list[tuple[str, Measure]]) -> tuple[Block, ...]:
+def _document(model: str, findings: list[Diagnostic], measures: list[tuple[str, Measure]], drawn: list[Grid]) -> tuple[Block, ...]:
     errors = sum(one.severity is Severity.ERROR for one in findings)
     warnings = sum(one.severity is Severity.WARNING for one in findings)
     tone: Tone = "bad" if errors else "warn" if warnings else "good"
@@ -191,7 +196,7 @@ def _document(model: str, findings: list[Diagnostic], measures: list[tuple[str, 
     if not findings and not measures:
         return (Verdict(f"{model}: NOTHING WAS TESTED", "warn"),)
     verdict = Verdict(f"{model}: {count}" if findings else f"{model}: NOTHING LEAKS in {plural(len(measures), 'test')}", tone)
-    return (verdict, *([_table(measures)] if measures else []), Note("HOW", HOW, "dim")) if measures else (verdict,)
+    return (verdict, *([_table(measures), Note("HOW", HOW, "dim")] if measures else []), *(drawn[:MOST] if findings else ()))
 
 
 HOW = "gradients of real tokens' logits at tokens they must not see (exactly 0.0 where the mask holds), and each row against itself alone"

@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from llmdoctor.core.document import Note, Table
 from llmdoctor.mask.intervals import Blocks, Bools, Visible, count_blocks, density
 from llmdoctor.mask.model import BLOCK
 
-ONE_A_LINE, HALF_BLOCKS, MAP = 16, 64, 32
+ONE_A_LINE, HALF_BLOCKS, MAP = 16, 48, 24
+WIDE = 56  # so wide is a drawing at most, to fit 60 columns
 SHADES = (" ", "░", "▒", "▓", "█")
 
 
-def picture(visible: Visible, row: int, tokens: tuple[str, ...], first: int) -> str:
-    """Lines of text: a square a pair up to 16 queries, two queries a line up to 64, else a density map of at most 32 x 32 cells.
+def picture(visible: Visible, row: int, tokens: tuple[str, ...], first: int, wrong: Bools | None = None) -> str:
+    """Lines of text: a square a pair up to 16 of them, two queries a line up to 48, else a density map of at most 24 x 12 cells.
 
-    `tokens` name the keys where they are known; `first` is the number of the first query.
+    `tokens` name the keys where they are known; `first` is the number of the first query. `wrong`, bool [Q, kv_len], are pairs that are seen
+    and must not be: crosses among the squares, where there is a character for each.
     """
     q_len, kv_len = visible.q_len, visible.kv_len
     if kv_len > HALF_BLOCKS or q_len > HALF_BLOCKS:
-        return _map(visible, row)
+        return _map(visible, row, first)
     square = visible.square(row)
+    gap = " " if q_len <= ONE_A_LINE and kv_len <= ONE_A_LINE else ""
+    names = _names(tokens, first, q_len, kv_len * (1 + len(gap)))
     if q_len <= ONE_A_LINE:
-        names = [_name(tokens, first + query) for query in range(q_len)]
-        wide = max(len(name) for name in names)
-        return "\n".join(f"{name:>{wide}} {_line(square[query])}" for query, name in enumerate(names))
-    names = [_name(tokens, first + query) for query in range(q_len)]
-    wide = max(len(name) for name in names) if q_len + 18 <= HALF_BLOCKS else max(len(name.split(" ")[0]) for name in names)
-    return "\n".join(f"{names[query][:wide]:>{wide}} {_half(square, query)}" for query in range(0, q_len, 2))
+        marks = np.where(square, "■", "·") if wrong is None else np.where(square & wrong, "×", np.where(square, "■", "·"))
+        return "\n".join(f"{name} {gap.join(line)}" for name, line in zip(names, marks, strict=True))
+    return "\n".join(f"{names[query]} {_half(square, query)}" for query in range(0, q_len, 2))
 
 
-def _name(tokens: tuple[str, ...], query: int) -> str:
-    name = tokens[query] if query < len(tokens) else ""
-    return f"{query} {name[:16]}".rstrip()
+def _names(tokens: tuple[str, ...], first: int, q_len: int, beside: int) -> list[str]:
+    """The queries' names, flush right; their numbers alone where `beside` characters leave no room for more."""
+    names = [name_of(tokens, first + query) for query in range(q_len)]
+    if max(map(len, names)) + beside > WIDE:
+        names = [name.split(" ")[0] for name in names]
+    wide = max(map(len, names))
+    return [f"{name:>{wide}}" for name in names]
 
 
-def _line(seen: Bools) -> str:
-    return " ".join("■" if one else "·" for one in seen)
+def name_of(tokens: tuple[str, ...], position: int) -> str:
+    """A token's number, and its text where that is known."""
+    name = tokens[position] if position < len(tokens) else ""
+    return f"{position} {name[:16]}".rstrip()
 
 
 def _half(square: Bools, query: int) -> str:
@@ -44,7 +53,7 @@ def _half(square: Bools, query: int) -> str:
     return "".join(marks[bool(a), bool(b)] for a, b in zip(upper, lower, strict=True))
 
 
-def _map(visible: Visible, row: int) -> str:
+def _map(visible: Visible, row: int, first: int) -> str:
     bands, columns = min(MAP // 2, visible.q_len), min(MAP, visible.kv_len)
     seen, size = density(visible, row, bands, columns)
     lines = []
@@ -53,7 +62,7 @@ def _map(visible: Visible, row: int) -> str:
             0 if not have else 4 if have == all_ else 1 + min(have * 3 // all_, 2)
             for have, all_ in zip(seen[band], size[band], strict=True)
         ]
-        start = band * visible.q_len // bands
+        start = first + band * visible.q_len // bands
         lines.append(f"{start:>9,} " + "".join(SHADES[one] * 2 for one in share).rstrip())
     return "\n".join(lines)
 

@@ -8,10 +8,9 @@ from llmdoctor.core.document import Block, Cell, Note, Table, Tone, Verdict
 from llmdoctor.core.text import plural
 from llmdoctor.mask.differ import difference, real_queries
 from llmdoctor.mask.model import SHORT, Inputs, LayerMask, Object, Plan
-from llmdoctor.mask.picture import legend, picture, query_table
+from llmdoctor.mask.picture import query_table
 
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
-MAX_PICTURES = 2
 
 
 def size_text(count: int) -> str:
@@ -152,25 +151,6 @@ def reasons(plans: list[Plan]) -> list[Block]:
 
 def _unique(lines: list[str]) -> list[str]:
     return lines if len(lines) <= 6 else [*lines[:5], f"... {len(lines) - 5} more"]
-
-
-def pictures(plans: list[Plan], inputs: Inputs) -> list[Block]:
-    """One picture for each kind of layer, of the first backend that tells, and of the batch's first row."""
-    drawn: list[Block] = []
-    done: set[str] = set()
-    for each in plans:
-        for group in each.layers:
-            if group.visible is None or group.type in done or len(done) >= MAX_PICTURES:
-                continue
-            done.add(group.type)
-            text = picture(group.visible, 0, inputs.tokens, group.q_offset)
-            rows = f" row 0 of {inputs.batch}," if inputs.batch > 1 else ""
-            drawn.append(Note(f"{group.type}, {each.backend}:{rows} queries down, keys across", "", "dim"))
-            drawn.append(Note("", text))
-            key = legend(group.visible)
-            if key is not None:
-                drawn.append(key)
-    return drawn
 
 
 def queries(plans: list[Plan], query: int) -> list[Block]:

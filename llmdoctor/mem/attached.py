@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmdoctor.attach.launch import launch
 from llmdoctor.attach.records import merge
-from llmdoctor.core.document import Block, Cell, Note, Table, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Note, Table, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
 from llmdoctor.mem.components import COMPONENTS, LABELS, Unit
@@ -107,7 +107,8 @@ def _rank(mine: Sequence[dict[str, Any]], rank: int, several: bool) -> list[Bloc
     ]
     rows.append(("together", *map(unit, together)))
     head = f"rank {rank}, {unit.name}" if several else unit.title
-    blocks: list[Block] = [Table((head, *(f"{phase} ends" if phase != "between steps" else phase for phase in shown)), tuple(rows))]
+    table = Table((head, *(f"{phase} ends" if phase != "between steps" else phase for phase in shown)), tuple(rows))
+    blocks: list[Block] = [_bars(f"Rank {rank}" if several else "Held at the end of each phase", shown, names, unit, table)]
     peak: dict[str, Any] | None = next((record["peak"] for record in mine if isinstance(record.get("peak"), dict)), None)
     if peak:
         largest = peak.get("by_site")
@@ -115,6 +116,11 @@ def _rank(mine: Sequence[dict[str, Any]], rank: int, several: bool) -> list[Bloc
         sites = tuple((unit(_int(size)), str(count), str(site)) for site, size, count in entries)
         blocks.append(Table((f"PEAK {unit(_int(peak.get('bytes')))}", "blocks", "allocated at"), sites))
     return blocks
+
+
+def _bars(label: str, phases: Mapping[str, dict[str, Any]], names: Sequence[str], unit: Unit, instead: Table) -> Bars:
+    bars = tuple(Bar(phase, tuple(_int(record["components"].get(name)) / unit.size for name in names)) for phase, record in phases.items())
+    return Bars(label, unit.name, tuple(LABELS.get(name, "no owner known") for name in names), bars, instead=(instead,))
 
 
 def _int(value: Any) -> int:

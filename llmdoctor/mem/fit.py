@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.text import size_of
 from llmdoctor.mem.components import context_of
 from llmdoctor.mem.question import Case, Predictor
 from llmdoctor.mem.settings import Strategy
 
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 MOST = 4096  # sequences
 
 
@@ -27,10 +26,10 @@ class Fit:
 
 def read_size(text: str) -> int:
     """ "80GiB" in bytes; QuestionError for what is no size."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    if match is None or match[2].upper() not in UNITS or float(match[1]) <= 0:
+    size = size_of(text)
+    if size is None:
         raise QuestionError(f"--gpu-memory {text}: expected a size such as 80GiB or 24GB")
-    return int(float(match[1]) * UNITS[match[2].upper()])
+    return size
 
 
 def needs(case: Case) -> int:

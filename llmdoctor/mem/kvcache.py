@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmdoctor.core.document import Block, Note, Table, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Note, Table, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
+from llmdoctor.core.text import plural
 from llmdoctor.mem.question import config_of, model_directory
 from llmdoctor.mem.settings import dtype_of
 from llmdoctor.mem.workload import BYTES
@@ -253,4 +254,18 @@ def _document(kind: Kind, batch: int, length: int, dtype: str, layers: tuple[Lay
         notes.append(Note("NOTE", "right after a long prefill a window's tensors still hold every token; the next step cuts them", "dim"))
     training = "pays nothing: the Trainer sets use_cache to False (transformers trainer.py:646); "
     notes.append(Note("TRAINING", training + "code that calls the model itself with use_cache=True pays for a dynamic one", "dim"))
-    return (verdict, table, *notes)
+    picture = (_picture(tuple(groups.values())),) if len(groups) > 1 or used < allocated else ()
+    return (verdict, table, *picture, *notes)
+
+
+def _picture(groups: tuple[list[Layer], ...]) -> Bars:
+    """What the layers of each kind hold: used tokens, and room that is not used."""
+    bars = []
+    for same in groups:
+        first, used = same[0], sum(layer.used for layer in same)
+        kind = "full" if first.shape.window is None else f"window {first.shape.window}"
+        unused = sum(layer.allocated for layer in same) - used
+        bars.append(
+            Bar(f"{plural(len(same), 'layer')}, {kind}", (used / MIB, unused / MIB), f"{first.used_tokens:,} of {first.tokens:,} tokens")
+        )
+    return Bars("Held by the layers of each kind", "MiB", ("used", "not used"), tuple(bars))

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llmdoctor.core.document import Block, Cell, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Note, Table, Tone, Verdict
 from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Report
@@ -192,7 +192,12 @@ def _document(answer: Answer, records: Sequence[dict[str, Any]], beside: Sequenc
         rows = tuple(
             (names[row.strategy], row.what, gb(row.predicted), gb(row.measured), Cell(f"{100 * row.error:+.2f}%")) for row in beside
         )
-        blocks.append(Table((gb.title, "", "predicted", "measured", "error"), rows))
+        table = Table((gb.title, "", "predicted", "measured", "error"), rows)
+        bars = tuple(
+            Bar(f"{names[row.strategy]}: {row.what}", (row.predicted / gb.size, row.measured / gb.size), f"{100 * row.error:+.2f}%")
+            for row in beside
+        )
+        blocks.append(Bars("Predicted and measured", gb.name, ("predicted", "measured"), bars, stacked=False, digits=3, instead=(table,)))
     if any(name != short for name, short in names.items()):
         blocks.append(Note("WHERE", "\n".join(f"{short} = {name}" for name, short in names.items()), "dim"))
     if device == "cpu":

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from llmdoctor.core.document import Block, Cell, Code, Note, Table, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Code, Fold, Note, Table, Verdict
 from llmdoctor.mem.components import COMPONENTS, LABELS, Unit, by_component, context_of, host_parts
 from llmdoctor.mem.explain import Reason, worth
 from llmdoctor.mem.fit import Fit
+from llmdoctor.mem.ledger import Moment
 from llmdoctor.mem.measured import Beside
 from llmdoctor.mem.predict import PHASES
 from llmdoctor.mem.question import Answer, Case
 
 LETTERS = dict(zip(COMPONENTS, "wmocgbaltx", strict=True))
-BAR = 56
+BAR, STEP, LINE = 56, 40, 58  # characters of a bar, and of a bar with its name: they fit 60 columns
 SHORT = 16
 
 
@@ -23,8 +25,8 @@ def document(
 ) -> tuple[Block, ...]:
     """All blocks of `mem compare`."""
     names = column_names(answer.cases)
-    blocks: list[Block] = [_verdict(answer, names, fits, memory), *_legend(answer, names), _table(answer, names), _bars(answer, names)]
-    blocks += _timeline(answer, names)
+    blocks: list[Block] = [_verdict(answer, names, fits, memory), *_legend(answer, names), _table(answer, names)]
+    blocks += pictures(answer, names, memory)
     blocks += _reasons(answer, reasons, names)
     blocks += _fits(answer, fits, memory, names)
     if beside:
@@ -92,12 +94,18 @@ def _legend(answer: Answer, names: Sequence[str]) -> tuple[Block, ...]:
 
 
 def _table(answer: Answer, names: Sequence[str]) -> Table:
+    """The components at the peak; in a terminal with the letters that the bars below are drawn with."""
+    lettered = {name: f"{letter} {LABELS[name]}" for name, letter in LETTERS.items()}
+    return replace(_amounts(answer, names, LABELS), instead=(_amounts(answer, names, lettered),))
+
+
+def _amounts(answer: Answer, names: Sequence[str], labels: Mapping[str, str]) -> Table:
     gb = unit_of(answer)
     held = [by_component(case.prediction.peak) for case in answer.cases]
     rows: list[tuple[str | Cell, ...]] = []
     for component in COMPONENTS:
         if any(parts[component] for parts in held):
-            rows.append((f"{LETTERS[component]} {LABELS[component]}", *(gb(parts[component]) for parts in held)))
+            rows.append((labels[component], *(gb(parts[component]) for parts in held)))
     rows.append(("PEAK", *(Cell(gb(case.prediction.peak.total), "bad" if _largest(answer, case) else "plain") for case in answer.cases)))
     rows.append(("  in the", *(case.prediction.peak.phase for case in answer.cases)))
     rows.append(("between steps", *(gb(case.prediction.steady.total) for case in answer.cases)))
@@ -119,34 +127,66 @@ def _largest(answer: Answer, case: Case) -> bool:
     return len(answer.cases) > 1 and case.prediction.peak.total == max(other.prediction.peak.total for other in answer.cases)
 
 
-def _bars(answer: Answer, names: Sequence[str]) -> Table:
+def pictures(answer: Answer, names: Sequence[str], memory: int | None) -> tuple[Block, ...]:
+    """The peaks by component, and every phase of each strategy's step; in a terminal the phases of the largest one alone."""
+    unit = unit_of(answer)
+    peaks = tuple(Bar(name, _scaled(case.prediction.peak, unit), _where(case)) for name, case in zip(names, answer.cases, strict=True))
+    held = [_moments(case) for case in answer.cases]
+    used = [at for at, name in enumerate(COMPONENTS) if any(by_component(moment)[name] for case in held for _, moment in case)]
+    limit = None if memory is None else memory / unit.size
+    most = max(case.prediction.peak.total for case in answer.cases) / unit.size
+    largest = max(range(len(held)), key=lambda at: answer.cases[at].prediction.peak.total)
+
+    def bars(label: str, rows: tuple[Bar, ...], *instead: Note | Table) -> Bars:
+        parts = tuple(LABELS[COMPONENTS[at]] for at in used)
+        kept = tuple(replace(row, values=tuple(row.values[at] for at in used)) for row in rows)
+        return Bars(label, unit.name, parts, kept, limit=limit, limit_name="a device's memory", most=most, instead=instead)
+
+    blocks: list[Block] = [bars("Where each one is largest", peaks, _letters(answer, names))]
+    for at, (name, moments) in enumerate(zip(names, held, strict=True)):
+        peak = max(moments, key=lambda item: item[1].total)[0]
+        rows = tuple(Bar(phase, _scaled(moment, unit), chosen=phase == peak) for phase, moment in moments)
+        picture = bars(f"A step of {name}, the most held in each phase", rows, *_timeline(name, moments, unit))
+        blocks.append(picture if at == largest else Fold(picture.label, (picture,)))
+    return tuple(blocks)
+
+
+def _where(case: Case) -> str:
+    return f"in the {case.prediction.peak.phase}"
+
+
+def _scaled(moment: Moment, unit: Unit) -> tuple[float, ...]:
+    return tuple(size / unit.size for size in by_component(moment).values())
+
+
+def _moments(case: Case) -> list[tuple[str, Moment]]:
+    """The largest moment of each phase, in the order of a step."""
+    prediction = case.prediction
+    phases = [(name, prediction.phases[name]) for name in PHASES if name in prediction.phases]
+    return [("start", prediction.start), *phases, ("between", prediction.steady)]
+
+
+def _letters(answer: Answer, names: Sequence[str]) -> Table:
     """A bar a strategy: each component its letter, as long as its share of the largest peak."""
     most = max(case.prediction.peak.total for case in answer.cases)
-    rows = tuple((name, _bar(by_component(case.prediction.peak), most)) for name, case in zip(names, answer.cases, strict=True))
+    wide = min(BAR, LINE - max(map(len, names)))
+    rows = tuple((name, _bar(by_component(case.prediction.peak), most, wide)) for name, case in zip(names, answer.cases, strict=True))
     return Table(("", ""), rows)
 
 
-def _bar(parts: dict[str, int], most: int) -> str:
+def _bar(parts: dict[str, int], most: int, wide: int) -> str:
     out, done = "", 0
     for component in COMPONENTS:
         done += parts[component]
-        out += LETTERS[component] * (round(BAR * done / most) - len(out))
+        out += LETTERS[component] * (round(wide * done / most) - len(out))
     return out
 
 
-def _timeline(answer: Answer, names: Sequence[str]) -> tuple[Block, ...]:
-    """The step's phases, of the strategy with the largest peak."""
-    case = max(answer.cases, key=lambda case: case.prediction.peak.total)
-    prediction, gb = case.prediction, unit_of(answer)
-    moments = [
-        ("start", prediction.start),
-        *((name, prediction.phases[name]) for name in PHASES if name in prediction.phases),
-        ("between", prediction.steady),
-    ]
-    most = prediction.peak.total
-    rows = tuple((phase, gb(moment.total), "#" * max(1, round(40 * moment.total / most))) for phase, moment in moments)
-    name = names[list(answer.cases).index(case)]
-    return (Table((f"STEP of {name}", gb.name, ""), rows),)
+def _timeline(name: str, moments: Sequence[tuple[str, Moment]], unit: Unit) -> tuple[Note, Table]:
+    """The step's phases as bars of one kind."""
+    most = max(moment.total for _, moment in moments)
+    rows = tuple((phase, unit(moment.total), "#" * max(1, round(STEP * moment.total / most))) for phase, moment in moments)
+    return Note(f"STEP of {name}, {unit.name}", ""), Table(("", "", ""), rows)
 
 
 def _reasons(answer: Answer, reasons: tuple[Reason, ...], names: Sequence[str]) -> tuple[Block, ...]:

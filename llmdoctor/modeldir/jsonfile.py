@@ -11,10 +11,11 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.core.edit import Edit
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.modeldir.files import Refusal, read_bytes, shown_path
 from llmdoctor.modeldir.positions import Unreadable, scan
@@ -104,7 +105,12 @@ def _with_problems(path: str, name: str, value: Any, text: str) -> JsonFile:
     except Unreadable as error:
         return JsonFile(path, name, None, (_problem(error.code, name, f"{name}: {error}", error.pointer, error.line),))
     problems = [_problem(code, name, f"{name}: {message}", pointer, line) for code, message, pointer, line in seen.oddities]
+    problems = [replace(one, edits=(Edit(name, _pointer(one), "last", safe=True),)) if one.code == "DIR002" else one for one in problems]
     return JsonFile(path, name, value, tuple(problems), text, dict(seen.lines))
+
+
+def _pointer(problem: Diagnostic) -> str:
+    return "" if problem.location is None else problem.location.pointer or ""
 
 
 def _explain(text: str, name: str, refused: Exception) -> Diagnostic:

@@ -101,6 +101,14 @@ class Walk:
             self.skipped.append(Skipped(path, reason))
 
 
+def excluded(path: str, patterns: tuple[str, ...], base: str) -> bool:
+    """Whether `patterns`, as in a .gitignore in the folder `base`, leave out the file `path` or a folder that it lies in."""
+    if not patterns:
+        return False
+    specs = [(os.path.abspath(base or "."), _parse(patterns))]
+    return _ignored(path, specs)
+
+
 def _ignore_file(folder: str) -> tuple[str, GitIgnoreSpec] | None:
     try:
         with open(os.path.join(folder, ".gitignore"), encoding="utf-8", errors="replace") as file:

@@ -18,10 +18,14 @@ WITH_RULES = ("sarif", "html")  # the formats that say what a rule is: whoever c
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Style:
-    """How the output's receiver wants it: columns of the screen, and whether colour codes are understood."""
+    """How the output's receiver wants it: columns of the screen, whether colour codes are understood, and whether a person looks at it now.
+
+    Only on a `terminal` is a very long cell cut.
+    """
 
     width: int = 80
     color: bool = False
+    terminal: bool = False
 
 
 def render(report: Report, format: str, style: Style, rules: Sequence[Rule] = ()) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from llmdoctor.core.document import Bar, Bars, Block, Cell, Grid, Note, Table
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Fold, Grid, Note, Table
 
 WIDTH = 24  # characters of the longest bar: with a name and a note beside it a line fits 60 columns
 _LETTERS = "#=+o*x%@~-"
@@ -19,14 +19,16 @@ def flat(document: Iterable[Block]) -> tuple[Block, ...]:
             out += block.instead or _grid(block)
         elif isinstance(block, Bars):
             out += block.instead or _bars(block)
+        elif isinstance(block, Fold) or (isinstance(block, Table) and block.instead):
+            out += block.instead
         else:
             out.append(block)
     return tuple(out)
 
 
 def value_of(number: float) -> float:
-    """A number that can be drawn: not negative, not infinite."""
-    return float(number) if math.isfinite(number) and number > 0 else 0.0
+    """A number that can be drawn: not negative, not infinite, and so that many of them can be added."""
+    return min(float(number), 1e300) if math.isfinite(number) and number > 0 else 0.0
 
 
 def shown(bars: Bars, number: float) -> str:
@@ -42,7 +44,8 @@ def total_of(bars: Bars, bar: Bar) -> float:
 
 def longest(bars: Bars) -> float:
     """The value at the right edge; at least a little above zero."""
-    return max([*(total_of(bars, bar) for bar in bars.bars), value_of(bars.limit or 0.0)], default=0.0) or 1.0
+    values = [value_of(number or 0.0) for number in (bars.limit, bars.most)]
+    return max([*(total_of(bars, bar) for bar in bars.bars), *values], default=0.0) or 1.0
 
 
 def _grid(grid: Grid) -> list[Block]:
@@ -61,12 +64,13 @@ def _bars(bars: Bars) -> list[Block]:
             rows.append((name, shown(bars, total_of(bars, bar)), _stack(bar, most), bar.note))
             continue
         for number, value in enumerate(bar.values):
-            drawn = _LETTERS[number % len(_LETTERS)] * round(WIDTH * value_of(value) / most)
+            drawn = _LETTERS[number % len(_LETTERS)] * round(value_of(value) / most * WIDTH)
             rows.append((name if number == 0 else "", shown(bars, value), drawn, bar.note if number == 0 else ""))
     legend = "   ".join(f"{_LETTERS[number % len(_LETTERS)]} {part}" for number, part in enumerate(bars.parts))
     if bars.limit is not None:
         legend += f"   {bars.limit_name or 'limit'}: {shown(bars, bars.limit)} {bars.unit}"
-    return [Table((bars.label, bars.unit, "", ""), tuple(rows)), Note("PARTS", legend, "dim")]
+    title = Note(f"{bars.label}, {bars.unit}" if bars.unit else bars.label, "", "dim")
+    return [title, Table(("", "", "", ""), tuple(rows)), Note("PARTS", legend, "dim")]
 
 
 def _stack(bar: Bar, most: float) -> str:
@@ -74,5 +78,5 @@ def _stack(bar: Bar, most: float) -> str:
     drawn, done = "", 0.0
     for number, value in enumerate(bar.values):
         done += value_of(value)
-        drawn += _LETTERS[number % len(_LETTERS)] * max(round(WIDTH * done / most) - len(drawn), 0)
+        drawn += _LETTERS[number % len(_LETTERS)] * max(round(done / most * WIDTH) - len(drawn), 0)
     return drawn

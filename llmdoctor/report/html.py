@@ -14,18 +14,20 @@ from typing import TYPE_CHECKING
 
 from llmdoctor import __version__
 from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Bars, Block, Cell, Code, Grid, Note, Table, Verdict
+from llmdoctor.core.document import Bars, Block, Cell, Code, Fold, Grid, Note, Table, Verdict
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, plural
 from llmdoctor.report import svg
 from llmdoctor.report import text as words
-from llmdoctor.report.markup import attribute, text
+from llmdoctor.report.markup import attribute, breakable, text
 
 if TYPE_CHECKING:
     from llmdoctor.report import Style
 
 _STYLE = Path(__file__).with_name("page.css")
+_CARD, _NARROW = 6, 34  # columns, and characters of their longest words, of a table that a telephone shows as cards
+_SHORT, _SNUG = 9, 24  # characters of a cell that stay on one line, and that do so on a wide screen
 _NAMES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 
 
@@ -37,7 +39,7 @@ def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
     verdict = next((block for block in report.document if isinstance(block, Verdict)), None)
     title = report.error.message if report.error is not None else verdict.text if verdict is not None else f"llmdoctor {report.command}"
     tone = "bad" if report.error is not None else verdict.tone if verdict is not None else "plain"
-    body = [_filter(report.findings), *_body(report, verdict, {rule.code: rule for rule in rules}, style), _skipped(report)]
+    body = [*_body(report, verdict, {rule.code: rule for rule in rules}, style), _skipped(report)]
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -46,7 +48,7 @@ def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
             f"<title>{_t(title[:200])}</title>",
             f"<style>{css}</style>\n</head>\n<body>",
             '<header><a class="skip" href="#answer">To the answer</a>',
-            f'<p class="command">llmdoctor <code>{_t(report.command)}</code>{_asked(report)}</p>',
+            f'<p class="command"><b>llmdoctor {_t(report.command)}</b>{_asked(report)}</p>',
             f'<h1 class="{tone}">{_t(title)}</h1></header>\n<main id="answer">',
             *[part for part in body if part],
             f"</main>\n<footer>llmdoctor {__version__}. This page fetches nothing and runs no script.</footer>\n</body>\n</html>\n",
@@ -57,6 +59,7 @@ def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
 def _asked(report: Report) -> str:
     """What the question was about, of the subject's own values."""
     said = [f"{name} {value}" for name, value in report.subject.items() if isinstance(value, str | int) and not isinstance(value, bool)]
+    said += [f"{name} {value['path']}" for name, value in report.subject.items() if isinstance(value, Mapping) and value.get("path")]
     said += [f"{name} {', '.join(map(str, value[:3]))}" for name, value in report.subject.items() if isinstance(value, list) and value]
     return "".join(f" &#183; {_t(one[:200])}" for one in said)
 
@@ -66,17 +69,19 @@ def _body(report: Report, verdict: Verdict | None, rules: Mapping[str, Rule], st
     left = list(report.findings)
     said = {block.text for block in report.document if isinstance(block, Note | Code)}
     out: list[str] = []
+    boxes = _filter(report.findings)
     for number, block in enumerate(report.document):
         if block is verdict:
             continue
         told = _told(block, left)
         if told is None:
-            out.append(_block(block, number, style))
+            out.append(_block(block, str(number), style))
         else:
             left.remove(told)
-            out.append(_card(told, rules, said))
+            out += [boxes, _card(told, rules, said)]
+            boxes = ""
     if left:
-        out.append(f"<h2>{'Findings' if len(left) == len(report.findings) else 'More findings'}</h2>")
+        out += [f"<h2>{'Findings' if len(left) == len(report.findings) else 'More findings'}</h2>", boxes]
         out += [_card(finding, rules, said) for finding in sorted(left, key=lambda one: -one.severity.rank)]
     return out
 
@@ -87,7 +92,7 @@ def _told(block: Block, findings: list[Diagnostic]) -> Diagnostic | None:
     return next((one for one in findings if one.code == block.label and one.message in block.text), None)
 
 
-def _block(block: Block, number: int, style: Style) -> str:
+def _block(block: Block, number: str, style: Style) -> str:
     if isinstance(block, Verdict):
         return f'<h2 class="{block.tone}">{_t(block.text)}</h2>'
     if isinstance(block, Table):
@@ -100,6 +105,11 @@ def _block(block: Block, number: int, style: Style) -> str:
         return svg.grid(block, number)
     if isinstance(block, Bars):
         return svg.bars(block)
+    if isinstance(block, Fold) and not block.blocks:
+        return ""
+    if isinstance(block, Fold):
+        inner = "".join(_block(one, f"{number}-{at}", style) for at, one in enumerate(block.blocks))
+        return f'<details class="fold"{" open" if block.open else ""}><summary>{_t(block.label)}</summary>{inner}</details>'
     return f"<pre>{text(clean_lines(_in_words(block, style)))}</pre>"
 
 
@@ -118,20 +128,41 @@ def _note(note: Note) -> str:
 
 
 def _table(table: Table) -> str:
+    """It scrolls by itself where it is too wide; its rows become cards on a narrow screen where few columns hold long words."""
     head = "".join(f'<th scope="col">{_t(column)}</th>' for column in table.columns)
-    rows = "".join(f"<tr>{''.join(_cell(cell, at, table.columns) for at, cell in enumerate(row))}</tr>" for row in table.rows)
+    rows = "".join(_row(row, table.columns) for row in table.rows)
     label = attribute("aria-label", clean(", ".join(filter(None, table.columns)) or "table"))
-    shape = ' class="wide"' if len(table.columns) <= 4 else ""
+    cards = table.columns[0] and 2 < len(table.columns) <= _CARD and _least(table) > _NARROW if table.columns else False
+    shape = ' class="cards"' if cards else ' class="many"' if len(table.columns) > 4 else ""
     top = f"<thead><tr>{head}</tr></thead>" if any(table.columns) else ""
     return f'<div class="scroll" tabindex="0" role="region"{label}><table{shape}>{top}<tbody>{rows}</tbody></table></div>'
 
 
+def _least(table: Table) -> int:
+    """Characters of a line that breaks no word."""
+    longest = [0] * max((len(row) for row in table.rows), default=0)
+    for row in table.rows:
+        for at, cell in enumerate(row):
+            value = cell if isinstance(cell, str) else cell.text
+            longest[at] = max(longest[at], max(map(len, value.replace("_", "_ ").replace("/", "/ ").split()), default=0))
+    return sum(longest)
+
+
+def _row(row: tuple[str | Cell, ...], columns: tuple[str, ...]) -> str:
+    first = row[0] if row else ""
+    mark = f" class=mark-{first.tone}" if isinstance(first, Cell) and first.tone in ("bad", "warn", "good") else ""
+    return f"<tr{mark}>{''.join(_cell(cell, at, columns) for at, cell in enumerate(row))}</tr>"
+
+
 def _cell(cell: str | Cell, at: int, columns: tuple[str, ...]) -> str:
     value, tone = (cell, "plain") if isinstance(cell, str) else (cell.text, cell.tone)
+    shown = breakable(text(clean_lines(value)))
     if at == 0:
-        return f'<th scope="row" class="{tone}">{_t(value)}</th>'
+        indent = " class=under" if value.startswith("  ") else ""
+        return f'<th scope="row" class="{tone}"><span{indent}>{shown.strip()}</span></th>'
     name = attribute("data-column", clean(columns[at])) if at < len(columns) and columns[at] else ""
-    return f'<td class="{tone}"{name}>{f"<span>{_t(value)}</span>" if value else ""}</td>'
+    short = " short" if len(value) <= _SHORT else " snug" if len(value) <= _SNUG else ""
+    return f'<td class="{tone}{short}"{name}>{f"<span>{shown}</span>" if value else ""}</td>'
 
 
 def _card(finding: Diagnostic, rules: Mapping[str, Rule], said: set[str]) -> str:

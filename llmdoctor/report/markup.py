@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+_NAMES = re.compile(r"[\w./-]{16,}")  # holds no reference, which would begin with &
 _REFERENCES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;", "\n": "&#10;"})
 
 
@@ -13,6 +16,11 @@ def text(value: str) -> str:
 def attribute(name: str, value: str) -> str:
     """` name="value"`, with a space before it; `value` is cleaned."""
     return f' {name}="{_escape(value)}"'
+
+
+def breakable(escaped: str) -> str:
+    """Text that text() has escaped, with places inside long names where a line may end: behind an underscore or a slash."""
+    return _NAMES.sub(lambda found: found.group().replace("_", "_<wbr>").replace("/", "/<wbr>"), escaped)
 
 
 def _escape(value: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 from llmdoctor.core.document import Bar, Bars, Grid
 from llmdoctor.core.text import clean
@@ -12,76 +12,108 @@ from llmdoctor.report.markup import attribute, text
 
 MOST_CELLS = 300 * 300  # beyond it a page would be slow: the job's text stands instead
 _ALONE = 1024  # up to so many cells each is a rectangle of its own, beyond it a run of equal ones is
-_NAMED = 40  # rows that are named at the left; of more none
+_NAMED = 32  # rows and columns that are all named; of more every eighth or sixteenth is
+_LINE = 7  # width of a character of the names
 
 
-def grid(block: Grid, number: int) -> str:
+def grid(block: Grid, number: str) -> str:
     """A figure of cells: a rectangle for each cell or run of equal cells, which says on hover what it is; the rows in words below."""
-    size = 20 if len(block.rows) <= 16 else 14 if len(block.rows) <= 32 else 9 if len(block.rows) <= 64 else 5
-    alone = sum(map(len, block.cells)) <= _ALONE
-    named = len(block.rows) <= _NAMED
-    names = [clean(name)[:18] for name in block.rows]
-    left = 7 * max((len(name) for name in names), default=0) + 8 if named else 4
-    wide, high = left + size * max((len(row) for row in block.cells), default=0) + 2, size * len(block.rows) + 2
+    wide = max((len(row) for row in block.cells), default=0)
+    many = max(len(block.rows), wide)
+    size = 24 if many <= 12 else 18 if many <= 24 else 13 if many <= 40 else 7 if many <= 64 else 5
+    names, heads = _names(block.rows, block.rows), _names(tuple(str(at) for at in range(wide)), block.columns)
+    left = _LINE * max((len(name) for name in names), default=0) + 10
+    top = 8 + (_LINE * max(map(len, heads), default=0) if max(map(len, heads), default=0) * _LINE > size - 4 else 12)
+    axis = "".join(_head(name, left + size * at, top, size) for at, name in enumerate(heads) if name)
     marks = {mark.character: mark for mark in block.marks}
-    shapes, words = [], []
+    alone = sum(map(len, block.cells)) <= _ALONE and not block.notes
+    gap = 0 if size < 9 else 1
+    lines, words = [], []
     for index, (name, cells) in enumerate(zip(block.rows, block.cells, strict=False)):
-        top, told = index * size, []
-        for start, end, character in _runs(cells):
+        high, shapes, told = top + index * size, [], []
+        for start, end, character, note in _runs(cells, block.notes[index] if index < len(block.notes) else ()):
             mark = marks.get(character)
             if mark is None:
                 continue
-            what = f"{mark.meaning}: {_span(block, start, end)}"
-            told.append(what)
+            what = f"{mark.meaning}, {note}" if note else mark.meaning
+            told.append(f"{what}: {_span(block, start, end)}")
             for first, last in [(at, at + 1) for at in range(start, end)] if alone else [(start, end)]:
-                title = f"<title>{_t(f'{block.down} {name}, {_span(block, first, last)}: {mark.meaning}')}</title>"
-                place = f'x="{left + first * size}" y="{top}" width="{(last - first) * size - 1}" height="{size - 1}"'
-                shapes.append(f'<rect class="t-{mark.tone}" {place}>{title}</rect>')
-        if named:
-            shapes.append(f'<text x="{left - 6}" y="{top + size // 2 + 3}" text-anchor="end">{_t(names[index])}</text>')
+                title = f"<title>{_t(f'{block.down} {name}, {_span(block, first, last)}: {what}')}</title>"
+                place = f'x="{left + first * size}" y="{high}" width="{(last - first) * size - gap}" height="{size - gap}"'
+                shapes.append(f'<rect class="t-{mark.tone}"{_faint(mark.strength)} {place}>{title}</rect>')
+        if names[index]:
+            shapes.append(f'<text x="{left - 6}" y="{high + size // 2 + 4}" text-anchor="end">{_t(names[index])}</text>')
+        lines.append(f"<g>{''.join(shapes)}</g>")
         words.append(f"<li>{_t(f'{block.down} {name}: ' + ('; '.join(told) or 'nothing'))}</li>")
+    across, down = left + size * wide + 2, top + size * len(block.rows) + 2
     label = attribute("aria-label", clean(f"{block.label}: {block.down} down, {block.across} across; each row in words below"))
-    picture = f'<svg role="img"{label} width="{wide}" height="{high}" viewBox="0 0 {wide} {high}">{"".join(shapes)}</svg>'
+    picture = f'<svg role="img"{label} width="{across}" height="{down}" viewBox="0 0 {across} {down}">{axis}{"".join(lines)}</svg>'
     zoom = "".join(
         f'<label><input type="radio" name="zoom{number}" class="zoom{times}"{" checked" if times == 1 else ""}>{times} &#215;</label>'
         for times in (1, 2, 4)
     )
-    keys = "".join(f"<li>{_key(f't-{mark.tone}')}{_t(mark.meaning)}</li>" for mark in block.marks)
+    keys = "".join(f"<li>{_key(f't-{mark.tone}', mark.strength)}{_t(mark.meaning)}</li>" for mark in block.marks)
+    name, axes = attribute("aria-label", clean(block.label) or "picture"), f"{_t(block.down)} down, {_t(block.across)} across"
     return (
-        f'<figure class="grid"><figcaption>{_t(block.label)} <span class="dim">{_t(block.down)} down, {_t(block.across)} across</span></figcaption>'
-        f'<fieldset><legend>Zoom</legend>{zoom}</fieldset><div class="scroll" tabindex="0" role="region"{attribute("aria-label", clean(block.label))}>'
-        f'{picture}</div><ul class="key">{keys}</ul><details><summary>Each row in words</summary><ul>{"".join(words)}</ul></details></figure>'
+        f'<figure class="grid"{name}><figcaption>{_t(block.label)} <span class="dim">{axes}</span></figcaption>'
+        f'<ul class="key">{keys}</ul><fieldset><legend>Zoom</legend>{zoom}</fieldset><div class="scroll" tabindex="0" role="region"{name}>'
+        f'{picture}</div><details><summary>Each row in words</summary><ul class="rows">{"".join(words)}</ul></details></figure>'
     )
+
+
+def _names(short: tuple[str, ...], full: tuple[str, ...]) -> list[str]:
+    """What stands at the axis: every name where they are few, else the first of every eighth or sixteenth."""
+    every = 1 if len(short) <= _NAMED else 8 if len(short) <= 100 else 16
+    if every == 1:
+        return [clean(name)[:18] for name in short]
+    return [clean(full[at] if at < len(full) else name).partition("..")[0][:18] if at % every == 0 else "" for at, name in enumerate(short)]
+
+
+def _head(name: str, x: int, top: int, size: int) -> str:
+    """A column's name above it, upright where it is wider than its column."""
+    if _LINE * len(name) <= size - 4:
+        return f'<text x="{x + size // 2}" y="{top - 5}" text-anchor="middle">{_t(name)}</text>'
+    return f'<text x="{x + size // 2 + 4}" y="{top - 4}" transform="rotate(-90 {x + size // 2 + 4} {top - 4})">{_t(name)}</text>'
+
+
+def _faint(strength: float) -> str:
+    return f' fill-opacity="{min(max(0.0, strength), 1.0):.2g}"' if strength != 1 else ""
 
 
 def bars(block: Bars) -> str:
     """A figure of bars, which is a table with a drawing in its middle column, and the numbers of all parts below."""
     most = longest(block)
     rows = "".join(_bar_row(block, bar, most) for bar in block.bars)
-    keys = "".join(f"<li>{_key(f'p{index % 10}')}{_t(part)}</li>" for index, part in enumerate(block.parts))
+    parts = block.parts if len(block.parts) > 1 else ()
+    keys = "".join(f"<li>{_key(f'p{index % 10}')}{_t(part)}</li>" for index, part in enumerate(parts))
     if block.limit is not None:
         said = f"{block.limit_name or 'limit'}: {shown(block, block.limit)} {block.unit}"
         keys += f"<li>{_key('limit')}{_t(said)}</li>"
+    name = attribute("aria-label", clean(block.label) or "bars")
+    shape = "bars stacked" if block.stacked else "bars"
+    unit = f' <span class="dim">{_t(block.unit)}</span>' if block.unit else ""
     return (
-        f'<figure class="bars"><figcaption>{_t(block.label)} <span class="dim">{_t(block.unit)}</span></figcaption><ul class="key">{keys}</ul>'
+        f'<figure class="{shape}"{name}><figcaption>{_t(block.label)}{unit}</figcaption><ul class="key">{keys}</ul>'
         f"<table><tbody>{rows}</tbody></table><details><summary>All numbers</summary>{_numbers(block)}</details></figure>"
     )
 
 
 def _bar_row(block: Bars, bar: Bar, most: float) -> str:
     values = [value_of(value) for value in bar.values]
-    high = 18 if block.stacked else 11 * max(len(values), 1)
+    high = 20 if block.stacked else 13 * max(len(values), 1)
     shapes, done = [], 0.0
     for index, value in enumerate(values):
-        start = 1000 * done / most if block.stacked else 0.0
-        top, thick = (0, high) if block.stacked else (11 * index, 10)
+        if not value:
+            continue
+        start = done / most * 1000 if block.stacked else 0.0
+        top, thick = (0, high) if block.stacked else (13 * index + 1, 11)
         title = f"<title>{_t(f'{_part(block, index)}: {shown(block, value)} {block.unit}')}</title>"
-        place = f'x="{start:.2f}" y="{top}" width="{1000 * value / most:.2f}" height="{thick}"'
+        place = f'x="{start:.2f}" y="{top}" width="{value / most * 1000:.2f}" height="{thick}"'
         shapes.append(f'<rect class="p{index % 10}" {place}>{title}</rect>')
         done += value
     if block.limit is not None:
         shapes.append(
-            f'<rect class="limit" x="{min(1000 * value_of(block.limit) / most, 996):.2f}" y="0" width="4" height="{high}"></rect>'
+            f'<rect class="limit" x="{min(value_of(block.limit) / most * 1000, 996):.2f}" y="0" width="4" height="{high}"></rect>'
         )
     said = ", ".join(f"{_part(block, index)} {shown(block, value)}" for index, value in enumerate(values))
     head = f'<svg role="img"{attribute("aria-label", clean(said) or "nothing")} height="{high}" viewBox="0 0 1000 {high}" preserveAspectRatio="none">'
@@ -108,12 +140,12 @@ def _part(block: Bars, index: int) -> str:
     return block.parts[index] if index < len(block.parts) else f"part {index + 1}"
 
 
-def _runs(cells: str) -> Iterator[tuple[int, int, str]]:
-    """(first, past the last, character) of each run of equal characters."""
+def _runs(cells: str, notes: tuple[str, ...]) -> Iterator[tuple[int, int, str, str]]:
+    """(first, past the last, character, note) of each run of equal cells."""
     start = 0
-    for character, same in groupby(cells):
+    for (character, note), same in groupby(zip_longest(cells, notes[: len(cells)], fillvalue="")):
         end = start + sum(1 for _ in same)
-        yield start, end, character
+        yield start, end, character, note
         start = end
 
 
@@ -122,8 +154,9 @@ def _span(block: Grid, start: int, end: int) -> str:
     return f"{block.across} {first}" if end - start == 1 else f"{block.across} {first} to {last}"
 
 
-def _key(kind: str) -> str:
-    return f'<svg class="key-cell" width="11" height="11" aria-hidden="true"><rect class="{kind}" width="11" height="11"></rect></svg>'
+def _key(kind: str, strength: float = 1.0) -> str:
+    square = f'<rect class="{kind}"{_faint(strength)} width="11" height="11"></rect>'
+    return f'<svg class="key-cell" width="11" height="11" aria-hidden="true">{square}</svg>'
 
 
 def _t(value: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from llmdoctor.core.diagnostic import Diagnostic, Location
-from llmdoctor.core.document import Block, Cell, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Note, Table, Tone, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import plural
@@ -104,7 +104,7 @@ def _drawn(ask: Drawing, probs: Doubles) -> Report:
         result["draws"] = tokens.tolist()
     blocks: list[Block] = [
         Verdict(f"{ask.count:,} DRAWS, seed {ask.seed} (numpy PCG64{', counts only' if ask.only_counts else ''})"),
-        _table(probs, counts, None),
+        _picture(probs, counts, None),
     ]
     if ask.output is not None:
         blocks.append(Note("WROTE", f"{ask.output}: {'counts [V]' if tokens is None else 'token ids [n]'}, int64", "dim"))
@@ -232,7 +232,7 @@ def _document(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome, verdi
             f"{verdict.upper()}: {what}, {plural(outcome.n, 'draw')}, p = {outcome.p_value:.2g} ({outcome.test}, alpha {ask.alpha:g})",
             tones[verdict],
         ),
-        _table(probs, counts, outcome.law_probs),
+        _picture(probs, counts, outcome.law_probs),
     ]
     if outcome.law is not None:
         blocks.append(Note("CAUSE", f"the draws follow the law of a broken sampler: {outcome.law}", "bad"))
@@ -247,22 +247,24 @@ def _document(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome, verdi
     return tuple(blocks)
 
 
-def _table(probs: Doubles, counts: Ids, law: Doubles | None) -> Table:
+def _picture(probs: Doubles, counts: Ids, law: Doubles | None) -> Bars:
+    """The likeliest and the most drawn tokens: claimed, drawn, and what the broken sampler's law would give."""
     n = max(1, int(counts.sum()))
     order = np.argsort(-np.maximum(probs, counts / n), kind="stable")[:_SHOWN]
-    rows: list[tuple[str | Cell, ...]] = []
-    for token in order:
-        if probs[token] > 0 or counts[token]:
-            rows.append(
-                (
-                    str(token),
-                    f"{probs[token]:.4f}",
-                    f"{counts[token] / n:.4f}",
-                    *([f"{law[token]:.4f}"] if law is not None else []),
-                    f"{counts[token]:,}",
-                )
-            )
-    return Table(("token", "claimed", "drawn", *(["law"] if law is not None else []), "count"), tuple(rows))
+    tokens = [int(token) for token in order if probs[token] > 0 or counts[token]]
+    named = {"claimed": probs, "drawn": counts / n, **({} if law is None else {"law": law})}
+    rows = tuple((str(token), *(f"{row[token]:.4f}" for row in named.values()), f"{counts[token]:,}") for token in tokens)
+    bars = tuple(
+        Bar(
+            f"token {token}",
+            tuple(float(row[token]) for row in named.values()),
+            plural(int(counts[token]), "draw") + ("" if probs[token] > 0 else ", of no probability"),
+            chosen=not probs[token] > 0,
+        )
+        for token in tokens
+    )
+    table = Table(("token", *named, "count"), rows)
+    return Bars("Probability claimed and drawn", "", tuple(named), bars, stacked=False, digits=4, instead=(table,))
 
 
 def _subject(ask: Drawing, probs: Doubles) -> dict[str, Any]:

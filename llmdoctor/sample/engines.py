@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from llmdoctor.core.document import Block, Cell, Note, Table, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Note, Table, Verdict
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import plural
@@ -219,7 +219,7 @@ def _document(drawn: Sequence[Drawn], partings: Sequence[Parting], directory: Mo
         )
     blocks: list[Block] = [verdict]
     if groups:
-        blocks.append(_probabilities(groups))
+        blocks.append(_picture(groups))
     blocks += [Note("ORDER", f"{order}   {', '.join(names)}", "dim") for order, names in _orders(groups).items()]
     blocks += [_parting(parting) for parting in partings]
     blocks += [Note("REFUSES", f"{one.engine.name}: {one.error}", "warn") for one in refused]
@@ -257,6 +257,19 @@ def _probabilities(groups: Sequence[Sequence[Drawn]]) -> Table:
         rows.append((group[0].engine.name, f"{np.count_nonzero(probs):,}", *cells))
         rows += [("  " + one.engine.name, Cell("the same", "dim"), *("" for _ in tokens)) for one in group[1:]]
     return Table(("engine", "support", *(str(token) for token in tokens)), tuple(rows))
+
+
+def _picture(groups: Sequence[Sequence[Drawn]]) -> Bars:
+    """The likeliest tokens, before any stage and as each group of engines leaves them."""
+    table = _probabilities(groups)
+    before = groups[0][0].stages[0].row.probs(len(groups[0][0].probs))
+    every = [before, *(group[0].probs for group in groups)]
+    tokens = [
+        int(token) for token in np.argsort(-np.max(every, axis=0), kind="stable")[: _SHOWN + 2] if max(row[token] for row in every) > 0
+    ]
+    bars = tuple(Bar(f"token {token}", tuple(float(row[token]) for row in every)) for token in tokens)
+    parts = ("before any stage", *(_names(group) for group in groups))
+    return Bars("Probability of the likeliest tokens", "", parts, bars, stacked=False, digits=4, instead=(table,))
 
 
 def _parting(parting: Parting) -> Note:

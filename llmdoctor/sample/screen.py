@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from llmdoctor.core.document import Block, Cell, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Fold, Note, Table, Tone, Verdict
 from llmdoctor.core.text import plural
 from llmdoctor.sample.estimate import Estimates, Interval
 from llmdoctor.sample.replay import Replay, stages_of
@@ -154,12 +154,14 @@ def _table(done: Replay) -> Table:
     return Table(("step", "token", "rank", "before", "p raw", "p", "support", "entropy", "removed by"), tuple(rows))
 
 
-def picture(done: Replay) -> Note:
+def picture(done: Replay) -> Bars:
     """How the drawn tokens spread over the mass before them."""
     counts, _ = np.histogram(np.clip(done.steps.mass_before, 0, 1), bins=_BINS, range=(0, 1))
     most = max(1, int(counts.max()))
     lines = [f"{at / _BINS:.1f} {'#' * math.ceil(_WIDTH * int(count) / most):<{_WIDTH}} {int(count):,}" for at, count in enumerate(counts)]
-    return Note("WHERE", "mass before the drawn token, tokens\n" + "\n".join(lines), "dim")
+    told = Note("WHERE", "mass before the drawn token, tokens\n" + "\n".join(lines), "dim")
+    bars = tuple(Bar(f"{at / _BINS:.1f} to {(at + 1) / _BINS:.1f}", (float(count),)) for at, count in enumerate(counts))
+    return Bars("Mass before the drawn tokens", "tokens", ("tokens",), bars, digits=0, instead=(told,))
 
 
 def _step(done: Replay, step: int) -> list[Block]:
@@ -183,4 +185,11 @@ def _step(done: Replay, step: int) -> list[Block]:
         )
     rows.append(("support", *(f"{len(stage.row.x):,}" for stage in stages), ""))
     rows.append(("mass kept", *(f"{stage.mass_kept:.4f}" for stage in stages), ""))
-    return [Table((f"step {step}", *(stage.name for stage in stages), ""), tuple(rows))]
+    table = Table((f"step {step}", *(stage.name for stage in stages), ""), tuple(rows))
+    verdict = done.steps.outside[step]
+    note = f"drawn, though {verdict} removed it" if verdict else "drawn"
+    bars = tuple(
+        Bar(done.name(at), (float(dense[0][at]), float(dense[-1][at])), note if at == token else "", chosen=at == token) for at in tokens
+    )
+    label = f"Step {step}: probability of the likeliest tokens before and after {' > '.join(stage.name for stage in stages[1:])}"
+    return [Bars(label, "", ("before", "after"), bars, stacked=False, digits=4, instead=(table,)), Fold("Stage by stage", (table,))]

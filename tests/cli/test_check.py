@@ -123,3 +123,14 @@ def test_more_files_than_one_process_takes(tmp_path: Path, llmdoctor: Run) -> No
     outcome = llmdoctor("check", "--format", "json", cwd=tmp_path)
     assert len(outcome.report["result"]["subjects"]) == 151
     assert codes(outcome) == ["PYC001"]
+
+
+def test_named_files_are_one_model_and_excluded_ones_stay_excluded(tree: Path, llmdoctor: Run) -> None:
+    """As pre-commit calls it: with every file of a commit."""
+    (tree / "pyproject.toml").write_text('[tool.llmdoctor]\nexclude = ["src"]\n')
+    files = [f"models/bad/{name}" for name in ("config.json", "tokenizer.json", "generation_config.json")]
+    outcome = llmdoctor("check", *files, "src/train.py", "--format", "json", cwd=tree)
+    assert [subject["path"] for subject in outcome.report["result"]["subjects"]] == ["models/bad"]
+    assert {"what": "src/train.py", "reason": "excluded by pyproject.toml"} in outcome.report["skipped"]
+    assert llmdoctor("check", *files, "src/train.py", cwd=tree).out.startswith("4 paths: ")
+    assert codes(llmdoctor("check", "models/bad/tokenizer.json", "--format", "json", cwd=tree)) == ["GEN001"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
-from llmdoctor.core.document import Bar, Bars, Cell, Code, Grid, Mark, Note, Table, Verdict
+from llmdoctor.core.document import Bar, Bars, Cell, Code, Fold, Grid, Mark, Note, Table, Verdict
 from llmdoctor.core.report import Report, ReportError, Skipped
 from llmdoctor.core.rule import Rule
 
@@ -98,19 +98,22 @@ words = st.text(st.characters(blacklist_categories=()), max_size=24) | st.sample
     ]
 )
 tones = st.sampled_from(["good", "bad", "warn", "plain", "dim"])
-marks = st.builds(Mark, st.sampled_from("#.x"), words, tones)
 numbers = st.floats() | st.integers(-5, 10**20)
-blocks = st.one_of(
+marks = st.builds(Mark, st.sampled_from("#.x"), words, tones, st.floats())
+plain_blocks = st.one_of(
     st.builds(Verdict, words, tones),
     st.builds(lambda rows: Table(("a", "b"), tuple(rows)), st.lists(st.tuples(words, st.builds(Cell, words, tones)), max_size=3)),
     st.builds(Note, words, words, tones),
     st.builds(Code, words, words),
     st.builds(
-        lambda label, cells, key, name: Grid(label, tuple(name + str(n) for n in range(len(cells))), tuple(cells), tuple(key), (name,)),
+        lambda label, cells, key, name, notes: Grid(
+            label, tuple(name + str(n) for n in range(len(cells))), tuple(cells), tuple(key), (name,), notes=tuple(map(tuple, notes))
+        ),
         words,
         st.lists(st.text("#.x:<\n", max_size=6), max_size=4),
         st.lists(marks, max_size=3),
         words,
+        st.lists(st.lists(words, max_size=3), max_size=3),
     ),
     st.builds(
         lambda label, unit, parts, bars, stacked, limit: Bars(label, unit, tuple(parts), tuple(bars), stacked, 2, limit, unit),
@@ -122,6 +125,12 @@ blocks = st.one_of(
         st.none() | numbers,
     ),
 )
+tables = st.builds(
+    lambda row, instead: Table(("a", "b"), (tuple(row),), (instead,)), st.lists(words, max_size=3), st.builds(Note, words, words)
+)
+folds = st.builds(lambda label, inner, note, open: Fold(label, tuple(inner), (note,), open), words, st.lists(plain_blocks, max_size=2),
+                  st.builds(Note, words, words), st.booleans())  # fmt: skip
+blocks = plain_blocks | tables | folds
 diagnostics = st.builds(
     Diagnostic,
     st.sampled_from(["GEN001", "DIR012", "XYZ999"]),

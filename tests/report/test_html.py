@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+import llmdoctor.report
 from llmdoctor.core.document import Code, Grid, Mark, Note
 from llmdoctor.core.report import Report
 from llmdoctor.report import Style, render
@@ -22,13 +23,14 @@ from tests.report.webdriver import CHROMIUM, DRIVER, Browser
 
 TAGS = set(
     "html head meta title style body header footer main a p code h1 h2 h3 div span table thead tbody tr th td pre b article details summary ul li "
-    "fieldset legend label input figure figcaption svg rect text br".split()
+    "fieldset legend label input figure figcaption svg g rect text br wbr b".split()
 )
 ATTRIBUTES = set(
     "lang charset http-equiv content name class href id tabindex role aria-label aria-hidden scope data-column type checked x y width height viewbox "
-    "preserveaspectratio text-anchor".split()
+    "preserveaspectratio text-anchor transform fill-opacity open".split()
 )
-VOID = {"meta", "input", "br"}
+STYLE = (Path(llmdoctor.report.__file__).parent / "page.css").read_text()
+VOID = {"meta", "input", "br", "wbr"}
 
 
 class Page(HTMLParser):
@@ -119,6 +121,56 @@ def test_a_picture_too_large_to_draw_falls_back_to_its_text() -> None:
     assert "<svg" not in text
 
 
+def colours(scheme: str) -> dict[str, tuple[float, ...]]:
+    """The page's named colours as linear red, green and blue."""
+    light, dark = re.findall(r":root \{ (?:color-scheme: light dark; )?(--ground.*?) \}", STYLE, re.DOTALL)
+    named = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{3,6});", light if scheme == "light" else light + dark))
+    found = {name: [int(one, 16) / 255 for one in re.findall("..", value[1:] if len(value) == 7 else re.sub("(.)", r"\1\1", value[1:]))]
+             for name, value in named.items()}  # fmt: skip
+    return {
+        name: tuple(one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in value) for name, value in found.items()
+    }
+
+
+def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """WCAG 2.2's contrast ratio."""
+    light, dark = sorted((0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in (one, other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_stand_out_from_their_ground(scheme: str) -> None:
+    named = colours(scheme)
+    for ground in ("ground", "card", "tint-bad", "tint-warn"):
+        for ink in ("ink", "soft", "good", "bad", "warn", "info"):
+            assert contrast(named[ink], named[ground]) >= 4.5, (ink, ground)
+
+
+# Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB.
+DEFICIENCIES = {
+    "none": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
+    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
+}
+
+
+@pytest.mark.parametrize("seen_with", DEFICIENCIES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_are_told_apart_by_every_eye(scheme: str, seen_with: str) -> None:
+    named, matrix = colours(scheme), DEFICIENCIES[seen_with]
+
+    def eye(name: str) -> tuple[float, ...]:
+        mixed = (sum(part * one for part, one in zip(line, named[name], strict=True)) for line in matrix)
+        return tuple(255 * min(max(one, 0.0), 1.0) ** (1 / 2.2) for one in mixed)
+
+    def far(one: str, other: str) -> float:
+        return sum((a - b) ** 2 for a, b in zip(eye(one), eye(other), strict=True)) ** 0.5
+
+    mask = ("p0", "leak", "pad", "hidden")
+    assert min(far(one, other) for at, one in enumerate(mask) for other in mask[:at]) > 45
+    assert min(far(f"p{at}", f"p{at + 1}") for at in range(9)) > 45  # neighbours in a bar
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     if CHROMIUM is None or DRIVER is None:
@@ -168,11 +220,13 @@ def test_the_keyboard_reaches_everything(browser: Browser, saved: Path) -> None:
     seen: list[Any] = []
     for _ in range(30):
         browser.press("\ue004")
-        seen.append(browser.run("const one = document.activeElement; return one.className || one.id || one.tagName"))
-    assert seen[:4] == ["skip", "show-error", "show-warning", "show-info"]
+        seen.append(browser.run("const one = document.activeElement; return one.id || one.className || one.tagName"))
+    assert seen[0] == "skip"
+    boxes = ["show-error", "show-warning", "show-info"]
+    assert [one for one in seen if one in boxes][:3] == boxes
     assert {"scroll", "zoom1", "SUMMARY"} <= set(seen)
     browser.open(saved, 1440)
-    browser.press("\ue004", "\ue004", " ")
+    browser.press(*["\ue004"] * (1 + seen.index("show-error")), " ")
     assert browser.run("return !document.getElementById('show-error').checked")
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
 from llmdoctor.core.document import Cell, Code, Note, Table, Verdict
 from llmdoctor.core.report import Report, Skipped
+from llmdoctor.core.text import clean
 from llmdoctor.report import Style, render
+from llmdoctor.report.columns import fit
 from tests.report.examples import MASK, MEMORY, SAMPLING
 from tests.report.examples import blocks as picture_blocks
 
@@ -87,8 +91,6 @@ def test_any_document_is_safe_and_fits(document: list[Any], width: int) -> None:
 
 @given(words)
 def test_nothing_of_a_cell_is_lost(text: str) -> None:
-    from llmdoctor.core.text import clean
-
     shown = render(Report("x", {}, {}, document=(Table(("",), ((text,),)),)), "text", Style(80, False))
     kept = "".join(clean(text).split()).replace("::", ":").replace("##[", "#[").replace(":", "")
     assert kept.replace("#", "") in "".join(shown.split()).replace(":", "").replace("#", "")
@@ -97,3 +99,30 @@ def test_nothing_of_a_cell_is_lost(text: str) -> None:
 def test_an_unknown_format_is_a_programming_error() -> None:
     with pytest.raises(ValueError, match="unknown format"):
         render(EXAMPLE, "yaml", Style())
+
+
+@given(st.lists(st.lists(words, min_size=3, max_size=3), min_size=1, max_size=4), st.integers(40, 140))
+def test_columns_fit_and_break_no_word_that_has_room(rows: list[list[str]], width: int) -> None:
+    table = Table(("a", "b", "c"), tuple(tuple(row) for row in rows))
+    columns = fit(table, width)
+    assert sum(columns.widths) + columns.gap * 2 <= width
+    longest = [max(max(map(cell_len, clean(row[at]).split()), default=0) for row in [*rows, "abc"]) for at in range(3)]
+    indent = [max(len(clean(row[at])) - len(clean(row[at]).lstrip(" ")) for row in rows) for at in range(3)]
+    if sum(longest) + sum(indent) + 2 * columns.gap <= width:
+        assert all(one <= given for one, given in zip(longest, columns.widths, strict=True))
+
+
+def test_a_terminal_shows_the_beginning_of_a_very_long_cell_and_a_file_all_of_it() -> None:
+    report = Report("x", {}, {}, document=(Table(("",), (("x" * 5000,),)),))
+    assert render(report, "text", Style(80)).count("x") == 5000
+    cut = render(report, "text", Style(80, terminal=True))
+    assert cut.count("x") == 156
+    assert cut.rstrip().endswith("...")
+
+
+def test_blanks_at_the_end_of_a_coloured_line_are_left_out_in_no_time() -> None:
+    report = Report(
+        "x", {}, {}, document=(Verdict("v", "bad"), Table(("", ""), ((Cell("a", "bad"), Cell("b", "dim")),)), Code("", " " * 200_000 + "x"))
+    )
+    text = render(report, "text", Style(80, color=True))
+    assert not any(re.search(r" (\x1b\[[0-9;]*m)*$", line) for line in text.splitlines())

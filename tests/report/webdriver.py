@@ -48,7 +48,7 @@ class Browser:
         return self._post("/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def open(self, page: Path, width: int, *, dark: bool = False) -> None:
-        self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        self.devtools("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
         self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
         self._post("/url", {"url": page.as_uri()})
 
@@ -64,7 +64,9 @@ class Browser:
         self._post("/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
     def photograph(self, path: Path) -> None:
-        taken = self.devtools("Page.captureScreenshot", captureBeyondViewport=True)
+        size = self.devtools("Page.getLayoutMetrics")["cssContentSize"]
+        whole = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        taken = self.devtools("Page.captureScreenshot", captureBeyondViewport=True, clip=whole)
         path.write_bytes(base64.b64decode(taken["data"]))
 
     def console(self) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Every rule on a directory it must find and on one it must leave alone; DIR004's are built, git holds no links that lead out.
 
-The directory is a model's, or holds an outputs.jsonl, as GEN014 to GEN016 judge them, a generation or draws, as the SMP rules do, or Python files and
-notebooks, as the PYC rules do.
+The directory is a model's, or holds an outputs.jsonl, as GEN014 to GEN016 judge them, a generation or draws, as the SMP rules do, Python files and
+notebooks, as the PYC rules do, or is a small repository with training configurations and requests, as only `check` judges them.
 """
 
 from __future__ import annotations
@@ -14,16 +14,22 @@ import pytest
 
 from llmdoctor.callsites.check import check_file
 from llmdoctor.cli.catalogue import all_rules
+from llmdoctor.cli.checking import check_report as check_repository
 from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.settings import load_settings
 from llmdoctor.gencfg.check import check_report
+from llmdoctor.gencfg.requests.rules import RULES as REQUESTS
 from llmdoctor.gencfg.runaway.report import runaway_report
+from llmdoctor.mem.check.rules import RULES as TRAINING
 from llmdoctor.sample.draw import Drawing, draw_report
 from llmdoctor.sample.question import Ask
 from llmdoctor.sample.replay import replay_report
 from tests.conftest import run_command, write_model
 
 FOLDER = Path(__file__).parent
-RULES = {rule.code: rule for rule in all_rules() if rule.code.startswith(("GEN", "DIR", "SMP", "PYC"))}
+REPOSITORIES = (*(rule.code for rule in (*TRAINING, *REQUESTS)), "SMP005", "SMP006")
+JOBS = ("GEN", "DIR", "SMP", "PYC")
+RULES = {rule.code: rule for rule in all_rules() if rule.code.startswith(JOBS) or rule.code in REPOSITORIES}
 BUILT = ("DIR004",)
 VERSIONS = {"GEN006": "4.57.6"}  # a rule about transformers 4; the others hold for the newest
 WORDS = {code: f"{rule.summary} {rule.why} {rule.bad} {rule.good} {rule.fix}".split() for code, rule in RULES.items()}
@@ -35,6 +41,8 @@ def findings(directory: Path, code: str) -> tuple[Diagnostic, ...]:
         return replay_report(Ask(**{name: str(directory / file) for name, file in files.items()})).findings
     if (directory / "draws.json").exists():
         return draw_report(Drawing(probs=str(directory / "probs.json"), draws=str(directory / "draws.json"))).findings
+    if code in REPOSITORIES:
+        return check_repository([str(directory)], load_settings(str(directory)), None).findings
     if code.startswith("PYC"):
         return tuple(finding for path in sorted(directory.iterdir()) for finding in check_file(str(path)))
     if (directory / "outputs.jsonl").exists():
@@ -62,7 +70,7 @@ def fixture(tmp_path: Path) -> Callable[[str, str], Path]:
 def test_every_rule_has_both_fixtures_and_nothing_lies_about() -> None:
     for code in RULES:
         assert code in BUILT or all((FOLDER / code / kind).is_dir() for kind in ("bad", "good")), code
-    there = {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name.startswith(("GEN", "DIR", "SMP", "PYC"))}
+    there = {path.name for path in FOLDER.iterdir() if path.is_dir() and path.name.startswith(JOBS) or path.name in REPOSITORIES}
     assert there | set(BUILT) == set(RULES)
 
 

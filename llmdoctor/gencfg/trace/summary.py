@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
-from llmdoctor.core.document import Block, Cell, Code, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Code, Fold, Note, Table, Tone, Verdict
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import plural, shown
 from llmdoctor.gencfg.causes import Cause
 from llmdoctor.gencfg.imports import import_blocks
 from llmdoctor.gencfg.rules import call_findings
 from llmdoctor.gencfg.runaway.rules import PASSED
+from llmdoctor.gencfg.tables import origin_table
 from llmdoctor.gencfg.trace.read import Reading
 from llmdoctor.gencfg.trace.sides import imported
 from llmdoctor.gencfg.trace.tally import Site, Tally, own_caller, tally
@@ -137,6 +138,7 @@ def _document(path: str, total: Tally, sites: list[Site], cause: Cause | None, r
     if sites:
         rows = [row for site in sites[:_SITES] for row in _rows(site)]
         blocks.append(Table(("call site", "how its sequences ended"), tuple(rows)))
+        blocks += _pictures(sites[:_SITES])
         if len(sites) > _SITES:
             blocks.append(Note("ALSO", f"{len(sites) - _SITES} more call sites (--format json shows them)", "dim"))
     if cause is not None:
@@ -198,6 +200,21 @@ def _run(total: Tally, reading: Reading) -> str:
     if code:
         parts.append(f"the command ended with {code}")
     return ", ".join(parts)
+
+
+def _pictures(sites: list[Site]) -> Iterator[Block]:
+    """For a page: how sequences ended as bars, and the config of each call site with where every field is from."""
+    parts = ("stopped", "ran past a terminator", "ran to the limit")
+    bars = []
+    for site in sites:
+        passed = min(sum(site.passed.values()), site.sequences - site.stopped)
+        bars.append(Bar(site.source, (site.stopped, passed, site.sequences - site.stopped - passed), chosen=site.never_stops > 0))
+    if any(site.sequences for site in sites):
+        yield Fold("How its sequences ended", (Bars("Sequences by call site", "sequences", parts, tuple(bars), digits=0),), open=True)
+    for site in sites:
+        answer = site.bad or (site.passing[0] if site.passing is not None else site.first)
+        if answer is not None:
+            yield Fold(f"{site.source}: the generation config of a call, field by field", (origin_table(answer.effective),))
 
 
 def _rows(site: Site) -> list[tuple[str | Cell, ...]]:

@@ -37,7 +37,7 @@ class Site:
 
     Token counts are of new tokens; `positions` counts the positions, from 1, at which the first passed terminator stood; `wasted` are the
     tokens behind those. `unfinished` calls were interrupted, or still running when their process ended. `bad` is the first call that cannot
-    stop or that failed, `passing` the first that stops at some ids and ran past another terminator, with that one's id.
+    stop or that failed, `passing` the first that stops at some ids and ran past another terminator, with that one's id, `first` the first.
     """
 
     source: str
@@ -55,6 +55,7 @@ class Site:
     never_stops: int = 0
     unfinished: int = 0
     failed: int = 0
+    first: Answer | None = None
     bad: Answer | None = None
     passing: tuple[Answer, int] | None = None
     last: Record | None = None
@@ -62,7 +63,7 @@ class Site:
     def add(self, record: Record, answer: Answer) -> None:
         """One more call."""
         self.calls += 1
-        self.last = record
+        self.first, self.last = self.first or answer, record
         effective = answer.effective
         error = record.get("error")
         if record.get("unfinished") is True or (isinstance(error, dict) and error.get("type") in INTERRUPTS):

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# One step of a GitHub workflow: installs llmdoctor from this action's own checkout, checks, annotates, and leaves reports and outputs.
+# By hand: GITHUB_ACTION_PATH=. RUNNER_TEMP=/tmp/a GITHUB_OUTPUT=/tmp/a/out GITHUB_STEP_SUMMARY=/tmp/a/summary.md bash action/check.sh
+set -euo pipefail
+
+tool=$RUNNER_TEMP/llmdoctor
+reports=$tool/reports
+mkdir -p "$reports"
+if ! [ -x "$tool/venv/bin/llmdoctor" ]; then
+  "$(command -v python3 || command -v python)" -m venv "$tool/venv"
+  "$tool/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$GITHUB_ACTION_PATH"
+fi
+
+# Blanks part the words; nothing in them is expanded or run.
+read -r -d '' -a paths <<< "${LLMDOCTOR_PATHS:-.}" || true
+read -r -d '' -a more <<< "${LLMDOCTOR_ARGS:-}" || true
+[ -z "${LLMDOCTOR_FAIL_ON:-}" ] || more+=(--fail-on "$LLMDOCTOR_FAIL_ON")
+
+code=0
+"$tool/venv/bin/llmdoctor" check "${paths[@]}" "${more[@]}" --format github --format "json:$reports/report.json" \
+  --format "sarif:$reports/report.sarif" --format "markdown:$reports/report.md" --format "html:$reports/report.html" || code=$?
+
+"$tool/venv/bin/python" "$GITHUB_ACTION_PATH/action/outputs.py" "$reports" "$code" >> "$GITHUB_OUTPUT"
+[ ! -f "$reports/report.md" ] || cat "$reports/report.md" >> "$GITHUB_STEP_SUMMARY"
+[ "$code" -ne 3 ] || exit 0 # nothing to check is no failure of the change under review
+exit "$code"

@@ -1,0 +1,147 @@
+"""`llmdoctor check`: walks a tree, gives each thing in it to the job whose rules fit, and adds up what they find."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+from llmdoctor.cli.checking.code import beside
+from llmdoctor.cli.checking.find import find
+from llmdoctor.cli.checking.screen import document, entries
+from llmdoctor.cli.checking.subjects import Checker
+from llmdoctor.cli.fixing import diff, mend, with_fixable
+from llmdoctor.cli.output import FOUND, REFUSED, Color, FailOn, answer, complain, write_file
+from llmdoctor.core import baseline
+from llmdoctor.core.diagnostic import Diagnostic
+from llmdoctor.core.document import Table, Verdict
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.report import Report
+from llmdoctor.core.settings import Settings, load_settings
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Do:
+    """What `check` is to do besides finding: `diff` and `show_settings` do it instead."""
+
+    fix: bool = False
+    unsafe_fixes: bool = False
+    diff: bool = False
+    show_settings: bool = False
+
+
+def run_check(
+    paths: list[str],
+    select: tuple[str, ...],
+    ignore: tuple[str, ...],
+    baselines: tuple[str | None, str | None],
+    do: Do,
+    formats: list[str] | None,
+    fail_on: FailOn | None,
+    color: Color,
+) -> NoReturn:
+    """The command: settings from pyproject.toml, over them the command line's, and the baseline to read or to write."""
+    accepted, written = baselines
+    try:
+        start = paths[0] if os.path.isdir(paths[0]) else os.path.dirname(paths[0])
+        settings = load_settings(start)
+    except QuestionError as error:
+        complain(str(error))
+        raise typer.Exit(REFUSED) from None
+    settings = replace(settings, select=select or settings.select, ignore=(*settings.ignore, *ignore))
+    if accepted is None and written is None and settings.baseline is not None:
+        accepted = os.path.join(settings.root, settings.baseline)
+
+    def check() -> Report:
+        return check_report(paths, settings, accepted)
+
+    def build() -> Report:
+        report = with_fixable(mend(check, do.unsafe_fixes) if do.fix else check())
+        if written is not None:
+            write_file(Path(written), baseline.text(report.findings))
+        return report
+
+    default = FailOn(settings.fail_on) if settings.fail_on is not None else None
+    fail_on = fail_on or default
+    if do.show_settings:
+        answer(lambda: settings_report(settings, accepted, fail_on), "check", formats, None, color)
+    if do.diff:
+        _print_diff(check, do.unsafe_fixes)
+    answer(build, "check", formats, FailOn.NEVER if written is not None else fail_on, color)
+
+
+def _print_diff(check: Callable[[], Report], unsafe: bool) -> NoReturn:
+    """The patch and exit 1, or nothing and exit 0."""
+    try:
+        patch, skipped = diff(check, unsafe)
+    except QuestionError as error:
+        complain(str(error))
+        raise typer.Exit(REFUSED) from None
+    for one in skipped:
+        complain(f"{one.what}: {one.reason}")
+    sys.stdout.write(patch)
+    raise typer.Exit(FOUND if patch else 0)
+
+
+def settings_report(settings: Settings, accepted: str | None, fail_on: FailOn | None) -> Report:
+    """What a check here would go by, and where each setting is from."""
+    from llmdoctor.gencfg.question import default_version
+
+    values: dict[str, Any] = {
+        "select": list(settings.select),
+        "ignore": list(settings.ignore),
+        "exclude": list(settings.exclude),
+        "fail-on": "error" if fail_on is None else fail_on.value,
+        "baseline": accepted,
+        "transformers": settings.transformers or default_version(),
+        "gpu-memory": settings.gpu_memory,
+        "per-path-ignores": {glob: list(codes) for glob, codes in settings.per_path.items()},
+    }
+    rows = tuple((name, json.dumps(value)) for name, value in values.items())
+    where = settings.source or "no pyproject.toml with [tool.llmdoctor] here or above: the defaults"
+    return Report(
+        "check",
+        subject={"settings": settings.source},
+        result={"subjects": [], "settings": values},
+        document=(Verdict(f"SETTINGS: {where}"), Table(("setting", "value"), rows)),
+    )
+
+
+def check_report(paths: list[str], settings: Settings, accepted: str | None) -> Report:
+    """Every static rule over everything in `paths`; findings in the baseline file `accepted` are counted, not told.
+
+    Raises QuestionError where a path or the baseline is not there.
+    """
+    known = frozenset[str]() if accepted is None else baseline.read(accepted)
+    found = find(paths, settings)
+    checker = Checker(found, settings)
+    others, code = beside(found.code, checker.subjects)
+    checker.launched(code.configs)
+    subjects = [*others, *code.subjects]
+    for subject in subjects:
+        subject.findings = tuple(each for each in subject.findings if settings.wants(each.code, _file(each) or subject.path))
+    every = [each for subject in subjects for each in subject.findings]
+    told = set(map(id, baseline.unknown(every, known)))
+    for subject in subjects:
+        subject.findings = tuple(each for each in subject.findings if id(each) in told)
+    old = len(every) - len(told)
+    return Report(
+        "check",
+        subject={"paths": paths, "settings": settings.source, "baseline": accepted},
+        result={"subjects": list(entries(subjects)), "in_baseline": old},
+        findings=tuple(each for subject in subjects for each in subject.findings),
+        skipped=(*found.skipped, *checker.skipped, *code.skipped),
+        document=document(paths, subjects, old),
+        nothing=not subjects,
+        told=True,
+    )
+
+
+def _file(finding: Diagnostic) -> str | None:
+    return None if finding.location is None else finding.location.file

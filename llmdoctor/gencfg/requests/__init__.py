@@ -1,0 +1,1 @@
+"""Requests to vLLM and OpenAI as files keep them: GEN017 to GEN020."""

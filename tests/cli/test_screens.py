@@ -1,0 +1,78 @@
+"""What a person reads of every command, by snapshot: with and without colour, at 60, 80 and 140 columns; and that it fits."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from llmdoctor.core.document import Code, Verdict
+from llmdoctor.core.report import Report
+from llmdoctor.report import Style, render
+from llmdoctor.report.flat import flat
+from tests.cli.screens import COMMANDS, make_inputs, report_of
+from tests.conftest import run_command
+
+WIDTHS = (60, 80, 140)
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("screens")
+    make_inputs(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reports(folder: Path) -> dict[str, Report]:
+    return {}
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest, folder: Path, reports: dict[str, Report], monkeypatch: pytest.MonkeyPatch) -> Report:
+    """The answer of the command that the test is about, asked once."""
+    monkeypatch.chdir(folder)
+    name = request.param
+    if name not in reports:
+        reports[name] = report_of(COMMANDS[name])
+    return reports[name]
+
+
+@pytest.mark.parametrize("color", [False, True], ids=["plain", "color"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("report", COMMANDS, indirect=True)
+def test_screen(report: Report, width: int, color: bool, snapshot: Any) -> None:
+    assert render(report, "text", Style(width, color)) == snapshot
+
+
+@pytest.mark.parametrize("width", [*WIDTHS, 40, 72])
+@pytest.mark.parametrize("report", COMMANDS, indirect=True)
+def test_nothing_is_wider_than_the_screen_or_cut(report: Report, width: int) -> None:
+    text = render(report, "text", Style(width, False))
+    pasted = {"  " + line for block in flat(report.document) if isinstance(block, Code) for line in block.text.split("\n")}
+    for line in text.splitlines():
+        assert cell_len(line) <= width or line in pasted, line
+    assert "…" not in text
+    assert _COLOUR.sub("", render(report, "text", Style(width, True))) == text
+
+
+@pytest.mark.parametrize("report", COMMANDS, indirect=True)
+def test_the_verdict_comes_first(report: Report) -> None:
+    assert isinstance(report.document[0], Verdict)
+    first = render(report, "text", Style(140, False)).splitlines()[0]
+    assert first == report.document[0].text[: len(first)].rstrip()
+    assert len(first) > 10
+
+
+@pytest.mark.parametrize("columns", ["60", "140"])
+def test_columns_and_color_are_heeded_by_the_command_itself(columns: str, folder: Path) -> None:
+    told = run_command(*COMMANDS["gencfg-diff"], "--color", "always", cwd=folder, env={"COLUMNS": columns, "NO_COLOR": ""})
+    assert "\x1b[" in told.out
+    plain = run_command(*COMMANDS["gencfg-diff"], cwd=folder, env={"COLUMNS": columns})
+    assert plain.out == _COLOUR.sub("", told.out)
+    code = plain.out.index("\nFIX\n")
+    assert (int(columns) - 40) < max(map(len, plain.out[:code].splitlines())) <= int(columns)
