@@ -1,6 +1,6 @@
 """At least 100,000 mutated inputs over every reader and command, and 500 of them as processes: tried, refused, reported, crashed, hung, slowest.
 
-    .venv/bin/python benchmarks/reliability.py [--inputs N] [--processes N] [--seed N] [--keep DIR]
+    .venv/bin/python benchmarks/reliability.py [--inputs N] [--processes N] [--seed N] [--workers N] [--keep DIR]
 
 The whole inputs and the mutations are tests/reliability. The same seed tries the same inputs again. A failing one is written below DIR, with
 its command. Of the processes a part gets a Ctrl-C at a random moment, and a part a stdout that nobody reads. Exit 1 where something crashed
@@ -20,6 +20,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--processes", type=int, default=500)
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the inputs, each with a seed of its own")
     parser.add_argument("--seed", type=int, default=20_261_124)
     parser.add_argument("--keep", type=Path, default=Path("failing"), help="where failing inputs are written")
     options = parser.parse_args()
@@ -45,14 +47,16 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_AS, (ALLOWED, ALLOWED))
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="llmdoctor-reliability-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
-        tally = try_inputs(options.inputs, options.seed, Path(folder) / "inputs", options.keep, _progress)
+        tally = in_turn(options.inputs, options.workers, options.seed, Path(folder) / "inputs", options.keep)
         middle = time.monotonic()
         processes, ways = as_processes(options.processes, options.seed, Path(folder) / "processes", options.keep)
-    print(f"seed {options.seed}, Python {sys.version.split()[0]}, {os.cpu_count()} cores with other work on them\n")
+    print(
+        f"seed {options.seed}, {options.workers} workers, Python {sys.version.split()[0]}, {os.cpu_count()} cores with other work on them\n"
+    )
     print(f"{'':14} {'tried':>8} {'refused':>8} {'reported':>8} {'crashed':>8} {'hung':>8}   slowest")
-    _row("one process", tally, middle - start)
+    _row("in process", tally, middle - start)
     _row("processes", processes, time.monotonic() - middle)
-    print("\nBy command, in one process:\n")
+    print("\nBy command, in process:\n")
     for name, counts in sorted(tally.by_command.items()):
         print(f"{name:14} {_counts(counts)}")
     print("\nProcesses:\n")
@@ -63,6 +67,20 @@ def main() -> int:
     bad = any(each.counts["crashed"] + each.counts["hung"] or each.slowest[0][0] >= LIMIT for each in (tally, processes) if each.slowest)
     print(f"\n{'MISS' if bad else 'ok'}: nothing crashed, nothing hung, the slowest under {LIMIT:g} s")
     return int(bad)
+
+
+def in_turn(count: int, workers: int, seed: int, scratch: Path, keep: Path) -> Tally:
+    """All inputs, one after another in this process, or an equal share in each of several."""
+    if workers == 1:
+        return try_inputs(count, seed, scratch, keep, _progress)
+    total = Tally()
+    with ProcessPoolExecutor(workers) as pool:
+        shares = [
+            pool.submit(try_inputs, count // workers, seed + place, scratch / str(place), keep, _progress) for place in range(workers)
+        ]
+        for share in shares:
+            total.add(share.result())
+    return total
 
 
 def _progress(number: int, tally: Tally) -> None:

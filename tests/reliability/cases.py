@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class Case:
 
 def groups() -> list[list[Case]]:
     """Every case, by the readers that they are for: each group is tried as often as the next."""
-    return [_models(), _architectures(), _trees(), _sources(), _outputs(), _traces(), _masks(), _memory(), _samples()]
+    return [_models(), _architectures(), _trees(), _sources(), _outputs(), _traces(), _masks(), _memory(), _samples(), _configurations()]
 
 
 def commands(*lines: str) -> tuple[tuple[str, ...], ...]:
@@ -87,6 +88,7 @@ MODEL_COMMANDS = commands(
     "gencfg runaway outputs.jsonl --model model",
     "mask inspect model --lengths 3,4",
     "mem kvcache model",
+    "look model",
 )
 
 
@@ -99,8 +101,15 @@ def _models() -> list[Case]:
     found = [Case("model directory", {**full, **beside}, tuple(full), MODEL_COMMANDS)]
     for folder in sorted(RULES.glob("[GD][EI][NR]*/*")):
         files = _folder(folder, "model")
-        if files and "model/outputs.jsonl" not in files:
-            found.append(Case(f"model of {folder.parent.name}/{folder.name}", {**files, **beside}, tuple(files), MODEL_COMMANDS[:8]))
+        if files and not {"model/outputs.jsonl", "model/request.json"} & set(files):
+            found.append(
+                Case(
+                    f"model of {folder.parent.name}/{folder.name}",
+                    {**files, **beside},
+                    tuple(files),
+                    (*MODEL_COMMANDS[:8], MODEL_COMMANDS[-1]),
+                )
+            )
     return found
 
 
@@ -198,6 +207,8 @@ def _trees() -> list[Case]:
         "check --select PYC --ignore GEN",
         "check --write-baseline new.json",
         "check . src",
+        "look .",
+        "check --show-settings",
     )
     return [Case("repository", files, tuple(files), formats)]
 
@@ -207,7 +218,12 @@ def _sources() -> list[Case]:
     for path in sorted(RULES.glob("PYC*/*/*")):
         name = f"example.{path.suffix[1:]}"
         found.append(
-            Case(f"source of {'/'.join(path.parts[-3:])}", {name: path.read_bytes()}, (name,), commands(f"check {name}", "check ."))
+            Case(
+                f"source of {'/'.join(path.parts[-3:])}",
+                {name: path.read_bytes()},
+                (name,),
+                commands(f"check {name}", "check .", f"look {name}"),
+            )
         )
     return found
 
@@ -221,6 +237,7 @@ def _outputs() -> list[Case]:
     asked = commands(
         "gencfg runaway outputs.jsonl",
         "gencfg runaway outputs.jsonl --terminator 11 --max-new-tokens 4",
+        "look outputs.jsonl",
         "gencfg runaway outputs.jsonl --model model",
     )
     whole = commands("gencfg runaway outputs.json", "gencfg runaway outputs.json --terminator 11 --text text --ids ids")
@@ -244,7 +261,7 @@ def _traces() -> list[Case]:
     traces = {path.name: b"".join(path.read_bytes().splitlines(keepends=True)[:40]) for path in sorted(data.glob("*.jsonl"))}
     asked = commands(
         "gencfg trace --summary infer.jsonl", "gencfg trace --summary train.jsonl", "gencfg diff train.jsonl infer.jsonl", "gencfg diff infer.jsonl#1",
-        "gencfg show infer.jsonl", "sample replay logits.json --tokens tokens.json --claim infer.jsonl",
+        "gencfg show infer.jsonl", "look train.jsonl", "sample replay logits.json --tokens tokens.json --claim infer.jsonl",
     )  # fmt: skip
     small = {"logits.json": b"[[1.0, 2.0, 0.5]]", "tokens.json": b"[1]"}
     return [Case("traces", {**traces, **small}, tuple(traces), asked)]
@@ -270,7 +287,7 @@ def _masks() -> list[Case]:
         asked = commands(
             f"mask inspect model --mask {name}",
             f"mask inspect model --mask {name} --backend eager --query 2", f"mask inspect model --input-ids {name}",
-            f"mask test model --mask {name} --static",
+            f"mask test model --mask {name} --static", f"look {name}",
         )  # fmt: skip
         found.append(Case(f"mask, {name}", {name: data, **model}, (name,), asked))
     return [*found, Case("messages", {**chat, **model}, ("chat.json",), commands("mask inspect chat --messages chat.json"))]
@@ -321,10 +338,72 @@ def _memory() -> list[Case]:
             "mem compare model --strategy args.yaml --static", "mem compare model --strategy args.json --static --gradient-checkpointing",
         )),
         Case("measured records", lines, ("run.jsonl",), commands(
-            "mem measure --summary run.jsonl", "mem compare model --strategy deepspeed:zero2,bf16 --static --measured run.jsonl",
+            "mem measure --summary run.jsonl", "look run.jsonl", "mem compare model --strategy deepspeed:zero2,bf16 --static --measured run.jsonl",
         )),
-        Case("memory snapshot", {"s.pickle": pickle.dumps(SNAPSHOT)}, ("s.pickle",), commands("mem measure --snapshot s.pickle")),
+        Case("memory snapshot", {"s.pickle": pickle.dumps(SNAPSHOT)}, ("s.pickle",), commands("mem measure --snapshot s.pickle", "look s.pickle")),
     ]  # fmt: skip
+
+
+# --- training configurations and requests --------------------------------------------------------------------------------------------
+
+CHECKS = commands("check", "check --diff", "check --fix", "check --fix --unsafe-fixes", "check --select MEM --fail-on never")
+AXOLOTL = b"""base_model: org/model
+adapter: lora
+lora_r: 8
+bf16: auto
+micro_batch_size: 2
+gradient_accumulation_steps: 4
+deepspeed: ds.json
+optimizer: adamw_torch
+"""
+FACTORY = b"""model_name_or_path: org/model
+stage: sft
+finetuning_type: lora
+deepspeed: ds.json
+per_device_train_batch_size: 1
+fp16: true
+"""
+
+
+class _State:
+    """What is pickled under the name of TrainingArguments."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+
+def _training_args() -> bytes:
+    """training_args.bin as torch.save writes it, by hand: no library is needed to make it."""
+    data = pickle.dumps(_State(optim="adamw_torch", fp16=True, bf16=False, deepspeed="ds.json", output_dir="out", max_grad_norm=1.0), 2)
+    data = data.replace(f"{__name__}\n_State".encode(), b"transformers.training_args\nTrainingArguments")
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("archive/data.pkl", data)
+        archive.writestr("archive/version", b"3\n")
+    return out.getvalue()
+
+
+def _configurations() -> list[Case]:
+    files = {
+        "ds.json": _dump(DEEPSPEED), "training_args.bin": _training_args(), "axolotl.yaml": AXOLOTL, "factory.yaml": FACTORY, "trainer.yaml": TRAINER,
+        "accelerate.yaml": b"distributed_type: DEEPSPEED\ndeepspeed_config:\n  zero_stage: 3\nmixed_precision: bf16\n",
+    }  # fmt: skip
+    request = {
+        "request.json": _dump(
+            {"model": "m", "messages": [{"role": "user", "content": "a"}], "temperature": 0, "top_p": 1.5, "max_tokens": 5}
+        )
+    }
+    found = [
+        Case(
+            "configurations", files, tuple(files), (*CHECKS, *commands(*(f"look {name}" for name in files), "check ds.json axolotl.yaml"))
+        ),
+        Case("request", request, tuple(request), (*CHECKS, *commands("look request.json", "check request.json"))),
+    ]
+    for folder in sorted([*RULES.glob("MEM*/*"), *RULES.glob("GEN0[12]*/*"), *RULES.glob("SMP00[56]/*")]):
+        inside = _folder(folder, ".")
+        if inside and "./outputs.jsonl" not in inside and "./generation_config.json" not in inside:
+            found.append(Case(f"files of {folder.parent.name}/{folder.name}", inside, tuple(inside), CHECKS))
+    return found
 
 
 # --- samples -------------------------------------------------------------------------------------------------------------------------
@@ -366,6 +445,7 @@ def _samples() -> list[Case]:
             f"sample draw --logits {name} --temperature 0.5 -n 20",
             f"sample replay {name} --tokens tokens.json --temperature 1 --logprobs logprobs.json",
             f"sample replay {name} --tokens tokens.json --temperature 1 --step 1",
+            f"look {name}",
         )
         everything = {name: data, **tokens, **claim, **logprobs}
         found.append(Case(f"logits, {name}", everything, (name, name, "tokens.json", "claim.json", "logprobs.json"), asked))
@@ -383,7 +463,7 @@ def _samples() -> list[Case]:
     found.append(Case("two sides", logprobs, tuple(logprobs), commands(
         "sample replay --logprobs logprobs.json --versus new.json", "sample replay --logprobs new.json --versus new.json",
     )))  # fmt: skip
-    for folder in sorted(RULES.glob("SMP*/bad")):
+    for folder in sorted(RULES.glob("SMP00[1-4]/bad")):
         inside = {path.name: path.read_bytes() for path in folder.iterdir()}
         given = [name for name in ("claim.json", "tokens.json", "logprobs.json") if name in inside]
         if "logits.json" in inside:

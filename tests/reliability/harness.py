@@ -35,6 +35,7 @@ SECONDS = 10.0  # until an input counts as hung
 FORMATS = ("text", "text", "text", "json", "json", "sarif", "junit", "github", "gitlab", "markdown", "html")
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 VARYING = re.compile(r"[\d.]+|'[^']*'|\"[^\"]*\"|[\x80-\uffff]")
+GROUPS = ("gencfg", "mask", "mem", "sample")
 KEPT = 40  # interesting inputs of a case that are mutated further
 
 
@@ -79,11 +80,19 @@ class Tally:
         """Count it."""
         kind = "hung" if outcome.fault == "hung" else "crashed" if outcome.fault else "refused" if outcome.code == 2 else "reported"
         self.counts[kind] += 1
-        name = " ".join(tried.command[: 1 + (tried.command[0] != "check")])
+        name = " ".join(tried.command[: 1 + (tried.command[0] in GROUPS)])
         self.by_command.setdefault(name, Counter())[kind] += 1
         self.slowest = sorted([*self.slowest, (outcome.seconds, tried)], key=lambda entry: -entry[0])[:10]
         if outcome.fault:
             self.failed.append((tried, outcome))
+
+    def add(self, other: Tally) -> None:
+        """What another process counted."""
+        self.counts.update(other.counts)
+        for name, counts in other.by_command.items():
+            self.by_command.setdefault(name, Counter()).update(counts)
+        self.slowest = sorted([*self.slowest, *other.slowest], key=lambda entry: -entry[0])[:10]
+        self.failed += other.failed
 
 
 def run(arguments: tuple[str, ...], seconds: float = SECONDS) -> Outcome:
@@ -121,7 +130,7 @@ def judge(arguments: tuple[str, ...], outcome: Outcome) -> str:
             return "a traceback"
         if UNSAFE.search(text):
             return f"a control character: {text[max(UNSAFE.search(text).start() - 40, 0) :][:80]!r}"  # type: ignore[union-attr]
-    if "json" in arguments and outcome.out:
+    if "json" in arguments and outcome.out and "--diff" not in arguments:  # that prints a patch, whatever the format
         try:
             json.loads(outcome.out, parse_constant=_no_constant)
         except ValueError as error:
@@ -175,7 +184,7 @@ def _made_once(make: Any) -> Any:
     made: dict[tuple[str, ...], Any] = {}
 
     def find(arguments: list[str]) -> Any:
-        name = tuple(arguments[:2]) if arguments[0] in ("gencfg", "mask", "mem", "sample") else tuple(arguments[:1])
+        name = tuple(arguments[:2]) if arguments[0] in GROUPS else tuple(arguments[:1])
         if name not in made:
             made[name] = typer.main.get_command(make(arguments))
         return made[name]
@@ -280,7 +289,7 @@ def _try(tried: Tried, folder: Path) -> Outcome:
     os.chdir(folder)
     write(tried.changed)
     outcome = run(tried.command)
-    write({name: tried.case.files[name] for name in tried.changed})
+    write(tried.case.files if "--fix" in tried.command else {name: tried.case.files[name] for name in tried.changed})
     Path("new.json").unlink(missing_ok=True)  # what one of the commands writes
     return outcome
 
