@@ -98,7 +98,7 @@ def _counts(counts: Counter[str]) -> str:
 
 def as_processes(count: int, seed: int, scratch: Path, keep: Path) -> tuple[Tally, dict[str, Counter[str]]]:
     """Inputs as a person has them: a process each, two at a time. Also what the one process leaves out, parquet and a hungry template."""
-    corpus, tally, ways = Corpus(seed + 1), Tally(), dict[str, Counter[str]]()
+    corpus, tally, ways = Corpus(seed + 1, live=False), Tally(), dict[str, Counter[str]]()
     choice = random.Random(seed)
     corpus.groups.append(_only_processes())
     env = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "80", "HF_HUB_OFFLINE": "1", "LLMDOCTOR_DEBUG": ""}

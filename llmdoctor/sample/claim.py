@@ -16,6 +16,7 @@ from llmdoctor.sample.stages import refusal
 from llmdoctor.sample.tables import ENGINES, Engine
 
 _LIMIT = 256 << 20
+_COLDEST = 1e-30  # a temperature by which a logit of 1e8 can still be divided in float32
 _INTEGERS = frozenset({"top_k", "penalty_last_n"})
 _OFF: Mapping[str, tuple[float, ...]] = {
     "top_k": (0, -1),
@@ -157,6 +158,8 @@ def _settings(said: Mapping[str, Any], source: str) -> Settings:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise QuestionError(f"{source}: {field.name} is {str(value)[:40]!r}, expected a finite number")
+        if field.name == "temperature" and 0 < value < _COLDEST:
+            raise QuestionError(f"{source}: temperature is {value}: logits divided by that are beyond float32; 0 is greedy")
         if field.name in _INTEGERS and value != int(value):
             raise QuestionError(f"{source}: {field.name} is {value}, expected a whole number")
         if value not in _OFF.get(field.name, ()):
