@@ -158,8 +158,8 @@ def _settings(said: Mapping[str, Any], source: str) -> Settings:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise QuestionError(f"{source}: {field.name} is {str(value)[:40]!r}, expected a finite number")
-        if field.name == "temperature" and 0 < value < _COLDEST:
-            raise QuestionError(f"{source}: temperature is {value}: logits divided by that are beyond float32; 0 is greedy")
+        if field.name == "temperature" and value > 0 and not _COLDEST <= value <= 1 / _COLDEST:
+            raise QuestionError(f"{source}: temperature is {value}: logits divided by that are beyond float32")
         if field.name in _INTEGERS and value != int(value):
             raise QuestionError(f"{source}: {field.name} is {value}, expected a whole number")
         if value not in _OFF.get(field.name, ()):

@@ -42,6 +42,8 @@ FOUND: list[tuple[str, dict[str, Any], int, str]] = [
     ("sample replay --logprobs a.json --versus b.json", {"a.json": [-0.5, -1], "b.json": [-HUGE, -1]}, 0, "1 token"),
     ("sample engines --logits x.json", {"x.json": [1e300, 1]}, 2, "+inf"),
     ("sample replay x.json --tokens t.json --temperature 1e-320", {"x.json": [[1.0, 2.0]], "t.json": [1]}, 2, "float32"),
+    ("sample replay x.json --tokens t.json --temperature 1e308", {"x.json": [[1.0, 2.0]], "t.json": [1]}, 2, "float32"),
+    ("sample replay x.json --tokens t.json --temperature 1e29", {"x.json": [[1.0, 2.0]], "t.json": [1]}, 0, ""),
     ("sample replay x.json --tokens t.json --temperature 1e-29", {"x.json": [[1e30, 2.0]], "t.json": [1]}, 0, ""),
     ("sample replay x.json --tokens t.json --temperature 1", {"x.json": [[1.0, 2.0, -1.5e34]], "t.json": [1]}, 0, "UNDECIDED"),
     (
