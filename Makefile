@@ -36,6 +36,7 @@ site: docs
 bench: install
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/runaway.py
+	$(BIN)/python benchmarks/check.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -19,6 +19,7 @@ from llmdoctor.mask import layers as kinds
 from llmdoctor.mask.factory import Pattern
 from llmdoctor.mask.layers import CHUNKED, CONV, FULL, HYBRID, LINEAR, SLIDING
 
+_ALL = 2**40  # tokens: a window as large as this hides nothing, and larger ones leave 64 bits
 _LETTERS = {"sdpa": "s", "flash_attention_2": "f", "flex_attention": "x"}
 # The words of transformers 5.23 modeling_utils.py (_sdpa_can_dispatch and its neighbours).
 _REFUSALS = {
@@ -237,12 +238,12 @@ def _pattern(facts: _Facts, kind: str) -> Pattern:
         size = kinds.window_of(facts.config)
         if size is None:
             raise QuestionError(f"config.json: {facts.text_kind} has sliding layers and no sliding_window")
-        return Pattern(local="window", size=size, **common)
+        return Pattern(local="window", size=min(size, _ALL), **common)
     if kind == CHUNKED:
         size = facts.config.get("attention_chunk_size")
         if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
             raise QuestionError(f"config.json: attention_chunk_size is {size!r}, expected a positive integer")
-        return Pattern(local="chunk", size=size, **common)
+        return Pattern(local="chunk", size=min(size, _ALL), **common)
     return Pattern(**common)
 
 

@@ -109,9 +109,11 @@ def _rank(mine: Sequence[dict[str, Any]], rank: int, several: bool) -> list[Bloc
     head = f"rank {rank}, {unit.name}" if several else unit.title
     table = Table((head, *(f"{phase} ends" if phase != "between steps" else phase for phase in shown)), tuple(rows))
     blocks: list[Block] = [_bars(f"Rank {rank}" if several else "Held at the end of each phase", shown, names, unit, table)]
-    peak = next((record["peak"] for record in mine if isinstance(record.get("peak"), dict)), None)
+    peak: dict[str, Any] | None = next((record["peak"] for record in mine if isinstance(record.get("peak"), dict)), None)
     if peak:
-        sites = tuple((unit(_int(size)), str(count), str(site)) for site, size, count in peak.get("by_site", [])[:8])
+        largest = peak.get("by_site")
+        entries = [entry for entry in largest[:8] if isinstance(entry, list) and len(entry) == 3] if isinstance(largest, list) else []
+        sites = tuple((unit(_int(size)), str(count), str(site)) for site, size, count in entries)
         blocks.append(Table((f"PEAK {unit(_int(peak.get('bytes')))}", "blocks", "allocated at"), sites))
     return blocks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from llmdoctor.mem.optimizers import torch_optimizer
 from llmdoctor.mem.settings import Optimizer, dtype_of
 from llmdoctor.mem.workload import LORA_TARGETS, Lora
 
+_MOST_VALUES = 100_000
 OURS = ("model_init", "client_optimizer")  # keys of ours in a strategy's file, which the libraries do not know
 
 
@@ -41,7 +43,7 @@ def read_mapping(path: str) -> dict[str, Any]:
 def _yaml(path: str) -> dict[str, Any]:
     from llmdoctor.modeldir.files import Refusal, read_bytes
 
-    data = read_bytes(path, 2**20)
+    data = read_bytes(path, 2**18)  # PyYAML reads 300 KB/s
     if data is None or isinstance(data, Refusal):
         raise QuestionError(f"{path}: no such file" if data is None else f"{path} {data.reason}")
     try:
@@ -54,7 +56,20 @@ def _yaml(path: str) -> dict[str, Any]:
         raise QuestionError(f"{path}: not YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise QuestionError(f"{path}: expected a mapping of settings, found {type(value).__name__}")
+    _bounded(path, value)
     return value
+
+
+def _bounded(path: str, value: Any) -> None:
+    """A few aliases can stand for more values than any memory holds, and one inside itself for no end of them."""
+    stack, count = [value], 0
+    while stack:
+        item = stack.pop()
+        count += 1
+        if count > _MOST_VALUES:
+            raise QuestionError(f"{path}: its aliases come to more than {_MOST_VALUES:,} values")
+        if isinstance(item, dict | list):
+            stack.extend(item.values() if isinstance(item, dict) else item)
 
 
 def section_of(path: str, value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -83,12 +98,12 @@ def flag_of(path: str, value: Mapping[str, Any], key: str) -> bool:
 def count_of(path: str, value: Mapping[str, Any], key: str, default: int, least: int = 1) -> int:
     """A whole number of at least `least`, also written 5e8; QuestionError for another."""
     number = value.get(key, default)
+    if isinstance(number, str) and re.fullmatch(r"[0-9]+(\.[0-9]*)?(e\+?[0-9]+)?", number):
+        number = float(number)  # YAML reads 5e8 as text
     if isinstance(number, float) and number.is_integer():
         number = int(number)
-    if isinstance(number, str) and number.replace(".", "").replace("e", "").replace("+", "").isdigit():
-        number = int(float(number))  # YAML reads 5e8 as text
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise QuestionError(f"{path}: {key}: expected a whole number of at least {least}, found {number!r}")
+    if isinstance(number, bool) or not isinstance(number, int) or not least <= number < 2**63:
+        raise QuestionError(f"{path}: {key}: expected a whole number of at least {least}, found {repr(number)[:40]}")
     return number
 
 
@@ -97,8 +112,8 @@ def number_of(path: str, value: Mapping[str, Any], key: str, default: float) -> 
     number = value.get(key, default)
     if number is None:
         return 0.0
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise QuestionError(f"{path}: {key}: expected a number, found {number!r}")
+    if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) < 2**63:
+        raise QuestionError(f"{path}: {key}: expected a number, found {repr(number)[:40]}")
     return float(number)
 
 

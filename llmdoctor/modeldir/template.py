@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from llmdoctor.modeldir.jsonfile import JsonFile
 
-SECONDS = 2.0
+SECONDS = 1.5
 TEMPLATE_LIMIT = 2**20
 
 

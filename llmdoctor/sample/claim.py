@@ -16,6 +16,7 @@ from llmdoctor.sample.stages import refusal
 from llmdoctor.sample.tables import ENGINES, Engine
 
 _LIMIT = 256 << 20
+_COLDEST = 1e-30  # a temperature by which a logit of 1e8 can still be divided in float32
 _INTEGERS = frozenset({"top_k", "penalty_last_n"})
 _OFF: Mapping[str, tuple[float, ...]] = {
     "top_k": (0, -1),
@@ -67,7 +68,7 @@ def make_claim(
     if told is not None and engine is not None and told != engine:
         raise QuestionError(f"contradictory claims: {source} says engine {told}, the options say {engine}")
     name = engine or told or default or "transformers"
-    if name not in ENGINES:
+    if not isinstance(name, str) or name not in ENGINES:
         raise QuestionError(f"{source}: engine {str(name)[:40]!r}: expected one of {', '.join(ENGINES)}")
     if options.do_sample is False and named.keys() & {"temperature", "top_k", "top_p", "min_p"}:
         raise QuestionError(f"contradictory claims: --greedy samples nothing, --{next(iter(named)).replace('_', '-')} is about sampling")
@@ -76,8 +77,8 @@ def make_claim(
     if refused is not None:
         raise QuestionError(f"{source}: {name} refuses this claim: {refused}")
     beams, penalty = said.get("num_beams") or 1, said.get("length_penalty", 1.0)
-    if not isinstance(beams, int) or not isinstance(penalty, int | float):
-        raise QuestionError(f"{source}: num_beams {beams!r}, length_penalty {penalty!r}: expected numbers")
+    if not isinstance(beams, int) or not isinstance(penalty, int | float) or not abs(penalty) <= sys.float_info.max:
+        raise QuestionError(f"{source}: num_beams {repr(beams)[:40]}, length_penalty {repr(penalty)[:40]}: expected numbers")
     return Claim(ENGINES[name], settings, source, beams, float(penalty))
 
 
@@ -157,6 +158,8 @@ def _settings(said: Mapping[str, Any], source: str) -> Settings:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
             raise QuestionError(f"{source}: {field.name} is {str(value)[:40]!r}, expected a finite number")
+        if field.name == "temperature" and value > 0 and not _COLDEST <= value <= 1 / _COLDEST:
+            raise QuestionError(f"{source}: temperature is {value}: logits divided by that are beyond float32")
         if field.name in _INTEGERS and value != int(value):
             raise QuestionError(f"{source}: {field.name} is {value}, expected a whole number")
         if value not in _OFF.get(field.name, ()):

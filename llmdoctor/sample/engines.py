@@ -96,7 +96,7 @@ def hidden_defaults(directory: ModelDir) -> dict[str, Any]:
     return {
         name: int(value) if name == "top_k" else float(value)
         for name, value in found.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
     }
 
 

@@ -97,7 +97,7 @@ def missing(steps: Steps, claim: Claim, alpha: float) -> int:
     need = float(stats.norm.isf(alpha / 2)) ** 2
     have = float(-2 * np.minimum(steps.logprob_raw, 0).sum())
     if claim.settings.do_sample:
-        have = math.log(_FACTOR) ** 2 * float(steps.variance.sum())
+        have = math.log(_FACTOR) ** 2 * float(np.nan_to_num(steps.variance).sum())  # nan: logits that a temperature made inf
     with np.errstate(divide="ignore"):
         confined = float(-np.log(steps.raw_kept).sum())
     if have >= need or confined >= -math.log(alpha):

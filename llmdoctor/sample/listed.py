@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from llmdoctor.sample.sketch import Sketch
 
 Kind = Literal["raw", "temperature", "processed"]
 _VOCAB = 300_000  # tokens a vocabulary may have, for the tail's upper bound above temperature 1
+_MOST = 700.0  # what exp() of a double can take
 _ROUNDING = 2e-3  # of a mass: engines round their log-probabilities
 
 
@@ -100,7 +102,7 @@ def tail(step: Listed, scale: float) -> tuple[float, float]:
     """Sum of exp(logprob / T) over what is not listed, as [low, high]: at most m q^(1/T-1) below T 1, m its mass, q the least listed."""
     mass = max(0.0, 1.0 - sum(math.exp(value) for _, value in step.top))
     least = min((value for _, value in step.top), default=0.0)
-    edge = mass * math.exp(least * (1 / scale - 1)) if mass > 0 else 0.0
+    edge = mass * math.exp(min(_MOST, least * (1 / scale - 1))) if mass > 0 else 0.0
     if scale == 1.0:
         return mass, mass
     if scale < 1.0:
@@ -117,7 +119,7 @@ def bound(step: Listed, claim: Claim, kind: Kind, scale: float) -> Bounds:
     listed = own is not None
     above = [weight for weight, other in zip(weights, values, strict=True) if other > value]
     low, high = tail(step, scale)
-    z_low, z_high = sum(weights) + low, sum(weights) + high
+    z_low, z_high = (max(sum(weights) + rest, sys.float_info.min) for rest in (low, high))  # a small temperature leaves nothing of them
     rank = len(above) + 1 if listed or not values else step.rank
     first, last = sum(above) / z_high, sum(above) / z_low if listed else 1.0 - math.exp(value / scale) / z_high
     last = min(1.0, max(first, last))

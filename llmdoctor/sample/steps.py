@@ -173,18 +173,25 @@ def _raw(row: Row, x: np.float32) -> tuple[float, float]:
     e, total = row.weights()
     top = float(row.x.max())
     z = top + np.log(total)
-    return float(x) - z, z - (top + float(np.dot(e, row.x - np.float32(top))) / total)
+    return float(x) - z, z - (top + float(np.dot(e, _below_top(row))) / total)
 
 
 def _moments(row: Row) -> tuple[float, float, float]:
     """Mean, variance and third central moment of log q."""
     e, total = row.weights()
     q = e / np.float32(total)
-    d = row.x - row.x.max()
+    d = _below_top(row)
     mean = float(np.dot(q, d))
     d = d - np.float32(mean)
     square = d * d
     return mean - float(np.log(total)), float(np.dot(q, square)), float(np.dot(q, square * d))
+
+
+def _below_top(row: Row) -> Floats:
+    """x - max [n], at least -200: exp() of less is 0 in float32 as of that, and squares and cubes of it stay finite."""
+    d: Floats = row.x - row.x.max()
+    np.maximum(d, np.float32(-200), out=d)
+    return d
 
 
 def _follow(stages: list[Stage], token: int, x: float, tolerance: Tolerance, claim: Claim, mass_before: float) -> tuple[float, str]:

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.fields import Given
+from llmdoctor.mem.question import Asked
+from llmdoctor.mem.runners import base
 from llmdoctor.mem.strategies import read_strategy
 
 GIVEN = Given(model_dtype="bfloat16", hidden_size=64, world_size=2)
@@ -172,3 +175,40 @@ def test_world_size_zero_and_contradicting_ranks(tmp_path: Path) -> None:
     peft = {"optim": "adamw_torch", "model_init": {"peft_config": {"r": 8}}}
     with pytest.raises(QuestionError, match="contradicts"):
         read_strategy(written(tmp_path, peft), Given(lora=16))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("bf16: &a [*a]", "aliases"),
+        (
+            "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+            + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdef", "bcdefg", strict=True)),
+            "aliases",
+        ),
+        ("optim: " + "x" * 2**18, "at most"),
+        ("zero_optimization:\n  stage: 2\n  reduce_bucket_size: 1.2.3e9\n", "whole number"),
+        ("zero_optimization:\n  stage: 2\n  reduce_bucket_size: 1e999\n", "whole number"),
+        ("zero_optimization:\n  stage: 2\n  reduce_bucket_size: ²\n", "whole number"),
+    ],
+)
+def test_yaml_that_nobody_means(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match=said):
+        read_strategy(written(tmp_path, text, "strategy.yaml"), GIVEN)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("changes", [{"bf16": {"enabled": True}}, {}, {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}])
+def test_micro_steps_repeat(
+    stage: int, changes: dict[str, Any], models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the eighth of many micro steps leaves is what the fortieth leaves: no more are played, however many are asked for."""
+    zero = {"stage": stage, **(changes.get("zero_optimization", {}) if stage else {})}
+    seen = []
+    for steps, played in ((40, 40), (40, 8), (10**9, 8)):
+        monkeypatch.setattr(base, "MICRO_STEPS", played)
+        config = {**BASE, "bf16": {"enabled": False}, **changes, "zero_optimization": zero, "gradient_accumulation_steps": steps}
+        asked = Asked(str(models["qwen2"]), (written(tmp_path, config),), static=True)
+        seen.append((compare_report(asked).result or {})["strategies"][0])
+        seen[-1].pop("settings")
+    assert seen[0] == seen[1] == seen[2]

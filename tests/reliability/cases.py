@@ -34,7 +34,19 @@ class Case:
 
 def groups() -> list[list[Case]]:
     """Every case, by the readers that they are for: each group is tried as often as the next."""
-    return [_models(), _architectures(), _trees(), _sources(), _outputs(), _traces(), _masks(), _memory(), _configurations(), _samples()]
+    return [
+        _models(),
+        _architectures(),
+        _trees(),
+        _sources(),
+        _outputs(),
+        _traces(),
+        _masks(),
+        _memory(),
+        _samples(),
+        _linked(),
+        _configurations(),
+    ]
 
 
 def commands(*lines: str) -> tuple[tuple[str, ...], ...]:
@@ -88,6 +100,7 @@ MODEL_COMMANDS = commands(
     "gencfg runaway outputs.jsonl --model model",
     "mask inspect model --lengths 3,4",
     "mem kvcache model",
+    "look model",
 )
 
 
@@ -100,8 +113,15 @@ def _models() -> list[Case]:
     found = [Case("model directory", {**full, **beside}, tuple(full), MODEL_COMMANDS)]
     for folder in sorted(RULES.glob("[GD][EI][NR]*/*")):
         files = _folder(folder, "model")
-        if files and "model/outputs.jsonl" not in files:
-            found.append(Case(f"model of {folder.parent.name}/{folder.name}", {**files, **beside}, tuple(files), MODEL_COMMANDS[:8]))
+        if files and not {"model/outputs.jsonl", "model/request.json"} & set(files):
+            found.append(
+                Case(
+                    f"model of {folder.parent.name}/{folder.name}",
+                    {**files, **beside},
+                    tuple(files),
+                    (*MODEL_COMMANDS[:8], MODEL_COMMANDS[-1]),
+                )
+            )
     return found
 
 
@@ -141,7 +161,8 @@ def _full_model() -> dict[str, bytes]:
         "additional_chat_templates/tool_use.jinja": TEMPLATE.encode(),
         "adapter_config.json": _dump({"base_model_name_or_path": "other", "peft_type": "LORA", "r": 8}),
         "model-00001-of-00001.safetensors": tensors,
-        "model.safetensors.index.json": _dump({"metadata": {"total_size": 128}, "weight_map": {"model.embed_tokens.weight": "model-00001-of-00001.safetensors"}}),
+        "model.safetensors.index.json": _dump({
+            "metadata": {"total_size": 128}, "weight_map": {"model.embed_tokens.weight": "model-00001-of-00001.safetensors"}}),
         "preprocessor_config.json": _dump({"image_processor_type": "X", "min_pixels": 4}),
     }  # fmt: skip
 
@@ -152,12 +173,13 @@ def _architectures() -> list[Case]:
         "mask inspect model --shape 2,6",
         "mask inspect model --lengths 3,4 --phase decode --cache dynamic",
         "mask test model --shape 1,6 --static",
-        "mask inspect model --packed 2,3 --phase chunk:2 --past 3 --cache static:32",
+        "mask inspect model --packed 2,3",
+        "mask inspect model --lengths 5,4 --phase chunk:2 --cache static:32",
         "mem kvcache model --batch 2 --length 9 --cache static:64",
         "mem kvcache model --cache quantized:4",
         "mem compare model --strategy deepspeed:zero2,bf16 --strategy trainer:adamw_torch,bf16 --static",
         "mem compare model --strategy deepspeed:zero3,offload --static --world-size 4 --gpu-memory 80GiB",
-        "mem kvcache model --cache gpt-fast:32",
+        "mem kvcache model --length 20 --cache gpt-fast:32",
         "gencfg check model",
     )
     configs = {
@@ -197,6 +219,8 @@ def _trees() -> list[Case]:
         "check --select PYC --ignore GEN",
         "check --write-baseline new.json",
         "check . src",
+        "look .",
+        "check --show-settings",
     )
     return [Case("repository", files, tuple(files), formats)]
 
@@ -206,7 +230,12 @@ def _sources() -> list[Case]:
     for path in sorted(RULES.glob("PYC*/*/*")):
         name = f"example.{path.suffix[1:]}"
         found.append(
-            Case(f"source of {'/'.join(path.parts[-3:])}", {name: path.read_bytes()}, (name,), commands(f"check {name}", "check ."))
+            Case(
+                f"source of {'/'.join(path.parts[-3:])}",
+                {name: path.read_bytes()},
+                (name,),
+                commands(f"check {name}", "check .", f"look {name}"),
+            )
         )
     return found
 
@@ -220,6 +249,7 @@ def _outputs() -> list[Case]:
     asked = commands(
         "gencfg runaway outputs.jsonl",
         "gencfg runaway outputs.jsonl --terminator 11 --max-new-tokens 4",
+        "look outputs.jsonl",
         "gencfg runaway outputs.jsonl --model model",
     )
     whole = commands("gencfg runaway outputs.json", "gencfg runaway outputs.json --terminator 11 --text text --ids ids")
@@ -243,7 +273,7 @@ def _traces() -> list[Case]:
     traces = {path.name: b"".join(path.read_bytes().splitlines(keepends=True)[:40]) for path in sorted(data.glob("*.jsonl"))}
     asked = commands(
         "gencfg trace --summary infer.jsonl", "gencfg trace --summary train.jsonl", "gencfg diff train.jsonl infer.jsonl", "gencfg diff infer.jsonl#1",
-        "gencfg show infer.jsonl", "sample replay logits.json --tokens tokens.json --claim infer.jsonl",
+        "gencfg show infer.jsonl", "look train.jsonl", "sample replay logits.json --tokens tokens.json --claim infer.jsonl",
     )  # fmt: skip
     small = {"logits.json": b"[[1.0, 2.0, 0.5]]", "tokens.json": b"[1]"}
     return [Case("traces", {**traces, **small}, tuple(traces), asked)]
@@ -267,8 +297,9 @@ def _masks() -> list[Case]:
     found = []
     for name, data in files.items():
         asked = commands(
-            f"mask inspect model --mask {name}", f"mask inspect model --mask {name} --backend eager --query 2", f"mask inspect model --input-ids {name}",
-            f"mask test model --mask {name} --static",
+            f"mask inspect model --mask {name}",
+            f"mask inspect model --mask {name} --backend eager --query 2", f"mask inspect model --input-ids {name}",
+            f"mask test model --mask {name} --static", f"look {name}",
         )  # fmt: skip
         found.append(Case(f"mask, {name}", {name: data, **model}, (name,), asked))
     return [*found, Case("messages", {**chat, **model}, ("chat.json",), commands("mask inspect chat --messages chat.json"))]
@@ -277,7 +308,7 @@ def _masks() -> list[Case]:
 # --- memory --------------------------------------------------------------------------------------------------------------------------
 
 DEEPSPEED = {
-    "train_batch_size": 8, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": "auto", "gradient_clipping": 1.0,
+    "train_batch_size": 8, "train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 4, "gradient_clipping": 1.0,
     "bf16": {"enabled": True, "immediate_grad_update": True}, "fp16": {"enabled": False, "loss_scale": 0},
     "optimizer": {"type": "AdamW", "params": {"lr": 1e-5, "betas": [0.9, 0.95]}},
     "zero_optimization": {
@@ -285,7 +316,7 @@ DEEPSPEED = {
         "offload_optimizer": {"device": "cpu", "pin_memory": True}, "offload_param": {"device": "none"}, "sub_group_size": 1e9,
     },
     "data_types": {"grad_accum_dtype": "fp32"}, "zero_allow_untested_optimizer": True,
-    "model_init": {"dtype": "bfloat16", "peft_config": {"r": 8}}, "client_optimizer": {"class": "AdamW", "kwargs": {"fused": True}},
+    "model_init": {"dtype": "bfloat16"}, "client_optimizer": {"class": "AdamW", "kwargs": {"fused": True}},
 }  # fmt: skip
 TRAINER = b"""optim: adamw_torch_fused
 bf16: true
@@ -307,21 +338,21 @@ PHASE = {
 def _memory() -> list[Case]:
     model = {"model/config.json": _dump(MEM_CONFIGS["qwen2"])}
     ds = {"ds.json": _dump(DEEPSPEED), **model}
-    trainer = {"args.yaml": TRAINER, "args.json": _dump({"optim": "adafactor", "fp16": True, "deepspeed": DEEPSPEED}), **ds}
+    trainer = {"args.yaml": TRAINER, "args.json": _dump({"optim": "adafactor", "bf16": True, "per_device_train_batch_size": 2}), **ds}
     records = [PHASE, {**PHASE, "phase": "backward", "rank": 1}, {"schema": "llmdoctor.mem/1", "kind": "fault", "error": "x", "where": "y"}]
     lines = {"run.jsonl": b"".join(json.dumps(record).encode() + b"\n" for record in records), **model}
     return [
         Case("DeepSpeed JSON", ds, ("ds.json",), commands(
             "mem compare model --strategy ds.json --static", "mem compare model --strategy ds.json --strategy deepspeed:zero3,bf16 --batch 2 --static",
-            "mem compare model --strategy ds.json --world-size 4 --gpu-memory 24GB --static --lora 8",
+            "mem compare model --strategy ds.json --world-size 4 --gpu-memory 24GB --static",
         )),
         Case("TrainingArguments", trainer, ("args.yaml", "args.json"), commands(
             "mem compare model --strategy args.yaml --static", "mem compare model --strategy args.json --static --gradient-checkpointing",
         )),
         Case("measured records", lines, ("run.jsonl",), commands(
-            "mem measure --summary run.jsonl", "mem compare model --strategy deepspeed:zero2,bf16 --static --measured run.jsonl",
+            "mem measure --summary run.jsonl", "look run.jsonl", "mem compare model --strategy deepspeed:zero2,bf16 --static --measured run.jsonl",
         )),
-        Case("memory snapshot", {"s.pickle": pickle.dumps(SNAPSHOT)}, ("s.pickle",), commands("mem measure --snapshot s.pickle")),
+        Case("memory snapshot", {"s.pickle": pickle.dumps(SNAPSHOT)}, ("s.pickle",), commands("mem measure --snapshot s.pickle", "look s.pickle")),
     ]  # fmt: skip
 
 
@@ -342,7 +373,7 @@ REQUEST = {
 }  # fmt: skip
 
 
-def _configurations() -> list[Case]:
+def _linked() -> list[Case]:
     """Training configurations, requests, batches and a checkpoint's pickle, each mutated among the files that it names or is named by."""
     line = json.dumps({"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": REQUEST}).encode() + b"\n"
     arguments = {"output_dir": "o", "per_device_train_batch_size": 2, "bf16": True, "deepspeed": DEEPSPEED}
@@ -367,6 +398,68 @@ def _configurations() -> list[Case]:
     mutable = tuple(name for name in files if name != "model/generation_config.json")
     asked = commands("check", "check . --ignore PYC", "check ds.json request.json batch.jsonl a/training_args.bin")
     return [Case("configurations", files, mutable, asked)]
+
+
+# --- training configurations and requests --------------------------------------------------------------------------------------------
+
+CHECKS = commands("check", "check --diff", "check --fix", "check --fix --unsafe-fixes", "check --select MEM --fail-on never")
+AXOLOTL = b"""base_model: org/model
+adapter: lora
+lora_r: 8
+bf16: auto
+micro_batch_size: 2
+gradient_accumulation_steps: 4
+deepspeed: ds.json
+optimizer: adamw_torch
+"""
+FACTORY = b"""model_name_or_path: org/model
+stage: sft
+finetuning_type: lora
+deepspeed: ds.json
+per_device_train_batch_size: 1
+fp16: true
+"""
+
+
+class _State:
+    """What is pickled under the name of TrainingArguments."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+
+def _training_args() -> bytes:
+    """training_args.bin as torch.save writes it, by hand: no library is needed to make it."""
+    data = pickle.dumps(_State(optim="adamw_torch", fp16=True, bf16=False, deepspeed="ds.json", output_dir="out", max_grad_norm=1.0), 2)
+    data = data.replace(f"{__name__}\n_State".encode(), b"transformers.training_args\nTrainingArguments")
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("archive/data.pkl", data)
+        archive.writestr("archive/version", b"3\n")
+    return out.getvalue()
+
+
+def _configurations() -> list[Case]:
+    files = {
+        "ds.json": _dump(DEEPSPEED), "training_args.bin": _training_args(), "axolotl.yaml": AXOLOTL, "factory.yaml": FACTORY, "trainer.yaml": TRAINER,
+        "accelerate.yaml": b"distributed_type: DEEPSPEED\ndeepspeed_config:\n  zero_stage: 3\nmixed_precision: bf16\n",
+    }  # fmt: skip
+    request = {
+        "request.json": _dump(
+            {"model": "m", "messages": [{"role": "user", "content": "a"}], "temperature": 0, "top_p": 1.5, "max_tokens": 5}
+        )
+    }
+    found = [
+        Case(
+            "configurations", files, tuple(files), (*CHECKS, *commands(*(f"look {name}" for name in files), "check ds.json axolotl.yaml"))
+        ),
+        Case("request", request, tuple(request), (*CHECKS, *commands("look request.json", "check request.json"))),
+    ]
+    for folder in sorted([*RULES.glob("MEM*/*"), *RULES.glob("GEN0[12]*/*"), *RULES.glob("SMP00[56]/*")]):
+        inside = _folder(folder, ".")
+        if inside and "./outputs.jsonl" not in inside and "./generation_config.json" not in inside:
+            found.append(Case(f"files of {folder.parent.name}/{folder.name}", inside, tuple(inside), CHECKS))
+    return found
 
 
 # --- samples -------------------------------------------------------------------------------------------------------------------------
@@ -395,7 +488,7 @@ def _samples() -> list[Case]:
         "text": "a",
         "meta_info": {"output_token_logprobs": [[-0.5, 1, "a"]], "output_top_logprobs": [[[-0.5, 1, "a"], [-1.5, 2, "b"]]]},
     }
-    logprobs = {"logprobs.json": _dump([-0.1, -0.5, -1.0, -2.0, -0.3]), "new.json": _dump({"logprobs": [[-0.1, -0.5], [-1.0, -2.0]]})}
+    logprobs = {"logprobs.json": _dump([-0.1, -0.5, -1.0, -2.0, -0.3]), "new.json": _dump({"logprobs": [[-0.1, -0.5], [-1.0, -2.0, -0.4]]})}
     files = {
         "x.npy": _npy(rows), "x.npz": _npz(scores=rows, tokens=np.arange(5)), "x.safetensors": _tensors(logits=rows), "x.json": _dump(rows.tolist()),
     }  # fmt: skip
@@ -408,6 +501,7 @@ def _samples() -> list[Case]:
             f"sample draw --logits {name} --temperature 0.5 -n 20",
             f"sample replay {name} --tokens tokens.json --temperature 1 --logprobs logprobs.json",
             f"sample replay {name} --tokens tokens.json --temperature 1 --step 1",
+            f"look {name}",
         )
         everything = {name: data, **tokens, **claim, **logprobs}
         found.append(Case(f"logits, {name}", everything, (name, name, "tokens.json", "claim.json", "logprobs.json"), asked))
@@ -425,7 +519,7 @@ def _samples() -> list[Case]:
     found.append(Case("two sides", logprobs, tuple(logprobs), commands(
         "sample replay --logprobs logprobs.json --versus new.json", "sample replay --logprobs new.json --versus new.json",
     )))  # fmt: skip
-    for folder in sorted(RULES.glob("SMP*/bad")):
+    for folder in sorted(RULES.glob("SMP00[1-4]/bad")):
         inside = {path.name: path.read_bytes() for path in folder.iterdir()}
         given = [name for name in ("claim.json", "tokens.json", "logprobs.json") if name in inside]
         if "logits.json" in inside:

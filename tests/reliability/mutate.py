@@ -21,7 +21,8 @@ NASTY: tuple[Any, ...] = (
     [], {}, [[]], {"": {}}, [None], [0, -1], [1.5, "a"], {"a": {"b": []}}, DEEP, list(range(300)),
 )  # fmt: skip
 SPLINTERS = (
-    b"", b"\0", b"\xff", b"\xef\xbb\xbf", b"{", b"}", b"[", b"]", b'"', b",", b":", b"\\", b"\\ud800", b"NaN", b"-Infinity", b"1e999", b"9" * 500, b"null",
+    b"", b"\0", b"\xff", b"\xef\xbb\xbf", b"{", b"}", b"[", b"]", b'"', b",", b":", b"\\", b"\\ud800", b"NaN", b"-Infinity", b"1e999", b"9" * 500,
+    b"null",
     b"\r", b"\n\n", b"\x1b[2J", b"[" * 3000, b'{"a":' * 2000, b"#", b"'", b"!!python/object:os.system", b"&a [*a]", b"{{", b"{% for a in b %}", b"\t",
     b"lambda: 0", b"**", b"if 1:\n", b"\xe2\x80\xae", b"%", b"\x80\x04\x95",
 )  # fmt: skip

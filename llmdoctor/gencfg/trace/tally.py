@@ -217,4 +217,4 @@ def _count(value: Any) -> int:
 
 
 def _seconds(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and value > 0 else 0.0
+    return float(value) if isinstance(value, int | float) and 0 < value < 2**63 else 0.0

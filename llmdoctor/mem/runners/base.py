@@ -16,6 +16,10 @@ SCALAR = 512
 ACTIVATIONS = ("attention", "mlp", "norm", "embedding", "other", "autocast")
 
 
+# Micro steps that are played: from the second to the last but one each leaves what the one before left (tests/mem/test_strategies.py).
+MICRO_STEPS = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a runner works on. `rank` is the process whose memory is asked for."""
@@ -48,6 +52,7 @@ class Runner:
         self.by_name = {weight.name: weight for weight in job.weights}
         self.reached = job.reached
         self.micro = 0
+        self.micro_steps = min(self.strategy.accumulation, MICRO_STEPS)
         self.taken = 0
         self._kept: dict[object, object] = {}
 
@@ -79,7 +84,7 @@ class Runner:
         for number in range(steps):
             if number == 1:
                 ledger.reset()
-            for micro in range(self.strategy.accumulation):
+            for micro in range(self.micro_steps):
                 self.micro = micro
                 self._micro_step()
             ledger.phase = "step"
@@ -92,7 +97,7 @@ class Runner:
     @property
     def boundary(self) -> bool:
         """Whether this micro step is the last one before the optimizer's step."""
-        return self.micro == self.strategy.accumulation - 1
+        return self.micro == self.micro_steps - 1
 
     def _micro_step(self) -> None:
         ledger = self.ledger

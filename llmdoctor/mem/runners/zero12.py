@@ -183,7 +183,7 @@ class Zero12Runner(Runner):
         self._drop_own()
 
     def _drop_own(self) -> None:
-        for micro in range(self.strategy.accumulation):
+        for micro in range(self.micro_steps):
             self.ledger.drop(("own", micro))
 
     def _step_group(self, flat: Flat) -> None:
@@ -195,7 +195,7 @@ class Zero12Runner(Runner):
                 ledger.drop("flat copy")
         for weight in flat.weights:
             ledger.drop(("grad", weight.name))
-            for micro in range(self.strategy.accumulation):
+            for micro in range(self.micro_steps):
                 ledger.drop(("zeros", micro, weight.name))
         if flat is self.flats[-1]:
             self._drop_own()
