@@ -5,6 +5,7 @@ set -euo pipefail
 
 tool=$RUNNER_TEMP/llmdoctor
 reports=$tool/reports
+rm -rf "$reports" # of a step before this one
 mkdir -p "$reports"
 if ! [ -x "$tool/venv/bin/llmdoctor" ]; then
   "$(command -v python3 || command -v python)" -m venv "$tool/venv"
@@ -18,7 +19,7 @@ read -r -d '' -a more <<< "${LLMDOCTOR_ARGS:-}" || true
 
 code=0
 "$tool/venv/bin/llmdoctor" check "${paths[@]}" "${more[@]}" --format github --format "json:$reports/report.json" \
-  --format "sarif:$reports/report.sarif" --format "markdown:$reports/report.md" --format "html:$reports/report.html" || code=$?
+  --format "sarif:$reports/report.sarif" --format "markdown:$reports/report.md" --format "html:$reports/report.html" --format "junit:$reports/junit.xml" || code=$?
 
 "$tool/venv/bin/python" "$GITHUB_ACTION_PATH/action/outputs.py" "$reports" "$code" >> "$GITHUB_OUTPUT"
 [ ! -f "$reports/report.md" ] || cat "$reports/report.md" >> "$GITHUB_STEP_SUMMARY"

@@ -12,7 +12,13 @@ def main(folder: Path, code: str) -> None:
     findings = json.loads(report.read_text())["findings"] if report.is_file() else []
     severities = [finding["severity"] for finding in findings]
     outputs = {"exit-code": code, "findings": len(findings), "errors": severities.count("error"), "warnings": severities.count("warning")}
-    for name, file in (("report", "report.json"), ("sarif", "report.sarif"), ("markdown", "report.md"), ("html", "report.html")):
+    for name, file in (
+        ("report", "report.json"),
+        ("sarif", "report.sarif"),
+        ("markdown", "report.md"),
+        ("html", "report.html"),
+        ("junit", "junit.xml"),
+    ):
         outputs[name] = str(folder / file) if (folder / file).is_file() else ""
     print("\n".join(f"{name}={value}" for name, value in outputs.items()))
 

@@ -126,6 +126,7 @@ def check(
     unsafe_fixes: Annotated[bool, typer.Option("--unsafe-fixes", help="Also mend what changes a behaviour somebody may rely on.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show what --fix would change, as a patch, and write nothing.")] = False,
     show_settings: Annotated[bool, typer.Option("--show-settings", help="Show what the check goes by, and do not check.")] = False,
+    allow_nothing: Annotated[bool, typer.Option("--allow-nothing", help="Exit 0 where there is nothing to check.")] = False,
     format: Format = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -136,10 +137,10 @@ def check(
     LLaMA-Factory, axolotl), requests to vLLM and OpenAI (GEN, SMP) and Python call sites (PYC), as git does not ignore them. Settings are read
     from [tool.llmdoctor] in pyproject.toml.
     """
-    from llmdoctor.cli.checking import Do, run_check
+    from llmdoctor.cli.checking import Do, Options, run_check
 
-    do = Do(fix, unsafe_fixes, diff, show_settings)
-    run_check(paths or ["."], tuple(select or ()), tuple(ignore or ()), (baseline, write_baseline), do, format, fail_on, color)
+    do = Do(fix, unsafe_fixes, diff, show_settings, allow_nothing)
+    run_check(Options(paths or ["."], tuple(select or ()), tuple(ignore or ()), baseline, write_baseline, do), format, fail_on, color)
 
 
 _GROUPS = {name: f"llmdoctor.cli.{name}" for name in ("gencfg", "mask", "mem", "sample")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from llmdoctor.core.document import Block, Code, Note, Table, Verdict
@@ -24,6 +25,21 @@ def all_rules() -> tuple[Rule, ...]:
 
     generation, memory = (*GENERATION, *OUTPUTS, *REQUESTS), (*MEMORY, *TRAINING)
     return tuple(sorted((*CALL_SITES, *DIRECTORY, *generation, *MASK, *memory, *SAMPLING), key=lambda rule: rule.code))
+
+
+def code_prefixes(given: Iterable[str], where: str) -> tuple[str, ...]:
+    """What --select or --ignore was given, commas parted, in capitals.
+
+    Raises QuestionError where one is no beginning of any rule's code: a rule that is mistyped is checked by nobody.
+    """
+    prefixes = tuple(prefix.strip().upper() for text in given for prefix in text.split(","))
+    codes = [rule.code for rule in all_rules()] if prefixes else []
+    for prefix in prefixes:
+        if not prefix or not any(code.startswith(prefix) for code in codes):
+            raise QuestionError(
+                f"{where} {prefix!r}: no rule's code begins so, expected one such as GEN or GEN001 (`llmdoctor rule` lists them)"
+            )
+    return prefixes
 
 
 def report(code: str | None) -> Report:

@@ -9,6 +9,7 @@ import typer
 
 from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
+from llmdoctor.core.report import Report
 
 _MODEL = "A model directory, a hub id in the local cache, or a generation_config.json."
 _CONFIG = "The GenerationConfig passed to generate(), as a JSON file."
@@ -150,7 +151,13 @@ def check(
     """
     from llmdoctor.gencfg.check import check_report
 
-    answer(lambda: check_report(models, select or [], ignore or [], transformers), "gencfg check", format, fail_on, color)
+    def build() -> Report:
+        from llmdoctor.cli.catalogue import code_prefixes
+
+        chosen, left_out = code_prefixes(select or (), "--select"), code_prefixes(ignore or (), "--ignore")
+        return check_report(models, list(chosen), list(left_out), transformers)
+
+    answer(build, "gencfg check", format, fail_on, color)
 
 
 def trace(

@@ -111,7 +111,10 @@ def check_leaks(
             shape, lengths, pad, packed, image, backend, phase, past, cache, None, mask, input_ids, messages, "run",
             weights=weights, budget=ask_size(budget),
         )  # fmt: skip
-        return leak_report(model, options, select or [], ignore or [], static)
+        from llmdoctor.cli.catalogue import code_prefixes
+
+        chosen, left_out = code_prefixes(select or (), "--select"), code_prefixes(ignore or (), "--ignore")
+        return leak_report(model, options, list(chosen), list(left_out), static)
 
     answer(build, "mask test", format, fail_on, color)
 

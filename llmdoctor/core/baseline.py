@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from llmdoctor.core.diagnostic import Diagnostic
@@ -13,9 +15,9 @@ from llmdoctor.core.fingerprint import fingerprints
 SCHEMA = "llmdoctor.baseline/1"
 
 
-def unknown(findings: Sequence[Diagnostic], known: frozenset[str]) -> list[Diagnostic]:
-    """The findings whose fingerprints the baseline does not have."""
-    return [finding for finding, name in zip(findings, fingerprints(findings), strict=True) if name not in known]
+def unknown(findings: Sequence[Diagnostic], known: frozenset[str], folder: str) -> list[Diagnostic]:
+    """The findings whose fingerprints the baseline, which lies in `folder`, does not have."""
+    return [finding for finding, name in zip(findings, _names(findings, folder), strict=True) if name not in known]
 
 
 def read(path: str) -> frozenset[str]:
@@ -32,9 +34,10 @@ def read(path: str) -> frozenset[str]:
     return frozenset(str(entry.get("fingerprint")) for entry in found if isinstance(entry, dict))
 
 
-def text(findings: Sequence[Diagnostic]) -> str:
-    """A baseline file of `findings`: sorted, a finding a line, so that a review can read what is accepted."""
-    lines = sorted(json.dumps(_entry(finding, name)) for finding, name in zip(findings, fingerprints(findings), strict=True))
+def text(findings: Sequence[Diagnostic], folder: str) -> str:
+    """A baseline file of `findings` for the folder it will lie in: sorted, a finding a line, so that a review can read what is accepted."""
+    placed = [_seen_from(finding, folder) for finding in findings]
+    lines = sorted(json.dumps(_entry(finding, name)) for finding, name in zip(placed, fingerprints(placed), strict=True))
     body = ",\n".join(f"    {line}" for line in lines)
     return f'{{\n  "schema": "{SCHEMA}",\n  "findings": [\n{body}\n  ]\n}}\n'
 
@@ -42,3 +45,16 @@ def text(findings: Sequence[Diagnostic]) -> str:
 def _entry(finding: Diagnostic, fingerprint: str) -> dict[str, str | None]:
     at = None if finding.location is None else finding.location.file
     return {"code": finding.code, "at": at, "message": finding.message, "fingerprint": fingerprint}
+
+
+def _names(findings: Sequence[Diagnostic], folder: str) -> tuple[str, ...]:
+    return fingerprints([_seen_from(finding, folder) for finding in findings])
+
+
+def _seen_from(finding: Diagnostic, folder: str) -> Diagnostic:
+    """`finding` with its file as it is called in `folder`: the same wherever the command is started."""
+    place = finding.location
+    if place is None:
+        return finding
+    file = os.path.relpath(place.file, folder or ".")
+    return replace(finding, location=replace(place, file=file), message=finding.message.replace(place.file, file))

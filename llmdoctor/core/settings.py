@@ -63,7 +63,7 @@ def load_settings(start: str) -> Settings:
             if table is not None:
                 return _settings(os.path.relpath(path), os.path.relpath(folder), table)
         parent = os.path.dirname(folder)
-        if parent == folder or os.path.isdir(os.path.join(folder, ".git")):
+        if parent == folder or os.path.exists(os.path.join(folder, ".git")):
             return Settings()
         folder = parent
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llmdoctor.core.report import Skipped
+from llmdoctor.modeldir.files import read_bytes
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -58,12 +59,14 @@ class Walk:
         specs = [(os.path.abspath(self.base or "."), _parse(self.exclude))] if self.exclude else []
         above = os.path.abspath(self.root)
         inside: list[str] = []
-        while not os.path.isdir(os.path.join(above, ".git")):
+        while not os.path.exists(os.path.join(above, ".git")):  # a file in a worktree
             parent = os.path.dirname(above)
             if parent == above:
                 return specs  # not in a repository: only the .gitignore files below count
             above = parent
             inside.append(above)
+        own = _ignore_file(above, ".git/info/exclude")
+        specs += [own] if own is not None else []
         return [*specs, *(found for folder in reversed(inside) if (found := _ignore_file(folder)) is not None)]
 
     def _folder(self, path: str, specs: list[tuple[str, GitIgnoreSpec]], depth: int) -> Iterator[Folder]:
@@ -86,7 +89,9 @@ class Walk:
             elif entry.is_dir(follow_symlinks=False):
                 if entry.name not in _NEVER and not _ignored(entry.path + os.sep, specs):
                     folders.append(entry.path)
-            elif entry.is_file(follow_symlinks=False) and not _ignored(entry.path, specs):
+            elif not entry.is_file(follow_symlinks=False):
+                self._leave(entry.path, "no regular file")
+            elif not _ignored(entry.path, specs):
                 files.append(entry.name)
         yield Folder(path, tuple(files))
         for folder in folders:
@@ -109,12 +114,9 @@ def excluded(path: str, patterns: tuple[str, ...], base: str) -> bool:
     return _ignored(path, specs)
 
 
-def _ignore_file(folder: str) -> tuple[str, GitIgnoreSpec] | None:
-    try:
-        with open(os.path.join(folder, ".gitignore"), encoding="utf-8", errors="replace") as file:
-            return folder, _parse(file.read(MAX_IGNORE).splitlines())
-    except OSError:
-        return None
+def _ignore_file(folder: str, name: str = ".gitignore") -> tuple[str, GitIgnoreSpec] | None:
+    data = read_bytes(os.path.join(folder, name), MAX_IGNORE)
+    return (folder, _parse(data.decode("utf-8", "replace").splitlines())) if isinstance(data, bytes) else None
 
 
 def _parse(lines: object) -> GitIgnoreSpec:

@@ -19,6 +19,7 @@ from llmdoctor.report.subjects import placed
 if TYPE_CHECKING:
     from llmdoctor.report import Style
 
+_SKIPPED = 20  # lines of the log
 _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
 
 
@@ -31,6 +32,9 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     verdict = next((block.text for block in report.document if isinstance(block, Verdict)), "")
     if verdict:
         lines.append(defuse(f"llmdoctor: {clean(verdict)}"))
+    lines += [defuse(f"llmdoctor: skipped {clean(one.what)}: {clean(one.reason)}") for one in report.skipped[:_SKIPPED]]
+    if len(report.skipped) > _SKIPPED:
+        lines.append(f"llmdoctor: {len(report.skipped) - _SKIPPED} more skipped")
     return "".join(line + "\n" for line in lines)
 
 

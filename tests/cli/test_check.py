@@ -45,7 +45,7 @@ def test_it_finds_models_and_code_and_heeds_gitignore(tree: Path, llmdoctor: Run
     assert outcome.code == 1
     assert codes(outcome) == ["GEN001", "PYC001"]
     subjects = {subject["path"]: subject for subject in outcome.report["result"]["subjects"]}
-    assert set(subjects) == {"./models/bad", "./models/good", "src/train.py"}
+    assert set(subjects) == {"models/bad", "models/good", "src/train.py"}
     findings = outcome.report["findings"]
     assert {findings[index]["code"] for index in subjects["src/train.py"]["findings"]} == {"PYC001"}
     assert {"what": "./link", "reason": "a link, not followed"} in outcome.report["skipped"]
@@ -134,3 +134,79 @@ def test_named_files_are_one_model_and_excluded_ones_stay_excluded(tree: Path, l
     assert {"what": "src/train.py", "reason": "excluded by pyproject.toml"} in outcome.report["skipped"]
     assert llmdoctor("check", *files, "src/train.py", cwd=tree).out.startswith("4 paths: ")
     assert codes(llmdoctor("check", "models/bad/tokenizer.json", "--format", "json", cwd=tree)) == ["GEN001"]
+
+
+def test_a_mistyped_prefix_is_refused(tree: Path, llmdoctor: Run) -> None:
+    assert codes(llmdoctor("check", "--select", "gen,pyc001", "--format", "json", cwd=tree)) == ["GEN001", "PYC001"]
+    for options in (("--select", "XYZ"), ("--ignore", ""), ("--select", "GEN,,PYC")):
+        outcome = llmdoctor("check", *options, cwd=tree)
+        assert (outcome.code, "no rule's code begins so" in outcome.err) == (2, True)
+    (tree / "pyproject.toml").write_text('[tool.llmdoctor.per-path-ignores]\n"src" = ["NOPE"]\n')
+    assert "per-path-ignores.src 'NOPE'" in llmdoctor("check", cwd=tree).err
+
+
+def test_settings_are_those_of_where_one_stands(tree: Path, llmdoctor: Run) -> None:
+    """pre-commit names files in an order of its own."""
+    (tree / "pyproject.toml").write_text("[tool.llmdoctor]\n")
+    (tree / "src" / "pyproject.toml").write_text('[tool.llmdoctor]\nignore = ["PYC"]\n')
+    files = ["src/train.py", "models/bad/config.json"]
+    for named in (files, files[::-1], files[:1]):
+        assert llmdoctor("check", *named, "--format", "json", cwd=tree).report["subject"]["settings"] == "pyproject.toml"
+    assert codes(llmdoctor("check", str(tree / "src"), "--format", "json", cwd=tree / "src")) == []
+
+
+def test_a_baseline_holds_wherever_one_stands(tree: Path, llmdoctor: Run) -> None:
+    llmdoctor("check", "--write-baseline", "known.json", cwd=tree)
+    for where, path, known in ((tree / "src", "..", "../known.json"), (Path("/"), str(tree), str(tree / "known.json"))):
+        assert codes(llmdoctor("check", path, "--baseline", known, "--format", "json", cwd=where)) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--unsafe-fixes",),
+        ("--diff", "--format", "json"),
+        ("--diff", "--fix"),
+        ("--diff", "--write-baseline", "b"),
+        ("--baseline", "b", "--write-baseline", "b"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(options: tuple[str, ...], tree: Path, llmdoctor: Run) -> None:
+    assert llmdoctor("check", *options, cwd=tree).code == 2
+    assert not (tree / "b").exists()
+
+
+def test_nothing_to_check_may_be_allowed(tree: Path, llmdoctor: Run) -> None:
+    (tree / "data.json").write_text("{}")
+    assert llmdoctor("check", "data.json", cwd=tree).code == 3
+    assert llmdoctor("check", "data.json", "--allow-nothing", cwd=tree).code == 0
+
+
+def test_a_broken_configuration_is_a_finding(tree: Path, llmdoctor: Run) -> None:
+    (tree / "ds.json").write_text('{\n  "zero_optimization": {"stage": 2},\n}')
+    report = llmdoctor("check", "ds.json", "--format", "json", cwd=tree).report
+    assert [(each["code"], each["location"]["line"]) for each in report["findings"]] == [("DIR001", 3)]
+
+
+def test_what_is_no_file_does_not_stop_a_walk(tree: Path, llmdoctor: Run) -> None:
+    os.mkfifo(tree / "pipe.py")
+    (tree / ".gitignore").unlink()
+    os.mkfifo(tree / ".gitignore")
+    outcome = llmdoctor("check", "--format", "json", cwd=tree, timeout=20)
+    assert {"what": "./pipe.py", "reason": "no regular file"} in outcome.report["skipped"]
+
+
+def test_a_worktree_is_a_repository(tree: Path, llmdoctor: Run) -> None:
+    (tree / ".git").rmdir()
+    (tree / ".git").write_text("gitdir: elsewhere\n")
+    (tree / ".gitignore").write_text("*.gen.py\n")
+    shutil.copy(tree / "src" / "train.py", tree / "src" / "x.gen.py")
+    assert [subject["path"] for subject in llmdoctor("check", "src", "--format", "json", cwd=tree).report["result"]["subjects"]] == [
+        "src/train.py"
+    ]
+
+
+def test_notes_are_shown_where_they_count(tree: Path, llmdoctor: Run) -> None:
+    shutil.copy(RULES / "PYC002" / "bad" / "example.py", tree / "note.py")
+    assert "PYC002" not in llmdoctor("check", "note.py", cwd=tree).out
+    assert "PYC002" in llmdoctor("check", "note.py", "--fail-on", "info", cwd=tree).out

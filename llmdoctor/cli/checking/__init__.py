@@ -28,52 +28,101 @@ from llmdoctor.core.settings import Settings, load_settings
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Do:
-    """What `check` is to do besides finding: `diff` and `show_settings` do it instead."""
+    """What `check` is to do besides finding: `diff` and `show_settings` do it instead. With `allow_nothing` nothing to check is no failure."""
 
     fix: bool = False
     unsafe_fixes: bool = False
     diff: bool = False
     show_settings: bool = False
+    allow_nothing: bool = False
 
 
-def run_check(
-    paths: list[str],
-    select: tuple[str, ...],
-    ignore: tuple[str, ...],
-    baselines: tuple[str | None, str | None],
-    do: Do,
-    formats: list[str] | None,
-    fail_on: FailOn | None,
-    color: Color,
-) -> NoReturn:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Options:
+    """What the command line says."""
+
+    paths: list[str]
+    select: tuple[str, ...]
+    ignore: tuple[str, ...]
+    baseline: str | None
+    write_baseline: str | None
+    do: Do
+
+
+def run_check(options: Options, formats: list[str] | None, fail_on: FailOn | None, color: Color) -> NoReturn:
     """The command: settings from pyproject.toml, over them the command line's, and the baseline to read or to write."""
-    accepted, written = baselines
+    do, written = options.do, options.write_baseline
     try:
-        start = paths[0] if os.path.isdir(paths[0]) else os.path.dirname(paths[0])
-        settings = load_settings(start)
+        _refuse_idle(options, formats)
+        settings = _settings(options)
+        accepted = _accepted(options, settings)
     except QuestionError as error:
-        complain(str(error))
-        raise typer.Exit(REFUSED) from None
-    settings = replace(settings, select=select or settings.select, ignore=(*settings.ignore, *ignore))
-    if accepted is None and written is None and settings.baseline is not None:
-        accepted = os.path.join(settings.root, settings.baseline)
+        refused = error
+        answer(lambda: _raise(refused), "check", formats, fail_on, color)
+    fail_on = fail_on or (FailOn(settings.fail_on) if settings.fail_on is not None else None)
 
     def check() -> Report:
-        return check_report(paths, settings, accepted)
+        return check_report(options.paths, settings, accepted, notes=fail_on is FailOn.INFO)
 
     def build() -> Report:
         report = with_fixable(mend(check, do.unsafe_fixes) if do.fix else check())
         if written is not None:
-            write_file(Path(written), baseline.text(report.findings))
-        return report
+            write_file(Path(written), baseline.text(report.findings, os.path.dirname(written)))
+        return replace(report, nothing=report.nothing and not do.allow_nothing)
 
-    default = FailOn(settings.fail_on) if settings.fail_on is not None else None
-    fail_on = fail_on or default
     if do.show_settings:
         answer(lambda: settings_report(settings, accepted, fail_on), "check", formats, None, color)
     if do.diff:
         _print_diff(check, do.unsafe_fixes)
     answer(build, "check", formats, FailOn.NEVER if written is not None else fail_on, color)
+
+
+def _raise(error: QuestionError) -> NoReturn:
+    raise error
+
+
+def _refuse_idle(options: Options, formats: list[str] | None) -> None:
+    """Raise QuestionError for an option that would do nothing beside the others."""
+    do = options.do
+    if do.unsafe_fixes and not (do.fix or do.diff):
+        raise QuestionError("--unsafe-fixes does nothing without --fix or --diff")
+    if do.diff and formats:
+        raise QuestionError("--diff writes a patch and takes no --format")
+    if do.diff and (do.fix or options.write_baseline is not None):
+        raise QuestionError("--diff writes nothing: it does not go with --fix or --write-baseline")
+    if options.baseline is not None and options.write_baseline is not None:
+        raise QuestionError("--write-baseline writes down all that is found: it does not go with --baseline")
+
+
+def _settings(options: Options) -> Settings:
+    """The settings where one stands, if what is asked about lies there, else those nearest to it; over them the command line's."""
+    from llmdoctor.cli.catalogue import code_prefixes
+
+    places = [os.path.abspath(path if os.path.isdir(path) else os.path.dirname(path) or ".") for path in options.paths]
+    here = os.getcwd()
+    settings = Settings()
+    if all(place == here or place.startswith(here + os.sep) for place in places):
+        settings = load_settings(here)
+    if settings.source is None:
+        settings = load_settings(os.path.commonpath(places))
+    where = f"{settings.source}: [tool.llmdoctor]"
+    if settings.transformers is not None:
+        from llmdoctor.gencfg.versions import parse
+
+        parse(settings.transformers)
+    return replace(
+        settings,
+        select=code_prefixes(options.select, "--select") or code_prefixes(settings.select, f"{where} select"),
+        ignore=(*code_prefixes(settings.ignore, f"{where} ignore"), *code_prefixes(options.ignore, "--ignore")),
+        per_path={glob: code_prefixes(codes, f"{where} per-path-ignores.{glob}") for glob, codes in settings.per_path.items()},
+    )
+
+
+def _accepted(options: Options, settings: Settings) -> str | None:
+    """The baseline to read: none where one is written."""
+    if options.baseline is not None or options.write_baseline is not None or settings.baseline is None:
+        return options.baseline
+    return os.path.join(settings.root, settings.baseline)
 
 
 def _print_diff(check: Callable[[], Report], unsafe: bool) -> NoReturn:
@@ -113,8 +162,8 @@ def settings_report(settings: Settings, accepted: str | None, fail_on: FailOn | 
     )
 
 
-def check_report(paths: list[str], settings: Settings, accepted: str | None) -> Report:
-    """Every static rule over everything in `paths`; findings in the baseline file `accepted` are counted, not told.
+def check_report(paths: list[str], settings: Settings, accepted: str | None, notes: bool = False) -> Report:
+    """Every static rule over everything in `paths`; findings in the baseline file `accepted` are counted, not told; `notes` are shown to a person.
 
     Raises QuestionError where a path or the baseline is not there.
     """
@@ -127,7 +176,7 @@ def check_report(paths: list[str], settings: Settings, accepted: str | None) -> 
     for subject in subjects:
         subject.findings = tuple(each for each in subject.findings if settings.wants(each.code, _file(each) or subject.path))
     every = [each for subject in subjects for each in subject.findings]
-    told = set(map(id, baseline.unknown(every, known)))
+    told = set(map(id, baseline.unknown(every, known, os.path.dirname(accepted or ""))))
     for subject in subjects:
         subject.findings = tuple(each for each in subject.findings if id(each) in told)
     old = len(every) - len(told)
@@ -137,7 +186,7 @@ def check_report(paths: list[str], settings: Settings, accepted: str | None) -> 
         result={"subjects": list(entries(subjects)), "in_baseline": old},
         findings=tuple(each for subject in subjects for each in subject.findings),
         skipped=(*found.skipped, *checker.skipped, *code.skipped),
-        document=document(paths, subjects, old),
+        document=document(paths, subjects, old, notes),
         nothing=not subjects,
         told=True,
     )

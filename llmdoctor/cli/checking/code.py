@@ -78,7 +78,7 @@ def check_code(paths: list[str]) -> Code:
             data = read_code(path)
             code.subjects.append(Subject(path, "notebook" if path.endswith(".ipynb") else "python", check_data(data, path)))
         except QuestionError as error:
-            code.skipped.append(Skipped(path, str(error)))
+            code.skipped.append(Skipped(path, str(error).removeprefix(f"{path}: ")))
             continue
         if b"deepspeed" in data:
             from llmdoctor.mem.check.launches import read_by_deepspeed

@@ -9,6 +9,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Skipped
 from llmdoctor.core.settings import Settings
 from llmdoctor.modeldir.directory import FILES as MODEL_FILES
+from llmdoctor.modeldir.files import shown_path
 from llmdoctor.modeldir.tree import Folder, Walk, excluded
 
 CODE = (".py", ".ipynb")
@@ -43,7 +44,7 @@ def find(paths: list[str], settings: Settings) -> Found:
     Raises QuestionError where a path is not there.
     """
     found = Found()
-    for path in paths:
+    for path in map(shown_path, paths):
         if os.path.isdir(path):
             walk = Walk(path, settings.exclude, settings.root)
             for folder in walk.folders():
@@ -63,7 +64,7 @@ def find(paths: list[str], settings: Settings) -> Found:
 def _sort(folder: Folder, found: Found) -> None:
     names = frozenset(folder.files)
     of_a_model = names & _OF_A_MODEL
-    _model(folder.path or ".", names, found)
+    _model(os.path.normpath(folder.path), names, found)
     for name in folder.files:
         path = os.path.normpath(os.path.join(folder.path, name))
         if name.endswith(CODE):

@@ -26,6 +26,11 @@ class Kind:
     judge: str
     names_others: bool = False
 
+    @property
+    def strict(self) -> bool:
+        """Whether its marks are such that a file with one of them, which cannot be read, is a broken one of this kind."""
+        return self.name != "request"
+
     def is_it(self, value: Any) -> bool:
         """Whether a file's content is of this kind."""
         return bool(_function(self.looks)(value))

@@ -24,8 +24,8 @@ def entries(subjects: list[Subject]) -> Iterator[dict[str, Any]]:
         start = end
 
 
-def document(paths: list[str], subjects: list[Subject], old: int) -> tuple[Block, ...]:
-    """The screen; `old` findings are known from the baseline."""
+def document(paths: list[str], subjects: list[Subject], old: int, notes: bool = False) -> tuple[Block, ...]:
+    """The screen; `old` findings are known from the baseline; notes are shown in full only where they count (`notes`)."""
     if not subjects:
         return (Verdict("NOTHING TO CHECK: no model directory, training configuration, request or Python here", "warn"),)
     findings = [each for subject in subjects for each in subject.findings]
@@ -35,20 +35,20 @@ def document(paths: list[str], subjects: list[Subject], old: int) -> tuple[Block
     looked = ", ".join(plural(count, _NOUNS.get(kind, kind)) for kind, count in sorted(kinds.items()))
     blocks: list[Block] = [
         Verdict(
-            f"{_asked(paths)}: {', '.join(counts)}", "good" if worst is None else _TONES[worst] if worst is not Severity.INFO else "good"
+            f"{_asked(paths)}{', '.join(counts)}", "good" if worst is None else _TONES[worst] if worst is not Severity.INFO else "good"
         ),
         Note("LOOKED AT", looked, "dim"),
     ]
     if old:
         blocks.append(Note("BASELINE", f"{plural(old, 'finding')} known and not told", "dim"))
-    serious = [each for each in findings if each.severity is not Severity.INFO]
+    serious = [each for each in findings if notes or each.severity is not Severity.INFO]
     for finding in sorted(serious, key=lambda each: -each.severity.rank)[:_SHOWN]:
         blocks.append(_told(finding))
     if len(serious) > _SHOWN:
         blocks.append(Fold("", instead=(Note("MORE", f"{len(serious) - _SHOWN} findings not shown: --format json has them all", "dim"),)))
-    notes = len(findings) - len(serious)
-    if notes:
-        blocks.append(Fold("", instead=(Note("NOTES", f"{plural(notes, 'note')} not shown: --format json has them", "dim"),)))
+    left = len(findings) - len(serious)
+    if left:
+        blocks.append(Fold("", instead=(Note("NOTES", f"{plural(left, 'note')} not shown: --fail-on info shows them", "dim"),)))
     if serious:
         blocks.append(Note("NEXT", f"llmdoctor rule {serious[0].code}"))
     return tuple(blocks)
@@ -56,7 +56,7 @@ def document(paths: list[str], subjects: list[Subject], old: int) -> tuple[Block
 
 def _asked(paths: list[str]) -> str:
     """What was asked about, as far as it reads well: pre-commit names every file of a commit."""
-    return ", ".join(paths) if len(paths) <= 3 else f"{len(paths)} paths"
+    return "" if paths == ["."] else f"{', '.join(paths)}: " if len(paths) <= 3 else f"{len(paths)} paths: "
 
 
 _NOUNS = {"model": "model directory", "adapter": "adapter directory", "tokenizer": "tokenizer directory", "python": "Python file"}

@@ -116,6 +116,8 @@ class Checker:
 
     def _judged(self, file: JsonFile, kinds: list[Kind]) -> list[Subject]:
         """The subject that a file is, if it is one of `kinds` and is not held against others, which comes later."""
+        if file.value is None and kinds[0].strict and file.path.endswith(".json"):
+            return [Subject(file.path, kinds[0].name, file.problems)]  # its library reads it with json.load too
         if file.value is None:
             reason = next((problem.message for problem in file.problems), "holds nothing")
             self.skipped.append(Skipped(file.path, reason.removeprefix(f"{file.shown_name}: ").removeprefix(f"{file.shown_name} ")))
