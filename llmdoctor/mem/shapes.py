@@ -21,7 +21,7 @@ LLAMA_LIKE = {
     "qwen2_vl_text": (True, False),
 }
 NOT_WEIGHTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
-MOST_LAYERS = 10_000
+MOST_LAYERS = 1_000
 Shape = tuple[str, tuple[int, ...], bool]
 
 
