@@ -8,6 +8,7 @@ import numpy as np
 
 from llmdoctor.core.document import Block, Cell, Note, Table, Tone, Verdict
 from llmdoctor.core.text import plural
+from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.estimate import Estimates, Interval
 from llmdoctor.sample.replay import Replay, stages_of
 from llmdoctor.sample.training import Versus
@@ -22,6 +23,8 @@ def document(done: Replay) -> tuple[Block, ...]:
     blocks: list[Block] = [
         Verdict(f"{verdict.outcome.upper()} with {done.claim.words()}   (alpha {done.ask.alpha:g})", _TONES[verdict.outcome]),
         *_proof(done),
+        *(Note("TAKEN", note, "warn") for note in done.inputs.notes),
+        *claim_notes(done.claim),
     ]
     if done.estimates is not None:
         blocks += _fits(done, done.estimates)
@@ -42,10 +45,15 @@ def document(done: Replay) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
+def claim_notes(claim: Claim) -> list[Note]:
+    """What of a claim was not understood."""
+    return [Note("CLAIM", f"keys that are not known and were passed over: {', '.join(claim.unknown[:8])}", "warn")] if claim.unknown else []
+
+
 def _proof(done: Replay) -> list[Block]:
     steps, verdict = done.steps, done.verdict
     bad = [at for at, name in enumerate(steps.outside) if name]
-    if bad:
+    if bad and verdict.outcome == "inconsistent":
         lines = [
             f"{len(bad)} of {plural(steps.count, 'token')} impossible (tolerance {done.tolerance.mass:g} of mass, {done.tolerance.because})"
         ]
@@ -58,7 +66,8 @@ def _proof(done: Replay) -> list[Block]:
     if verdict.outcome == "inconsistent":
         return [Note("PROOF", f"{verdict.reason}; p = {verdict.p_corrected:.2g} after correction", "bad")]
     if verdict.outcome == "undecided":
-        return [Note("WHY", f"{verdict.reason}: about {verdict.more:,} more tokens would decide", "warn")]
+        more = "" if verdict.more is None else f": about {plural(verdict.more, 'more token')} would decide"
+        return [Note("WHY", verdict.reason + more, "warn")]
     return [Note("WHY", f"{verdict.reason}: {plural(steps.count, 'token')}, smallest p = {verdict.p_corrected:.2g} after correction")]
 
 
