@@ -109,13 +109,17 @@ def missing(steps: Steps, sketch: Sketch, claim: Claim, alpha: float) -> int:
     have = -float(np.minimum(steps.logprob_raw, 0).sum())
     if not claim.settings.do_sample:
         return _more(steps.count, have, -math.log(alpha))
-    need = (float(stats.norm.isf(alpha / 2)) + float(stats.norm.isf(1 - _POWER))) ** 2
     have = 2 * information(steps, sketch, claim)
     with np.errstate(divide="ignore"):
         confined = float(-np.log(steps.raw_kept).sum())
     if have < _NOTHING * steps.count and confined >= -math.log(alpha):
         return 0
-    return _more(steps.count, have, need)
+    return more_tokens(steps.count, have, alpha)
+
+
+def more_tokens(count: int, have: float, alpha: float) -> int:
+    """How many more than `count` tokens it takes where they are worth `have`: the noncentrality of a chi-square test of one degree at `alpha`."""
+    return _more(count, have, (float(stats.norm.isf(alpha / 2)) + float(stats.norm.isf(1 - _POWER))) ** 2)
 
 
 def _more(count: int, have: float, need: float) -> int:
@@ -135,13 +139,18 @@ def information(steps: Steps, sketch: Sketch, claim: Claim) -> float:
     kept, _ = thin.cut(claim.engine.name, temperature, k, p, m)
     width = int(kept.max())
     gap = np.where(np.arange(width)[None, :] < kept[:, None], thin.v[:, :width] - thin.v[:, :1], -np.inf)
-    own = _law(gap, thin.n[:, :width], temperature)
+    return two_temperatures(gap, thin.n[:, :width], temperature) * steps.count / len(thin.steps)
+
+
+def two_temperatures(gap: Doubles, n: Doubles, temperature: float) -> float:
+    """KL(half or double the temperature, it), the smaller sum over the steps; `gap` [S, M] are logits below the largest, `n` [S, M] counts."""
+    own = _law(gap, n, temperature)
     found = []
     for factor in (1 / _FACTOR, _FACTOR):
-        other = _law(gap, thin.n[:, :width], temperature * factor)
+        other = _law(gap, n, temperature * factor)
         with np.errstate(divide="ignore", invalid="ignore"):
             found.append(float(np.where(other > 0, other * np.log(other / own), 0.0).sum()))
-    return min(found) * steps.count / len(thin.steps)
+    return min(found)
 
 
 def _law(gap: Doubles, n: Doubles, temperature: float) -> Doubles:

@@ -54,6 +54,7 @@ _ALSO_OFF: Mapping[str, tuple[Any, ...]] = {
     "xtc_threshold": (0.1,),
     "tfs_z": (1, 1.0),
     "response_format": ({"type": "text"},),
+    "samplers": (["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"],),
 }
 
 
@@ -94,7 +95,7 @@ def told_by(value: Mapping[str, Any], source: str) -> Told:
         elif name in _UNMODELLED:
             if not any(item == off for off in (*_OFF, *_ALSO_OFF.get(name, ()))):
                 told.unmodelled.append(name)
-        elif name not in _HARMLESS:
+        elif name not in _HARMLESS and not name.startswith("speculative"):
             meant = difflib.get_close_matches(name, sorted(_SETTINGS), 1, 0.85)
             if meant:
                 raise QuestionError(f"{source}: {str(key)[:40]}: no such setting, did you mean {meant[0]}?")
