@@ -227,8 +227,8 @@ def draw(
 ) -> None:
     """Draw from a distribution, or test a sampler against it.
 
-    Draws are reproducible: numpy's PCG64 with --seed. A sampler or a file of draws is judged by an exact multinomial test, or a G-test where the
-    outcomes are too many to count out, with its power; the known broken samplers are named where their law fits.
+    Draws are reproducible: numpy's PCG64 with --seed. A sampler or a file of draws is judged by an exact multinomial test, or by
+    chi-square where the outcomes are too many to count out, with its power; the known broken samplers are named where their law fits.
     """
 
     def build() -> Report:

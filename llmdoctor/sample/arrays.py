@@ -112,7 +112,8 @@ def open_recording(path: str) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
 
 def parse_logits(text: str) -> Logits:
     """A file's name, or numbers themselves: 4,3,2.5 or [4, 3, 2.5]."""
-    if not os.path.lexists(text) and text.strip()[:1] in "[-+.0123456789" and text.strip():
+    head = text.strip().lower()
+    if not os.path.lexists(text) and head and (head[0] in "[-+.0123456789" or (head.startswith(("nan", "inf")) and "," in head)):
         body = text.strip().removeprefix("[").removesuffix("]")
         try:
             values = np.array([float(part) for part in body.split(",")], np.float32)
