@@ -131,6 +131,7 @@ def _result(evidence: Evidence, why: Why | None) -> dict[str, Any]:
         "model": None if evidence.examined is None else _model(evidence.examined),
         "empty": tally.empty,
         "padded": tally.padded,
+        "fronted": tally.fronted,
         "with_ids": tally.with_ids,
         "format": reading.form,
         "records": reading.records,
