@@ -39,9 +39,7 @@ def document(done: Replay) -> tuple[Block, ...]:
 
         blocks.append(precision_note(done))
     if done.ask.step is None:
-        blocks.append(
-            Note("NEXT", f"llmdoctor sample replay {done.ask.logits or '--model ' + str(done.ask.model)} ... --step {_worst(done)[0]}")
-        )
+        blocks.append(Note("NEXT", f"the same command with --step {_worst(done)[0]}"))
     return tuple(blocks)
 
 
@@ -98,7 +96,7 @@ def _training(done: Replay) -> list[Block]:
     if made is not None and abs(made.nats) > 0.5:
         text = (
             f"the claim's log-probabilities are processed ones; a ratio of raw against them is off by {made.nats:.0f} nats over "
-            f"{plural(made.tokens, 'token')}: mean ratio {made.mean_ratio:.3f}, KL k1 {made.k1:.4f}, k3 {made.k3:.4f}"
+            f"{plural(made.tokens, 'token')}: mean ratio {made.mean_ratio:.4g}, KL k1 {made.k1:.4f}, k3 {made.k3:.4f}"
         )
         blocks.append(Note("TRAIN", text, "warn"))
     if done.kind is not None:

@@ -69,7 +69,12 @@ def test_what_runs_on_behind_it_still_was(name: str, model: str, tmp_path: Path)
                 record[key] = value + "<|im_end|> and on and on"
     result = read(tmp_path / "o.jsonl", [{**record, "finish_reason": "length"}] * 8, model)
     assert [(entry["sequences"], entry["id"]) for entry in result["passed_terminators"]] == [(8, END)]
-    assert result["passed_terminators"][0]["median_position"] in (len(ANSWER), len(ANSWER) + 1, len("an answer"), len("assistant\nan answer"))
+    assert result["passed_terminators"][0]["median_position"] in (
+        len(ANSWER),
+        len(ANSWER) + 1,
+        len("an answer"),
+        len("assistant\nan answer"),
+    )
 
 
 def test_where_an_answer_starts() -> None:
