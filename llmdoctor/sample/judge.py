@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from scipy.optimize import minimize_scalar
 
+from llmdoctor.core.text import plural
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.model import Doubles, Settings
 from llmdoctor.sample.sketch import Sketch
@@ -20,7 +21,7 @@ from llmdoctor.sample.steps import Steps
 Flags: TypeAlias = NDArray[np.bool_]
 Outcome = Literal["consistent", "inconsistent", "undecided"]
 _FACTOR = 2.0  # a claim is undecided where a temperature off by this factor would not have shown
-_POWER = 0.9  # that often
+_POWER = 0.8  # that often
 _NOTHING = 0.01  # nats a step, twice: two temperatures that differ by less are one
 _LOOKED = 512  # steps of the sketch that the information is worked out on
 
@@ -89,7 +90,7 @@ def judge(tests: Sequence[Test], steps: Steps, sketch: Sketch, claim: Claim, alp
         worst, corrected = impossible, 1.0
     more = missing(steps, sketch, claim, alpha / max(1, len(counted)))
     if more:
-        return Verdict("undecided", f"{steps.count} tokens are too few to tell it from other settings", worst, corrected, more)
+        return Verdict("undecided", f"{plural(steps.count, 'token')}: too few to tell it from other settings", worst, corrected, more)
     return Verdict("consistent", "no test speaks against it", worst, corrected, None)
 
 
@@ -101,7 +102,7 @@ def families(tests: Sequence[Test]) -> list[Test]:
 
 
 def missing(steps: Steps, sketch: Sketch, claim: Claim, alpha: float) -> int:
-    """How many more tokens would decide: 0 where a temperature off by a factor of two would show in nine generations of ten.
+    """How many more tokens would decide: 0 where a temperature off by a factor of two would show in four generations of five.
 
     `alpha` is that of one test. Where half and double the temperature make no difference to speak of (a support of a token or two), no
     processing at all would have shown; where the claim is greedy, sampling.

@@ -74,7 +74,7 @@ def _fits(done: Replay, estimates: Estimates) -> list[Block]:
     lines = []
     if done.verdict.outcome == "inconsistent" and estimates.law is not None:
         lines.append(f"a broken sampler: {estimates.law} ({estimates.law_gain:.0f} nats likelier than the claim)")
-    elif done.verdict.outcome == "inconsistent" and estimates.fits:
+    elif done.verdict.outcome == "inconsistent" and estimates.fits and not estimates.fits[0].claimed:
         best = estimates.fits[0]
         said = "none impossible" if not best.impossible else f"{best.impossible} impossible"
         lines.append(f"{best.words()}: {said}, p = {best.p_value:.2g}")
@@ -86,6 +86,8 @@ def _fits(done: Replay, estimates: Estimates) -> list[Block]:
 
 
 def _range(found: Interval, digits: int) -> str:
+    if not math.isfinite(found.value):
+        return "not to be told"
     high = "..." if math.isinf(found.high) else f"{found.high:.{digits}f}"
     return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {high}]"
 
