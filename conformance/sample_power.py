@@ -63,8 +63,9 @@ def replayed(rows: np.ndarray, tokens: list[int], engine: str, settings: Setting
     """The tests by name, and the verdict."""
     logits, claim = Logits("simulated", rows, "float32", {}), Claim(ENGINES[engine], settings, "simulated")
     steps = replay_steps(logits, tokens, claim, TOLERANCE)
-    tests = run_tests(steps, make_sketch(logits, tokens, claim), claim)
-    return {test.name: test for test in tests}, judge(tests, steps, claim, ALPHA)
+    sketch = make_sketch(logits, tokens, claim)
+    tests = run_tests(steps, sketch, claim)
+    return {test.name: test for test in tests}, judge(tests, steps, sketch, claim, ALPHA)
 
 
 def calibration() -> None:

@@ -157,6 +157,10 @@ def replay(
     dtype: Annotated[str | None, _option("--dtype", "float32, bfloat16 or float16.", "NAME")] = None,
     logprobs: Annotated[str | None, _option("--logprobs", "Recorded log-probabilities: which kind are they?", "FILE")] = None,
     versus: Annotated[str | None, _option("--versus", "Another side's log-probabilities of the same tokens.", "FILE")] = None,
+    eos: Annotated[list[int] | None, _option("--eos", "An id that ends a sequence: what follows is padding; repeatable.", "ID")] = None,
+    scores: Annotated[
+        bool | None, typer.Option("--scores/--raw", help="LOGITS are scores, with the settings applied.", show_default=False)
+    ] = None,
     format: Format = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -190,6 +194,8 @@ def replay(
             versus,
             logprobs,
             tuple(image or ()),
+            tuple(eos or ()),
+            scores,
         )
         from llmdoctor.sample.replay import replay_report
 
@@ -221,8 +227,8 @@ def draw(
 ) -> None:
     """Draw from a distribution, or test a sampler against it.
 
-    Draws are reproducible: numpy's PCG64 with --seed. A sampler or a file of draws is judged by an exact multinomial test, or a G-test where the
-    outcomes are too many to count out, with its power; the known broken samplers are named where their law fits.
+    Draws are reproducible: numpy's PCG64 with --seed. A sampler or a file of draws is judged by an exact multinomial test, or by
+    chi-square where the outcomes are too many to count out, with its power; the known broken samplers are named where their law fits.
     """
 
     def build() -> Report:

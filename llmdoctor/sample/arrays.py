@@ -6,8 +6,8 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +20,23 @@ from llmdoctor.sample.model import Floats
 CHUNK = 16 << 20  # bytes of logits held at a time
 _JSON_LIMIT, _ZIP_LIMIT = 512 << 20, 64 << 30
 _KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
-_NAMES = ("logits", "scores", "processed_logits", "output_logits", "output_scores")
+_Opened: TypeAlias = tuple[NDArray[Any], str, dict[str, NDArray[Any]], str]  # the logits, their dtype, the other arrays, the name
+_RAW, _SCORES = ("logits", "output_logits"), ("scores", "processed_logits", "output_scores")
+_NAMES = (*_RAW, *_SCORES)
 
 
 @dataclass(frozen=True, slots=True)
 class Logits:
-    """Logits [steps, V] on disk or in memory. `dtype` is what they were recorded in; bfloat16 is held as its bits."""
+    """Logits [steps, V] on disk or in memory. `dtype` is what they were recorded in; bfloat16 is held as its bits.
+
+    `scores`: whether their name says that the settings are applied already (generate()'s output_scores); None where nothing says it.
+    """
 
     path: str
     array: NDArray[Any]
     dtype: str
     others: dict[str, NDArray[Any]]  # what else the file holds: tokens, beam_indices, ...
+    scores: bool | None = None
 
     @property
     def steps(self) -> int:
@@ -41,6 +47,10 @@ class Logits:
     def vocab(self) -> int:
         """Tokens in each step."""
         return int(self.array.shape[-1])
+
+    def first(self, count: int) -> Logits:
+        """The first `count` steps."""
+        return replace(self, array=self.array[:count])
 
     def chunks(self) -> Iterator[tuple[int, Floats]]:
         """(first step, logits [n, V] float32), checked: no NaN, no +inf, no row of -inf alone. Raises QuestionError."""
@@ -77,7 +87,7 @@ def open_logits(path: str, sequence: int | None = None) -> Logits:
 
     Raises QuestionError: no such file, not one of the formats, truncated, pickled, of another shape or type.
     """
-    array, dtype, others = _open(path)
+    array, dtype, others, name = _open(path)
     if array.ndim == 1:
         array = array[None]
     elif array.ndim == 3:
@@ -89,12 +99,12 @@ def open_logits(path: str, sequence: int | None = None) -> Logits:
         array = array[:, sequence or 0]
     if array.ndim != 2 or 0 in array.shape:
         raise QuestionError(f"{path}: shape [{_shape(array)}], expected logits [steps, V] or [steps, batch, V]")
-    return Logits(path, array, dtype, others)
+    return Logits(path, array, dtype, others, None if name not in _NAMES else name in _SCORES)
 
 
 def open_recording(path: str) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
     """The logits of a file in the shape they were recorded, and the other arrays beside them. Raises QuestionError."""
-    array, dtype, others = _open(path)
+    array, dtype, others, _ = _open(path)
     if dtype == "bfloat16":
         array = (array.astype(np.uint32) << 16).view(np.float32)
     return array, others
@@ -102,7 +112,8 @@ def open_recording(path: str) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
 
 def parse_logits(text: str) -> Logits:
     """A file's name, or numbers themselves: 4,3,2.5 or [4, 3, 2.5]."""
-    if not os.path.lexists(text) and text.strip()[:1] in "[-+.0123456789" and text.strip():
+    head = text.strip().lower()
+    if not os.path.lexists(text) and head and (head[0] in "[-+.0123456789" or (head.startswith(("nan", "inf")) and "," in head)):
         body = text.strip().removeprefix("[").removesuffix("]")
         try:
             values = np.array([float(part) for part in body.split(",")], np.float32)
@@ -112,7 +123,7 @@ def parse_logits(text: str) -> Logits:
     return open_logits(text)
 
 
-def _open(path: str) -> tuple[NDArray[Any], str, dict[str, NDArray[Any]]]:
+def _open(path: str) -> _Opened:
     opened = open_inside(path, None)
     if opened is None:
         raise QuestionError(f"{path}: no such file")
@@ -122,7 +133,7 @@ def _open(path: str) -> tuple[NDArray[Any], str, dict[str, NDArray[Any]]]:
         magic = file.read(8)
     if magic[:6] == b"\x93NUMPY":
         array = load_array(path)
-        return array, _float(path, array), {}
+        return array, _float(path, array), {}, ""
     if magic[:4] == b"PK\x03\x04":
         return _npz(path)
     if magic[:1] == b"\x80" and not path.endswith(".safetensors"):
@@ -141,7 +152,7 @@ def load_array(path: str) -> NDArray[Any]:
     return array
 
 
-def _npz(path: str) -> tuple[NDArray[Any], str, dict[str, NDArray[Any]]]:
+def _npz(path: str) -> _Opened:
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(info.file_size for info in archive.infolist()) > _ZIP_LIMIT:
@@ -157,7 +168,7 @@ def _npz(path: str) -> tuple[NDArray[Any], str, dict[str, NDArray[Any]]]:
     return _choose(path, {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)})
 
 
-def _choose(path: str, arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], str, dict[str, NDArray[Any]]]:
+def _choose(path: str, arrays: dict[str, NDArray[Any]]) -> _Opened:
     name = next((name for name in _NAMES if name in arrays), None)
     if name is None:
         floats = [name for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim >= 2]
@@ -165,10 +176,10 @@ def _choose(path: str, arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], s
             raise QuestionError(f"{path}: holds {', '.join(sorted(arrays)[:8]) or 'nothing'}, expected an array named logits or scores")
         name = floats[0]
     array = arrays.pop(name)
-    return array, _float(path, array), arrays
+    return array, _float(path, array), arrays, name
 
 
-def _safetensors(path: str) -> tuple[NDArray[Any], str, dict[str, NDArray[Any]]]:
+def _safetensors(path: str) -> _Opened:
     headers, problems = read_header(path)
     if problems:
         raise QuestionError(problems[0].message)
@@ -187,12 +198,12 @@ def _safetensors(path: str) -> tuple[NDArray[Any], str, dict[str, NDArray[Any]]]
     named = next((name for name in _NAMES if name in arrays), None)
     if named is None and len(arrays) == 1:
         named = next(iter(arrays))
-    if named in brains:
-        return arrays.pop(named), "bfloat16", arrays
+    if named is not None and named in brains:
+        return arrays.pop(named), "bfloat16", arrays, named
     return _choose(path, arrays)
 
 
-def _json(path: str) -> tuple[NDArray[Any], str, dict[str, NDArray[Any]]]:
+def _json(path: str) -> _Opened:
     data = read_bytes(path, _JSON_LIMIT)
     if data is None or isinstance(data, Refusal):
         raise QuestionError(f"{path} {data.reason if data else 'is gone'}")
@@ -209,7 +220,7 @@ def _json(path: str) -> tuple[NDArray[Any], str, dict[str, NDArray[Any]]]:
         raise QuestionError(f"{path}: step {step} holds {len(rows[step])} logits, step 0 {len(rows[0])}: V must not differ between steps")
     try:
         with np.errstate(over="ignore"):  # what is too large for it becomes inf, and is refused as that
-            return np.array(rows, np.float32), "float32", {}
+            return np.array(rows, np.float32), "float32", {}, ""
     except OverflowError:
         raise QuestionError(f"{path}: a number is too large for a float") from None
 

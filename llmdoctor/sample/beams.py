@@ -15,8 +15,8 @@ from llmdoctor.core.document import Verdict as Headline
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
 from llmdoctor.sample.arrays import open_recording
-from llmdoctor.sample.claim import Claim
-from llmdoctor.sample.judge import Test, Verdict
+from llmdoctor.sample.claim import Claim, doubts_of
+from llmdoctor.sample.judge import Test, Verdict, undecided
 from llmdoctor.sample.model import Before, Floats, Ids
 from llmdoctor.sample.question import Ask
 from llmdoctor.sample.rules import findings_of
@@ -43,17 +43,35 @@ class Beam:
 
 def beam_report(ask: Ask, claim: Claim) -> Report:
     """Recompute and judge the beams of one prompt. Raises QuestionError."""
-    array, others = open_recording(str(ask.logits))
+    useless = [name for name in ("step", "tolerance", "versus", "logprobs", "dtype", "tokens") if getattr(ask, name) is not None]
+    if useless:
+        raise QuestionError(f"--{useless[0]}: not for beam search, which is recomputed as a whole")
+    if ask.logits is None:
+        raise QuestionError("beam search is recomputed from recorded logits: expected an .npz of logits, sequences and beam_indices")
+    array, others = open_recording(ask.logits)
     missing = [name for name in ("sequences", "beam_indices") if name not in others]
     if array.ndim != 3 or missing:
         raise QuestionError(
             f"{ask.logits}: beam search needs an .npz of logits [steps, beams, V], sequences and beam_indices, as generate() returns them; "
             + (f"{' and '.join(missing)} missing" if missing else f"the logits have {array.ndim} dimensions")
         )
-    beams = read_beams(array, others, claim, str(ask.logits))
-    verdict = judge_beams(beams, claim)
+    prompts = array.shape[1] // claim.beams
+    if array.shape[1] % claim.beams:
+        raise QuestionError(f"{ask.logits}: logits of {array.shape[1]} beams, expected a multiple of the claim's num_beams {claim.beams}")
+    if ask.sequence is not None and not 0 <= ask.sequence < prompts:
+        raise QuestionError(f"--sequence {ask.sequence}: expected 0 to {prompts - 1}, the prompts of the batch")
+    every = read_beams(array, others, claim, ask.logits)
+    if len(every) % prompts:
+        raise QuestionError(f"{ask.logits}: {len(every)} returned beams of {prompts} prompts: expected as many of each")
+    each = len(every) // prompts
+    groups = [every[at : at + each] for at in range(0, len(every), each)]
+    verdicts = [judge_beams(group, claim) for group in groups]
+    worst = next((at for at, one in enumerate(verdicts) if one.outcome == "inconsistent"), 0)
+    shown = worst if ask.sequence is None else ask.sequence
+    beams = groups[shown]
+    verdict = undecided(doubts_of(claim, True)) if claim.unmodelled else verdicts[shown]
     findings = findings_of(verdict, claim, str(ask.logits), [])
-    subject = {"logits": ask.logits, "beams": claim.beams, "returned": len(beams)}
+    subject = {"logits": ask.logits, "beams": claim.beams, "returned": len(beams), "prompts": prompts, "prompt": shown}
     return Report(
         "sample replay", subject, _result(beams, claim, verdict, ask), findings, document=_document(beams, claim, verdict), told=True
     )
@@ -169,7 +187,8 @@ def _result(beams: Sequence[Beam], claim: Claim, verdict: Verdict, ask: Ask) -> 
 
 
 def _document(beams: Sequence[Beam], claim: Claim, verdict: Verdict) -> tuple[Block, ...]:
-    tone: Tone = "good" if verdict.outcome == "consistent" else "bad"
+    tones: dict[str, Tone] = {"consistent": "good", "inconsistent": "bad"}
+    tone = tones.get(verdict.outcome, "warn")
     rows = tuple(
         (
             str(at),

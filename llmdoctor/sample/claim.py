@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -11,8 +12,10 @@ from typing import Any
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.modeldir.directory import read_model_dir
 from llmdoctor.modeldir.files import Refusal, read_bytes
+from llmdoctor.sample.keys import Told, ids_of, told_by
+from llmdoctor.sample.layering import config_field, model_call
 from llmdoctor.sample.model import Settings
-from llmdoctor.sample.stages import refusal
+from llmdoctor.sample.stages import as_read, refusal
 from llmdoctor.sample.tables import ENGINES, Engine
 
 _LIMIT = 256 << 20
@@ -29,18 +32,31 @@ _OFF: Mapping[str, tuple[float, ...]] = {
     "epsilon_cutoff": (0.0,),
     "eta_cutoff": (0.0,),
 }
-_ALIASES = {"typ_p": "typical_p", "repeat_penalty": "repetition_penalty", "repeat_last_n": "penalty_last_n"}
+_SAMPLING = frozenset({"temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff"})
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The engine, the settings as it would read them, where they come from; `beams` and `length_penalty` for beam search."""
+    """The engine, the settings as it would read them, where they come from; `beams` and `length_penalty` for beam search.
+
+    `eos` are the ids that end a sequence, `unmodelled` what the claim turns on that is not modelled here, `unknown` its keys that nobody knows.
+    """
 
     engine: Engine
     settings: Settings
     source: str
     beams: int = 1
     length_penalty: float = 1.0
+    eos: tuple[int, ...] = ()
+    unmodelled: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    def on_scores(self) -> Claim:
+        """What of the claim can be asked again of scores it has made already: the cuts that change nothing the second time."""
+        order = self.engine.order
+        again = "joint" in order or order.index("temperature") < order.index("min_p" if "min_p" in order else "greedy")
+        kept = Settings(top_k=self.settings.top_k, min_p=self.settings.min_p if again else None, do_sample=self.settings.do_sample)
+        return replace(self, settings=kept)
 
     def words(self) -> str:
         """The claim in words: "transformers, temperature 0.7, top_p 0.9"."""
@@ -55,43 +71,64 @@ class Claim:
 def make_claim(
     file: str | None, options: Settings, engine: str | None, model: str | None, stored: Mapping[str, Any] | None = None, default: str = ""
 ) -> Claim:
-    """The claim of one replay. Options add to a file; they must not contradict it.
+    """The claim of one replay. Options add to a file, and must not contradict it; over what a model's files say they win, as in a call.
 
     `stored` is a request kept beside its response. Raises QuestionError, also for settings that the engine would refuse.
     """
-    said, source = _said(file, model, stored)
-    named = options.named()
+    source = file if file is not None else "the request" if stored is not None else "the options"
+    told = told_by(read_claim(file) if file is not None else stored or {}, source)
+    named = _without_do_sample(options)
     for name, value in named.items():
-        if name in said and not _same(name, said[name], value):
-            raise QuestionError(f"contradictory claims: {source} says {name} {said[name]}, the options say {value}")
-    told = said.get("engine")
-    if told is not None and engine is not None and told != engine:
-        raise QuestionError(f"contradictory claims: {source} says engine {told}, the options say {engine}")
-    name = engine or told or default or "transformers"
+        if name in told.settings and not _same(name, told.settings[name], value):
+            raise QuestionError(f"contradictory claims: {source} says {name} {told.settings[name]}, the options say {value}")
+    said_engine = told.settings.get("engine")
+    if said_engine is not None and engine is not None and said_engine != engine:
+        raise QuestionError(f"contradictory claims: {source} says engine {said_engine}, the options say {engine}")
+    name = engine or said_engine or default or "transformers"
     if not isinstance(name, str) or name not in ENGINES:
         raise QuestionError(f"{source}: engine {str(name)[:40]!r}: expected one of {', '.join(ENGINES)}")
-    if options.do_sample is False and named.keys() & {"temperature", "top_k", "top_p", "min_p"}:
+    if options.do_sample is False and named.keys() & _SAMPLING:
         raise QuestionError(f"contradictory claims: --greedy samples nothing, --{next(iter(named)).replace('_', '-')} is about sampling")
-    settings = _settings({**said, **named}, source)
+    if file is None and stored is None and model is not None:
+        told, source = _of_model(model, ENGINES[name], named, source)
+    said = {**told.settings, **named, **({} if options.do_sample else {"do_sample": False})}
+    if name not in ("transformers", "tgi") and options.do_sample:
+        said.pop("do_sample", None)  # no option of theirs
+    settings = _settings(said, source)
     refused = refusal(ENGINES[name], settings)
     if refused is not None:
         raise QuestionError(f"{source}: {name} refuses this claim: {refused}")
+    if not as_read(ENGINES[name], settings).do_sample:
+        settings = _greedy(settings)
     beams, penalty = said.get("num_beams") or 1, said.get("length_penalty", 1.0)
-    if not isinstance(beams, int) or not isinstance(penalty, int | float) or not abs(penalty) <= sys.float_info.max:
-        raise QuestionError(f"{source}: num_beams {repr(beams)[:40]}, length_penalty {repr(penalty)[:40]}: expected numbers")
-    return Claim(ENGINES[name], settings, source, beams, float(penalty))
+    if not isinstance(beams, int) or isinstance(penalty, bool) or not isinstance(penalty, int | float) or not abs(penalty) < 1e6:
+        raise QuestionError(f"{source}: num_beams {str(beams)[:40]!r}, length_penalty {str(penalty)[:40]!r}: expected numbers")
+    return Claim(ENGINES[name], settings, source, beams, float(penalty), told.eos, tuple(told.unmodelled), tuple(told.unknown))
 
 
-def _said(file: str | None, model: str | None, stored: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
-    if file is not None:
-        return read_claim(file), file
-    if stored is not None:
-        return _flat(stored), "the request"
-    if model is not None:
-        config = read_model_dir(model).generation_config
-        value = config.value if config is not None else None
-        return (_flat(value) if isinstance(value, dict) else {}), f"{model}/generation_config.json"
-    return {}, "the options"
+def doubts_of(claim: Claim, prompt_known: bool) -> list[str]:
+    """Why tokens drawn by this very claim may look as if they were not: what it turns on and is not modelled, or looks at and is not known."""
+    doubts = [f"the claim's {name} is not modelled here" for name in claim.unmodelled]
+    if not prompt_known:
+        doubts += [
+            f"{claim.engine.name}'s {option} looks at the prompt too, which is not known: --prompt FILE"
+            for option, scope in claim.engine.scope.items()
+            if scope != "output" and getattr(claim.settings, option) is not None
+        ]
+    return doubts
+
+
+def _of_model(model: str, engine: Engine, named: Mapping[str, Any], source: str) -> tuple[Told, str]:
+    """What a call with these options comes to on the model. Options about sampling mean a call that samples."""
+    directory = read_model_dir(model)
+    call = model_call(directory, engine)
+    if named.keys() & _SAMPLING:
+        call["do_sample"] = True
+    told = told_by(call, f"{model}/generation_config.json")
+    told.eos = ids_of(config_field(directory, "eos_token_id"))
+    if not engine.hidden:
+        return told, source
+    return told, f"{model}/generation_config.json" + (" over transformers' defaults" if engine.name == "transformers" else "")
 
 
 def read_claim(path: str) -> dict[str, Any]:
@@ -105,13 +142,13 @@ def read_claim(path: str) -> dict[str, Any]:
     try:
         value: Any = json.loads(data)
     except (ValueError, RecursionError):
-        return _flat(_traced(name, data, int(number) if number else None))
+        return _traced(name, data, int(number) if number else None)
     if not isinstance(value, dict):
         raise QuestionError(f"{name}: holds a JSON {type(value).__name__}, expected an object of settings")
     if value.get("kind") == "generate":
-        return _flat(_effective(value))
+        return _effective(value)
     request = value.get("request")
-    return _flat(request if isinstance(request, dict) else value)
+    return request if isinstance(request, dict) else value
 
 
 def _traced(name: str, data: bytes, number: int | None) -> dict[str, Any]:
@@ -135,28 +172,14 @@ def _effective(record: dict[str, Any]) -> dict[str, Any]:
     return {"engine": "transformers", "do_sample": False, **effective} if isinstance(effective, dict) else {}
 
 
-def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among what a file says: nested sampling_params, extra_body and generation_config are unfolded, aliases renamed."""
-    found: dict[str, Any] = {}
-    for key in ("generation_config", "extra_body", "sampling_params", "parameters", "options"):
-        inner = value.get(key)
-        if isinstance(inner, dict):
-            found |= _flat(inner)
-    known = {field.name for field in fields(Settings)} | {"engine", "num_beams", "length_penalty"}
-    for key, item in value.items():
-        name = _ALIASES.get(key, key)
-        if name in known and item is not None:
-            found[name] = item
-    return found
-
-
 def _settings(said: Mapping[str, Any], source: str) -> Settings:
     values: dict[str, Any] = {}
     for field in fields(Settings):
         value = said.get(field.name)
         if value is None or field.name in ("do_sample", "logit_bias"):
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        most = 2**63 if field.name in _INTEGERS else sys.float_info.max
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= most:
             raise QuestionError(f"{source}: {field.name} is {str(value)[:40]!r}, expected a finite number")
         if field.name == "temperature" and value > 0 and not _COLDEST <= value <= 1 / _COLDEST:
             raise QuestionError(f"{source}: temperature is {value}: logits divided by that are beyond float32")
@@ -166,17 +189,35 @@ def _settings(said: Mapping[str, Any], source: str) -> Settings:
             values[field.name] = int(value) if field.name in _INTEGERS else float(value)
     bias = said.get("logit_bias")
     if bias:
-        try:
-            values["logit_bias"] = {int(token): float(by) for token, by in bias.items()}
-        except (AttributeError, TypeError, ValueError, OverflowError):
-            raise QuestionError(f"{source}: logit_bias is not an object of ids and numbers") from None
+        values["logit_bias"] = _biases(bias, source)
     sample = said.get("do_sample", True)
     if not isinstance(sample, bool):
         raise QuestionError(f"{source}: do_sample is {str(sample)[:40]!r}, expected true or false")
-    if not sample or values.get("temperature") == 0:
-        values = {name: value for name, value in values.items() if name.endswith("penalty") or name in ("penalty_last_n", "logit_bias")}
-        return replace(Settings(**values), do_sample=False)
-    return Settings(**values)
+    settings = Settings(**values)
+    return settings if sample and settings.temperature != 0 else _greedy(settings)
+
+
+def _biases(bias: Any, source: str) -> dict[int, float]:
+    """Ids and numbers; -inf bans a token."""
+    try:
+        found = {int(token): float(by) for token, by in bias.items()}
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        raise QuestionError(f"{source}: logit_bias is not an object of ids and numbers") from None
+    odd = next((token for token, by in found.items() if not by < math.inf or not abs(token) < 2**62), None)
+    if odd is not None:
+        raise QuestionError(f"{source}: logit_bias of token {str(odd)[:40]} is {found[odd]}, expected a number or -inf")
+    return found
+
+
+def _greedy(settings: Settings) -> Settings:
+    values = {
+        name: value for name, value in settings.named().items() if name.endswith("penalty") or name in ("penalty_last_n", "logit_bias")
+    }
+    return replace(Settings(**values), do_sample=False)
+
+
+def _without_do_sample(options: Settings) -> dict[str, Any]:
+    return {name: value for name, value in options.named().items() if name != "do_sample"}
 
 
 def _same(name: str, left: Any, right: Any) -> bool:

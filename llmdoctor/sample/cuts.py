@@ -158,9 +158,14 @@ def floor(row: Row, least: float) -> Row:
 
 def eta(row: Row, epsilon: float) -> Row:
     """transformers: the floor is min(epsilon, sqrt(epsilon) exp(-entropy))."""
+    return floor(row, eta_floor(row, epsilon))
+
+
+def eta_floor(row: Row, epsilon: float) -> float:
+    """The least probability that transformers' eta keeps in this row."""
     e, total = row.weights()
     entropy = np.log(total) - float((e * (row.x - row.x.max())).sum(dtype=np.float64)) / total
-    return floor(row, min(epsilon, float(np.sqrt(epsilon) * np.exp(-entropy))))
+    return min(epsilon, float(np.sqrt(epsilon) * np.exp(-entropy)))
 
 
 def greedy(row: Row) -> Row:

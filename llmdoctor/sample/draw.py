@@ -58,6 +58,8 @@ def draw_report(ask: Drawing) -> Report:
         raise QuestionError(f"--alpha {ask.alpha}: expected a number between 0 and 1")
     if ask.sampler is not None and ask.draws is not None:
         raise QuestionError("--sampler and --draws: expected one of them")
+    if ask.output is not None and (ask.sampler is not None or ask.draws is not None):
+        raise QuestionError("--output writes draws that this command makes: not with --sampler or --draws")
     probs, plain = _distribution(ask)
     if ask.sampler is None and ask.draws is None:
         return _drawn(ask, probs)
@@ -139,13 +141,13 @@ def _from_sampler(ask: Drawing, probs: Doubles) -> Ids:
     rng = random.Random(ask.seed)  # noqa: S311 a reproducible one
     random.seed(ask.seed)
     np.random.seed(ask.seed % 2**32)
-    arguments: tuple[Any, ...] = (rng,) if _takes_two(sampler) else ()
+    arguments, named = _wants_rng(sampler, rng)
     found = np.zeros(ask.count, np.int64)
     with contextlib.redirect_stdout(sys.stderr):
         for at in range(ask.count):
             try:
-                token = sampler(dict(keys), *arguments)
-            except Exception as error:  # noqa: BLE001 it is the user's code
+                token = sampler(dict(keys), *arguments, **named)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 it is the user's code
                 raise QuestionError(f"--sampler {ask.sampler} raised {type(error).__name__}: {error}") from None
             if isinstance(token, bool) or not isinstance(token, int | np.integer) or not 0 <= int(token) < len(probs):
                 raise QuestionError(f"--sampler {ask.sampler} returned {str(token)[:40]!r}, expected a token from 0 to {len(probs) - 1}")
@@ -163,7 +165,7 @@ def _load(name: str) -> Callable[..., Any]:
         found: Any = importlib.import_module(module)
         for part in function.split("."):
             found = getattr(found, part)
-    except Exception as error:  # noqa: BLE001 importing the user's module runs it
+    except (Exception, SystemExit) as error:  # noqa: BLE001 importing the user's module runs it
         raise QuestionError(f"--sampler {name}: {type(error).__name__}: {error}") from None
     if not callable(found):
         raise QuestionError(f"--sampler {name}: not a function")
@@ -171,20 +173,22 @@ def _load(name: str) -> Callable[..., Any]:
     return loaded
 
 
-def _takes_two(sampler: Callable[..., Any]) -> bool:
+def _wants_rng(sampler: Callable[..., Any], rng: random.Random) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The generator as a second argument, or by its name, where the sampler has no other; else nothing."""
     try:
         kinds = [parameter for parameter in inspect.signature(sampler).parameters.values() if parameter.default is parameter.empty]
     except (TypeError, ValueError):
-        return False
-    return len([parameter for parameter in kinds if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)]) > 1
+        return (), {}
+    plain = [parameter for parameter in kinds if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)]
+    named = [parameter.name for parameter in kinds if parameter.kind is parameter.KEYWORD_ONLY]
+    return ((rng,) if len(plain) > 1 else ()), {named[0]: rng} if len(named) == 1 else {}
 
 
 def _judged(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome) -> Report:
     wrong = outcome.p_value < ask.alpha
     nearest = outcome.law or min(outcome.powers, key=lambda name: outcome.powers[name], default=None)
     strength = 0.0 if nearest is None else outcome.powers[nearest]
-    sure = outcome.n > 0 and (max(outcome.powers.values(), default=1.0) >= 0.5)
-    verdict = "inconsistent" if wrong else "consistent" if sure else "undecided"
+    verdict = "inconsistent" if wrong else "consistent" if outcome.decided else "undecided"
     result = {
         "n": outcome.n,
         "test": outcome.test,
@@ -238,6 +242,10 @@ def _document(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome, verdi
         blocks.append(Note("CAUSE", f"the draws follow the law of a broken sampler: {outcome.law}", "bad"))
     elif outcome.impossible:
         blocks.append(Note("PROOF", f"{plural(outcome.impossible, 'draw')} of tokens that have no probability at all", "bad"))
+    if verdict != "inconsistent" and outcome.open:
+        far = max(outcome.apart[name] for name in outcome.open)
+        text = f"{', '.join(outcome.open)}: at most {far:.3g} of the mass moves"
+        blocks.append(Note("OPEN", f"not to be told with {plural(outcome.n, 'draw')}: {text}", "warn" if verdict == "undecided" else "dim"))
     lines = [
         f"{name}: {outcome.powers[name]:.0%}" + (f" (99% from {outcome.needed[name]:,} draws)" if outcome.needed[name] else "")
         for name in outcome.powers

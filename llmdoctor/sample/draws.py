@@ -1,4 +1,4 @@
-"""Drawing from a distribution, reproducibly, and judging draws against one: exact multinomial where it can be counted out, else a G-test."""
+"""Drawing from a distribution, reproducibly, and judging draws against one: exact multinomial where it can be counted out, or chi-square."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from llmdoctor.sample.model import Doubles, Ids
 _GUIDE = 1 << 18
 _FEW = 20_000  # draws below which a table does not pay
 _OUTCOMES, _POWER_OUTCOMES = 100_000, 12_000  # of a multinomial, counted out for one p-value, and for a power
-_EXPECTED = 5.0  # least expected count of a cell of the G-test; smaller ones are put together
+_EXPECTED = 5.0  # least expected count of a cell of the chi-square test; smaller ones are put together
+_LIKELY, _NEAR = 0.5, 0.01  # a power that is worth the name, and a total variation that no one would notice
 _NATS = 5.0  # a broken sampler is named where it is that much likelier
 
 
@@ -60,7 +61,8 @@ def draw_counts(probs: Doubles, count: int, rng: np.random.Generator) -> Ids:
 class Outcome:
     """Draws against a distribution: the test, its statistic and p-value, and the power against each broken sampler's law.
 
-    `law` is the broken sampler that fits, None where none does; `needed` the draws that tell that law (or the nearest) with 99% power.
+    `law` is the broken sampler that fits, None where none does; `needed` the draws that tell each law with 99% power, `apart` its total
+    variation from the distribution.
     """
 
     n: int
@@ -72,6 +74,17 @@ class Outcome:
     law_probs: Doubles | None
     powers: dict[str, float]
     needed: dict[str, int]
+    apart: dict[str, float]
+
+    @property
+    def open(self) -> list[str]:
+        """The laws that so many draws would sooner miss than show."""
+        return [name for name, power in self.powers.items() if power < _LIKELY]
+
+    @property
+    def decided(self) -> bool:
+        """Whether every law that makes a difference to speak of would have shown itself."""
+        return self.n > 0 and all(self.apart[name] < _NEAR for name in self.open)
 
 
 def judge_draws(probs: Doubles, counts: Ids, alpha: float, plain: Doubles, temperature: float) -> Outcome:
@@ -79,7 +92,7 @@ def judge_draws(probs: Doubles, counts: Ids, alpha: float, plain: Doubles, tempe
     n = int(counts.sum())
     impossible = int(counts[probs <= 0].sum())
     others = alternatives(probs, plain, temperature)
-    test, statistic, p_value = g_test(probs, counts) if not impossible else ("impossible tokens", math.inf, 0.0)
+    test, statistic, p_value = goodness_of_fit(probs, counts) if not impossible else ("impossible tokens", math.inf, 0.0)
     law = _named(probs, counts, others) if p_value < alpha else None
     powers = {name: power(probs, other, n, alpha) for name, other in others.items()}
     return Outcome(
@@ -92,6 +105,7 @@ def judge_draws(probs: Doubles, counts: Ids, alpha: float, plain: Doubles, tempe
         None if law is None else others[law],
         powers,
         {name: needed(probs, other, alpha) for name, other in others.items()},
+        {name: float(np.abs(other - probs).sum() / 2) for name, other in others.items()},
     )
 
 
@@ -128,13 +142,17 @@ def _named(probs: Doubles, counts: Ids, others: dict[str, Doubles]) -> str | Non
         own = float((counts[drawn] * np.log(probs[drawn])).sum())
         scores = {name: float((counts[drawn] * np.log(law[drawn])).sum()) for name, law in others.items()}
     for name in sorted(scores, key=lambda name: -scores[name]):
-        if math.isfinite(scores[name]) and scores[name] - own > _NATS and g_test(others[name], counts)[2] > 0.001:
+        if math.isfinite(scores[name]) and scores[name] - own > _NATS and goodness_of_fit(others[name], counts)[2] > 0.001:
             return name
     return None
 
 
-def g_test(probs: Doubles, counts: Ids) -> tuple[str, float, float]:
-    """(test, G, p-value): exact where all outcomes can be counted out, else chi-square with cells of at least five expected draws."""
+def goodness_of_fit(probs: Doubles, counts: Ids) -> tuple[str, float, float]:
+    """(test, statistic, p-value): exact by G where all outcomes can be counted out, else Pearson's over cells of about five expected draws.
+
+    Pearson's statistic has mean k - 1 whatever the cells are (G has it only where each expects many); its variance is that of a chi-square plus
+    what small cells add, and the chi-square it is held against is scaled to have both.
+    """
     at = np.flatnonzero((probs > 0) | (counts > 0))
     p, seen, n = probs[at], counts[at], int(counts.sum())
     if (p <= 0).any():
@@ -146,17 +164,41 @@ def g_test(probs: Doubles, counts: Ids) -> tuple[str, float, float]:
         outcomes = _compositions(n, len(at))
         p_value = float(_chance(outcomes, p)[_g(outcomes, p, n) >= statistic - 1e-9].sum())
         return "exact multinomial", float(statistic), min(1.0, p_value)
-    order = np.argsort(-p, kind="stable")
-    p, seen = p[order], seen[order]
-    wide = int(np.count_nonzero(p * n >= _EXPECTED))
-    if wide < len(p):
-        p, seen = np.append(p[:wide], p[wide:].sum()), np.append(seen[:wide], seen[wide:].sum())
-        if wide and p[-1] * n < _EXPECTED:
-            p, seen = np.append(p[:-2], p[-2:].sum()), np.append(seen[:-2], seen[-2:].sum())
+    where = cells(p, n)
+    p, found = _merged(where, p), _merged(where, seen)
     if len(p) < 2:
         return "nothing to test", 0.0, 1.0
-    statistic = float(_g(seen[None], p, n)[0])
-    return "G-test", statistic, float(stats.chi2.sf(statistic, len(p) - 1))
+    statistic = float(((found - n * p) ** 2 / (n * p)).sum())
+    scale, degrees = _shape(p, n)
+    return "chi-square", statistic, float(stats.chi2.sf(statistic / scale, degrees))
+
+
+def cells(p: Doubles, n: int) -> Ids:
+    """The cell [k] of each token: one of its own where five of `n` draws are expected, the others put together, like with like, to as many."""
+    order = np.argsort(-p, kind="stable")
+    expected = p[order] * n
+    wide = int(np.count_nonzero(expected >= _EXPECTED))
+    rest = (np.cumsum(expected[wide:]) / _EXPECTED).astype(np.int64)
+    _, rest = np.unique(rest, return_inverse=True)
+    where = np.concatenate([np.arange(wide), wide + rest])
+    if len(rest) and where[-1] > 0 and expected[where == where[-1]].sum() < _EXPECTED:
+        where[where == where[-1]] -= 1
+    found = np.zeros(len(p), np.int64)
+    found[order] = where
+    return found
+
+
+def _merged(where: Ids, values: Doubles | Ids) -> Doubles:
+    total: Doubles = np.bincount(where, values).astype(np.float64)
+    return total
+
+
+def _shape(p: Doubles, n: int) -> tuple[float, float]:
+    """Scale and degrees of the chi-square with the mean and the variance of Pearson's statistic over cells `p` [k]."""
+    k = len(p)
+    variance = 2 * (k - 1) + (float((1 / p).sum()) - k**2 - 2 * k + 2) / n
+    scale = max(variance, 1e-9) / (2 * (k - 1))
+    return scale, (k - 1) / scale
 
 
 def _g(outcomes: Ids, p: Doubles, n: int) -> Doubles:
@@ -188,7 +230,7 @@ def _compositions(n: int, parts: int) -> Ids:
 
 
 def power(probs: Doubles, other: Doubles, n: int, alpha: float) -> float:
-    """How often n draws from `other` are told from `probs` at `alpha`: exact where outcomes can be counted, else noncentral chi-square."""
+    """How often n draws from `other` are told from `probs` at `alpha`: exact where outcomes can be counted, else by the same cells."""
     if n == 0:
         return 0.0
     strange = float(other[probs <= 0].sum())
@@ -205,10 +247,17 @@ def power(probs: Doubles, other: Doubles, n: int, alpha: float) -> float:
         far = -g[order]
         tail = np.cumsum(_chance(outcomes, p)[order])[np.searchsorted(far, far + 1e-9, "right") - 1]
         return float(min(1.0, _chance(outcomes, q)[order][tail <= alpha].sum()))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        divergence = float(np.where(q > 0, q * np.log(q / p), 0.0).sum())
-    degrees = max(1, int(np.count_nonzero(p * n >= _EXPECTED)) - 1)
-    return float(stats.ncx2.sf(stats.chi2.isf(alpha, degrees), degrees, 2 * n * divergence))
+    where = cells(p, n)
+    p, q = _merged(where, p), _merged(where, q)
+    if len(p) < 2:
+        return 0.0
+    scale, degrees = _shape(p, n)
+    least = stats.chi2.isf(alpha, degrees) * scale
+    away = n * float(((q - p) ** 2 / p).sum())
+    mean = float((q * (1 - q) / p).sum()) + away
+    spread = 2 * len(p) * (float((q**2 / p**2).mean())) + 4 * n * float((q * ((q - p) / p) ** 2).sum() - (q * (q - p) / p).sum() ** 2)
+    scale = max(spread, 1e-9) / (2 * mean)  # again a chi-square with the statistic's mean and, about, its variance
+    return float(stats.chi2.sf(least / scale, mean / scale))
 
 
 def needed(probs: Doubles, other: Doubles, alpha: float, wanted: float = 0.99) -> int:

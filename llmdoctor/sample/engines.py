@@ -14,13 +14,13 @@ from llmdoctor.core.report import Report
 from llmdoctor.core.text import plural
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 from llmdoctor.sample.arrays import parse_logits
+from llmdoctor.sample.layering import config_field, hidden_defaults
 from llmdoctor.sample.model import Before, Doubles, Floats, Settings
 from llmdoctor.sample.stages import Stage, refusal, run
 from llmdoctor.sample.tables import ENGINES, Engine
 
 SAME = 1e-6  # total variation below which two engines' distributions are the same
 _SHOWN = 6
-_HIDDEN = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,24 +85,9 @@ def full(engine: Engine, settings: Settings, directory: ModelDir | None, default
             added["do_sample"] = engine.defaults["do_sample"]
     if directory is not None and engine.hidden:
         added |= {name: value for name, value in hidden_defaults(directory).items() if getattr(settings, name, None) is None}
-        if engine.name == "transformers" and (found := _field(directory, "do_sample")) is False and not settings.named():
+        if engine.name == "transformers" and (found := config_field(directory, "do_sample")) is False and not settings.named():
             added["do_sample"] = found
     return replace(settings, **added)
-
-
-def hidden_defaults(directory: ModelDir) -> dict[str, Any]:
-    """The sampling settings of a model's generation_config.json that transformers, vLLM and SGLang take for what a call leaves out."""
-    found = {name: _field(directory, name) for name in _HIDDEN}
-    return {
-        name: int(value) if name == "top_k" else float(value)
-        for name, value in found.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
-    }
-
-
-def _field(directory: ModelDir, name: str) -> Any:
-    file = directory.generation_config
-    return file.value.get(name) if file is not None and isinstance(file.value, dict) else None
 
 
 def draw(engine: Engine, settings: Settings, logits: Floats, before: Before) -> Drawn:

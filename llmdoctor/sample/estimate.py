@@ -71,9 +71,16 @@ def estimate(sketch: Sketch, steps: Steps, claim: Claim, tests: Sequence[Test]) 
     cuts: Cuts = (None, None, None) if proven else (k, p, m)
     best = temperature_interval(thin, claim.engine.name, temperature, cuts)
     likely = temperature if best.low <= temperature <= best.high else best.value
-    intervals = {"temperature": best, "top_p": mass_interval(thin, likely), "top_k": rank_interval(thin, likely)}
+    if not proven:  # what lies outside by less than the tolerance would be taken for a wider cut
+        _, inside = thin.loglik(claim.engine.name, temperature, *cuts)
+        thin = thin.only(inside) if inside.any() else thin
+    intervals = {
+        "temperature": best,
+        "top_p": mass_interval(thin, claim.engine.name, likely, cuts[0], cuts[2]),
+        "top_k": rank_interval(thin, claim.engine.name, likely, cuts[1], cuts[2]),
+    }
     law, gain = named_law(steps)
-    return Estimates(intervals, _fits(thin, claim, intervals, tests), law, gain)
+    return Estimates(intervals, _fits(sketch.thinned(_FIT_STEPS), claim, intervals, tests), law, gain)
 
 
 def temperature_interval(sketch: Sketch, engine: str, start: float, cuts: Cuts) -> Interval:
@@ -105,29 +112,43 @@ def _interval(minus: Callable[[float], float], centre: float) -> Interval:
     return Interval(math.exp(best), math.exp(left), math.exp(right) if right < 700 else math.inf)
 
 
-def mass_interval(sketch: Sketch, temperature: float) -> Interval:
-    """top_p: the largest mass before a token that was drawn, up to where a larger nucleus would have shown itself."""
-    hot, mass = _weights(sketch, temperature)
-    rows = np.arange(len(hot))
-    low = float(mass[rows, sketch.at].max())
+def mass_interval(sketch: Sketch, engine: str, temperature: float, k: int | None = None, m: float | None = None) -> Interval:
+    """top_p beside the other cuts: the least that holds every token that was drawn, up to where a larger nucleus would have shown itself."""
+    before, kept = sketch.nucleus(engine, temperature, k, m)
+    before = np.take_along_axis(before, sketch.starts(), axis=1)
+    others = np.arange(before.shape[1])[None, :] < kept[:, None]
+    hot = np.where(others, _weights(sketch, temperature), 0.0)
+    low = float(before[np.arange(len(hot)), sketch.at].max())
     grid = np.linspace(low, 1.0, 40)
-    return _bound(low, grid, [_share(hot, mass, edge + 1e-12) for edge in grid])
+    return _bound(grid, [_share(hot, before, edge + 1e-12) for edge in grid], 1.0)
 
 
-def rank_interval(sketch: Sketch, temperature: float) -> Interval:
-    """top_k: the largest rank that was drawn, up to where a larger k would have shown itself."""
-    hot, _ = _weights(sketch, temperature)
+def rank_interval(sketch: Sketch, engine: str, temperature: float, p: float | None = None, m: float | None = None) -> Interval:
+    """top_k beside the other cuts: the least that holds every token that was drawn, up to where a larger k would have shown itself."""
     ranks = np.take_along_axis(np.cumsum(sketch.n, axis=1) - sketch.n, sketch.starts(), axis=1) + 1
-    low = float(ranks[np.arange(len(hot)), sketch.at].max())
-    grid = np.unique(np.geomspace(max(low, 1), max(low, float(ranks.max())), 40).astype(np.int64)).astype(float)
-    grid[0] = low
-    return _bound(low, grid, [_share(hot, ranks, edge) for edge in grid])
+    low, most = int(ranks[np.arange(len(ranks)), sketch.at].max()), max(1, int(sketch.n.sum(axis=1).max()))
+    hot = _weights(sketch, temperature)
+
+    def share(k: int) -> float:
+        if p is None and m is None:
+            return _share(hot, ranks, k)
+        loglik, inside = sketch.loglik(engine, temperature, k, p, m)
+        return -float(loglik.sum()) if inside.all() else -math.inf
+
+    beyond = low - 1  # a nucleus of what k leaves is narrower than one of everything: the k that holds all may be larger than any rank
+    while not math.isfinite(share(low)) and low < most:
+        beyond, low = low, min(most, 2 * low)
+    while low - beyond > 1 and (p is not None or m is not None):
+        middle = (low + beyond) // 2
+        beyond, low = (beyond, middle) if math.isfinite(share(middle)) else (middle, low)
+    grid = np.unique(np.geomspace(max(low, 1), max(low, most), 24).astype(np.int64))
+    return _bound(grid.astype(float), [share(int(edge)) for edge in grid], math.inf if len(grid) == 1 else float(most))
 
 
-def _weights(sketch: Sketch, temperature: float) -> tuple[Doubles, Doubles]:
+def _weights(sketch: Sketch, temperature: float) -> Doubles:
     hot = sketch.n * np.exp((sketch.v - sketch.v[:, :1]) / temperature)
-    hot = hot / hot.sum(axis=1, keepdims=True)
-    return hot, np.take_along_axis(np.cumsum(hot, axis=1) - hot, sketch.starts(), axis=1)
+    value: Doubles = hot / hot.sum(axis=1, keepdims=True)
+    return value
 
 
 def _share(hot: Doubles, order: Doubles, edge: float) -> float:
@@ -136,9 +157,10 @@ def _share(hot: Doubles, order: Doubles, edge: float) -> float:
         return float(np.log((hot * (order <= edge)).sum(axis=1)).sum())
 
 
-def _bound(low: float, grid: Doubles, shares: list[float]) -> Interval:
-    within = [float(edge) for edge, share in zip(grid, shares, strict=True) if share - shares[0] <= _EDGE]
-    return Interval(low, low, within[-1])
+def _bound(grid: Doubles, shares: list[float], most: float) -> Interval:
+    """From the first of the grid to the first that the likelihood leaves out: between two of them the truth may lie."""
+    out = next((float(edge) for edge, share in zip(grid, shares, strict=True) if not share - shares[0] <= _EDGE), most)
+    return Interval(float(grid[0]), float(grid[0]), out)
 
 
 def named_law(steps: Steps) -> tuple[str | None, float]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 from scipy.optimize import minimize_scalar
 
+from llmdoctor.core.text import plural
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.model import Doubles, Settings
 from llmdoctor.sample.sketch import Sketch
@@ -20,6 +21,9 @@ from llmdoctor.sample.steps import Steps
 Flags: TypeAlias = NDArray[np.bool_]
 Outcome = Literal["consistent", "inconsistent", "undecided"]
 _FACTOR = 2.0  # a claim is undecided where a temperature off by this factor would not have shown
+_POWER = 0.8  # that often
+_NOTHING = 0.01  # nats a step, twice: two temperatures that differ by less are one
+_LOOKED = 512  # steps of the sketch that the information is worked out on
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ def run_tests(steps: Steps, sketch: Sketch, claim: Claim) -> list[Test]:
         tests.append(log_likelihood_z(steps.logprob_near[inside], *moments))
         if claim.settings.temperature not in (None, 1.0):
             tests.append(unscaled_lr(steps.logprob_near[inside], *moments, colder=(claim.settings.temperature or 1.0) > 1))
-        found = _sketched(sketch, inside)
+        found = sketch.only(inside[sketch.steps])
         if len(found.steps) and sorted_cuts(claim.settings):
             tests.append(temperature_lr(found, claim))
             tests += _beyond(found, claim.settings, claim.engine.name)
@@ -63,7 +67,12 @@ def run_tests(steps: Steps, sketch: Sketch, claim: Claim) -> list[Test]:
     return tests
 
 
-def judge(tests: Sequence[Test], steps: Steps, claim: Claim, alpha: float) -> Verdict:
+def undecided(doubts: Sequence[str]) -> Verdict:
+    """The verdict where the claim itself cannot be rebuilt."""
+    return Verdict("undecided", "; ".join(doubts), None, 1.0, None)
+
+
+def judge(tests: Sequence[Test], steps: Steps, sketch: Sketch, claim: Claim, alpha: float) -> Verdict:
     """The verdict at `alpha`: each p-value times the number of tests (Bonferroni); an impossible token alone proves it."""
     impossible = tests[0]
     if impossible.statistic > 0:
@@ -71,17 +80,17 @@ def judge(tests: Sequence[Test], steps: Steps, claim: Claim, alpha: float) -> Ve
         kind = "tokens that are not the largest" if not claim.settings.do_sample else "impossible tokens"
         reason = f"{int(impossible.statistic)} of {steps.count} tokens: {kind}, first at step {at}, removed by {steps.outside[at]}"
         return Verdict("inconsistent", reason, impossible, 0.0, None)
-    if len(tests) > 1:
-        counted = families(tests)
+    counted = families(tests)
+    if counted:
         worst = min(counted, key=lambda test: test.p_value)
         corrected = min(1.0, worst.p_value * len(counted))
         if corrected < alpha:
             return Verdict("inconsistent", worst.says, worst, corrected, None)
     else:
         worst, corrected = impossible, 1.0
-    more = missing(steps, claim, alpha)
+    more = missing(steps, sketch, claim, alpha / max(1, len(counted)))
     if more:
-        return Verdict("undecided", f"{steps.count} tokens are too few to tell it from other settings", worst, corrected, more)
+        return Verdict("undecided", f"{plural(steps.count, 'token')}: too few to tell it from other settings", worst, corrected, more)
     return Verdict("consistent", "no test speaks against it", worst, corrected, None)
 
 
@@ -92,18 +101,63 @@ def families(tests: Sequence[Test]) -> list[Test]:
     return [test for test in tests[1:] if test.name not in once]
 
 
-def missing(steps: Steps, claim: Claim, alpha: float) -> int:
-    """How many more tokens would decide: 0 where a temperature off by a factor of two, or no processing at all, would have shown."""
-    need = float(stats.norm.isf(alpha / 2)) ** 2
-    have = float(-2 * np.minimum(steps.logprob_raw, 0).sum())
-    if claim.settings.do_sample:
-        have = math.log(_FACTOR) ** 2 * float(np.nan_to_num(steps.variance).sum())  # nan: logits that a temperature made inf
+def missing(steps: Steps, sketch: Sketch, claim: Claim, alpha: float) -> int:
+    """How many more tokens would decide: 0 where a temperature off by a factor of two would show in four generations of five.
+
+    `alpha` is that of one test. Where half and double the temperature make no difference to speak of (a support of a token or two), no
+    processing at all would have shown; where the claim is greedy, sampling.
+    """
+    have = -float(np.minimum(steps.logprob_raw, 0).sum())
+    if not claim.settings.do_sample:
+        return _more(steps.count, have, -math.log(alpha))
+    have = 2 * information(steps, sketch, claim)
     with np.errstate(divide="ignore"):
         confined = float(-np.log(steps.raw_kept).sum())
-    if have >= need or confined >= -math.log(alpha):
+    if have < _NOTHING * steps.count and confined >= -math.log(alpha):
         return 0
-    share = max(have / need, confined / -math.log(alpha), 1e-3)
-    return max(1, math.ceil(steps.count * (1 / share - 1)))
+    return more_tokens(steps.count, have, alpha)
+
+
+def more_tokens(count: int, have: float, alpha: float) -> int:
+    """How many more than `count` tokens it takes where they are worth `have`: the noncentrality of a chi-square test of one degree at `alpha`."""
+    return _more(count, have, (float(stats.norm.isf(alpha / 2)) + float(stats.norm.isf(1 - _POWER))) ** 2)
+
+
+def _more(count: int, have: float, need: float) -> int:
+    return 0 if have >= need else max(1, math.ceil(count * (1 / max(have / need, 1e-3) - 1)))
+
+
+def information(steps: Steps, sketch: Sketch, claim: Claim) -> float:
+    """KL(half or double the temperature, claimed), the smaller of the two, over all steps in nats, on the support that the claim leaves.
+
+    Twice that is what a likelihood ratio between the two comes to when the other one is true. Of cuts that the sketch does not know the
+    variance of log q stands for it, as it does near the claim.
+    """
+    if not sorted_cuts(claim.settings) or not len(sketch.steps):
+        return math.log(_FACTOR) ** 2 / 2 * float(np.nan_to_num(steps.variance).sum())
+    thin = sketch.thinned(_LOOKED)
+    temperature, k, p, m = claimed(claim.settings)
+    kept, _ = thin.cut(claim.engine.name, temperature, k, p, m)
+    width = int(kept.max())
+    gap = np.where(np.arange(width)[None, :] < kept[:, None], thin.v[:, :width] - thin.v[:, :1], -np.inf)
+    return two_temperatures(gap, thin.n[:, :width], temperature) * steps.count / len(thin.steps)
+
+
+def two_temperatures(gap: Doubles, n: Doubles, temperature: float) -> float:
+    """KL(half or double the temperature, it), the smaller sum over the steps; `gap` [S, M] are logits below the largest, `n` [S, M] counts."""
+    own = _law(gap, n, temperature)
+    found = []
+    for factor in (1 / _FACTOR, _FACTOR):
+        other = _law(gap, n, temperature * factor)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found.append(float(np.where(other > 0, other * np.log(other / own), 0.0).sum()))
+    return min(found)
+
+
+def _law(gap: Doubles, n: Doubles, temperature: float) -> Doubles:
+    q = n * np.exp(gap / temperature)
+    law: Doubles = q / q.sum(axis=1, keepdims=True)
+    return law
 
 
 def _impossible(steps: Steps) -> Test:
@@ -151,11 +205,6 @@ def unskewed(z: float, skew: float) -> float:
 def sorted_cuts(settings: Settings) -> bool:
     """Whether every cut of the claim is a rank, a mass or a distance of the sorted order, which is what the sketch knows."""
     return all(value is None for value in (settings.typical_p, settings.top_h, settings.epsilon_cutoff, settings.eta_cutoff))
-
-
-def _sketched(sketch: Sketch, inside: Flags) -> Sketch:
-    keep = inside[sketch.steps]
-    return Sketch(sketch.v[keep], sketch.n[keep], sketch.at[keep], sketch.x[keep], sketch.steps[keep])
 
 
 def claimed(settings: Settings) -> tuple[float, int | None, float | None, float | None]:

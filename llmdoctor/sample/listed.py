@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
 from llmdoctor.core.document import Block, Cell, Note, Table, Tone
 from llmdoctor.core.document import Verdict as Headline
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
+from llmdoctor.core.text import plural
+from llmdoctor.sample.bounds import Bounds, Law, bounds_of, sure_sketch
 from llmdoctor.sample.claim import Claim, make_claim
 from llmdoctor.sample.estimate import Interval, temperature_interval
-from llmdoctor.sample.judge import Test, Verdict, families, log_likelihood_z, temperature_lr
+from llmdoctor.sample.judge import (
+    Test,
+    Verdict,
+    claimed,
+    families,
+    log_likelihood_z,
+    more_tokens,
+    sorted_cuts,
+    temperature_lr,
+    two_temperatures,
+    undecided,
+)
+from llmdoctor.sample.keys import told_by
 from llmdoctor.sample.model import Doubles, Settings
 from llmdoctor.sample.question import Ask
 from llmdoctor.sample.responses import Listed, Responses, read_responses
 from llmdoctor.sample.rules import KIND, findings_of
+from llmdoctor.sample.screen import claim_notes
 from llmdoctor.sample.sketch import Sketch
 
 Kind = Literal["raw", "temperature", "processed"]
-_VOCAB = 300_000  # tokens a vocabulary may have, for the tail's upper bound above temperature 1
-_MOST = 700.0  # what exp() of a double can take
-_ROUNDING = 2e-3  # of a mass: engines round their log-probabilities
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """One step under the claim: rank (None: beyond the list), mass before the token and log-probability as [low, high], what removes it."""
-
-    rank: int | None
-    mass_before: tuple[float, float]
-    logprob: tuple[float, float]
-    support: tuple[int, int | None]
-    removed_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class Reading:
 
     ask: Ask
     responses: Responses
+    listed: tuple[Listed, ...]
     claim: Claim
     kind: Kind
     because: str
@@ -67,131 +68,79 @@ def listed_report(ask: Ask) -> Report:
 def read_listed(ask: Ask) -> Reading:
     """Everything about the responses of one file."""
     responses = read_responses(str(ask.logits))
-    stored = responses.requests[0] if responses.requests and ask.claim is None else None
+    stored = one_request(responses) if ask.claim is None else None
     claim = make_claim(ask.claim, ask.options, ask.engine, ask.model, stored, responses.engine or "vllm")
-    kind, because = kind_of(responses, claim)
-    scale = (claim.settings.temperature or 1.0) if kind == "raw" else 1.0
-    bounds = tuple(bound(step, claim, kind, scale) for step in responses.steps)
+    listed = responses.likeliest(stored)
+    kind, because, unsure = kind_of(responses, listed, claim)
+    law = Law.of(kind, claim.engine.name, claim.settings)
+    bounds = bounds_of(listed, law, not claim.settings.do_sample)
     if responses.masks and len(responses.masks) == len(bounds):
-        bounds = tuple(_masked(one, step, mask) for one, step, mask in zip(bounds, responses.steps, responses.masks, strict=True))
-    sketch = _sketch(responses.steps, claim, kind, scale)
-    tests, estimate = _tests(bounds, sketch, claim, scale, kind)
-    return Reading(ask, responses, claim, kind, because, bounds, tests, _judge(tests, bounds, sketch, claim, ask.alpha), estimate)
+        bounds = [_masked(one, step, mask) for one, step, mask in zip(bounds, listed, responses.masks, strict=True)]
+    sketch = sure_sketch(listed, [one.sure for one in bounds])
+    tests, estimate = _tests(bounds, sketch, claim, law.temperature, kind)
+    doubts = [f"the claim's {name} is not modelled here" for name in claim.unmodelled] + not_in_list(claim, kind) + unsure
+    verdict = undecided(doubts) if doubts else _judge(tests, bounds, sketch, claim, law.temperature, ask.alpha)
+    return Reading(ask, responses, tuple(listed), claim, kind, because, tuple(bounds), tests, verdict, None if doubts else estimate)
 
 
-def kind_of(responses: Responses, claim: Claim) -> tuple[Kind, str]:
-    """Which kind the listed log-probabilities are, and why: by what sums to one, else by the engine's default."""
+def one_request(responses: Responses) -> dict[str, Any] | None:
+    """The request that all responses of a file answer; None where none is kept. Raises QuestionError where they ask for different things."""
+    path = responses.path
+    told = [(line, {} if request is None else told_by(request, f"{path}:{line}").settings) for line, request in responses.requests]
+    first, settings = told[0]
+    for line, other in told:
+        if other != settings:
+            raise QuestionError(
+                f"{path}:{line}: its request says {_words(other)}, that of line {first} {_words(settings)}: the responses of one file are held "
+                "against one claim; one file a claim, or --claim FILE for all of them"
+            )
+    return responses.requests[0][1]
+
+
+def _words(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {str(value)[:20]}" for name, value in settings.items()) or "nothing"
+
+
+def not_in_list(claim: Claim, kind: Kind) -> list[str]:
+    """What the claim does to the distribution and a list of this kind cannot show."""
+    if kind == "processed":
+        return []
+    before = ("repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias") if kind == "raw" else ()
+    unsorted = ("typical_p", "top_h", "epsilon_cutoff", "eta_cutoff")
+    return [
+        f"{name} changes what is drawn from, and {kind} log-probabilities do not show it"
+        for name in (*before, *unsorted)
+        if getattr(claim.settings, name) is not None
+    ]
+
+
+def kind_of(responses: Responses, listed: Sequence[Listed], claim: Claim) -> tuple[Kind, str, list[str]]:
+    """Which kind the listed log-probabilities are, and why: by what sums to one, else by the engine's default. Last, what is left unsure."""
     sums = [sum(math.exp(value) for _, value in step.top) for step in responses.steps if step.top]
-    cut = claim.settings.top_p is not None or claim.settings.top_k is not None or claim.settings.min_p is not None
-    infinite = any(value == -math.inf for step in responses.steps for _, value in step.top)
-    if infinite or (cut and sums and min(sums) > 1 - 1e-4):
-        return "processed", "what is listed sums to 1 in every step" if not infinite else "tokens with log-probability -inf are listed"
-    if claim.settings.temperature not in (None, 1.0):
-        found = _sketch(responses.steps, claim, "raw", 1.0)
+    cut = any(value is not None for value in claimed(claim.settings)[1:]) or not sorted_cuts(claim.settings)
+    if any(value == -math.inf for step in responses.steps for _, value in step.top):
+        return "processed", "tokens with log-probability -inf are listed", []
+    if cut and sums and min(sums) > 1 - 1e-4:
+        return "processed", "what is listed sums to 1 in every step", []
+    temperature = claim.settings.temperature or 1.0
+    if temperature != 1.0 and claim.settings.do_sample:
+        both = [bounds_of(listed, Law.of(kind, claim.engine.name, claim.settings)) for kind in ("raw", "temperature")]
+        found = sure_sketch(listed, [min(one.sure, other.sure) for one, other in zip(*both, strict=True)])
         if len(found.steps):
             seen = temperature_interval(found, "transformers", 1.0, (None, None, None))
-            claimed = claim.settings.temperature or 1.0
-            if seen.low <= 1.0 <= seen.high and not seen.low <= claimed <= seen.high:
-                return "temperature", f"the tokens follow them at temperature {seen.value:.2f}, not at {claimed:g}"
-            if seen.low <= claimed <= seen.high and not seen.low <= 1.0 <= seen.high:
-                return "raw", f"the tokens follow them at temperature {seen.value:.2f}"
-    return claim.engine.logprobs, f"{claim.engine.name}'s default"
-
-
-def tail(step: Listed, scale: float) -> tuple[float, float]:
-    """Sum of exp(logprob / T) over what is not listed, as [low, high]: at most m q^(1/T-1) below T 1, m its mass, q the least listed."""
-    mass = max(0.0, 1.0 - sum(math.exp(value) for _, value in step.top))
-    least = min((value for _, value in step.top), default=0.0)
-    edge = mass * math.exp(min(_MOST, least * (1 / scale - 1))) if mass > 0 else 0.0
-    if scale == 1.0:
-        return mass, mass
-    if scale < 1.0:
-        return 0.0, edge
-    return edge, max(edge, mass ** (1 / scale) * _VOCAB ** (1 - 1 / scale))
-
-
-def bound(step: Listed, claim: Claim, kind: Kind, scale: float) -> Bounds:
-    """Where the token of one step stands under the claim."""
-    values = [value for _, value in step.top]
-    weights = [math.exp(value / scale) for value in values]
-    own = next((value for token, value in step.top if token == step.token), None)
-    value = step.logprob if own is None else own
-    listed = own is not None
-    above = [weight for weight, other in zip(weights, values, strict=True) if other > value]
-    low, high = tail(step, scale)
-    z_low, z_high = (max(sum(weights) + rest, sys.float_info.min) for rest in (low, high))  # a small temperature leaves nothing of them
-    rank = len(above) + 1 if listed or not values else step.rank
-    first, last = sum(above) / z_high, sum(above) / z_low if listed else 1.0 - math.exp(value / scale) / z_high
-    last = min(1.0, max(first, last))
-    settings = claim.settings
-    removed = "" if kind != "processed" or value > -math.inf else "processing"
-    if kind != "processed":
-        removed = _removed(settings, rank, len(values), first, value, max([*values, value]), scale)
-    kept_low, kept_high = _support(weights, z_low, z_high, settings)
-    logprob = (value / scale - math.log(z_high), value / scale - math.log(z_low)) if value > -math.inf else (-math.inf, -math.inf)
-    return Bounds(rank, (first, last), logprob, (kept_low, kept_high), removed)
-
-
-def _removed(settings: Settings, rank: int | None, listed: int, before: float, value: float, top: float, scale: float) -> str:
-    """The cut that surely removes the token; "" where none does for sure."""
-    if not settings.do_sample and value < top - 1e-3:
-        return "greedy"
-    if settings.top_k is not None and (rank or listed + 1) > settings.top_k:
-        return "top_k"
-    if settings.top_p is not None and before > settings.top_p + _ROUNDING:
-        return "top_p"
-    if settings.min_p and (value - top) / scale < math.log(settings.min_p) - 1e-2:
-        return "min_p"
-    return ""
-
-
-def _support(weights: Sequence[float], z_low: float, z_high: float, settings: Settings) -> tuple[int, int | None]:
-    """How many tokens the claim keeps, as [low, high]; None where the list is too short to tell."""
-    if settings.top_p is None:
-        return (settings.top_k, settings.top_k) if settings.top_k else (len(weights), None)
-    before = np.cumsum([0.0, *weights])[:-1]
-    low = int(np.count_nonzero(before < settings.top_p * z_low))
-    high = int(np.count_nonzero(before < settings.top_p * z_high))
-    more = None if high == len(weights) and sum(weights) < settings.top_p * z_high else high
-    if settings.top_k:
-        low, more = min(low, settings.top_k), settings.top_k if more is None else min(more, settings.top_k)
-    return low, more
+            if seen.low <= 1.0 <= seen.high and not seen.low <= temperature <= seen.high:
+                return "temperature", f"the tokens follow them at temperature {seen.value:.2f}, not at {temperature:g}", []
+            if seen.low <= temperature <= seen.high and not seen.low <= 1.0 <= seen.high:
+                return "raw", f"the tokens follow them at temperature {seen.value:.2f}", []
+    default = claim.engine.logprobs
+    unsure = [f"whether {claim.engine.name}'s log-probabilities were taken before or after the cuts cannot be told from the list"]
+    return default, f"{claim.engine.name}'s default", unsure if default == "processed" and cut else []
 
 
 def _masked(one: Bounds, step: Listed, mask: Sequence[int]) -> Bounds:
     """The engine's own sampling mask settles the support, and that a token outside it was not drawn from it."""
     outside = step.token.lstrip("-").isdigit() and int(step.token) not in mask
-    return Bounds(one.rank, one.mass_before, one.logprob, (len(mask), len(mask)), "sampling_mask" if outside else one.removed_by)
-
-
-def _sketch(steps: Sequence[Listed], claim: Claim, kind: Kind, scale: float) -> Sketch:
-    """The listed tokens that are in the support for sure: given that one of them was drawn, which one follows known odds."""
-    width = max((len(step.top) for step in steps), default=0)
-    v, n, at, x, kept = [], [], [], [], []
-    settings = claim.settings
-    for index, step in enumerate(steps):
-        values = np.array([value for _, value in step.top])
-        drawn = next((place for place, (token, _) in enumerate(step.top) if token == step.token), None)
-        if drawn is None or not len(values):
-            continue
-        weights = np.exp(values / scale)
-        sure = np.isfinite(values)
-        if kind != "processed":
-            before = np.cumsum(weights) - weights
-            if settings.top_p is not None:
-                sure &= before < (settings.top_p - _ROUNDING) * (weights.sum() + tail(step, scale)[0])
-            if settings.top_k is not None:
-                sure &= np.arange(len(values)) < settings.top_k
-            if settings.min_p:
-                sure &= (values - values[0]) / scale > math.log(settings.min_p) + 1e-2
-        if sure[drawn] and sure.sum() > 1:
-            v.append(np.pad(np.where(sure, values, values[0]), (0, width - len(values)), constant_values=values[0]))
-            n.append(np.pad(sure.astype(float), (0, width - len(values))))
-            at.append(drawn)
-            x.append(values[drawn])
-            kept.append(index)
-    shape = (len(kept), width)
-    return Sketch(np.array(v).reshape(shape), np.array(n).reshape(shape), np.array(at, np.int64), np.array(x), np.array(kept, np.int64))
+    return replace(one, support=(len(mask), len(mask)), removed_by="sampling_mask" if outside else one.removed_by)
 
 
 def _tests(bounds: Sequence[Bounds], sketch: Sketch, claim: Claim, scale: float, kind: Kind) -> tuple[tuple[Test, ...], Interval | None]:
@@ -219,7 +168,7 @@ def _moments(sketch: Sketch, scale: float) -> tuple[Doubles, Doubles, Doubles, D
     return near, mean, (q * away**2).sum(axis=1), (q * away**3).sum(axis=1)
 
 
-def _judge(tests: Sequence[Test], bounds: Sequence[Bounds], sketch: Sketch, claim: Claim, alpha: float) -> Verdict:
+def _judge(tests: Sequence[Test], bounds: Sequence[Bounds], sketch: Sketch, claim: Claim, scale: float, alpha: float) -> Verdict:
     if tests[0].statistic:
         at = next(index for index, one in enumerate(bounds) if one.removed_by)
         count = f"{int(tests[0].statistic)} of {len(bounds)} tokens"
@@ -232,11 +181,10 @@ def _judge(tests: Sequence[Test], bounds: Sequence[Bounds], sketch: Sketch, clai
     corrected = min(1.0, worst.p_value * max(1, len(counted)))
     if corrected < alpha:
         return Verdict("inconsistent", worst.says, worst, corrected, None)
-    have = math.log(2.0) ** 2 * float(_moments(sketch, claim.settings.temperature or 1.0)[2].sum()) if len(sketch.steps) else 0.0
-    need = float(stats.norm.isf(alpha / 2)) ** 2
-    if have < need:
-        more = math.ceil(len(bounds) * (need / max(have, need / 1000) - 1))
-        return Verdict("undecided", "what is listed is too little to tell it from other settings", worst, corrected, max(1, more))
+    have = 2 * two_temperatures(sketch.v - sketch.v[:, :1], sketch.n, scale) if len(sketch.steps) else 0.0
+    more = more_tokens(len(bounds), have, alpha / max(1, len(counted)))
+    if more:
+        return Verdict("undecided", "what is listed is too little to tell it from other settings", worst, corrected, more)
     return Verdict("consistent", "no test speaks against it", worst, corrected, None)
 
 
@@ -248,7 +196,13 @@ def _result(reading: Reading) -> dict[str, Any]:
         "alpha": reading.ask.alpha,
         "p_value": verdict.p_corrected,
         "more_tokens": verdict.more,
-        "claim": {"engine": reading.claim.engine.name, "source": reading.claim.source, "settings": reading.claim.settings.named()},
+        "claim": {
+            "engine": reading.claim.engine.name,
+            "source": reading.claim.source,
+            "settings": reading.claim.settings.named(),
+            "unmodelled": list(reading.claim.unmodelled),
+            "unknown": list(reading.claim.unknown),
+        },
         "logprobs": {"kind": reading.kind, "because": reading.because},
         "tests": [{"name": test.name, "statistic": test.statistic, "p_value": test.p_value, "says": test.says} for test in reading.tests],
         "estimate": {} if found is None else {"temperature": {"value": found.value, "low": found.low, "high": found.high}},
@@ -264,7 +218,7 @@ def _result(reading: Reading) -> dict[str, Any]:
                 "possible": not one.removed_by,
                 "removed_by": one.removed_by or None,
             }
-            for step, one in zip(reading.responses.steps, reading.bounds, strict=True)
+            for step, one in zip(reading.listed, reading.bounds, strict=True)
         ],
     }
 
@@ -274,11 +228,12 @@ def _document(reading: Reading, bad: Sequence[int]) -> tuple[Block, ...]:
     tones: dict[str, Tone] = {"consistent": "good", "inconsistent": "bad", "undecided": "warn"}
     tone = tones[verdict.outcome]
     blocks: list[Block] = [Headline(f"{verdict.outcome.upper()} with {reading.claim.words()}   (alpha {reading.ask.alpha:g})", tone)]
-    more = f": about {verdict.more:,} more tokens would decide" if verdict.more else ""
+    more = f": about {plural(verdict.more, 'more token')} would decide" if verdict.more else ""
     blocks.append(Note("PROOF" if verdict.outcome == "inconsistent" else "WHY", verdict.reason + more, tone))
     blocks.append(
         Note("KIND", f"the log-probabilities are taken as {reading.kind}: {reading.because}", "plain" if reading.kind == "raw" else "warn")
     )
+    blocks += claim_notes(reading.claim)
     if reading.temperature is not None:
         seen = reading.temperature
         blocks.append(Note("SEEN", f"temperature {seen.value:.2f} [{seen.low:.2f}, {seen.high:.2f}], from the listed tokens alone"))
@@ -292,7 +247,7 @@ def _document(reading: Reading, bad: Sequence[int]) -> tuple[Block, ...]:
         )
     )
     if reading.ask.rows:
-        steps = reading.responses.steps
+        steps = reading.listed
         shown = sorted([*bad, *sorted(set(range(len(steps))) - set(bad), key=lambda at: steps[at].logprob)][: reading.ask.rows])
         blocks.append(
             Table(
@@ -300,7 +255,7 @@ def _document(reading: Reading, bad: Sequence[int]) -> tuple[Block, ...]:
                 tuple(_row(at, steps[at], reading.bounds[at]) for at in shown),
             )
         )
-    listed = {len(step.top) for step in reading.responses.steps}
+    listed = {len(step.top) for step in reading.listed}
     many = f"{min(listed)}" if len(listed) == 1 else f"{min(listed)} to {max(listed)}"
     text = f"{many} log-probabilities a step are listed; mass and support are intervals, for what is not listed could lie anywhere"
     return (*blocks, Note("NOTE", text, "dim"), *([Note("TRAIN", KIND.why, "dim")] if reading.kind == "processed" else []))

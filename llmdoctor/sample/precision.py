@@ -35,7 +35,7 @@ def precision_note(done: Replay) -> Note:
     picked = np.unique(np.linspace(0, done.steps.count - 1, min(_MOST, done.steps.count)).astype(np.int64))
     ties = moved = 0
     before, after = [], []
-    claim = done.claim
+    claim = done.tested
     for step in picked:
         row = done.logits.rows(int(step), int(step) + 1)[0]
         context = Before(done.prompt, tuple(int(token) for token in done.steps.tokens[:step]))

@@ -35,6 +35,8 @@ class Ask:
     versus: str | None = None
     logprobs: str | None = None
     images: Sequence[str] = ()
+    eos: Sequence[int] = ()
+    scores: bool | None = None
 
 
 def parse_ids(text: str | None, option: str) -> tuple[int, ...]:
@@ -63,8 +65,8 @@ def parse_bias(text: str | None) -> dict[int, float] | None:
             found[int(token)] = float(bias)
         except ValueError:
             raise QuestionError(f"--logit-bias {part[:60]}: expected ID:BIAS, such as 151645:-5") from None
-        if math.isnan(found[int(token)]):
-            raise QuestionError(f"--logit-bias {part}: the bias is NaN")
+        if not found[int(token)] < math.inf:
+            raise QuestionError(f"--logit-bias {part[:60]}: expected a number, or -inf for a token that is banned")
     return found
 
 

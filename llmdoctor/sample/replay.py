@@ -10,30 +10,23 @@ from typing import Any
 import numpy as np
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.progress import Progress
 from llmdoctor.core.report import Report
 from llmdoctor.modeldir.directory import read_model_dir
 from llmdoctor.modeldir.tokenizer import Tokenizer
-from llmdoctor.sample.arrays import Logits, open_logits
-from llmdoctor.sample.claim import Claim, make_claim
+from llmdoctor.sample.arrays import Logits
+from llmdoctor.sample.claim import Claim, doubts_of, make_claim
 from llmdoctor.sample.estimate import Estimates, Interval, estimate
-from llmdoctor.sample.judge import Test, Verdict, judge, run_tests, sorted_cuts
+from llmdoctor.sample.inputs import Inputs, read_inputs
+from llmdoctor.sample.judge import Test, Verdict, judge, run_tests, sorted_cuts, undecided
 from llmdoctor.sample.model import Before, Doubles
-from llmdoctor.sample.progress import Progress
 from llmdoctor.sample.question import Ask
 from llmdoctor.sample.responses import looks_like_responses
 from llmdoctor.sample.rules import replay_findings
 from llmdoctor.sample.sketch import make_sketch
 from llmdoctor.sample.stages import Stage, run, without_filters
 from llmdoctor.sample.steps import Steps, Tolerance, replay_steps
-from llmdoctor.sample.tokens import beside, read_tokens
 from llmdoctor.sample.training import Versus, compare, kind_of, read_logprobs
-
-_RECORDED = Tolerance(1e-4, 1e-4, "recorded logits")
-_FORCED = {
-    "float32": Tolerance(1e-3, 1e-2, "teacher forcing in float32"),
-    "float16": Tolerance(0.01, 0.05, "teacher forcing in float16"),
-    "bfloat16": Tolerance(0.03, 0.3, "teacher forcing in bfloat16"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +34,9 @@ class Replay:
     """A replayed generation with everything that was worked out."""
 
     ask: Ask
-    logits: Logits
+    inputs: Inputs
     claim: Claim
-    prompt: tuple[int, ...]
+    tested: Claim  # what of the claim is run: all of it, or for scores what can be asked of them again
     tolerance: Tolerance
     steps: Steps
     tests: tuple[Test, ...]
@@ -53,6 +46,16 @@ class Replay:
     versus: Versus | None
     kind: tuple[str, dict[str, float]] | None
     tokenizer: Tokenizer | None
+
+    @property
+    def logits(self) -> Logits:
+        """The rows."""
+        return self.inputs.logits
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """The tokens in front, as far as they are known."""
+        return self.inputs.prompt or ()
 
     def name(self, token: int) -> str:
         """A token as a person reads it: its id, and its text where a tokenizer is known."""
@@ -64,6 +67,8 @@ def replay_report(ask: Ask) -> Report:
     """Replay, judge and report. Raises QuestionError."""
     from llmdoctor.sample.screen import document
 
+    if not 0 < ask.alpha < 1:
+        raise QuestionError(f"--alpha {ask.alpha}: expected a number between 0 and 1")
     if ask.logits is not None and looks_like_responses(ask.logits):
         from llmdoctor.sample.listed import listed_report
 
@@ -97,54 +102,38 @@ def versus_report(new: str, old: str) -> Report:
 
 def replay(ask: Ask, claim: Claim) -> Replay:
     """Everything about one generation. Raises QuestionError."""
-    if not 0 < ask.alpha < 1:
-        raise QuestionError(f"--alpha {ask.alpha}: expected a number between 0 and 1")
-    logits, tokens, prompt, tolerance = _inputs(ask)
+    inputs = read_inputs(ask, claim)
+    logits, tokens, prompt = inputs.logits, inputs.tokens, inputs.prompt or ()
+    tolerance = inputs.tolerance
     if ask.step is not None and not 0 <= ask.step < len(tokens):
         raise QuestionError(f"--step {ask.step}: expected 0 to {len(tokens) - 1}")
     if ask.tolerance is not None:
         if not 0 <= ask.tolerance < 1:
             raise QuestionError(f"--tolerance {ask.tolerance}: expected a mass from 0 to below 1")
         tolerance = replace(tolerance, mass=ask.tolerance, because="--tolerance")
-    steps = replay_steps(logits, tokens, claim, tolerance, prompt, Progress("replay").tick)
-    sketch = make_sketch(logits, tokens, claim, prompt, Progress("estimates").tick)
-    tests = run_tests(steps, sketch, claim)
-    verdict = judge(tests, steps, claim, ask.alpha)
-    known = len(sketch.steps) and claim.settings.do_sample and sorted_cuts(claim.settings)
-    estimates = estimate(sketch, steps, claim, tests) if known else None
+    tested = claim.on_scores() if inputs.scores else claim
+    steps = replay_steps(logits, tokens, tested, tolerance, prompt, Progress("replay").tick)
+    sketch = make_sketch(logits, tokens, tested, prompt, Progress("estimates").tick)
+    tests = run_tests(steps, sketch, tested)
+    doubts = [] if inputs.scores else doubts_of(claim, inputs.prompt is not None)
+    verdict = undecided(doubts) if doubts else judge(tests, steps, sketch, tested, ask.alpha)
+    known = not doubts and len(sketch.steps) and tested.settings.do_sample and sorted_cuts(tested.settings) and not inputs.scores
+    recorded = None if ask.logprobs is None else read_logprobs(ask.logprobs)
     return Replay(
         ask,
-        logits,
+        inputs,
         claim,
-        tuple(prompt),
+        tested,
         tolerance,
         steps,
         tuple(tests),
         verdict,
-        estimates,
-        _training(steps),
+        estimate(sketch, steps, tested, tests) if known else None,
+        None if doubts else _training(steps),
         _versus(ask, steps),
-        None if ask.logprobs is None else kind_of(read_logprobs(ask.logprobs), steps, _scaled(logits, tokens, claim, prompt)),
+        None if recorded is None or inputs.scores else kind_of(recorded, steps, _scaled(logits, tokens, claim, prompt)),
         None if ask.model is None else read_model_dir(ask.model).tokenizer,
     )
-
-
-def _inputs(ask: Ask) -> tuple[Logits, list[int], list[int], Tolerance]:
-    prompt = [] if ask.prompt is None or ask.logits is None else read_tokens(ask.prompt)
-    if ask.logits is None:
-        if ask.model is None or ask.prompt is None or ask.tokens is None:
-            raise QuestionError("nothing to replay: expected recorded logits, or --model DIR --prompt FILE --tokens FILE")
-        from llmdoctor.sample.live import teacher_forced
-
-        tokens = read_tokens(ask.tokens, ask.sequence)
-        dtype = ask.dtype or "float32"
-        array, prompt_ids = teacher_forced(ask.model, ask.prompt, tokens, dtype, ask.images)
-        return Logits(ask.model, array, "float32", {}), tokens, prompt_ids, _FORCED[dtype]
-    logits = open_logits(ask.logits, ask.sequence)
-    tokens = beside(logits.others, logits.path, ask.sequence) or [] if ask.tokens is None else read_tokens(ask.tokens, ask.sequence)
-    if not tokens:
-        raise QuestionError(f"{logits.path}: which tokens were drawn? --tokens FILE with their ids")
-    return logits, tokens, prompt, _RECORDED
 
 
 def _training(steps: Steps) -> Versus | None:
@@ -185,7 +174,7 @@ def stages_of(done: Replay, step: int) -> list[Stage]:
     """The row of one step after each stage."""
     before = Before(done.prompt, tuple(int(token) for token in done.steps.tokens[:step]))
     with np.errstate(all="ignore"):
-        return run(done.claim.engine, done.claim.settings, done.logits.rows(step, step + 1)[0], before)
+        return run(done.tested.engine, done.tested.settings, done.logits.rows(step, step + 1)[0], before)
 
 
 def result_of(done: Replay) -> dict[str, Any]:
@@ -202,7 +191,11 @@ def result_of(done: Replay) -> dict[str, Any]:
             "source": done.claim.source,
             "settings": done.claim.settings.named(),
             "words": done.claim.words(),
+            "unmodelled": list(done.claim.unmodelled),
+            "unknown": list(done.claim.unknown),
         },
+        "scores": done.inputs.scores,
+        "notes": list(done.inputs.notes),
         "tolerance": {"mass": done.tolerance.mass, "logit": done.tolerance.logit, "because": done.tolerance.because},
         "tests": [{"name": test.name, "statistic": test.statistic, "p_value": test.p_value, "says": test.says} for test in done.tests],
         "estimate": {} if done.estimates is None else {name: _interval(found) for name, found in done.estimates.intervals.items()},

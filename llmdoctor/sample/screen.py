@@ -8,6 +8,7 @@ import numpy as np
 
 from llmdoctor.core.document import Bar, Bars, Block, Cell, Fold, Note, Table, Tone, Verdict
 from llmdoctor.core.text import plural
+from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.estimate import Estimates, Interval
 from llmdoctor.sample.replay import Replay, stages_of
 from llmdoctor.sample.training import Versus
@@ -22,6 +23,8 @@ def document(done: Replay) -> tuple[Block, ...]:
     blocks: list[Block] = [
         Verdict(f"{verdict.outcome.upper()} with {done.claim.words()}   (alpha {done.ask.alpha:g})", _TONES[verdict.outcome]),
         *_proof(done),
+        *(Note("TAKEN", note, "warn") for note in done.inputs.notes),
+        *claim_notes(done.claim),
     ]
     if done.estimates is not None:
         blocks += _fits(done, done.estimates)
@@ -36,16 +39,19 @@ def document(done: Replay) -> tuple[Block, ...]:
 
         blocks.append(precision_note(done))
     if done.ask.step is None:
-        blocks.append(
-            Note("NEXT", f"llmdoctor sample replay {done.ask.logits or '--model ' + str(done.ask.model)} ... --step {_worst(done)[0]}")
-        )
+        blocks.append(Note("NEXT", f"the same command with --step {_worst(done)[0]}"))
     return tuple(blocks)
+
+
+def claim_notes(claim: Claim) -> list[Note]:
+    """What of a claim was not understood."""
+    return [Note("CLAIM", f"keys that are not known and were passed over: {', '.join(claim.unknown[:8])}", "warn")] if claim.unknown else []
 
 
 def _proof(done: Replay) -> list[Block]:
     steps, verdict = done.steps, done.verdict
     bad = [at for at, name in enumerate(steps.outside) if name]
-    if bad:
+    if bad and verdict.outcome == "inconsistent":
         lines = [
             f"{len(bad)} of {plural(steps.count, 'token')} impossible (tolerance {done.tolerance.mass:g} of mass, {done.tolerance.because})"
         ]
@@ -58,7 +64,8 @@ def _proof(done: Replay) -> list[Block]:
     if verdict.outcome == "inconsistent":
         return [Note("PROOF", f"{verdict.reason}; p = {verdict.p_corrected:.2g} after correction", "bad")]
     if verdict.outcome == "undecided":
-        return [Note("WHY", f"{verdict.reason}: about {verdict.more:,} more tokens would decide", "warn")]
+        more = "" if verdict.more is None else f": about {plural(verdict.more, 'more token')} would decide"
+        return [Note("WHY", verdict.reason + more, "warn")]
     return [Note("WHY", f"{verdict.reason}: {plural(steps.count, 'token')}, smallest p = {verdict.p_corrected:.2g} after correction")]
 
 
@@ -67,7 +74,7 @@ def _fits(done: Replay, estimates: Estimates) -> list[Block]:
     lines = []
     if done.verdict.outcome == "inconsistent" and estimates.law is not None:
         lines.append(f"a broken sampler: {estimates.law} ({estimates.law_gain:.0f} nats likelier than the claim)")
-    elif done.verdict.outcome == "inconsistent" and estimates.fits:
+    elif done.verdict.outcome == "inconsistent" and estimates.fits and not estimates.fits[0].claimed:
         best = estimates.fits[0]
         said = "none impossible" if not best.impossible else f"{best.impossible} impossible"
         lines.append(f"{best.words()}: {said}, p = {best.p_value:.2g}")
@@ -79,6 +86,8 @@ def _fits(done: Replay, estimates: Estimates) -> list[Block]:
 
 
 def _range(found: Interval, digits: int) -> str:
+    if not math.isfinite(found.value):
+        return "not to be told"
     high = "..." if math.isinf(found.high) else f"{found.high:.{digits}f}"
     return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {high}]"
 
@@ -89,7 +98,7 @@ def _training(done: Replay) -> list[Block]:
     if made is not None and abs(made.nats) > 0.5:
         text = (
             f"the claim's log-probabilities are processed ones; a ratio of raw against them is off by {made.nats:.0f} nats over "
-            f"{plural(made.tokens, 'token')}: mean ratio {made.mean_ratio:.3f}, KL k1 {made.k1:.4f}, k3 {made.k3:.4f}"
+            f"{plural(made.tokens, 'token')}: mean ratio {made.mean_ratio:.4g}, KL k1 {made.k1:.4f}, k3 {made.k3:.4f}"
         )
         blocks.append(Note("TRAIN", text, "warn"))
     if done.kind is not None:

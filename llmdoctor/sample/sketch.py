@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,27 +46,32 @@ class Sketch:
         first: Ids = np.maximum.accumulate(np.where(new, at, 0), axis=1)
         return first
 
-    def cut(self, engine: str, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> tuple[Ids, Doubles]:
-        """How many entries each step keeps [S], and the log of the sum of exp(v / T) over them [S]."""
+    def nucleus(self, engine: str, temperature: float, top_k: int | None, min_p: float | None) -> tuple[Doubles, Ids]:
+        """The mass before each entry as the engine's top_p sees it [S, M], and how many entries the other cuts keep [S]."""
         gap = self.v - self.v[:, :1]
-        hot = self.n * np.exp(gap / temperature)
         kept = np.full(len(self.v), self.v.shape[1])
         count = np.cumsum(self.n, axis=1) - self.n
-        basis = self.n * np.exp(gap) if engine == "llama.cpp" else hot
         scale = 1.0 if engine == "llama.cpp" else temperature
+        basis = self.n * np.exp(gap / scale)
         near = None if not min_p else np.count_nonzero(gap >= scale * np.log(min_p), axis=1)
         if near is not None and engine == "vllm":
             kept = np.minimum(kept, near)
         if top_k:
             place = count if ENGINES[engine].ties == "low" else np.take_along_axis(count, self.starts(), axis=1)
             kept = np.minimum(kept, np.count_nonzero(place < top_k, axis=1))
-        if top_p is not None and top_p < 1:
-            mass = np.cumsum(basis, axis=1)
-            whole = mass[:, -1] if engine == "sglang" else mass[np.arange(len(mass)), kept - 1]
-            kept = np.minimum(kept, np.count_nonzero(mass - basis < top_p * whole[:, None], axis=1))
+        mass = np.cumsum(basis, axis=1)
+        whole = mass[:, -1] if engine == "sglang" else mass[np.arange(len(mass)), np.maximum(kept, 1) - 1]
         if near is not None and engine != "vllm":
             kept = np.minimum(kept, near)
+        return (mass - basis) / whole[:, None], kept
+
+    def cut(self, engine: str, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> tuple[Ids, Doubles]:
+        """How many entries each step keeps [S], and the log of the sum of exp(v / T) over them [S]."""
+        before, kept = self.nucleus(engine, temperature, top_k, min_p)
+        if top_p is not None and top_p < 1:
+            kept = np.minimum(kept, np.count_nonzero(before < top_p, axis=1))
         kept = np.maximum(kept, 1)
+        hot = self.n * np.exp((self.v - self.v[:, :1]) / temperature)
         total = np.cumsum(hot, axis=1)[np.arange(len(hot)), kept - 1]
         return kept, np.log(total)
 
@@ -79,9 +85,10 @@ class Sketch:
 
     def thinned(self, most: int) -> Sketch:
         """At most `most` steps, evenly spaced."""
-        if len(self.steps) <= most:
-            return self
-        pick = np.linspace(0, len(self.steps) - 1, most).astype(np.int64)
+        return self if len(self.steps) <= most else self.only(np.linspace(0, len(self.steps) - 1, most).astype(np.int64))
+
+    def only(self, pick: NDArray[Any]) -> Sketch:
+        """The steps that a mask or places pick."""
         return Sketch(self.v[pick], self.n[pick], self.at[pick], self.x[pick], self.steps[pick])
 
 
@@ -122,6 +129,11 @@ def thin(row: Floats, x: float, width: int) -> tuple[Doubles, Doubles, int]:
 
     A bin's logit is that of its mean weight, so that its mass at temperature 1 is exact; a bin is narrow enough for other temperatures.
     """
+    if np.isneginf(row.min()):
+        row = row[~np.isneginf(row)]
+        if len(row) < width:
+            order = np.append(np.sort(row)[::-1], np.full(width - len(row), -np.inf)).astype(np.float64)
+            return order, np.isfinite(order).astype(np.float64), int(np.count_nonzero(row > x))
     if width == len(row):
         order = np.sort(row)[::-1].astype(np.float64)
         return order, np.isfinite(order).astype(np.float64), int(np.count_nonzero(row > x))

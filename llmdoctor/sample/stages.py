@@ -165,7 +165,8 @@ def _eta(row: Row, call: Call) -> Row:
 def _bias(row: Row, call: Call) -> Row:
     bias = call.read.logit_bias or {}
     limit = 100.0 if call.engine.name == "vllm" else np.inf  # sampling_params.py from_optional clamps it
-    return _changed(row, {token: np.float32(min(limit, max(-limit, value))) for token, value in bias.items()}, lambda x, by: x + by)
+    changed = _changed(row, {token: np.float32(min(limit, max(-limit, value))) for token, value in bias.items()}, lambda x, by: x + by)
+    return changed.keep(~np.isneginf(changed.x)) if np.isneginf(changed.x.min()) else changed
 
 
 def _repetition(row: Row, call: Call) -> Row:
@@ -192,8 +193,8 @@ def counted(call: Call, option: str) -> tuple[int, ...]:
     if scope == "output":
         return before.output
     both = before.prompt + before.output
-    window = WINDOW if last_n is None else max(last_n, 0)
-    return both if scope == "all" else both[max(0, len(both) - window) :]
+    window = WINDOW if last_n is None else last_n
+    return both if scope == "all" or window < 0 else both[max(0, len(both) - window) :]  # -1: llama.cpp's whole context
 
 
 def _changed(row: Row, tokens: dict[int, np.float32], change: Callable[[Floats, Floats], Floats]) -> Row:

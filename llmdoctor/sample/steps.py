@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.sample import cuts
 from llmdoctor.sample.arrays import Logits
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.laws import LAWS, law_logprobs
-from llmdoctor.sample.model import Before, Doubles, Floats, Ids, Row
+from llmdoctor.sample.model import Before, Doubles, Floats, Ids, Row, Settings
 from llmdoctor.sample.stages import Stage, active, run, share
 
 _CUTS = frozenset({"top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "joint", "greedy"})
@@ -21,11 +22,23 @@ _MASS_CUTS = frozenset({"top_p", "joint"})
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far outside a cut a token may lie and still count as possible: in mass for a nucleus, in logits for every other cut."""
+    """How far outside a cut a token may lie and still count as possible: in mass for a nucleus, in logits for every other cut.
+
+    `bits` are those of the mantissa that the logits were held in (None: as many as the sampler's own): where they are few, a row's largest
+    logit says how far apart two neighbours lie, and what lies nearer than that cannot be told apart.
+    """
 
     mass: float
     logit: float
     because: str
+    bits: int | None = None
+
+    def at(self, x: float) -> Tolerance:
+        """The tolerance of a row, or of a token, whose logits are as large as `x`."""
+        if self.bits is None or not np.isfinite(x) or x == 0:
+            return self
+        apart = float(2.0 ** (np.floor(np.log2(abs(x))) - self.bits))
+        return replace(self, mass=self.mass + apart / 4, logit=self.logit + apart)  # m (1 - m) is at most a quarter
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +148,8 @@ class _Columns:
         z = float(last.x.max()) + np.log(last.weights()[1])
         inside = _logit(last, token)
         f["logprob_processed"][step] = inside - z
-        near, self._outside[step] = _follow(stages, token, float(raw[token]), tolerance, claim, float(f["mass_before"][step]))
+        here = tolerance.at(max(abs(float(first.x.max())), abs(float(raw[token]))))
+        near, self._outside[step] = _follow(stages, token, float(raw[token]), here, claim, float(f["mass_before"][step]))
         f["logprob_near"][step] = near - z
         least = last.x.min()
         f["last_prob"][step] = np.exp(float(least) - z) * int(np.count_nonzero(last.x == least))
@@ -208,9 +222,31 @@ def _follow(stages: list[Stage], token: int, x: float, tolerance: Tolerance, cla
         if gone and stage.name not in _CUTS:
             continue
         gone = True
-        near = x >= float(stage.row.x.min()) - tolerance.logit
-        if stage.name in _MASS_CUTS and claim.settings.top_p is not None:
-            near = near or mass_before <= claim.settings.top_p + tolerance.mass
-        if not near and not outside:
+        if not outside and stage.name not in _CUTS:
+            outside = stage.name  # a bias of -inf
+        if not outside and not _near(stage, x, claim.settings, tolerance, mass_before):
             outside = stage.name
     return x, outside
+
+
+def _near(stage: Stage, x: float, settings: Settings, tolerance: Tolerance, mass_before: float) -> bool:
+    """Whether a token with the logit `x` that the stage removed lies within the tolerance of its edge: each cut measured by its own."""
+    row = stage.before
+    in_mass = settings.top_p is not None and mass_before <= settings.top_p + tolerance.mass
+    if stage.name == "joint":
+        k, p = settings.top_k or 0, settings.min_p or 0.0
+        edges = [-np.inf] if not 0 < k < len(row.x) else [float(np.partition(row.x, len(row.x) - k)[len(row.x) - k])]
+        edges += [float(row.x.max()) + np.log(p)] if p else []
+        if x < max(edges) - tolerance.logit:
+            return False
+        return in_mass or settings.top_p is None or x >= float(cuts.joint(row, None, settings.top_p, 0.0).x.min()) - tolerance.logit
+    edge = float(stage.row.x.min())
+    if stage.name == "min_p" and settings.min_p:
+        edge = float(row.x.max()) + np.log(settings.min_p)
+    elif stage.name in ("epsilon_cutoff", "eta_cutoff"):
+        edge = float(row.x.max()) + np.log(row.weights()[1]) + np.log(_floor(stage.name, row, settings))
+    return x >= edge - tolerance.logit or (stage.name in _MASS_CUTS and in_mass)
+
+
+def _floor(name: str, row: Row, settings: Settings) -> float:
+    return (settings.epsilon_cutoff or 1.0) if name == "epsilon_cutoff" else cuts.eta_floor(row, settings.eta_cutoff or 1.0)

@@ -168,6 +168,7 @@ LLAMA_CPP = Engine(
     {},
     {"repetition_penalty": "window", "frequency_penalty": "window", "presence_penalty": "window"},
     "low",
+    logprobs="raw",  # the server's post_sampling_probs is off
 )
 TGI = Engine(
     "tgi",

@@ -45,10 +45,10 @@ def from_array(array: NDArray[Any], path: str, sequence: int | None) -> list[int
     return [int(token) for token in array]
 
 
-def beside(others: Mapping[str, NDArray[Any]], path: str, sequence: int | None) -> list[int] | None:
-    """The tokens that the logits' own file holds, if any."""
+def beside(others: Mapping[str, NDArray[Any]], path: str, sequence: int | None) -> tuple[str, list[int]]:
+    """The tokens that the logits' own file holds, and their name there; ("", []) where it holds none."""
     name = next((name for name in (*_KEYS, "sequences") if name in others), None)
-    return None if name is None else from_array(np.asarray(others[name]), f"{path}: {name}", sequence)
+    return ("", []) if name is None else (name, from_array(np.asarray(others[name]), f"{path}: {name}", sequence))
 
 
 def _ids(value: Any, path: str, sequence: int | None) -> list[int]:

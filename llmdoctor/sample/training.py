@@ -85,7 +85,10 @@ def read_logprobs(path: str) -> list[float]:
             value = [json.loads(line) for line in data.splitlines() if line.strip()]
         except (ValueError, RecursionError):
             raise QuestionError(f"{path}: expected a JSON list of log-probabilities") from None
-    return _checked(list(_numbers(value, path)), path)
+    try:
+        return _checked(list(_numbers(value, path)), path)
+    except (RecursionError, OverflowError):
+        raise QuestionError(f"{path}: nested too deeply, or a number too large: expected a JSON list of log-probabilities") from None
 
 
 def _numbers(value: Any, path: str) -> list[float]:

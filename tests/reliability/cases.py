@@ -397,7 +397,7 @@ def _linked() -> list[Case]:
     }
     mutable = tuple(name for name in files if name != "model/generation_config.json")
     asked = commands("check", "check . --ignore PYC", "check ds.json request.json batch.jsonl a/training_args.bin")
-    return [Case("configurations", files, mutable, asked)]
+    return [Case("files that name each other", files, mutable, asked)]
 
 
 # --- training configurations and requests --------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llmdoctor.report import Style, render
 from llmdoctor.sample import laws
 from llmdoctor.sample.draw import Drawing, draw_report
-from llmdoctor.sample.draws import draw, draw_counts, g_test, generator, judge_draws, needed, power
+from llmdoctor.sample.draws import draw, draw_counts, generator, goodness_of_fit, judge_draws, needed, power
 from tests.conftest import Outcome
 
 CASE = np.array([0.5, 0.4, 0.1])
@@ -37,6 +37,12 @@ def once(probs, rng):
 def outside(probs):
     return 99
 
+def keyword(probs, *, rng):
+    return once(probs, rng)
+
+def leaves(probs):
+    raise SystemExit(3)
+
 def fails(probs):
     raise RuntimeError("no luck")
 """
@@ -56,8 +62,8 @@ def test_the_law_is_what_the_loop_draws() -> None:
     space["random"].seed(0)
     keys = {1: 0.5, 2: 0.4, 3: 0.1}
     counts = np.bincount([space["loop"](keys) for _ in range(20_000)], minlength=4)[1:]
-    assert g_test(laws.last_pass_wins(CASE), counts)[2] > 0.001
-    assert g_test(CASE, counts)[2] < 1e-12
+    assert goodness_of_fit(laws.last_pass_wins(CASE), counts)[2] > 0.001
+    assert goodness_of_fit(CASE, counts)[2] < 1e-12
 
 
 @settings(max_examples=60, deadline=None)
@@ -73,15 +79,43 @@ def test_draws_are_searchsorteds(seed: int, size: int, spread: float) -> None:
         assert np.array_equal(draw(probs, count, generator(seed)), np.minimum(expected, np.flatnonzero(probs)[-1]))
     counts = draw_counts(probs, 10_000, generator(seed))
     assert (counts.sum(), counts[0]) == (10_000, 0)
-    assert g_test(probs, counts)[2] > 1e-6
+    assert goodness_of_fit(probs, counts)[2] > 1e-6
 
 
 def test_p_values_are_uniform_enough() -> None:
     random = generator(0)
     for probs in (CASE, np.full(400, 1 / 400)):
-        values = np.array([g_test(probs, random.multinomial(60, probs))[2] for _ in range(400)])
+        values = np.array([goodness_of_fit(probs, random.multinomial(60, probs))[2] for _ in range(400)])
         assert (values < 0.05).mean() <= 0.09
         assert values.mean() > 0.4
+
+
+@pytest.mark.parametrize(("size", "slope", "count"), [(1000, 0.0, 5000), (400, 0.0, 60), (2000, 1.0, 4000)])
+def test_true_draws_are_rarely_accused(size: int, slope: float, count: int) -> None:
+    """Many cells of five expected draws each: where a G-test calls one true sampler in eight a broken one."""
+    probs = np.arange(1, size + 1) ** -slope
+    probs /= probs.sum()
+    random = generator(1)
+    alarms = sum(goodness_of_fit(probs, random.multinomial(count, probs))[2] < 0.01 for _ in range(300))
+    assert alarms <= 10
+
+
+def test_the_power_is_that_of_the_test_that_is_made() -> None:
+    probs = 1 / np.arange(1, 5001)
+    other = probs * np.exp(-0.5 * np.abs(np.random.default_rng(0).standard_normal(5000)))
+    probs, other = probs / probs.sum(), other / other.sum()
+    random = generator(2)
+    for count in (500, 1500, 4000):
+        seen = np.mean([goodness_of_fit(probs, random.multinomial(count, other))[2] < 0.01 for _ in range(100)])
+        assert power(probs, other, count, 0.01) == pytest.approx(seen, abs=0.13)
+
+
+def test_a_law_that_would_not_have_shown_leaves_it_undecided(tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
+    (tmp_path / "mine.py").write_text(SAMPLERS)
+    base = ("sample", "draw", "--probs", ".02,.5,.48", "--sampler", "mine:keyword", "--format", "json", "-n")
+    few, many = (llmdoctor(*base, count, cwd=tmp_path).report["result"] for count in ("150", "2000"))
+    assert (few["verdict"], many["verdict"]) == ("undecided", "consistent")
+    assert few["powers"][laws.NEVER_ZERO] < 0.5 < many["powers"][laws.NEVER_ZERO]
 
 
 def test_every_broken_sampler_is_named() -> None:
@@ -112,11 +146,12 @@ def test_a_sampler_of_ones_own(tmp_path: Path, llmdoctor: Callable[..., Outcome]
     assert (outcome.code, result["verdict"], result["law"], result["n"]) == (1, "inconsistent", laws.LOOP_BY_ID, 110)
     assert result["power"] > 0.99
     assert [result["law_probs"][key] for key in "123"] == pytest.approx([0.27, 0.36, 0.37])
-    good = llmdoctor(*base, "mine:once", "--format", "json", cwd=tmp_path)
+    good = llmdoctor(*base[:5], "400", *base[6:], "mine:once", "--format", "json", cwd=tmp_path)
     assert (good.code, good.report["result"]["verdict"]) == (0, "consistent")
     for name, said in (
         ("mine:outside", "returned '99'"),
         ("mine:fails", "RuntimeError: no luck"),
+        ("mine:leaves", "raised SystemExit: 3"),
         ("mine:none", "AttributeError"),
         ("mine", "module:function"),
     ):
@@ -144,6 +179,8 @@ def test_draws_are_reproducible_and_written_whole(tmp_path: Path, llmdoctor: Cal
         (["--probs", ".5,.4"], "sum to 0.9"),
         (["--probs", "1.5,-.5"], "expected probabilities"),
         (["--probs", ".5,x"], "not a list of numbers"),
+        (["--probs", "nan,.5,.5"], "token 0 is NaN"),
+        (["--probs", ".5,.5", "--draws", "d.json", "--output", "x.npy"], "not with --sampler or --draws"),
         ([], "which distribution"),
         (["--probs", ".5,.5", "--temperature", "2"], "settings go with --logits"),
         (["--logits", "1,2", "--temperature", "0"], "refuses"),

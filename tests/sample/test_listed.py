@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.report import Style, render
-from llmdoctor.sample.claim import Claim
-from llmdoctor.sample.listed import bound, listed_report, tail
+from llmdoctor.sample.bounds import Law, bounds_of
+from llmdoctor.sample.listed import listed_report
 from llmdoctor.sample.model import Settings
 from llmdoctor.sample.question import Ask
 from llmdoctor.sample.responses import Listed, read_responses
+from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import ENGINES
 from tests.conftest import Outcome
 from tests.sample.simulate import make_rows, make_tokens
@@ -47,32 +48,35 @@ def chat(rows: np.ndarray, tokens: list[int], n: int) -> dict[str, Any]:
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(1, 30),
+    engine=st.sampled_from(["vllm", "transformers", "sglang", "llama.cpp"]),
     temperature=st.sampled_from([0.3, 0.7, 1.0, 1.5]),
     top_p=st.sampled_from([None, 0.5, 0.9]),
     top_k=st.sampled_from([None, 5, 40]),
+    min_p=st.sampled_from([None, 0.03, 0.2]),
     place=st.integers(0, 60),
 )
-def test_the_intervals_hold_the_truth(seed: int, n: int, temperature: float, top_p: float | None, top_k: int | None, place: int) -> None:
+def test_the_intervals_hold_the_truth(
+    seed: int, n: int, engine: str, temperature: float, top_p: float | None, top_k: int | None, min_p: float | None, place: int
+) -> None:
+    """Against the engine's own stages on the whole row."""
     row = make_rows(seed, 1, 400)[0]
     order = np.argsort(-row)
     token = int(order[place])
-    claim = Claim(ENGINES["vllm"], Settings(temperature=temperature, top_p=top_p, top_k=top_k), "")
-    one = listed(row, token, n)
-    found = bound(one, claim, "raw", temperature)
-    weights = np.exp(logs(row) / temperature)
-    probs = weights / weights.sum()
-    before = probs[order[:place]].sum()
-    low, high = tail(one, temperature)
-    assert low - 1e-9 <= weights[order[n:]].sum() <= high + 1e-9
-    assert found.mass_before[0] - 1e-6 <= before <= found.mass_before[1] + 1e-6
-    assert found.logprob[0] - 1e-6 <= np.log(probs[token]) <= found.logprob[1] + 1e-6
+    wanted = Settings(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
+    kept = run(ENGINES[engine], wanted, row)[-1].row
+    probs = kept.probs(len(row))
+    found = bounds_of([listed(row, token, n)], Law.of("raw", engine, wanted))[0]
     assert found.rank in (None, place + 1)
-    if found.removed_by == "top_p":
-        assert top_p is not None
-        assert before > top_p
-    if found.removed_by == "top_k":
-        assert top_k is not None
-        assert place >= top_k
+    assert found.support[0] <= len(kept.x) <= (found.support[1] or 400)
+    if probs[token] > 0:
+        assert found.removed_by == ""
+        assert found.logprob[0] - 1e-3 <= np.log(probs[token]) <= found.logprob[1] + 1e-3
+    else:
+        assert place >= found.sure
+    if top_p is None:
+        weights = np.exp(logs(row) / (1.0 if engine == "llama.cpp" else temperature))
+        before = weights[order[:place]].sum() / weights.sum()
+        assert found.mass_before[0] - 1e-6 <= before <= found.mass_before[1] + 1e-6
 
 
 def test_a_stored_request_is_the_claim(tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
@@ -117,7 +121,7 @@ def test_vllms_sglangs_and_the_old_format(tmp_path: Path) -> None:
     for name, value in (("v", vllm), ("s", sglang), ("o", old)):
         (tmp_path / name).write_text(json.dumps(value))
         found.append(read_responses(str(tmp_path / name)))
-    assert found[0].steps[0] == Listed("5", -2.0, (("1", -0.5),), 3)
+    assert found[0].steps[0] == Listed("5", -2.0, (("1", -0.5), ("5", -2.0)), 3)
     assert found[1].steps[0].top == (("7", -0.2), ("3", -1.9))
     assert found[2].steps[0].top == (("a", -0.1), ("b", -2.5))
     assert [one.engine for one in found] == ["vllm", "sglang", ""]

@@ -20,13 +20,13 @@ pytestmark = [
     pytest.mark.live,
     pytest.mark.skipif(any(importlib.util.find_spec(name) is None for name in ("torch", "transformers", "PIL")), reason="vlm extra"),
 ]
-CLAIM = {"do_sample": True, "temperature": 8.0, "top_p": 0.9, "top_k": 0}
-NUCLEUS = Settings(temperature=8.0, top_p=0.9)
+CLAIM = {"do_sample": True, "temperature": 6.0, "top_p": 0.9, "top_k": 0}
+NUCLEUS = Settings(temperature=6.0, top_p=0.9)
 
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """256 tokens with an image, their logits and scores, and a beam search; the tiny model is sure of itself: hot, it is not."""
+    """420 tokens with an image, their logits and scores, and a beam search; the tiny model is sure of itself: hot, it is not."""
     import torch
     from PIL import Image
     from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
@@ -44,9 +44,12 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prompt = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     inputs = processor(text=[prompt], images=[Image.open(folder / "image.png").convert("RGB")], return_tensors="pt")
     kept = {"return_dict_in_generate": True, "output_logits": True, "output_scores": True, "pad_token_id": 0}
-    torch.manual_seed(0)
-    out = model.generate(**inputs, **CLAIM, **kept, max_new_tokens=256, eos_token_id=[])
     start = inputs["input_ids"].shape[1]
+    for seed in range(20):  # an image's token that was drawn would want a second image in the teacher-forced pass
+        torch.manual_seed(seed)
+        out = model.generate(**inputs, **CLAIM, **kept, max_new_tokens=420, eos_token_id=[])
+        if not (out.sequences[0, start:] == model.config.image_token_id).any():
+            break
     (folder / "tokens.json").write_text(json.dumps(out.sequences[0, start:].tolist()))
     np.save(folder / "logits.npy", torch.stack(out.logits)[:, 0].numpy())
     np.save(folder / "scores.npy", torch.stack(out.scores)[:, 0].numpy())
@@ -71,7 +74,7 @@ def test_recorded_logits_replay_bit_for_bit(case: Path) -> None:
 def test_the_true_settings_are_consistent_and_wrong_ones_are_not(case: Path, llmdoctor: Callable[..., Outcome]) -> None:
     base = ("sample", "replay", "logits.npy", "--tokens", "tokens.json", "--format", "json")
     assert llmdoctor(*base, "--claim", "claim.json", cwd=case).report["result"]["verdict"] == "consistent"
-    wrong = llmdoctor(*base, "--temperature", "4", "--top-p", "0.9", cwd=case)
+    wrong = llmdoctor(*base, "--temperature", "3", "--top-p", "0.9", cwd=case)
     assert (wrong.code, wrong.report["result"]["verdict"]) == (1, "inconsistent")
 
 

@@ -35,7 +35,7 @@ def judged(rows: np.ndarray, tokens: list[int], engine: str, settings: Settings)
     logits, claim = Logits("simulated", rows, "float32", {}), Claim(ENGINES[engine], settings, "simulated")
     steps, sketch = replay_steps(logits, tokens, claim, TOLERANCE), make_sketch(logits, tokens, claim)
     tests = run_tests(steps, sketch, claim)
-    verdict = judge(tests, steps, claim, 0.01)
+    verdict = judge(tests, steps, sketch, claim, 0.01)
     return verdict.outcome, verdict.deciding.name if verdict.deciding else "", estimate(sketch, steps, claim, tests)
 
 
@@ -193,6 +193,13 @@ def test_a_claim_from_a_trace_a_model_and_a_request(tmp_path: Path) -> None:
     from_trace = make_claim(str(tmp_path / "run.jsonl"), Settings(), None, None)
     assert from_trace.settings == Settings(temperature=0.7, top_k=50, top_p=0.9)
     assert make_claim(str(tmp_path / "request.json"), Settings(), "vllm", None).settings == Settings(temperature=0.3, top_k=7)
-    assert make_claim(None, Settings(top_p=0.9), None, str(tmp_path / "model")).settings == Settings(temperature=0.6, top_p=0.9)
+    model = str(tmp_path / "model")
+    assert make_claim(None, Settings(top_p=0.9), None, model).settings == Settings(temperature=0.6, top_k=50, top_p=0.9)
+    assert make_claim(None, Settings(temperature=1.0, top_k=0), None, model).settings == Settings(temperature=1.0)
+    assert make_claim(None, Settings(), "vllm", model).settings == Settings(temperature=0.6)
+    assert make_claim(None, Settings(), "llama.cpp", model).settings == Settings()
+    (tmp_path / "model" / "generation_config.json").write_text('{"temperature": 0.6}')
+    assert make_claim(None, Settings(), None, model).settings == Settings(do_sample=False)
+    assert make_claim(None, Settings(), "vllm", model).settings == Settings(temperature=0.6)
     with pytest.raises(QuestionError, match="holds 1 generate"):
         make_claim(str(tmp_path / "run.jsonl") + "#4", Settings(), None, None)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from llmdoctor.gencfg.directory_rules import Examined
 from llmdoctor.gencfg.runaway.marks import Mark, Marks, from_options, well_known
+from llmdoctor.gencfg.runaway.prompts import turn_ids
 
 
 def marks_of(options: list[str], examined: Examined | None) -> Marks:
@@ -20,7 +21,8 @@ def marks_of(options: list[str], examined: Examined | None) -> Marks:
     named = [_completed(mark, examined) for mark in named]
     files = list(_of_files(examined))
     pads = {examined.answer.effective.stop.pad_token_id, _special(examined, "pad_token")[1]}
-    return Marks(_distinct([*named, *files] or well_known()), frozenset(pad for pad in pads if pad is not None))
+    turns = turn_ids(examined.directory.tokenizer.id_of)
+    return Marks(_distinct([*named, *files] or well_known()), frozenset(pad for pad in pads if pad is not None), turns=turns)
 
 
 def _of_files(examined: Examined) -> Iterator[Mark]:

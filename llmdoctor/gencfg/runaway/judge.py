@@ -6,7 +6,8 @@ import re
 from typing import NamedTuple
 
 from llmdoctor.gencfg.runaway.loops import Loop, find_text_loop, find_token_loop
-from llmdoctor.gencfg.runaway.marks import Mark, Marks, find_id, number_of, pattern, without_tail
+from llmdoctor.gencfg.runaway.marks import Mark, Marks, find_id, needle, number_of, pattern, without_tail
+from llmdoctor.gencfg.runaway.prompts import ids_start, text_start
 from llmdoctor.gencfg.runaway.rows import Ended, Row
 
 _QUOTES = ("'", '"', "`")
@@ -18,6 +19,7 @@ class Seen(NamedTuple):
 
     `length` is without padding. `passed` is the first terminator after which decoding went on, at position `at`, and `wasted` the units
     produced after it. `ended` is "unknown" where neither the engine nor the ids tell; `padded` says that padding was taken off.
+    `start` units in front were left out as padding or a prompt; positions count from there.
     """
 
     length: int
@@ -27,6 +29,7 @@ class Seen(NamedTuple):
     at: int
     wasted: int
     loop: Loop | None
+    start: int = 0
 
 
 class Judge:
@@ -38,12 +41,20 @@ class Judge:
         self._filling = marks.filling
         self._zero_pads = 0 in marks.pads or any(mark.id == 0 for mark in marks.marks)
         self._any_pad = not marks.pads
+        self._pads = marks.pads
+        self._turns = {opener: own for opener, own in marks.turns.items() if needle(opener) not in self._by_id}
         self._pattern = pattern(self._by_text)
         self._limit = limit
 
     def look(self, row: Row) -> Seen:
         """What `row` shows, by its ids where it has them."""
-        return self._ids(row, row.ids) if row.ids is not None else self._text(row, row.text or "")
+        if row.ids is not None:
+            start = ids_start(row.ids, self._pads, self._by_id, self._turns)
+            seen = self._ids(row, row.ids[4 * start :])
+        else:
+            start = text_start(row.text or "")
+            seen = self._text(row, (row.text or "")[start:])
+        return seen._replace(start=start) if start else seen
 
     def _ids(self, row: Row, ids: bytes) -> Seen:
         size = len(ids) // 4

@@ -7,7 +7,7 @@ import struct
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from llmdoctor.core.errors import QuestionError
@@ -44,11 +44,15 @@ class Mark:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Marks:
-    """All terminators, the padding's ids as far as they are known, and what was inferred about them (None: nothing was)."""
+    """All terminators, the padding's ids as far as they are known, and what was inferred about them (None: nothing was).
+
+    `turns` are the ids with which a chat prompt's turns begin, each with the one that opens the model's own.
+    """
 
     marks: tuple[Mark, ...] = ()
     pads: frozenset[int] = frozenset()
     inferred: str | None = None
+    turns: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def by_id(self) -> dict[bytes, Mark]:

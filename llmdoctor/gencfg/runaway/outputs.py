@@ -16,6 +16,7 @@ from typing import IO, Any, cast
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import clean
+from llmdoctor.gencfg.runaway.prompts import stored_prompts, without_prompt
 from llmdoctor.gencfg.runaway.rows import HOLDERS, LIMITS, Columns, Row, Unusable, ended, is_ids, pack, rows_of
 from llmdoctor.modeldir.files import Refusal, open_inside, shown_path
 
@@ -207,6 +208,8 @@ def _fast(value: Any, columns: Columns) -> Callable[[bytes, int], Row | None] | 
         return None
     name = next((name for name in columns.id_names if isinstance(value.get(name), list) and value[name]), None)
     if name is None or not is_ids(value[name]) or any(isinstance(value.get(holder), dict) for holder in HOLDERS):
+        return None
+    if without_prompt(value[name], stored_prompts(value)) is not value[name]:
         return None
     import msgspec
 

@@ -7,6 +7,7 @@ from itertools import chain, islice
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.progress import Progress
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import plural
 from llmdoctor.gencfg.directory_rules import Examined
@@ -17,7 +18,6 @@ from llmdoctor.gencfg.runaway.findings import findings_of
 from llmdoctor.gencfg.runaway.judge import Judge
 from llmdoctor.gencfg.runaway.marks import SAMPLE, Marks, infer
 from llmdoctor.gencfg.runaway.outputs import Reading, read_rows
-from llmdoctor.gencfg.runaway.progress import Progress
 from llmdoctor.gencfg.runaway.rows import Columns, Row
 from llmdoctor.gencfg.runaway.screen import ENDS, document_of
 from llmdoctor.gencfg.runaway.tally import Looped, Passed, Tally
@@ -71,8 +71,9 @@ def _count(path: str, reading: Reading, marks: Marks, limit: int | None) -> tupl
         look, add = Judge(marks, limit).look, tally.add
         for row in chain(sample, rows):
             add(row, look(row))
-            if tally.sequences % _TICK == 0:
-                progress.tick(tally.sequences, reading.at / reading.size if reading.size else None)
+            if tally.sequences % _TICK == 0 and (spent := progress.due()):
+                share = f", {min(reading.at / reading.size, 1.0):.0%} of the file" if reading.size else ""
+                progress.say(f"{tally.sequences:,} sequences{share}, {tally.sequences / spent:,.0f} a second")
     finally:
         progress.close()
     return tally, marks
@@ -130,6 +131,7 @@ def _result(evidence: Evidence, why: Why | None) -> dict[str, Any]:
         "model": None if evidence.examined is None else _model(evidence.examined),
         "empty": tally.empty,
         "padded": tally.padded,
+        "fronted": tally.fronted,
         "with_ids": tally.with_ids,
         "format": reading.form,
         "records": reading.records,

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeGuard
 
+from llmdoctor.gencfg.runaway.prompts import answers, stored_prompts, without_prompt
+
 Ended = Literal["eos", "length", "stop", "other", "unknown"]
 
 IDS = (
@@ -172,6 +174,9 @@ def _flat(value: Mapping[str, Any], line: int, columns: Columns, around: Mapping
         ids = None  # an engine that was not asked for ids leaves the list empty
     if ids is None and texts is None:
         raise Unusable("no column with an output", tuple(map(str, value)))
+    if prompts := stored_prompts(value):
+        ids = None if ids is None else [without_prompt(row, prompts) for row in ids]
+        texts = None if texts is None else [without_prompt(text, prompts) for text in texts]
     many = max(len(ids or ()), len(texts or ()))
     holders = [value, *(held for name in HOLDERS if isinstance(held := value.get(name), dict)), around]
     reasons = next((item[name] for item in holders for name in REASONS if item.get(name) is not None and _tells(name, item[name])), None)
@@ -236,9 +241,9 @@ def _texts(value: Any, name: str) -> list[str] | None:
     if all(isinstance(item, str) for item in value):
         return ["".join(value)] if name == "tokens" else value
     if _objects(value):
-        return [_joined(value)] if any("content" in item or "text" in item for item in value) else None
+        return [_joined(answers(value))] if any("content" in item or "text" in item for item in value) else None
     if all(_objects(item) for item in value):
-        return [_joined(item) for item in value]
+        return [_joined(answers(item)) for item in value]
     return None
 
 

@@ -17,6 +17,7 @@ from llmdoctor.gencfg.show import name_tokens
 
 ENDS: tuple[Ended, ...] = ("eos", "stop", "length", "other", "unknown")
 _SHOWN = 3
+_EARLY = 2  # units: hardly an answer
 
 
 def document_of(evidence: Evidence, why: Why | None) -> tuple[Block, ...]:
@@ -113,6 +114,10 @@ def _stops(examined: Examined) -> str:
 
 
 def _notes(tally: Tally, marks: Marks) -> Iterator[str]:
+    if tally.fronted:
+        yield f"{plural(tally.fronted, 'record')} begin with padding or a chat prompt: looked at, and counted, behind it"
+    if tally.passing and any(entry.positions.median() <= _EARLY for entry in tally.by_passed()):
+        yield "a terminator so early may stand in a prompt that the record holds: record the output alone, or keep prompt_ids beside it"
     if tally.with_ids and not marks.by_id:
         yield "no id of a terminator is known, so none can be looked for in token ids: name one with --terminator, or give --model DIR"
     if tally.with_ids < tally.sequences and not marks.by_text:

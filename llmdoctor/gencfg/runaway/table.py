@@ -11,6 +11,7 @@ from io import BufferedReader
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import MissingExtra, QuestionError
+from llmdoctor.gencfg.runaway.prompts import PROMPTS
 from llmdoctor.gencfg.runaway.rows import COUNTS, HOLDERS, IDS, LIMITS, REASONS, TEXTS, Row
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def read_table(file: BufferedReader, reading: Reading) -> Iterator[Row]:
 
 def _batches(table: Any, names: list[str], reading: Reading) -> Iterator[Row]:
     columns = reading.columns
-    known = {*IDS, *TEXTS, *REASONS, *LIMITS, *COUNTS, *HOLDERS, "choices", "body", columns.ids, columns.text}
+    known = {*IDS, *TEXTS, *REASONS, *LIMITS, *COUNTS, *HOLDERS, *PROMPTS, "choices", "body", columns.ids, columns.text}
     wanted = [name for name in names if name in known]
     if not any(name in wanted for name in (*columns.id_names, *columns.text_names, "choices", "body")):
         return  # the report says which columns there are

@@ -85,13 +85,14 @@ class Tally:
     `given` is the limit for rows that name none. `units` are the tokens (or characters, where there are no ids) of all sequences without
     padding, `wasted` those behind a passed terminator. `stops` are the lengths, in tokens, of the sequences that stopped, `open_lengths` of
     those of which nothing says how they ended. `first_length` is the line of the first that ended by length, `marked` are the texts in which
-    a terminator stands.
+    a terminator stands, `fronted` the rows with padding or a prompt in front.
     """
 
     given: int | None = None
     sequences: int = 0
     empty: int = 0
     padded: int = 0
+    fronted: int = 0
     with_ids: int = 0
     told: int = 0
     ended: Counter[str] = field(default_factory=Counter)
@@ -112,6 +113,7 @@ class Tally:
         self.sequences += 1
         self.empty += seen.length == 0
         self.padded += seen.padded
+        self.fronted += seen.start > 0
         self.with_ids += row.ids is not None
         self.told += row.said is not None
         self.ended[seen.ended] += 1
@@ -120,7 +122,7 @@ class Tally:
             self.first_length = row.line
         if row.limit is not None:
             self.limits.add(row.limit)
-        self.marked += row.ids is None and (seen.passed is not None or seen.length < len(row.text or ""))
+        self.marked += row.ids is None and (seen.passed is not None or seen.length < len(row.text or "") - seen.start)
         size = row.tokens if row.ids is None else seen.length
         if size is not None:
             self._size(size, seen)
@@ -150,7 +152,7 @@ class Tally:
     def _loop(self, row: Row, seen: Seen, loop: Loop, unit: Unit) -> None:
         entry = self.loops.setdefault((loop.period, unit), Looped(loop.period, unit))
         if not entry.count:
-            entry.unit_ids, entry.unit_text = _repeated(row, loop)
+            entry.unit_ids, entry.unit_text = _repeated(row, loop, seen.start)
         entry.count += 1
         entry.stopped += seen.ended in STOPPED
         entry.starts.add(loop.start)
@@ -205,11 +207,11 @@ class Tally:
         return sum(entry.count for entry in self.loops.values())
 
 
-def _repeated(row: Row, loop: Loop) -> tuple[tuple[int, ...] | None, str | None]:
+def _repeated(row: Row, loop: Loop, start: int) -> tuple[tuple[int, ...] | None, str | None]:
     """What a loop repeats: its ids, where there are any, and its text, where the record has one that loops too."""
     if row.ids is None:
-        return None, (row.text or "")[loop.start : loop.start + min(loop.period, _SHOWN)]
-    ids = memoryview(row.ids).cast("i")[loop.start : loop.start + min(loop.period, _SHOWN)]
+        return None, (row.text or "")[start + loop.start : start + loop.start + min(loop.period, _SHOWN)]
+    ids = memoryview(row.ids).cast("i")[start + loop.start : start + loop.start + min(loop.period, _SHOWN)]
     return tuple(ids), _spoken(row)
 
 

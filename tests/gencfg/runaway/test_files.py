@@ -21,9 +21,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.progress import Progress
 from llmdoctor.gencfg.runaway import outputs
 from llmdoctor.gencfg.runaway.outputs import Reading, read_rows
-from llmdoctor.gencfg.runaway.progress import Progress
 from llmdoctor.gencfg.runaway.report import runaway_report
 from llmdoctor.gencfg.runaway.rows import Columns, Row, pack
 from tests.cli.test_contract import valid
@@ -366,17 +366,17 @@ def test_progress_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     stream = io.StringIO()
-    progress = Progress(stream)
-    progress.tick(256, 0.1)
+    progress = Progress("replay", stream)
+    progress.tick(256, 8000)
     assert stream.getvalue() == ""
     now[0] += 2
-    progress.tick(4000, 0.5)
-    progress.tick(4256, 0.6)
+    progress.tick(4000, 8000)
+    progress.tick(4256, 8000)
     progress.close()
-    assert stream.getvalue() == "llmdoctor: 4,000 sequences, 50% of the file, 2,000 a second\n"
+    assert stream.getvalue() == "llmdoctor: replay: 4,000 of 8,000 steps, 2,000 a second\n"
     stream.isatty = lambda: True  # type: ignore[method-assign]
     now[0] += 20
-    progress.tick(5000, None)
+    progress.say("5,000 sequences")
     assert stream.getvalue().count("\r") == 1
     progress.close()
     assert stream.getvalue().endswith("\r")

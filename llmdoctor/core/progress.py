@@ -10,24 +10,32 @@ _QUIET, _TERMINAL, _PLAIN = 1.0, 0.2, 10.0  # seconds: before the first word, be
 
 
 class Progress:
-    """Says how far a long reading is. `tick` is cheap: it looks at the clock and mostly returns."""
+    """Says how far a long pass is. `due` and `tick` are cheap: they look at the clock and mostly return."""
 
-    def __init__(self, stream: IO[str] | None = None) -> None:
+    def __init__(self, what: str = "", stream: IO[str] | None = None) -> None:
+        self._what = f"{what}: " if what else ""
         self._stream = sys.stderr if stream is None else stream
         self._start = self._next = time.monotonic()
         self._next += _QUIET
         self._width = 0
 
-    def tick(self, sequences: int, share: float | None) -> None:
-        """`sequences` have been read, `share` (0 to 1) of the file."""
+    def due(self) -> float:
+        """The seconds since the start where a word is due, else 0."""
         now = time.monotonic()
-        if now < self._next:
-            return
-        rate = sequences / max(now - self._start, 1e-9)
-        part = "" if share is None else f", {min(share, 1.0):.0%} of the file"
-        text = f"llmdoctor: {sequences:,} sequences{part}, {rate:,.0f} a second"
+        return 0.0 if now < self._next else max(now - self._start, 1e-9)
+
+    def tick(self, done: int, of: int) -> None:
+        """`done` steps of `of` are done."""
+        if done == of:
+            self.close()
+        elif spent := self.due():
+            self.say(f"{done:,} of {of:,} steps, {done / spent:,.0f} a second")
+
+    def say(self, text: str) -> None:
+        """Write one line."""
+        text = f"llmdoctor: {self._what}{text}"
         terminal = self._terminal()
-        self._next = now + (_TERMINAL if terminal else _PLAIN)
+        self._next = time.monotonic() + (_TERMINAL if terminal else _PLAIN)
         self._write(f"\r{text:<{self._width}}" if terminal else text + "\n")
         self._width = len(text)
 
@@ -35,6 +43,7 @@ class Progress:
         """Take the rewritten line away."""
         if self._width and self._terminal():
             self._write("\r" + " " * self._width + "\r")
+        self._width = 0
 
     def _terminal(self) -> bool:
         try:

@@ -1,0 +1,109 @@
+"""The keys of claims and requests: which are settings, which change nothing of what is drawn, which do and are not modelled here.
+
+Read from transformers 5.23.0 (GenerationConfig), vLLM 0.33.0 (sampling_params.py, openai protocol), SGLang 0.5.23 (sampling_params.py), llama.cpp's
+server README and OpenAI's reference.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.sample.model import Settings
+
+ALIASES = {"typ_p": "typical_p", "repeat_penalty": "repetition_penalty", "repeat_last_n": "penalty_last_n"}
+_NESTED = ("generation_config", "extra_body", "sampling_params", "parameters", "options")
+_SETTINGS = frozenset({setting.name for setting in fields(Settings)} | {"engine", "num_beams", "length_penalty"})
+_UNMODELLED = frozenset(
+    "suppress_tokens begin_suppress_tokens no_repeat_ngram_size encoder_repetition_penalty encoder_no_repeat_ngram_size bad_words_ids "
+    "min_length min_new_tokens min_tokens forced_bos_token_id forced_eos_token_id exponential_decay_length_penalty sequence_bias "
+    "guidance_scale watermarking_config diversity_penalty num_beam_groups penalty_alpha dola_layers force_words_ids constraints "
+    "bad_words allowed_token_ids logits_processors logits_processor custom_logit_processor custom_params response_format structured_outputs "
+    "guided_json guided_regex guided_choice guided_grammar guided_decoding regex json_schema ebnf structural_tag grammar "
+    "xtc_probability xtc_threshold mirostat dry_multiplier dynatemp_range top_n_sigma adaptive_target samplers "
+    "top_a tfs_z watermark smoothing_factor".split()
+)
+_HARMLESS = frozenset(
+    "model messages prompt prompt_ids prompt_token_ids input input_ids inputs text tools tool_choice parallel_tool_calls functions function_call "
+    "max_tokens max_new_tokens max_completion_tokens max_output_tokens max_length n_predict truncate truncate_prompt_tokens n best_of "
+    "num_return_sequences stream stream_options stop stop_strings stop_token_ids stop_regex stop_sequences include_stop_str_in_output ignore_eos "
+    "logprobs top_logprobs prompt_logprobs return_logprob logprob_start_len top_logprobs_num n_probs post_sampling_probs top_n_tokens details "
+    "decoder_input_details echo seed sampling_seed user metadata store service_tier id request_id custom_id method url kind note comment "
+    "eos_token_id pad_token_id bos_token_id decoder_start_token_id use_cache cache_implementation cache_config return_legacy_cache "
+    "return_dict_in_generate output_attentions output_hidden_states output_scores output_logits renormalize_logits remove_invalid_values "
+    "early_stopping max_time use_model_defaults transformers_version _from_model_config _commit_hash generation_kwargs cache_prompt id_slot "
+    "n_keep n_discard n_indent min_keep t_max_predict_ms timings_per_token return_tokens lora samplers_order ignore dry_base "
+    "dry_allowed_length dry_penalty_last_n dry_sequence_breakers mirostat_tau mirostat_eta dynatemp_exponent adaptive_decay "
+    "skip_special_tokens spaces_between_special_tokens "
+    "detokenize add_special_tokens add_generation_prompt continue_final_message chat_template chat_template_kwargs documents reasoning "
+    "reasoning_effort reasoning_format priority return_tokens_as_token_ids return_token_ids return_full_text mm_processor_kwargs vllm_xargs "
+    "attention_mask pixel_values image_grid_thw streamer synced_gpus assistant_model prompt_lookup_num_tokens num_assistant_tokens "
+    "num_assistant_tokens_schedule assistant_confidence_threshold assistant_early_exit assistant_lookbehind target_lookbehind is_assistant "
+    "max_matching_ngram_size low_memory prefill_chunk_size compile_config disable_compile token_healing trust_remote_code "
+    "backend_sampling flat_logprobs extra_args repetition_detection logprob_token_ids return_hidden_states object created "
+    "type name max_sequence_length".split()
+)
+_OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
+_ALSO_OFF: Mapping[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("guidance_scale", "encoder_repetition_penalty", "num_beam_groups"), (1, 1.0)),
+    "top_n_sigma": (-1, -1.0),
+    "adaptive_target": (-1, -1.0),
+    "xtc_threshold": (0.1,),
+    "tfs_z": (1, 1.0),
+    "response_format": ({"type": "text"},),
+    "samplers": (["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"],),
+}
+
+
+@dataclass(slots=True)
+class Told:
+    """What a claim tells: the settings, the ids that end a sequence, what is on and not modelled, and keys that nobody knows."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    eos: tuple[int, ...] = ()
+    unmodelled: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+def told_by(value: Mapping[str, Any], source: str) -> Told:
+    """A claim's keys sorted. Nested sampling_params and the like are unfolded first; the outer ones win.
+
+    Raises QuestionError for a key that is a setting misspelt: read as absent it would be another claim.
+    """
+    told = Told()
+    for key in _NESTED:
+        inner = value.get(key)
+        if isinstance(inner, dict):
+            deeper = told_by(inner, source)
+            told = Told(
+                {**told.settings, **deeper.settings},
+                deeper.eos or told.eos,
+                told.unmodelled + deeper.unmodelled,
+                told.unknown + deeper.unknown,
+            )
+    for key, item in value.items():
+        name = ALIASES.get(key, key)
+        if item is None or (key in _NESTED and isinstance(item, dict)):
+            continue
+        if name in _SETTINGS:
+            told.settings[name] = item
+        elif name == "eos_token_id":
+            told.eos = ids_of(item)
+        elif name in _UNMODELLED:
+            if not any(item == off for off in (*_OFF, *_ALSO_OFF.get(name, ()))):
+                told.unmodelled.append(name)
+        elif name not in _HARMLESS and not name.startswith("speculative"):
+            meant = difflib.get_close_matches(name, sorted(_SETTINGS), 1, 0.85)
+            if meant:
+                raise QuestionError(f"{source}: {str(key)[:40]}: no such setting, did you mean {meant[0]}?")
+            told.unknown.append(str(key)[:40])
+    return told
+
+
+def ids_of(value: Any) -> tuple[int, ...]:
+    """Token ids of an eos_token_id: one, or a list of them; what is neither is none."""
+    found = value if isinstance(value, list) else [value]
+    return tuple(token for token in found if isinstance(token, int) and not isinstance(token, bool) and 0 <= token < 2**31)
