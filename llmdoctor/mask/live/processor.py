@@ -26,11 +26,11 @@ def process(directory: str, messages: list[dict[str, Any]]) -> tuple[dict[str, A
             for package in ("qwen_vl_utils", "PIL", "torchvision"):
                 if find_spec(package) is None:
                     raise MissingExtra("mask inspect --messages", package, "vlm")
-            processor = AutoProcessor.from_pretrained(directory)
+            processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
             made = _with_pictures(processor, messages)
             tokenizer = processor.tokenizer
         else:
-            tokenizer = AutoTokenizer.from_pretrained(directory)
+            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
             text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             made = tokenizer([text], return_tensors="pt")
     except MissingExtra:
