@@ -70,7 +70,12 @@ def _about_2d(arch: Architecture, inputs: Inputs) -> Iterator[Diagnostic]:
         return
     yield from _holes(mask, inputs)
     total = inputs.past + inputs.q_len
-    if mask.shape[1] < total and inputs.cache.kind != "none":
+    if mask.shape[1] != total and inputs.cache.kind == "none":
+        yield finding(
+            "MSK005", f"the 2-D mask has {mask.shape[1]} columns for {total} tokens: without a cache its columns are taken for the keys, and where "
+            "the mask is written out forward() raises", fix="attention_mask of one column a token", columns=int(mask.shape[1]), tokens=total,
+        )  # fmt: skip
+    elif mask.shape[1] < total:
         yield finding(
             "MSK005", f"the 2-D mask has {mask.shape[1]} columns for {inputs.past} cached and {inputs.q_len} new tokens: "
             f"tokens {mask.shape[1]}..{total - 1} are seen by nobody", columns=int(mask.shape[1]), tokens=total,

@@ -109,7 +109,7 @@ def make_plans(
     if here not in (None, rules):
         notes.append(f"the plan follows transformers {rules}; {here} is installed here: --mode run shows that one")
     if not arch.verified:
-        notes.append(f"{arch.model_type} has not been held against a real forward: the plan follows its modeling file (exact: false)")
+        notes.append(f"{arch.doubt} (exact: false)")
     return made, [*notes, *(note for each in made for note in each.notes)]
 
 

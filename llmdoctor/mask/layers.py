@@ -46,6 +46,8 @@ def window_of(config: Config) -> int | None:
     """sliding_window as the class leaves it: Qwen2's is taken away unless use_sliding_window says so."""
     if config.get("use_sliding_window") is False and config.get("_gated_window"):
         return None
+    if config.get("local_attention") is not None:  # ModernBERT: the window's two halves together (configuration_modernbert.py:160)
+        return _whole(config, "local_attention", 128, 2) // 2
     size = config.get("sliding_window")
     if size is None or size is False:
         return None
@@ -110,8 +112,14 @@ def _olmo_hybrid(config: Config, count: int) -> list[str]:
     return made if FULL in made else [*made[:-1], FULL]
 
 
-def _first_of(step: int) -> Callable[[Config, int], list[str]]:
-    return lambda _, count: [SLIDING if layer % step else FULL for layer in range(count)]
+def _first_of(step: int, name: str | None = None) -> Callable[[Config, int], list[str]]:
+    """The first of every N layers is full, the others slide."""
+
+    def derive(config: Config, count: int) -> list[str]:
+        every = step if name is None else _whole(config, name, step)
+        return [SLIDING if layer % every else FULL for layer in range(count)]
+
+    return derive
 
 
 def _rope_flags(config: Config, count: int) -> list[Any]:
@@ -173,6 +181,7 @@ _RULES: dict[str, Callable[[Config, int], list[str]]] = {
     "global_4": _every(("global_attn_every_n_layers",), 4),
     "fixed_6_last": _last_full(_every((), 6)),
     "first_of_4": _first_of(4),
+    "first_of_3": _first_of(3, "global_attn_every_n_layers"),
     "olmo_hybrid": _olmo_hybrid,
     "linear_4": _every(("full_attention_interval",), 4, LINEAR),
     "rope_flags": _llama4,
@@ -199,6 +208,7 @@ LAYER_RULES: dict[str, str] = {
     "olmo3": "fixed_4",
     "afmoe": "global_4",
     "cwm": "first_of_4",
+    **dict.fromkeys(("modernbert", "modernbert-decoder"), "first_of_3"),
     **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), "linear_4"),
     "olmo_hybrid": "olmo_hybrid",
     **dict.fromkeys(("llama4_text", "llama4"), "rope_flags"),
