@@ -26,7 +26,7 @@ def plan(arch: Architecture, inputs: Inputs, backend: str, dtype: str, *, counte
         raise QuestionError(
             f"--cache {inputs.cache}: a static cache of an encoder-decoder ({arch.model_type}) is not known here, say dynamic"
         )
-    if arch.two_stacks and _unequal(inputs):
+    if arch.two_stacks and unequal(inputs):
         columns = 0 if inputs.mask_2d is None else inputs.mask_2d.shape[1]
         raise QuestionError(
             f"a 2-D mask of {columns} columns for {inputs.q_len} tokens of an encoder-decoder ({arch.model_type}) is not known here: give one a token"
@@ -63,11 +63,12 @@ def _fails(arch: Architecture, inputs: Inputs, backend: str) -> str | None:
 def _misfit(arch: Architecture, inputs: Inputs, backend: str, dtype: str) -> str | None:
     """What the library raises over a 2-D mask of other columns than tokens: without a cache the mask's columns are taken for the keys."""
     mask = inputs.mask_2d
-    if mask is None or not _unequal(inputs):
+    if mask is None or not unequal(inputs):
         return None
     text = f"RuntimeError: the mask is made for the {mask.shape[1]} columns of the 2-D mask, and there are {inputs.q_len} keys"
     patterns = [layer.pattern for layer in (*arch.encoder, *arch.layers) if layer.pattern is not None]
-    if any(layer.pattern is None for layer in arch.layers) or (arch.alibi and patterns):
+    read = arch.linear == "raw" or not bool((mask == 1).all())  # create_recurrent_attention_mask leaves ones out
+    if (read and any(layer.pattern is None for layer in arch.layers)) or (arch.alibi and patterns):
         return text
     for pattern in patterns:
         made = make(call_of(inputs, pattern, extent(inputs, None), dtype), backend)
@@ -76,7 +77,7 @@ def _misfit(arch: Architecture, inputs: Inputs, backend: str, dtype: str) -> str
     return None
 
 
-def _unequal(inputs: Inputs) -> bool:
+def unequal(inputs: Inputs) -> bool:
     """Whether there is a 2-D mask, no cache to count by, and not one column a token."""
     mask = inputs.mask_2d
     return mask is not None and inputs.cache.kind == "none" and mask.shape[1] != inputs.q_len
@@ -119,7 +120,7 @@ def _group(arch: Architecture, alike: list[Layer], inputs: Inputs, backend: str,
     else:
         size = extent(inputs, first.cache_window)
         made = make(call_of(inputs, first.pattern, size, dtype), backend)
-        if _unequal(inputs):
+        if unequal(inputs):
             size = Extent(inputs.q_len, 0, 0)  # the kernel has the tokens' own keys; what flash-attention unpads by the mask is not told
             pattern = (
                 first.pattern if backend == "flash_attention_2" else replace(first.pattern, local=None)
