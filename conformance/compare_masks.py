@@ -1,6 +1,6 @@
 """Hold every plan against a real forward: `python conformance/compare_masks.py [TYPE...] [--write]`.
 
-For each model type of llmdoctor/mask/architectures.json that has a class for language modelling, a tiny random model is built from its
+For each model type of llmdoctor/modeldir/architectures.json that has a class for language modelling, a tiny random model is built from its
 configuration class, and each case is run under each backend with hooks. A type agrees when every layer's object, bytes, kernel arguments,
 keys and visible pairs, and every refusal, are those of the plan. `--write` writes the types that agree into architectures.json.
 """
@@ -34,8 +34,9 @@ from llmdoctor.mask import architectures
 from llmdoctor.mask.model import BACKENDS, Plan
 from llmdoctor.mask.plan import plan
 from llmdoctor.mask.question import Options, ask
+from llmdoctor.modeldir import layerkinds
 
-TARGET = Path(__file__).parent.parent / "llmdoctor" / "mask" / "architectures.json"
+TARGET = Path(__file__).parent.parent / "llmdoctor" / "modeldir" / "architectures.json"
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"shape": "2,8"},
     "left": {"lengths": "5,8"},
@@ -191,6 +192,7 @@ def compare(kind: str) -> tuple[str, list[str], int]:
     import torch
 
     from llmdoctor.mask.live import build, run
+    from llmdoctor.modeldir.live.classes import class_of
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -201,10 +203,10 @@ def compare(kind: str) -> tuple[str, list[str], int]:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             config = tiny(kind)
             with tempfile.TemporaryDirectory() as folder:
-                config.architectures = [architectures.table()["types"][kind]["class"]]
+                config.architectures = [layerkinds.table()["types"][kind]["class"]]
                 config.save_pretrained(folder)
                 read = architectures.read(json.loads((Path(folder) / "config.json").read_text()))
-            model_class = build.class_of(config)
+            model_class = class_of(config)
             names = cases_of(read, inspect.signature(model_class.forward).parameters)
             for backend in BACKENDS:
                 dtype = "bfloat16" if backend == "flash_attention_2" else "float32"
@@ -269,7 +271,7 @@ def main() -> int:
     families = ("MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
                 "MODEL_FOR_MASKED_LM_MAPPING_NAMES")  # fmt: skip
     named = {kind for family in families for kind in getattr(auto, family)}
-    kinds = options.types or sorted(named & set(architectures.table()["types"]))
+    kinds = options.types or sorted(named & set(layerkinds.table()["types"]))
     results = {}
     tally: collections.Counter[str] = collections.Counter()
     total = 0

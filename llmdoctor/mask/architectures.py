@@ -7,17 +7,14 @@ forwards without a difference (conformance/compare_masks.py); the others' plans 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mask import layers as kinds
 from llmdoctor.mask.factory import Pattern
-from llmdoctor.mask.layers import CHUNKED, CONV, FULL, HYBRID, LINEAR, SLIDING
+from llmdoctor.modeldir import layerkinds as kinds
+from llmdoctor.modeldir.layerkinds import CHUNKED, CONV, FULL, HYBRID, LINEAR, SLIDING, table
 
 _LETTERS = {"sdpa": "s", "flash_attention_2": "f", "flex_attention": "x"}
 # The words of transformers 5.23 modeling_utils.py (_sdpa_can_dispatch and its neighbours).
@@ -96,13 +93,6 @@ class Architecture:
         return f"ValueError: {self.class_name} {_REFUSALS[backend]}"
 
 
-@cache
-def table() -> dict[str, Any]:
-    """architectures.json."""
-    value: dict[str, Any] = json.loads(Path(__file__).with_name("architectures.json").read_bytes())
-    return value
-
-
 def read(config: Mapping[str, Any]) -> Architecture:
     """The architecture of a config.json.
 
@@ -116,7 +106,7 @@ def read(config: Mapping[str, Any]) -> Architecture:
     entry = known["types"][kind]
     class_name = _class_name(config, entry, known["classes"])
     text, text_kind, text_entry = _text(config, kind, entry)
-    filled = _filled(text, text_kind, text_entry)
+    filled = kinds.filled(text, text_kind, text_entry)
     facts = _Facts(kind, text_kind, text_entry["masks"], filled, text_entry)
     supports = known["classes"].get(class_name, "")
     if text_kind != kind:  # both the whole and the text model in it must support a backend
@@ -183,17 +173,6 @@ def _text(config: Mapping[str, Any], kind: str, entry: Mapping[str, Any]) -> tup
     if text_kind not in types:
         raise QuestionError(f"config.json: the text model {text_kind!r} of {kind} is not one of those known here: try --mode run")
     return text, text_kind, types[text_kind]
-
-
-def _filled(text: Mapping[str, Any], kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields a mask depends on, under their usual names, with the class's defaults."""
-    out = dict(entry["defaults"])
-    for name, real in entry.get("names", {}).items():
-        if real in text:
-            out[name] = text[real]
-    out.update({name: value for name, value in text.items() if name not in entry.get("names", {})})
-    out["_gated_window"] = kind in kinds.GATED_WINDOWS
-    return out
 
 
 def _count(value: Any, default: int) -> int:
@@ -287,8 +266,8 @@ def _pattern(facts: _Facts, kind: str) -> Pattern:
         return Pattern(local="window", size=size // 2 if joined else size, **common)
     if kind == CHUNKED:
         size = facts.config.get("attention_chunk_size")
-        if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
-            raise QuestionError(f"config.json: attention_chunk_size is {size!r}, expected a positive integer")
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= kinds.MAX_WINDOW:
+            raise QuestionError(f"config.json: attention_chunk_size is {size!r}, expected an integer from 1 to {kinds.MAX_WINDOW}")
         return Pattern(local="chunk", size=size, **common)
     return Pattern(**common)
 

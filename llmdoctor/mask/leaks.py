@@ -37,6 +37,9 @@ _USES = ("shape", "lengths", "packed", "input_ids", "messages", "mask")
 def leak_report(model: str, options: Options, select: list[str], ignore: list[str], static_only: bool = False) -> Report:
     """Every MSK rule over the inputs that `options` describe, or over a small suite where they describe none."""
     subject = _subject(model)
+    for name in ("backend", "weights"):
+        if subject.directory is None and getattr(options, name):
+            raise QuestionError(f"--{name} with {model}: the model is tested as its function builds it, leave the option out")
     own = any(getattr(options, name) is not None for name in _USES) or options.phase is not None
     questions = (
         [options]

@@ -88,6 +88,7 @@ class Predictor:
             model_dtype=dtype if isinstance(dtype, str) and dtype in ("float32", "bfloat16", "float16") else None,
             hidden_size=hidden if isinstance(hidden, int) and not isinstance(hidden, bool) else None,
             world_size=1 if self.asked.world_size is None else self.asked.world_size,
+            asked_world=self.asked.world_size is not None,
             lora=self.asked.lora,
             checkpointing=self.asked.checkpointing,
         )
@@ -118,6 +119,9 @@ class Predictor:
     def _states(self, workload: Workload) -> tuple[tuple[Weight, ...], tuple[int, ...], tuple[Any, ...], str | None]:
         from llmdoctor.mem.shapes import check_headers, weights_without_torch
 
+        positions = self.config.get("n_positions")
+        if isinstance(positions, int) and workload.seq_len > positions:
+            raise QuestionError(f"--seq-len {workload.seq_len}: the model has learned {positions} positions (n_positions), and no more")
         weights = weights_without_torch(self.directory, workload)
         check_headers(self.directory, weights)
         return with_dtype(weights, workload.dtype), (), (), None

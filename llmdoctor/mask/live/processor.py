@@ -9,6 +9,7 @@ import numpy as np
 
 from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.mask.live import build
+from llmdoctor.modeldir.live.classes import class_of
 
 
 def process(directory: str, messages: list[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
@@ -66,7 +67,7 @@ def _mrope(directory: str, made: Any) -> Any:
 
     config = build.config_of(directory)
     with torch.device("meta"):
-        model = build.class_of(config)._from_config(config, attn_implementation="eager")
+        model = class_of(config)._from_config(config, attn_implementation="eager")
     inner = getattr(model, "model", model)
     if not hasattr(inner, "get_rope_index"):
         return None

@@ -45,6 +45,7 @@ def trace(path: str, workload: Workload) -> Traced:
 def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
     config = read_config(path)
     model = meta_model(config, workload)
+    _check_positions(model, workload)
     weights = weights_of(model)
     buffers = tuple(buffer.numel() * buffer.element_size() for buffer in model.buffers())
     stacks = shorten(model) if short else []
@@ -56,6 +57,18 @@ def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
     segments = _record(model, config, stacks, workload, fake)
     said = ", ".join(f"{stack.traced} of {stack.layers} {stack.name}" for stack in stacks) or "every layer"
     return Traced(weights, buffers, tuple(expand(segments, stacks)), said)
+
+
+def _check_positions(model: Any, workload: Workload) -> None:
+    """A table of learned positions has a row for each token; OPT's and BART's have two more."""
+    import torch
+
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if isinstance(module, torch.nn.Embedding) and ("position" in last or last == "wpe") and "vis" not in name:
+            rows = module.num_embeddings - (getattr(module, "offset", 0) or 0)
+            if workload.seq_len > rows and "relative" not in last:
+                raise QuestionError(f"--seq-len {workload.seq_len}: the model has learned {rows} positions ({name}), and no more")
 
 
 def _record(model: Any, config: Any, stacks: list[Stack], workload: Workload, fake: Any) -> list[Segment]:

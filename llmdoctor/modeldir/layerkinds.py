@@ -6,7 +6,10 @@ tests/mask/test_layers.py holds them against the real classes. A list that confi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
@@ -17,6 +20,25 @@ FULL, SLIDING, CHUNKED, LINEAR, CONV, HYBRID = (
 )  # fmt: skip
 _LEGACY = {"mamba": LINEAR, "attention": FULL, "deepseek_sparse_attention": "indexed_attention"}  # configuration_utils.py
 MAX_LAYERS = 10_000
+MAX_WINDOW = 2**40  # tokens
+
+
+@cache
+def table() -> dict[str, Any]:
+    """architectures.json, made from the installed library by conformance/make_mask_architectures.py."""
+    value: dict[str, Any] = json.loads(Path(__file__).with_name("architectures.json").read_bytes())
+    return value
+
+
+def filled(text: Config, kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that layers depend on, under their usual names, with the class's defaults; `entry` is the type's in table()."""
+    out = dict(entry["defaults"])
+    for name, real in entry.get("names", {}).items():
+        if real in text:
+            out[name] = text[real]
+    out.update({name: value for name, value in text.items() if name not in entry.get("names", {})})
+    out["_gated_window"] = kind in GATED_WINDOWS
+    return out
 
 
 def layer_types(kind: str, config: Config, rule: str) -> tuple[str, ...] | None:
@@ -51,8 +73,8 @@ def window_of(config: Config) -> int | None:
     size = config.get("sliding_window")
     if size is None or size is False:
         return None
-    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-        raise QuestionError(f"config.json: sliding_window is {size!r}, expected a positive integer or null")
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= MAX_WINDOW:
+        raise QuestionError(f"config.json: sliding_window is {size!r}, expected an integer from 1 to {MAX_WINDOW}, or null")
     return size
 
 
@@ -61,8 +83,8 @@ def _whole(config: Config, name: str, default: int, least: int = 1) -> int:
     value = config.get(name)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise QuestionError(f"config.json: {name} is {value!r}, expected an integer from {least}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_WINDOW:
+        raise QuestionError(f"config.json: {name} is {value!r}, expected an integer from {least} to {MAX_WINDOW}")
     return value
 
 
