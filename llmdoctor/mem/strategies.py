@@ -52,7 +52,7 @@ def read_strategy(text: str, given: Given) -> Strategy:
         )
     if given.checkpointing:
         strategy = replace(strategy, checkpointing=True)
-    world = max(strategy.world_size, given.world_size)  # an accelerate config says how many processes there are
+    world = given.world_size if strategy.world_size == 1 else strategy.world_size  # an accelerate config says how many processes there are
     return check(replace(strategy, world_size=world, lora=_lora(strategy, given)))
 
 
