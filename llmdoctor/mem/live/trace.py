@@ -23,12 +23,13 @@ _KINDS = (("norm", "norm"), ("ln_", "norm"), ("attn", "attention"), ("attention"
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """One micro step of a model: its weights, the bytes of each buffer, and the events."""
+    """One micro step of a model: its weights, the bytes of each buffer, and the events. `masked`: an attention kernel was handed a mask."""
 
     weights: tuple[Weight, ...]
     buffers: tuple[int, ...]
     events: tuple[Event, ...]
     traced_layers: str
+    masked: bool = False
 
 
 def trace(path: str, workload: Workload) -> Traced:
@@ -54,9 +55,10 @@ def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
         enable_checkpointing(model)
         if workload.lora is not None:
             model.enable_input_require_grads()
-    segments = _record(model, config, stacks, workload, fake)
+    recorder = Recorder()
+    segments = _record(model, config, stacks, workload, fake, recorder)
     said = ", ".join(f"{stack.traced} of {stack.layers} {stack.name}" for stack in stacks) or "every layer"
-    return Traced(weights, buffers, tuple(expand(segments, stacks)), said)
+    return Traced(weights, buffers, tuple(expand(segments, stacks)), said, recorder.masked)
 
 
 def _check_positions(model: Any, workload: Workload) -> None:
@@ -71,8 +73,7 @@ def _check_positions(model: Any, workload: Workload) -> None:
                 raise QuestionError(f"--seq-len {workload.seq_len}: the model has learned {rows} positions ({name}), and no more")
 
 
-def _record(model: Any, config: Any, stacks: list[Stack], workload: Workload, fake: Any) -> list[Segment]:
-    recorder = Recorder()
+def _record(model: Any, config: Any, stacks: list[Stack], workload: Workload, fake: Any, recorder: Recorder) -> list[Segment]:
     for tensor in [*model.parameters(), *model.buffers()]:
         recorder.static.add(tensor.untyped_storage()._cdata)
     inputs = make_inputs(config, workload, fake)
