@@ -310,7 +310,10 @@ def _repair(arch: Architecture, inputs: Inputs) -> str:
         )
     if inputs.attention_mask is not None or inputs.cache.kind != "none":
         return BY_CODE["MSK007"].fix
-    return "flash_attention_2 in a batch of one, or one document a row"
+    packs = any(layer.pattern is not None and layer.pattern.flash_packs for layer in arch.layers)
+    if arch.refusal("flash_attention_2") is None and packs and not arch.cross:
+        return "flash_attention_2 in a batch of one, or one document a row"
+    return "one document a row"
 
 
 def _empty_slots(group: LayerMask, inputs: Inputs, name: str, where: dict[str, Any]) -> Iterator[Diagnostic]:

@@ -169,7 +169,7 @@ def _joined(static: list[Diagnostic], measures: list[Measure], arch: Architectur
     for each in failed:
         if id(each) not in used:
             alike.setdefault((each.code, each.name, each.row), []).append(each)
-    return [*out, *(_from_measures(same, arch) for same in alike.values())]
+    return [*out, *(_from_measures(same, arch, apart) for same in alike.values())]
 
 
 # A measured failure of the second kind is explained by a static finding of the first.
@@ -184,15 +184,18 @@ def _same_cause(static: str, measured: str) -> bool:
     return static in _EXPLAINS.get(measured, (measured,))
 
 
-def _from_measures(same: list[Measure], arch: Architecture | None) -> Diagnostic:
-    """One failure of a row under one or more backends, with the worst of what was measured."""
+def _from_measures(same: list[Measure], arch: Architecture | None, apart: set[str]) -> Diagnostic:
+    """One failure of a row under one or more backends, with the worst of what was measured; `apart` are backends that keep documents apart."""
     one = max(same, key=lambda each: np.inf if np.isnan(each.value) else each.value / max(each.threshold, 1e-12))
     code, backends = one.code, list(dict.fromkeys(each.backend for each in same))
     if code == "MSK007" and arch is not None and any(layer.pattern is None for layer in arch.layers):
         code = "MSK013"
+    fix = None
+    if code == "MSK007":
+        fix = f'attn_implementation="{min(apart)}", or one document a row' if apart else "one document a row"
     return finding(
         code, f"{_names(backends)}: {one.text}; measured {one.value:.3g}, allowed {one.threshold:g}", backend=one.backend, backends=backends,
-        row=one.row, span=list(one.span), measured=one.value, threshold=one.threshold, test=one.name,
+        row=one.row, span=list(one.span), measured=one.value, threshold=one.threshold, test=one.name, fix=fix,
     )  # fmt: skip
 
 
