@@ -1,4 +1,4 @@
-"""Write llmdoctor/mask/architectures.json from the installed transformers: `python conformance/make_mask_architectures.py`.
+"""Write llmdoctor/modeldir/architectures.json from the installed transformers: `python conformance/make_mask_architectures.py`.
 
 For every model type with a class for language modelling: the class, the backends its classes say they support, the names and defaults of
 the configuration fields that a mask depends on, and how its modeling file makes masks. Nothing is run; conformance/compare_masks.py holds
@@ -17,12 +17,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TARGET = Path(__file__).parent.parent / "llmdoctor" / "mask" / "architectures.json"
+TARGET = Path(__file__).parent.parent / "llmdoctor" / "modeldir" / "architectures.json"
 WATCHED = (
     "num_hidden_layers sliding_window use_sliding_window max_window_layers sliding_window_pattern _sliding_window_pattern attention_chunk_size "
     "layer_types is_causal use_bidirectional_attention attn_layer_period attn_layer_offset full_attention_interval no_rope_layers "
     "no_rope_layer_interval alibi encoder_layers decoder_layers num_decoder_layers num_layers is_encoder_decoder is_decoder "
-    "layers_block_type global_attn_every_n_layers attn_layer_indices full_attn_idxs num_attention_heads local_attention add_cross_attention"
+    "layers_block_type global_attn_every_n_layers attn_layer_indices full_attn_idxs num_attention_heads local_attention add_cross_attention "
+    "num_key_value_heads head_dim hidden_size num_kv_shared_layers global_head_dim num_global_key_value_heads kv_lora_rank qk_rope_head_dim"
 ).split()
 FAMILIES = (
     "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",

@@ -7,19 +7,15 @@ forwards without a difference (conformance/compare_masks.py); the others' plans 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mask import layers as kinds
 from llmdoctor.mask.factory import Pattern
-from llmdoctor.mask.layers import CHUNKED, CONV, FULL, HYBRID, LINEAR, SLIDING
+from llmdoctor.modeldir import layerkinds as kinds
+from llmdoctor.modeldir.layerkinds import CHUNKED, CONV, FULL, HYBRID, LINEAR, SLIDING, table
 
-_ALL = 2**40  # tokens: a window as large as this hides nothing, and larger ones leave 64 bits
 _LETTERS = {"sdpa": "s", "flash_attention_2": "f", "flex_attention": "x"}
 # The words of transformers 5.23 modeling_utils.py (_sdpa_can_dispatch and its neighbours).
 _REFUSALS = {
@@ -40,6 +36,12 @@ MROPE_EXPANDS = ("qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_5_text", "qwen3_5_
 NO_FLASH_WINDOW = ("qwen2_moe", "phimoe")  # sliding layers that hand flash-attention no window
 # Attention without the attention interface: what a layer receives is seen at the attention module.
 ALIBI = ("bloom", "mpt")
+BIDIRECTIONAL_TEXT = ("gemma3_text",)  # use_bidirectional_attention joins a mask of its own to the causal one (modeling_gemma3.py:536)
+# Attention that no mask tells: blocks of its own (big_bird), windows kept in a buffer of the module (gpt_neo), by model type.
+HIDDEN_PATTERNS = {
+    "big_bird": ("attention_type", ("original_full",)), "bigbird_pegasus": ("attention_type", ("original_full",)),
+    "gpt_neo": ("attention_types", ()), "nystromformer": ("segment_means_seq_len", ()),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -57,7 +59,9 @@ class Architecture:
     """A model as its masks see it.
 
     `layers` are those of the decoder (or of the only stack), `encoder` of the encoder, `cross` of the decoder's cross-attention. `linear`
-    is "recurrent" where create_recurrent_attention_mask makes the linear layers' mask, "raw" where they get the caller's own.
+    is "recurrent" where create_recurrent_attention_mask makes the linear layers' mask, "raw" where they get the caller's own. `doubt` says
+    why a plan is not exact; it is empty where plans of such a model were held against real forwards. `two_stacks` says that the
+    configuration is an encoder-decoder's, whatever stacks the class runs.
     """
 
     model_type: str
@@ -70,24 +74,23 @@ class Architecture:
     linear: str = "recurrent"
     alibi: bool = False
     bias: bool = False
-    verified: bool = True
+    doubt: str = ""
     mrope: bool = False
     expands: bool = False
+    two_stacks: bool = False
     dtype: str = "float32"
     not_understood: tuple[int, ...] = ()
+
+    @property
+    def verified(self) -> bool:
+        """Whether a plan of this model is exact."""
+        return not self.doubt
 
     def refusal(self, backend: str) -> str | None:
         """The error from_pretrained() raises for a backend that the class does not support."""
         if backend not in _LETTERS or _LETTERS[backend] in self.supports:
             return None
         return f"ValueError: {self.class_name} {_REFUSALS[backend]}"
-
-
-@cache
-def table() -> dict[str, Any]:
-    """architectures.json."""
-    value: dict[str, Any] = json.loads(Path(__file__).with_name("architectures.json").read_bytes())
-    return value
 
 
 def read(config: Mapping[str, Any]) -> Architecture:
@@ -103,7 +106,7 @@ def read(config: Mapping[str, Any]) -> Architecture:
     entry = known["types"][kind]
     class_name = _class_name(config, entry, known["classes"])
     text, text_kind, text_entry = _text(config, kind, entry)
-    filled = _filled(text, text_kind, text_entry)
+    filled = kinds.filled(text, text_kind, text_entry)
     facts = _Facts(kind, text_kind, text_entry["masks"], filled, text_entry)
     supports = known["classes"].get(class_name, "")
     if text_kind != kind:  # both the whole and the text model in it must support a backend
@@ -112,11 +115,30 @@ def read(config: Mapping[str, Any]) -> Architecture:
     base: dict[str, Any] = {
         "heads": _count(filled.get("num_attention_heads"), 1), "supports": supports, "mrope": text_kind in MROPE,
         "expands": text_kind in MROPE_EXPANDS,
-        "verified": kind in known["agree"], "dtype": _dtype(config, text),
+        "doubt": _doubt(facts, class_name, kind in known["agree"]), "dtype": _dtype(config, text),
     }  # fmt: skip
     if filled.get("is_encoder_decoder"):
         return _encoder_decoder(facts, class_name, base)
     return _single(facts, class_name, base)
+
+
+def _doubt(facts: _Facts, class_name: str, agrees: bool) -> str:
+    """Why the plan is not exact: a type that no run confirmed, or a field or class that none of the runs had."""
+    if not agrees:
+        return f"{facts.kind} has not been held against a real forward: the plan follows its modeling file"
+    field, known = HIDDEN_PATTERNS.get(facts.text_kind, ("", ()))
+    if field and facts.config.get(field) not in known:
+        return f"{facts.text_kind} with {field} {facts.config.get(field)!r} hides keys by itself, and not by a mask that could be told"
+    both = facts.config.get("use_bidirectional_attention")
+    if both and both != facts.entry["defaults"].get("use_bidirectional_attention") and facts.kind not in BIDIRECTIONAL_TEXT:
+        return f"{facts.kind} with use_bidirectional_attention {both!r} has not been held against a real forward"
+    if facts.config.get("is_encoder_decoder") and not class_name.endswith((*_BOTH_STACKS, *_ENCODER, *_DECODER)):
+        return f"{class_name} has not been held against a real forward: the plan is that of {facts.entry['class']}"
+    return ""
+
+
+# Heads of encoder-decoders by the stacks that they run.
+_BOTH_STACKS, _ENCODER, _DECODER = ("ForConditionalGeneration", "MTModel", "Model"), ("EncoderModel",), ("ForCausalLM",)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -153,17 +175,6 @@ def _text(config: Mapping[str, Any], kind: str, entry: Mapping[str, Any]) -> tup
     return text, text_kind, types[text_kind]
 
 
-def _filled(text: Mapping[str, Any], kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields a mask depends on, under their usual names, with the class's defaults."""
-    out = dict(entry["defaults"])
-    for name, real in entry.get("names", {}).items():
-        if real in text:
-            out[name] = text[real]
-    out.update({name: value for name, value in text.items() if name not in entry.get("names", {})})
-    out["_gated_window"] = kind in kinds.GATED_WINDOWS
-    return out
-
-
 def _count(value: Any, default: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
 
@@ -182,15 +193,26 @@ def _single(facts: _Facts, class_name: str, base: dict[str, Any]) -> Architectur
     causal = [*facts.calls("causal_mask"), *facts.calls("sliding_window_causal_mask"), *facts.calls("recurrent_attention_mask")]
     named = kinds.LAYER_RULES.get(facts.text_kind)
     is_encoder = not named and (not causal or (facts.calls("bidirectional_mask") and facts.config.get("is_decoder") is False))
+    is_encoder = is_encoder or (not causal and bool(facts.calls("bidirectional_sliding_window_mask")))
     if is_encoder:
-        count = kinds.layer_count(facts.config)
-        pattern = Pattern("bidirectional", packs=False)
-        return Architecture(facts.kind, class_name, (), tuple(Layer(index, "encoder", pattern) for index in range(count)), **base)
+        return Architecture(facts.kind, class_name, (), _encoder_layers(facts), **base)
     types = _types(facts)
     made, unknown = _layers(facts, types)
     linear = "recurrent" if facts.calls("recurrent_attention_mask") else "raw"
     alibi = facts.text_kind in ALIBI or (facts.text_kind == "falcon" and bool(facts.config.get("alibi")))
     return Architecture(facts.kind, class_name, made, linear=linear, alibi=alibi, not_understood=unknown, **base)
+
+
+def _encoder_layers(facts: _Facts) -> tuple[Layer, ...]:
+    """Every layer sees everything, or, where the file makes windows for both sides (ModernBERT), what lies in its window."""
+    whole = Pattern("bidirectional", packs=False)
+    if not facts.calls("bidirectional_sliding_window_mask"):
+        return tuple(Layer(index, "encoder", whole) for index in range(kinds.layer_count(facts.config)))
+    size = kinds.window_of(facts.config)
+    if size is None:
+        raise QuestionError(f"config.json: {facts.text_kind} has windows, and none of a known name")
+    window = Pattern("bidirectional", local="window", size=size, packs=False)
+    return tuple(Layer(index, "encoder", window if name == SLIDING else whole) for index, name in enumerate(_types(facts)))
 
 
 def _types(facts: _Facts) -> tuple[str, ...]:
@@ -218,7 +240,7 @@ def _layers(facts: _Facts, types: tuple[str, ...]) -> tuple[tuple[Layer, ...], t
         if name in (FULL, SLIDING, CHUNKED, HYBRID):
             kind = FULL if name == HYBRID else name
             pattern = _pattern(facts, kind)
-            made.append(Layer(index, kind, pattern, pattern.size if pattern.local is not None else None))
+            made.append(Layer(index, kind, pattern, pattern.width if pattern.local is not None else None))
         elif name not in (LINEAR, CONV, "moe", "mlp"):
             unknown.append(index)
     return tuple(made), tuple(unknown)
@@ -226,9 +248,11 @@ def _layers(facts: _Facts, types: tuple[str, ...]) -> tuple[tuple[Layer, ...], t
 
 def _pattern(facts: _Facts, kind: str) -> Pattern:
     calls = facts.calls("causal_mask") + facts.calls("sliding_window_causal_mask") + facts.calls("chunked_causal_mask")
-    packs = not calls or any("position_ids" in call for call in calls)
-    skips = not any("allow_is_causal_skip" in call for call in facts.calls("causal_mask"))
-    base = "bidirectional" if facts.config.get("is_causal") is False else "causal"
+    told = facts.config.get("is_causal") is not False  # else the factories make a bidirectional mask, which knows of no documents
+    joined = facts.kind in BIDIRECTIONAL_TEXT and bool(facts.config.get("use_bidirectional_attention"))
+    packs = told and (not calls or any("position_ids" in call for call in calls))
+    skips = not joined and not any("allow_is_causal_skip" in call for call in facts.calls("causal_mask"))
+    base = "causal" if told and not joined else "bidirectional"
     blocks = IMAGE_BLOCKS.get(facts.kind)
     common: dict[str, Any] = {
         "base": base, "packs": packs, "skips": skips, "blocks": blocks,
@@ -238,12 +262,13 @@ def _pattern(facts: _Facts, kind: str) -> Pattern:
         size = kinds.window_of(facts.config)
         if size is None:
             raise QuestionError(f"config.json: {facts.text_kind} has sliding layers and no sliding_window")
-        return Pattern(local="window", size=min(size, _ALL), **common)
+        # configuration_gemma3.py:103 halves the window; its overlay leaves out the distance of a whole one
+        return Pattern(local="window", size=size // 2 if joined else size, **common)
     if kind == CHUNKED:
         size = facts.config.get("attention_chunk_size")
-        if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
-            raise QuestionError(f"config.json: attention_chunk_size is {size!r}, expected a positive integer")
-        return Pattern(local="chunk", size=min(size, _ALL), **common)
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= kinds.MAX_WINDOW:
+            raise QuestionError(f"config.json: attention_chunk_size is {size!r}, expected an integer from 1 to {kinds.MAX_WINDOW}")
+        return Pattern(local="chunk", size=size, **common)
     return Pattern(**common)
 
 
@@ -255,8 +280,11 @@ def _encoder_decoder(facts: _Facts, class_name: str, base: dict[str, Any]) -> Ar
     if not 0 < encoder <= kinds.MAX_LAYERS or not 0 < decoder <= kinds.MAX_LAYERS:
         raise QuestionError(f"config.json: the number of layers of {facts.kind} cannot be told")
     both = Pattern("bidirectional", packs=False)
-    return Architecture(
-        facts.kind, class_name, tuple(Layer(index, FULL, Pattern(packs=False)) for index in range(decoder)),
-        tuple(Layer(index, "encoder", both) for index in range(encoder)), tuple(Layer(index, "cross", both) for index in range(decoder)),
-        bias="t5" in facts.kind, **base,
-    )  # fmt: skip
+    own = tuple(Layer(index, FULL, Pattern(packs=False)) for index in range(decoder))
+    read = tuple(Layer(index, "encoder", both) for index in range(encoder))
+    cross = tuple(Layer(index, "cross", both) for index in range(decoder))
+    if class_name.endswith(_ENCODER):
+        own, cross = (), ()
+    elif class_name.endswith(_DECODER):  # without encoder_hidden_states its cross-attention is left out
+        read, cross = (), ()
+    return Architecture(facts.kind, class_name, own, read, cross, bias="t5" in facts.kind, two_stacks=True, **base)

@@ -15,6 +15,7 @@ from llmdoctor.mask.factory import documents_of, image_blocks
 from llmdoctor.mask.handmade import sees_of
 from llmdoctor.mask.intervals import Bools, Ints, runs_of
 from llmdoctor.mask.model import GPT_FAST, SHORT, Inputs, LayerMask, Plan
+from llmdoctor.mask.plan import unequal
 from llmdoctor.mask.rules import BY_CODE
 from llmdoctor.mask.show import layers_text, size_text
 
@@ -34,7 +35,7 @@ def examine(arch: Architecture, inputs: Inputs, plans: list[Plan], budget: int =
     """Every static rule over one set of inputs."""
     found = [*_about_2d(arch, inputs), *_about_4d(inputs, plans), *_about_labels(inputs)]
     for plan in plans:
-        found += [*_refused(arch, plan, len(plans)), *_about_plan(arch, inputs, plan), *_budget(plan, budget)]
+        found += [*([] if unequal(inputs) else _refused(arch, plan, len(plans))), *_about_plan(arch, inputs, plan), *_budget(plan, budget)]
     return _merged(found)
 
 
@@ -70,7 +71,12 @@ def _about_2d(arch: Architecture, inputs: Inputs) -> Iterator[Diagnostic]:
         return
     yield from _holes(mask, inputs)
     total = inputs.past + inputs.q_len
-    if mask.shape[1] < total and inputs.cache.kind != "none":
+    if unequal(inputs):
+        yield finding(
+            "MSK005", f"the 2-D mask has {mask.shape[1]} columns for {total} tokens: without a cache its columns are taken for the keys, and where "
+            "the mask is written out forward() raises", fix="attention_mask of one column a token", columns=int(mask.shape[1]), tokens=total,
+        )  # fmt: skip
+    elif mask.shape[1] < total:
         yield finding(
             "MSK005", f"the 2-D mask has {mask.shape[1]} columns for {inputs.past} cached and {inputs.q_len} new tokens: "
             f"tokens {mask.shape[1]}..{total - 1} are seen by nobody", columns=int(mask.shape[1]), tokens=total,
@@ -304,7 +310,10 @@ def _repair(arch: Architecture, inputs: Inputs) -> str:
         )
     if inputs.attention_mask is not None or inputs.cache.kind != "none":
         return BY_CODE["MSK007"].fix
-    return "flash_attention_2 in a batch of one, or one document a row"
+    packs = any(layer.pattern is not None and layer.pattern.flash_packs for layer in arch.layers)
+    if arch.refusal("flash_attention_2") is None and packs and not arch.cross:
+        return "flash_attention_2 in a batch of one, or one document a row"
+    return "one document a row"
 
 
 def _empty_slots(group: LayerMask, inputs: Inputs, name: str, where: dict[str, Any]) -> Iterator[Diagnostic]:

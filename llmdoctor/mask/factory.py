@@ -21,7 +21,8 @@ from llmdoctor.mask.model import BLOCK, NOTHING, SIZES, Inputs, Kernel, Object
 class Pattern:
     """A layer's mask function.
 
-    `base` is causal or bidirectional. `local` is the window or the chunk. `blocks` are images within which everything is seen: "or" joined
+    `base` is causal or bidirectional. `local` is the window or the chunk, `size` its tokens: of a causal window with the query itself, of a
+    bidirectional one those at either side of it. `blocks` are images within which everything is seen: "or" joined
     after the window, "window" cut by it (gemma3's sliding layers). `packs` says that position_ids reach the function. `skips` is False
     where the model always wants the mask written out. `flash_window` says that the layer hands its window to flash-attention.
     """
@@ -34,6 +35,11 @@ class Pattern:
     skips: bool = True
     flash_packs: bool = True
     flash_window: bool = True
+
+    @property
+    def width(self) -> int:
+        """The window as a layer tells it to its cache and to flash-attention, which takes a window of one less at either side."""
+        return self.size + (self.local == "window" and self.base == "bidirectional")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -86,7 +92,7 @@ class Call:
     @property
     def documents(self) -> Ints | None:
         """The packed documents that the mask factory sees: only without a mask and without a cache."""
-        seen = self.pattern.packs and self.mask is None and self.inputs.cache.kind == "none" and self.pattern.base == "causal"
+        seen = self.pattern.packs and self.mask is None and self.inputs.cache.kind == "none"
         return documents_of(self.positions) if seen and self.positions is not None else None
 
     @property
@@ -108,15 +114,16 @@ def formula_of(call: Call) -> str:
     """The mask function as a formula, as nested in masking_utils.py."""
     pattern = call.pattern
     text: str = pattern.base
+    cut = False  # whether images are joined inside the window, and inside the document
     if pattern.local == "window":
-        text = f"AND[window {pattern.size}, {text}]"
-        if pattern.blocks == "window" and call.image is not None:
-            return _padded_formula(call, f"AND[OR[{pattern.base}, image], window {pattern.size}]")
+        cut = pattern.blocks == "window" and call.image is not None
+        sides = " at either side" if pattern.base == "bidirectional" else ""
+        text = f"AND[window {pattern.size}{sides}, {f'OR[{text}, image]' if cut else text}]"
     elif pattern.local == "chunk":
         text = f"AND[chunk {pattern.size}, {text}]"
     if call.documents is not None:
         text = f"AND[packed, REMAP[{text}]]"
-    if call.image is not None:
+    if call.image is not None and not cut:
         text = f"OR[{text}, image]"
     return _padded_formula(call, text)
 
@@ -144,11 +151,18 @@ def _intervals(call: Call, shift: int = 0) -> tuple[Ints, Ints]:
     if documents is not None and pattern.local == "chunk" and call.positions is not None:
         low = at - call.positions % pattern.size  # REMAP: chunks are counted from the start of each document
     if documents is not None:
-        low = np.maximum(low, _starts(documents))
+        first, last = _ends(documents)
+        low, high = np.maximum(low, first), np.minimum(high, last)
     if call.image is not None:
         low, high = _with_images(call, low, high, at)
-    low, high = np.broadcast_arrays(low - extent.kv_offset, high - extent.kv_offset)
+    low, high = _alike(low - extent.kv_offset, high - extent.kv_offset)
     return np.clip(low, 0, extent.kv_len), np.clip(high, 0, extent.kv_len)
+
+
+def _alike(low: Ints, high: Ints) -> tuple[Ints, Ints]:
+    """Both with the rows of the one that has more."""
+    low, high = np.broadcast_arrays(low, high)
+    return low, high
 
 
 def _left_padding(call: Call) -> Ints:
@@ -158,24 +172,32 @@ def _left_padding(call: Call) -> Ints:
     return as_ints((call.mask.cumsum(axis=-1) == 0).sum(axis=-1, keepdims=True))
 
 
-def _starts(documents: Ints) -> Ints:
-    """int64 [B, S]: where the document of each token begins."""
+def _ends(documents: Ints) -> tuple[Ints, Ints]:
+    """int64 [B, S] twice: where the document of each token begins and ends."""
     at = np.arange(documents.shape[1], dtype=np.int64)[None, :]
     fresh = np.diff(documents, prepend=documents[:, :1] - 1, axis=-1) != 0
-    return np.maximum.accumulate(np.where(fresh, at, 0), axis=-1)
+    after = np.pad(fresh[:, 1:], ((0, 0), (0, 1)), constant_values=True)
+    ends = np.minimum.accumulate(np.where(after, at + 1, documents.shape[1])[:, ::-1], axis=-1)[:, ::-1]
+    return np.maximum.accumulate(np.where(fresh, at, 0), axis=-1), ends
 
 
 def _with_images(call: Call, low: Ints, high: Ints, at: Ints) -> tuple[Ints, Ints]:
-    """Each image is seen whole by its own tokens (blockwise_overlay); ids are padded with -1 up to the keys at hand."""
-    image = call.image
+    """Each image is seen whole by its own tokens (blockwise_overlay); ids are padded with -1 up to the keys at hand.
+
+    Where the window cuts the image it does so inside the documents, whose tokens are looked up by their own positions.
+    """
+    image, documents, positions = call.image, call.documents, call.positions
     if image is None or call.inputs.phase != "prefill":
         return low, high
     start, end = image_blocks(image)
-    inside = start >= 0
-    reach = np.where(inside, np.maximum(high, end), high)
     if call.pattern.blocks == "window" and call.pattern.local == "window":
-        return np.broadcast_arrays(at - call.pattern.size + 1, reach)[0], reach
-    return np.where(inside, np.minimum(low, start), low), reach
+        if documents is None or positions is None:
+            return _alike(low, np.where(start >= 0, np.maximum(high, end), high))
+        where = np.clip(np.broadcast_to(positions, image.shape), 0, image.shape[1] - 1)
+        start, end = np.take_along_axis(start, where, axis=1), np.take_along_axis(end, where, axis=1) + at - positions
+        return _alike(low, np.where(start >= 0, np.minimum(np.maximum(high, end), _ends(documents)[1]), high))
+    inside = start >= 0
+    return np.where(inside, np.minimum(low, start), low), np.where(inside, np.maximum(high, end), high)
 
 
 def image_blocks(image: Ints) -> tuple[Ints, Ints]:
@@ -293,8 +315,8 @@ def _flash(call: Call) -> Made:
     if mask is not None and mask.shape[1] == extent.kv_len and bool(mask.all()):
         mask = None
     causal = pattern.base == "causal"
-    limited = pattern.local == "window" and pattern.flash_window and extent.kv_len > pattern.size
-    window = (pattern.size - 1, pattern.size - 1) if limited else None
+    limited = pattern.local == "window" and pattern.flash_window and extent.kv_len > pattern.width
+    window = (pattern.width - 1, pattern.width - 1) if limited else None
     if mask is not None:
         return _varlen(call, mask, Kernel(causal, window))
     positions = call.positions if pattern.flash_packs else None

@@ -18,6 +18,7 @@ from llmdoctor.mask.model import GPT_FAST, Inputs, LayerMask, Object, Plan
 from llmdoctor.mask.plan import plan
 from llmdoctor.mask.question import Options, ask, ask_backends, ask_dtype, read_config
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
+from llmdoctor.modeldir.layerkinds import table
 
 
 def inspect_report(model: str, options: Options) -> Report:
@@ -27,6 +28,8 @@ def inspect_report(model: str, options: Options) -> Report:
     """
     if options.mode not in ("plan", "run"):
         raise QuestionError(f"--mode {options.mode}: expected plan or run")
+    if options.weights and options.mode != "run":
+        raise QuestionError("--weights: a plan reads no weights, say --mode run")
     directory = read_model_dir(model)
     config = read_config(directory)
     backends = ask_backends(options)
@@ -105,11 +108,11 @@ def make_plans(
         else:
             made.append(plan(arch, inputs, backend, dtype))
     notes = []
-    rules, here = architectures.table()["transformers"], installed_version("transformers")
+    rules, here = table()["transformers"], installed_version("transformers")
     if here not in (None, rules):
         notes.append(f"the plan follows transformers {rules}; {here} is installed here: --mode run shows that one")
     if not arch.verified:
-        notes.append(f"{arch.model_type} has not been held against a real forward: the plan follows its modeling file (exact: false)")
+        notes.append(f"{arch.doubt} (exact: false)")
     return made, [*notes, *(note for each in made for note in each.notes)]
 
 

@@ -23,7 +23,7 @@ from llmdoctor.mask.question import Options, ask, ask_backends, read_config
 from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
 
 if TYPE_CHECKING:
-    from llmdoctor.mask.live.differential import Measure
+    from llmdoctor.mask.live.differential import Failed, Measure
 
 # Without inputs of the user's: padding at either side, and two packed documents.
 SUITE: tuple[dict[str, str], ...] = (
@@ -37,6 +37,9 @@ _USES = ("shape", "lengths", "packed", "input_ids", "messages", "mask")
 def leak_report(model: str, options: Options, select: list[str], ignore: list[str], static_only: bool = False) -> Report:
     """Every MSK rule over the inputs that `options` describe, or over a small suite where they describe none."""
     subject = _subject(model)
+    for name in ("backend", "weights"):
+        if subject.directory is None and getattr(options, name):
+            raise QuestionError(f"--{name} with {model}: the model is tested as its function builds it, leave the option out")
     own = any(getattr(options, name) is not None for name in _USES) or options.phase is not None
     questions = (
         [options]
@@ -50,26 +53,30 @@ def leak_report(model: str, options: Options, select: list[str], ignore: list[st
     measures: list[tuple[str, Measure]] = []
     skipped: list[Skipped] = []
     drawn: list[Grid] = []
+    not_run = 0
     for question in questions:
         inputs, chat = ask_inputs(subject.directory, question) if subject.directory is not None else (ask(question), None)
         if subject.arch is not None:
             inputs = replace(inputs, makes_blocks=any(layer.pattern is not None and layer.pattern.blocks for layer in subject.arch.layers))
         plans = _plans(subject.arch, inputs, backends, options) if subject.arch is not None else []
         static = _static(subject.arch, inputs, plans, options) if subject.arch is not None else []
-        told: list[tuple[str, Measure]] = []
+        told: list[Measure] = []
+        failed: list[Failed] = []
         if not static_only:
-            told, missed = _measured(subject, inputs, backends, options)
-            skipped += missed
-        measures += told
+            told, failed, missed = _measured(subject, inputs, backends, options)
+            skipped += [*missed, *(Skipped(one.backend, f"{one.test}: {one.error}") for one in failed)]
+            not_run += len(failed)
+        measures += [(inputs.told, one) for one in told]
         drawn += leaking(plans, inputs, static)
-        found = _joined(static, [one for _, one in told], subject.arch, inputs)
+        found = _joined(static, told, subject.arch)
+        found += _raised(failed, found) if own else []
         findings += [*found, *(chat.findings if chat else ())] if own else [_milder(one) for one in found]
     kept = _keep(_unique(findings), select, ignore)
     result = {
         "subjects": [{"path": model, "kind": subject.kind, "findings": list(range(len(kept)))}],
         "tests": [_plain(said, one) for said, one in measures],
     }
-    document = _document(model, kept, measures, drawn)
+    document = _document(model, kept, measures, drawn, not_run)
     left_out = tuple({(one.what, one.reason): one for one in skipped}.values())
     untested = not static_only and not measures and not kept
     return Report("mask test", {"path": model, "backends": list(backends)}, result, tuple(kept), left_out, document, nothing=untested)
@@ -107,40 +114,69 @@ def _static(arch: Architecture, inputs: Inputs, plans: list[Plan], options: Opti
 
 def _measured(
     subject: _Subject, inputs: Inputs, backends: tuple[str, ...], options: Options
-) -> tuple[list[tuple[str, Measure]], list[Skipped]]:
+) -> tuple[list[Measure], list[Failed], list[Skipped]]:
     from llmdoctor.mask.live import measure_model
 
     source = subject.name if subject.directory is None else subject.directory.path
-    found, missed = measure_model(source, subject.directory is None, inputs, backends, options.weights)
-    return [(inputs.told, one) for one in found], [Skipped(what, why) for what, why in missed]
+    found, failed, missed = measure_model(source, subject.directory is None, inputs, backends, options.weights)
+    return found, failed, [Skipped(what, why) for what, why in missed]
 
 
-def _joined(static: list[Diagnostic], measures: list[Measure], arch: Architecture | None, inputs: Inputs) -> list[Diagnostic]:
-    """Static findings with what was measured for them; a measured failure that nothing foretold is a finding of its own."""
+def _raised(failed: list[Failed], found: list[Diagnostic]) -> list[Diagnostic]:
+    """A forward that raises over the user's own inputs, where nothing static says why."""
+    if any(one.code in ("MSK004", "MSK005", "MSK006", "MSK020") for one in found):
+        return []
+    alike: dict[str, list[str]] = {}
+    for one in failed:
+        if one.plainly:
+            alike.setdefault(one.error, []).append(one.backend)
+    return [
+        finding("MSK020", f"{_names(backends)}: forward() raises over these inputs: {error}", fix="inputs that forward() takes: see the error",
+                backend=backends[0], backends=list(dict.fromkeys(backends)))
+        for error, backends in alike.items()
+    ]  # fmt: skip
+
+
+def _names(backends: list[str]) -> str:
+    return ", ".join(dict.fromkeys(SHORT.get(backend, backend) for backend in backends))
+
+
+def _joined(static: list[Diagnostic], measures: list[Measure], arch: Architecture | None) -> list[Diagnostic]:
+    """Static findings with what was measured for them; a measured failure that nothing foretold is a finding of its own.
+
+    A packing leak that the plan expects and the gradients do not show, in every backend that it names, is none.
+    """
     failed = [one for one in measures if not one.passed]
+    apart = {one.backend for one in measures if one.code == "MSK007" and one.passed} - {
+        one.backend for one in failed if one.code == "MSK007"
+    }
     out: list[Diagnostic] = []
     used: set[int] = set()
     for one in static:
         backends = one.evidence.get("backends")
-        match = next((each for each in failed if _same_cause(one.code, each.code) and (backends is None or each.backend in backends)), None)
-        if match is None:
+        if one.code == "MSK007" and backends and set(backends) <= apart:
+            continue
+        matching = [each for each in failed if _same_cause(one.code, each.code) and (backends is None or each.backend in backends)]
+        if not matching:
             out.append(one)
             continue
-        used |= {id(each) for each in failed if _same_cause(one.code, each.code) and (backends is None or each.backend in backends)}
+        used |= {id(each) for each in matching}
+        match = matching[0]
         evidence = {**one.evidence, "measured": match.value, "threshold": match.threshold}
         message = f"{one.message}; measured {match.value:.3g}, allowed {match.threshold:g}"
         out.append(replace(one, message=message, evidence=evidence))
-    for match in failed:
-        if id(match) not in used:
-            out.append(_from_measure(match, arch, inputs))
-    return out
+    alike: dict[tuple[str, str, int], list[Measure]] = {}
+    for each in failed:
+        if id(each) not in used:
+            alike.setdefault((each.code, each.name, each.row), []).append(each)
+    return [*out, *(_from_measures(same, arch, apart) for same in alike.values())]
 
 
 # A measured failure of the second kind is explained by a static finding of the first.
 _EXPLAINS = {
     "MSK018": ("MSK008", "MSK012", "MSK018", "MSK005", "MSK002", "MSK003"), "MSK007": ("MSK007", "MSK013"),
     "MSK019": ("MSK004", "MSK006", "MSK019", "MSK014", "MSK012"), "MSK003": ("MSK003", "MSK004"),
-    "MSK002": ("MSK002",), "MSK001": ("MSK001", "MSK005", "MSK009"),
+    "MSK002": ("MSK002",), "MSK001": ("MSK001", "MSK005", "MSK009"), "MSK005": ("MSK005",),
 }  # fmt: skip
 
 
@@ -148,14 +184,18 @@ def _same_cause(static: str, measured: str) -> bool:
     return static in _EXPLAINS.get(measured, (measured,))
 
 
-def _from_measure(one: Measure, arch: Architecture | None, inputs: Inputs) -> Diagnostic:
-    code = one.code
+def _from_measures(same: list[Measure], arch: Architecture | None, apart: set[str]) -> Diagnostic:
+    """One failure of a row under one or more backends, with the worst of what was measured; `apart` are backends that keep documents apart."""
+    one = max(same, key=lambda each: np.inf if np.isnan(each.value) else each.value / max(each.threshold, 1e-12))
+    code, backends = one.code, list(dict.fromkeys(each.backend for each in same))
     if code == "MSK007" and arch is not None and any(layer.pattern is None for layer in arch.layers):
         code = "MSK013"
-    del inputs
+    fix = None
+    if code == "MSK007":
+        fix = f'attn_implementation="{min(apart)}", or one document a row' if apart else "one document a row"
     return finding(
-        code, f"{SHORT.get(one.backend, one.backend)}: {one.text}; measured {one.value:.3g}, allowed {one.threshold:g}", backend=one.backend,
-        row=one.row, span=list(one.span), measured=one.value, threshold=one.threshold, test=one.name,
+        code, f"{_names(backends)}: {one.text}; measured {one.value:.3g}, allowed {one.threshold:g}", backend=one.backend, backends=backends,
+        row=one.row, span=list(one.span), measured=one.value, threshold=one.threshold, test=one.name, fix=fix,
     )  # fmt: skip
 
 
@@ -188,14 +228,21 @@ def _plain(said: str, one: Measure) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _document(model: str, findings: list[Diagnostic], measures: list[tuple[str, Measure]], drawn: list[Grid]) -> tuple[Block, ...]:
+def _document(
+    model: str, findings: list[Diagnostic], measures: list[tuple[str, Measure]], drawn: list[Grid], not_run: int
+) -> tuple[Block, ...]:
     errors = sum(one.severity is Severity.ERROR for one in findings)
     warnings = sum(one.severity is Severity.WARNING for one in findings)
     tone: Tone = "bad" if errors else "warn" if warnings else "good"
     count = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}"
     if not findings and not measures:
         return (Verdict(f"{model}: NOTHING WAS TESTED", "warn"),)
-    verdict = Verdict(f"{model}: {count}" if findings else f"{model}: NOTHING LEAKS in {plural(len(measures), 'test')}", tone)
+    missing = f", {plural(not_run, 'test')} not run" if not_run else ""
+    if not_run and tone == "good":
+        tone = "warn"
+    verdict = Verdict(
+        f"{model}: {count}{missing}" if findings else f"{model}: NOTHING LEAKS in {plural(len(measures), 'test')}{missing}", tone
+    )
     return (verdict, *([_table(measures), Note("HOW", HOW, "dim")] if measures else []), *(drawn[:MOST] if findings else ()))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.architectures import Architecture, Layer
 from llmdoctor.mask.cachesize import Extent, extent
 from llmdoctor.mask.factory import Made, call_of, make
@@ -18,7 +19,19 @@ def plan(arch: Architecture, inputs: Inputs, backend: str, dtype: str, *, counte
 
     Without `counted` the visible pairs are not counted.
     """
-    error = arch.refusal(backend) or _fails(arch, inputs)
+    if not arch.layers and (inputs.phase != "prefill" or inputs.cache.kind != "none"):
+        asked = f"--phase {inputs.phase}" if inputs.phase != "prefill" else f"--cache {inputs.cache}"
+        raise QuestionError(f"{asked}: {arch.class_name} is an encoder, which reads a text once, caches nothing and decodes nothing")
+    if arch.two_stacks and inputs.cache.kind == "static":
+        raise QuestionError(
+            f"--cache {inputs.cache}: a static cache of an encoder-decoder ({arch.model_type}) is not known here, say dynamic"
+        )
+    if arch.two_stacks and unequal(inputs):
+        columns = 0 if inputs.mask_2d is None else inputs.mask_2d.shape[1]
+        raise QuestionError(
+            f"a 2-D mask of {columns} columns for {inputs.q_len} tokens of an encoder-decoder ({arch.model_type}) is not known here: give one a token"
+        )
+    error = arch.refusal(backend) or _fails(arch, inputs, backend) or _misfit(arch, inputs, backend, dtype)
     if error is not None:
         return Plan(backend, error=error)
     found: list[LayerMask] = []
@@ -30,15 +43,44 @@ def plan(arch: Architecture, inputs: Inputs, backend: str, dtype: str, *, counte
     return Plan(backend, tuple(found), unobserved=arch.not_understood)
 
 
-def _fails(arch: Architecture, inputs: Inputs) -> str | None:
-    """What the library raises whatever the backend."""
-    mask = inputs.mask_2d
-    if arch.alibi and inputs.cache.kind == "static" and mask is not None and mask.shape[1] != inputs.cache.size:
-        return (
-            f"RuntimeError: The expanded size of the tensor ({inputs.cache.size}) must match the existing size ({mask.shape[1]}) at "
-            "non-singleton dimension 2: the alibi bias is as long as the mask, not as the cache"
-        )
+def _fails(arch: Architecture, inputs: Inputs, backend: str) -> str | None:
+    """What the library raises whatever the backend, and falcon's own refusal of one (models/falcon/modeling_falcon.py)."""
+    mask, falcon = inputs.mask_2d, arch.model_type == "falcon"
+    if arch.alibi and falcon and backend == "flash_attention_2":
+        return "ValueError: `alibi` is not supported when `use_flash_attn` is True"
+    if arch.alibi and inputs.cache.kind == "static" and (falcon or mask is not None):
+        width = inputs.past + inputs.q_len if mask is None else mask.shape[1]
+        if width != inputs.cache.size:
+            return (
+                f"RuntimeError: The expanded size of the tensor ({inputs.cache.size}) must match the existing size ({width}) at non-singleton "
+                "dimension 2: the alibi bias is as long as the mask or the tokens, not as the cache"
+            )
+    if mask is not None and inputs.phase == "chunk" and arch.linear == "raw" and any(layer.pattern is None for layer in arch.layers):
+        return f"RuntimeError: the linear layers multiply {inputs.q_len} new tokens by the {mask.shape[1]} columns of the whole mask"
     return None
+
+
+def _misfit(arch: Architecture, inputs: Inputs, backend: str, dtype: str) -> str | None:
+    """What the library raises over a 2-D mask of other columns than tokens: without a cache the mask's columns are taken for the keys."""
+    mask = inputs.mask_2d
+    if mask is None or not unequal(inputs):
+        return None
+    text = f"RuntimeError: the mask is made for the {mask.shape[1]} columns of the 2-D mask, and there are {inputs.q_len} keys"
+    patterns = [layer.pattern for layer in (*arch.encoder, *arch.layers) if layer.pattern is not None]
+    read = arch.linear == "raw" or not bool((mask == 1).all())  # create_recurrent_attention_mask leaves ones out
+    if (read and any(layer.pattern is None for layer in arch.layers)) or (arch.alibi and patterns):
+        return text
+    for pattern in patterns:
+        made = make(call_of(inputs, pattern, extent(inputs, None), dtype), backend)
+        if made.object.kind in ("tensor", "block_mask"):
+            return text
+    return None
+
+
+def unequal(inputs: Inputs) -> bool:
+    """Whether there is a 2-D mask, no cache to count by, and not one column a token."""
+    mask = inputs.mask_2d
+    return mask is not None and inputs.cache.kind == "none" and mask.shape[1] != inputs.q_len
 
 
 def _encoder_inputs(inputs: Inputs) -> Inputs:
@@ -77,8 +119,15 @@ def _group(arch: Architecture, alike: list[Layer], inputs: Inputs, backend: str,
         made = make(call, backend)
     else:
         size = extent(inputs, first.cache_window)
-        call = call_of(inputs, first.pattern, size, dtype)
-        made = _module(arch, make(call, backend), backend, dtype)
+        made = make(call_of(inputs, first.pattern, size, dtype), backend)
+        if unequal(inputs):
+            size = Extent(inputs.q_len, 0, 0)  # the kernel has the tokens' own keys; what flash-attention unpads by the mask is not told
+            pattern = (
+                first.pattern if backend == "flash_attention_2" else replace(first.pattern, local=None)
+            )  # a mask left out has no window
+            plain = make(call_of(replace(inputs, attention_mask=None), pattern, size, dtype), backend)
+            made = plain if made.object.kind == "none" else replace(made, visible=None)
+        made = _module(arch, made, backend, dtype)
     made = _biased(arch, made, backend, dtype, inputs)
     visible = made.visible
     count = visible.count() if visible is not None and counted else None

@@ -217,7 +217,13 @@ def _in_phase(tokens: Inputs, options: Options) -> Inputs:
     if options.past is not None and options.past != length:
         raise QuestionError(f"--past {options.past}: the inputs describe {length} cached tokens, and the two must be the same number")
     if tokens.position_ids is not None:
-        raise QuestionError("--packed: packed documents are prefilled, there is no decode of them")
+        named = "--packed: packed documents are" if options.packed is not None else f"{options.input_ids}: its position_ids are those of"
+        after = (
+            "prefilled, there is no decode of them"
+            if options.packed is not None
+            else f"a prefill, leave them out for --phase {options.phase}"
+        )
+        raise QuestionError(f"{named} {after}")
     later = replace(tokens, phase=phase, past=length, q_len=new, cache=cache, image=None)
     if tokens.mask_2d is not None and tokens.mask_2d.shape[1] == length:
         grown = np.concatenate((tokens.mask_2d, np.ones((tokens.batch, new), tokens.mask_2d.dtype)), axis=1)

@@ -42,8 +42,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "MSK005", "short-mask", ERROR,
-        "A 2-D mask is shorter than the cached and the new tokens together.",
-        "The missing columns count as padding, without a word: new tokens do not even see themselves (transformers#16811, #47597).",
+        "A 2-D mask has not one column for each of the cached and the new tokens.",
+        "With a cache the missing columns count as padding, without a word: new tokens do not even see themselves (transformers#16811, #47597). "
+        "Without one the columns are taken for the keys, and forward() raises, or leaves the mask out.",
         "attention_mask of the new tokens only, with a cache", "attention_mask of [B, past + new]",
         "attention_mask = torch.cat([attention_mask, attention_mask.new_ones(batch, new)], dim=-1)",
     ),

@@ -121,6 +121,8 @@ def _array(value: Any, shown: str, name: str) -> NDArray[Any]:
     what = f"{shown}: {name}" if name else shown
     try:
         found = np.asarray(value)
+        with np.errstate(over="ignore"):
+            found = found.astype(np.float32) if found.dtype == np.float64 else found  # as torch.tensor() reads a list of floats
     except ValueError:
         raise QuestionError(f"{what}: rows of different lengths, expected a rectangle of numbers") from None
     if found.dtype.kind not in "biuf" or (found.ndim == 0):

@@ -61,7 +61,7 @@ def subject_of(answer: Answer) -> dict[str, Any]:
         "seq_len": workload.seq_len,
         "image": asked.image,
         "attention": asked.attention or workload.attention,
-        "world_size": asked.world_size or 1,
+        "world_size": max(case.strategy.world_size for case in answer.cases),
         "rank": asked.rank,
         "stage": asked.stage,
         "trainable": list(asked.trainable),

@@ -135,9 +135,16 @@ def _torch_autocast(path: str, config: Mapping[str, Any]) -> str | None:
 
 
 def _micro_batch(path: str, config: Mapping[str, Any], given: Given) -> int | None:
-    if "train_micro_batch_size_per_gpu" in config:
-        return count_of(path, config, "train_micro_batch_size_per_gpu", 1)
+    micro = count_of(path, config, "train_micro_batch_size_per_gpu", 1) if "train_micro_batch_size_per_gpu" in config else None
     if "train_batch_size" not in config:
-        return None
+        return micro
     total, steps = count_of(path, config, "train_batch_size", 1), count_of(path, config, "gradient_accumulation_steps", 1)
-    return max(1, total // steps // given.world_size)
+    if micro is not None and "gradient_accumulation_steps" not in config:
+        steps = total // micro // given.world_size
+    each = total // steps // given.world_size if micro is None and steps else micro or 0
+    if each * steps * given.world_size != total or total < 1 or each < 1:
+        raise QuestionError(
+            f"{path}: train_batch_size {total} is not a micro batch of {each or 1} x {steps} steps x {given.world_size} processes: DeepSpeed refuses it"
+            " (runtime/config.py:602)"
+        )
+    return each

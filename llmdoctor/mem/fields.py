@@ -23,6 +23,7 @@ class Given:
     model_dtype: str | None = None
     hidden_size: int | None = None
     world_size: int = 1
+    asked_world: bool = False
     lora: int | None = None
     checkpointing: bool = False
 

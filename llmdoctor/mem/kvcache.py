@@ -17,11 +17,25 @@ from llmdoctor.core.text import plural
 from llmdoctor.mem.question import config_of, model_directory
 from llmdoctor.mem.settings import dtype_of
 from llmdoctor.mem.workload import BYTES
+from llmdoctor.modeldir import layerkinds
 
 MOST_LAYERS = 10_000
 GROUP = 64  # q_group_size, QuantizedCache
 GPT_FAST_MULTIPLE = 8
-SLIDING = ("sliding_attention", "hybrid_sliding", "chunked_attention", "reference_sliding_attention")
+# Model types whose caches were held against real ones of tiny models, dynamic and static, to the byte (conformance/compare_kvcache.py).
+KNOWN = frozenset(
+    """
+    afmoe apertus arcee aria_text axk1 beam biogpt bitnet bloom codegen cohere cohere2 cohere2_moe ctrl cwm deepseek_v2 deepseek_v3 diffllama
+    ernie4_5 ernie4_5_moe exaone4 exaone_moe falcon flex_olmo flint gemma gemma2 gemma3_text glm glm4 glm4_moe glm4v_text gpt2 gpt_bigcode
+    gpt_neo gpt_neox gpt_neox_japanese gpt_oss gptj granite granite_docling_text granite_swa granitemoe granitemoe_swa granitemoeshared helium
+    hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax jais2 kolibri1 laguna llama llama4_text mellum minimax_m2 minimax_m3_vl_text ministral
+    ministral3 mistral mixtral modernbert-decoder mpt muse_glimmer_text nanochat nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3
+    phi4_multimodal phimoe qwen2 qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 qwen3_moe qwen3_vl_moe_text qwen3_vl_text seed_oss smollm3
+    solar_open stablelm starcoder2 vaultgemma xglm youtu
+    """.split()
+)
+ODD = ("is_encoder_decoder", "add_cross_attention", "num_kv_shared_layers", "global_head_dim", "num_global_key_value_heads", "swa_head_dim",
+       "swa_num_key_value_heads", "use_bidirectional_attention")  # fmt: skip
 NOT_ATTENTION = ("moe", "mlp")
 MIB = 2**20
 
@@ -102,64 +116,73 @@ def read_kind(text: str) -> Kind:
 
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The language model's part of a config."""
+    """The language model's part of a config, under its own model type; a composite that does not name it has the type's own."""
     for key in ("text_config", "thinker_config"):
         inner = config.get(key)
         if isinstance(inner, dict):
-            return text_config({"model_type": config.get("model_type"), **inner})
-    return dict(config)
+            entry = layerkinds.table()["types"].get(str(config.get("model_type")), {})
+            return text_config({"model_type": entry.get("text", [key, None])[1], **inner})
+    flat = layerkinds.table()["types"].get(str(config.get("model_type")), {}).get("text")
+    return {**config, "model_type": flat[1]} if flat and flat[0] not in config else dict(config)
 
 
 def layer_shapes(text: Mapping[str, Any]) -> tuple[Shape, ...]:
-    """Every layer's cache; QuestionError where the config does not say enough."""
-    layers = _number(text, ("num_hidden_layers", "n_layer", "num_layers"))
+    """Every layer's cache; QuestionError where the config does not say enough, or its type's caches are not known."""
+    kind = str(text.get("model_type"))
+    entry = layerkinds.table()["types"].get(kind)
+    if entry is None or kind not in KNOWN:
+        raise QuestionError(f"config.json: the key-value cache of {kind} was not held against a real one, so it is not guessed")
+    config = layerkinds.filled(text, kind, entry)
+    odd = next((name for name in ODD if config.get(name)), None)
+    if odd is not None:
+        raise QuestionError(f"config.json: {kind} with {odd} {config[odd]!r} has layers of other caches, which are not known here")
+    layers = _number(config, ("num_hidden_layers", "n_layer", "num_layers"))
     if layers > MOST_LAYERS:
         raise QuestionError(f"config.json: {layers} layers, expected at most {MOST_LAYERS}")
-    heads = _number(text, ("num_attention_heads", "n_head", "num_heads"))
-    types = _layer_types(text, layers)
-    if text.get("kv_lora_rank"):
+    types = _layer_types(kind, config)
+    if config.get("kv_lora_rank"):
         # Multi-head latent attention caches the compressed keys and values and the rotary key, for all heads together
         # (transformers 5.23 deepseek_v3/modeling_deepseek_v3.py:445 to :459; before 5 the expanded heads).
-        shape = Shape(1, _number(text, ("kv_lora_rank",)), _number(text, ("qk_rope_head_dim",)), None)
+        shape = Shape(1, _number(config, ("kv_lora_rank",)), _number(config, ("qk_rope_head_dim",)), None)
         return (shape,) * layers
-    groups = _number(text, ("num_key_value_heads",)) if text.get("num_key_value_heads") else 1 if text.get("multi_query") is True else heads
-    size = _number(text, ("head_dim",)) if text.get("head_dim") else _number(text, ("hidden_size", "n_embd", "d_model")) // heads
-    window = text.get("attention_chunk_size") if "chunked_attention" in types else text.get("sliding_window")
+    heads = _number(config, ("num_attention_heads", "n_head", "num_heads"))
+    groups = _groups(kind, config, heads)
+    size = _number(config, ("head_dim",)) if config.get("head_dim") else _number(config, ("hidden_size", "n_embd", "d_model")) // heads
     shapes = []
-    for kind in types:
-        if kind in NOT_ATTENTION:
+    for name in types:
+        if name in NOT_ATTENTION:
             continue
-        sliding = kind in SLIDING
-        if not sliding and "full" not in kind and "attention" not in kind:
-            raise QuestionError(f"a layer of type {kind} keeps a recurrent state, no keys and values: not known here")
-        if "linear" in kind or "recurrent" in kind or "compress" in kind or "sparse" in kind:
-            raise QuestionError(f"a layer of type {kind} keeps another state than keys and values: not known here")
-        if sliding and (not isinstance(window, int) or isinstance(window, bool) or window < 2):
-            raise QuestionError(f"a layer of type {kind}, but no sliding_window in the config")
-        shapes.append(Shape(groups, size, size, window if sliding else None))
+        if name == layerkinds.FULL:
+            shapes.append(Shape(groups, size, size, None))
+            continue
+        if name not in (layerkinds.SLIDING, layerkinds.CHUNKED):
+            raise QuestionError(f"a layer of type {name} keeps another state than keys and values: not known here")
+        window = config.get("attention_chunk_size") if name == layerkinds.CHUNKED else layerkinds.window_of(config)
+        if not isinstance(window, int) or isinstance(window, bool) or window < 2:
+            raise QuestionError(f"a layer of type {name}, but no sliding_window in the config")
+        shapes.append(Shape(groups, size, size, window))
     return tuple(shapes)
 
 
-def _layer_types(text: Mapping[str, Any], layers: int) -> list[str]:
-    """layer_types, else what the config class makes of the window (configuration_qwen2.py, _gemma2, _gemma3, _mistral)."""
-    given = text.get("layer_types")
-    if isinstance(given, list) and len(given) == layers and all(isinstance(kind, str) for kind in given):
-        return given
-    window, model = text.get("sliding_window"), str(text.get("model_type"))
-    if model.startswith("gemma2"):
-        return ["sliding_attention" if (layer + 1) % 2 else "full_attention" for layer in range(layers)]
-    if model.startswith(("gemma3", "cohere2")):
-        pattern = (
-            _number(text, ("sliding_window_pattern",)) if text.get("sliding_window_pattern") else 6 if model.startswith("gemma3") else 4
-        )
-        return ["sliding_attention" if (layer + 1) % pattern else "full_attention" for layer in range(layers)]
-    if window is None or text.get("use_sliding_window") is False:
-        return ["full_attention"] * layers
-    given_first = text.get("max_window_layers")
-    first = given_first if model.startswith("qwen") and isinstance(given_first, int) else 0
-    if model.startswith("qwen") and not text.get("use_sliding_window"):
-        return ["full_attention"] * layers
-    return ["sliding_attention" if layer >= first else "full_attention" for layer in range(layers)]
+def _groups(kind: str, config: Mapping[str, Any], heads: int) -> int:
+    """Heads of the cached keys and values. Falcon counts them by two flags (modeling_falcon.py), GPTBigCode by one."""
+    if kind == "falcon":  # the newer architecture repeats its groups for every head before it caches them (_split_heads)
+        return 1 if config.get("multi_query", True) and not config.get("new_decoder_architecture") else heads
+    if kind == "gpt_bigcode":
+        return 1 if config.get("multi_query", True) else heads
+    known = "num_key_value_heads" in layerkinds.table()["types"][kind]["defaults"]  # else the class does not look at it
+    return _number(config, ("num_key_value_heads",)) if known and config.get("num_key_value_heads") else heads
+
+
+def _layer_types(kind: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The layers' types as the config class has them; without any, a window makes every layer slide (cache_utils.py:1919)."""
+    rule = layerkinds.LAYER_RULES.get(kind)
+    if rule is None:
+        rule = "full" if config.get("layer_types") else "window_if_set"
+    found = layerkinds.layer_types(kind, config, rule)
+    if found is None:
+        raise QuestionError(f"config.json: the layer types of {kind} cannot be told")
+    return found
 
 
 def layer_of(shape: Shape, kind: Kind, batch: int, length: int, dtype: str) -> Layer:

@@ -23,6 +23,22 @@ DEFAULT_TRAINER = "adamw_torch_fused"
 TORCH = {"adamw": "adamw", "adam": "adamw", "sgd": "sgd", "adagrad": "adagrad", "rmsprop": "rmsprop"}
 STATES = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": (), "adagrad": ("sum",), "rmsprop": ("square_avg",), "lion": ("exp_avg",)}
 SHOWN = sorted(TRAINER)
+# Arguments that change nothing that is held, or whose change is known here.
+ARGUMENTS = frozenset(
+    "lr betas eps weight_decay momentum dampening nesterov maximize foreach fused amsgrad alpha centered lr_decay initial_accumulator_value "
+    "beta1 beta2 clip_threshold decay_rate scale_parameter relative_step warmup_init adam_w_mode bias_correction".split()
+)
+
+
+def _check_arguments(kwargs: Mapping[str, Any], where: str) -> None:
+    unknown = next((name for name in kwargs if name not in ARGUMENTS), None)
+    if unknown is not None:
+        raise QuestionError(f"{where}: the optimizer's argument {unknown!r} is not known here, so its memory is not guessed")
+
+
+def _true(value: Any) -> bool:
+    """A flag or a number as optim_args writes them, in text too."""
+    return str(value or 0).lower() not in ("0", "0.0", "false", "none")
 
 
 def trainer_optimizer(name: Any, args: Any, where: str) -> Optimizer:
@@ -36,8 +52,11 @@ def trainer_optimizer(name: Any, args: Any, where: str) -> Optimizer:
     if args:
         pairs = args.items() if isinstance(args, Mapping) else (item.partition("=")[::2] for item in str(args).replace(" ", "").split(","))
         wanted = dict(pairs)
-    momentum = kind == "sgd" and str(wanted.get("momentum", 0) or 0) not in ("0", "0.0")
-    return Optimizer(kind, how, str(name), where, momentum=momentum, amsgrad=str(wanted.get("amsgrad", "")).lower() == "true", groups=2)
+    _check_arguments(wanted, where)
+    return Optimizer(
+        kind, how, str(name), where, momentum=kind in ("sgd", "rmsprop") and _true(wanted.get("momentum")), amsgrad=_true(wanted.get("amsgrad")),
+        centered=_true(wanted.get("centered")), decay=_true(wanted.get("weight_decay")), groups=2,
+    )  # fmt: skip
 
 
 def torch_optimizer(path: Any, kwargs: Mapping[str, Any], where: str) -> Optimizer:
@@ -52,8 +71,12 @@ def torch_optimizer(path: Any, kwargs: Mapping[str, Any], where: str) -> Optimiz
         raise QuestionError(
             f"{where}: the optimizer {path!r} is not known here, so its memory is not guessed; known are torch.optim.AdamW, Adam, SGD, Adagrad, RMSprop"
         )
+    _check_arguments(kwargs, where)
     how = "fused" if kwargs.get("fused") else "loop" if kwargs.get("foreach") is False else "foreach"
-    return Optimizer(kind, how, name, where, momentum=bool(kwargs.get("momentum")), amsgrad=bool(kwargs.get("amsgrad")))
+    return Optimizer(
+        kind, how, name, where, momentum=bool(kwargs.get("momentum")), amsgrad=bool(kwargs.get("amsgrad")), centered=bool(kwargs.get("centered")),
+        decay=bool(kwargs.get("weight_decay")),
+    )  # fmt: skip
 
 
 def deepspeed_optimizer(name: Any, params: Mapping[str, Any], *, offload: bool, half_states: bool, where: str) -> Optimizer:
@@ -73,7 +96,10 @@ def deepspeed_optimizer(name: Any, params: Mapping[str, Any], *, offload: bool, 
         return Optimizer("adagrad", "CPUAdam" if offload else "foreach", "Adagrad", where)
     if known in ("sgd", "rmsprop"):
         how = "fused" if params.get("fused") else "loop" if params.get("foreach") is False else "foreach"
-        return Optimizer(TORCH[known], how, str(name), where, momentum=bool(params.get("momentum")))
+        return Optimizer(
+            TORCH[known], how, str(name), where, momentum=bool(params.get("momentum")), centered=bool(params.get("centered")),
+            decay=bool(params.get("weight_decay")),
+        )  # fmt: skip
     raise QuestionError(
         f"{where}: the optimizer {name!r} is not known here, so its memory is not guessed; known are Adam, AdamW, Lion, Adagrad, SGD, RMSprop"
     )
@@ -84,4 +110,6 @@ def state_keys(optimizer: Optimizer) -> tuple[str, ...]:
     keys = STATES.get(optimizer.kind, ())
     if optimizer.momentum:
         keys = (*keys, "momentum_buffer")
+    if optimizer.centered:
+        keys = (*keys, "grad_avg")
     return (*keys, "max_exp_avg_sq") if optimizer.amsgrad else keys

@@ -18,7 +18,8 @@ DTYPES = {
 class Optimizer:
     """`kind` is adamw, sgd, adagrad, rmsprop, lion, adafactor or adamw8bit; `how` is fused, foreach, loop, FusedAdam or CPUAdam.
 
-    `name` is what the user calls it, `setting` where; `groups` how many parameter groups its maker gives it (the Trainer two).
+    `name` is what the user calls it, `setting` where; `groups` how many parameter groups its maker gives it (the Trainer two),
+    `decay` that there is a weight decay, which SGD adds to a copy of the gradients.
     """
 
     kind: str
@@ -27,6 +28,8 @@ class Optimizer:
     setting: str
     momentum: bool = False
     amsgrad: bool = False
+    centered: bool = False
+    decay: bool = False
     half_states: bool = False
     groups: int = 1
 
@@ -135,6 +138,11 @@ def check(strategy: Strategy) -> Strategy:
     engine, name = strategy.engine, strategy.name
     if strategy.world_size < 1:
         raise QuestionError(f"--world-size {strategy.world_size}: expected at least 1 process")
+    if engine is None and strategy.world_size > 1:
+        raise QuestionError(
+            f"{name}: on {strategy.world_size} processes the Trainer runs under DistributedDataParallel, whose buckets of gradients are not modelled: "
+            "say --world-size 1, or name a DeepSpeed config"
+        )
     if engine is None:
         return strategy
     zero = engine.zero

@@ -52,7 +52,8 @@ def read_strategy(text: str, given: Given) -> Strategy:
         )
     if given.checkpointing:
         strategy = replace(strategy, checkpointing=True)
-    return check(replace(strategy, world_size=given.world_size, lora=_lora(strategy, given)))
+    world = given.world_size if strategy.world_size == 1 else strategy.world_size  # an accelerate config says how many processes there are
+    return check(replace(strategy, world_size=world, lora=_lora(strategy, given)))
 
 
 def _lora(strategy: Strategy, given: Given) -> Lora | None:

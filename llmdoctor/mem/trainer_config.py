@@ -37,7 +37,8 @@ def trainer_strategy(path: str, value: Mapping[str, Any], given: Given) -> Strat
     if not config:
         return strategy
     if isinstance(config, str):
-        config = read_mapping(config if os.path.isabs(config) else os.path.join(os.path.dirname(path), config))
+        beside = os.path.join(os.path.dirname(path), config)  # after the working directory, where accelerate looks (utils/deepspeed.py:141)
+        config = read_mapping(config if os.path.exists(config) else beside)
     if not isinstance(config, dict):
         raise QuestionError(f"{path}: deepspeed: expected a config or the path of one, found {type(config).__name__}")
     return _under_trainer(path, strategy, config, value, given)
@@ -47,7 +48,8 @@ def _trainer_optimizer(path: str, value: Mapping[str, Any]) -> Optimizer:
     client = value.get("client_optimizer")
     if client is not None:
         return client_optimizer(path, client)
-    return trainer_optimizer(value.get("optim", DEFAULT_TRAINER), value.get("optim_args"), f"{path}: optim")
+    found = trainer_optimizer(value.get("optim", DEFAULT_TRAINER), value.get("optim_args"), f"{path}: optim")
+    return replace(found, decay=found.decay or bool(number_of(path, value, "weight_decay", 0.0)))
 
 
 def _under_trainer(path: str, strategy: Strategy, config: dict[str, Any], value: Mapping[str, Any], given: Given) -> Strategy:
@@ -108,6 +110,14 @@ def _filled(path: str, config: dict[str, Any], fill: Mapping[tuple[str, ...], An
 def accelerate_strategy(path: str, value: Mapping[str, Any], given: Given) -> Strategy:
     """`accelerate config`'s YAML: precision and ZeRO stage; the optimizer is the Trainer's default, for the file names none."""
     kind = str(value.get("distributed_type", "NO")).upper()
+    processes = count_of(path, value, "num_processes", given.world_size)
+    if given.asked_world and processes != given.world_size:
+        raise QuestionError(f"--world-size {given.world_size} contradicts {path}, whose num_processes is {processes}")
+    given = replace(given, world_size=processes)
+    return replace(_accelerate(path, value, given, kind), world_size=processes)
+
+
+def _accelerate(path: str, value: Mapping[str, Any], given: Given, kind: str) -> Strategy:
     precision = str(value.get("mixed_precision", "no")).lower()
     if precision not in ("no", "bf16", "fp16"):
         raise QuestionError(f"{path}: mixed_precision {precision!r} is not modelled, expected no, bf16 or fp16")

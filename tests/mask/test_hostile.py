@@ -89,3 +89,34 @@ def test_the_real_weights(tmp_path: Path) -> None:
     build.build(build.config_of(str(folder)), "eager", "float32").save_pretrained(folder)
     report = inspect_report(str(folder), Options(lengths="5,8", backend=["eager", "sdpa"], mode="run", weights=True))
     assert {group["visible"] for group in (report.result or {})["layers"]} == {51}
+
+
+def test_windows_of_no_size_and_of_too_much(tmp_path: Path) -> None:
+    for size in (0, 2**70):
+        folder = write_config(tmp_path, "mistral", sliding_window=size)
+        with pytest.raises(QuestionError, match="sliding_window is"):
+            inspect_report(str(folder), Options(lengths="3,8", phase="decode"))
+
+
+@pytest.mark.live
+def test_options_that_nothing_would_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_config(tmp_path, "llama")
+    with pytest.raises(QuestionError, match="reads no weights"):
+        inspect_report(str(folder), Options(weights=True))
+    with pytest.raises(QuestionError, match="its weights cannot be loaded"):
+        inspect_report(str(folder), Options(weights=True, mode="run", shape="1,4", backend=["eager"]))
+    (tmp_path / "own_builders.py").write_text("def needs(x): pass\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(QuestionError, match="--backend with"):
+        leak_report("own_builders:needs", Options(backend=["eager"]), [], [])
+    with pytest.raises(QuestionError, match="missing 1 required positional argument"):  # found in the working directory, and called
+        leak_report("own_builders:needs", Options(), [], [])
+
+
+@pytest.mark.live
+def test_a_base_model_is_held_against_its_rows_alone(tmp_path: Path) -> None:
+    folder = write_config(tmp_path, "llama", architectures=["LlamaModel"])
+    report = leak_report(str(folder), Options(lengths="3,8", backend=["eager"]), [], [])
+    assert {one["test"] for one in report.result["tests"]} >= {"as alone"}
+    assert report.findings == ()
+    assert report.skipped == ()

@@ -9,7 +9,8 @@ import pytest
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask import architectures
-from llmdoctor.mask.layers import GATED_WINDOWS, LAYER_RULES, layer_types
+from llmdoctor.modeldir import layerkinds
+from llmdoctor.modeldir.layerkinds import GATED_WINDOWS, LAYER_RULES, layer_types
 
 DEPTHS = (2, 5, 8, 13)
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -37,9 +38,9 @@ def test_layer_types_are_those_of_the_class(kind: str) -> None:
     from transformers import CONFIG_MAPPING
     from transformers.cache_utils import get_layer_types_and_kwargs
 
-    if kind not in CONFIG_MAPPING or "text" in architectures.table()["types"].get(kind, {}):
+    if kind not in CONFIG_MAPPING or "text" in layerkinds.table()["types"].get(kind, {}):
         pytest.skip("no configuration class of its own")
-    entry = architectures.table()["types"][kind]
+    entry = layerkinds.table()["types"][kind]
     compared = 0
     for depth in DEPTHS:
         for variant in [{}, *VARIANTS.get(kind, [])]:

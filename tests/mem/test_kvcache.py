@@ -137,7 +137,7 @@ def test_what_is_refused(tmp_path: Path, models: dict[str, Path]) -> None:
     with pytest.raises(QuestionError, match="another state than keys and values"):
         cache_of(tmp_path, length=3)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "x"}))
-    with pytest.raises(QuestionError, match="is a positive number"):
+    with pytest.raises(QuestionError, match="was not held against a real one"):
         cache_of(tmp_path, length=3)
 
 
@@ -155,3 +155,56 @@ def test_every_layer_uses_at_most_what_it_holds() -> None:
             ):
                 layer = layer_of(shape, kind, 1, length, "bfloat16")
                 assert 0 <= layer.used <= layer.allocated
+
+
+_SMALL = {
+    "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 128, "intermediate_size": 64, "max_position_embeddings": 64,
+}  # fmt: skip
+REAL: dict[str, dict[str, Any]] = {
+    "falcon, one head": {"model_type": "falcon", "multi_query": True, **_SMALL},
+    "falcon, its newer architecture": {"model_type": "falcon", "new_decoder_architecture": True, "num_kv_heads": 2, **_SMALL},
+    "bloom": {"model_type": "bloom", "num_key_value_heads": 2, **_SMALL},  # a field that the class does not know
+    "qwen2, windows by default": {
+        "model_type": "qwen2",
+        "use_sliding_window": True,
+        "sliding_window": 6,
+        "max_window_layers": 1,
+        "num_key_value_heads": 2,
+        **_SMALL,
+    },
+    "gemma2": {"model_type": "gemma2", "sliding_window": 6, "head_dim": 12, "num_key_value_heads": 2, **_SMALL},
+}
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("name", REAL)
+def test_the_cache_of_a_real_forward(name: str, tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    (tmp_path / "config.json").write_text(json.dumps(REAL[name]))
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path), attn_implementation="eager").eval()
+    ids = torch.arange(2 * 20).reshape(2, 20) + 3
+    with torch.no_grad():
+        cache = model(ids[:, :-1], use_cache=True).past_key_values
+        model(ids[:, -1:], past_key_values=cache, use_cache=True)
+    assert cache_of(tmp_path, length=20, dtype="float32")["allocated_bytes"] == stored(cache)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "jamba", **_SMALL},
+        {"model_type": "bert", **_SMALL},
+        {"model_type": "t5", "is_encoder_decoder": True, "d_model": 48, "num_layers": 2, "num_heads": 4},
+        {"model_type": "mimo_v2_flash", **_SMALL},
+        {"model_type": "gemma3n_text", **_SMALL},
+        {"model_type": "nobody's", **_SMALL},
+        {"model_type": "llama", "num_kv_shared_layers": 1, **_SMALL},
+    ],
+    ids=lambda config: str(config["model_type"]),
+)
+def test_other_caches_are_refused_by_name(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(QuestionError, match=config["model_type"]):
+        cache_of(tmp_path, length=20)

@@ -16,6 +16,7 @@ from llmdoctor.mem.runners import base
 from llmdoctor.mem.strategies import read_strategy
 
 GIVEN = Given(model_dtype="bfloat16", hidden_size=64, world_size=2)
+ALONE = Given(model_dtype="bfloat16", hidden_size=64)
 BASE = {"bf16": {"enabled": True}, "optimizer": {"type": "AdamW", "params": {}}, "zero_optimization": {"stage": 2}}
 
 
@@ -26,9 +27,9 @@ def written(tmp_path: Path, value: Any, name: str = "strategy.json") -> str:
 
 
 def test_names() -> None:
-    trainer = read_strategy("trainer:adamw_torch,bf16", GIVEN)
+    trainer = read_strategy("trainer:adamw_torch,bf16", ALONE)
     assert (trainer.runner, trainer.dtype, trainer.autocast, trainer.optimizer.how) == ("trainer", "bfloat16", None, "foreach")
-    amp = read_strategy("trainer:adafactor,amp_bf16,gc", GIVEN)
+    amp = read_strategy("trainer:adafactor,amp_bf16,gc", ALONE)
     assert (amp.dtype, amp.autocast, amp.checkpointing, amp.optimizer.kind) == ("float32", "bfloat16", True, "adafactor")
     zero = read_strategy("deepspeed:zero3,offload,offload_param", GIVEN)
     assert zero.engine is not None
@@ -113,19 +114,19 @@ def test_auto_is_filled_in_as_the_trainer_does(tmp_path: Path) -> None:
 def test_yaml_training_arguments_and_accelerate(tmp_path: Path) -> None:
     pytest.importorskip("yaml")
     trainer = read_strategy(
-        written(tmp_path, "optim: sgd\nbf16: true\nlearning_rate: 1e-5\nmodel_init: {dtype: bfloat16}\n", "t.yaml"), GIVEN
+        written(tmp_path, "optim: sgd\nbf16: true\nlearning_rate: 1e-5\nmodel_init: {dtype: bfloat16}\n", "t.yaml"), ALONE
     )
     assert (trainer.optimizer.kind, trainer.autocast, trainer.dtype) == ("sgd", "bfloat16", "bfloat16")
     text = "compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\nmixed_precision: bf16\n"
     text += "deepspeed_config: {zero_stage: 3, offload_optimizer_device: cpu}\n"
-    accelerate = read_strategy(written(tmp_path, text, "a.yaml"), GIVEN)
+    accelerate = read_strategy(written(tmp_path, text, "a.yaml"), ALONE)
     assert (accelerate.stage, accelerate.dtype, accelerate.optimizer.name) == (3, "bfloat16", "adamw_torch_fused")
 
 
 def test_peft_adapters_are_halved_by_deepspeed(tmp_path: Path) -> None:
     peft = {"model_init": {"dtype": "bfloat16", "peft_config": {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"]}}}
-    plain = read_strategy(written(tmp_path, {"optim": "adamw_torch", **peft}), GIVEN)
-    engine = read_strategy(written(tmp_path, {**BASE, **peft}), GIVEN)
+    plain = read_strategy(written(tmp_path, {"optim": "adamw_torch", **peft}), ALONE)
+    engine = read_strategy(written(tmp_path, {**BASE, **peft}), ALONE)
     assert plain.lora is not None
     assert engine.lora is not None
     assert (plain.lora.rank, plain.lora.float32, engine.lora.float32) == (8, True, False)
@@ -212,3 +213,113 @@ def test_micro_steps_repeat(
         seen.append((compare_report(asked).result or {})["strategies"][0])
         seen[-1].pop("settings")
     assert seen[0] == seen[1] == seen[2]
+
+
+def test_ddp_is_refused_and_not_left_out() -> None:
+    with pytest.raises(QuestionError, match="DistributedDataParallel"):
+        read_strategy("trainer:adamw_torch,bf16", GIVEN)
+    assert read_strategy("deepspeed:zero2", GIVEN).world_size == 2
+
+
+def test_an_accelerate_config_says_how_many_processes(tmp_path: Path) -> None:
+    path = tmp_path / "acc.yaml"
+    path.write_text("distributed_type: DEEPSPEED\nmixed_precision: bf16\nnum_processes: 8\ndeepspeed_config:\n  zero_stage: 3\n")
+    assert read_strategy(str(path), Given(hidden_size=64)).world_size == 8
+    with pytest.raises(QuestionError, match="num_processes is 8"):
+        read_strategy(str(path), Given(hidden_size=64, world_size=2, asked_world=True))
+
+
+def test_a_deepspeed_path_is_looked_for_where_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs").mkdir()
+    for folder, stage in ((tmp_path, 1), (tmp_path / "configs", 2)):
+        (folder / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": stage}, "bf16": {"enabled": "auto"}}))
+    arguments = tmp_path / "configs" / "train.json"
+    arguments.write_text(json.dumps({"bf16": True, "deepspeed": "ds.json", "output_dir": "out"}))
+    monkeypatch.chdir(tmp_path)
+    assert read_strategy(str(arguments), GIVEN).stage == 1
+    (tmp_path / "ds.json").unlink()
+    assert read_strategy(str(arguments), GIVEN).stage == 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "ok"),
+    [
+        ({"train_batch_size": 7, "gradient_accumulation_steps": 2}, False),
+        ({"train_batch_size": 8, "gradient_accumulation_steps": 2}, True),
+        ({"train_batch_size": 8, "train_micro_batch_size_per_gpu": 4}, True),
+        ({"train_batch_size": 8, "train_micro_batch_size_per_gpu": 3}, False),
+        ({"train_batch_size": 8, "train_micro_batch_size_per_gpu": 4, "gradient_accumulation_steps": 2}, False),
+    ],
+)
+def test_batches_that_deepspeed_refuses(batch: dict[str, int], ok: bool, tmp_path: Path) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({**BASE, **batch}))
+    if ok:
+        assert read_strategy(str(path), GIVEN).batch in (2, 4)
+    else:
+        with pytest.raises(QuestionError, match=r"runtime/config\.py:602"):
+            read_strategy(str(path), GIVEN)
+
+
+def test_what_an_optimizer_is_told() -> None:
+    from llmdoctor.mem.optimizers import state_keys, torch_optimizer
+
+    centered = torch_optimizer("torch.optim.RMSprop", {"centered": True, "momentum": 0.9}, "here")
+    assert state_keys(centered) == ("square_avg", "momentum_buffer", "grad_avg")
+    with pytest.raises(QuestionError, match="capturable"):
+        torch_optimizer("torch.optim.AdamW", {"capturable": True}, "here")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("AdamW", {}),
+        ("SGD", {}),
+        ("SGD", {"weight_decay": 0.1}),
+        ("Adagrad", {}),
+        ("RMSprop", {"centered": True}),
+        ("SGD", {"momentum": 0.9}),
+    ],
+)
+def test_the_scratch_of_a_real_foreach_step(name: str, kwargs: dict[str, Any]) -> None:
+    """The largest that lives besides weights, gradients and states during one real step, in bytes."""
+    import weakref
+
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from llmdoctor.mem.ledger import Ledger
+    from llmdoctor.mem.optimizers import torch_optimizer
+    from llmdoctor.mem.runners.states import step_scratch
+
+    parameters = [torch.nn.Parameter(torch.randn(1024)) for _ in range(4)]
+    optimizer = getattr(torch.optim, name)(parameters, foreach=True, lr=0.1, **kwargs)
+    for parameter in parameters:
+        parameter.grad = torch.randn(1024)
+    optimizer.step()
+    held = {
+        value.untyped_storage()._cdata for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
+    }
+    held |= {tensor.untyped_storage()._cdata for p in parameters for tensor in (p, p.grad) if tensor is not None}
+    live: dict[int, int] = {}
+    peak = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal peak
+            out = function(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, list | tuple) else [out]:
+                if isinstance(tensor, torch.Tensor) and (key := tensor.untyped_storage()._cdata) not in held | set(live):
+                    live[key] = tensor.untyped_storage().nbytes()
+                    weakref.finalize(tensor, live.pop, key, 0)
+                    peak = max(peak, sum(live.values()))
+            return out
+
+    with Watch():
+        optimizer.step()
+    ledger = Ledger(exact=True)
+    ledger.phase = "step"
+    step_scratch(ledger, torch_optimizer(f"torch.optim.{name}", kwargs, "here"), [(str(at), 1024, "float32") for at in range(4)])
+    mine = ledger.peaks["step"].total if "step" in ledger.peaks else 0
+    assert mine == pytest.approx(peak, abs=64)

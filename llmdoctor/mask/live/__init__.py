@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from llmdoctor.mask.model import Inputs, Plan
 
 if TYPE_CHECKING:
-    from llmdoctor.mask.live.differential import Measure
+    from llmdoctor.mask.live.differential import Failed, Measure
 
 
 def observe(directory: str, inputs: Inputs, backends: tuple[str, ...], dtype: str, weights: bool) -> tuple[list[Plan], list[str]]:
@@ -33,8 +33,8 @@ def observe(directory: str, inputs: Inputs, backends: tuple[str, ...], dtype: st
 
 def measure_model(
     source: str, is_function: bool, inputs: Inputs, backends: tuple[str, ...], weights: bool
-) -> tuple[list[Measure], list[tuple[str, str]]]:
-    """The differential tests of one set of inputs under each backend, and what could not be tested, with the reason."""
+) -> tuple[list[Measure], list[Failed], list[tuple[str, str]]]:
+    """The differential tests of one set of inputs under each backend, those that failed, and backends that could not be built, with the reason."""
     from llmdoctor.mask.live import build, patches
     from llmdoctor.mask.live.differential import measure
 
@@ -43,6 +43,7 @@ def measure_model(
     import torch
 
     found: list[Measure] = []
+    failed: list[Failed] = []
     missed: list[tuple[str, str]] = []
     config = None if is_function or weights else build.narrowed(build.config_of(source))[0]
     for backend in backends if not is_function else ("as built",):
@@ -63,8 +64,8 @@ def measure_model(
             model = model.to(torch.bfloat16)
             measured, left_out = measure(model, inputs, str(model.config._attn_implementation), _is_causal(model))
         found += measured
-        missed += [(backend, reason) for reason in left_out]
-    return found, missed
+        failed += left_out
+    return found, failed, missed
 
 
 def _is_causal(model: Any) -> bool:

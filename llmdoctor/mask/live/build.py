@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 from llmdoctor.core.errors import MissingExtra, QuestionError
+from llmdoctor.modeldir.live.classes import class_of
 
 MAX_PARAMETERS = 60_000_000
 # Widths of a narrowed model. Depth, layer types, windows and heads stay: they are what masks depend on.
@@ -50,24 +53,6 @@ def config_of(directory: str) -> Any:
         return AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except (ValueError, KeyError, OSError, TypeError, AttributeError) as error:
         raise QuestionError(f"{directory}: transformers cannot make a configuration of it: {_line(error)}") from None
-
-
-def class_of(config: Any) -> Any:
-    """The model class that config.json names, else the one for language modelling of its type."""
-    import transformers
-
-    for name in config.architectures or ():
-        found = getattr(transformers, name, None)
-        if found is not None:
-            return found
-    from transformers.models.auto import modeling_auto as auto
-
-    for family in ("MODEL_FOR_CAUSAL_LM_MAPPING", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING", "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING",
-                   "MODEL_FOR_MASKED_LM_MAPPING", "MODEL_MAPPING"):  # fmt: skip
-        mapping = getattr(auto, family)
-        if type(config) in mapping:
-            return mapping[type(config)]
-    raise QuestionError(f"transformers has no model class for a {config.model_type}")
 
 
 def narrowed(config: Any) -> tuple[Any, bool]:
@@ -123,8 +108,12 @@ def load(directory: str, backend: str, dtype: str) -> Any:
     from llmdoctor.mask.live import patches
 
     config = config_of(directory)
+    kind = class_of(config)
     with patches.reference_flash(lambda _told: None):
-        return class_of(config).from_pretrained(directory, attn_implementation=backend, dtype=getattr(torch, dtype)).eval()
+        try:
+            return kind.from_pretrained(directory, attn_implementation=backend, dtype=getattr(torch, dtype)).eval()
+        except OSError as error:
+            raise QuestionError(f"{directory}: its weights cannot be loaded: {_line(error)}") from None
 
 
 def from_function(reference: str) -> Any:
@@ -132,13 +121,19 @@ def from_function(reference: str) -> Any:
     import importlib
 
     module_name, _, name = reference.partition(":")
+    here = os.getcwd()
+    if here not in sys.path:  # an installed command has its own folder there, python -m the working directory
+        sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise QuestionError(f"{reference}: no such function: {_line(error)}") from None
     if not callable(function):
         raise QuestionError(f"{reference}: {type(function).__name__} is not a function that builds a model")
-    model = function()
+    try:
+        model = function()
+    except Exception as error:  # noqa: BLE001 the caller's own code can raise anything
+        raise QuestionError(f"{reference}: called without arguments it raises {type(error).__name__}: {_line(error)}") from None
     if not hasattr(model, "forward") or not hasattr(model, "config"):
         raise QuestionError(f"{reference}: returned {type(model).__name__}, expected a transformers model")
     return model.eval()

@@ -44,19 +44,30 @@ class Measure:
         return self.value <= self.threshold
 
 
-def measure(model: Any, inputs: Inputs, backend: str, causal: bool) -> tuple[list[Measure], list[str]]:
-    """Every test that the inputs allow, and why others were left out."""
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A test that could not be made: the backend, which test, the library's words, and whether a plain forward over the inputs raises too."""
+
+    backend: str
+    test: str
+    error: str
+    plainly: bool
+
+
+def measure(model: Any, inputs: Inputs, backend: str, causal: bool) -> tuple[list[Measure], list[Failed]]:
+    """Every test that the inputs allow, and those that the model raised in."""
     found: list[Measure] = []
-    skipped: list[str] = []
-    tests = (_leaks, _against_alone)
-    for test in tests:
+    failed: list[Failed] = []
+    tests = {"leaks": _leaks, "each row against itself alone": _against_alone}
+    for name, test in tests.items():
         try:
             with seeded(), run.reference_kernels(model):
                 found += list(test(model, inputs, backend, causal))
         except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, NotImplementedError) as error:
             line = (str(error).strip().splitlines() or [""])[0][:160]
-            skipped.append(f"{test.__name__.strip('_').replace('_', ' ')} under {backend}: {type(error).__name__}: {line}")
-    return found, skipped
+            plain = run.attempt(model, inputs, backend).error
+            failed.append(Failed(backend, name, plain or f"{type(error).__name__}: {line}", plain is not None))
+    return found, failed
 
 
 # --- leaks, by gradients ------------------------------------------------------------------------------------------------------------
@@ -228,14 +239,18 @@ def _one_row(model: Any, inputs: Inputs, backend: str, together: Any, row: int) 
     hole = len(span) != len(places)
     behind = bool(inputs.past) and prompt[-1] != inputs.past - 1
     ids = run.token_ids(model, inputs)[row : row + 1].to(model.device)
-    logits = together.logits[row]
+    logits = _logits(together)[row]
     if getattr(model.config, "is_encoder_decoder", False):
-        alone = model(input_ids=ids[:, : inputs.past or inputs.q_len][:, span[span < (inputs.past or inputs.q_len)]],
-                      decoder_input_ids=ids, use_cache=False).logits[0][-logits.shape[0] :]  # fmt: skip
+        alone = model(
+            input_ids=ids[:, : inputs.past or inputs.q_len][:, span[span < (inputs.past or inputs.q_len)]],
+            decoder_input_ids=ids,
+            use_cache=False,
+        )
+        alone = _logits(alone)[0][-logits.shape[0] :]
         mine, kept = logits, np.arange(logits.shape[0])
     else:
         more = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
-        alone = model(input_ids=ids[:, span], **more).logits[0]
+        alone = _logits(model(input_ids=ids[:, span], **more))[0]
         first = inputs.past
         kept = span[span >= first] - first
         mine, alone = logits[kept], alone[-len(kept) :]
@@ -243,10 +258,10 @@ def _one_row(model: Any, inputs: Inputs, backend: str, together: Any, row: int) 
     gap = (mine.float() - alone.float()).abs().amax(dim=-1)
     value = float(gap.max()) / spread
     worst = int(gap.argmax())
-    dtype = str(together.logits.dtype).removeprefix("torch.")
-    code = "MSK001" if behind else "MSK002" if hole else "MSK001" if missing else "MSK018"
+    dtype = str(logits.dtype).removeprefix("torch.")
+    code = "MSK005" if missing else "MSK001" if behind else "MSK002" if hole else "MSK018"
     token = int(kept[worst]) + inputs.past
-    text = f"row {row}: the logits of token {token} move by {value:.2g} of their spread against the row without its {'holes' if hole else 'padding'}"
+    text = f"row {row}: the logits of token {token} are not those of the row without its {'holes' if hole else 'padding'}"
     return Measure("as alone", backend, code, value, TOLERANCE.get(dtype, 1e-3), row, (token, token + 1), text)
 
 

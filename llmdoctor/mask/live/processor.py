@@ -9,6 +9,7 @@ import numpy as np
 
 from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.mask.live import build
+from llmdoctor.modeldir.live.classes import class_of
 
 
 def process(directory: str, messages: list[dict[str, Any]]) -> tuple[dict[str, Any], list[str]]:
@@ -26,11 +27,11 @@ def process(directory: str, messages: list[dict[str, Any]]) -> tuple[dict[str, A
             for package in ("qwen_vl_utils", "PIL", "torchvision"):
                 if find_spec(package) is None:
                     raise MissingExtra("mask inspect --messages", package, "vlm")
-            processor = AutoProcessor.from_pretrained(directory)
+            processor = AutoProcessor.from_pretrained(directory, trust_remote_code=False)
             made = _with_pictures(processor, messages)
             tokenizer = processor.tokenizer
         else:
-            tokenizer = AutoTokenizer.from_pretrained(directory)
+            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
             text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             made = tokenizer([text], return_tensors="pt")
     except MissingExtra:
@@ -66,7 +67,7 @@ def _mrope(directory: str, made: Any) -> Any:
 
     config = build.config_of(directory)
     with torch.device("meta"):
-        model = build.class_of(config)._from_config(config, attn_implementation="eager")
+        model = class_of(config)._from_config(config, attn_implementation="eager")
     inner = getattr(model, "model", model)
     if not hasattr(inner, "get_rope_index"):
         return None

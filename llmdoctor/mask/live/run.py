@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.intervals import Visible
 from llmdoctor.mask.live.watch import Seen, watching
 from llmdoctor.mask.model import NOTHING, Inputs, Kernel, LayerMask, Object, Plan
@@ -119,6 +120,8 @@ def make_cache(model: Any, inputs: Inputs, parameters: Any) -> tuple[Any, str]:
     if kind == "none":
         return None, name
     if getattr(config, "is_encoder_decoder", False):
+        if kind == "static":
+            raise QuestionError(f"--cache {inputs.cache}: a static cache of an encoder-decoder is not known here, say dynamic")
         return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config)), name
     if kind == "static":
         return StaticCache(config=config, max_cache_len=inputs.cache.size), name
@@ -227,7 +230,7 @@ def _kernel(seen: Seen) -> Kernel:
 
 
 def _sees(seen: Seen, inputs: Inputs, kv_len: int) -> Any:
-    """bool [R, Q, KV], numpy; None where it would be too large."""
+    """bool [R, Q, KV], numpy; None where it would be too large or cannot be told."""
     if inputs.batch * seen.q_len * kv_len > MAX_PAIRS:
         return None
     told = seen.kernel
@@ -236,6 +239,8 @@ def _sees(seen: Seen, inputs: Inputs, kv_len: int) -> Any:
     if seen.sees is not None:
         return seen.sees.cpu().numpy()
     mask = told["attn_mask"] if told.get("sdpa") else seen.mask
+    if told.get("own") or not (told.get("sdpa") or told.get("interface") or getattr(mask, "ndim", 0) == 4):
+        return None  # no kernel was seen and no mask of pairs: what the module does by itself is not known
     if mask is None or getattr(mask, "ndim", 0) != 4:
         square = np.ones((1, seen.q_len, kv_len), np.bool_)
         causal = told.get("sdpa") and told["is_causal"]

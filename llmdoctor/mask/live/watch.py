@@ -57,6 +57,7 @@ class Watch:
         def recorded(module: Any, query: Any, key: Any, value: Any, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
             seen = self._start(module, attention_mask, query.shape[2], key.shape[2], kwargs.get("sliding_window"))
             if seen is not None:
+                seen.kernel["interface"] = True
                 seen.kernel.setdefault("module_causal", kwargs.get("is_causal", getattr(module, "is_causal", None)))
                 _read_block_mask(seen)
             bias = kwargs.get("position_bias")
@@ -113,7 +114,9 @@ class Watch:
         in_encoder = "encoder" in parts and "decoder" not in parts
         if in_encoder and not getattr(config, "is_decoder", False):
             return "encoder"
-        if getattr(module, "is_causal", True) is False and not getattr(config, "is_encoder_decoder", False):
+        text = config.get_text_config()
+        made_so = getattr(text, "use_bidirectional_attention", False)  # a decoder's layers, only that they see both sides
+        if getattr(module, "is_causal", True) is False and not getattr(config, "is_encoder_decoder", False) and not made_so:
             return "encoder"
         return "self"
 
@@ -135,6 +138,7 @@ class Watch:
         role = "linear" if linear else self._role(module, path)
         kv_len = None if linear or mask is None or getattr(mask, "ndim", 0) != 4 else mask.shape[-1]
         seen = Seen(path, self._index(module, path), role, mask, q_len, kv_len)
+        seen.kernel["own"] = linear or _masks_by_itself(module)
         self._inside[-1].append(seen)
         if self._current is None or linear:
             self._current = seen
@@ -169,6 +173,14 @@ def watching(model: Any) -> Iterator[Watch]:
                 stack.callback(module.register_forward_pre_hook(watch.around_module, with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(watch.after_module, always_call=True).remove)
         yield watch
+
+
+def _masks_by_itself(module: Any) -> bool:
+    """Whether an attention module keeps a mask of its own (gpt_neo's windows) or attends in blocks (big_bird): no mask says what it sees."""
+    import torch
+
+    owned = any(buffer.dtype == torch.bool and buffer.ndim == 4 for buffer in module.buffers())
+    return owned or any(part in type(inner).__name__ for inner in module.modules() for part in ("BlockSparse", "Nystromformer"))
 
 
 def _takes_mask(module: Any) -> bool:

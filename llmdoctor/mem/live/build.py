@@ -31,20 +31,17 @@ def read_config(path: str) -> Any:
 def meta_model(config: Any, workload: Workload) -> Any:
     """The whole model on the meta device, in training mode, with adapters and frozen parameters as `workload` says."""
     import torch
-    import transformers
 
-    names = getattr(config, "architectures", None) or []
-    kind = getattr(transformers, names[0], None) if names else None
+    from llmdoctor.modeldir.live.classes import class_of
+
+    kind = class_of(config)
     dtype = getattr(torch, workload.dtype)
     try:
         with torch.device("meta"):
-            if kind is not None and hasattr(kind, "_from_config"):
-                model = kind._from_config(config, dtype=dtype, attn_implementation=workload.attention)
-            else:
-                model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=workload.attention)
+            model = kind._from_config(config, dtype=dtype, attn_implementation=workload.attention)
     except (ValueError, ImportError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         text = " ".join(str(error).split())[:300]
-        raise QuestionError(f"{names[0] if names else config.model_type}: transformers cannot build this model: {text}") from None
+        raise QuestionError(f"{kind.__name__}: transformers cannot build this model: {text}") from None
     model.train()
     if workload.lora is not None:
         from llmdoctor.mem.live.lora import add_adapters

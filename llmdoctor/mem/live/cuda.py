@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 # Autocast to fp32 on CUDA and not, or not alike, on the CPU (torch 2.14, ATen/autocast_mode.h:855, AT_FORALL_FP32 and _SET_OPT_DTYPE).
@@ -13,8 +14,8 @@ PROMOTED = frozenset(
 MAX_FLASH_HEAD = 256
 
 
-def make_function_mode() -> Any:
-    """The function mode under which attention, dropout and autocast allocate what they do on CUDA."""
+def make_function_mode(masked: Callable[[], None]) -> Any:
+    """The function mode under which attention, dropout and autocast allocate what they do on CUDA; `masked` is told of attention with a mask."""
     import torch
     from torch.nn import functional
     from torch.overrides import TorchFunctionMode
@@ -25,6 +26,8 @@ def make_function_mode() -> Any:
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             kwargs = kwargs or {}
             if func is attention:
+                if kwargs.get("attn_mask") is not None or (len(args) > 3 and args[3] is not None):
+                    masked()
                 return scaled_dot_product_attention(*args, **kwargs)
             if func is dropout:
                 return _dropout(*args, **kwargs)

@@ -10,10 +10,17 @@ if TYPE_CHECKING:
     from llmdoctor.mem.workload import Workload
 
 
+MOST_TOKENS = 2**26  # real integers: three tensors of half a gigabyte
+
+
 def make_inputs(config: Any, workload: Workload, fake: Any) -> dict[str, Any]:
     """input_ids, attention_mask and labels [B, S] int64, real; with an image pixel_values [B patches, C T P P] (fake) and image_grid_thw [B, 3]."""
     import torch
 
+    if workload.batch * workload.seq_len > MOST_TOKENS:
+        raise QuestionError(
+            f"--batch {workload.batch} --seq-len {workload.seq_len}: more than {MOST_TOKENS:,} tokens in one step are not traced"
+        )
     length = torch.ones(workload.batch, workload.seq_len, dtype=torch.int64)
     inputs = {"input_ids": length.clone(), "attention_mask": length, "labels": length.clone()}
     if workload.image is not None:

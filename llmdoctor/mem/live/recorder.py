@@ -30,6 +30,7 @@ class Recorder:
         self.static: set[int] = set()
         self.open = True
         self.backward = False
+        self.masked = False  # whether an attention kernel was handed a mask
 
     def segment(self, key: Key) -> None:
         """A new segment begins; one whose key is the current one's goes on."""
@@ -155,5 +156,8 @@ def recording(recorder: Recorder, fake: Any) -> Iterator[None]:
     """Everything that runs inside is recorded, with CUDA's attention, dropout and autocast."""
     from llmdoctor.mem.live.cuda import make_function_mode
 
-    with make_function_mode(), make_mode(recorder, fake):
+    def masked() -> None:
+        recorder.masked = True
+
+    with make_function_mode(masked), make_mode(recorder, fake):
         yield

@@ -23,12 +23,13 @@ _KINDS = (("norm", "norm"), ("ln_", "norm"), ("attn", "attention"), ("attention"
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """One micro step of a model: its weights, the bytes of each buffer, and the events."""
+    """One micro step of a model: its weights, the bytes of each buffer, and the events. `masked`: an attention kernel was handed a mask."""
 
     weights: tuple[Weight, ...]
     buffers: tuple[int, ...]
     events: tuple[Event, ...]
     traced_layers: str
+    masked: bool = False
 
 
 def trace(path: str, workload: Workload) -> Traced:
@@ -45,6 +46,7 @@ def trace(path: str, workload: Workload) -> Traced:
 def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
     config = read_config(path)
     model = meta_model(config, workload)
+    _check_positions(model, workload)
     weights = weights_of(model)
     buffers = tuple(buffer.numel() * buffer.element_size() for buffer in model.buffers())
     stacks = shorten(model) if short else []
@@ -53,13 +55,25 @@ def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
         enable_checkpointing(model)
         if workload.lora is not None:
             model.enable_input_require_grads()
-    segments = _record(model, config, stacks, workload, fake)
-    said = ", ".join(f"{stack.traced} of {stack.layers} {stack.name}" for stack in stacks) or "every layer"
-    return Traced(weights, buffers, tuple(expand(segments, stacks)), said)
-
-
-def _record(model: Any, config: Any, stacks: list[Stack], workload: Workload, fake: Any) -> list[Segment]:
     recorder = Recorder()
+    segments = _record(model, config, stacks, workload, fake, recorder)
+    said = ", ".join(f"{stack.traced} of {stack.layers} {stack.name}" for stack in stacks) or "every layer"
+    return Traced(weights, buffers, tuple(expand(segments, stacks)), said, recorder.masked)
+
+
+def _check_positions(model: Any, workload: Workload) -> None:
+    """A table of learned positions has a row for each token; OPT's and BART's have two more."""
+    import torch
+
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if isinstance(module, torch.nn.Embedding) and ("position" in last or last == "wpe") and "vis" not in name:
+            rows = module.num_embeddings - (getattr(module, "offset", 0) or 0)
+            if workload.seq_len > rows and "relative" not in last:
+                raise QuestionError(f"--seq-len {workload.seq_len}: the model has learned {rows} positions ({name}), and no more")
+
+
+def _record(model: Any, config: Any, stacks: list[Stack], workload: Workload, fake: Any, recorder: Recorder) -> list[Segment]:
     for tensor in [*model.parameters(), *model.buffers()]:
         recorder.static.add(tensor.untyped_storage()._cdata)
     inputs = make_inputs(config, workload, fake)

@@ -110,13 +110,10 @@ def real_model(path: str, workload: Workload, device: Any) -> Any:
 
     from llmdoctor.mem.live.build import freeze, read_config
     from llmdoctor.mem.live.trace import enable_checkpointing
+    from llmdoctor.modeldir.live.classes import class_of
 
     config = read_config(path)
-    import transformers
-
-    names = getattr(config, "architectures", None) or []
-    kind = getattr(transformers, names[0], None) if names else None
-    make = kind._from_config if kind is not None and hasattr(kind, "_from_config") else transformers.AutoModelForCausalLM.from_config
+    make = class_of(config)._from_config
     with device:
         model = make(config, dtype=getattr(torch, workload.dtype), attn_implementation=workload.attention)
     if workload.lora is not None:

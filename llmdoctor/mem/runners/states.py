@@ -24,21 +24,24 @@ def make_states(ledger: Ledger, optimizer: Optimizer, tensors: Sequence[tuple[st
 
 
 def step_scratch(ledger: Ledger, optimizer: Optimizer, tensors: Sequence[tuple[str, int, str]]) -> None:
-    """What the step allocates and frees. foreach: the denominators of the whole group (torch/optim/adam.py:791, _multi_tensor_adam; adagrad and
-    rmsprop alike), a loop: two of one tensor (adam.py:547), fused: nothing.
+    """What the step allocates and frees. foreach: the denominators of the whole group (torch/optim/adam.py:791, _multi_tensor_adam; rmsprop
+    alike), with adagrad a numerator too (adagrad.py, _multi_tensor_adagrad), with SGD the decayed gradients (sgd.py, _multi_tensor_sgd). A loop:
+    two of one tensor (adam.py:547), one with SGD. fused: nothing.
     """
-    if optimizer.kind not in ("adamw", "adagrad", "rmsprop"):
-        return
+    copies = {"adamw": 1, "rmsprop": 1, "adagrad": 2, "sgd": int(optimizer.decay)}.get(optimizer.kind, 0)
     if optimizer.how == "foreach":
         for name, numel, dtype in tensors:
-            ledger.add(("denominator", name), numel * WIDTHS[dtype], "temporaries")
+            for copy in range(copies):
+                ledger.add(("denominator", name, copy), numel * WIDTHS[dtype], "temporaries")
         for name, _, _ in tensors:
-            ledger.drop(("denominator", name))
-    elif optimizer.how == "loop":
+            for copy in range(copies):
+                ledger.drop(("denominator", name, copy))
+    elif optimizer.how == "loop" and copies:
+        copies = 1 if optimizer.kind == "sgd" else 2
         for _, numel, dtype in tensors:
-            for copy in range(2):
+            for copy in range(copies):
                 ledger.add(("denominator", copy), numel * WIDTHS[dtype], "temporaries")
-            for copy in range(2):
+            for copy in range(copies):
                 ledger.drop(("denominator", copy))
 
 

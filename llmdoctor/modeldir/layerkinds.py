@@ -6,7 +6,10 @@ tests/mask/test_layers.py holds them against the real classes. A list that confi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
@@ -17,6 +20,25 @@ FULL, SLIDING, CHUNKED, LINEAR, CONV, HYBRID = (
 )  # fmt: skip
 _LEGACY = {"mamba": LINEAR, "attention": FULL, "deepseek_sparse_attention": "indexed_attention"}  # configuration_utils.py
 MAX_LAYERS = 10_000
+MAX_WINDOW = 2**40  # tokens
+
+
+@cache
+def table() -> dict[str, Any]:
+    """architectures.json, made from the installed library by conformance/make_mask_architectures.py."""
+    value: dict[str, Any] = json.loads(Path(__file__).with_name("architectures.json").read_bytes())
+    return value
+
+
+def filled(text: Config, kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that layers depend on, under their usual names, with the class's defaults; `entry` is the type's in table()."""
+    out = dict(entry["defaults"])
+    for name, real in entry.get("names", {}).items():
+        if real in text:
+            out[name] = text[real]
+    out.update({name: value for name, value in text.items() if name not in entry.get("names", {})})
+    out["_gated_window"] = kind in GATED_WINDOWS
+    return out
 
 
 def layer_types(kind: str, config: Config, rule: str) -> tuple[str, ...] | None:
@@ -46,11 +68,13 @@ def window_of(config: Config) -> int | None:
     """sliding_window as the class leaves it: Qwen2's is taken away unless use_sliding_window says so."""
     if config.get("use_sliding_window") is False and config.get("_gated_window"):
         return None
+    if config.get("local_attention") is not None:  # ModernBERT: the window's two halves together (configuration_modernbert.py:160)
+        return _whole(config, "local_attention", 128, 2) // 2
     size = config.get("sliding_window")
     if size is None or size is False:
         return None
-    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-        raise QuestionError(f"config.json: sliding_window is {size!r}, expected a positive integer or null")
+    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= MAX_WINDOW:
+        raise QuestionError(f"config.json: sliding_window is {size!r}, expected an integer from 1 to {MAX_WINDOW}, or null")
     return size
 
 
@@ -59,8 +83,8 @@ def _whole(config: Config, name: str, default: int, least: int = 1) -> int:
     value = config.get(name)
     if value is None:
         return default
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise QuestionError(f"config.json: {name} is {value!r}, expected an integer from {least}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_WINDOW:
+        raise QuestionError(f"config.json: {name} is {value!r}, expected an integer from {least} to {MAX_WINDOW}")
     return value
 
 
@@ -110,8 +134,14 @@ def _olmo_hybrid(config: Config, count: int) -> list[str]:
     return made if FULL in made else [*made[:-1], FULL]
 
 
-def _first_of(step: int) -> Callable[[Config, int], list[str]]:
-    return lambda _, count: [SLIDING if layer % step else FULL for layer in range(count)]
+def _first_of(step: int, name: str | None = None) -> Callable[[Config, int], list[str]]:
+    """The first of every N layers is full, the others slide."""
+
+    def derive(config: Config, count: int) -> list[str]:
+        every = step if name is None else _whole(config, name, step)
+        return [SLIDING if layer % every else FULL for layer in range(count)]
+
+    return derive
 
 
 def _rope_flags(config: Config, count: int) -> list[Any]:
@@ -173,6 +203,7 @@ _RULES: dict[str, Callable[[Config, int], list[str]]] = {
     "global_4": _every(("global_attn_every_n_layers",), 4),
     "fixed_6_last": _last_full(_every((), 6)),
     "first_of_4": _first_of(4),
+    "first_of_3": _first_of(3, "global_attn_every_n_layers"),
     "olmo_hybrid": _olmo_hybrid,
     "linear_4": _every(("full_attention_interval",), 4, LINEAR),
     "rope_flags": _llama4,
@@ -199,6 +230,7 @@ LAYER_RULES: dict[str, str] = {
     "olmo3": "fixed_4",
     "afmoe": "global_4",
     "cwm": "first_of_4",
+    **dict.fromkeys(("modernbert", "modernbert-decoder"), "first_of_3"),
     **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), "linear_4"),
     "olmo_hybrid": "olmo_hybrid",
     **dict.fromkeys(("llama4_text", "llama4"), "rope_flags"),
