@@ -52,7 +52,7 @@ def test_layer_types_are_those_of_the_class(kind: str) -> None:
                 expected = getattr(config, "layer_types", None) or get_layer_types_and_kwargs(config)[0]
             except Exception:  # noqa: BLE001 a class may refuse a depth
                 continue
-            filled = architectures._filled({**given, "model_type": kind}, kind, entry)
+            filled = layerkinds.filled({**given, "model_type": kind}, kind, entry)
             assert layer_types(kind, filled, LAYER_RULES[kind]) == tuple(expected), (depth, variant)
             compared += 1
     assert compared
