@@ -13,7 +13,7 @@ from dataclasses import dataclass
 _QUOTE = rb"\\?[\"']"
 _GAP = rb"(?:\W|\\n)*"  # what may stand between two names: blanks, brackets, quotes, a new line
 _PADDING = rb"padding\s*=\s*(?:True|" + _QUOTE + rb"(?:longest|max_length))"
-_PAD_IS_EOS = rb"pad\w*[^\n=]*=(?!=)" + _GAP + rb"[^\n]*eo[sd]"
+_PAD_IS_EOS = rb"pad\w*[^\n=]*=(?!=)" + _GAP + rb"[^\n]*eo[sd]|pad_token" + _QUOTE + rb"\s*:[^\n]*eos"
 _CONFIG = rb"(?:generation|gen|generate)_config"
 _NONE = rb"eos_token_id\s*=\s*None"
 

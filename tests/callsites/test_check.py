@@ -129,13 +129,110 @@ TAKES = "DataCollatorForLanguageModeling(tok, mlm=False)"
 
 @pytest.mark.parametrize(
     ("one", "other", "line"),
-    [((LOADS, PADS), (TAKES,), 4), ((LOADS, PADS), (LOADS, TAKES), None), ((LOADS, PADS), (LOADS, PADS, TAKES), 7)],
+    [((LOADS, PADS), (TAKES,), None), ((LOADS, PADS), (LOADS, TAKES), None), ((LOADS, PADS), (LOADS, PADS, TAKES), 7)],
 )
 def test_a_tokenizer_is_its_functions_own(one: tuple[str, ...], other: tuple[str, ...], line: int | None) -> None:
-    """Another function's pad token counts where the tokenizer can be the same one, and its own comes first."""
+    """Another function's tokenizer is another one, whatever it is called."""
     functions = [f"def f{number}(a, tok=None):\n    " + "\n    ".join(lines) for number, lines in enumerate((one, other))]
     found = check_source("from transformers import DataCollatorForLanguageModeling\n" + "\n".join(functions), "x.py")
     assert [finding.cause for finding in found] == ([] if line is None else [f"line {line} makes the eos token the pad token"])
+
+
+IMPORT = "from transformers import DataCollatorForLanguageModeling\n"
+SELF = f"class A:\n    def a(self):\n        self.{PADS.replace('= ', '= self.')}\n"
+TAKES_SELF = f"    def b(self):\n        {TAKES.replace('tok', 'self.tok')}"
+PADS_TOO = "tok.add_special_tokens({'pad_token': tok.eos_token})"
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (f"{PADS}\n{TAKES}", 2),
+        (f"{PADS}\ndef f():\n    {TAKES}", 2),
+        (f"{PADS}\ndef f(tok):\n    {TAKES}", None),
+        (f"{SELF}{TAKES_SELF}", 4),
+        (f"{SELF}class B:\n{TAKES_SELF}", None),
+        (f"def a(tok):\n    {PADS}\nclass B:\n{TAKES_SELF}", None),
+        (f"{PADS}\ntok.pad_token = '<pad>'\n{TAKES}", None),
+        (f"{PADS}\ntok.add_special_tokens({{'pad_token': '<pad>'}})\n{TAKES}", None),
+        (f"{PADS}\nnew = dict(pad_token='<pad>')\ntok.add_special_tokens(new)\n{TAKES}", None),
+        (f"{PADS}\ntok.add_special_tokens({{'additional_special_tokens': ['<a>']}})\n{TAKES}", 2),
+        (f"{PADS}\n{LOADS}\n{TAKES}", None),
+        (f"{PADS}\ntok = prepare(tok)\n{TAKES}", 2),
+        (f"{PADS}\nother = tok\n{TAKES.replace('tok', 'other')}", 2),
+        (f"{TAKES}\n{PADS}", None),
+        (f"tok.pad_token = '<pad>'\n{PADS_TOO}\n{TAKES}", 3),
+        (f"{LOADS[:-1]}, pad_token='<pad>')\n{TAKES}\n{PADS}", None),
+    ],
+)
+def test_the_last_write_before_the_collator_decides(text: str, cause: int | None) -> None:
+    found = [finding for finding in check_source(IMPORT + text, "x.py") if finding.code == "PYC005"]
+    assert [finding.cause for finding in found] == ([] if cause is None else [f"line {cause} makes the eos token the pad token"])
+
+
+BATCH = "b = tok({}, padding=True)\nmodel.generate(b.input_ids)"
+SIDE = "tok.padding_side = 'right'\n"
+
+
+@pytest.mark.parametrize(
+    ("imported", "found"),
+    [
+        ("DataCollatorForSeq2Seq", True),
+        ("Seq2SeqTrainer", True),
+        ("Qwen2VLForConditionalGeneration", True),
+        ("Mistral3ForConditionalGeneration", True),
+        ("AutoModelForSeq2SeqLM", False),
+        ("T5ForConditionalGeneration", False),
+        ("WhisperForConditionalGeneration as W", False),
+        ("MarianMTModel", False),
+    ],
+)
+def test_an_encoder_reads_padding_on_the_right(imported: str, found: bool) -> None:
+    assert codes(f"from transformers import {imported}\n{SIDE}{BATCH.format('p')}") == (["PYC006", "PYC011"] if found else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (BATCH.format("p"), True),
+        (BATCH.format("[a, b]"), True),
+        (BATCH.format("text=p"), True),
+        (BATCH.format("'one'"), False),
+        (BATCH.format("text=[one]"), False),
+        ("one = f'{a}'\n" + BATCH.format("one"), False),
+        ("def f(one: str):\n    " + BATCH.format("one").replace("\n", "\n    "), False),
+        ("def f(one: list[str]):\n    " + BATCH.format("one").replace("\n", "\n    "), True),
+        ("for one in prompts:\n    " + BATCH.format("one").replace("\n", "\n    "), False),
+        ("for batch in prompts:\n    " + BATCH.format("batch").replace("\n", "\n    "), True),
+        ("for each in loader:\n    " + BATCH.format("each['text']").replace("\n", "\n    "), True),
+        ("if model.config.is_encoder_decoder:\n    " + BATCH.format("p").replace("\n", "\n    "), False),
+    ],
+)
+def test_one_text_is_no_batch(text: str, found: bool) -> None:
+    assert codes(text) == (["PYC011"] if found else [])
+
+
+GENERATE = "b = tok(p, padding=True)\nmodel.generate(**b)"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (f"{SIDE}{GENERATE}", True),
+        (f"tok = AutoTokenizer.from_pretrained(a, padding_side='right')\n{GENERATE}", True),
+        (f"tok = AutoTokenizer.from_pretrained(a, padding_side='right')\ntok.padding_side = 'left'\n{GENERATE}", False),
+        (f"{SIDE}tok = AutoTokenizer.from_pretrained(a)\n{GENERATE}", False),
+        (f"{SIDE}def f(p):\n    " + GENERATE.replace("\n", "\n    "), True),
+        (f"{SIDE}def f(tok, p):\n    " + GENERATE.replace("\n", "\n    "), False),
+        ("processor.tokenizer.padding_side = 'right'\n" + GENERATE.replace("tok", "processor"), True),
+        (f"if model.config.is_encoder_decoder:\n    {SIDE}{GENERATE}", False),
+        (f"if model.config.is_encoder_decoder:\n    {SIDE}else:\n    tok.padding_side = 'left'\n{GENERATE}", False),
+        (GENERATE.replace("padding=True", "padding=True, padding_side='right'"), True),
+        (SIDE + GENERATE.replace("padding=True", "padding=True, padding_side='left'"), False),
+    ],
+)
+def test_which_side(text: str, found: bool) -> None:
+    assert codes(text) == (["PYC006"] if found else [])
 
 
 def notebook(path: Path, source: object, language: str = "python") -> str:
