@@ -12,13 +12,14 @@ from llmdoctor.callsites.prefilter import may_hold_a_finding
 from llmdoctor.callsites.rules import UNPARSED
 from llmdoctor.core.diagnostic import Diagnostic, Location
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.modeldir.files import read_bytes, shown_path
 
 LIMIT = 8 * 2**20
 _IGNORE = re.compile(rb"#\s*llmdoctor:\s*ignore\[([A-Za-z0-9,\s]+)\]")
 
 
 def check_file(path: str) -> tuple[Diagnostic, ...]:
-    """The findings in a .py file or an .ipynb notebook. The path stands in the findings as it is given.
+    """The findings in a .py file or an .ipynb notebook.
 
     Raises QuestionError where the file cannot be read, or has more than LIMIT bytes.
     """
@@ -26,23 +27,20 @@ def check_file(path: str) -> tuple[Diagnostic, ...]:
 
 
 def check_data(data: bytes, path: str) -> tuple[Diagnostic, ...]:
-    """The findings in a file's bytes, a notebook's where the path says so."""
-    return check_notebook(data, path) if path.endswith(".ipynb") else check_source(data, path)
+    """The findings in a file's bytes, a notebook's where the path says so; they name the file relative to the working directory if below it."""
+    shown = shown_path(path)
+    return check_notebook(data, shown) if path.endswith(".ipynb") else check_source(data, shown)
 
 
 def read_code(path: str) -> bytes:
     """A source's bytes.
 
-    Raises QuestionError where the file cannot be read, or has more than LIMIT bytes.
+    Raises QuestionError where the file cannot be read, is no regular file, or has more than LIMIT bytes.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(LIMIT + 1)
-    except (OSError, ValueError) as error:
-        raise QuestionError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(data) > LIMIT:
-        raise QuestionError(f"{path}: has more than {LIMIT} bytes")
-    return data
+    data = read_bytes(path, LIMIT)
+    if isinstance(data, bytes):
+        return data
+    raise QuestionError(f"{shown_path(path)} {data.reason if data is not None else 'does not exist'}")
 
 
 def check_source(text: str | bytes, path: str) -> tuple[Diagnostic, ...]:
@@ -109,8 +107,8 @@ def _found(tree: ast.Module) -> list[Found]:
 
 
 def _in_order(found: list[Found]) -> list[Found]:
-    """By line and code, each line and code once."""
-    unique = {(_line(each.node), each.rule.code): each for each in reversed(found)}
+    """By line, code and message, each once."""
+    unique = {(_line(each.node), each.rule.code, each.message): each for each in reversed(found)}
     return [unique[key] for key in sorted(unique)]
 
 

@@ -39,7 +39,7 @@ def find(module: Module) -> Iterator[Found]:
             if settings.call is None or called(settings.call) in _TAKERS:
                 if called(settings.call) in ("generate", "GenerationConfig") or module.imports("transformers"):
                     yield from _rejected(settings)
-                yield from _ignored(settings)
+                yield from (found for found in _ignored(settings) if not _set_later(settings, scope))
 
 
 def _no_eos(scope: Scope) -> Iterator[Found]:
@@ -194,6 +194,22 @@ def _ignored(settings: Settings) -> Iterator[Found]:
     given = [f"{name}={value}" for name, value in values.items() if value is not None and not _NEUTRAL[name](value)]
     if given:
         yield Found(IGNORED, settings.node, f"do_sample=False: {', '.join(given)} {'does' if len(given) == 1 else 'do'} nothing")
+
+
+def _set_later(settings: Settings, scope: Scope) -> bool:
+    """Whether the dict or config is given a name, and do_sample is set once more under that name."""
+    names = {dotted(assignment.target) for assignment in scope.assignments if assignment.value is settings.node} - {None}
+    for assignment in scope.assignments if names else ():
+        target = assignment.target
+        if isinstance(target, ast.Attribute | ast.Subscript) and last(target) == "do_sample" and dotted(target.value) in names:
+            return True
+    updates = [each for each in scope.settings() if names and "do_sample" in each.entries and each.node is not settings.node]
+    given = [
+        call
+        for call in scope.calls
+        if called(call) in ("update", "setdefault") and isinstance(call.func, ast.Attribute) and dotted(call.func.value) in names
+    ]
+    return any(update.node is call or update.node in call.args for update in updates for call in given)
 
 
 def _line(node: ast.AST) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -266,8 +267,42 @@ def test_no_notebook(tmp_path: Path, text: str) -> None:
 
 
 def test_unreadable(tmp_path: Path) -> None:
-    with pytest.raises(QuestionError, match="cannot be read"):
+    with pytest.raises(QuestionError, match="does not exist"):
         check_file(str(tmp_path / "none.py"))
+    os.mkfifo(tmp_path / "pipe.py")
+    with pytest.raises(QuestionError, match="is a FIFO, not a file"):
+        check_file(str(tmp_path / "pipe.py"))
+
+
+def test_one_file_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.py").write_text(BAD)
+    Path("y.ipynb").write_text(Path(notebook(tmp_path / "z.ipynb", BAD)).read_text())
+    for name in ("x.py", "y.ipynb"):
+        said = {check_file(path)[0].location for path in (name, f"./{name}", str(tmp_path / name))}
+        assert {place.file for place in said if place} == {name}
+
+
+def test_two_findings_of_a_rule_on_a_line() -> None:
+    found = check_source("model.generate(ids, do_sample=True, temperature=2, top_k=50.0)", "x.py")
+    assert [finding.message.partition("=")[0] for finding in found] == ["temperature", "top_k"]
+
+
+@pytest.mark.parametrize(
+    ("later", "found"),
+    [
+        ("kw['do_sample'] = True", False),
+        ("kw.do_sample = True", False),
+        ("kw.update(do_sample=True)", False),
+        ("kw.update({'do_sample': flag})", False),
+        ("kw['top_k'] = 5", True),
+        ("other['do_sample'] = True", True),
+        ("other.update(do_sample=True)", True),
+    ],
+)
+@pytest.mark.parametrize("kw", ["dict(do_sample=False, temperature=0.7)", "{'do_sample': False, 'temperature': 0.7}"])
+def test_do_sample_may_be_set_later(kw: str, later: str, found: bool) -> None:
+    assert codes(f"kw = {kw}\nif not greedy:\n    {later}\nmodel.generate(ids, **kw)") == (["PYC010"] if found else [])
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=25).map("".join), st.binary(max_size=20))
