@@ -56,8 +56,7 @@ def check_source(text: str | bytes, path: str) -> tuple[Diagnostic, ...]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return (_unparsed(path, error),)
     lines = data.splitlines()
-    found = [each for each in _found(tree) if not _is_ignored(each, lines)]
-    return tuple(_diagnostic(each, Location(path, line=_line(each.node))) for each in _in_order(found))
+    return tuple(_diagnostic(each, Location(path, line=_line(each.node)), evidence) for each, evidence in _found(tree, lines))
 
 
 def check_notebook(data: bytes, path: str) -> tuple[Diagnostic, ...]:
@@ -78,13 +77,13 @@ def check_notebook(data: bytes, path: str) -> tuple[Diagnostic, ...]:
     if notebook is None:
         return ()
     code = [line for cell in notebook.cells for line in ("".join(cell.lines) + "\n").encode("utf-8", "surrogatepass").splitlines()]
-    found = [each for each in _found(notebook.tree) if not _is_ignored(each, code)]
+    found = _found(notebook.tree, code)
     lines = _json_lines(data) if found else {}
     findings = []
-    for each in _in_order(found):
+    for each, evidence in found:
         pointer, inside = notebook.place(_line(each.node))
         cell = pointer.split("/")[2]
-        diagnostic = _diagnostic(each, Location(path, pointer, lines.get(pointer)))
+        diagnostic = _diagnostic(each, Location(path, pointer, lines.get(pointer)), evidence)
         findings.append(replace(diagnostic, message=f"cell {cell}, line {inside}: {diagnostic.message}", cause=None))
     if notebook.broken and not findings:
         cells = ", ".join(map(str, notebook.broken[:5]))
@@ -98,12 +97,19 @@ def _parse(text: str | bytes) -> ast.Module:
         return ast.parse(text)
 
 
-def _found(tree: ast.Module) -> list[Found]:
+def _found(tree: ast.Module, lines: list[bytes]) -> list[tuple[Found, dict[str, str]]]:
+    """What is not ignored, in order, each with what it is known by from run to run: the function it stands in and its line as it is written."""
     from llmdoctor.callsites import padding, sampling
     from llmdoctor.callsites.module import read_module
 
     module = read_module(tree)
-    return [*padding.find(module), *sampling.find(module)]
+    found = [each for each in (*padding.find(module), *sampling.find(module)) if not _is_ignored(each, lines)]
+    return [(each, {"scope": module.scope_at(_line(each.node)), "source": _source(lines, each)}) for each in _in_order(found)]
+
+
+def _source(lines: list[bytes], found: Found) -> str:
+    """The first line of what was found, without its indentation and with single blanks; cut where it is long."""
+    return " ".join(b"".join(lines[_line(found.node) - 1 : _line(found.node)]).decode("utf-8", "replace").split())[:200]
 
 
 def _in_order(found: list[Found]) -> list[Found]:
@@ -123,8 +129,8 @@ def _is_ignored(found: Found, lines: list[bytes]) -> bool:
     return False
 
 
-def _diagnostic(found: Found, location: Location) -> Diagnostic:
-    return Diagnostic(found.rule.code, found.rule.severity, found.message, location, cause=found.cause, fix=found.rule.fix)
+def _diagnostic(found: Found, location: Location, evidence: dict[str, str]) -> Diagnostic:
+    return Diagnostic(found.rule.code, found.rule.severity, found.message, location, evidence, found.cause, found.rule.fix)
 
 
 def _unparsed(path: str, error: Exception) -> Diagnostic:

@@ -86,6 +86,11 @@ class Module:
         """Whether anything of that package is imported."""
         return any(origin.split(".")[0] == package for origin in self.imported.values())
 
+    def scope_at(self, line: int) -> str:
+        """The name of the innermost function or class that holds a line; "" for the module."""
+        around = [scope for scope in self.scopes if scope.node and scope.node.lineno <= line <= (scope.node.end_lineno or 0)]
+        return max(around, key=lambda scope: _line(scope.node or ast.Pass())).name if around else ""
+
     def assignments(self) -> Iterator[Assignment]:
         """Every assignment of the file."""
         return (assignment for scope in self.scopes for assignment in scope.assignments)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from llmdoctor.callsites import check as module
 from llmdoctor.callsites.check import check_file, check_source
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.fingerprint import fingerprints
 
 BAD = "model.generate(ids, do_sample=False, temperature=0.7)"
 WORDS = [
@@ -303,6 +304,22 @@ def test_two_findings_of_a_rule_on_a_line() -> None:
 @pytest.mark.parametrize("kw", ["dict(do_sample=False, temperature=0.7)", "{'do_sample': False, 'temperature': 0.7}"])
 def test_do_sample_may_be_set_later(kw: str, later: str, found: bool) -> None:
     assert codes(f"kw = {kw}\nif not greedy:\n    {later}\nmodel.generate(ids, **kw)") == (["PYC010"] if found else [])
+
+
+def test_one_more_is_the_one_that_is_new(tmp_path: Path) -> None:
+    """Known findings stay known where lines move, in a notebook too, and another function's is new."""
+    old = f"class A:\n    def old(self):\n        {BAD}\n"
+    before = check_source(old, "x.py")
+    assert before[0].evidence == {"scope": "A.old", "source": BAD}
+    for more, kept in (
+        (f"def new():\n    {BAD}\n{old}", [False, True]),
+        (f"{BAD.replace('ids', 'x')}\n\n{old}", [False, True]),
+        ("\n\n" + old, [True]),
+    ):
+        after = check_source(more, "x.py")
+        assert [mark in fingerprints(before) for mark in fingerprints(after)] == kept
+    lines = [check_file(notebook(tmp_path / "a.ipynb", source)) for source in ([BAD], ["import a\n", "\n", BAD])]
+    assert fingerprints(lines[0]) == fingerprints(lines[1])
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=25).map("".join), st.binary(max_size=20))
