@@ -90,6 +90,7 @@ SPELLED = {
     "PYC007": [
         "for token, p in probs:\n    if p > rng.random():\n        chosen = token",
         "for i, p in enumerate(probs):\n    r = torch.rand(1)\n    # keep\n    if r < p:\n        chosen = i",
+        "for i in order:\n    if torch.rand(1).item() < probs[i]:\n        chosen = i",
         "for i, p in enumerate(ps):\n    if np.random.uniform(0, 1) <= p:\n        chosen = i",
     ],
     "PYC008": [
@@ -97,6 +98,8 @@ SPELLED = {
         "p = softmax(x) / (\n    cfg['temperature'])",
         "p = softmax(x)\nq = p / temp",
         "p = softmax(x)\np /= temp",
+        "p = softmax(x)\np = p.div(self.temperature)",
+        "p = torch.div(softmax(x), temperature)",
     ],
     "PYC009": [
         "from transformers import x\nkw = {'do_sample': True, 'top_k': -1}",
@@ -304,6 +307,30 @@ def test_two_findings_of_a_rule_on_a_line() -> None:
 @pytest.mark.parametrize("kw", ["dict(do_sample=False, temperature=0.7)", "{'do_sample': False, 'temperature': 0.7}"])
 def test_do_sample_may_be_set_later(kw: str, later: str, found: bool) -> None:
     assert codes(f"kw = {kw}\nif not greedy:\n    {later}\nmodel.generate(ids, **kw)") == (["PYC010"] if found else [])
+
+
+NO_EOS = "model.generation_config.eos_token_id = None"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (NO_EOS, True),
+        (f"config = model.generation_config\n{NO_EOS.replace('model.generation_config', 'config')}", True),
+        ("model.generation_config.update(max_length=5, eos_token_id=None)", True),
+        ("setattr(model.generation_config, 'eos_token_id', None)", True),
+        ("model.generation_config = GenerationConfig(eos_token_id=None)", True),
+        ("config = GenerationConfig()\nconfig.eos_token_id = None\nmodel.generation_config = config", True),
+        ("config = GenerationConfig()\nconfig.eos_token_id = None\nmodel.generate(ids, generation_config=config)", False),
+        ("generation_config = GenerationConfig()\ngeneration_config.eos_token_id = None", False),
+        ("model.generate(ids, generation_config=GenerationConfig(eos_token_id=None))", False),
+        (f"{NO_EOS}\nmodel.generation_config.update(eos_token_id=saved)", False),
+        (f"{NO_EOS}\nmodel.generation_config = saved", False),
+        ("settings.update(eos_token_id=None)\ngeneration_config = 1", False),
+    ],
+)
+def test_only_a_models_own_config_loses_its_eos(text: str, found: bool) -> None:
+    assert codes(text) == (["PYC001"] if found else [])
 
 
 def test_one_more_is_the_one_that_is_new(tmp_path: Path) -> None:
