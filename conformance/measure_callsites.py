@@ -1,22 +1,26 @@
 """List every finding of the PYC rules in public code bases, each with its judgement, as docs/callsites-measured.md.
 
     python -m pip download --no-deps --only-binary :all: -d WHEELS trl peft accelerate ...
-    python conformance/measure_callsites.py --fitted WHEELS [FOLDER ...] --unseen OTHER_WHEELS > docs/callsites-measured.md
+    python -m pip download --no-deps --no-binary :all: -d SDISTS trl peft ...
+    python conformance/measure_callsites.py --fitted WHEELS [FOLDER ...] --unseen OTHER_WHEELS --sources SDISTS > docs/callsites-measured.md
 
-Wheels are read as archives: nothing of them is installed, built or run. A FOLDER is one installed package. The rules were narrowed on what is --fitted;
-what is --unseen was measured once they were settled. The judgements stand in callsites_judgements.tsv (code base, file, code, true or
-false, why), for one file and rule together; a finding without one is listed as open, and the exit status is 1.
+Wheels and source distributions (.tar.gz) are read as archives: nothing of them is installed, built or run. A FOLDER is one installed package. The
+rules were narrowed on what is --fitted; what is --unseen was measured once they were settled; --sources hold tests too. The judgements stand in
+callsites_judgements.tsv (code base, file, code, true or false, why), for one file and rule together; a finding without one is listed as open, and
+the exit status is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, cast
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -54,19 +58,29 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fitted", type=Path, nargs="+", required=True)
     parser.add_argument("--unseen", type=Path, nargs="+", required=True)
+    parser.add_argument("--sources", type=Path, nargs="+", required=True)
     options = parser.parse_args()
     lines = (HERE / "callsites_judgements.tsv").read_text().splitlines()
     judged = {tuple(row[:3]): row[3:] for row in (line.split("\t") for line in lines)}
-    fitted, unseen = measure(options.fitted, judged), measure(options.unseen, judged)
+    fitted, unseen, sources = (measure(paths, judged) for paths in (options.fitted, options.unseen, options.sources))
     print("# The PYC rules on public code\n")
     print(f"Code that the rules had not seen: {unseen.precision()}\n")
     print(f"Code that they were narrowed on: {fitted.precision()}\n")
+    print(f"Source distributions, with tests: {sources.precision()}\n")
     print((HERE / "callsites_measured.md").read_text())
-    for title, sample in (("Findings in unseen code", unseen), ("Findings in the code the rules were narrowed on", fitted)):
+    for title, sample in (
+        ("Findings in unseen code", unseen),
+        ("Findings in the code the rules were narrowed on", fitted),
+        ("Findings in source distributions, with tests", sources),
+    ):
         print(f"## {title}\n\n{HEAD}\n" + "\n".join(sample.rows) + "\n")
-    for title, sample in (("Code bases, unseen", unseen), ("Code bases, narrowed on", fitted)):
+    for title, sample in (
+        ("Code bases, unseen", unseen),
+        ("Code bases, narrowed on", fitted),
+        ("Source distributions, with tests", sources),
+    ):
         print(f"## {title}\n\n" + ", ".join(f"{base} ({count:,})" for base, count in sorted(sample.bases.items())) + "\n")
-    return int(any(count["open"] for sample in (fitted, unseen) for count in (sample.verdicts, sample.notes)))
+    return int(any(count["open"] for sample in (fitted, unseen, sources) for count in (sample.verdicts, sample.notes)))
 
 
 def measure(paths: list[Path], judged: dict[tuple[str, ...], list[str]]) -> Sample:
@@ -95,7 +109,13 @@ def files(paths: list[Path]) -> Iterator[tuple[str, str, bytes]]:
                 for entry in archive.infolist():
                     if entry.filename.endswith((".py", ".ipynb")) and entry.file_size < 3_000_000:
                         yield base, entry.filename, archive.read(entry)
-        for source in sorted(path.rglob("*.py")) if not any(path.glob("*.whl")) else []:
+        for archive in sorted(path.glob("*.tar.gz")):
+            base = " ".join(archive.name.removesuffix(".tar.gz").rsplit("-", 1))
+            with tarfile.open(archive) as packed:
+                for member in packed:
+                    if member.isfile() and member.name.endswith((".py", ".ipynb")) and member.size < 3_000_000:
+                        yield base, member.name.partition("/")[2], cast(IO[bytes], packed.extractfile(member)).read()
+        for source in sorted(path.rglob("*.py")) if not any((*path.glob("*.whl"), *path.glob("*.tar.gz"))) else []:
             yield f"{path.name} installed", f"{path.name}/{source.relative_to(path)}", source.read_bytes()
 
 

@@ -12,13 +12,14 @@ from llmdoctor.callsites.prefilter import may_hold_a_finding
 from llmdoctor.callsites.rules import UNPARSED
 from llmdoctor.core.diagnostic import Diagnostic, Location
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.modeldir.files import read_bytes, shown_path
 
 LIMIT = 8 * 2**20
 _IGNORE = re.compile(rb"#\s*llmdoctor:\s*ignore\[([A-Za-z0-9,\s]+)\]")
 
 
 def check_file(path: str) -> tuple[Diagnostic, ...]:
-    """The findings in a .py file or an .ipynb notebook. The path stands in the findings as it is given.
+    """The findings in a .py file or an .ipynb notebook.
 
     Raises QuestionError where the file cannot be read, or has more than LIMIT bytes.
     """
@@ -26,23 +27,20 @@ def check_file(path: str) -> tuple[Diagnostic, ...]:
 
 
 def check_data(data: bytes, path: str) -> tuple[Diagnostic, ...]:
-    """The findings in a file's bytes, a notebook's where the path says so."""
-    return check_notebook(data, path) if path.endswith(".ipynb") else check_source(data, path)
+    """The findings in a file's bytes, a notebook's where the path says so; they name the file relative to the working directory if below it."""
+    shown = shown_path(path)
+    return check_notebook(data, shown) if path.endswith(".ipynb") else check_source(data, shown)
 
 
 def read_code(path: str) -> bytes:
     """A source's bytes.
 
-    Raises QuestionError where the file cannot be read, or has more than LIMIT bytes.
+    Raises QuestionError where the file cannot be read, is no regular file, or has more than LIMIT bytes.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(LIMIT + 1)
-    except (OSError, ValueError) as error:
-        raise QuestionError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    if len(data) > LIMIT:
-        raise QuestionError(f"{path}: has more than {LIMIT} bytes")
-    return data
+    data = read_bytes(path, LIMIT)
+    if isinstance(data, bytes):
+        return data
+    raise QuestionError(f"{shown_path(path)} {data.reason if data is not None else 'does not exist'}")
 
 
 def check_source(text: str | bytes, path: str) -> tuple[Diagnostic, ...]:
@@ -58,8 +56,7 @@ def check_source(text: str | bytes, path: str) -> tuple[Diagnostic, ...]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return (_unparsed(path, error),)
     lines = data.splitlines()
-    found = [each for each in _found(tree) if not _is_ignored(each, lines)]
-    return tuple(_diagnostic(each, Location(path, line=_line(each.node))) for each in _in_order(found))
+    return tuple(_diagnostic(each, Location(path, line=_line(each.node)), evidence) for each, evidence in _found(tree, lines))
 
 
 def check_notebook(data: bytes, path: str) -> tuple[Diagnostic, ...]:
@@ -80,13 +77,13 @@ def check_notebook(data: bytes, path: str) -> tuple[Diagnostic, ...]:
     if notebook is None:
         return ()
     code = [line for cell in notebook.cells for line in ("".join(cell.lines) + "\n").encode("utf-8", "surrogatepass").splitlines()]
-    found = [each for each in _found(notebook.tree) if not _is_ignored(each, code)]
+    found = _found(notebook.tree, code)
     lines = _json_lines(data) if found else {}
     findings = []
-    for each in _in_order(found):
+    for each, evidence in found:
         pointer, inside = notebook.place(_line(each.node))
         cell = pointer.split("/")[2]
-        diagnostic = _diagnostic(each, Location(path, pointer, lines.get(pointer)))
+        diagnostic = _diagnostic(each, Location(path, pointer, lines.get(pointer)), evidence)
         findings.append(replace(diagnostic, message=f"cell {cell}, line {inside}: {diagnostic.message}", cause=None))
     if notebook.broken and not findings:
         cells = ", ".join(map(str, notebook.broken[:5]))
@@ -100,17 +97,24 @@ def _parse(text: str | bytes) -> ast.Module:
         return ast.parse(text)
 
 
-def _found(tree: ast.Module) -> list[Found]:
+def _found(tree: ast.Module, lines: list[bytes]) -> list[tuple[Found, dict[str, str]]]:
+    """What is not ignored, in order, each with what it is known by from run to run: the function it stands in and its line as it is written."""
     from llmdoctor.callsites import padding, sampling
     from llmdoctor.callsites.module import read_module
 
     module = read_module(tree)
-    return [*padding.find(module), *sampling.find(module)]
+    found = [each for each in (*padding.find(module), *sampling.find(module)) if not _is_ignored(each, lines)]
+    return [(each, {"scope": module.scope_at(_line(each.node)), "source": _source(lines, each)}) for each in _in_order(found)]
+
+
+def _source(lines: list[bytes], found: Found) -> str:
+    """The first line of what was found, without its indentation and with single blanks; cut where it is long."""
+    return " ".join(b"".join(lines[_line(found.node) - 1 : _line(found.node)]).decode("utf-8", "replace").split())[:200]
 
 
 def _in_order(found: list[Found]) -> list[Found]:
-    """By line and code, each line and code once."""
-    unique = {(_line(each.node), each.rule.code): each for each in reversed(found)}
+    """By line, code and message, each once."""
+    unique = {(_line(each.node), each.rule.code, each.message): each for each in reversed(found)}
     return [unique[key] for key in sorted(unique)]
 
 
@@ -125,8 +129,8 @@ def _is_ignored(found: Found, lines: list[bytes]) -> bool:
     return False
 
 
-def _diagnostic(found: Found, location: Location) -> Diagnostic:
-    return Diagnostic(found.rule.code, found.rule.severity, found.message, location, cause=found.cause, fix=found.rule.fix)
+def _diagnostic(found: Found, location: Location, evidence: dict[str, str]) -> Diagnostic:
+    return Diagnostic(found.rule.code, found.rule.severity, found.message, location, evidence, found.cause, found.rule.fix)
 
 
 def _unparsed(path: str, error: Exception) -> Diagnostic:

@@ -31,13 +31,29 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Scope:
-    """A function's body, or a module's or a class's own: without the functions inside it."""
+    """A function's body, or a module's or a class's own: without the functions inside it. `node` is None for the module, and so is `parent`."""
 
+    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | None = None
+    parent: Scope | None = None
     assignments: list[Assignment] = field(default_factory=list)
     calls: list[ast.Call] = field(default_factory=list)
     dicts: list[ast.Dict] = field(default_factory=list)
     quotients: list[ast.BinOp] = field(default_factory=list)
     loops: list[ast.For] = field(default_factory=list)
+    branches: list[ast.If] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """`Class.method`; "" for the module."""
+        outer = self.parent.name if self.parent else ""
+        return f"{outer}.{self.node.name}".lstrip(".") if self.node else ""
+
+    def parameters(self) -> dict[str, ast.expr | None]:
+        """A function's parameters with their annotations; empty for a class and a module."""
+        if not isinstance(self.node, ast.FunctionDef | ast.AsyncFunctionDef):
+            return {}
+        given = self.node.args
+        return {each.arg: each.annotation for each in (*given.posonlyargs, *given.args, *given.kwonlyargs)}
 
     def settings(self) -> Iterator[Settings]:
         """What every call and every dict sets by name."""
@@ -70,6 +86,11 @@ class Module:
         """Whether anything of that package is imported."""
         return any(origin.split(".")[0] == package for origin in self.imported.values())
 
+    def scope_at(self, line: int) -> str:
+        """The name of the innermost function or class that holds a line; "" for the module."""
+        around = [scope for scope in self.scopes if scope.node and scope.node.lineno <= line <= (scope.node.end_lineno or 0)]
+        return max(around, key=lambda scope: _line(scope.node or ast.Pass())).name if around else ""
+
     def assignments(self) -> Iterator[Assignment]:
         """Every assignment of the file."""
         return (assignment for scope in self.scopes for assignment in scope.assignments)
@@ -88,7 +109,7 @@ def read_module(tree: ast.Module) -> Module:
         kind = type(node)
         if kind in _SCOPES:
             stack.append(scope)
-            scope = Scope()
+            scope = Scope(node, scope)
             scopes.append(scope)
         elif kind is Scope:
             scope = node
@@ -123,6 +144,10 @@ def _note_loop(scope: Scope, node: ast.For) -> None:
     scope.assignments.append(Assignment(node.target, node.iter, node, iterated=True))
 
 
+def _note_branch(scope: Scope, node: ast.If) -> None:
+    scope.branches.append(node)
+
+
 def _note_comprehension(scope: Scope, node: ast.comprehension) -> None:
     scope.assignments.append(Assignment(node.target, node.iter, node.target, iterated=True))
 
@@ -151,6 +176,7 @@ _NOTED: dict[type, Callable[[Scope, Any], None]] = {
     ast.AnnAssign: _note_assignment,
     ast.NamedExpr: _note_assignment,
     ast.For: _note_loop,
+    ast.If: _note_branch,
     ast.comprehension: _note_comprehension,
     ast.BinOp: _note_quotient,
     ast.AugAssign: _note_quotient,

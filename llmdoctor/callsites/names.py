@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 # Methods that give back the same values in another dtype, place or shape.
 _WRAPPERS = frozenset(
-    "long int float half bool to type cpu cuda detach clone contiguous tolist numpy squeeze unsqueeze view reshape expand byte".split()
+    "long int float half bool to type cpu cuda detach clone contiguous tolist item numpy squeeze unsqueeze view reshape expand byte".split()
 )
 _IDS = re.compile(r"(^|_)(ids|tokens|query_responses?|responses?|sequences?|queries|query)$")
 

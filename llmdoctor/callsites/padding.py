@@ -4,77 +4,69 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from llmdoctor.callsites.finding import Found
-from llmdoctor.callsites.module import Assignment, Module, Scope
-from llmdoctor.callsites.names import are_ids, called, dotted, is_literal, keyword, last, number, owner, unwrapped
+from llmdoctor.callsites.module import Module, Scope
+from llmdoctor.callsites.names import are_ids, called, dotted, is_literal, keyword, last, number, unwrapped
 from llmdoctor.callsites.rules import NO_MASK, PAD_LABELS, PAD_MASK, RIGHT_PADDING, ZERO_FILL
+from llmdoctor.callsites.state import Setting, Write, line_of
 
 _PAD = re.compile(r"^_?pad(ding)?(_token)?(_ids?)?$")
 _EOS = re.compile(r"^_?(eos|eod)(_token)?(_ids?)?$")
 _MASK = re.compile(r"^_*(\w+_)?att(entio)?n_masks?$")
+_SIDE = re.compile(r"^padding_side$")
+_TOKENIZERS = re.compile(r"tok|processor", re.IGNORECASE)
+_ONE_TEXT = ("str", "Optional[str]", "typing.Optional[str]", "str | None")
+_BATCH = re.compile(r"batch|chunk|loader|\brange\(", re.IGNORECASE)
 _FILLS = ("masked_fill", "masked_fill_")
 _COLLATORS = {"DataCollatorForLanguageModeling": "transformers", "DataCollatorForCompletionOnlyLM": "trl"}
-_SEQ2SEQ = (
-    "Seq2Seq",
-    "T5",
-    "Bart",
-    "MBart",
-    "Pegasus",
-    "Marian",
-    "Whisper",
-    "EncoderDecoder",
-    "VisionEncoderDecoder",
-    "ForConditionalGeneration",
+# Models whose encoder reads the prompt, so that its padding may stand on the right: transformers 5.23, models/*/configuration_*.py with
+# is_encoder_decoder = True, and the classes that load one of them. Flax and TF are prefixes of older releases.
+_ENCODER_DECODERS = re.compile(
+    r"^(Flax|TF)?("
+    r"AutoModel(For(Seq2SeqLM|SpeechSeq2Seq)|WithLMHeadAndSeq2Seq)|AutoModelForSeq2SeqLMWithValueHead|(Vision|Speech)?EncoderDecoderModel|MarianMTModel|"
+    r"(T5|MT5|UMT5|LongT5|T5Gemma2?|SwitchTransformers|Bart|MBart|PLBart|Mvp|LED|Pegasus|PegasusX|BigBirdPegasus|Blenderbot|BlenderbotSmall|M2M100|NllbMoe|"
+    r"FSMT|(XLM)?ProphetNet|Whisper|Speech2Text|Moonshine|MoonshineStreaming|Dia|Florence2|Pix2Struct|Pop2Piano|Udop|Canary)ForConditionalGeneration|"
+    r"SeamlessM4T(v2)?(Model|For\w+)|SpeechT5ForSpeechToText|Musicgen(Melody)?ForConditionalGeneration|Rag(Token|Sequence)ForGeneration)$"
 )
 
 
 def find(module: Module) -> Iterator[Found]:
     """Every finding of the rules about padding."""
-    everywhere = _shared(module.assignments())
-    decoder_only = not any(word in name for name in module.imported for word in _SEQ2SEQ)
+    padded = any(_EOS.match(last(assignment.value)) and _PAD.match(last(assignment.target)) for assignment in module.assignments())
+    padded = padded or any(called(call) == "add_special_tokens" for scope in module.scopes for call in scope.calls)
+    decoder_only = not any(_ENCODER_DECODERS.match(origin.rpartition(".")[2]) for origin in module.imported.values())
+    pads, sides = Setting(module, _PAD), Setting(module, _SIDE)
     for scope in module.scopes:
-        if everywhere and (shared := _in_scope(scope, everywhere)):
-            yield from _masks(scope, shared)
-            yield from _collators(scope, module, shared)
+        if padded:
+            yield from _masks(scope, pads)
+            yield from _collators(scope, pads)
         yield from _zeros(scope)
         if decoder_only:
-            yield from _right(scope)
+            yield from _right(scope, sides)
             yield from _maskless(scope)
 
 
-def _shared(assignments: Iterable[Assignment]) -> dict[str, Assignment]:
-    """The last assignment that makes a tokenizer's pad its eos, by the tokenizer's name."""
-    return {name: assignment for assignment in assignments if (name := _pads_with_eos(assignment)) is not None}
+def _eos_write(name: str | None, scope: Scope, pads: Setting, before: ast.AST) -> Write | None:
+    """The write that makes a tokenizer's pad its eos, if that is what holds before a node."""
+    write = pads.last(name, scope, before) if name is not None else None
+    return write if write is not None and write.value is not None and _EOS.match(last(write.value)) else None
 
 
-def _in_scope(scope: Scope, everywhere: dict[str, Assignment]) -> dict[str, Assignment]:
-    """What holds in a function: its own assignments first, and nothing of another function's for a tokenizer that it loads itself."""
-    own = _shared(scope.assignments)
-    loaded = {last(assignment.target) for assignment in scope.assignments if called(assignment.value) == "from_pretrained"}
-    return {name: assignment for name, assignment in everywhere.items() if name not in loaded} | own
-
-
-def _pads_with_eos(assignment: Assignment) -> str | None:
-    """The tokenizer (or, for a plain name, the name) whose pad becomes its eos by this assignment; None for any other assignment."""
-    target, value = assignment.target, assignment.value
-    if not _PAD.match(last(target)) or isinstance(target, ast.Subscript):
-        return None
-    return (owner(target) or last(target)) if _EOS.match(last(value)) else None
-
-
-def _pad_origin(pad: ast.expr, scope: Scope, shared: dict[str, Assignment]) -> Assignment | None:
-    """The assignment that makes this pad id the eos id, if the file has one for the same tokenizer or name."""
+def _pad_origin(pad: ast.expr, scope: Scope, pads: Setting) -> ast.AST | None:
+    """What makes this pad id the eos id, if the file has something that does it for the same tokenizer or name."""
     if not _PAD.match(last(pad)):
         return None
-    if isinstance(pad, ast.Attribute):
-        return shared.get(owner(pad))
-    value = scope.value_of(pad, pad)
-    if value is None:
-        return None
-    its_own = not isinstance(value, ast.Attribute) or _EOS.match(last(value)) is not None
-    return shared.get(last(pad) if its_own else owner(value))
+    if isinstance(pad, ast.Name):
+        for assignment in reversed(scope.assignments):
+            if dotted(assignment.target) == pad.id and line_of(assignment.node) < line_of(pad):
+                if _EOS.match(last(assignment.value)):
+                    return assignment.node
+                pad = assignment.value
+                break
+    write = _eos_write(dotted(pad.value), scope, pads, pad) if isinstance(pad, ast.Attribute) else None
+    return write.node if write is not None else None
 
 
 def _compared(node: ast.expr, operator: type[ast.cmpop], method: str) -> tuple[ast.expr, ast.expr] | None:
@@ -87,12 +79,12 @@ def _compared(node: ast.expr, operator: type[ast.cmpop], method: str) -> tuple[a
     return None
 
 
-def _masks(scope: Scope, shared: dict[str, Assignment]) -> Iterator[Found]:
+def _masks(scope: Scope, pads: Setting) -> Iterator[Found]:
     named = [(last(assignment.target), assignment.value) for assignment in scope.assignments]
     named += [entry for settings in scope.settings() for entry in settings.entries.items()]
     for name, value in named:
         sides = _compared(value, ast.NotEq, "ne") if _MASK.match(name) else None
-        origin = _pad_origin(sides[1], scope, shared) if sides and are_ids(sides[0]) else None
+        origin = _pad_origin(sides[1], scope, pads) if sides and are_ids(sides[0]) else None
         if origin is not None:
             yield Found(
                 PAD_MASK,
@@ -102,8 +94,8 @@ def _masks(scope: Scope, shared: dict[str, Assignment]) -> Iterator[Found]:
             )
 
 
-def _eos_is_pad(origin: Assignment) -> str:
-    return f"line {getattr(origin.node, 'lineno', 0)} makes the eos token the pad token"
+def _eos_is_pad(origin: ast.AST) -> str:
+    return f"line {line_of(origin)} makes the eos token the pad token"
 
 
 def _zeros(scope: Scope) -> Iterator[Found]:
@@ -134,39 +126,65 @@ def _about_attention(mask: ast.expr) -> bool:
     return _MASK.match(last(unwrapped(mask))) is not None
 
 
-def _collators(scope: Scope, module: Module, shared: dict[str, Assignment]) -> Iterator[Found]:
+def _collators(scope: Scope, pads: Setting) -> Iterator[Found]:
     for call in scope.calls:
         package = _COLLATORS.get(called(call))
-        origin_of_name = module.imported.get((dotted(call.func) or "").split(".")[0], "")
+        origin_of_name = pads.module.imported.get((dotted(call.func) or "").split(".")[0], "")
         if package is None or origin_of_name.split(".")[0] != package:
             continue
         tokenizer = keyword(call, "tokenizer") or (call.args[0] if call.args and package == "transformers" else None)
         causal = is_literal(keyword(call, "mlm") or (call.args[1] if len(call.args) > 1 else None), False) or package == "trl"
-        if tokenizer is not None and causal and (origin := shared.get(last(tokenizer))) is not None:
+        if causal and (origin := _eos_write(dotted(tokenizer), scope, pads, call)) is not None:
             yield Found(
                 PAD_LABELS,
                 call,
                 f"{called(call)} takes the pad token out of the loss, and the pad token is the eos token",
-                _eos_is_pad(origin),
+                _eos_is_pad(origin.node),
             )
 
 
 def _batches(scope: Scope) -> Iterator[tuple[ast.expr, ast.Call]]:
-    """Every name that gets what a tokenizer returns with padding on, with the call; without conversations, which come one at a time."""
+    """Every name that gets what a tokenizer or processor returns with padding on, with the call; without single texts."""
     for assignment in scope.assignments:
         call = unwrapped(assignment.value)
         while isinstance(call, ast.Attribute | ast.Subscript):
             call = unwrapped(call.value)
-        if isinstance(call, ast.Call) and "tok" in last(call.func).lower() and _pads(call):
+        if not isinstance(call, ast.Call) or not _TOKENIZERS.search(last(call.func)) or not _pads(call):
+            continue
+        if not _is_single(call, scope) and not _for_an_encoder(call, scope):
             yield assignment.target, call
 
 
 def _pads(call: ast.Call) -> bool:
     padding = keyword(call, "padding")
-    single = call.args and isinstance(call.args[0], ast.Constant | ast.JoinedStr | ast.BinOp)  # a string is no batch
-    single = single or is_literal(keyword(call, "return_tensors"), "pd")  # PaddlePaddle's generate() is another one
-    single = single or (call.args and isinstance(call.args[0], ast.List) and len(call.args[0].elts) == 1)
-    return (is_literal(padding, True) or is_literal(padding, "longest") or is_literal(padding, "max_length")) and not single
+    paddle = is_literal(keyword(call, "return_tensors"), "pd")  # PaddlePaddle's generate() is another one
+    return (is_literal(padding, True) or is_literal(padding, "longest") or is_literal(padding, "max_length")) and not paddle
+
+
+def _is_single(call: ast.Call, scope: Scope) -> bool:
+    """Whether one text is tokenized: a string, a list of one, a parameter that is a str, the item of a loop that is not called a batch."""
+    text = keyword(call, "text") or (call.args[0] if call.args else None)
+    if isinstance(text, ast.Name):
+        annotation = scope.parameters().get(text.id)
+        if annotation is not None and ast.unparse(annotation).strip("'\"") in _ONE_TEXT:
+            return True
+        for assignment in scope.assignments:
+            if assignment.iterated and text.id in _names(assignment.target):
+                return not _BATCH.search(f"{text.id} {ast.unparse(assignment.value)}")
+        text = scope.value_of(text, call) or text
+    if isinstance(text, ast.List):
+        return len(text.elts) == 1 and not isinstance(text.elts[0], ast.Starred)
+    return isinstance(text, ast.Constant | ast.JoinedStr | ast.BinOp)
+
+
+def _names(target: ast.expr) -> set[str]:
+    return {part.id for part in ast.walk(target) if isinstance(part, ast.Name)}
+
+
+def _for_an_encoder(node: ast.AST, scope: Scope) -> bool:
+    """Whether a node stands in an `if` that asks whether the model is an encoder-decoder."""
+    tests = [branch.test for branch in scope.branches if line_of(branch) <= line_of(node) <= (branch.end_lineno or 0)]
+    return any("is_encoder_decoder" in ast.unparse(test) for test in tests)
 
 
 def _given(call: ast.Call) -> Iterator[ast.expr]:
@@ -183,18 +201,28 @@ def _root(node: ast.expr) -> str | None:
     return dotted(node)
 
 
-def _right(scope: Scope) -> Iterator[Found]:
-    sides = [assignment for assignment in scope.assignments if last(assignment.target) == "padding_side"]
+def _right(scope: Scope, sides: Setting) -> Iterator[Found]:
     for name, call in _batches(scope):
-        tokenizer = last(call.func)
-        said = [side for side in sides if owner(side.target) == tokenizer and _line(side.node) < _line(call)]
-        if not said or not is_literal(said[-1].value, "right"):
+        generates = [
+            generate
+            for generate in scope.calls
+            if called(generate) == "generate" and line_of(generate) > line_of(call) and dotted(name) in map(_root, _given(generate))
+        ]
+        side = _side(dotted(call.func), scope, sides, call) if generates else None
+        if side is None or not is_literal(side.value, "right") or _for_an_encoder(side.node, side.scope):
             continue
-        for generate in scope.calls:
-            roots = [_root(given) for given in _given(generate)]
-            if called(generate) == "generate" and _line(generate) > _line(call) and dotted(name) in roots:
-                message = f"{dotted(name)} is padded on the right: generate() continues the shorter prompts after their padding"
-                yield Found(RIGHT_PADDING, generate, message, f"line {_line(said[-1].node)} sets padding_side to right")
+        for generate in generates:
+            message = f"{dotted(name)} is padded on the right: generate() continues the shorter prompts after their padding"
+            yield Found(RIGHT_PADDING, generate, message, f"line {line_of(side.node)} sets padding_side to right")
+
+
+def _side(tokenizer: str | None, scope: Scope, sides: Setting, call: ast.Call) -> Write | None:
+    """What is said of padding_side: by the call, of the tokenizer, of a processor's tokenizer."""
+    if (said := keyword(call, "padding_side")) is not None:
+        return Write(call, scope, said)
+    if tokenizer is None:
+        return None
+    return sides.last(f"{tokenizer}.tokenizer", scope, call) or sides.last(tokenizer, scope, call)
 
 
 def _maskless(scope: Scope) -> Iterator[Found]:
@@ -208,14 +236,10 @@ def _maskless(scope: Scope) -> Iterator[Found]:
         source = unwrapped(ids)
         if isinstance(source, ast.Name):
             source = unwrapped(scope.value_of(source, generate) or source)
-        made = [call for name, call in batches if name == _root(source) and _line(call) < _line(generate)]
+        made = [call for name, call in batches if name == _root(source) and line_of(call) < line_of(generate)]
         direct = (
             isinstance(source, ast.Attribute | ast.Subscript) and called(source.value) and source.value in [call for _, call in batches]
         )
         if last(source) == "input_ids" and (made or direct):
-            line = _line(made[-1] if made else source)
+            line = line_of(made[-1] if made else source)
             yield Found(NO_MASK, generate, "a padded batch goes into generate() without its attention_mask", f"line {line} pads the batch")
-
-
-def _line(node: ast.AST) -> int:
-    return int(getattr(node, "lineno", 0))

@@ -11,7 +11,8 @@ EOS_NONE = Rule(
     Severity.WARNING,
     "eos_token_id of a model's generation config is set to None, or generate() gets eos_token_id=None.",
     "Nothing ends a sequence before the length limit then. The assignment also outlives the call: whatever generates with this model later, and what "
-    "save_pretrained() writes, has no terminator. generate(generation_config=GenerationConfig(eos_token_id=None)) is not meant: there the model's own id is taken. "
+    "save_pretrained() writes, has no terminator. A config that is passed to a call, generate(generation_config=GenerationConfig(eos_token_id=None)), is not meant: there "
+    "the model's own id is taken (in transformers 5 and from 4.43 on; 4.41 and 4.42 run on). "
     "No finding where the same function assigns another value as well, as one that saves the old value and puts it back does. A warning: benchmarks and tests "
     "do it on purpose, for a fixed length.",
     "policy.generation_config.eos_token_id = None",

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 
 from llmdoctor.callsites.finding import Found
 from llmdoctor.callsites.module import Module, Scope, Settings
-from llmdoctor.callsites.names import called, dotted, is_literal, keyword, last, number, owner, unwrapped
+from llmdoctor.callsites.names import called, dotted, is_literal, keyword, last, number, unwrapped
 from llmdoctor.callsites.rules import EOS_NONE, IGNORED, LAST_PASS, PROBABILITIES, PROCESSED, REJECTED
 
 _CONFIGS = ("generation_config", "gen_config", "generate_config")
 _TEMPERATURES = ("temperature", "temp")
 # What takes generate()'s keywords: calls, dicts of them, and a pipeline by the names that its documentation gives it.
 _TAKERS = ("generate", "GenerationConfig", "dict", "update", "pipe", "pipeline", "generator")
+_DIVISIONS = ("div", "div_", "divide", "divide_", "true_divide", "true_divide_")
 _RANDOM = ("random", "rand", "uniform")
 # Values that do nothing or mean greedy decoding, which is what do_sample=False does.
 _NEUTRAL: dict[str, Callable[[float], bool]] = {
@@ -39,22 +40,51 @@ def find(module: Module) -> Iterator[Found]:
             if settings.call is None or called(settings.call) in _TAKERS:
                 if called(settings.call) in ("generate", "GenerationConfig") or module.imports("transformers"):
                     yield from _rejected(settings)
-                yield from _ignored(settings)
+                yield from (found for found in _ignored(settings) if not _set_later(settings, scope))
 
 
 def _no_eos(scope: Scope) -> Iterator[Found]:
-    for assignment in scope.assignments:
-        name = dotted(assignment.target)
-        if last(assignment.target) != "eos_token_id" or owner(assignment.target) not in _CONFIGS or not is_literal(assignment.value, None):
+    written = list(_eos_written(scope))
+    for node, config, value in written:
+        if not is_literal(value, None) or any(dotted(other) == dotted(config) and not is_literal(said, None) for _, other, said in written):
             continue
-        others = [other for other in scope.assignments if dotted(other.target) == name and not is_literal(other.value, None)]
-        if not others:
-            yield Found(EOS_NONE, assignment.node, f"{name} = None: nothing ends what this model generates from here on")
+        if (known_as := _of_a_model(config, scope, node)) is not None:
+            name = f"{dotted(config) or last(config)}.eos_token_id"
+            told = "" if known_as in (dotted(config), last(config)) else f" ({dotted(config)} is {known_as})"
+            yield Found(EOS_NONE, node, f"{name} = None{told}: nothing ends what this model generates from here on")
     for call in scope.calls:
         if called(call) != "generate" or not is_literal(keyword(call, "eos_token_id"), None):
             continue
         if keyword(call, "generation_config") is None and keyword(call, "stopping_criteria") is None and not _fixed_length(call):
             yield Found(EOS_NONE, call, "generate(eos_token_id=None): nothing ends a sequence before the length limit")
+
+
+def _eos_written(scope: Scope) -> Iterator[tuple[ast.AST, ast.expr, ast.expr]]:
+    """Every write to an eos_token_id: where, of which config, and what; a whole new config for a model too."""
+    for assignment in scope.assignments:
+        target, value = assignment.target, assignment.value
+        if isinstance(target, ast.Attribute) and target.attr == "eos_token_id":
+            yield assignment.node, target.value, value
+        elif isinstance(target, ast.Attribute) and target.attr in _CONFIGS:
+            made = called(value) == "GenerationConfig" and isinstance(value, ast.Call)
+            yield assignment.node, target, (keyword(value, "eos_token_id") if made and isinstance(value, ast.Call) else None) or value
+    for call in scope.calls:
+        said = keyword(call, "eos_token_id")
+        if called(call) == "update" and isinstance(call.func, ast.Attribute) and said is not None:
+            yield call, call.func.value, said
+        elif called(call) == "setattr" and len(call.args) == 3 and is_literal(call.args[1], "eos_token_id"):
+            yield call, call.args[0], call.args[2]
+
+
+def _of_a_model(config: ast.expr, scope: Scope, node: ast.AST) -> str | None:
+    """What a model calls its config: that itself, what it is another name for, or what it is given to; None for a config that is passed to a call."""
+    if not isinstance(config, ast.Name):
+        return (dotted(config) or last(config)) if last(config) in _CONFIGS else None
+    value = scope.value_of(config, node)
+    if isinstance(value, ast.Attribute | ast.Subscript):
+        return dotted(value) or last(value) if last(value) in _CONFIGS else None
+    given = (each.target for each in scope.assignments if isinstance(each.value, ast.Name) and each.value.id == config.id)
+    return next((dotted(target) or last(target) for target in given if not isinstance(target, ast.Name) and last(target) in _CONFIGS), None)
 
 
 def _fixed_length(call: ast.Call) -> bool:
@@ -143,9 +173,9 @@ def _draws(test: ast.expr, loop: ast.For, names: set[str]) -> bool:
     if not isinstance(test, ast.Compare) or len(test.ops) != 1:
         return False
     sides = (test.left, test.comparators[0])
-    fresh = {last(line.targets[0]) for line in loop.body if isinstance(line, ast.Assign) and called(line.value) in _RANDOM}
+    fresh = {last(line.targets[0]) for line in loop.body if isinstance(line, ast.Assign) and called(unwrapped(line.value)) in _RANDOM}
     for drawn, probability in (sides, sides[::-1]):
-        random = called(drawn) in _RANDOM or (isinstance(drawn, ast.Name) and drawn.id in fresh)
+        random = called(unwrapped(drawn)) in _RANDOM or (isinstance(drawn, ast.Name) and drawn.id in fresh)
         looked_up = isinstance(probability, ast.Subscript) and isinstance(probability.slice, ast.Name) and probability.slice.id in names
         if random and (looked_up or (isinstance(probability, ast.Name) and probability.id in names)):
             return True
@@ -166,14 +196,23 @@ def _keeps(test: ast.If, names: set[str]) -> bool:
 
 
 def _probabilities(scope: Scope) -> Iterator[Found]:
-    for quotient in scope.quotients:
-        if last(quotient.right) not in _TEMPERATURES:
+    for node, numerator, divisor in _divided(scope):
+        if last(divisor) not in _TEMPERATURES:
             continue
-        left = unwrapped(quotient.left)
+        left = unwrapped(numerator)
         if isinstance(left, ast.Name):
-            left = unwrapped(scope.value_of(left, quotient) or left)
+            left = unwrapped(scope.value_of(left, node) or left)
         if called(left) == "softmax":
-            yield Found(PROBABILITIES, quotient, f"probabilities are divided by {last(quotient.right)}, which is for logits")
+            yield Found(PROBABILITIES, node, f"probabilities are divided by {last(divisor)}, which is for logits")
+
+
+def _divided(scope: Scope) -> Iterator[tuple[ast.AST, ast.expr, ast.expr]]:
+    """What is divided by what: a / b, a.div(b), torch.div(a, b)."""
+    yield from ((quotient, quotient.left, quotient.right) for quotient in scope.quotients)
+    for call in scope.calls:
+        if called(call) in _DIVISIONS and isinstance(call.func, ast.Attribute) and call.args:
+            sides = call.args if len(call.args) == 2 else [call.func.value, call.args[0]]
+            yield call, sides[0], sides[1]
 
 
 def _rejected(settings: Settings) -> Iterator[Found]:
@@ -194,6 +233,22 @@ def _ignored(settings: Settings) -> Iterator[Found]:
     given = [f"{name}={value}" for name, value in values.items() if value is not None and not _NEUTRAL[name](value)]
     if given:
         yield Found(IGNORED, settings.node, f"do_sample=False: {', '.join(given)} {'does' if len(given) == 1 else 'do'} nothing")
+
+
+def _set_later(settings: Settings, scope: Scope) -> bool:
+    """Whether the dict or config is given a name, and do_sample is set once more under that name."""
+    names = {dotted(assignment.target) for assignment in scope.assignments if assignment.value is settings.node} - {None}
+    for assignment in scope.assignments if names else ():
+        target = assignment.target
+        if isinstance(target, ast.Attribute | ast.Subscript) and last(target) == "do_sample" and dotted(target.value) in names:
+            return True
+    updates = [each for each in scope.settings() if names and "do_sample" in each.entries and each.node is not settings.node]
+    given = [
+        call
+        for call in scope.calls
+        if called(call) in ("update", "setdefault") and isinstance(call.func, ast.Attribute) and dotted(call.func.value) in names
+    ]
+    return any(update.node is call or update.node in call.args for update in updates for call in given)
 
 
 def _line(node: ast.AST) -> int:

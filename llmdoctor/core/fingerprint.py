@@ -10,15 +10,16 @@ from collections.abc import Sequence
 
 from llmdoctor.core.diagnostic import Diagnostic
 
-# "config.json:7", "line 7", "lines 7 to 9": lines that a message names move with every edit above them.
-_LINES = re.compile(r"(\.[a-z]{1,8}):\d+\b|\blines? \d+(?: to \d+)?\b")
+# "config.json:7", "line 7", "lines 7 to 9", "cell 3, line 7": lines that a message names move with every edit above them.
+_LINES = re.compile(r"(\.[a-z]{1,8}):\d+\b|\b(?:cell \d+, )?lines? \d+(?: to \d+)?\b")
 
 
 def fingerprints(findings: Sequence[Diagnostic]) -> tuple[str, ...]:
     """64 hexadecimal digits for each finding, all different.
 
-    Made from the code, the file, the pointer and the message without line numbers; what is found several times over is counted in the
-    order of the findings, so that one more of them leaves the others' fingerprints as they were.
+    Made from the code, the file, the pointer and the message without line numbers. In program text the function and the line as it is written
+    (`scope` and `source` of the evidence) stand for the pointer, so that one more in another function or by other words is the one that is new. What is
+    found several times over is counted in the order of the findings, so that one more of them leaves the others' fingerprints as they were.
     """
     seen: Counter[str] = Counter()
     out = []
@@ -31,5 +32,7 @@ def fingerprints(findings: Sequence[Diagnostic]) -> tuple[str, ...]:
 
 def _key(finding: Diagnostic) -> str:
     place = finding.location
-    where = (None, None) if place is None else (place.file, place.pointer)
+    where: tuple[str | None, ...] = (None, None) if place is None else (place.file, place.pointer)
+    if place is not None and {"scope", "source"} <= finding.evidence.keys():
+        where = (place.file, str(finding.evidence["scope"]), str(finding.evidence["source"]))
     return json.dumps([finding.code, *where, _LINES.sub(r"\1", finding.message)])

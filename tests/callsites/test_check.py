@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from llmdoctor.callsites import check as module
 from llmdoctor.callsites.check import check_file, check_source
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.fingerprint import fingerprints
 
 BAD = "model.generate(ids, do_sample=False, temperature=0.7)"
 WORDS = [
@@ -88,6 +90,7 @@ SPELLED = {
     "PYC007": [
         "for token, p in probs:\n    if p > rng.random():\n        chosen = token",
         "for i, p in enumerate(probs):\n    r = torch.rand(1)\n    # keep\n    if r < p:\n        chosen = i",
+        "for i in order:\n    if torch.rand(1).item() < probs[i]:\n        chosen = i",
         "for i, p in enumerate(ps):\n    if np.random.uniform(0, 1) <= p:\n        chosen = i",
     ],
     "PYC008": [
@@ -95,6 +98,8 @@ SPELLED = {
         "p = softmax(x) / (\n    cfg['temperature'])",
         "p = softmax(x)\nq = p / temp",
         "p = softmax(x)\np /= temp",
+        "p = softmax(x)\np = p.div(self.temperature)",
+        "p = torch.div(softmax(x), temperature)",
     ],
     "PYC009": [
         "from transformers import x\nkw = {'do_sample': True, 'top_k': -1}",
@@ -129,13 +134,110 @@ TAKES = "DataCollatorForLanguageModeling(tok, mlm=False)"
 
 @pytest.mark.parametrize(
     ("one", "other", "line"),
-    [((LOADS, PADS), (TAKES,), 4), ((LOADS, PADS), (LOADS, TAKES), None), ((LOADS, PADS), (LOADS, PADS, TAKES), 7)],
+    [((LOADS, PADS), (TAKES,), None), ((LOADS, PADS), (LOADS, TAKES), None), ((LOADS, PADS), (LOADS, PADS, TAKES), 7)],
 )
 def test_a_tokenizer_is_its_functions_own(one: tuple[str, ...], other: tuple[str, ...], line: int | None) -> None:
-    """Another function's pad token counts where the tokenizer can be the same one, and its own comes first."""
+    """Another function's tokenizer is another one, whatever it is called."""
     functions = [f"def f{number}(a, tok=None):\n    " + "\n    ".join(lines) for number, lines in enumerate((one, other))]
     found = check_source("from transformers import DataCollatorForLanguageModeling\n" + "\n".join(functions), "x.py")
     assert [finding.cause for finding in found] == ([] if line is None else [f"line {line} makes the eos token the pad token"])
+
+
+IMPORT = "from transformers import DataCollatorForLanguageModeling\n"
+SELF = f"class A:\n    def a(self):\n        self.{PADS.replace('= ', '= self.')}\n"
+TAKES_SELF = f"    def b(self):\n        {TAKES.replace('tok', 'self.tok')}"
+PADS_TOO = "tok.add_special_tokens({'pad_token': tok.eos_token})"
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (f"{PADS}\n{TAKES}", 2),
+        (f"{PADS}\ndef f():\n    {TAKES}", 2),
+        (f"{PADS}\ndef f(tok):\n    {TAKES}", None),
+        (f"{SELF}{TAKES_SELF}", 4),
+        (f"{SELF}class B:\n{TAKES_SELF}", None),
+        (f"def a(tok):\n    {PADS}\nclass B:\n{TAKES_SELF}", None),
+        (f"{PADS}\ntok.pad_token = '<pad>'\n{TAKES}", None),
+        (f"{PADS}\ntok.add_special_tokens({{'pad_token': '<pad>'}})\n{TAKES}", None),
+        (f"{PADS}\nnew = dict(pad_token='<pad>')\ntok.add_special_tokens(new)\n{TAKES}", None),
+        (f"{PADS}\ntok.add_special_tokens({{'additional_special_tokens': ['<a>']}})\n{TAKES}", 2),
+        (f"{PADS}\n{LOADS}\n{TAKES}", None),
+        (f"{PADS}\ntok = prepare(tok)\n{TAKES}", 2),
+        (f"{PADS}\nother = tok\n{TAKES.replace('tok', 'other')}", 2),
+        (f"{TAKES}\n{PADS}", None),
+        (f"tok.pad_token = '<pad>'\n{PADS_TOO}\n{TAKES}", 3),
+        (f"{LOADS[:-1]}, pad_token='<pad>')\n{TAKES}\n{PADS}", None),
+    ],
+)
+def test_the_last_write_before_the_collator_decides(text: str, cause: int | None) -> None:
+    found = [finding for finding in check_source(IMPORT + text, "x.py") if finding.code == "PYC005"]
+    assert [finding.cause for finding in found] == ([] if cause is None else [f"line {cause} makes the eos token the pad token"])
+
+
+BATCH = "b = tok({}, padding=True)\nmodel.generate(b.input_ids)"
+SIDE = "tok.padding_side = 'right'\n"
+
+
+@pytest.mark.parametrize(
+    ("imported", "found"),
+    [
+        ("DataCollatorForSeq2Seq", True),
+        ("Seq2SeqTrainer", True),
+        ("Qwen2VLForConditionalGeneration", True),
+        ("Mistral3ForConditionalGeneration", True),
+        ("AutoModelForSeq2SeqLM", False),
+        ("T5ForConditionalGeneration", False),
+        ("WhisperForConditionalGeneration as W", False),
+        ("MarianMTModel", False),
+    ],
+)
+def test_an_encoder_reads_padding_on_the_right(imported: str, found: bool) -> None:
+    assert codes(f"from transformers import {imported}\n{SIDE}{BATCH.format('p')}") == (["PYC006", "PYC011"] if found else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (BATCH.format("p"), True),
+        (BATCH.format("[a, b]"), True),
+        (BATCH.format("text=p"), True),
+        (BATCH.format("'one'"), False),
+        (BATCH.format("text=[one]"), False),
+        ("one = f'{a}'\n" + BATCH.format("one"), False),
+        ("def f(one: str):\n    " + BATCH.format("one").replace("\n", "\n    "), False),
+        ("def f(one: list[str]):\n    " + BATCH.format("one").replace("\n", "\n    "), True),
+        ("for one in prompts:\n    " + BATCH.format("one").replace("\n", "\n    "), False),
+        ("for batch in prompts:\n    " + BATCH.format("batch").replace("\n", "\n    "), True),
+        ("for each in loader:\n    " + BATCH.format("each['text']").replace("\n", "\n    "), True),
+        ("if model.config.is_encoder_decoder:\n    " + BATCH.format("p").replace("\n", "\n    "), False),
+    ],
+)
+def test_one_text_is_no_batch(text: str, found: bool) -> None:
+    assert codes(text) == (["PYC011"] if found else [])
+
+
+GENERATE = "b = tok(p, padding=True)\nmodel.generate(**b)"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (f"{SIDE}{GENERATE}", True),
+        (f"tok = AutoTokenizer.from_pretrained(a, padding_side='right')\n{GENERATE}", True),
+        (f"tok = AutoTokenizer.from_pretrained(a, padding_side='right')\ntok.padding_side = 'left'\n{GENERATE}", False),
+        (f"{SIDE}tok = AutoTokenizer.from_pretrained(a)\n{GENERATE}", False),
+        (f"{SIDE}def f(p):\n    " + GENERATE.replace("\n", "\n    "), True),
+        (f"{SIDE}def f(tok, p):\n    " + GENERATE.replace("\n", "\n    "), False),
+        ("processor.tokenizer.padding_side = 'right'\n" + GENERATE.replace("tok", "processor"), True),
+        (f"if model.config.is_encoder_decoder:\n    {SIDE}{GENERATE}", False),
+        (f"if model.config.is_encoder_decoder:\n    {SIDE}else:\n    tok.padding_side = 'left'\n{GENERATE}", False),
+        (GENERATE.replace("padding=True", "padding=True, padding_side='right'"), True),
+        (SIDE + GENERATE.replace("padding=True", "padding=True, padding_side='left'"), False),
+    ],
+)
+def test_which_side(text: str, found: bool) -> None:
+    assert codes(text) == (["PYC006"] if found else [])
 
 
 def notebook(path: Path, source: object, language: str = "python") -> str:
@@ -169,8 +271,82 @@ def test_no_notebook(tmp_path: Path, text: str) -> None:
 
 
 def test_unreadable(tmp_path: Path) -> None:
-    with pytest.raises(QuestionError, match="cannot be read"):
+    with pytest.raises(QuestionError, match="does not exist"):
         check_file(str(tmp_path / "none.py"))
+    os.mkfifo(tmp_path / "pipe.py")
+    with pytest.raises(QuestionError, match="is a FIFO, not a file"):
+        check_file(str(tmp_path / "pipe.py"))
+
+
+def test_one_file_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.py").write_text(BAD)
+    Path("y.ipynb").write_text(Path(notebook(tmp_path / "z.ipynb", BAD)).read_text())
+    for name in ("x.py", "y.ipynb"):
+        said = {check_file(path)[0].location for path in (name, f"./{name}", str(tmp_path / name))}
+        assert {place.file for place in said if place} == {name}
+
+
+def test_two_findings_of_a_rule_on_a_line() -> None:
+    found = check_source("model.generate(ids, do_sample=True, temperature=2, top_k=50.0)", "x.py")
+    assert [finding.message.partition("=")[0] for finding in found] == ["temperature", "top_k"]
+
+
+@pytest.mark.parametrize(
+    ("later", "found"),
+    [
+        ("kw['do_sample'] = True", False),
+        ("kw.do_sample = True", False),
+        ("kw.update(do_sample=True)", False),
+        ("kw.update({'do_sample': flag})", False),
+        ("kw['top_k'] = 5", True),
+        ("other['do_sample'] = True", True),
+        ("other.update(do_sample=True)", True),
+    ],
+)
+@pytest.mark.parametrize("kw", ["dict(do_sample=False, temperature=0.7)", "{'do_sample': False, 'temperature': 0.7}"])
+def test_do_sample_may_be_set_later(kw: str, later: str, found: bool) -> None:
+    assert codes(f"kw = {kw}\nif not greedy:\n    {later}\nmodel.generate(ids, **kw)") == (["PYC010"] if found else [])
+
+
+NO_EOS = "model.generation_config.eos_token_id = None"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (NO_EOS, True),
+        (f"config = model.generation_config\n{NO_EOS.replace('model.generation_config', 'config')}", True),
+        ("model.generation_config.update(max_length=5, eos_token_id=None)", True),
+        ("setattr(model.generation_config, 'eos_token_id', None)", True),
+        ("model.generation_config = GenerationConfig(eos_token_id=None)", True),
+        ("config = GenerationConfig()\nconfig.eos_token_id = None\nmodel.generation_config = config", True),
+        ("config = GenerationConfig()\nconfig.eos_token_id = None\nmodel.generate(ids, generation_config=config)", False),
+        ("generation_config = GenerationConfig()\ngeneration_config.eos_token_id = None", False),
+        ("model.generate(ids, generation_config=GenerationConfig(eos_token_id=None))", False),
+        (f"{NO_EOS}\nmodel.generation_config.update(eos_token_id=saved)", False),
+        (f"{NO_EOS}\nmodel.generation_config = saved", False),
+        ("settings.update(eos_token_id=None)\ngeneration_config = 1", False),
+    ],
+)
+def test_only_a_models_own_config_loses_its_eos(text: str, found: bool) -> None:
+    assert codes(text) == (["PYC001"] if found else [])
+
+
+def test_one_more_is_the_one_that_is_new(tmp_path: Path) -> None:
+    """Known findings stay known where lines move, in a notebook too, and another function's is new."""
+    old = f"class A:\n    def old(self):\n        {BAD}\n"
+    before = check_source(old, "x.py")
+    assert before[0].evidence == {"scope": "A.old", "source": BAD}
+    for more, kept in (
+        (f"def new():\n    {BAD}\n{old}", [False, True]),
+        (f"{BAD.replace('ids', 'x')}\n\n{old}", [False, True]),
+        ("\n\n" + old, [True]),
+    ):
+        after = check_source(more, "x.py")
+        assert [mark in fingerprints(before) for mark in fingerprints(after)] == kept
+    lines = [check_file(notebook(tmp_path / "a.ipynb", source)) for source in ([BAD], ["import a\n", "\n", BAD])]
+    assert fingerprints(lines[0]) == fingerprints(lines[1])
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=25).map("".join), st.binary(max_size=20))

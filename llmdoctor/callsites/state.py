@@ -1,0 +1,119 @@
+"""What a tokenizer's setting is where it is used: the last of what this code writes to it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from llmdoctor.callsites.module import Module, Scope
+from llmdoctor.callsites.names import called, dotted, keyword
+
+_DEPTH = 5  # another name for another name for ...
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Write:
+    """`value` is what the setting gets at `node` in `scope`; None where that is not known. `owner` where the value is that of another object."""
+
+    node: ast.AST
+    scope: Scope
+    value: ast.expr | None
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Setting:
+    """A setting by the attributes that hold it. Every scope is read once: `writes` are its writes by object, `methods` the scopes of a class."""
+
+    module: Module
+    attribute: re.Pattern[str]
+    writes: dict[int, dict[str, list[Write]]] = field(default_factory=dict)
+    methods: dict[int, list[Scope]] = field(default_factory=dict)
+
+    def last(self, name: str, scope: Scope, before: ast.AST | None, depth: int = 0) -> Write | None:
+        """The write that holds for the object `name` in a scope above `before` (anywhere in it without one); None where no code of the file writes it.
+
+        A name is a function's own, its class's if it begins with self, or that of what stands around the function: another function's
+        variable, or another class's self, is another object.
+        """
+        found = self._last_of(name, scope, before)
+        if found is None:
+            return None
+        if found.owner is None or depth == _DEPTH:
+            return found if found.owner is None else None
+        return self.last(found.owner, found.scope, found.node, depth + 1)
+
+    def _last_of(self, name: str, scope: Scope, before: ast.AST | None) -> Write | None:
+        own = [write for write in self._writes(name, scope) if before is None or line_of(write.node) < line_of(before)]
+        if own:
+            return own[-1]
+        root = name.partition(".")[0]
+        home = class_of(scope) if root in ("self", "cls") else None
+        if home is not None:
+            writes = [write for method in self._methods(home) if method is not scope for write in self._writes(name, method)]
+            return max(writes, key=lambda write: line_of(write.node), default=None)
+        if root in scope.parameters():
+            return None
+        around = scope.parent
+        while around is not None and isinstance(around.node, ast.ClassDef):
+            around = around.parent
+        return self._last_of(name, around, None) if around is not None else None
+
+    def _methods(self, home: Scope) -> list[Scope]:
+        if not self.methods:
+            for scope in self.module.scopes:
+                self.methods.setdefault(id(class_of(scope)), []).append(scope)
+        return self.methods.get(id(home), [])
+
+    def _writes(self, name: str, scope: Scope) -> list[Write]:
+        """What a scope writes to an object's setting, by line; a new object under the name is a write too."""
+        if id(scope) not in self.writes:
+            found: dict[str, list[Write]] = {}
+            for owner, write in sorted((*self._assigned(scope), *self._called(scope)), key=lambda pair: line_of(pair[1].node)):
+                found.setdefault(owner, []).append(write)
+            self.writes[id(scope)] = found
+        return self.writes[id(scope)].get(name, [])
+
+    def _assigned(self, scope: Scope) -> Iterator[tuple[str, Write]]:
+        for assignment in scope.assignments:
+            target, value = assignment.target, assignment.value
+            if isinstance(target, ast.Attribute) and self.attribute.match(target.attr):
+                yield dotted(target.value) or "", Write(assignment.node, scope, value)
+                continue
+            for name in map(dotted, target.elts if isinstance(target, ast.Tuple) else [target]):
+                if name is not None and not isinstance(value, ast.Call):
+                    yield name, Write(assignment.node, scope, None, dotted(value))
+                elif name is not None and isinstance(value, ast.Call) and name not in map(dotted, value.args):
+                    yield name, Write(assignment.node, scope, self._given(value))  # tokenizer = prepare(tokenizer) keeps what was set
+
+    def _called(self, scope: Scope) -> Iterator[tuple[str, Write]]:
+        for call in scope.calls:
+            name = dotted(call.func.value) if called(call) == "add_special_tokens" and isinstance(call.func, ast.Attribute) else None
+            if name is None:
+                continue
+            tokens = keyword(call, "special_tokens_dict") or (call.args[0] if call.args else None)
+            tokens = (scope.value_of(tokens, call) or tokens) if tokens else None
+            if not isinstance(tokens, ast.Dict):
+                yield name, Write(call, scope, None)
+            for key, value in zip(tokens.keys, tokens.values, strict=True) if isinstance(tokens, ast.Dict) else ():
+                if isinstance(key, ast.Constant) and isinstance(key.value, str) and self.attribute.match(key.value):
+                    yield name, Write(call, scope, value)
+
+    def _given(self, call: ast.Call) -> ast.expr | None:
+        """What from_pretrained(..., pad_token=...) says."""
+        return next((each.value for each in call.keywords if each.arg and self.attribute.match(each.arg)), None)
+
+
+def class_of(scope: Scope) -> Scope | None:
+    """The class that a method, or a function in one, belongs to."""
+    around = scope.parent
+    while around is not None and not isinstance(around.node, ast.ClassDef):
+        around = around.parent
+    return around
+
+
+def line_of(node: ast.AST) -> int:
+    """The line on which a node begins, from 1; 0 where it has none."""
+    return int(getattr(node, "lineno", 0))
