@@ -13,8 +13,11 @@ from dataclasses import dataclass
 _QUOTE = rb"\\?[\"']"
 _GAP = rb"(?:\W|\\n)*"  # what may stand between two names: blanks, brackets, quotes, a new line
 _PADDING = rb"padding\s*=\s*(?:True|" + _QUOTE + rb"(?:longest|max_length))"
-_PAD_IS_EOS = rb"pad\w*[^\n=]*=(?!=)" + _GAP + rb"[^\n]*eo[sd]|pad_token" + _QUOTE + rb"\s*:[^\n]*eos"
+_PAD_IS_EOS = (
+    rb"pad(?:\w*[^\n=]*=(?!=)" + _GAP + rb"[^\n]*eo[sd]|_token" + _QUOTE + rb"\s*:[^\n]*eos)"
+)  # one beginning: searched for quickly
 _CONFIG = rb"(?:generation|gen|generate)_config"
+_EOS_NONE = rb"\.eos_token_id\b[^\n=]*=(?!=)[^\n]*None|(?:update|setattr|GenerationConfig)\s*\([^;]{0,300}?eos_token_id\W{1,8}None"
 _NONE = rb"eos_token_id\s*=\s*None"
 
 
@@ -39,8 +42,7 @@ def _drawn(function: str) -> _Signs:
 
 
 _SIGNS = (
-    _signs("eos_token_id None", _CONFIG, rb"\.eos_token_id\b[^\n=]*=(?!=)[^\n]*None"),  # PYC001
-    _signs("eos_token_id None", _CONFIG, rb"(?:update|setattr|GenerationConfig)\s*\([^;]{0,300}?eos_token_id\W{1,8}None"),
+    _signs("eos_token_id None", _CONFIG, _EOS_NONE),  # PYC001
     _signs("eos_token_id None generate", rb"\bgenerate\s*\([^;]{0,2000}?" + _NONE),
     _signs("attention_mask eos_token", _PAD_IS_EOS, rb"!=|\bne\("),  # PYC002
     _signs("masked_fill _mask", rb"masked_fill_?\s*\([^;]{0,300}?att(?:entio)?n_mask[^;]{0,100}?\b0"),  # PYC003
@@ -48,8 +50,7 @@ _SIGNS = (
     _signs("DataCollatorFor pad_token eos_token", _PAD_IS_EOS),  # PYC005
     _signs("padding_side right .generate(", rb"padding_side[^\n]*right", _PADDING),  # PYC006
     *map(_drawn, ("random", "rand", "uniform")),  # PYC007
-    _signs("softmax temp /", rb"/[^/]{0,80}?\btemp(?:erature)?\b"),  # PYC008
-    _signs("softmax temp div", rb"div(?:ide)?_?\s*\([^;]{0,80}?\btemp(?:erature)?\b"),
+    _signs("softmax temp", rb"(?:/[^/]{0,80}?|div(?:ide)?_?\s*\([^;]{0,80}?)\btemp(?:erature)?\b"),  # PYC008
     _signs("do_sample True", rb"do_sample(?:" + _QUOTE + rb")?\s*[=:]\s*True", rb"temperature|top_k"),  # PYC009
     _signs("do_sample False", rb"do_sample(?:" + _QUOTE + rb")?\s*[=:]\s*False", rb"temperature|top_[pk]|min_p|typical_p"),  # PYC010
     _signs("padding input_ids .generate(", _PADDING),  # PYC011
