@@ -30,16 +30,18 @@ class Neighbours:
         """The JSON file that the file `by` names: from the working directory, beside `by`, or from a folder above it, where launchers are
         started; None where it is not there or holds no object.
         """
+        place = self.place(by, name)
+        file = None if place is None else self._once(place)
+        return file if file is not None and isinstance(file.value, dict) else None
+
+    def place(self, by: str, name: str) -> str | None:
+        """Where the file lies that `by` names; None where it is nowhere that a launcher would look from."""
         folder = os.path.dirname(os.path.abspath(by))
         places = [os.path.abspath(name)]
         for _ in range(_ABOVE):
             places.append(os.path.abspath(os.path.join(folder, name)))
             folder = os.path.dirname(folder)
-        for place in places:
-            if place in self._read or os.path.isfile(place):
-                file = self._once(place)
-                return file if file is not None and isinstance(file.value, dict) else None
-        return None
+        return next((place for place in places if place in self._read or os.path.isfile(place)), None)
 
     def _once(self, place: str) -> JsonFile | None:
         if place in self._read:

@@ -137,6 +137,8 @@ def _is_line(value: Mapping[str, Any]) -> bool:
 
 def _endpoint(value: Mapping[str, Any]) -> str:
     url = value.get("url")
+    if url is None and "input" in value and not {"messages", "prompt"} & value.keys():
+        return "responses"  # or embeddings: no limit of the completions' kind
     return "chat" if "chat" in str(url) or (url is None and "messages" in value) else "completions"
 
 

@@ -191,3 +191,11 @@ def test_what_is_mended(tmp_path: Path, llmdoctor: Any) -> None:
     assert text.startswith('{\n    "train_batch_size": 4,  \n    "zero_optimization": {"stage": 2, ')
     assert json.loads(text)["zero_optimization"] == {"stage": 2, "reduce_bucket_size": 500000000, "offload_optimizer": {"device": "cpu"}}
     assert "top_p" not in json.loads((tmp_path / "r.json").read_text())
+
+
+@pytest.mark.parametrize(("where", "told"), [("ds/nope.json", True), ("other/ds.json", False), ("/somewhere/else.json", False)])
+def test_a_deepspeed_file_that_is_nowhere(where: str, told: bool, tmp_path: Path, llmdoctor: Any) -> None:
+    write(tmp_path / "other" / "ds.json", '{"zero_optimization": {"stage": 2}}')
+    write(tmp_path / "runs" / "a.yaml", f"output_dir: o\nper_device_train_batch_size: 2\nlearning_rate: 1.0e-5\ndeepspeed: {where}\n")
+    report = llmdoctor("check", "--format", "json", cwd=tmp_path).report
+    assert any("which is not in the working directory" in finding["message"] for finding in report["findings"]) == told

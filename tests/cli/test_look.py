@@ -67,6 +67,8 @@ FILES: dict[str, tuple[str, bytes]] = {
     "report.json": ("report", text({"schema": "llmdoctor.report/1", "command": "check", "findings": []})),
     "picture.png": ("unknown", b"\x89PNG\r\n\x1a\n\0\0\0\0"),
     "archive.zip": ("pickle", b"PK\x03\x04rest"),
+    "training_args.bin": ("pickle", b"cos\nsystem\n(S'true'\ntR."),
+    "zero3.json": ("strategy", text({"train_micro_batch_size_per_gpu": "auto", "zero_optimization": {"stage": 3}, "bf16": {"enabled": "auto"}})),
 }  # fmt: skip
 
 
@@ -101,6 +103,9 @@ def test_a_file_is_recognised_and_its_commands_answer(name: str, folder: Path, l
     result = look_report(f"model/runs/{name}").result
     assert result is not None
     assert result["kind"] == KINDS[name]
+    assert all(
+        "mem compare" not in entry["command"] or name != "zero3.json" or name not in entry["command"] for entry in result["commands"]
+    )
     for entry in [] if KINDS[name] in UNSURE else result["commands"]:
         words = shlex.split(entry["command"])
         assert words[0] == "llmdoctor"
@@ -159,6 +164,21 @@ def test_a_hub_id_in_the_cache(tmp_path: Path, llmdoctor: Run) -> None:
         2,
         "llmdoctor: org/other: no such file or directory, and no model of that name in the hub cache\n",
     )
+
+
+def test_configs_in_a_repository_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(tmp_path / "m", config=CONFIG)
+    (tmp_path / "ds.json").write_bytes(FILES["ds.json"][1])
+    (tmp_path / "package.json").write_bytes(FILES["package.json"][1])
+    monkeypatch.chdir(tmp_path)
+    result = look_report(".").result
+    assert result is not None
+    assert result["inside"]["config"] == 1
+    assert [entry["command"].split(" --")[0] for entry in result["commands"]] == [
+        "llmdoctor check",
+        "llmdoctor mem compare m",
+        "llmdoctor gencfg show m",
+    ]
 
 
 @pytest.mark.parametrize("name", ["a b; rm -rf $HOME", "-f", "$(id)", "\x1b[2J"])

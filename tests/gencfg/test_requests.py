@@ -125,3 +125,9 @@ def test_hidden_defaults(model: str, settings: dict[str, Any], names: str | None
     assert bool(found) == (names is not None)
     if names is not None:
         assert f"vLLM takes {names} from" in found[0].message
+
+
+def test_the_responses_api_has_a_limit_of_its_own() -> None:
+    body = {"model": "gpt-5", "input": "hi", "max_output_tokens": 100, "temperature": 0.5}
+    file = parse(json.dumps(body).encode(), "r.json", "r.json")
+    assert check_requests(requests_in(file), Neighbours(Settings())) == ()

@@ -59,7 +59,13 @@ def _asked(paths: list[str]) -> str:
     return "" if paths == ["."] else f"{', '.join(paths)}: " if len(paths) <= 3 else f"{len(paths)} paths: "
 
 
-_NOUNS = {"model": "model directory", "adapter": "adapter directory", "tokenizer": "tokenizer directory", "python": "Python file"}
+_NOUNS = {
+    "training arguments": "file of training arguments",
+    "model": "model directory",
+    "adapter": "adapter directory",
+    "tokenizer": "tokenizer directory",
+    "python": "Python file",
+}
 _WORDS = ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.INFO, "note"))
 
 

@@ -106,7 +106,8 @@ def model_near(path: str) -> str:
 
 def quoted(path: str) -> str:
     """A path as a word of a command that a shell takes apart."""
-    return shlex.quote(os.path.normpath(path)) if not path.startswith("-") else shlex.quote(f"./{path}")
+    name = os.path.normpath(path)
+    return shlex.quote(f"./{name}" if name.startswith("-") else name)
 
 
 def _versions() -> dict[str, str | None]:

@@ -12,8 +12,14 @@ from typing import Any
 from llmdoctor.cli.checking.kinds import kind_of
 from llmdoctor.cli.looking import Seen, Try, model_near, quoted
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.settings import Settings
 from llmdoctor.core.text import shown
-from llmdoctor.modeldir.files import Refusal, open_inside
+from llmdoctor.mem.check.trainer import check_pickled
+from llmdoctor.mem.fields import Given
+from llmdoctor.mem.strategies import read_strategy
+from llmdoctor.modeldir.files import Refusal, open_inside, read_bytes
+from llmdoctor.modeldir.neighbours import Neighbours
+from llmdoctor.modeldir.pickles import PICKLE_LIMIT, Record, parse_pickle
 from llmdoctor.modeldir.yamlfile import YAML_LIMIT, parse_yaml
 
 HEAD = 256 * 2**10
@@ -68,7 +74,7 @@ def _by_bytes(path: str, head: bytes) -> Seen | None:
         return _maybe(_outputs(path, f"{kind}: outputs, if it has a column of them", ()))
     if head.startswith(b"\x93NUMPY") or (ending in _TENSORS and (head.startswith(b"PK") or _header(head) is not None)):
         return _tensors(path, head)
-    if head.startswith((b"PK\x03\x04", b"\x80")):
+    if head.startswith((b"PK\x03\x04", b"\x80")) or os.path.basename(path) == "training_args.bin":  # an old pickle is text
         return _pickle(path, head)
     return None
 
@@ -104,13 +110,24 @@ def _pickle(path: str, head: bytes) -> Seen:
     if b"device_traces" in head or b"segments" in head or path.endswith(".pickle"):
         tries: tuple[Try, ...] = (Try(f"llmdoctor mem measure --snapshot {file}", "what held the memory, by component and line"),)
         return Seen("snapshot", "A PICKLE, most likely a torch memory snapshot (nothing in it is run)", (), tries)
-    if os.path.basename(path) == "training_args.bin" or b"TrainingArguments" in head:
-        tries = (
-            Try(f"llmdoctor check {file}", "settings that contradict each other"),
-            Try(f"llmdoctor look {quoted(os.path.dirname(path) or '.')}", "the checkpoint it belongs to"),
-        )
-        return Seen("training-arguments", "TRAININGARGUMENTS, as the Trainer saves them (a pickle: nothing in it is run)", (), tries)
-    return Seen("pickle", "A PICKLE OR A ZIP ARCHIVE: not opened, for opening one runs what is in it", (), ())
+    data = read_bytes(path, PICKLE_LIMIT)
+    try:
+        value = parse_pickle(data) if isinstance(data, bytes) else None
+    except ValueError as error:
+        return Seen("pickle", "A PICKLE OR A ZIP ARCHIVE that is not read: loading one runs what is in it", (("why", str(error)),))
+    name = value.name if isinstance(value, Record) else type(value).__name__
+    if check_pickled(value, path, path, Neighbours(Settings())) is None:
+        return Seen("pickle", "A PICKLE (nothing in it was run)", (("holds", shown(name)),))
+    tries = (
+        Try(f"llmdoctor check {file}", "settings that contradict each other"),
+        Try(f"llmdoctor look {quoted(os.path.dirname(path) or '.')}", "the checkpoint it belongs to"),
+    )
+    return Seen(
+        "training-arguments",
+        "TRAININGARGUMENTS, as the Trainer saves them (nothing in the pickle was run)",
+        (("holds", shown(name)),),
+        tries,
+    )
 
 
 def _header(head: bytes) -> dict[str, Any] | None:
@@ -298,10 +315,18 @@ def _list(path: str, value: list[Any]) -> Seen:
 
 def _strategy(path: str, what: str, rows: tuple[tuple[str, str], ...]) -> Seen:
     file, model = quoted(path), model_near(path)
+    check = Try(f"llmdoctor check {file}", "settings that contradict each other or do nothing")
+    try:
+        stage = read_strategy(path, Given(model_dtype="bfloat16", hidden_size=1024)).stage
+    except QuestionError as error:  # an "auto" that only the Trainer fills in, a runner that is not modelled
+        rows = (*rows, ("memory", f"not told from this file alone: {str(error).removeprefix(f'{path}: ')}"))
+        named = f"llmdoctor mem compare {model} --strategy trainer:adamw_torch,bf16 --strategy deepspeed:zero2,bf16"
+        return Seen("strategy", what, rows, (check, Try(named, "what a step holds under the Trainer and under ZeRO-2")))
+    other = "trainer:adamw_torch,bf16" if stage >= 0 else "deepspeed:zero2,bf16"
     tries = (
-        Try(f"llmdoctor check {file}", "settings that contradict each other or do nothing"),
+        check,
         Try(f"llmdoctor mem compare {model} --strategy {file}", "the memory of a step, by component"),
-        Try(f"llmdoctor mem compare {model} --strategy {file} --strategy trainer:adamw_torch,bf16", "why it differs from the Trainer's"),
+        Try(f"llmdoctor mem compare {model} --strategy {file} --strategy {other}", "what it would be otherwise, and why"),
     )
     return Seen("strategy", what, rows, tries)
 

@@ -74,12 +74,14 @@ def _tree(path: str) -> Seen:
             found["model"].append(os.path.normpath(folder.path))
         for name in folder.files:
             kind = _KINDS.get(os.path.splitext(name)[1].lower())
-            if kind is not None and len(found[kind]) < _MOST:
+            if kind is not None and len(found[kind]) < (_MOST if kind != "json" else _CONFIGS):
                 found[kind].append(os.path.normpath(os.path.join(folder.path, name)))
+    configs = [file for file in found.pop("json") if _is_config(file)]
+    found["config"] = configs[:_CONFIGS]
     counts = Counter({kind: len(paths) for kind, paths in found.items()})
     rows = tuple(
         (label, f"{counts[kind]}: {', '.join(found[kind][:_SHOWN])}{', ...' if counts[kind] > _SHOWN else ''}")
-        for kind, label in (("model", "model directories"), ("lines", "JSON lines, tables"))
+        for kind, label in (("model", "model directories"), ("config", "configs, requests"), ("lines", "JSON lines, tables"))
         if counts[kind]
     )
     rows += (("Python", plural(counts["code"], "file")),) if counts["code"] else ()
@@ -93,7 +95,16 @@ def _tree(path: str) -> Seen:
 
 
 _KINDS = {".py": "code", ".ipynb": "code", ".jsonl": "lines", ".parquet": "lines", ".json": "json", ".yaml": "json", ".yml": "json"}
-_MOST = 10_000
+_MOST, _CONFIGS, _LARGE = 10_000, 200, 2**20
+
+
+def _is_config(path: str) -> bool:
+    from llmdoctor.cli.looking.files import see_file
+
+    try:
+        return os.path.getsize(path) <= _LARGE and see_file(path).kind in ("strategy", "request")
+    except (QuestionError, OSError):
+        return False
 
 
 def is_model_config(path: str) -> bool:
@@ -111,7 +122,7 @@ def _tries(path: str, found: dict[str, list[str]]) -> list[Try]:
     from llmdoctor.cli.looking.files import see_file
 
     tries = []
-    if found["model"] or found["code"] or found["json"]:
+    if found["model"] or found["code"] or found["config"]:
         tries.append(Try("llmdoctor check" + ("" if path == "." else f" {quoted(path)}"), "every static rule over all of it"))
     for file in found["lines"][:20]:
         try:
@@ -121,6 +132,11 @@ def _tries(path: str, found: dict[str, list[str]]) -> list[Try]:
         if seen.kind in ("trace", "outputs", "measured"):
             tries.append(seen.tries[0])
             break
+    if found["config"]:
+        offered = see_file(found["config"][0]).tries[-1]
+        tries.append(
+            Try(offered.command.replace(" MODEL", f" {quoted(found['model'][0])}") if found["model"] else offered.command, offered.answers)
+        )
     if found["model"]:
         model = quoted(found["model"][0])
         tries.append(Try(f"llmdoctor gencfg show {model}", "what a generate() of it comes to"))

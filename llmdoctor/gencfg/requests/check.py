@@ -128,7 +128,7 @@ def _idle(request: Request) -> Iterator[Diagnostic]:
 
 def _limit(request: Request) -> Iterator[Diagnostic]:
     names = ("max_tokens", "max_completion_tokens") if request.endpoint == "chat" else ("max_tokens",)
-    if any(request.settings.get(name) is not None for name in names):
+    if request.endpoint == "responses" or any(request.settings.get(name) is not None for name in names):
         return
     until = "may fill the context" if request.endpoint == "chat" else "are cut after 16 tokens"
     yield _finding(NO_LIMIT, request, f"no {' or '.join(names)}: answers {until}", cause="vllm/entrypoints/serve/utils/api_utils.py:234")

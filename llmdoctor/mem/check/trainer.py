@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.text import shown
 from llmdoctor.mem.check.config import Config, is_on
 from llmdoctor.mem.check.deepspeed import deepspeed_findings
 from llmdoctor.mem.check.recognise import is_arguments, is_axolotl
@@ -76,6 +78,16 @@ def _training(config: Config, neighbours: Neighbours) -> Iterator[Diagnostic]:
     other = neighbours.named(config.file.path, named) if isinstance(named, str) and named.endswith(".json") else None
     if other is not None:
         yield from _against(config, Config(other, other.value), axolotl)
+    elif isinstance(named, str) and named.endswith(".json") and _is_nowhere(config, named, neighbours):
+        message = f"deepspeed names {shown(named)}, which is not in the working directory, beside this file or in a folder above it"
+        fix = "the path as it is from where the run is started"
+        yield config.found(REFUSED, message, "deepspeed", fix=fix, severity=Severity.INFO)
+
+
+def _is_nowhere(config: Config, named: str, neighbours: Neighbours) -> bool:
+    """Whether a file that a text names is in no place to look; a pickle (no lines) was made on another machine, and so may an absolute path be."""
+    known = config.line("deepspeed") is not None and not os.path.isabs(named)
+    return known and neighbours.place(config.file.path, named) is None
 
 
 def _both_halves(config: Config) -> Iterator[Diagnostic]:
