@@ -58,7 +58,7 @@ FOUND: list[tuple[str, dict[str, Any], int, str]] = [
         0,
         "",
     ),
-    ("mask inspect model --shape 1,4", {"model/config.json": {**CONFIGS["mistral"], "sliding_window": 2**63}}, 0, ""),
+    ("mask inspect model --shape 1,4", {"model/config.json": {**CONFIGS["mistral"], "sliding_window": 2**63}}, 2, "sliding_window is"),
     ("sample replay r.json --temperature 0.01 --engine vllm", {"r.json": RESPONSE}, 0, "a"),
     ("sample replay r.json --temperature 2 --engine vllm", {"r.json": RESPONSE}, 0, "a"),
     (
