@@ -215,10 +215,10 @@ def _trace(path: str, value: Mapping[str, Any], _lines: bool) -> Seen | None:
 def _ours(path: str, value: Mapping[str, Any], _lines: bool) -> Seen | None:
     schema, file = value.get("schema"), quoted(path)
     if schema == "llmdoctor.report/1":
-        return Seen("report", f"A REPORT of `llmdoctor {value.get('command')}`", (("findings", str(len(value.get("findings") or ()))),))
+        return Seen("report", f"A REPORT of `llmdoctor {value.get('command')}`", (("findings", _count(value.get("findings"))),))
     if schema == "llmdoctor.baseline/1":
         tries: tuple[Try, ...] = (Try(f"llmdoctor check --baseline {file}", "what is found that the baseline does not know"),)
-        return Seen("baseline", "A BASELINE of `llmdoctor check`", (("findings", str(len(value.get("findings") or ()))),), tries)
+        return Seen("baseline", "A BASELINE of `llmdoctor check`", (("findings", _count(value.get("findings"))),), tries)
     if schema == "llmdoctor.mem/1":
         tries = (
             Try(f"llmdoctor mem measure --summary {file}", "what was held, phase by phase"),
@@ -353,6 +353,10 @@ def _outputs(path: str, what: str, rows: tuple[tuple[str, str], ...]) -> Seen:
 def _maybe(seen: Seen) -> Seen:
     """What may be outputs: the first command alone tells."""
     return replace(seen, kind="records", tries=seen.tries[:1])
+
+
+def _count(value: Any) -> str:
+    return f"{len(value):,}" if isinstance(value, list) else "not a list"
 
 
 def _keys(value: Any) -> str:
