@@ -21,19 +21,23 @@ def read_tokens(path: str, sequence: int | None = None) -> list[int]:
     """One sequence of token ids. Raises QuestionError."""
     if path.endswith(".npy"):
         return from_array(load_array(path), path, sequence)
+    return _ids(read_values(path, "token ids, or JSON lines with token_ids"), path, sequence)
+
+
+def read_values(path: str, what: str) -> Any:
+    """A file's JSON value, or a list of its lines' values. Raises QuestionError, which says that a JSON list of `what` was expected."""
     data = read_bytes(path, _LIMIT)
     if data is None:
         raise QuestionError(f"{path}: no such file")
     if isinstance(data, Refusal):
         raise QuestionError(f"{path} {data.reason}")
     try:
-        value: Any = json.loads(data)
+        return json.loads(data)
     except (ValueError, RecursionError):
         try:
-            value = [json.loads(line) for line in data.splitlines() if line.strip()]
+            return [json.loads(line) for line in data.splitlines() if line.strip()]
         except (ValueError, RecursionError):
-            raise QuestionError(f"{path}: expected a JSON list of token ids, or JSON lines with token_ids") from None
-    return _ids(value, path, sequence)
+            raise QuestionError(f"{path}: expected a JSON list of {what}") from None
 
 
 def from_array(array: NDArray[Any], path: str, sequence: int | None) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -12,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.modeldir.files import Refusal, read_bytes
 from llmdoctor.sample.arrays import load_array
 from llmdoctor.sample.model import Doubles
 from llmdoctor.sample.steps import Steps
+from llmdoctor.sample.tokens import read_values
 
-_LIMIT = 256 << 20
 _KEYS = ("logprobs", "token_logprobs", "logprob", "old_logprobs")
 _SAME = 1e-4  # nats between two kinds that are one
 _LARGEST = 50.0  # nats in a single ratio: more is shown as that
@@ -73,18 +71,7 @@ def read_logprobs(path: str) -> list[float]:
         if array.dtype.kind != "f" or array.ndim != 1:
             raise QuestionError(f"{path}: holds {array.dtype} of {array.ndim} dimensions, expected log-probabilities [steps]")
         return _checked([float(value) for value in array], path)
-    data = read_bytes(path, _LIMIT)
-    if data is None:
-        raise QuestionError(f"{path}: no such file")
-    if isinstance(data, Refusal):
-        raise QuestionError(f"{path} {data.reason}")
-    try:
-        value: Any = json.loads(data)
-    except (ValueError, RecursionError):
-        try:
-            value = [json.loads(line) for line in data.splitlines() if line.strip()]
-        except (ValueError, RecursionError):
-            raise QuestionError(f"{path}: expected a JSON list of log-probabilities") from None
+    value = read_values(path, "log-probabilities")
     try:
         return _checked(list(_numbers(value, path)), path)
     except (RecursionError, OverflowError):

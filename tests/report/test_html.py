@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,7 +18,7 @@ from llmdoctor.core.document import Code, Fold, Grid, Mark, Note, Table
 from llmdoctor.core.report import Report
 from llmdoctor.report import Style, render
 from tests.report.examples import EXAMPLE, RULES, reports
-from tests.report.webdriver import CHROMIUM, DRIVER, Browser
+from tests.report.webdriver import Browser
 
 TAGS = set(
     "html head meta title style body header footer main a p code h1 h2 h3 div span table thead tbody tr th td pre b article details summary ul li "
@@ -183,15 +182,6 @@ def test_what_only_a_page_has_room_for() -> None:
         for other in ("text", "markdown"):
             assert word in render(report, other, Style(), RULES)
             assert "a trainer" not in render(report, other, Style(), RULES)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("chromium and chromium-driver are not installed")
-    opened = Browser(tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from llmdoctor.cli.catalogue import all_rules
 from llmdoctor.report import Style, render
 from tests.cli.screens import COMMANDS, make_inputs, report_of
 from tests.conftest import run_command, write_model
-from tests.report.webdriver import CHROMIUM, DRIVER, Browser
+from tests.report.webdriver import Browser
 
 TAB = "\ue004"
 NOTHING_RUNS = """
@@ -29,15 +28,6 @@ return [...document.querySelectorAll('main *')].filter(one => one.scrollWidth > 
 STOPS = """
 return [...document.querySelectorAll('a[href],input,summary,[tabindex]')].filter(one =>
   one.checkVisibility() && (one.type !== 'radio' || one.checked))"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("chromium and chromium-driver are not installed")
-    opened = Browser(tmp_path_factory.mktemp("profile"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="module")
