@@ -79,9 +79,9 @@ def mend(check: Callable[[], Report], unsafe: bool) -> Report:
     )
 
 
-def diff(check: Callable[[], Report], unsafe: bool) -> tuple[str, list[Skipped]]:
-    """What --fix would change as one patch, empty where it would change nothing, and what it would leave alone."""
-    changed, skipped = fixed(planned(check().findings, unsafe))
+def diff(report: Report, unsafe: bool) -> tuple[str, list[Skipped]]:
+    """What --fix would change of what was found as one patch, empty where it would change nothing, and what it would leave alone."""
+    changed, skipped = fixed(planned(report.findings, unsafe))
     patches = []
     for file in changed:
         patch = file.diff()

@@ -100,3 +100,7 @@ def test_the_settings_are_shown_and_nothing_is_checked(model: Path, llmdoctor: R
     assert (
         json.loads(llmdoctor("check", "--show-settings", "--format", "json", cwd=model).out)["subject"]["settings"] == "../pyproject.toml"
     )
+
+
+def test_a_diff_of_nothing_to_check_is_3(tmp_path: Path, llmdoctor: Run) -> None:
+    assert llmdoctor("check", "--diff", cwd=tmp_path).code == 3

@@ -17,7 +17,8 @@ from llmdoctor.cli.checking.find import find
 from llmdoctor.cli.checking.screen import document, entries
 from llmdoctor.cli.checking.subjects import Checker
 from llmdoctor.cli.fixing import diff, mend, with_fixable
-from llmdoctor.cli.output import FOUND, REFUSED, Color, FailOn, answer, complain, write_file
+from llmdoctor.cli.main import INTERRUPTED
+from llmdoctor.cli.output import FOUND, NOTHING, REFUSED, Color, FailOn, answer, complain, write_file
 from llmdoctor.core import baseline
 from llmdoctor.core.diagnostic import Diagnostic
 from llmdoctor.core.document import Table, Verdict
@@ -126,16 +127,20 @@ def _accepted(options: Options, settings: Settings) -> str | None:
 
 
 def _print_diff(check: Callable[[], Report], unsafe: bool) -> NoReturn:
-    """The patch and exit 1, or nothing and exit 0."""
+    """The patch and exit 1, or nothing and exit 0; 3 where there was nothing to check."""
     try:
-        patch, skipped = diff(check, unsafe)
+        report = check()
+        patch, skipped = diff(report, unsafe)
     except QuestionError as error:
         complain(str(error))
         raise typer.Exit(REFUSED) from None
+    except KeyboardInterrupt:
+        complain("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
     for one in skipped:
         complain(f"{one.what}: {one.reason}")
     sys.stdout.write(patch)
-    raise typer.Exit(FOUND if patch else 0)
+    raise typer.Exit(FOUND if patch else NOTHING if report.nothing else 0)
 
 
 def settings_report(settings: Settings, accepted: str | None, fail_on: FailOn | None) -> Report:
