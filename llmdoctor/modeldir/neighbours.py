@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from llmdoctor.core.settings import Settings
-from llmdoctor.modeldir.files import Refusal, read_bytes, shown_path
+from llmdoctor.modeldir.files import Refusal, read_bytes
 from llmdoctor.modeldir.jsonfile import JsonFile, parse
 
 _LIMIT, _KEPT, _ABOVE = 2**20, 16 * 2**20, 6  # bytes of a file, characters kept in all, folders above the one that names another
@@ -49,6 +49,6 @@ class Neighbours:
         data = read_bytes(place, _LIMIT)
         if data is None or isinstance(data, Refusal):
             return None
-        file = parse(data, place, shown_path(place))
+        file = parse(data, place, os.path.relpath(place))  # a message with an absolute path would be another on every machine
         self.keep(file)
         return file

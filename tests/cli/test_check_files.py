@@ -199,3 +199,12 @@ def test_a_deepspeed_file_that_is_nowhere(where: str, told: bool, tmp_path: Path
     write(tmp_path / "runs" / "a.yaml", f"output_dir: o\nper_device_train_batch_size: 2\nlearning_rate: 1.0e-5\ndeepspeed: {where}\n")
     report = llmdoctor("check", "--format", "json", cwd=tmp_path).report
     assert any("which is not in the working directory" in finding["message"] for finding in report["findings"]) == told
+
+
+def test_a_file_above_is_named_alike_on_every_machine(tmp_path: Path, llmdoctor: Any) -> None:
+    write(tmp_path / "ds.json", '{"zero_optimization": {"stage": 2}, "gradient_accumulation_steps": 4}')
+    write(tmp_path / "ex" / "a.yaml", "output_dir: o\nper_device_train_batch_size: 2\ngradient_accumulation_steps: 8\ndeepspeed: ds.json\n")
+    report = llmdoctor("check", "--format", "json", cwd=tmp_path / "ex").report
+    assert [finding["code"] for finding in report["findings"]] == ["MEM008"]
+    assert "../ds.json" in report["findings"][0]["message"]
+    assert str(tmp_path) not in json.dumps(report["findings"])
