@@ -98,7 +98,7 @@ def in_process(folder: str) -> dict[int, float]:
     """Best seconds of five, in this process, of the report and its text: what is left when nothing has to start."""
     sys.path.insert(0, str(ROOT))
     from llmdoctor.mask.inspect import inspect_report
-    from llmdoctor.mask.question import Options
+    from llmdoctor.mask.options import Options
     from llmdoctor.report import Style, render
 
     best = dict.fromkeys(LENGTHS, math.inf)

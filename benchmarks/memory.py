@@ -79,7 +79,7 @@ def main() -> int:
 
 
 def _run(folder: Path, options: argparse.Namespace) -> int:
-    from llmdoctor.mem.live.demo_shapes import QWEN2_VL_2B
+    from llmdoctor.demo.shapes import QWEN2_VL_2B
 
     for name, config in {**MODELS, "vl": QWEN2_VL_2B}.items():
         (folder / name).mkdir()

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llmdoctor.mem.question import Asked, Case, Predictor
+from llmdoctor.mem.options import Asked, Case, Predictor
 
 NAMES = {"--batch": "batch", "--seq-len": "seq_len", "--image": "image", "--attn": "attention", "--stage": "stage", "--lora": "lora"}
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from llmdoctor.sample.draws import draw, draw_counts, generator
-from llmdoctor.sample.model import Settings
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import TRANSFORMERS
+from llmdoctor.sample.types import Settings
 
 VOCAB = 151_936
 FAILED: list[str] = []
@@ -130,7 +130,7 @@ def replay(steps: int) -> None:
 
 def worker(part: str, folder: str) -> None:
     """One part of the replay, timed; its peak memory without the mapped file is printed."""
-    from llmdoctor.sample.arrays import open_logits
+    from llmdoctor.files.arrays import open_logits
     from llmdoctor.sample.claim import Claim
     from llmdoctor.sample.judge import run_tests
     from llmdoctor.sample.sketch import make_sketch

@@ -52,7 +52,7 @@ def load(folder: Path) -> tuple[Any, Any]:
     import torch
     from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
-    from llmdoctor.modeldir.live.tiny_qwen2_vl import build
+    from llmdoctor.demo.live.tiny_qwen2_vl import build
 
     torch.set_num_threads(1)
     build(folder)

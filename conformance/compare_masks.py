@@ -31,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask import architectures
-from llmdoctor.mask.model import BACKENDS, Plan
+from llmdoctor.mask.options import Options, ask
 from llmdoctor.mask.plan import plan
-from llmdoctor.mask.question import Options, ask
+from llmdoctor.mask.types import BACKENDS, Plan
 from llmdoctor.modeldir import layerkinds
 
 TARGET = Path(__file__).parent.parent / "llmdoctor" / "modeldir" / "architectures.json"

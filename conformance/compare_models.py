@@ -14,8 +14,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from llmdoctor.gencfg.model import Call, Effective, Layer, Origin, Setting
 from llmdoctor.gencfg.resolve import resolve
+from llmdoctor.gencfg.types import Call, Effective, Layer, Origin, Setting
 from llmdoctor.gencfg.versions import field_defaults, late_defaults, parse
 
 SCENARIOS = Path(__file__).with_name("model_scenarios.json")

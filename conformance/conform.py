@@ -22,8 +22,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from conformance.run_scenarios import BASE, EMIT, PROMPT  # noqa: E402
-from llmdoctor.gencfg.model import Call, Effective, Layer, Origin, Setting  # noqa: E402
 from llmdoctor.gencfg.resolve import resolve  # noqa: E402
+from llmdoctor.gencfg.types import Call, Effective, Layer, Origin, Setting  # noqa: E402
 
 SCENARIOS = HERE / "call_scenarios.json"
 DATA = HERE.parent / "tests" / "gencfg" / "data" / "conformance.jsonl"

@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from llmdoctor.mask import architectures
 from llmdoctor.mask.differ import real_queries
-from llmdoctor.mask.model import Inputs, Plan
+from llmdoctor.mask.options import Options, ask
 from llmdoctor.mask.plan import plan
-from llmdoctor.mask.question import Options, ask
-from llmdoctor.mask.show import object_text, size_text
+from llmdoctor.mask.screen import object_text, size_text
+from llmdoctor.mask.types import Inputs, Plan
 
 TEXT = {
     "num_hidden_layers": 2,

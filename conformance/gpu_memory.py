@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.demo.shapes import QWEN2_VL_2B
 from llmdoctor.mem.components import by_component
-from llmdoctor.mem.live.demo_shapes import QWEN2_VL_2B
 from llmdoctor.mem.measure import run_case
-from llmdoctor.mem.question import Asked, Predictor
+from llmdoctor.mem.options import Asked, Predictor
 
 LLAMA = {
     "model_type": "llama",

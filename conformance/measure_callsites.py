@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from llmdoctor.callsites.check import check_notebook, check_source  # noqa: E402
-from llmdoctor.core.diagnostic import Severity  # noqa: E402
+from llmdoctor.core.finding import Severity  # noqa: E402
 
 # Copies of code that is in the other sample.
 COPIES = ("transformers_kt", "transformers_usf_om_vl_exp_v0", "transformers_v5_pre_rc0")

@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from llmdoctor.cli.checking import check_report  # noqa: E402
+from llmdoctor.check.report import check_report  # noqa: E402
 from llmdoctor.core.settings import Settings  # noqa: E402
 
 WANTED = (".json", ".jsonl", ".yaml", ".yml", "training_args.bin")

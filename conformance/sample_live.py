@@ -25,7 +25,7 @@ def main() -> int:
     import torch
     import transformers
 
-    from llmdoctor.modeldir.live.tiny_qwen2_vl import build
+    from llmdoctor.demo.live.tiny_qwen2_vl import build
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     card = torch.cuda.get_device_name() if device == "cuda" else "no GPU"
@@ -69,9 +69,9 @@ def case(folder: Path, name: str, dtype: str, device: str, seed: int, temperatur
     import torch
     import transformers
 
-    from llmdoctor.sample.model import Settings
     from llmdoctor.sample.stages import run
     from llmdoctor.sample.tables import TRANSFORMERS
+    from llmdoctor.sample.types import Settings
 
     auto = transformers.AutoModelForImageTextToText if "vl" in name else transformers.AutoModelForCausalLM
     model = auto.from_pretrained(folder / name, dtype=getattr(torch, dtype)).eval().to(device)
@@ -116,7 +116,7 @@ def verdict(
     folder: Path, logits: bool = False, model: str | None = None, dtype: str | None = None, claim: dict[str, Any] | None = None
 ) -> str:
     """The verdict of one replay."""
-    from llmdoctor.sample.question import Ask
+    from llmdoctor.sample.options import Ask
     from llmdoctor.sample.replay import replay_report
 
     path = folder / ("claim.json" if claim is None else "other.json")

@@ -16,16 +16,16 @@ import time
 
 import numpy as np
 
-from llmdoctor.sample.arrays import Logits
+from llmdoctor.files.arrays import Logits
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.draws import draw, generator
 from llmdoctor.sample.judge import Test, Verdict, judge, run_tests
 from llmdoctor.sample.laws import one_short
-from llmdoctor.sample.model import Settings
 from llmdoctor.sample.sketch import make_sketch
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.steps import Tolerance, replay_steps
 from llmdoctor.sample.tables import ENGINES
+from llmdoctor.sample.types import Settings
 
 VOCAB, ALPHA = 2_000, 0.01
 TOLERANCE = Tolerance(1e-4, 1e-4, "recorded logits")

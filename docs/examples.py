@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from llmdoctor.cli.demonstration import USER_CONFIG
-from llmdoctor.modeldir.live.tiny_qwen2_vl import build
+from llmdoctor.demo.live.tiny_qwen2_vl import build
+from llmdoctor.demo.run import USER_CONFIG
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

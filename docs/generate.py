@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from llmdoctor.cli.catalogue import all_rules
 from llmdoctor.core.rule import Rule
+from llmdoctor.rules import all_rules
 
 DOCS = Path(__file__).parent
 GENCFG = ("gencfg", "gencfg show", "gencfg diff", "gencfg check", "gencfg trace", "gencfg runaway")
@@ -33,7 +33,7 @@ def main() -> None:
 def rule_page(rule: Rule) -> str:
     """One rule's page, from the words `llmdoctor rule CODE` prints."""
     return (
-        f"# {rule.code} {rule.name}\n\n{rule.summary}\n\nSeverity: {rule.severity.value}\n\n## Why it hurts\n\n{rule.why}\n\n"
+        f"# {rule.code} {rule.name}\n\n{rule.summary}\n\nSeverity: {rule.severity.value}\n\n## Why it hurts\n\n{rule.reason}\n\n"
         f"## Bad\n\n```\n{rule.bad}\n```\n\n## Good\n\n```\n{rule.good}\n```\n\n## Fix\n\n{rule.fix}\n"
     )
 

@@ -88,7 +88,7 @@ def main(folder: Path, names: list[str]) -> None:
 
 def make(inputs: Path) -> None:
     """A tiny Qwen2-VL with its tokenizer, two configs of real sizes, a recorded generation with a wrong claim, a broken sampler."""
-    from llmdoctor.modeldir.live.tiny_qwen2_vl import build
+    from llmdoctor.demo.live.tiny_qwen2_vl import build
 
     inputs.mkdir(parents=True, exist_ok=True)
     if not (inputs / "qwen2-vl-tiny" / "config.json").exists():

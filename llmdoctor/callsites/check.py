@@ -10,15 +10,15 @@ from dataclasses import replace
 from llmdoctor.callsites.finding import Found
 from llmdoctor.callsites.prefilter import may_hold_a_finding
 from llmdoctor.callsites.rules import UNPARSED
-from llmdoctor.core.diagnostic import Diagnostic, Location
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.modeldir.files import read_bytes, shown_path
+from llmdoctor.core.finding import Finding, Location
+from llmdoctor.files.opening import read_bytes, shown_path
 
 LIMIT = 8 * 2**20
 _IGNORE = re.compile(rb"#\s*llmdoctor:\s*ignore\[([A-Za-z0-9,\s]+)\]")
 
 
-def check_file(path: str) -> tuple[Diagnostic, ...]:
+def check_file(path: str) -> tuple[Finding, ...]:
     """The findings in a .py file or an .ipynb notebook.
 
     Raises QuestionError where the file cannot be read, or has more than LIMIT bytes.
@@ -26,7 +26,7 @@ def check_file(path: str) -> tuple[Diagnostic, ...]:
     return check_data(read_code(path), path)
 
 
-def check_data(data: bytes, path: str) -> tuple[Diagnostic, ...]:
+def check_data(data: bytes, path: str) -> tuple[Finding, ...]:
     """The findings in a file's bytes, a notebook's where the path says so; they name the file relative to the working directory if below it."""
     shown = shown_path(path)
     return check_notebook(data, shown) if path.endswith(".ipynb") else check_source(data, shown)
@@ -43,7 +43,7 @@ def read_code(path: str) -> bytes:
     raise QuestionError(f"{shown_path(path)} {data.reason if data is not None else 'does not exist'}")
 
 
-def check_source(text: str | bytes, path: str) -> tuple[Diagnostic, ...]:
+def check_source(text: str | bytes, path: str) -> tuple[Finding, ...]:
     """The findings in Python source, by line. Bytes are decoded as Python decodes them.
 
     A source that mentions nothing the rules ask about is not parsed. One that does and cannot be parsed is one finding, PYC012 (info).
@@ -59,7 +59,7 @@ def check_source(text: str | bytes, path: str) -> tuple[Diagnostic, ...]:
     return tuple(_diagnostic(each, Location(path, line=_line(each.node)), evidence) for each, evidence in _found(tree, lines))
 
 
-def check_notebook(data: bytes, path: str) -> tuple[Diagnostic, ...]:
+def check_notebook(data: bytes, path: str) -> tuple[Finding, ...]:
     """The findings in a notebook's code cells, by cell: the pointer leads to the line in the cell's source, `line` is the line in the file.
 
     A notebook of another language has none. One that is no notebook, or whose relevant cells cannot be parsed, is one finding, PYC012 (info).
@@ -129,19 +129,19 @@ def _is_ignored(found: Found, lines: list[bytes]) -> bool:
     return False
 
 
-def _diagnostic(found: Found, location: Location, evidence: dict[str, str]) -> Diagnostic:
-    return Diagnostic(found.rule.code, found.rule.severity, found.message, location, evidence, found.cause, found.rule.fix)
+def _diagnostic(found: Found, location: Location, evidence: dict[str, str]) -> Finding:
+    return Finding(found.rule.code, found.rule.severity, found.message, location, evidence, found.cause, found.rule.fix)
 
 
-def _unparsed(path: str, error: Exception) -> Diagnostic:
+def _unparsed(path: str, error: Exception) -> Finding:
     line = error.lineno if isinstance(error, SyntaxError) else None
     reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-    return Diagnostic(UNPARSED.code, UNPARSED.severity, f"not parsed: {reason}", Location(path, line=line), fix=UNPARSED.fix)
+    return Finding(UNPARSED.code, UNPARSED.severity, f"not parsed: {reason}", Location(path, line=line), fix=UNPARSED.fix)
 
 
 def _json_lines(data: bytes) -> dict[str, int]:
     """The line of every value in a JSON file by its pointer; none where it is too large for it."""
-    from llmdoctor.modeldir.positions import Unreadable, scan
+    from llmdoctor.files.positions import Unreadable, scan
 
     try:
         return dict(scan(data.decode("utf-8-sig", "replace"), 100).lines)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
+from llmdoctor.cli.output import Colors, Fail, Format, answer
+from llmdoctor.report.terminal import Color
 
 
 def make_app(arguments: list[str]) -> typer.Typer:
@@ -48,7 +49,7 @@ def _main(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        from llmdoctor.cli.looking import here_report
+        from llmdoctor.look.report import here_report
 
         answer(here_report, "look", None, None, Color.AUTO)
 
@@ -63,7 +64,7 @@ def look(
     A model or adapter directory, a checkpoint, a trace, a log, recorded outputs, a strategy, a snapshot, tensors, a repository. Without
     any command, llmdoctor looks at the current folder.
     """
-    from llmdoctor.cli.looking import look_report
+    from llmdoctor.look.report import look_report
 
     answer(lambda: look_report(path), "look", format, None, color)
 
@@ -79,7 +80,7 @@ def rule(
 
     What it looks for, why it hurts, a bad and a good example, the fix.
     """
-    from llmdoctor.cli import catalogue
+    from llmdoctor import rules as catalogue
 
     answer(lambda: catalogue.report(code), "rule", format, None, color)
 
@@ -89,7 +90,7 @@ def env(format: Format = None, color: Colors = Color.AUTO) -> None:
 
     Versions, machine, caches; nothing is imported, nothing leaves the machine.
     """
-    from llmdoctor.cli import environment
+    from llmdoctor.look import environment
 
     answer(environment.report, "env", format, None, color)
 
@@ -101,7 +102,7 @@ def demo(
 
     A Qwen2-VL made on the spot: the question, the prediction, the real runs, the fix. Needs the vlm extra.
     """
-    from llmdoctor.cli.demonstration import run
+    from llmdoctor.demo.run import run
 
     raise typer.Exit(run(keep))
 
@@ -137,10 +138,22 @@ def check(
     LLaMA-Factory, axolotl), requests to vLLM and OpenAI (GEN, SMP) and Python call sites (PYC), as git does not ignore them. Settings are read
     from [tool.llmdoctor] in pyproject.toml.
     """
-    from llmdoctor.cli.checking import Do, Options, run_check
+    from llmdoctor.check.report import CheckOptions
+    from llmdoctor.cli.check import run_check
 
-    do = Do(fix, unsafe_fixes, diff, show_settings, allow_nothing)
-    run_check(Options(paths or ["."], tuple(select or ()), tuple(ignore or ()), baseline, write_baseline, do), format, fail_on, color)
+    options = CheckOptions(
+        paths=tuple(paths or ["."]),
+        select=tuple(select or ()),
+        ignore=tuple(ignore or ()),
+        baseline=baseline,
+        write_baseline=write_baseline,
+        fix=fix,
+        unsafe_fixes=unsafe_fixes,
+        diff=diff,
+        show_settings=show_settings,
+        allow_nothing=allow_nothing,
+    )
+    run_check(options, format, fail_on, color)
 
 
 _GROUPS = {name: f"llmdoctor.cli.{name}" for name in ("gencfg", "mask", "mem", "sample")}

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from llmdoctor.cli.groups import make_group
-from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
+from llmdoctor.cli.output import Colors, Fail, Format, answer
 from llmdoctor.core.report import Report
+from llmdoctor.report.terminal import Color
 
 _MODEL = "A model directory, a hub id in the local cache, or a generation_config.json."
 _CONFIG = "The GenerationConfig passed to generate(), as a JSON file."
@@ -72,7 +73,7 @@ def show(
 
     Each field, where it came from, what it replaced, the errors and warnings the library would raise, and whether the call stops.
     """
-    from llmdoctor.gencfg.question import Side
+    from llmdoctor.gencfg.options import Side
     from llmdoctor.gencfg.show import show_report
 
     side = Side(model, config, sets, mutate, mutate_config, preset, transformers, engine, prompt_length)
@@ -116,7 +117,7 @@ def diff(
     difference; with --fail-on error only on a finding.
     """
     from llmdoctor.gencfg.diff import diff_report
-    from llmdoctor.gencfg.question import Side, pair
+    from llmdoctor.gencfg.options import Side, pair
 
     both = Side(left, config, sets, mutate, mutate_config, preset, transformers, engine, prompt_length)
     one = Side(
@@ -152,7 +153,7 @@ def check(
     from llmdoctor.gencfg.check import check_report
 
     def build() -> Report:
-        from llmdoctor.cli.catalogue import code_prefixes
+        from llmdoctor.rules import code_prefixes
 
         chosen, left_out = code_prefixes(select or (), "--select"), code_prefixes(ignore or (), "--ignore")
         return check_report(models, list(chosen), list(left_out), transformers)
@@ -199,8 +200,8 @@ def runaway(
     From any engine: transformers, TRL's completions tables, OpenAI, vLLM, SGLang, TGI, llama.cpp. How sequences ended, terminators that were
     passed, repetition loops, and with --model the likely cause.
     """
-    from llmdoctor.gencfg.runaway.report import runaway_report
-    from llmdoctor.gencfg.runaway.rows import Columns
+    from llmdoctor.gencfg.runaway.command import runaway_report
+    from llmdoctor.requests.rows import Columns
 
     answer(lambda: runaway_report(file, model, terminator, max_new_tokens, Columns(ids, text)), "gencfg runaway", format, fail_on, color)
 

@@ -7,8 +7,7 @@ import os
 import sys
 from contextlib import suppress
 
-INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
-INTERRUPTED = 130  # 128 + SIGINT
+from llmdoctor.core.exitcodes import INTERNAL_ERROR, INTERRUPTED
 
 
 def entry() -> None:

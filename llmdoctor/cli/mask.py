@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from llmdoctor.cli.groups import make_group
-from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
+from llmdoctor.cli.output import Colors, Fail, Format, answer
 from llmdoctor.core.report import Report
+from llmdoctor.report.terminal import Color
 
 _MODEL = "A model directory, or a hub id in the local cache."
 
@@ -68,7 +69,7 @@ def inspect(
     How the 2-D mask becomes what each layer and backend receives: objects, shapes, bytes, the kernel's arguments, a picture.
     """
     from llmdoctor.mask.inspect import inspect_report
-    from llmdoctor.mask.question import Options
+    from llmdoctor.mask.options import Options
 
     options = Options(
         shape, lengths, pad, packed, image, backend, phase, past, cache, dtype, mask, input_ids, messages, mode, query, weights
@@ -104,14 +105,14 @@ def check_leaks(
     Runs the model on the inputs, or on a small suite, and finds leaks, holes, dead rows and wrong positions, with what was measured.
     """
     from llmdoctor.mask.leaks import leak_report
-    from llmdoctor.mask.question import Options, ask_size
+    from llmdoctor.mask.options import Options, ask_size
 
     def build() -> Report:
         options = Options(
             shape, lengths, pad, packed, image, backend, phase, past, cache, None, mask, input_ids, messages, "run",
             weights=weights, budget=ask_size(budget),
         )  # fmt: skip
-        from llmdoctor.cli.catalogue import code_prefixes
+        from llmdoctor.rules import code_prefixes
 
         chosen, left_out = code_prefixes(select or (), "--select"), code_prefixes(ignore or (), "--ignore")
         return leak_report(model, options, list(chosen), list(left_out), static)

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from llmdoctor.cli.output import REFUSED, Color, FailOn, answer, complain, parse_targets, write
+from llmdoctor.cli.output import FailOn, answer, parse_targets, write
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.exitcodes import REFUSED
+from llmdoctor.report.terminal import Color, complain
 
 if TYPE_CHECKING:
-    from llmdoctor.mem.question import Asked
+    from llmdoctor.mem.options import Asked
 
 NAME = "mem measure"
 TRACE = "memory.jsonl"

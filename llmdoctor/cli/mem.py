@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from llmdoctor.cli.groups import make_group
-from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
+from llmdoctor.cli.output import Colors, Fail, Format, answer
+from llmdoctor.report.terminal import Color
 
 _MODEL = "A model directory with a config.json (no weights needed), or a hub id in the local cache."
 _STRATEGY = "trainer:OPTIM[,bf16|fp32|fp16|amp_bf16|amp_fp16][,gc], deepspeed:zeroN[,...], or a file; repeatable."
@@ -59,7 +60,7 @@ def compare(
     Predicted by component for each strategy, without weights or a GPU, and why they differ. The model's own code is traced on fake tensors.
     """
     from llmdoctor.mem.compare import compare_report
-    from llmdoctor.mem.question import Asked
+    from llmdoctor.mem.options import Asked
 
     asked = Asked(
         model, tuple(strategy or ()), batch, seq_len, image, attn, world_size, rank, tuple(trainable or ()), stage, lora,
@@ -124,7 +125,7 @@ def measure(
     torchrun, accelerate launch or deepspeed: its exit code is passed on and the summary goes to stderr.
     """
     from llmdoctor.cli import measuring
-    from llmdoctor.mem.question import Asked
+    from llmdoctor.mem.options import Asked
 
     asked = Asked(
         "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from enum import Enum
@@ -11,16 +10,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 
-from llmdoctor.cli.main import INTERRUPTED
-from llmdoctor.core.diagnostic import Severity
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.exitcodes import FOUND, INTERRUPTED, NOTHING, REFUSED
+from llmdoctor.core.finding import Severity
 from llmdoctor.core.report import Report, ReportError
+from llmdoctor.files.writing import write_file
+from llmdoctor.report.terminal import Color, complain, screen_width, wants_color
 
 if TYPE_CHECKING:
     from llmdoctor.core.rule import Rule
-    from llmdoctor.report import Style
-
-FOUND, REFUSED, NOTHING = 1, 2, 3
 
 
 class FailOn(str, Enum):
@@ -29,14 +27,6 @@ class FailOn(str, Enum):
     ERROR = "error"
     WARNING = "warning"
     INFO = "info"
-    NEVER = "never"
-
-
-class Color(str, Enum):
-    """Whether to write colour codes."""
-
-    AUTO = "auto"
-    ALWAYS = "always"
     NEVER = "never"
 
 
@@ -118,12 +108,12 @@ def write(report: Report, format: str, path: Path | None, color: Color, stream: 
     out = stream or sys.stdout
 
     if path is not None:
-        write_file(path, render(report, format, Style(width=_width(), color=color is Color.ALWAYS), _catalogue(format)))
+        write_file(path, render(report, format, Style(width=screen_width(), color=color is Color.ALWAYS), _catalogue(format)))
         return
     if report.error is not None and format == "text":
         complain(report.error.message)
         return
-    style = Style(width=_width(), color=format == "text" and _wants_color(color, out), terminal=out.isatty())
+    style = Style(width=screen_width(), color=format == "text" and wants_color(color, out), terminal=out.isatty())
     text = render(report, format, style, _catalogue(format))
     out.write(text.encode(out.encoding or "utf-8", "backslashreplace").decode(out.encoding or "utf-8"))
     out.flush()
@@ -135,58 +125,6 @@ def _catalogue(format: str) -> tuple[Rule, ...]:
 
     if format not in WITH_RULES:
         return ()
-    from llmdoctor.cli.catalogue import all_rules
+    from llmdoctor.rules import all_rules
 
     return all_rules()
-
-
-def write_file(path: Path, text: str, mode: int | None = None) -> None:
-    """Write all of it or nothing: a neighbour is written first and then takes the name. A pipe or device is written to as it is.
-
-    Line ends are written as they are in `text`; `mode` are the new file's permissions, where not the usual ones.
-    """
-    if path.exists() and not path.is_file():
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise QuestionError(f"cannot write {path}: {error.strerror or error}") from None
-        return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="")
-        if mode is not None:
-            partial.chmod(mode)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise QuestionError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def complain(message: str) -> None:
-    """One message to stderr, made harmless."""
-    from llmdoctor.core.text import clean, defuse
-
-    sys.stderr.write(defuse(f"llmdoctor: {clean(message)}\n"))
-
-
-def terminal_style(color: Color) -> Style:
-    """The style of stdout."""
-    from llmdoctor.report import Style
-
-    return Style(width=_width(), color=_wants_color(color), terminal=sys.stdout.isatty())
-
-
-def _wants_color(color: Color, stream: TextIO | None = None) -> bool:
-    if color is not Color.AUTO:
-        return color is Color.ALWAYS
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return (stream or sys.stdout).isatty() and os.environ.get("TERM") != "dumb"
-
-
-def _width() -> int:
-    import shutil
-
-    return shutil.get_terminal_size((80, 24)).columns

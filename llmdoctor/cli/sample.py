@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmdoctor.cli.groups import make_group
-from llmdoctor.cli.output import Color, Colors, Fail, Format, answer
+from llmdoctor.cli.output import Colors, Fail, Format, answer
+from llmdoctor.report.terminal import Color
 
 if TYPE_CHECKING:
     from llmdoctor.core.report import Report
-    from llmdoctor.sample.model import Settings
+    from llmdoctor.sample.types import Settings
 
 
 def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
@@ -53,8 +54,8 @@ def settings_of(
     greedy: bool,
 ) -> Settings:
     """The options as Settings. Raises QuestionError."""
-    from llmdoctor.sample.model import Settings
-    from llmdoctor.sample.question import parse_bias
+    from llmdoctor.sample.options import parse_bias
+    from llmdoctor.sample.types import Settings
 
     return Settings(
         temperature,
@@ -106,7 +107,7 @@ def engines(
     option that is not given is off, whatever an engine's own default.
     """
     from llmdoctor.sample.engines import engines_report
-    from llmdoctor.sample.question import check_engines, parse_before
+    from llmdoctor.sample.options import check_engines, parse_before
 
     answer(
         lambda: engines_report(
@@ -170,7 +171,7 @@ def replay(
     Rebuilds each step's distribution from recorded logits, from a response's top log-probabilities, or from a model in one teacher-forced
     pass, and tests the tokens against the claim: consistent, inconsistent with the proof, or undecided with how many more tokens it takes.
     """
-    from llmdoctor.sample.question import Ask, check_dtype, check_engines
+    from llmdoctor.sample.options import Ask, check_dtype, check_engines
 
     def build() -> Report:
         options = settings_of(
@@ -233,8 +234,8 @@ def draw(
 
     def build() -> Report:
         from llmdoctor.sample.draw import Drawing, draw_report
-        from llmdoctor.sample.model import Settings
-        from llmdoctor.sample.question import check_engines
+        from llmdoctor.sample.options import check_engines
+        from llmdoctor.sample.types import Settings
 
         check_engines([engine])
         settings = Settings(temperature, top_k, top_p, min_p, typical_p)

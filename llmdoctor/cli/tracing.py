@@ -9,8 +9,10 @@ from typing import NoReturn
 
 import typer
 
-from llmdoctor.cli.output import REFUSED, Color, FailOn, answer, complain, parse_targets, write
+from llmdoctor.cli.output import FailOn, answer, parse_targets, write
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.exitcodes import REFUSED
+from llmdoctor.report.terminal import Color, complain
 
 
 def summarize(trace: str, command: list[str], formats: list[str] | None, fail_on: FailOn | None, color: Color) -> NoReturn:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from llmdoctor.core.diagnostic import Diagnostic
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.finding import Finding
 from llmdoctor.core.fingerprint import fingerprints
 
 SCHEMA = "llmdoctor.baseline/1"
 
 
-def unknown(findings: Sequence[Diagnostic], known: frozenset[str], folder: str) -> list[Diagnostic]:
+def unknown(findings: Sequence[Finding], known: frozenset[str], folder: str) -> list[Finding]:
     """The findings whose fingerprints the baseline, which lies in `folder`, does not have."""
     return [finding for finding, name in zip(findings, _names(findings, folder), strict=True) if name not in known]
 
@@ -34,7 +34,7 @@ def read(path: str) -> frozenset[str]:
     return frozenset(str(entry.get("fingerprint")) for entry in found if isinstance(entry, dict))
 
 
-def text(findings: Sequence[Diagnostic], folder: str) -> str:
+def text(findings: Sequence[Finding], folder: str) -> str:
     """A baseline file of `findings` for the folder it will lie in: sorted, a finding a line, so that a review can read what is accepted."""
     placed = [_seen_from(finding, folder) for finding in findings]
     lines = sorted(json.dumps(_entry(finding, name)) for finding, name in zip(placed, fingerprints(placed), strict=True))
@@ -42,16 +42,16 @@ def text(findings: Sequence[Diagnostic], folder: str) -> str:
     return f'{{\n  "schema": "{SCHEMA}",\n  "findings": [\n{body}\n  ]\n}}\n'
 
 
-def _entry(finding: Diagnostic, fingerprint: str) -> dict[str, str | None]:
+def _entry(finding: Finding, fingerprint: str) -> dict[str, str | None]:
     at = None if finding.location is None else finding.location.file
     return {"code": finding.code, "at": at, "message": finding.message, "fingerprint": fingerprint}
 
 
-def _names(findings: Sequence[Diagnostic], folder: str) -> tuple[str, ...]:
+def _names(findings: Sequence[Finding], folder: str) -> tuple[str, ...]:
     return fingerprints([_seen_from(finding, folder) for finding in findings])
 
 
-def _seen_from(finding: Diagnostic, folder: str) -> Diagnostic:
+def _seen_from(finding: Finding, folder: str) -> Finding:
     """`finding` with its file as it is called in `folder`: the same wherever the command is started."""
     place = finding.location
     if place is None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from llmdoctor.core.finding import Finding
+
 Tone = Literal["good", "bad", "warn", "plain", "dim"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Verdict:
-    """The answer in one sentence; `tone` says whether it is a good one."""
+class Headline:
+    """A sentence that stands above what follows; `tone` shows whether it is a good one."""
 
     text: str
     tone: Tone = "plain"
@@ -37,7 +39,7 @@ class Table:
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str | Cell, ...], ...]
-    instead: tuple[Verdict | Table | Note | Code, ...] = ()
+    instead: tuple[Headline | Table | Note | Code, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -85,7 +87,7 @@ class Grid:
     down: str = "row"
     across: str = "column"
     notes: tuple[tuple[str, ...], ...] = ()
-    instead: tuple[Verdict | Table | Note | Code, ...] = ()
+    instead: tuple[Headline | Table | Note | Code, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -116,7 +118,7 @@ class Bars:
     limit: float | None = None
     limit_name: str = ""
     most: float | None = None
-    instead: tuple[Verdict | Table | Note | Code, ...] = ()
+    instead: tuple[Headline | Table | Note | Code, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -128,8 +130,8 @@ class Fold:
 
     label: str
     blocks: tuple[Table | Note | Grid | Bars, ...] = ()
-    instead: tuple[Verdict | Table | Note | Code, ...] = ()
+    instead: tuple[Headline | Table | Note | Code, ...] = ()
     open: bool = False
 
 
-Block = Verdict | Table | Note | Code | Grid | Bars | Fold
+Block = Headline | Table | Note | Code | Grid | Bars | Fold | Finding

@@ -8,13 +8,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from llmdoctor.core.diagnostic import Diagnostic
+from llmdoctor.core.finding import Finding
 
 # "config.json:7", "line 7", "lines 7 to 9", "cell 3, line 7": lines that a message names move with every edit above them.
 _LINES = re.compile(r"(\.[a-z]{1,8}):\d+\b|\b(?:cell \d+, )?lines? \d+(?: to \d+)?\b")
 
 
-def fingerprints(findings: Sequence[Diagnostic]) -> tuple[str, ...]:
+def fingerprints(findings: Sequence[Finding]) -> tuple[str, ...]:
     """64 hexadecimal digits for each finding, all different.
 
     Made from the code, the file, the pointer and the message without line numbers. In program text the function and the line as it is written
@@ -30,7 +30,7 @@ def fingerprints(findings: Sequence[Diagnostic]) -> tuple[str, ...]:
     return tuple(out)
 
 
-def _key(finding: Diagnostic) -> str:
+def _key(finding: Finding) -> str:
     place = finding.location
     where: tuple[str | None, ...] = (None, None) if place is None else (place.file, place.pointer)
     if place is not None and {"scope", "source"} <= finding.evidence.keys():

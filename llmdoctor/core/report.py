@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Block
+from llmdoctor.core.document import Block, Headline, Tone
+from llmdoctor.core.finding import Finding, Severity
 
 SCHEMA = "llmdoctor.report/1"
+Status = Literal["ok", "problem", "bound", "undecided", "refused"]
+TONES: dict[Status, Tone] = {"ok": "good", "problem": "bad", "bound": "warn", "undecided": "warn", "refused": "bad"}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer in one sentence that carries its limits.
+
+    `status` is "ok", "problem" (something is wrong), "bound" (a limit of a number, not the number), "undecided" (the data cannot
+    separate two readings) or "refused" (the question could not be answered).
+    """
+
+    text: str
+    status: Status = "ok"
+
+    @property
+    def tone(self) -> Tone:
+        """The tone in which a screen shows the sentence."""
+        return TONES[self.status]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -30,22 +49,35 @@ class ReportError:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Report:
-    """An answer: `result` is what programs read, `document` what a person reads.
+    """An answer: `result` is what programs read, `verdict` and `document` are what a person reads.
 
-    `differs` says that two sides differ, `nothing` that there was nothing to check, `told` that the document already tells the findings.
+    `differs` is true if two sides differ, `nothing` if there was nothing to check. A finding that stands as a block in `document` is shown
+    there; every other finding is shown after it. `told` (being removed) hides those others.
     """
 
     command: str
     subject: Mapping[str, Any]
     result: Mapping[str, Any] | None = None
-    findings: tuple[Diagnostic, ...] = ()
+    findings: tuple[Finding, ...] = ()
     skipped: tuple[Skipped, ...] = ()
     document: tuple[Block, ...] = ()
     error: ReportError | None = None
+    verdict: Verdict | None = None
     differs: bool = False
     nothing: bool = False
     told: bool = False
 
     def worst(self) -> Severity | None:
-        """The highest severity among the findings; None without any."""
+        """Return the highest severity among the findings; None without any."""
         return max((finding.severity for finding in self.findings), key=lambda severity: severity.rank, default=None)
+
+    def conclusion(self) -> Verdict:
+        """Return the verdict; that of an error is its message. A report without either has its first headline (being removed)."""
+        if self.verdict is not None:
+            return self.verdict
+        if self.error is not None:
+            return Verdict(self.error.message, "refused")
+        first = next((block for block in self.document if isinstance(block, Headline)), None)
+        if first is None:
+            return Verdict(f"llmdoctor {self.command}")
+        return Verdict(first.text, "problem" if first.tone in ("bad", "warn") else "ok")

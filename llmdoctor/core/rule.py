@@ -1,24 +1,43 @@
-"""A rule is declared once; its page, `llmdoctor rule CODE` and its SARIF entry come from these words."""
+"""A rule is declared once; its findings, its page, `llmdoctor rule CODE` and its SARIF entry all come from the declaration."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from llmdoctor.core.diagnostic import Severity
+from llmdoctor.core.edit import Edit
+from llmdoctor.core.finding import Finding, Location, Severity
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Rule:
-    """What a rule looks for and why it hurts.
+    """What a rule looks for and why it matters.
 
-    `severity` is what a finding of the rule is unless the rule's function has a reason, which it states, to report less.
+    `severity` and `fix` are those of every finding of the rule, unless the function that makes the finding has a reason to differ.
     """
 
     code: str
     name: str
     severity: Severity
     summary: str
-    why: str
+    reason: str
     bad: str
     good: str
     fix: str
+
+    def at(
+        self,
+        location: Location | None,
+        message: str,
+        *,
+        cause: str | None = None,
+        fix: str | None = None,
+        severity: Severity | None = None,
+        edits: tuple[Edit, ...] = (),
+        **evidence: Any,
+    ) -> Finding:
+        """Return the finding of this rule at `location`.
+
+        `fix` and `severity` replace those of the rule if this finding needs others; keyword arguments that remain are the evidence.
+        """
+        return Finding(self.code, severity or self.severity, message, location, evidence, cause, fix or self.fix, edits)

@@ -58,12 +58,16 @@ def shown(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 4] + " ..."
 
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+_UNITS = {
+    **{name: 10**power for name, power in (("KB", 3), ("MB", 6), ("GB", 9), ("TB", 12))},
+    **{name: 2**power for prefix, power in (("K", 10), ("M", 20), ("G", 30), ("T", 40)) for name in (prefix, f"{prefix}IB")},
+    "B": 1,
+}
 
 
 def size_of(text: str) -> int | None:
-    """ "80GiB" in bytes; None for what is no size."""
-    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]*)\s*", text)
+    """Return the bytes of a size such as "24GiB", "24GB" or "24G" (GiB); None for anything else, a bare number included."""
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*([A-Za-z]+)\s*", text)
     if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
         return None
     return int(float(match[1]) * _UNITS[match[2].upper()])
@@ -91,3 +95,8 @@ def plural(count: int, noun: str) -> str:
         else f"{noun}s"
     )
     return f"{count:,} {many}{of}{rest}"
+
+
+def is_id(value: Any) -> bool:
+    """Return whether `value` can be a token id: an int, but not True or False, which Python counts among them."""
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from llmdoctor.core.diagnostic import Location
-from llmdoctor.gencfg.model import Effective, Origin, Resolved, Setting
-from llmdoctor.gencfg.question import Answer
+from llmdoctor.core.finding import Location
+from llmdoctor.gencfg.options import Answer
+from llmdoctor.gencfg.types import Effective, Origin, Resolved, Setting
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

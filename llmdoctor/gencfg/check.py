@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Block, Cell, Fold, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Block, Cell, Fold, Headline, Note, Table, Tone
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import plural
 from llmdoctor.gencfg.directory_rules import Examined, judge
-from llmdoctor.gencfg.model import Effective
-from llmdoctor.gencfg.question import Answer, Side, default_version, model_call, refuse_modelless
+from llmdoctor.gencfg.options import Answer, Side, default_version, model_call, refuse_modelless
 from llmdoctor.gencfg.resolve import resolve
 from llmdoctor.gencfg.show import engine_line, name_tokens
 from llmdoctor.gencfg.terminator import Messages, Terminator, find_terminator
+from llmdoctor.gencfg.types import Effective
 from llmdoctor.gencfg.vllm import effective_vllm
 from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
 from llmdoctor.modeldir.template import TEMPLATE_RULES, Rendering, TemplateWorker, template_problem
@@ -29,7 +29,7 @@ class Subject:
 
     directory: ModelDir
     kind: str
-    findings: tuple[Diagnostic, ...]
+    findings: tuple[Finding, ...]
     examined: Examined | None
 
 
@@ -108,7 +108,7 @@ def _examine(directory: ModelDir, terminator: Terminator | None, version: str, *
     return Examined(directory, answer, effective_vllm(call, tokenizer_eos=None if eos is None else eos.id, max_model_len=None), terminator)
 
 
-def _terminator(directory: ModelDir, worker: TemplateWorker) -> tuple[Terminator | None, tuple[Diagnostic, ...]]:
+def _terminator(directory: ModelDir, worker: TemplateWorker) -> tuple[Terminator | None, tuple[Finding, ...]]:
     """What ends an answer, and what is wrong with the template (DIR008 its syntax, DIR009 its hunger)."""
     template = directory.chat_template
     if template is None:
@@ -130,7 +130,7 @@ class Checked:
     """One model directory's kind and findings, and `more` of its entry in a report: what transformers and vLLM would do, and the terminator."""
 
     kind: str
-    findings: tuple[Diagnostic, ...]
+    findings: tuple[Finding, ...]
     more: dict[str, Any]
 
 
@@ -181,15 +181,15 @@ def _document(subjects: list[Subject]) -> tuple[Block, ...]:
     errors, warnings, notes = (sum(finding.severity is severity for finding in findings) for severity in _ORDER)
     where = subjects[0].directory.shown_name if len(subjects) == 1 else f"{len(subjects)} directories"
     if not subjects:
-        return (Verdict("NOTHING TO CHECK: no model directory here", "warn"),)
+        return (Headline("NOTHING TO CHECK: no model directory here", "warn"),)
     counts = [plural(errors, "error"), plural(warnings, "warning"), plural(notes, "note")]
     tone: Tone = "bad" if errors else "warn" if warnings else "good"
-    blocks: list[Block] = [Verdict(f"{where}: {', '.join(counts)}", tone)]
+    blocks: list[Block] = [Headline(f"{where}: {', '.join(counts)}", tone)]
     if len(subjects) == 1:
         return (*blocks, *_single(subjects[0]))
     worth = [subject for subject in subjects if any(finding.severity is not Severity.INFO for finding in subject.findings)]
     for subject in worth:
-        blocks.append(Verdict(subject.directory.shown_name, "bad" if _has_error(subject) else "warn"))
+        blocks.append(Headline(subject.directory.shown_name, "bad" if _has_error(subject) else "warn"))
         blocks += _told(tuple(finding for finding in subject.findings if finding.severity is not Severity.INFO))
     if notes:
         blocks.append(
@@ -227,7 +227,7 @@ def _stops(answer: Answer, effective: Effective) -> tuple[Cell]:
     return (Cell(f"stops at {name_tokens(answer, effective.stop.eos_token_id)}"),)
 
 
-def _told(findings: tuple[Diagnostic, ...]) -> list[Block]:
+def _told(findings: tuple[Finding, ...]) -> list[Block]:
     """The findings as paragraphs, the worst first."""
     tones = {Severity.ERROR: "bad", Severity.WARNING: "warn", Severity.INFO: "dim"}
     blocks: list[Block] = []

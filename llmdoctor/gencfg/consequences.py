@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from llmdoctor.gencfg.model import Effective
+from llmdoctor.gencfg.types import Effective
 
 Telling = Callable[[Any, Any], str]
 

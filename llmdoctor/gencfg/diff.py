@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmdoctor.core.document import Block, Cell, Note, Table, Verdict
+from llmdoctor.core.document import Block, Cell, Headline, Note, Table
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import shown
 from llmdoctor.gencfg.causes import Cause, cause_of
 from llmdoctor.gencfg.consequences import consequence
 from llmdoctor.gencfg.imports import import_blocks
-from llmdoctor.gencfg.model import Effective, Resolved
-from llmdoctor.gencfg.question import Answer, Side, ask, is_trace
+from llmdoctor.gencfg.options import Answer, Side, ask, is_trace
 from llmdoctor.gencfg.rules import call_findings
 from llmdoctor.gencfg.show import cause_blocks, engine_line, headline, provenance, result_of, subject_of
 from llmdoctor.gencfg.tables import VALUE, side_by_side
+from llmdoctor.gencfg.types import Effective, Resolved
 
 # What a reader looks for first; the rest follows in the library's order.
 _FIRST = ("eos_token_id", "pad_token_id", "stop_strings", "max_new_tokens", "max_length", "do_sample", "temperature", "top_k", "top_p")
@@ -127,18 +127,18 @@ def _document(left: Answer, right: Answer, changed: list[str], cause: Cause | No
     return (*blocks, *cause_blocks(cause))
 
 
-def _verdict(left: Answer, right: Answer, changed: list[str], cause: Cause | None) -> Verdict:
+def _verdict(left: Answer, right: Answer, changed: list[str], cause: Cause | None) -> Headline:
     for name, answer, one in (("RIGHT ", right, left), ("LEFT ", left, right)):
         effective = answer.effective
         if effective.error is not None:
             return headline(answer, name)
         if effective.stop.never_stops and cause is not None:
             who = "NEITHER SIDE STOPS" if one.effective.stop.never_stops else f"{name}NEVER STOPS"
-            return Verdict(f"{who}: {cause.brief}", "bad")
+            return Headline(f"{who}: {cause.brief}", "bad")
     if not changed:
-        return Verdict("NO DIFFERENCE: both calls come to the same configuration, and both stop", "good")
+        return Headline("NO DIFFERENCE: both calls come to the same configuration, and both stop", "good")
     what = "1 field differs" if len(changed) == 1 else f"{len(changed)} fields differ"
-    return Verdict(f"BOTH STOP, but {what}: {', '.join(changed[:4])}{', ...' if len(changed) > 4 else ''}", "warn")
+    return Headline(f"BOTH STOP, but {what}: {', '.join(changed[:4])}{', ...' if len(changed) > 4 else ''}", "warn")
 
 
 def _table(left: Answer, right: Answer, changed: list[str]) -> Table:

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
 from llmdoctor.core.edit import Edit
+from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.rule import Rule
+from llmdoctor.files.jsonfile import JsonFile
 from llmdoctor.gencfg import rules
-from llmdoctor.gencfg.model import Effective
-from llmdoctor.gencfg.question import Answer
+from llmdoctor.gencfg.options import Answer
 from llmdoctor.gencfg.terminator import Terminator
+from llmdoctor.gencfg.types import Effective
 from llmdoctor.gencfg.vllm import FROM_FILE
 from llmdoctor.modeldir.directory import ModelDir
-from llmdoctor.modeldir.jsonfile import JsonFile
 
 # What transformers' GenerationConfig.validate() calls sampling-only flags, and the values that mean "not set" (5.23.0, 4.57.6).
 SAMPLING_DEFAULTS = {
@@ -50,13 +50,13 @@ class Examined:
         return self.answer.effective.error is None
 
 
-def judge(examined: Examined) -> Iterator[Diagnostic]:
+def judge(examined: Examined) -> Iterator[Finding]:
     """Every finding of every GEN rule."""
     for rule in _RULES:
         yield from rule(examined)
 
 
-def _call(examined: Examined) -> Iterator[Diagnostic]:
+def _call(examined: Examined) -> Iterator[Finding]:
     """GEN001, GEN004, GEN005: the plain call raises or never stops."""
     for finding in rules.call_findings(examined.answer):
         place = finding.location or _place(examined.directory.generation_config or examined.directory.config, "")
@@ -64,7 +64,7 @@ def _call(examined: Examined) -> Iterator[Diagnostic]:
         yield located if finding.code == rules.REJECTED.code else _lowered(examined, located)
 
 
-def _turn_end(examined: Examined) -> Iterator[Diagnostic]:
+def _turn_end(examined: Examined) -> Iterator[Finding]:
     """GEN002."""
     end = examined.terminator
     if end is None or end.id is None or not examined.runs or not examined.eos or end.id in examined.eos:
@@ -74,7 +74,7 @@ def _turn_end(examined: Examined) -> Iterator[Diagnostic]:
     yield _stop_finding(examined, rules.TURN_END, end.id, f"the chat template ends an answer with {end.token} ({end.id}){also}")
 
 
-def _tokenizer_eos(examined: Examined) -> Iterator[Diagnostic]:
+def _tokenizer_eos(examined: Examined) -> Iterator[Finding]:
     """GEN003; not where GEN002 has said it of the same token."""
     eos = examined.directory.tokenizer.special("eos_token")
     if eos is None or eos.id is None or not examined.runs or not examined.eos or eos.id in examined.eos:
@@ -87,13 +87,13 @@ def _tokenizer_eos(examined: Examined) -> Iterator[Diagnostic]:
     yield _stop_finding(examined, rules.TOKENIZER_EOS, eos.id, f"the tokenizer's eos_token is {eos.token} ({eos.id})")
 
 
-def _stop_finding(examined: Examined, rule: Rule, wanted: int, said: str) -> Diagnostic:
+def _stop_finding(examined: Examined, rule: Rule, wanted: int, said: str) -> Finding:
     field = examined.answer.effective.fields["eos_token_id"]
     file = examined.directory.generation_config or examined.directory.config
     stops = "vLLM stops there" if wanted in examined.vllm.stop.eos_token_id else "vLLM does not stop there either"
     ids = list(examined.eos)
     both = [wanted, *(token for token in ids if token != wanted)]
-    finding = Diagnostic(
+    finding = Finding(
         rule.code,
         rule.severity,
         f"{said}, but generate() stops only at {', '.join(map(str, ids))}; {stops}",
@@ -117,7 +117,7 @@ def _stop_edit(examined: Examined, rule: Rule, ids: list[int]) -> tuple[Edit, ..
     return (Edit(file.shown_name, "/eos_token_id", value=ids, safe=rule is rules.TURN_END),)
 
 
-def _class_default(examined: Examined) -> Iterator[Diagnostic]:
+def _class_default(examined: Examined) -> Iterator[Finding]:
     """GEN006."""
     field = examined.answer.effective.fields.get("eos_token_id")
     if not examined.runs or field is None or field.origin.layer != "class-default" or field.value is None:
@@ -131,7 +131,7 @@ def _class_default(examined: Examined) -> Iterator[Diagnostic]:
     )
 
 
-def _pad_outside(examined: Examined) -> Iterator[Diagnostic]:
+def _pad_outside(examined: Examined) -> Iterator[Finding]:
     """GEN007."""
     pad = examined.answer.effective.stop.pad_token_id
     size = vocabulary_size(examined.directory)
@@ -148,7 +148,7 @@ def _pad_outside(examined: Examined) -> Iterator[Diagnostic]:
     )
 
 
-def _ignored_sampling(examined: Examined) -> Iterator[Diagnostic]:
+def _ignored_sampling(examined: Examined) -> Iterator[Finding]:
     """GEN008."""
     file = examined.directory.generation_config
     if file is None or not isinstance(file.value, dict) or file.value.get("do_sample"):
@@ -176,7 +176,7 @@ def _off(name: str, value: Any) -> bool:
     return name == "top_k" and value == 0
 
 
-def _token_conflict(examined: Examined) -> Iterator[Diagnostic]:
+def _token_conflict(examined: Examined) -> Iterator[Finding]:
     """GEN009: an empty eos_token, or two files that name different ones."""
     config, special = examined.directory.tokenizer_config, examined.directory.special_tokens_map
     for name in ("eos_token", "bos_token", "pad_token"):
@@ -194,11 +194,11 @@ def _token_conflict(examined: Examined) -> Iterator[Diagnostic]:
         )
 
 
-def _conflict(message: str, file: JsonFile | None, name: str, evidence: dict[str, Any]) -> Diagnostic:
+def _conflict(message: str, file: JsonFile | None, name: str, evidence: dict[str, Any]) -> Finding:
     return _finding(rules.TOKEN_CONFLICT, message, _place(file, f"/{name}"), evidence, rules.TOKEN_CONFLICT.fix)
 
 
-def _pad_is_eos(examined: Examined) -> Iterator[Diagnostic]:
+def _pad_is_eos(examined: Examined) -> Iterator[Finding]:
     """GEN010."""
     pad = examined.answer.effective.stop.pad_token_id
     field = examined.answer.effective.fields.get("pad_token_id")
@@ -208,7 +208,7 @@ def _pad_is_eos(examined: Examined) -> Iterator[Diagnostic]:
     yield _finding(rules.PAD_IS_EOS, f"pad_token_id {pad} is also an eos id", _place(file, "/pad_token_id"), {"pad_token_id": pad}, None)
 
 
-def _model_defaults(examined: Examined) -> Iterator[Diagnostic]:
+def _model_defaults(examined: Examined) -> Iterator[Finding]:
     """GEN011."""
     file = examined.directory.generation_config
     if file is None or not isinstance(file.value, dict) or not _gate_open(file.value.get("transformers_version")):
@@ -231,7 +231,7 @@ def _gate_open(stamp: Any) -> bool:
     return len(parts) > 1 and parts[0].isdigit() and parts[1].isdigit() and (int(parts[0]), int(parts[1])) >= (4, 50)
 
 
-def _engines_differ(examined: Examined) -> Iterator[Diagnostic]:
+def _engines_differ(examined: Examined) -> Iterator[Finding]:
     """GEN012: other stop tokens under vLLM, where no other rule has said so."""
     ours, theirs = set(examined.eos), set(examined.vllm.stop.eos_token_id)
     if ours == theirs or not examined.runs or not ours or examined.vllm.error is not None:
@@ -250,7 +250,7 @@ def _ids(ids: set[int]) -> str:
     return ", ".join(map(str, sorted(ids))) or "nothing"
 
 
-def _unresolved(examined: Examined) -> Iterator[Diagnostic]:
+def _unresolved(examined: Examined) -> Iterator[Finding]:
     """GEN013."""
     end = examined.terminator
     if end is None or end.reason is None:
@@ -289,7 +289,7 @@ def _verdicts(examined: Examined) -> dict[str, Any]:
     return {"transformers": said(examined.answer.effective), "vllm": said(examined.vllm)}
 
 
-def _lowered(examined: Examined, finding: Diagnostic) -> Diagnostic:
+def _lowered(examined: Examined, finding: Finding) -> Finding:
     """A warning where the directory brings its own code: its chat() may supply the ids that generate() is not given."""
     if not examined.directory.remote_code:
         return finding
@@ -297,8 +297,8 @@ def _lowered(examined: Examined, finding: Diagnostic) -> Diagnostic:
     return replace(finding, severity=Severity.WARNING, cause=f"{finding.cause}; {why}" if finding.cause else why)
 
 
-def _finding(rule: Rule, message: str, place: Location | None, evidence: dict[str, Any], fix: str | None) -> Diagnostic:
-    return Diagnostic(rule.code, rule.severity, message, place, evidence, None, fix)
+def _finding(rule: Rule, message: str, place: Location | None, evidence: dict[str, Any], fix: str | None) -> Finding:
+    return Finding(rule.code, rule.severity, message, place, evidence, None, fix)
 
 
 def _place(file: JsonFile | None, pointer: str) -> Location | None:
@@ -316,7 +316,7 @@ def _token(file: JsonFile | None, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-_RULES: tuple[Callable[[Examined], Iterator[Diagnostic]], ...] = (
+_RULES: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
     _call,
     _turn_end,
     _tokenizer_eos,

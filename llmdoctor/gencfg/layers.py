@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llmdoctor.gencfg.model import Layer, Origin, Resolved, Setting
+from llmdoctor.gencfg.types import Layer, Origin, Resolved, Setting
 
 
 class Fields(dict[str, Resolved]):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmdoctor.gencfg.layers import Fields, derived
-from llmdoctor.gencfg.model import Call
 from llmdoctor.gencfg.modelconfig import LoadedModel, config_value
+from llmdoctor.gencfg.types import Call
 from llmdoctor.gencfg.validate import Raised, Warnings, as_python
 from llmdoctor.gencfg.versions import Minor
 

@@ -1,6 +1,6 @@
 """Calls made for real: a Qwen2-VL directory, a real image, the real processor and generate(), and the real TRL trainer.
 
-Everything heavy is imported inside functions. The tiny directory of llmdoctor.modeldir.live.tiny_qwen2_vl runs here in tenths of a
+Everything heavy is imported inside functions. The tiny directory of llmdoctor.demo.live.tiny_qwen2_vl runs here in tenths of a
 second on a CPU; a published Qwen2-VL directory works the same way.
 """
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmdoctor.gencfg.layers import Fields, bare
-from llmdoctor.gencfg.model import Call, Origin, Resolved, Setting
+from llmdoctor.gencfg.types import Call, Origin, Resolved, Setting
 from llmdoctor.gencfg.versions import Minor, field_defaults, late_defaults
 
 TEXT_CONFIGS = ("decoder", "generator", "text_config")  # 5.x, and 4.x up to 4.44, by name (GenerationConfig.from_model_config)

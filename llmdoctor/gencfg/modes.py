@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmdoctor.gencfg.layers import Fields, derived
-from llmdoctor.gencfg.model import Call
 from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, has_window, vocabulary_of, window_of
+from llmdoctor.gencfg.types import Call
 from llmdoctor.gencfg.validate import Raised, as_python
 from llmdoctor.gencfg.versions import Minor
 

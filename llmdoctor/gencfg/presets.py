@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
-from llmdoctor.gencfg.model import Call, Json, Layer, Origin, Setting
+from llmdoctor.gencfg.types import Call, Json, Layer, Origin, Setting
 
 Target = Literal["model", "call", "kwargs"]
 ALIGNMENT = "transformers-trainer"

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from llmdoctor.gencfg.layers import Fields
-from llmdoctor.gencfg.model import Call
 from llmdoctor.gencfg.modelconfig import LoadedModel, vocabulary_of, window_of
+from llmdoctor.gencfg.types import Call
 from llmdoctor.gencfg.validate import Raised, as_python, refuse
 from llmdoctor.gencfg.versions import Minor
 

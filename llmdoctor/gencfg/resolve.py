@@ -18,11 +18,11 @@ from typing import Any
 
 from llmdoctor.gencfg.layers import Fields, bare, derived
 from llmdoctor.gencfg.lengths import set_lengths
-from llmdoctor.gencfg.model import Call, Effective, LibraryError, Origin, Resolved, Setting
 from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, load, unused_arguments
 from llmdoctor.gencfg.modes import check_modes
 from llmdoctor.gencfg.processors import check_processors
 from llmdoctor.gencfg.stop import stop_of
+from llmdoctor.gencfg.types import Call, Effective, LibraryError, Origin, Resolved, Setting
 from llmdoctor.gencfg.validate import Raised, Warnings, check_config, check_special_tokens
 from llmdoctor.gencfg.versions import Minor, field_defaults, late_defaults, rules_for
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.rule import Rule
 from llmdoctor.gencfg.causes import Cause, cause_of
-from llmdoctor.gencfg.question import Answer
+from llmdoctor.gencfg.options import Answer
 
 NO_TERMINATOR = Rule(
     "GEN001",
@@ -168,13 +168,13 @@ RULES = (
 )
 
 
-def call_findings(answer: Answer) -> tuple[Diagnostic, ...]:
+def call_findings(answer: Answer) -> tuple[Finding, ...]:
     """What is wrong with one call: it raises (GEN005), or it never stops (GEN001, GEN004)."""
     effective = answer.effective
     if effective.error is not None:
         error = effective.error
         return (
-            Diagnostic(
+            Finding(
                 REJECTED.code,
                 REJECTED.severity,
                 f"{error.type} at {error.stage}: {error.message}",
@@ -188,12 +188,12 @@ def call_findings(answer: Answer) -> tuple[Diagnostic, ...]:
     return (runs_on(answer, cause),)
 
 
-def runs_on(answer: Answer, cause: Cause) -> Diagnostic:
+def runs_on(answer: Answer, cause: Cause) -> Finding:
     """The finding that a call never stops, with its cause."""
     stop = answer.effective.stop
     rule = UNREACHABLE if stop.eos_token_id else NO_TERMINATOR
     limit = "without a limit" if stop.limit is None else f"to {stop.limit} new tokens"
-    return Diagnostic(
+    return Finding(
         rule.code,
         rule.severity,
         f"runs {limit}: {cause.brief}",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmdoctor.core.document import Block, Cell, Code, Note, Table, Verdict
+from llmdoctor.core.document import Block, Cell, Code, Headline, Note, Table
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import shown
 from llmdoctor.gencfg.causes import Cause, cause_of
-from llmdoctor.gencfg.model import Effective, Resolved
-from llmdoctor.gencfg.question import Answer, Side, ask
+from llmdoctor.gencfg.options import Answer, Side, ask
 from llmdoctor.gencfg.rules import call_findings
 from llmdoctor.gencfg.tables import VALUE, origins, worth_showing
+from llmdoctor.gencfg.types import Effective, Resolved
 
 
 def show_report(side: Side) -> Report:
@@ -89,15 +89,15 @@ def name_tokens(answer: Answer, ids: tuple[int, ...]) -> str:
     return ", ".join(named)
 
 
-def headline(answer: Answer, name: str = "") -> Verdict:
+def headline(answer: Answer, name: str = "") -> Headline:
     """Whether the call stops, in one sentence; `name` stands before it ("RIGHT ")."""
     effective, stop = answer.effective, answer.effective.stop
     if effective.error is not None:
-        return Verdict(f"{name}FAILS: {effective.error.type} in {effective.error.stage}: {effective.error.message}", "bad")
+        return Headline(f"{name}FAILS: {effective.error.type} in {effective.error.stage}: {effective.error.message}", "bad")
     limit = "without a limit" if stop.limit is None else f"{stop.limit} new tokens"
     if stop.never_stops:
-        return Verdict(f"{name}NEVER STOPS before {limit}: {stop.because or 'no token ends it'}", "bad")
-    return Verdict(f"{name}STOPS at {name_tokens(answer, stop.eos_token_id) or 'a stop string'}, at the latest after {limit}", "good")
+        return Headline(f"{name}NEVER STOPS before {limit}: {stop.because or 'no token ends it'}", "bad")
+    return Headline(f"{name}STOPS at {name_tokens(answer, stop.eos_token_id) or 'a stop string'}, at the latest after {limit}", "good")
 
 
 def engine_line(effective: Effective, engine: str) -> str:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from llmdoctor.core.text import is_id
 from llmdoctor.gencfg.layers import Fields
-from llmdoctor.gencfg.model import Call, Stop
 from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, vocabulary_of
+from llmdoctor.gencfg.types import Call, Stop
 from llmdoctor.gencfg.versions import Minor
 
 FORBIDDING_BIAS = -50.0  # e**-50 of a probability: less than one in 10**21
@@ -37,11 +38,6 @@ def _pad(value: Any) -> int | None:
     """The id that torch makes of pad_token_id."""
     ids = eos_ids(value)
     return ids[0] if ids else None
-
-
-def is_id(value: Any) -> bool:
-    """Whether `value` is an int, which True is not."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _limit(fields: Fields, call: Call, minor: Minor, model: LoadedModel) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from llmdoctor.core.document import Block, Cell, Fold, Note, Table, Tone
 from llmdoctor.core.text import plural, shown
 from llmdoctor.gencfg.consequences import consequence
-from llmdoctor.gencfg.model import Effective, Layer, Resolved, Setting
+from llmdoctor.gencfg.types import Effective, Layer, Resolved, Setting
 
 VALUE = 4000  # characters of a value: lists of tokens are whole, a file of numbers is not
 _FIRST = ("eos_token_id", "pad_token_id")

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from llmdoctor.gencfg.layers import Fields
-from llmdoctor.gencfg.model import Call, Effective, LibraryError, Origin, Resolved, Setting, Stop
+from llmdoctor.gencfg.types import Call, Effective, LibraryError, Origin, Resolved, Setting, Stop
 from llmdoctor.gencfg.vllm_checks import EPSILON, LOWEST_TEMPERATURE, model_length, plain, refusal, text_config
 
 VERSION = "0.33.0"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from llmdoctor.gencfg.model import Call, Origin, Setting
+from llmdoctor.gencfg.types import Call, Origin, Setting
 
 EPSILON, LOWEST_TEMPERATURE = 1e-5, 1e-2  # sampling_params.py:32 _SAMPLING_EPS, :33 _MAX_TEMP
 _TEXT_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmdoctor.mask.model import Inputs
+from llmdoctor.mask.types import Inputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmdoctor.core.diagnostic import Diagnostic
 from llmdoctor.core.document import Block, Cell, Note, Table
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.finding import Finding
 from llmdoctor.mask.check import finding
-from llmdoctor.mask.model import CachePlan, Inputs
-from llmdoctor.mask.question import Options, ask_cache, ask_phase, read_config
+from llmdoctor.mask.options import Options, ask_cache, ask_phase, read_config
+from llmdoctor.mask.types import CachePlan, Inputs
 
 if TYPE_CHECKING:
     from llmdoctor.modeldir.directory import ModelDir
@@ -25,7 +25,7 @@ MAX_MESSAGES = 1000
 class Chat:
     """What a chat adds to a report."""
 
-    findings: tuple[Diagnostic, ...]
+    findings: tuple[Finding, ...]
     blocks: tuple[Block, ...]
     result: dict[str, Any]
 
@@ -64,7 +64,7 @@ def ask_chat(directory: ModelDir, options: Options) -> tuple[Inputs, Chat]:
 
 def read_messages(path: str) -> list[dict[str, Any]]:
     """The messages of a chat: a JSON list, or an object with a list under "messages"."""
-    from llmdoctor.modeldir.jsonfile import read_json_file
+    from llmdoctor.files.jsonfile import read_json_file
 
     file = read_json_file(path)
     value = file.value.get("messages") if isinstance(file.value, dict) else file.value
@@ -81,7 +81,7 @@ def read_messages(path: str) -> list[dict[str, Any]]:
     return value
 
 
-def placeholders(ids: Any, tensors: dict[str, Any], config: dict[str, Any]) -> list[Diagnostic]:
+def placeholders(ids: Any, tensors: dict[str, Any], config: dict[str, Any]) -> list[Finding]:
     """MSK021: as many placeholder tokens as the grids make patches after merging."""
     merge = (config.get("vision_config") or {}).get("spatial_merge_size", 2)
     out = []

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.differ import real_queries
 from llmdoctor.mask.factory import documents_of, image_blocks
 from llmdoctor.mask.handmade import sees_of
 from llmdoctor.mask.intervals import Bools, Ints, runs_of
-from llmdoctor.mask.model import GPT_FAST, SHORT, Inputs, LayerMask, Plan
 from llmdoctor.mask.plan import unequal
 from llmdoctor.mask.rules import BY_CODE
-from llmdoctor.mask.show import layers_text, size_text
+from llmdoctor.mask.screen import layers_text, size_text
+from llmdoctor.mask.types import GPT_FAST, SHORT, Inputs, LayerMask, Plan
 
 ABSOLUTE = ("gpt2", "gpt_neo", "gpt_bigcode", "codegen_absolute", "openai-gpt", "xglm_absolute", "imagegpt", "git")
 BUDGET = 8 * 2**30
@@ -25,13 +25,13 @@ BUDGET = 8 * 2**30
 
 def finding(
     code: str, message: str, *, severity: Severity | None = None, cause: str | None = None, fix: str | None = None, **evidence: Any
-) -> Diagnostic:
+) -> Finding:
     """A finding of a MSK rule with the rule's own fix, unless this case has a better one."""
     rule = BY_CODE[code]
-    return Diagnostic(code, severity or rule.severity, message, None, evidence, cause or rule.why, fix or rule.fix)
+    return Finding(code, severity or rule.severity, message, None, evidence, cause or rule.reason, fix or rule.fix)
 
 
-def examine(arch: Architecture, inputs: Inputs, plans: list[Plan], budget: int = BUDGET) -> list[Diagnostic]:
+def examine(arch: Architecture, inputs: Inputs, plans: list[Plan], budget: int = BUDGET) -> list[Finding]:
     """Every static rule over one set of inputs."""
     found = [*_about_2d(arch, inputs), *_about_4d(inputs, plans), *_about_labels(inputs)]
     for plan in plans:
@@ -39,9 +39,9 @@ def examine(arch: Architecture, inputs: Inputs, plans: list[Plan], budget: int =
     return _merged(found)
 
 
-def _merged(findings: list[Diagnostic]) -> list[Diagnostic]:
+def _merged(findings: list[Finding]) -> list[Finding]:
     """What several layers or backends do alike is one finding: "eager, full 0-1; sdpa, full 0-1: ..."."""
-    alike: dict[tuple[Any, ...], list[Diagnostic]] = {}
+    alike: dict[tuple[Any, ...], list[Finding]] = {}
     for one in findings:
         where, separator, told = one.message.partition(": ")
         key = (one.code, told, one.cause, one.fix) if separator and "backend" in one.evidence else (one.code, one.message)
@@ -61,7 +61,7 @@ def _merged(findings: list[Diagnostic]) -> list[Diagnostic]:
     return out
 
 
-def _about_2d(arch: Architecture, inputs: Inputs) -> Iterator[Diagnostic]:
+def _about_2d(arch: Architecture, inputs: Inputs) -> Iterator[Finding]:
     mask = inputs.mask_2d
     if mask is None:
         return
@@ -123,7 +123,7 @@ def _as_bool(mask: Any) -> str:
     )
 
 
-def _holes(mask: Any, inputs: Inputs) -> Iterator[Diagnostic]:
+def _holes(mask: Any, inputs: Inputs) -> Iterator[Finding]:
     """Zeros with real tokens on both sides, among the tokens of the prompt."""
     mask = mask[:, : inputs.past] if inputs.past else mask
     for row in range(mask.shape[0]):
@@ -142,7 +142,7 @@ def _holes(mask: Any, inputs: Inputs) -> Iterator[Diagnostic]:
             return
 
 
-def _about_4d(inputs: Inputs, plans: list[Plan]) -> Iterator[Diagnostic]:
+def _about_4d(inputs: Inputs, plans: list[Plan]) -> Iterator[Finding]:
     mask = inputs.mask_4d
     if mask is None:
         return
@@ -201,7 +201,7 @@ def _dead_4d(mask: Any) -> tuple[int, int, bool] | None:
     return row, query, infinite
 
 
-def _about_labels(inputs: Inputs) -> Iterator[Diagnostic]:
+def _about_labels(inputs: Inputs) -> Iterator[Finding]:
     labels, ids, mask = inputs.labels, inputs.input_ids, inputs.mask_2d
     if labels is None or ids is None or labels.shape != ids.shape:
         return
@@ -220,7 +220,7 @@ def _about_labels(inputs: Inputs) -> Iterator[Diagnostic]:
                           count=int(hidden.sum()))  # fmt: skip
 
 
-def _refused(arch: Architecture, plan: Plan, asked: int) -> Iterator[Diagnostic]:
+def _refused(arch: Architecture, plan: Plan, asked: int) -> Iterator[Finding]:
     if plan.error is not None and asked == 1:  # among several backends it is skipped, with the reason
         supported = ["eager", *(name for name in ("sdpa", "flash_attention_2", "flex_attention") if arch.refusal(name) is None)]
         fix = f'attn_implementation="{supported[1] if len(supported) > 1 else "eager"}"'
@@ -231,7 +231,7 @@ def _refused(arch: Architecture, plan: Plan, asked: int) -> Iterator[Diagnostic]
         yield finding("MSK020", f"{plan.backend}: {plan.error}", fix=fix, backend=plan.backend)
 
 
-def _about_plan(arch: Architecture, inputs: Inputs, plan: Plan) -> Iterator[Diagnostic]:
+def _about_plan(arch: Architecture, inputs: Inputs, plan: Plan) -> Iterator[Finding]:
     yield from _packing(arch, inputs, plan)
     for group in plan.layers:
         where: dict[str, Any] = {"backend": plan.backend, "layers": list(group.layers)}
@@ -262,7 +262,7 @@ def documents_meant(inputs: Inputs) -> Ints | None:
     return found if found is None or inputs.q_len == found.shape[1] else None
 
 
-def _packing(arch: Architecture, inputs: Inputs, plan: Plan) -> Iterator[Diagnostic]:
+def _packing(arch: Architecture, inputs: Inputs, plan: Plan) -> Iterator[Finding]:
     documents = documents_meant(inputs)
     if documents is None or plan.error is not None:
         return
@@ -316,7 +316,7 @@ def _repair(arch: Architecture, inputs: Inputs) -> str:
     return "one document a row"
 
 
-def _empty_slots(group: LayerMask, inputs: Inputs, name: str, where: dict[str, Any]) -> Iterator[Diagnostic]:
+def _empty_slots(group: LayerMask, inputs: Inputs, name: str, where: dict[str, Any]) -> Iterator[Finding]:
     visible = group.visible
     written = inputs.past + inputs.q_len
     if inputs.cache.kind != "static" or visible is None or visible.kv_len <= written or group.type in ("cross", "encoder"):
@@ -333,7 +333,7 @@ def _empty_slots(group: LayerMask, inputs: Inputs, name: str, where: dict[str, A
                 return
 
 
-def _dead(group: LayerMask, inputs: Inputs, name: str, where: dict[str, Any]) -> Iterator[Diagnostic]:
+def _dead(group: LayerMask, inputs: Inputs, name: str, where: dict[str, Any]) -> Iterator[Finding]:
     visible = group.visible
     if visible is None or inputs.mask_4d is not None or group.type == "cross":
         return
@@ -347,7 +347,7 @@ def _dead(group: LayerMask, inputs: Inputs, name: str, where: dict[str, Any]) ->
             return
 
 
-def _images(group: LayerMask, inputs: Inputs, name: str, where: dict[str, Any]) -> Iterator[Diagnostic]:
+def _images(group: LayerMask, inputs: Inputs, name: str, where: dict[str, Any]) -> Iterator[Finding]:
     """An image block that is seen only causally, in a model that makes blocks of images."""
     image, visible = inputs.image, group.visible
     if image is None or visible is None or inputs.phase != "prefill" or not inputs.makes_blocks:
@@ -363,7 +363,7 @@ def _images(group: LayerMask, inputs: Inputs, name: str, where: dict[str, Any]) 
                       span=[first, stop], **where)  # fmt: skip
 
 
-def _window(arch: Architecture, group: LayerMask, name: str, where: dict[str, Any]) -> Iterator[Diagnostic]:
+def _window(arch: Architecture, group: LayerMask, name: str, where: dict[str, Any]) -> Iterator[Finding]:
     """Sliding layers whose window is in the mask everywhere else, and that hand flash-attention none."""
     first = next((layer.pattern for layer in arch.layers if layer.index == group.layers[0] and layer.type == group.type), None)
     if first is None or first.flash_window or first.local != "window" or not group.backend.startswith("flash"):
@@ -374,7 +374,7 @@ def _window(arch: Architecture, group: LayerMask, name: str, where: dict[str, An
                       window=first.size, extra=extra, **where)  # fmt: skip
 
 
-def _budget(plan: Plan, budget: int) -> Iterator[Diagnostic]:
+def _budget(plan: Plan, budget: int) -> Iterator[Finding]:
     spent = sum(group.object.storage_bytes for group in plan.layers if group.object.kind == "tensor" and group.type != "linear")
     if spent > budget:
         yield finding("MSK016", f"{plan.backend}: the masks of one forward take {size_text(spent)}, more than {size_text(budget)}",

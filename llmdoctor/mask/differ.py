@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmdoctor.mask.intervals import Bools, Ints, Visible, trimmed
-from llmdoctor.mask.model import Inputs
+from llmdoctor.mask.types import Inputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from llmdoctor.core.diagnostic import Diagnostic
 from llmdoctor.core.document import Block, Fold, Grid, Mark, Note
+from llmdoctor.core.finding import Finding
 from llmdoctor.mask.check import documents_meant
 from llmdoctor.mask.differ import real_queries
 from llmdoctor.mask.intervals import Bools, Visible, density, trimmed
-from llmdoctor.mask.model import SHORT, Inputs, LayerMask, Plan
 from llmdoctor.mask.picture import legend, name_of, picture
-from llmdoctor.mask.show import layers_text
+from llmdoctor.mask.screen import layers_text
+from llmdoctor.mask.types import SHORT, Inputs, LayerMask, Plan
 
 IN_WORDS, MOST = 2, 8  # pictures of a terminal, of a page
 EXACT, CELLS = 128, 64  # a side of a picture of single pairs, and of a map
@@ -43,7 +43,7 @@ class Pattern:
     owners: tuple[str, ...]
 
 
-def pictures(plans: Sequence[Plan], inputs: Inputs, findings: Sequence[Diagnostic] = ()) -> list[Block]:
+def pictures(plans: Sequence[Plan], inputs: Inputs, findings: Sequence[Finding] = ()) -> list[Block]:
     """A picture for each different mask among all groups of layers and backends; where a finding names a batch row, of that row."""
     row = next((at for one in findings if isinstance(at := one.evidence.get("row"), int)), 0)
     if any(group.type in ("encoder", "cross") for plan in plans for group in plan.layers):
@@ -58,7 +58,7 @@ def pictures(plans: Sequence[Plan], inputs: Inputs, findings: Sequence[Diagnosti
     return [*found[:IN_WORDS], Fold(f"{more} other patterns", (*found[IN_WORDS:MOST], *end), (also,))]
 
 
-def leaking(plans: Sequence[Plan], inputs: Inputs, findings: Sequence[Diagnostic]) -> list[Grid]:
+def leaking(plans: Sequence[Plan], inputs: Inputs, findings: Sequence[Finding]) -> list[Grid]:
     """The pictures in which a pair is seen that must not be, with the inputs they are of; maps of long inputs are left out."""
     if not findings or max(inputs.q_len, inputs.past + inputs.q_len) > EXACT:
         return []

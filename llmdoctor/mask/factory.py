@@ -14,7 +14,7 @@ import numpy as np
 
 from llmdoctor.mask.cachesize import Extent
 from llmdoctor.mask.intervals import Bools, Ints, Visible, as_ints
-from llmdoctor.mask.model import BLOCK, NOTHING, SIZES, Inputs, Kernel, Object
+from llmdoctor.mask.types import BLOCK, NOTHING, SIZES, Inputs, Kernel, Object
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -10,7 +10,7 @@ import numpy as np
 
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.intervals import Visible
-from llmdoctor.mask.model import GPT_FAST, Inputs, Kernel, LayerMask, Object, Plan
+from llmdoctor.mask.types import GPT_FAST, Inputs, Kernel, LayerMask, Object, Plan
 
 
 def max_seq_length(inputs: Inputs) -> int:

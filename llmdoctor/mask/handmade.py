@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from llmdoctor.mask.factory import Call, Made
 from llmdoctor.mask.intervals import Bools, Visible
-from llmdoctor.mask.model import SIZES, Kernel, Object
+from llmdoctor.mask.types import SIZES, Kernel, Object
 
 
 def made_by_hand(call: Call, backend: str) -> Made:

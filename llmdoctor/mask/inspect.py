@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Block, Note, Verdict
+from llmdoctor.core.document import Block, Headline, Note
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Report, Skipped
-from llmdoctor.mask import architectures, show
+from llmdoctor.mask import architectures
+from llmdoctor.mask import screen as show
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.check import BUDGET, examine
 from llmdoctor.mask.drawing import pictures
-from llmdoctor.mask.model import GPT_FAST, Inputs, LayerMask, Object, Plan
+from llmdoctor.mask.options import Options, ask, ask_backends, ask_dtype, read_config
 from llmdoctor.mask.plan import plan
-from llmdoctor.mask.question import Options, ask, ask_backends, ask_dtype, read_config
+from llmdoctor.mask.types import GPT_FAST, Inputs, LayerMask, Object, Plan
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 from llmdoctor.modeldir.layerkinds import table
 
@@ -48,7 +49,7 @@ def inspect_report(model: str, options: Options) -> Report:
         findings, document = [*findings, *extra.findings], (*document, *extra.blocks)
     worst = next((one for one in findings if one.severity is Severity.ERROR and one.code != "MSK020"), None)
     if worst is not None:
-        document = (Verdict(f"{worst.code} {worst.message}", "bad"), *document)
+        document = (Headline(f"{worst.code} {worst.message}", "bad"), *document)
     subject = {"path": model, "model_type": config.get("model_type"), "mode": options.mode, "dtype": dtype, "inputs": inputs.told}
     refused = tuple(Skipped(each.backend, each.error) for each in plans if each.error is not None and len(plans) > 1)
     return Report("mask inspect", subject, result, tuple(findings), refused, document)
@@ -170,7 +171,7 @@ def _document(
     dtype: str,
     options: Options,
     notes: list[str],
-    findings: list[Diagnostic],
+    findings: list[Finding],
 ) -> tuple[Block, ...]:
     blocks: list[Block] = [show.headline(plans)]
     if any(each.layers for each in plans):

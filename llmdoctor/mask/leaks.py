@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Block, Cell, Grid, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Block, Cell, Grid, Headline, Note, Table, Tone
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import plural
 from llmdoctor.mask import architectures
@@ -17,9 +17,9 @@ from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.check import BUDGET, examine, finding
 from llmdoctor.mask.drawing import MOST, leaking
 from llmdoctor.mask.inspect import ask_inputs
-from llmdoctor.mask.model import GPT_FAST, SHORT, Inputs, Plan
+from llmdoctor.mask.options import Options, ask, ask_backends, read_config
 from llmdoctor.mask.plan import plan
-from llmdoctor.mask.question import Options, ask, ask_backends, read_config
+from llmdoctor.mask.types import GPT_FAST, SHORT, Inputs, Plan
 from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def leak_report(model: str, options: Options, select: list[str], ignore: list[st
     backends = ask_backends(options)
     if GPT_FAST in backends:
         raise QuestionError("--backend gpt-fast: there is nothing to test, gpt-fast has one causal mask for everything")
-    findings: list[Diagnostic] = []
+    findings: list[Finding] = []
     measures: list[tuple[str, Measure]] = []
     skipped: list[Skipped] = []
     drawn: list[Grid] = []
@@ -107,7 +107,7 @@ def _plans(arch: Architecture, inputs: Inputs, backends: tuple[str, ...], option
     return [each for each in plans if each.error is None or options.backend is not None or not each.error.startswith("ValueError")]
 
 
-def _static(arch: Architecture, inputs: Inputs, plans: list[Plan], options: Options) -> list[Diagnostic]:
+def _static(arch: Architecture, inputs: Inputs, plans: list[Plan], options: Options) -> list[Finding]:
     found = examine(arch, inputs, plans, BUDGET if options.budget is None else options.budget)
     return [one for one in found if one.code != "MSK020" or options.backend is not None]
 
@@ -122,7 +122,7 @@ def _measured(
     return found, failed, [Skipped(what, why) for what, why in missed]
 
 
-def _raised(failed: list[Failed], found: list[Diagnostic]) -> list[Diagnostic]:
+def _raised(failed: list[Failed], found: list[Finding]) -> list[Finding]:
     """A forward that raises over the user's own inputs, where nothing static says why."""
     if any(one.code in ("MSK004", "MSK005", "MSK006", "MSK020") for one in found):
         return []
@@ -141,7 +141,7 @@ def _names(backends: list[str]) -> str:
     return ", ".join(dict.fromkeys(SHORT.get(backend, backend) for backend in backends))
 
 
-def _joined(static: list[Diagnostic], measures: list[Measure], arch: Architecture | None) -> list[Diagnostic]:
+def _joined(static: list[Finding], measures: list[Measure], arch: Architecture | None) -> list[Finding]:
     """Static findings with what was measured for them; a measured failure that nothing foretold is a finding of its own.
 
     A packing leak that the plan expects and the gradients do not show, in every backend that it names, is none.
@@ -150,7 +150,7 @@ def _joined(static: list[Diagnostic], measures: list[Measure], arch: Architectur
     apart = {one.backend for one in measures if one.code == "MSK007" and one.passed} - {
         one.backend for one in failed if one.code == "MSK007"
     }
-    out: list[Diagnostic] = []
+    out: list[Finding] = []
     used: set[int] = set()
     for one in static:
         backends = one.evidence.get("backends")
@@ -184,7 +184,7 @@ def _same_cause(static: str, measured: str) -> bool:
     return static in _EXPLAINS.get(measured, (measured,))
 
 
-def _from_measures(same: list[Measure], arch: Architecture | None, apart: set[str]) -> Diagnostic:
+def _from_measures(same: list[Measure], arch: Architecture | None, apart: set[str]) -> Finding:
     """One failure of a row under one or more backends, with the worst of what was measured; `apart` are backends that keep documents apart."""
     one = max(same, key=lambda each: np.inf if np.isnan(each.value) else each.value / max(each.threshold, 1e-12))
     code, backends = one.code, list(dict.fromkeys(each.backend for each in same))
@@ -199,21 +199,21 @@ def _from_measures(same: list[Measure], arch: Architecture | None, apart: set[st
     )  # fmt: skip
 
 
-def _milder(one: Diagnostic) -> Diagnostic:
+def _milder(one: Finding) -> Finding:
     """A finding of the suite says what would go wrong with such inputs; only what is wrong with the model itself is an error."""
     return (
         one if one.code in ("MSK003", "MSK010", "MSK019") or one.severity is not Severity.ERROR else replace(one, severity=Severity.WARNING)
     )
 
 
-def _unique(findings: list[Diagnostic]) -> list[Diagnostic]:
-    seen: dict[tuple[str, str], Diagnostic] = {}
+def _unique(findings: list[Finding]) -> list[Finding]:
+    seen: dict[tuple[str, str], Finding] = {}
     for one in findings:
         seen.setdefault((one.code, one.message), one)
     return list(seen.values())
 
 
-def _keep(findings: list[Diagnostic], select: list[str], ignore: list[str]) -> list[Diagnostic]:
+def _keep(findings: list[Finding], select: list[str], ignore: list[str]) -> list[Finding]:
     return [
         one
         for one in findings
@@ -229,18 +229,18 @@ def _plain(said: str, one: Measure) -> dict[str, Any]:
 
 
 def _document(
-    model: str, findings: list[Diagnostic], measures: list[tuple[str, Measure]], drawn: list[Grid], not_run: int
+    model: str, findings: list[Finding], measures: list[tuple[str, Measure]], drawn: list[Grid], not_run: int
 ) -> tuple[Block, ...]:
     errors = sum(one.severity is Severity.ERROR for one in findings)
     warnings = sum(one.severity is Severity.WARNING for one in findings)
     tone: Tone = "bad" if errors else "warn" if warnings else "good"
     count = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}"
     if not findings and not measures:
-        return (Verdict(f"{model}: NOTHING WAS TESTED", "warn"),)
+        return (Headline(f"{model}: NOTHING WAS TESTED", "warn"),)
     missing = f", {plural(not_run, 'test')} not run" if not_run else ""
     if not_run and tone == "good":
         tone = "warn"
-    verdict = Verdict(
+    verdict = Headline(
         f"{model}: {count}{missing}" if findings else f"{model}: NOTHING LEAKS in {plural(len(measures), 'test')}{missing}", tone
     )
     return (verdict, *([_table(measures), Note("HOW", HOW, "dim")] if measures else []), *(drawn[:MOST] if findings else ()))

@@ -6,7 +6,7 @@ import numpy as np
 
 from llmdoctor.core.document import Note, Table
 from llmdoctor.mask.intervals import Blocks, Bools, Visible, count_blocks, density
-from llmdoctor.mask.model import BLOCK
+from llmdoctor.mask.types import BLOCK
 
 ONE_A_LINE, HALF_BLOCKS, MAP = 16, 48, 24
 WIDE = 56  # so wide is a drawing at most, to fit 60 columns

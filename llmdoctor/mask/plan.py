@@ -11,7 +11,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.architectures import Architecture, Layer
 from llmdoctor.mask.cachesize import Extent, extent
 from llmdoctor.mask.factory import Made, call_of, make
-from llmdoctor.mask.model import NOTHING, SIZES, Inputs, Kernel, LayerMask, Object, Plan
+from llmdoctor.mask.types import NOTHING, SIZES, Inputs, Kernel, LayerMask, Object, Plan
 
 
 def plan(arch: Architecture, inputs: Inputs, backend: str, dtype: str, *, counted: bool = True) -> Plan:
@@ -84,7 +84,7 @@ def unequal(inputs: Inputs) -> bool:
 
 
 def _encoder_inputs(inputs: Inputs) -> Inputs:
-    from llmdoctor.mask.model import CachePlan
+    from llmdoctor.mask.types import CachePlan
 
     return replace(inputs, cache=CachePlan(), position_ids=None)
 
@@ -140,7 +140,7 @@ def _group(arch: Architecture, alike: list[Layer], inputs: Inputs, backend: str,
 
 def _cross_extent(inputs: Inputs) -> tuple[Extent, Inputs]:
     """Cross-attention: as many keys as the encoder had tokens, under the encoder's mask; its cache is already full in decode."""
-    from llmdoctor.mask.model import CachePlan
+    from llmdoctor.mask.types import CachePlan
 
     length = inputs.q_len if inputs.phase == "prefill" else inputs.past
     mask = inputs.mask_2d

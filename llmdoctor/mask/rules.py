@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmdoctor.core.diagnostic import Severity
+from llmdoctor.core.finding import Severity
 from llmdoctor.core.rule import Rule
 
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO

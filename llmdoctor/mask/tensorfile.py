@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.modeldir.files import Refusal, read_bytes, shown_path
+from llmdoctor.files.opening import Refusal, read_bytes, shown_path
 
 LIMIT = 512 * 2**20
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
@@ -84,7 +84,7 @@ def _npz(data: bytes, shown: str) -> dict[str, NDArray[Any]]:
 
 
 def _safetensors(data: bytes, path: str, shown: str) -> dict[str, NDArray[Any]]:
-    from llmdoctor.modeldir.safetensors import read_header
+    from llmdoctor.files.safetensors import read_header
 
     headers, problems = read_header(path)
     if problems:
@@ -106,7 +106,7 @@ def _bfloat16(data: bytes) -> NDArray[Any]:
 
 
 def _json(data: bytes, path: str, shown: str) -> dict[str, NDArray[Any]]:
-    from llmdoctor.modeldir.jsonfile import parse
+    from llmdoctor.files.jsonfile import parse
 
     file = parse(data, path, shown)
     if file.value is None:

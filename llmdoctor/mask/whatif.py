@@ -8,9 +8,9 @@ import numpy as np
 
 from llmdoctor.core.document import Block, Note
 from llmdoctor.mask.architectures import Architecture
-from llmdoctor.mask.model import GPT_FAST, SHORT, CachePlan, Inputs, Plan
 from llmdoctor.mask.plan import plan
-from llmdoctor.mask.show import object_text
+from llmdoctor.mask.screen import object_text
+from llmdoctor.mask.types import GPT_FAST, SHORT, CachePlan, Inputs, Plan
 
 PROBE = 16  # tokens of the packed row that is tried: whether documents are kept apart does not depend on the length
 

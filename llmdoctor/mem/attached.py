@@ -11,7 +11,7 @@ from typing import Any
 
 from llmdoctor.attach.launch import launch
 from llmdoctor.attach.records import merge
-from llmdoctor.core.document import Bar, Bars, Block, Cell, Note, Table, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Headline, Note, Table
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
 from llmdoctor.mem.components import COMPONENTS, LABELS, Unit
@@ -78,14 +78,14 @@ def attached_report(path: str) -> Report:
     return Report("mem measure", {"path": path}, result, document=tuple(blocks))
 
 
-def _verdict(phases: Sequence[dict[str, Any]], ranks: Sequence[int], steps: int) -> Verdict:
+def _verdict(phases: Sequence[dict[str, Any]], ranks: Sequence[int], steps: int) -> Headline:
     device = str(phases[0].get("device", "cpu"))
     said = f"{steps} steps on {len(ranks)} {'process' if len(ranks) == 1 else 'processes'}, {device}"
     peaks = [_peak(record) for record in phases if _peak(record)]
     if not peaks:
-        return Verdict(f"MEASURED {said}: what is held between steps, counted tensor by tensor")
+        return Headline(f"MEASURED {said}: what is held between steps, counted tensor by tensor")
     unit = Unit(max(peaks))
-    return Verdict(f"MEASURED {said}: at most {unit(max(peaks))} {unit.name} at once")
+    return Headline(f"MEASURED {said}: at most {unit(max(peaks))} {unit.name} at once")
 
 
 def _peak(record: dict[str, Any]) -> int:
@@ -143,7 +143,7 @@ def snapshot_report(path: str) -> Report:
             part = component_of(site)
             parts[part] = parts.get(part, 0) + size
         unit = Unit(max(held.reserved, 1))
-        blocks.append(Verdict(f"DEVICE {held.device}: {unit(held.allocated)} of {unit(held.reserved)} {unit.name} reserved are in use"))
+        blocks.append(Headline(f"DEVICE {held.device}: {unit(held.allocated)} of {unit(held.reserved)} {unit.name} reserved are in use"))
         rows = tuple((unit(size), str(count), component_of(site), site) for site, size, count in held.by_site[:12])
         blocks.append(Table((unit.name, "blocks", "most likely", "allocated at"), rows))
         if peak.by_site:
@@ -155,5 +155,5 @@ def snapshot_report(path: str) -> Report:
             "peak_by_site": [list(site) for site in peak.by_site[:100]],
         })  # fmt: skip
     if not devices:
-        blocks.append(Verdict("NO SEGMENTS: the allocator of this snapshot held nothing"))
+        blocks.append(Headline("NO SEGMENTS: the allocator of this snapshot held nothing"))
     return Report("mem measure", {"path": path}, {"snapshot": out}, document=tuple(blocks))

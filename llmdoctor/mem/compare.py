@@ -11,8 +11,8 @@ from llmdoctor.mem.explain import Reason, explain
 from llmdoctor.mem.fit import Fit, fit, read_size
 from llmdoctor.mem.ledger import Moment
 from llmdoctor.mem.measured import read_measured, set_beside
+from llmdoctor.mem.options import Answer, Asked, Case, ask
 from llmdoctor.mem.predict import PHASES
-from llmdoctor.mem.question import Answer, Asked, Case, ask
 from llmdoctor.mem.rules import findings_of
 from llmdoctor.mem.screen import document
 

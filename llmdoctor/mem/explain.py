@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmdoctor.mem.components import COMPONENTS, by_component, parts_of
 from llmdoctor.mem.optimizers import state_keys
-from llmdoctor.mem.question import Case
+from llmdoctor.mem.options import Case
 from llmdoctor.mem.runners.base import width
 from llmdoctor.mem.settings import Strategy
 

@@ -32,7 +32,7 @@ def read_mapping(path: str) -> dict[str, Any]:
     """A JSON or YAML file's object; QuestionError where it is none."""
     if path.endswith((".yaml", ".yml")):
         return _yaml(path)
-    from llmdoctor.modeldir.jsonfile import read_json_file
+    from llmdoctor.files.jsonfile import read_json_file
 
     file = read_json_file(path)
     if not isinstance(file.value, dict):
@@ -42,7 +42,7 @@ def read_mapping(path: str) -> dict[str, Any]:
 
 
 def _yaml(path: str) -> dict[str, Any]:
-    from llmdoctor.modeldir.files import Refusal, read_bytes
+    from llmdoctor.files.opening import Refusal, read_bytes
 
     data = read_bytes(path, 2**18)  # PyYAML reads 300 KB/s
     if data is None or isinstance(data, Refusal):

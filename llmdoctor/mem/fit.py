@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import size_of
 from llmdoctor.mem.components import context_of
-from llmdoctor.mem.question import Case, Predictor
+from llmdoctor.mem.options import Case, Predictor
 from llmdoctor.mem.settings import Strategy
 
 MOST = 4096  # sequences

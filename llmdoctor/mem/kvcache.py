@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmdoctor.core.document import Bar, Bars, Block, Note, Table, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Headline, Note, Table
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import plural
-from llmdoctor.mem.question import config_of, model_directory
+from llmdoctor.mem.options import config_of, model_directory
 from llmdoctor.mem.settings import dtype_of
 from llmdoctor.mem.workload import BYTES
 from llmdoctor.modeldir import layerkinds
@@ -252,7 +252,7 @@ def _document(kind: Kind, batch: int, length: int, dtype: str, layers: tuple[Lay
     allocated, used = sum(layer.allocated for layer in layers), sum(layer.used for layer in layers)
     share = 100 * used / allocated if allocated else 100.0
     head = f"{allocated / MIB:,.1f} MiB for {batch} x {length} tokens"
-    verdict = Verdict(
+    verdict = Headline(
         head if used == allocated else f"{head}, of which {share:.0f}% are used ({used / MIB:,.1f} MiB)", "plain" if share > 50 else "warn"
     )
     groups: dict[tuple[Shape, int, int], list[Layer]] = {}

@@ -14,14 +14,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llmdoctor.core.document import Bar, Bars, Block, Cell, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Headline, Note, Table, Tone
 from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import clean
 from llmdoctor.mem.components import Unit, component_of
 from llmdoctor.mem.measured import Beside, set_beside
-from llmdoctor.mem.question import Answer, Asked, ask
+from llmdoctor.mem.options import Answer, Asked, ask
 from llmdoctor.mem.screen import column_names
 from llmdoctor.mem.settings import Strategy
 
@@ -182,7 +182,7 @@ def _document(answer: Answer, records: Sequence[dict[str, Any]], beside: Sequenc
     worst = max((abs(row.error) for row in beside), default=0.0)
     tone: Tone = "good" if not failed and worst <= 0.02 else "warn"
     blocks: list[Block] = [
-        Verdict(f"MEASURED on {device}: the prediction is off by at most {100 * worst:.2f}%" if beside else f"MEASURED on {device}", tone)
+        Headline(f"MEASURED on {device}: the prediction is off by at most {100 * worst:.2f}%" if beside else f"MEASURED on {device}", tone)
     ]
     for record in failed:
         how = "RAN OUT OF MEMORY" if record["outcome"] == "out_of_memory" else f"FAILED with {record['outcome']}"

@@ -9,8 +9,8 @@ from typing import Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.components import by_component
+from llmdoctor.mem.options import Answer
 from llmdoctor.mem.predict import predict
-from llmdoctor.mem.question import Answer
 
 SCHEMA = "llmdoctor.mem/1"
 HELD = ("params", "master_params", "optimizer_state", "grad_accum", "grads", "buckets")
@@ -32,7 +32,7 @@ def read_measured(path: str) -> tuple[dict[str, Any], ...]:
 
     Raises QuestionError, with the line, for what is none.
     """
-    from llmdoctor.modeldir.files import Refusal, read_bytes
+    from llmdoctor.files.opening import Refusal, read_bytes
 
     data = read_bytes(path, 256 * 2**20)
     if data is None or isinstance(data, Refusal):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.rule import Rule
 from llmdoctor.mem.components import by_component
 from llmdoctor.mem.fit import Fit
 from llmdoctor.mem.measured import Beside
-from llmdoctor.mem.question import Answer, Case
+from llmdoctor.mem.options import Answer, Case
 
 TOO_LARGE = Rule(
     "MEM001",
@@ -70,15 +70,15 @@ RULES = (TOO_LARGE, NO_GRADIENT, UNSHARDED, BUCKET, MISPREDICTED)
 FAR = 0.05
 
 
-def findings_of(answer: Answer, fits: Sequence[Fit], memory: int | None, beside: Sequence[Beside]) -> tuple[Diagnostic, ...]:
+def findings_of(answer: Answer, fits: Sequence[Fit], memory: int | None, beside: Sequence[Beside]) -> tuple[Finding, ...]:
     """All findings of a comparison, in the strategies' order."""
-    out: list[Diagnostic] = []
+    out: list[Finding] = []
     for number, case in enumerate(answer.cases):
         if fits and memory is not None and not fits[number].fits:
             out.append(_too_large(case, fits[number], memory))
         out += _of_case(case)
     out += [
-        Diagnostic(
+        Finding(
             MISPREDICTED.code, Severity.WARNING, f"{row.strategy}: {row.what} is {row.measured:,} bytes, predicted were {row.predicted:,}",
             evidence={"strategy": row.strategy, "error": row.error}, fix=MISPREDICTED.fix,
         )
@@ -91,16 +91,16 @@ def _place(case: Case) -> Location | None:
     return Location(case.strategy.file) if case.strategy.file is not None else None
 
 
-def _too_large(case: Case, verdict: Fit, memory: int) -> Diagnostic:
+def _too_large(case: Case, verdict: Fit, memory: int) -> Finding:
     changes = "; ".join(f"{text} ({size:,} bytes)" for text, size in verdict.changes)
-    return Diagnostic(
+    return Finding(
         TOO_LARGE.code, Severity.ERROR, f"{case.strategy.name} needs {verdict.needs:,} bytes of {memory:,}", _place(case),
         {"needs_bytes": verdict.needs, "memory_bytes": memory, "largest_batch": verdict.largest_batch},
         f"the peak is in the {case.prediction.peak.phase}", changes or "more devices, a smaller batch, LoRA",
     )  # fmt: skip
 
 
-def _of_case(case: Case) -> Iterator[Diagnostic]:
+def _of_case(case: Case) -> Iterator[Finding]:
     strategy, prediction = case.strategy, case.prediction
     if strategy.engine is None:
         return
@@ -108,12 +108,12 @@ def _of_case(case: Case) -> Iterator[Diagnostic]:
     if unreached and case.traced is not None and (strategy.stage > 0 or strategy.dtype != "float32"):
         parts = by_component(prediction.steady)
         held = int((parts["master_params"] + parts["optimizer_state"]) * unreached / max(1, prediction.trainable))
-        yield Diagnostic(
+        yield Finding(
             NO_GRADIENT.code, Severity.WARNING, f"{strategy.name}: {unreached:,} trained parameters get no gradient and hold {held:,} bytes", _place(case),
             {"parameters": unreached, "bytes": held}, "DeepSpeed updates flat tensors whole", NO_GRADIENT.fix,
         )  # fmt: skip
     if strategy.stage >= 1 and strategy.world_size == 1 and strategy.engine.zero.offload_optimizer is None:
-        yield Diagnostic(
+        yield Finding(
             UNSHARDED.code,
             Severity.INFO,
             f"{strategy.name}: ZeRO stage {strategy.stage} on one device shards nothing",
@@ -122,7 +122,7 @@ def _of_case(case: Case) -> Iterator[Diagnostic]:
         )
     bucket = strategy.engine.zero.reduce_bucket_size
     if strategy.stage >= 2 and strategy.engine.zero.contiguous_gradients and bucket > 2 * prediction.trainable:
-        yield Diagnostic(
+        yield Finding(
             BUCKET.code,
             Severity.INFO,
             f"{strategy.name}: a bucket of {bucket:,} elements for {prediction.trainable:,} gradients",

@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from llmdoctor.core.document import Bar, Bars, Block, Cell, Code, Fold, Note, Table, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Code, Fold, Headline, Note, Table
 from llmdoctor.mem.components import COMPONENTS, LABELS, Unit, by_component, context_of, host_parts
 from llmdoctor.mem.explain import Reason, worth
 from llmdoctor.mem.fit import Fit
 from llmdoctor.mem.ledger import Moment
 from llmdoctor.mem.measured import Beside
+from llmdoctor.mem.options import Answer, Case
 from llmdoctor.mem.predict import PHASES
-from llmdoctor.mem.question import Answer, Case
 
 LETTERS = dict(zip(COMPONENTS, "wmocgbaltx", strict=True))
 BAR, STEP, LINE = 56, 40, 58  # characters of a bar, and of a bar with its name: they fit 60 columns
@@ -53,19 +53,19 @@ def unit_of(answer: Answer) -> Unit:
     return Unit(max(case.prediction.peak.total for case in answer.cases))
 
 
-def _verdict(answer: Answer, names: Sequence[str], fits: Sequence[Fit], memory: int | None) -> Verdict:
+def _verdict(answer: Answer, names: Sequence[str], fits: Sequence[Fit], memory: int | None) -> Headline:
     cases, gb = answer.cases, unit_of(answer)
     peaks = [case.prediction.peak.total for case in cases]
     least, most = min(range(len(cases)), key=peaks.__getitem__), max(range(len(cases)), key=peaks.__getitem__)
     if fits and memory is not None and not all(fit.fits for fit in fits):
         over = ", ".join(f"{name} {gb(fit.needs)} {gb.name}" for name, fit in zip(names, fits, strict=True) if not fit.fits)
-        return Verdict(f"DOES NOT FIT INTO {gb(memory)} {gb.name}: {over} needed", "bad")
+        return Headline(f"DOES NOT FIT INTO {gb(memory)} {gb.name}: {over} needed", "bad")
     peak = cases[most].prediction.peak
     where = {"step": "the optimizer step, not your batch", "start": "the start"}.get(peak.phase, f"the {peak.phase}")
     if len(cases) == 1 or peaks[most] - peaks[least] < 0.001 * peaks[most]:
         same = "" if len(cases) == 1 else "NO DIFFERENCE: "
-        return Verdict(f"{same}{names[most].upper()} PEAKS AT {gb(peaks[most])} {gb.name}, in {where}", "good" if fits else "plain")
-    return Verdict(
+        return Headline(f"{same}{names[most].upper()} PEAKS AT {gb(peaks[most])} {gb.name}, in {where}", "good" if fits else "plain")
+    return Headline(
         f"{names[most].upper()} TAKES {gb(peaks[most] - peaks[least])} {gb.name} MORE than {names[least]}: its peak is {where}", "plain"
     )
 

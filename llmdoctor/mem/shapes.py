@@ -27,7 +27,7 @@ Shape = tuple[str, tuple[int, ...], bool]
 
 def header_shapes(directory: ModelDir) -> dict[str, tuple[int, ...]]:
     """Every tensor of the directory's safetensors files by name; empty where there are none."""
-    from llmdoctor.modeldir.safetensors import read_header
+    from llmdoctor.files.safetensors import read_header
 
     out: dict[str, tuple[int, ...]] = {}
     for name in sorted(os.listdir(directory.path)):

@@ -60,7 +60,7 @@ def read_snapshot(path: str) -> dict[str, Any]:
 
     Raises QuestionError for what is no snapshot, or would run code.
     """
-    from llmdoctor.modeldir.files import Refusal, read_bytes
+    from llmdoctor.files.opening import Refusal, read_bytes
 
     data = read_bytes(path, LIMIT)
     if data is None or isinstance(data, Refusal):

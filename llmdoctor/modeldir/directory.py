@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.finding import Finding, Location, Severity
+from llmdoctor.files.jsonfile import JsonFile, read_optional
+from llmdoctor.files.opening import Refusal, read_bytes, shown_path
 from llmdoctor.modeldir import hub
-from llmdoctor.modeldir.files import Refusal, read_bytes, shown_path
-from llmdoctor.modeldir.jsonfile import JsonFile, read_optional
 from llmdoctor.modeldir.template import TEMPLATE_LIMIT, ChatTemplate, find_templates
 from llmdoctor.modeldir.tokenizer import Tokenizer, read_tokenizer
 
@@ -143,16 +143,16 @@ class ModelDir:
             return None
         shown = shown_path(path)
         if isinstance(data, Refusal):
-            self._odd(Diagnostic(data.code, Severity.ERROR, f"{shown} {data.reason}", Location(shown)))
+            self._odd(Finding(data.code, Severity.ERROR, f"{shown} {data.reason}", Location(shown)))
             return None
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
             line = data[: error.start].count(b"\n") + 1
-            self._odd(Diagnostic("DIR001", Severity.ERROR, f"{shown}: byte {error.start} is not UTF-8", Location(shown, None, line)))
+            self._odd(Finding("DIR001", Severity.ERROR, f"{shown}: byte {error.start} is not UTF-8", Location(shown, None, line)))
             return None
 
-    def _odd(self, problem: Diagnostic) -> None:
+    def _odd(self, problem: Finding) -> None:
         self._kept.setdefault("oddities", []).append(problem)
 
     @property
@@ -167,7 +167,7 @@ class ModelDir:
         found = value.get("auto_map") if isinstance(value, dict) else None
         return found if isinstance(found, dict) else {}
 
-    def problems(self) -> Iterator[Diagnostic]:
+    def problems(self) -> Iterator[Finding]:
         """Every DIR finding of the directory's own files, and of those of an adapter's base model, which is loaded with it."""
         for name in (*FILES, "preprocessor_config.json", "processor_config.json", "chat_template.json"):
             if name.startswith(("tokenizer.", "model.safetensors")) and name != "model.safetensors.index.json":
@@ -177,7 +177,7 @@ class ModelDir:
             if file is not None and file.value is not None and not isinstance(file.value, dict):
                 kind = type(file.value).__name__
                 message = f"{file.shown_name} holds a JSON {kind}, expected an object"
-                yield Diagnostic("DIR001", Severity.ERROR, message, Location(file.shown_name, None, 1), fix="write the file again")
+                yield Finding("DIR001", Severity.ERROR, message, Location(file.shown_name, None, 1), fix="write the file again")
         yield from self._own_tokenizer.problems
         _ = self.templates
         yield from self._kept.get("oddities", ())
@@ -187,11 +187,11 @@ class ModelDir:
         if self.adapter is not None and self.adapter.base is not None:
             yield from self.adapter.base.problems()
 
-    def _weights(self) -> Iterator[Diagnostic]:
+    def _weights(self) -> Iterator[Finding]:
         shards = sorted(name for name in _names(self.path) if name.endswith(".safetensors"))
         if not shards:
             return
-        from llmdoctor.modeldir import safetensors
+        from llmdoctor.files import safetensors
 
         headers = {name: safetensors.read_header(f"{self.path}/{name}", self.path) for name in shards}
         for _, wrongs in headers.values():
@@ -200,19 +200,19 @@ class ModelDir:
         if index is not None and isinstance(index.value, dict):
             yield from safetensors.check_index(index, self.path, headers)
 
-    def _notes(self) -> Iterator[Diagnostic]:
+    def _notes(self) -> Iterator[Finding]:
         for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
             file = self.json(name)
             named = file.value.get("auto_map") if file is not None and isinstance(file.value, dict) else None
             if file is not None and isinstance(named, dict) and named:
                 classes = ", ".join(shortened(name) for name in list(named)[:4])
                 where = Location(file.shown_name, "/auto_map", file.line("/auto_map"))
-                yield Diagnostic("DIR010", Severity.INFO, f"trust_remote_code=True would import this directory's code for {classes}", where)
+                yield Finding("DIR010", Severity.INFO, f"trust_remote_code=True would import this directory's code for {classes}", where)
         if self.adapter is not None and self.adapter.base is None:
             said = f"the base model {shortened(self.adapter.name)} is not here" if self.adapter.name else "no base model is named"
             pointer, file = "/base_model_name_or_path", self.json("adapter_config.json")
             where = Location(self.shown_name) if file is None else Location(file.shown_name, pointer, file.line(pointer))
-            yield Diagnostic("DIR011", Severity.WARNING, f"{said}, so what a call on this adapter comes to cannot be told", where)
+            yield Finding("DIR011", Severity.WARNING, f"{said}, so what a call on this adapter comes to cannot be told", where)
 
 
 def read_model_dir(name: str) -> ModelDir:

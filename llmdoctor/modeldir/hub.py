@@ -6,7 +6,7 @@ import os
 import re
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.modeldir.files import read_bytes
+from llmdoctor.files.opening import read_bytes
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(?:/[\w.-]{1,96})?(?:@[\w./-]{1,96})?")
 

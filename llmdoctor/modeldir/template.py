@@ -9,14 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
-from llmdoctor.modeldir.files import shown_path
+from llmdoctor.core.finding import Finding, Location, Severity
+from llmdoctor.files.opening import shown_path
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-    from llmdoctor.modeldir.jsonfile import JsonFile
+    from llmdoctor.files.jsonfile import JsonFile
 
 SECONDS = 1.5
 TEMPLATE_LIMIT = 2**20
@@ -86,11 +86,11 @@ def _named(value: Any) -> list[tuple[str, str]]:
 TEMPLATE_RULES = {"syntax": "DIR008", "limit": "DIR009"}
 
 
-def template_problem(template: ChatTemplate, rendering: Rendering) -> Diagnostic:
+def template_problem(template: ChatTemplate, rendering: Rendering) -> Finding:
     """The finding for a template that is not Jinja, or that passed a limit. In a .jinja file the line is the file's own."""
     line = rendering.line if template.pointer is None else None
     inside = f" (line {rendering.line} of the template)" if rendering.line is not None and line is None else ""
-    return Diagnostic(
+    return Finding(
         TEMPLATE_RULES[rendering.error or ""],
         Severity.ERROR,
         f"{template.file}: the chat template {template.name!r}: {rendering.message}{inside}",

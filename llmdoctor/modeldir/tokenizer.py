@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
-from llmdoctor.modeldir.files import Refusal, read_bytes, shown_path
-from llmdoctor.modeldir.jsonfile import CONFIG_LIMIT, JsonFile, parse, read_optional, refused
+from llmdoctor.core.finding import Finding, Location, Severity
+from llmdoctor.core.text import is_id
+from llmdoctor.files.jsonfile import CONFIG_LIMIT, JsonFile, parse, read_optional, refused
+from llmdoctor.files.opening import Refusal, read_bytes, shown_path
 
 TOKENIZER_LIMIT = 256 * 2**20
 _PIECE = 2**20
@@ -49,7 +50,7 @@ class Tokenizer:
     added: Mapping[str, AddedToken]
     named: Mapping[str, SpecialToken]
     vocabulary: bytes = b""
-    problems: tuple[Diagnostic, ...] = ()
+    problems: tuple[Finding, ...] = ()
 
     def id_of(self, token: str) -> int | None:
         """The id of `token`; None where no file tells."""
@@ -104,7 +105,7 @@ def token_text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _tokenizer_json(folder: str) -> tuple[dict[str, Any], tuple[Diagnostic, ...]]:
+def _tokenizer_json(folder: str) -> tuple[dict[str, Any], tuple[Finding, ...]]:
     """{"added_tokens": [...], "vocab": raw bytes}; tokenizer.trimmed.json, which has no vocabulary, stands in where it is alone."""
     for name in ("tokenizer.json", "tokenizer.trimmed.json"):
         path = f"{folder}/{name}"
@@ -118,7 +119,7 @@ def _tokenizer_json(folder: str) -> tuple[dict[str, Any], tuple[Diagnostic, ...]
     return _vocab_json(folder)
 
 
-def _vocab_json(folder: str) -> tuple[dict[str, Any], tuple[Diagnostic, ...]]:
+def _vocab_json(folder: str) -> tuple[dict[str, Any], tuple[Finding, ...]]:
     """The vocabulary of a tokenizer that has no tokenizer.json (GPT-2's files)."""
     file = read_optional(f"{folder}/vocab.json", folder)
     if file is None:
@@ -126,7 +127,7 @@ def _vocab_json(folder: str) -> tuple[dict[str, Any], tuple[Diagnostic, ...]]:
     return {"vocab": file.text.encode("utf-8", "surrogatepass")} if isinstance(file.value, dict) else {}, file.problems
 
 
-def _decode(data: bytes, path: str, shown: str) -> tuple[dict[str, Any], tuple[Diagnostic, ...]]:
+def _decode(data: bytes, path: str, shown: str) -> tuple[dict[str, Any], tuple[Finding, ...]]:
     import msgspec
 
     try:
@@ -157,7 +158,7 @@ def _check_utf8(data: bytes) -> None:
             raise UnicodeDecodeError("utf-8", data, at, at + 1, error.reason) from None
 
 
-def _explain(data: bytes, shown: str, error: Exception) -> Diagnostic:
+def _explain(data: bytes, shown: str, error: Exception) -> Finding:
     """Where a file too large to walk is wrong, by the decoder's own words."""
     if isinstance(error, RecursionError):
         return _problem("DIR005", shown, "nested too deeply", 1)
@@ -167,15 +168,15 @@ def _explain(data: bytes, shown: str, error: Exception) -> Diagnostic:
     return _problem("DIR001", shown, f"not a tokenizer's JSON: {error}", data.count(b"\n", 0, int(place[1]) if place else len(data)) + 1)
 
 
-def _problem(code: str, shown: str, message: str, line: int) -> Diagnostic:
-    return Diagnostic(code, Severity.ERROR, f"{shown}: {message}", Location(shown, None, line), fix="fetch the file again")
+def _problem(code: str, shown: str, message: str, line: int) -> Finding:
+    return Finding(code, Severity.ERROR, f"{shown}: {message}", Location(shown, None, line), fix="fetch the file again")
 
 
-def _decode_slowly(data: bytes, path: str, shown: str) -> tuple[dict[str, Any], tuple[Diagnostic, ...]]:
+def _decode_slowly(data: bytes, path: str, shown: str) -> tuple[dict[str, Any], tuple[Finding, ...]]:
     """A file that is not JSON, not of the shape, or JSON only to Python (NaN)."""
     file = parse(data, path, shown)
     if not isinstance(file.value, dict):
-        problems = file.problems or (Diagnostic("DIR001", Severity.ERROR, f"{shown}: expected a JSON object", Location(shown, None, 1)),)
+        problems = file.problems or (Finding("DIR001", Severity.ERROR, f"{shown}: expected a JSON object", Location(shown, None, 1)),)
         return {}, problems
     model = file.value.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
@@ -212,11 +213,6 @@ def _from_added_file(file: JsonFile | None) -> Iterator[AddedToken]:
     for token, token_id in value.items() if isinstance(value, dict) else ():
         if is_id(token_id):
             yield AddedToken(token_id, token, False)
-
-
-def is_id(value: Any) -> bool:
-    """Whether `value` is an int, which True is not."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _has(file: JsonFile | None, name: str) -> bool:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Verdict
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, defuse
@@ -29,7 +28,7 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     if report.error is not None:
         lines.append(_command("error", {"title": "llmdoctor"}, report.error.message))
     lines += [_annotation(finding, file) for finding, file in placed(report)]
-    verdict = next((block.text for block in report.document if isinstance(block, Verdict)), "")
+    verdict = report.conclusion().text
     if verdict:
         lines.append(defuse(f"llmdoctor: {clean(verdict)}"))
     lines += [defuse(f"llmdoctor: skipped {clean(one.what)}: {clean(one.reason)}") for one in report.skipped[:_SKIPPED]]
@@ -38,7 +37,7 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def _annotation(finding: Diagnostic, file: str) -> str:
+def _annotation(finding: Finding, file: str) -> str:
     place = finding.location
     properties = {"title": f"llmdoctor {finding.code}", "file": file}
     if place is not None and place.line is not None and place.line > 0:

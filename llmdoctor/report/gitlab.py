@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.fingerprint import fingerprints
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
@@ -25,12 +25,12 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     marks = fingerprints([finding for finding, _ in found])
     entries = [_entry(finding, file, mark) for (finding, file), mark in zip(found, marks, strict=True)]
     if report.error is not None:
-        refused = Diagnostic("not-asked", Severity.ERROR, report.error.message)
+        refused = Finding("not-asked", Severity.ERROR, report.error.message)
         entries.insert(0, {**_entry(refused, report.command, fingerprints([refused])[0]), "severity": "blocker"})
     return dumps(entries)
 
 
-def _entry(finding: Diagnostic, file: str, mark: str) -> dict[str, Any]:
+def _entry(finding: Finding, file: str, mark: str) -> dict[str, Any]:
     line = finding.location.line if finding.location is not None else None
     told = [finding.message, *([f"cause: {finding.cause}"] if finding.cause else []), *([f"fix: {finding.fix}"] if finding.fix else [])]
     return {

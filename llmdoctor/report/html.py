@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmdoctor import __version__
-from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Bars, Block, Cell, Code, Fold, Grid, Note, Table, Verdict
+from llmdoctor.core.document import Bars, Block, Cell, Code, Fold, Grid, Headline, Note, Table
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, plural
@@ -37,9 +37,11 @@ def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
     css = _STYLE.read_text(encoding="ascii")
     digest = base64.b64encode(hashlib.sha256(css.encode("ascii")).digest()).decode("ascii")
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    verdict = next((block for block in report.document if isinstance(block, Verdict)), None)
-    title = report.error.message if report.error is not None else verdict.text if verdict is not None else f"llmdoctor {report.command}"
-    tone = "bad" if report.error is not None else verdict.tone if verdict is not None else "plain"
+    verdict = None if report.verdict is not None else next((block for block in report.document if isinstance(block, Headline)), None)
+    title = report.conclusion().text
+    tone = (
+        report.verdict.tone if report.verdict is not None else "bad" if report.error is not None else verdict.tone if verdict else "plain"
+    )
     body = [*_body(report, verdict, {rule.code: rule for rule in rules}, style), _skipped(report)]
     return "\n".join(
         [
@@ -65,7 +67,7 @@ def _asked(report: Report) -> str:
     return "".join(f" &#183; {_t(one[:200])}" for one in said)
 
 
-def _body(report: Report, verdict: Verdict | None, rules: Mapping[str, Rule], style: Style) -> list[str]:
+def _body(report: Report, verdict: Headline | None, rules: Mapping[str, Rule], style: Style) -> list[str]:
     """The document's blocks, its paragraphs about findings as cards in their places, then the findings that it has no paragraph for."""
     left = list(report.findings)
     said = {block.text for block in report.document if isinstance(block, Note | Code)}
@@ -87,14 +89,16 @@ def _body(report: Report, verdict: Verdict | None, rules: Mapping[str, Rule], st
     return out
 
 
-def _told(block: Block, findings: list[Diagnostic]) -> Diagnostic | None:
+def _told(block: Block, findings: list[Finding]) -> Finding | None:
+    if isinstance(block, Finding):
+        return block
     if not isinstance(block, Note):
         return None
     return next((one for one in findings if one.code == block.label and one.message in block.text), None)
 
 
 def _block(block: Block, number: str, style: Style) -> str:
-    if isinstance(block, Verdict):
+    if isinstance(block, Headline):
         return f'<h2 class="{block.tone}">{_t(block.text)}</h2>'
     if isinstance(block, Table):
         return _table(block)
@@ -175,7 +179,7 @@ def _cell(cell: str | Cell, at: int, columns: tuple[str, ...]) -> str:
     return f'<td class="{tone}{short}"{name}>{f"<span>{shown}</span>" if value else ""}</td>'
 
 
-def _card(finding: Diagnostic, rules: Mapping[str, Rule], said: set[str]) -> str:
+def _card(finding: Finding, rules: Mapping[str, Rule], said: set[str]) -> str:
     """A finding with its rule; its cause and fix where the document does not say them in the same words."""
     rule = rules.get(finding.code)
     name = f' <span class="dim">{_t(rule.name)}</span>' if rule is not None else ""
@@ -192,14 +196,14 @@ def _card(finding: Diagnostic, rules: Mapping[str, Rule], said: set[str]) -> str
         parts.append(f'<div class="note"><b>FIX</b><p class="mono">{text(clean_lines(finding.fix))}</p></div>')
     if rule is not None:
         parts.append(
-            f"<details><summary>Why {_t(rule.code)} matters</summary><p>{text(clean_lines(rule.why))}</p>"
+            f"<details><summary>Why {_t(rule.code)} matters</summary><p>{text(clean_lines(rule.reason))}</p>"
             f'<span class="label">BAD</span><pre>{text(clean_lines(rule.bad))}</pre>'
             f'<span class="label">GOOD</span><pre>{text(clean_lines(rule.good))}</pre></details>'
         )
     return "".join(parts) + "</article>"
 
 
-def _filter(findings: tuple[Diagnostic, ...]) -> str:
+def _filter(findings: tuple[Finding, ...]) -> str:
     """Boxes that show and hide findings by severity, where there are several; the style sheet does it."""
     counts = [(severity, sum(one.severity is severity for one in findings)) for severity in reversed(Severity)]
     present = [(severity, count) for severity, count in counts if count]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor import __version__
-from llmdoctor.core.diagnostic import Diagnostic
+from llmdoctor.core.finding import Finding
 from llmdoctor.core.report import SCHEMA, Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import plain
@@ -34,6 +34,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "tool": {"name": "llmdoctor", "version": __version__},
         "command": report.command,
         "subject": plain(report.subject),
+        "verdict": {"text": report.conclusion().text, "status": report.conclusion().status},
         "result": plain(report.result),
         "findings": [_finding(finding) for finding in report.findings],
         "skipped": [{"what": skipped.what, "reason": skipped.reason} for skipped in report.skipped],
@@ -43,13 +44,13 @@ def to_json(report: Report) -> dict[str, Any]:
     return out
 
 
-def _finding(finding: Diagnostic) -> dict[str, Any]:
+def _finding(finding: Finding) -> dict[str, Any]:
     place = finding.location
     return {
         "code": finding.code,
         "severity": finding.severity.value,
         "message": finding.message,
-        "location": None if place is None else {"file": place.file, "pointer": place.pointer, "line": place.line},
+        "location": None if place is None else {"file": place.file, "pointer": place.pointer, "line": place.line, "column": place.column},
         "evidence": plain(finding.evidence),
         "cause": finding.cause,
         "fix": finding.fix,

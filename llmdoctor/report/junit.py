@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Verdict
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines
@@ -50,7 +49,7 @@ def _suites(report: Report) -> list[_Suite]:
     if report.error is not None:
         case = _case(report.command, report.command, _element("error", report.error.kind, report.error.message, ""))
         return [_Suite(report.command, (case,), errors=1)]
-    verdict = next((block.text for block in report.document if isinstance(block, Verdict)), "")
+    verdict = report.conclusion().text
     suites = [_suite(report, group, verdict) for group in groups(report) if group.findings or not report.nothing]
     if report.skipped:
         cases = tuple(_case(one.what, report.command, _element("skipped", "", one.reason, "")) for one in report.skipped)
@@ -65,7 +64,7 @@ def _suite(report: Report, group: Group, verdict: str) -> _Suite:
     return _Suite(group.path, tuple(_finding(finding, group.path) for finding in group.findings), failures)
 
 
-def _finding(finding: Diagnostic, subject: str) -> str:
+def _finding(finding: Finding, subject: str) -> str:
     place = finding.location
     where = "" if place is None else f"{place.file}{place.pointer or ''}"
     told = [f"at {place}"] if place is not None else []

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Block, Cell, Code, Note, Table, Verdict
+from llmdoctor.core.document import Block, Cell, Code, Headline, Note, Table
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, defuse, plural
@@ -35,12 +35,12 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     """`report` as at most LIMIT bytes, ending in a line break; what is left out is counted."""
     parts = [_finding(finding) for finding in sorted(report.findings, key=lambda one: -one.severity.rank)]
     told = [block for block in flat(report.document) if not tells_finding(block, report.findings)]
-    verdict = next((block for block in told if isinstance(block, Verdict)), None)
+    verdict = None if report.verdict is not None else next((block for block in told if isinstance(block, Headline)), None)
     head = [MARK, f"### llmdoctor {inline(report.command)}"]
     if report.error is not None:
         head.append(f"**Not answered:** {inline(report.error.message)}")
-    if verdict is not None:
-        head.append(inline(verdict.text))
+    if report.verdict is not None or verdict is not None:
+        head.append(inline(report.conclusion().text))
     if report.findings:
         head.append(_overview(groups(report)))
     evidence = [_block(block) for block in told if block is not verdict]
@@ -53,9 +53,11 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     return defuse("\n\n".join(kept) + "\n")
 
 
-def tells_finding(block: Block, findings: Iterable[Diagnostic]) -> bool:
+def tells_finding(block: Block, findings: Iterable[Finding]) -> bool:
     """Whether `block` is a document's own paragraph about one of the findings, which is shown in full beside it."""
-    return isinstance(block, Note) and any(block.label == one.code and one.message in block.text for one in findings)
+    return isinstance(block, Finding) or (
+        isinstance(block, Note) and any(block.label == one.code and one.message in block.text for one in findings)
+    )
 
 
 def inline(value: str) -> str:
@@ -94,7 +96,7 @@ def _overview(found: tuple[Group, ...]) -> str:
     return _rows(("", "errors", "warnings", "notes"), rows)
 
 
-def _finding(finding: Diagnostic) -> str:
+def _finding(finding: Finding) -> str:
     """A list item: severity, code, message, place; the cause and the fix below."""
     lines = [f"- {_ICONS[finding.severity]} **{inline(finding.severity.value)} {inline(finding.code)}** {inline(finding.message)}"]
     if finding.location is not None:
@@ -108,7 +110,7 @@ def _finding(finding: Diagnostic) -> str:
 
 
 def _block(block: Block) -> str:
-    if isinstance(block, Verdict):
+    if isinstance(block, Headline):
         return f"**{inline(block.text)}**" if block.text.strip() else ""
     if isinstance(block, Note):
         label = f"**{inline(block.label)}** " if block.label.strip() else ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from llmdoctor import __version__
-from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.fingerprint import fingerprints
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
@@ -42,13 +42,13 @@ def render(report: Report, _style: Style, rules: Sequence[Rule]) -> str:
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
-    text = f"{rule.why}\n\nBad:\n{rule.bad}\n\nGood:\n{rule.good}\n\nFix: {rule.fix}"
-    markdown = f"{rule.why}\n\n**Bad**\n\n{_fenced(rule.bad)}\n\n**Good**\n\n{_fenced(rule.good)}\n\n**Fix**\n\n{rule.fix}"
+    text = f"{rule.reason}\n\nBad:\n{rule.bad}\n\nGood:\n{rule.good}\n\nFix: {rule.fix}"
+    markdown = f"{rule.reason}\n\n**Bad**\n\n{_fenced(rule.bad)}\n\n**Good**\n\n{_fenced(rule.good)}\n\n**Fix**\n\n{rule.fix}"
     return {
         "id": rule.code,
         "name": rule.name,
         "shortDescription": {"text": rule.summary},
-        "fullDescription": {"text": rule.why},
+        "fullDescription": {"text": rule.reason},
         "help": {"text": text, "markdown": markdown},
         "defaultConfiguration": {"level": _LEVELS[rule.severity]},
     }
@@ -58,7 +58,7 @@ def _fenced(text: str) -> str:
     return f"```\n{text}\n```"
 
 
-def _result(finding: Diagnostic, file: str, rule: int, mark: str) -> dict[str, Any]:
+def _result(finding: Finding, file: str, rule: int, mark: str) -> dict[str, Any]:
     lines = [finding.message, *([f"Cause: {finding.cause}"] if finding.cause else []), *([f"Fix: {finding.fix}"] if finding.fix else [])]
     return {
         "ruleId": clean(finding.code),
@@ -71,7 +71,7 @@ def _result(finding: Diagnostic, file: str, rule: int, mark: str) -> dict[str, A
     }
 
 
-def _location(finding: Diagnostic, file: str) -> dict[str, Any]:
+def _location(finding: Finding, file: str) -> dict[str, Any]:
     place = finding.location
     physical: dict[str, Any] = {"artifactLocation": {"uri": uri(file)}}
     if place is not None and place.line is not None and place.line > 0:

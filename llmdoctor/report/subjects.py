@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llmdoctor.core.diagnostic import Diagnostic
+from llmdoctor.core.finding import Finding
 from llmdoctor.core.report import Report
 
 
@@ -15,7 +15,7 @@ class Group:
 
     path: str
     kind: str
-    findings: tuple[Diagnostic, ...]
+    findings: tuple[Finding, ...]
 
 
 def groups(report: Report) -> tuple[Group, ...]:
@@ -32,7 +32,7 @@ def groups(report: Report) -> tuple[Group, ...]:
     return tuple(out)
 
 
-def placed(report: Report) -> tuple[tuple[Diagnostic, str], ...]:
+def placed(report: Report) -> tuple[tuple[Finding, str], ...]:
     """Every finding with the file to show it at: its own, else its subject's path."""
     return tuple(
         (finding, finding.location.file if finding.location is not None and finding.location.file else group.path or report.command)

@@ -16,8 +16,8 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.core.document import Block, Cell, Code, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Block, Cell, Code, Headline, Note, Table, Tone
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, defuse
@@ -49,14 +49,18 @@ def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
     )
     if report.error is not None:
         console.print(Text(clean(report.error.message)), soft_wrap=True)
+    elif report.verdict is not None:
+        console.print(Text(clean(report.verdict.text), style=_TONES[report.verdict.tone]))
     document = flat(report.document)
     if style.terminal:
         document = tuple(_shortened(block) if isinstance(block, Table) else block for block in document)
     for block in document:
         if not isinstance(block, Code):
             _print_block(console, block)
+    placed = {id(block) for block in document if isinstance(block, Finding)}
     for finding in () if report.told else report.findings:
-        _print_finding(console, finding)
+        if id(finding) not in placed:
+            _print_finding(console, finding)
     for block in document:
         if isinstance(block, Code):
             _print_block(console, block)
@@ -90,12 +94,14 @@ def _trimmed(line: str) -> str:
 
 
 def _print_block(console: Console, block: Block) -> None:
-    if isinstance(block, Verdict):
+    if isinstance(block, Headline):
         console.print(Text(clean(block.text), style=_TONES[block.tone]))
     elif isinstance(block, Table):
         console.print(_grid(block, console.width))
     elif isinstance(block, Note):
         _print_note(console, block.label, block.text, block.tone)
+    elif isinstance(block, Finding):
+        _print_finding(console, block)
     elif isinstance(block, Code):
         console.print(Text(clean(block.label), style="bold"))
         for line in clean_lines(block.text).split("\n"):
@@ -140,7 +146,7 @@ def _labelled(label: str, text: str, tone: Tone = "plain") -> Grid:
     return grid
 
 
-def _print_finding(console: Console, finding: Diagnostic) -> None:
+def _print_finding(console: Console, finding: Finding) -> None:
     head = Text()
     head.append(finding.severity.value, style=_SEVERITIES[finding.severity])
     head.append(f" {finding.code} ", style="bold")

@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmdoctor.core.document import Block, Cell, Note, Table, Tone
-from llmdoctor.core.document import Verdict as Headline
+from llmdoctor.core.document import Block, Cell, Headline, Note, Table, Tone
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
-from llmdoctor.sample.arrays import open_recording
+from llmdoctor.files.arrays import open_recording
 from llmdoctor.sample.claim import Claim, doubts_of
-from llmdoctor.sample.judge import Test, Verdict, undecided
-from llmdoctor.sample.model import Before, Floats, Ids
-from llmdoctor.sample.question import Ask
+from llmdoctor.sample.judge import Judgement, Test, undecided
+from llmdoctor.sample.options import Ask
 from llmdoctor.sample.rules import findings_of
 from llmdoctor.sample.stages import run
+from llmdoctor.sample.types import Before, Floats, Ids
 
 _NEAR = 1e-3  # nats between a recorded and a recomputed score
 
@@ -130,7 +129,7 @@ def _scores(logits: Floats, claim: Claim, before: Before) -> Floats:
     return dense
 
 
-def judge_beams(beams: Sequence[Beam], claim: Claim) -> Verdict:
+def judge_beams(beams: Sequence[Beam], claim: Claim) -> Judgement:
     """Recorded scores, the order of the beams, and tokens that no search of that width would have looked at."""
     wrong = [
         f"beam {at}: recorded score {beam.recorded:.4f}, recomputed {beam.score:.4f}"
@@ -149,11 +148,11 @@ def judge_beams(beams: Sequence[Beam], claim: Claim) -> Verdict:
         wrong.append("the beams are not returned from the best score down")
     test = Test("beam_scores", float(len(wrong)), 0.0 if wrong else 1.0, wrong[0] if wrong else "")
     if wrong:
-        return Verdict("inconsistent", f"{wrong[0]}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""), test, 0.0, None)
-    return Verdict("consistent", "every score is what the logits give", test, 1.0, None)
+        return Judgement("inconsistent", f"{wrong[0]}" + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""), test, 0.0, None)
+    return Judgement("consistent", "every score is what the logits give", test, 1.0, None)
 
 
-def _result(beams: Sequence[Beam], claim: Claim, verdict: Verdict, ask: Ask) -> dict[str, Any]:
+def _result(beams: Sequence[Beam], claim: Claim, verdict: Judgement, ask: Ask) -> dict[str, Any]:
     return {
         "verdict": verdict.outcome,
         "reason": verdict.reason,
@@ -186,7 +185,7 @@ def _result(beams: Sequence[Beam], claim: Claim, verdict: Verdict, ask: Ask) -> 
     }
 
 
-def _document(beams: Sequence[Beam], claim: Claim, verdict: Verdict) -> tuple[Block, ...]:
+def _document(beams: Sequence[Beam], claim: Claim, verdict: Judgement) -> tuple[Block, ...]:
     tones: dict[str, Tone] = {"consistent": "good", "inconsistent": "bad"}
     tone = tones.get(verdict.outcome, "warn")
     rows = tuple(

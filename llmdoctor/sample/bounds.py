@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from llmdoctor.requests.responses import Listed
 from llmdoctor.sample.judge import claimed
-from llmdoctor.sample.model import Doubles, Ids, Settings
-from llmdoctor.sample.responses import Listed
 from llmdoctor.sample.sketch import Sketch
+from llmdoctor.sample.types import Doubles, Ids, Settings
 
 _VOCAB = 300_000  # tokens a vocabulary may have
 _LEVELS = 6  # ways to lay out the unlisted mass, besides those that a cut singles out

@@ -10,13 +10,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.files.opening import Refusal, read_bytes
 from llmdoctor.modeldir.directory import read_model_dir
-from llmdoctor.modeldir.files import Refusal, read_bytes
 from llmdoctor.sample.keys import Told, ids_of, told_by
 from llmdoctor.sample.layering import config_field, model_call
-from llmdoctor.sample.model import Settings
 from llmdoctor.sample.stages import as_read, refusal
 from llmdoctor.sample.tables import ENGINES, Engine
+from llmdoctor.sample.types import Settings
 
 _LIMIT = 256 << 20
 _COLDEST = 1e-30  # a temperature by which a logit of 1e8 can still be divided in float32

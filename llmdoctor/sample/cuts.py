@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from llmdoctor.sample.model import Floats, Ids, Row
+from llmdoctor.sample.types import Floats, Ids, Row
 
 Ties = Literal["all", "low", "high"]
 _SMALL = 2048

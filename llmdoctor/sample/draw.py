@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from llmdoctor.core.diagnostic import Diagnostic, Location
-from llmdoctor.core.document import Bar, Bars, Block, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Headline, Note, Table, Tone
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.finding import Finding, Location
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import plural
-from llmdoctor.sample.arrays import parse_logits
+from llmdoctor.files.arrays import parse_logits
 from llmdoctor.sample.draws import Outcome, draw, draw_counts, generator, judge_draws
-from llmdoctor.sample.model import Doubles, Ids, Settings
-from llmdoctor.sample.question import claimed_probs, given_probs
+from llmdoctor.sample.options import claimed_probs, given_probs
 from llmdoctor.sample.rules import BROKEN, IMPOSSIBLE, OTHER
 from llmdoctor.sample.tokens import read_tokens
+from llmdoctor.sample.types import Doubles, Ids, Settings
 
 _SHOWN = 10
 _MOST = 100_000_000
@@ -105,7 +105,7 @@ def _drawn(ask: Drawing, probs: Doubles) -> Report:
     if tokens is not None and ask.count <= 100_000:
         result["draws"] = tokens.tolist()
     blocks: list[Block] = [
-        Verdict(f"{ask.count:,} DRAWS, seed {ask.seed} (numpy PCG64{', counts only' if ask.only_counts else ''})"),
+        Headline(f"{ask.count:,} DRAWS, seed {ask.seed} (numpy PCG64{', counts only' if ask.only_counts else ''})"),
         _picture(probs, counts, None),
     ]
     if ask.output is not None:
@@ -215,24 +215,24 @@ def _judged(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome) -> Repo
     )
 
 
-def _findings(where: Location, outcome: Outcome, verdict: str) -> tuple[Diagnostic, ...]:
+def _findings(where: Location, outcome: Outcome, verdict: str) -> tuple[Finding, ...]:
     if verdict != "inconsistent":
         return ()
     evidence = {"n": outcome.n, "p_value": outcome.p_value}
     if outcome.law is not None:
-        return (Diagnostic(BROKEN.code, BROKEN.severity, f"the draws follow the law: {outcome.law}", where, evidence, fix=BROKEN.fix),)
+        return (Finding(BROKEN.code, BROKEN.severity, f"the draws follow the law: {outcome.law}", where, evidence, fix=BROKEN.fix),)
     if outcome.impossible:
         message = f"{plural(outcome.impossible, 'draw')} of tokens without probability"
-        return (Diagnostic(IMPOSSIBLE.code, IMPOSSIBLE.severity, message, where, evidence, fix=IMPOSSIBLE.fix),)
+        return (Finding(IMPOSSIBLE.code, IMPOSSIBLE.severity, message, where, evidence, fix=IMPOSSIBLE.fix),)
     message = f"{outcome.n:,} draws do not follow the claimed distribution"
-    return (Diagnostic(OTHER.code, OTHER.severity, message, where, evidence, fix=OTHER.fix),)
+    return (Finding(OTHER.code, OTHER.severity, message, where, evidence, fix=OTHER.fix),)
 
 
 def _document(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome, verdict: str) -> tuple[Block, ...]:
     tones: dict[str, Tone] = {"inconsistent": "bad", "consistent": "good", "undecided": "warn"}
     what = ask.sampler or ask.draws
     blocks: list[Block] = [
-        Verdict(
+        Headline(
             f"{verdict.upper()}: {what}, {plural(outcome.n, 'draw')}, p = {outcome.p_value:.2g} ({outcome.test}, alpha {ask.alpha:g})",
             tones[verdict],
         ),

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special, stats
 
 from llmdoctor.sample import laws
-from llmdoctor.sample.model import Doubles, Ids
+from llmdoctor.sample.types import Doubles, Ids
 
 _GUIDE = 1 << 18
 _FEW = 20_000  # draws below which a table does not pay

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from llmdoctor.core.document import Bar, Bars, Block, Cell, Note, Table, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Headline, Note, Table
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import plural
+from llmdoctor.files.arrays import parse_logits
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
-from llmdoctor.sample.arrays import parse_logits
 from llmdoctor.sample.layering import config_field, hidden_defaults
-from llmdoctor.sample.model import Before, Doubles, Floats, Settings
 from llmdoctor.sample.stages import Stage, refusal, run
 from llmdoctor.sample.tables import ENGINES, Engine
+from llmdoctor.sample.types import Before, Doubles, Floats, Settings
 
 SAME = 1e-6  # total variation below which two engines' distributions are the same
 _SHOWN = 6
@@ -192,12 +192,12 @@ def _document(drawn: Sequence[Drawn], partings: Sequence[Parting], directory: Mo
     groups = grouped(drawn)
     refused = [one for one in drawn if one.error is not None]
     if not groups:
-        verdict = Verdict("NO ENGINE TAKES THESE SETTINGS", "bad")
+        verdict = Headline("NO ENGINE TAKES THESE SETTINGS", "bad")
     elif len(groups) == 1:
-        verdict = Verdict(f"THE SAME DISTRIBUTION in {_names(groups[0])}", "good")
+        verdict = Headline(f"THE SAME DISTRIBUTION in {_names(groups[0])}", "good")
     else:
         widest = max(partings, key=lambda parting: parting.variation)
-        verdict = Verdict(
+        verdict = Headline(
             f"{len(groups)} DIFFERENT DISTRIBUTIONS from the same numbers: up to {widest.variation:.3f} of the mass moves "
             f"({widest.left} against {widest.right})",
             "bad",

@@ -14,11 +14,11 @@ from scipy.optimize import brentq, minimize_scalar
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.judge import Test, claimed
 from llmdoctor.sample.laws import LAWS
-from llmdoctor.sample.model import Doubles, Settings
 from llmdoctor.sample.sketch import Sketch
 from llmdoctor.sample.stages import refusal
 from llmdoctor.sample.steps import Steps
 from llmdoctor.sample.tables import ENGINES
+from llmdoctor.sample.types import Doubles, Settings
 
 Cuts: TypeAlias = tuple[int | None, float | None, float | None]  # top_k, top_p, min_p
 _HALF = 1.9207  # half the 95% point of chi-square with one degree

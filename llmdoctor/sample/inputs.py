@@ -9,16 +9,16 @@ import numpy as np
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import plural
+from llmdoctor.files.arrays import Logits, open_logits
 from llmdoctor.modeldir.directory import read_model_dir
-from llmdoctor.sample.arrays import Logits, open_logits
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.keys import ids_of
 from llmdoctor.sample.layering import config_field
-from llmdoctor.sample.model import Settings
+from llmdoctor.sample.options import Ask
 from llmdoctor.sample.precision import rounded
-from llmdoctor.sample.question import Ask
 from llmdoctor.sample.steps import Tolerance
 from llmdoctor.sample.tokens import beside, read_tokens
+from llmdoctor.sample.types import Settings
 
 _RECORDED = Tolerance(1e-4, 1e-4, "recorded logits")
 _FORCED = {

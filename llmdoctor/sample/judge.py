@@ -14,9 +14,9 @@ from scipy.optimize import minimize_scalar
 
 from llmdoctor.core.text import plural
 from llmdoctor.sample.claim import Claim
-from llmdoctor.sample.model import Doubles, Settings
 from llmdoctor.sample.sketch import Sketch
 from llmdoctor.sample.steps import Steps
+from llmdoctor.sample.types import Doubles, Settings
 
 Flags: TypeAlias = NDArray[np.bool_]
 Outcome = Literal["consistent", "inconsistent", "undecided"]
@@ -37,7 +37,7 @@ class Test:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """The verdict; `reason` in words; `deciding` the test it rests on; `more` how many more tokens would decide (None: it is decided)."""
 
     outcome: Outcome
@@ -67,31 +67,31 @@ def run_tests(steps: Steps, sketch: Sketch, claim: Claim) -> list[Test]:
     return tests
 
 
-def undecided(doubts: Sequence[str]) -> Verdict:
+def undecided(doubts: Sequence[str]) -> Judgement:
     """The verdict where the claim itself cannot be rebuilt."""
-    return Verdict("undecided", "; ".join(doubts), None, 1.0, None)
+    return Judgement("undecided", "; ".join(doubts), None, 1.0, None)
 
 
-def judge(tests: Sequence[Test], steps: Steps, sketch: Sketch, claim: Claim, alpha: float) -> Verdict:
+def judge(tests: Sequence[Test], steps: Steps, sketch: Sketch, claim: Claim, alpha: float) -> Judgement:
     """The verdict at `alpha`: each p-value times the number of tests (Bonferroni); an impossible token alone proves it."""
     impossible = tests[0]
     if impossible.statistic > 0:
         at = steps.outside.index(next(name for name in steps.outside if name))
         kind = "tokens that are not the largest" if not claim.settings.do_sample else "impossible tokens"
         reason = f"{int(impossible.statistic)} of {steps.count} tokens: {kind}, first at step {at}, removed by {steps.outside[at]}"
-        return Verdict("inconsistent", reason, impossible, 0.0, None)
+        return Judgement("inconsistent", reason, impossible, 0.0, None)
     counted = families(tests)
     if counted:
         worst = min(counted, key=lambda test: test.p_value)
         corrected = min(1.0, worst.p_value * len(counted))
         if corrected < alpha:
-            return Verdict("inconsistent", worst.says, worst, corrected, None)
+            return Judgement("inconsistent", worst.says, worst, corrected, None)
     else:
         worst, corrected = impossible, 1.0
     more = missing(steps, sketch, claim, alpha / max(1, len(counted)))
     if more:
-        return Verdict("undecided", f"{plural(steps.count, 'token')}: too few to tell it from other settings", worst, corrected, more)
-    return Verdict("consistent", "no test speaks against it", worst, corrected, None)
+        return Judgement("undecided", f"{plural(steps.count, 'token')}: too few to tell it from other settings", worst, corrected, more)
+    return Judgement("consistent", "no test speaks against it", worst, corrected, None)
 
 
 def families(tests: Sequence[Test]) -> list[Test]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.sample.model import Settings
+from llmdoctor.sample.types import Settings
 
 ALIASES = {"typ_p": "typical_p", "repeat_penalty": "repetition_penalty", "repeat_last_n": "penalty_last_n"}
 _NESTED = ("generation_config", "extra_body", "sampling_params", "parameters", "options")

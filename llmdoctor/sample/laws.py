@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmdoctor.sample.model import Doubles, Ids, Row
+from llmdoctor.sample.types import Doubles, Ids, Row
 
 LOOP_BY_ID = "last pass wins, keys in the order of their ids"
 LOOP_DOWN = "last pass wins, keys from the likeliest down"

@@ -9,17 +9,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llmdoctor.core.document import Block, Cell, Note, Table, Tone
-from llmdoctor.core.document import Verdict as Headline
+from llmdoctor.core.document import Block, Cell, Headline, Note, Table, Tone
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import plural
+from llmdoctor.requests.responses import Listed, Responses, read_responses
 from llmdoctor.sample.bounds import Bounds, Law, bounds_of, sure_sketch
 from llmdoctor.sample.claim import Claim, make_claim
 from llmdoctor.sample.estimate import Interval, temperature_interval
 from llmdoctor.sample.judge import (
+    Judgement,
     Test,
-    Verdict,
     claimed,
     families,
     log_likelihood_z,
@@ -30,12 +30,11 @@ from llmdoctor.sample.judge import (
     undecided,
 )
 from llmdoctor.sample.keys import told_by
-from llmdoctor.sample.model import Doubles, Settings
-from llmdoctor.sample.question import Ask
-from llmdoctor.sample.responses import Listed, Responses, read_responses
+from llmdoctor.sample.options import Ask
 from llmdoctor.sample.rules import KIND, findings_of
 from llmdoctor.sample.screen import claim_notes
 from llmdoctor.sample.sketch import Sketch
+from llmdoctor.sample.types import Doubles, Settings
 
 Kind = Literal["raw", "temperature", "processed"]
 
@@ -52,7 +51,7 @@ class Reading:
     because: str
     bounds: tuple[Bounds, ...]
     tests: tuple[Test, ...]
-    verdict: Verdict
+    verdict: Judgement
     temperature: Interval | None
 
 
@@ -168,24 +167,24 @@ def _moments(sketch: Sketch, scale: float) -> tuple[Doubles, Doubles, Doubles, D
     return near, mean, (q * away**2).sum(axis=1), (q * away**3).sum(axis=1)
 
 
-def _judge(tests: Sequence[Test], bounds: Sequence[Bounds], sketch: Sketch, claim: Claim, scale: float, alpha: float) -> Verdict:
+def _judge(tests: Sequence[Test], bounds: Sequence[Bounds], sketch: Sketch, claim: Claim, scale: float, alpha: float) -> Judgement:
     if tests[0].statistic:
         at = next(index for index, one in enumerate(bounds) if one.removed_by)
         count = f"{int(tests[0].statistic)} of {len(bounds)} tokens"
         reason = f"{count} are impossible whatever the unlisted ones are, first at step {at}, by {bounds[at].removed_by}"
-        return Verdict("inconsistent", reason, tests[0], 0.0, None)
+        return Judgement("inconsistent", reason, tests[0], 0.0, None)
     if not claim.settings.do_sample:
-        return Verdict("consistent", "every token is the largest", tests[0], 1.0, None)
+        return Judgement("consistent", "every token is the largest", tests[0], 1.0, None)
     counted = families(tests)
     worst = min(counted, key=lambda test: test.p_value, default=tests[0])
     corrected = min(1.0, worst.p_value * max(1, len(counted)))
     if corrected < alpha:
-        return Verdict("inconsistent", worst.says, worst, corrected, None)
+        return Judgement("inconsistent", worst.says, worst, corrected, None)
     have = 2 * two_temperatures(sketch.v - sketch.v[:, :1], sketch.n, scale) if len(sketch.steps) else 0.0
     more = more_tokens(len(bounds), have, alpha / max(1, len(counted)))
     if more:
-        return Verdict("undecided", "what is listed is too little to tell it from other settings", worst, corrected, more)
-    return Verdict("consistent", "no test speaks against it", worst, corrected, None)
+        return Judgement("undecided", "what is listed is too little to tell it from other settings", worst, corrected, more)
+    return Judgement("consistent", "no test speaks against it", worst, corrected, None)
 
 
 def _result(reading: Reading) -> dict[str, Any]:
@@ -258,7 +257,7 @@ def _document(reading: Reading, bad: Sequence[int]) -> tuple[Block, ...]:
     listed = {len(step.top) for step in reading.listed}
     many = f"{min(listed)}" if len(listed) == 1 else f"{min(listed)} to {max(listed)}"
     text = f"{many} log-probabilities a step are listed; mass and support are intervals, for what is not listed could lie anywhere"
-    return (*blocks, Note("NOTE", text, "dim"), *([Note("TRAIN", KIND.why, "dim")] if reading.kind == "processed" else []))
+    return (*blocks, Note("NOTE", text, "dim"), *([Note("TRAIN", KIND.reason, "dim")] if reading.kind == "processed" else []))
 
 
 def _row(at: int, step: Listed, one: Bounds) -> tuple[str | Cell, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmdoctor.core.errors import MissingExtra, QuestionError
-from llmdoctor.modeldir.files import Refusal, read_bytes
+from llmdoctor.files.opening import Refusal, read_bytes
 
 _LIMIT = 64 << 20
 

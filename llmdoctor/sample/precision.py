@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmdoctor.core.document import Note
-from llmdoctor.sample.model import Before, Floats
 from llmdoctor.sample.stages import run
+from llmdoctor.sample.types import Before, Floats
 
 if TYPE_CHECKING:
     from llmdoctor.sample.replay import Replay

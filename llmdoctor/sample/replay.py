@@ -12,21 +12,21 @@ import numpy as np
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.progress import Progress
 from llmdoctor.core.report import Report
+from llmdoctor.files.arrays import Logits
 from llmdoctor.modeldir.directory import read_model_dir
 from llmdoctor.modeldir.tokenizer import Tokenizer
-from llmdoctor.sample.arrays import Logits
+from llmdoctor.requests.responses import looks_like_responses
 from llmdoctor.sample.claim import Claim, doubts_of, make_claim
 from llmdoctor.sample.estimate import Estimates, Interval, estimate
 from llmdoctor.sample.inputs import Inputs, read_inputs
-from llmdoctor.sample.judge import Test, Verdict, judge, run_tests, sorted_cuts, undecided
-from llmdoctor.sample.model import Before, Doubles
-from llmdoctor.sample.question import Ask
-from llmdoctor.sample.responses import looks_like_responses
+from llmdoctor.sample.judge import Judgement, Test, judge, run_tests, sorted_cuts, undecided
+from llmdoctor.sample.options import Ask
 from llmdoctor.sample.rules import replay_findings
 from llmdoctor.sample.sketch import make_sketch
 from llmdoctor.sample.stages import Stage, run, without_filters
 from llmdoctor.sample.steps import Steps, Tolerance, replay_steps
 from llmdoctor.sample.training import Versus, compare, kind_of, read_logprobs
+from llmdoctor.sample.types import Before, Doubles
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Replay:
     tolerance: Tolerance
     steps: Steps
     tests: tuple[Test, ...]
-    verdict: Verdict
+    verdict: Judgement
     estimates: Estimates | None
     training: Versus | None  # raw log-probabilities against the processed ones of the tokens that were drawn
     versus: Versus | None

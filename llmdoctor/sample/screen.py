@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from llmdoctor.core.document import Bar, Bars, Block, Cell, Fold, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Fold, Headline, Note, Table, Tone
 from llmdoctor.core.text import plural
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.estimate import Estimates, Interval
@@ -21,7 +21,7 @@ def document(done: Replay) -> tuple[Block, ...]:
     """The whole screen."""
     verdict = done.verdict
     blocks: list[Block] = [
-        Verdict(f"{verdict.outcome.upper()} with {done.claim.words()}   (alpha {done.ask.alpha:g})", _TONES[verdict.outcome]),
+        Headline(f"{verdict.outcome.upper()} with {done.claim.words()}   (alpha {done.ask.alpha:g})", _TONES[verdict.outcome]),
         *_proof(done),
         *(Note("TAKEN", note, "warn") for note in done.inputs.notes),
         *claim_notes(done.claim),

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmdoctor.sample.arrays import Logits
+from llmdoctor.files.arrays import Logits
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.cuts import head
-from llmdoctor.sample.model import Before, Doubles, Floats, Ids
 from llmdoctor.sample.stages import run, without_filters
 from llmdoctor.sample.tables import ENGINES
+from llmdoctor.sample.types import Before, Doubles, Floats, Ids
 
 HEAD = 1024
 _BINS, _DEEPEST = 128, 24.0  # of the tail: how many, and how far below the head they reach, in nats

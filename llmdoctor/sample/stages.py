@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llmdoctor.sample import cuts
-from llmdoctor.sample.model import Before, Floats, Row, Settings, first_row
 from llmdoctor.sample.tables import Engine
+from llmdoctor.sample.types import Before, Floats, Row, Settings, first_row
 
 WINDOW = 64  # llama.cpp's penalty_last_n
 _VLLM_LEAST, _GPT_FAST_LEAST, _SGLANG_GREEDY = 0.01, 1e-5, 1e-6

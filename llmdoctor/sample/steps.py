@@ -9,12 +9,12 @@ from typing import Any, cast
 import numpy as np
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.files.arrays import Logits
 from llmdoctor.sample import cuts
-from llmdoctor.sample.arrays import Logits
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.laws import LAWS, law_logprobs
-from llmdoctor.sample.model import Before, Doubles, Floats, Ids, Row, Settings
 from llmdoctor.sample.stages import Stage, active, run, share
+from llmdoctor.sample.types import Before, Doubles, Floats, Ids, Row, Settings
 
 _CUTS = frozenset({"top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "joint", "greedy"})
 _MASS_CUTS = frozenset({"top_p", "joint"})

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.modeldir.files import Refusal, read_bytes
-from llmdoctor.sample.arrays import load_array
+from llmdoctor.files.arrays import load_array
+from llmdoctor.files.opening import Refusal, read_bytes
 
 _LIMIT = 256 << 20
 _KEYS = ("token_ids", "tokens", "output_token_ids", "output_ids", "sequence", "ids")

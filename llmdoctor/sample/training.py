@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.sample.arrays import load_array
-from llmdoctor.sample.model import Doubles
+from llmdoctor.files.arrays import load_array
 from llmdoctor.sample.steps import Steps
 from llmdoctor.sample.tokens import read_values
+from llmdoctor.sample.types import Doubles
 
 _KEYS = ("logprobs", "token_logprobs", "logprob", "old_logprobs")
 _SAME = 1e-4  # nats between two kinds that are one

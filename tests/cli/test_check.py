@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llmdoctor.cli.checking import check_report
+from llmdoctor.check.report import check_report
 from llmdoctor.core.settings import Settings
 from tests.conftest import Outcome, write_model
 

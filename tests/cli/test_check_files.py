@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.cli.checking import check_report
+from llmdoctor.check.report import check_report
+from llmdoctor.configs.recognise import is_accelerate, is_deepspeed, is_training
 from llmdoctor.core.settings import Settings
-from llmdoctor.mem.check.recognise import is_accelerate, is_deepspeed, is_training
-from llmdoctor.modeldir.requests import is_request
+from llmdoctor.requests.requests import is_request
 from tests.conftest import Outcome, write_model
 
 MESSAGES = [{"role": "user", "content": "hi"}]

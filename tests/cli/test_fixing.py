@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llmdoctor.cli import fixing
+from llmdoctor.check import fixing
 from llmdoctor.core.errors import QuestionError
 from tests.conftest import Outcome
 

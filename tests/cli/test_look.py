@@ -16,8 +16,8 @@ import pytest
 from safetensors.numpy import save_file
 from syrupy.assertion import SnapshotAssertion
 
-from llmdoctor.cli.looking import look_report
-from llmdoctor.cli.looking.logs import SIGNS
+from llmdoctor.look.logs import SIGNS
+from llmdoctor.look.report import look_report
 from tests.conftest import Outcome, write_model
 
 Run = Callable[..., Outcome]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from llmdoctor.core.document import Code, Verdict
+from llmdoctor.core.document import Code, Headline
 from llmdoctor.core.report import Report
 from llmdoctor.report import Style, render
 from llmdoctor.report.flat import flat
@@ -62,7 +62,7 @@ def test_nothing_is_wider_than_the_screen_or_cut(report: Report, width: int) -> 
 
 @pytest.mark.parametrize("report", COMMANDS, indirect=True)
 def test_the_verdict_comes_first(report: Report) -> None:
-    assert isinstance(report.document[0], Verdict)
+    assert isinstance(report.document[0], Headline)
     first = render(report, "text", Style(140, False)).splitlines()[0]
     assert first == report.document[0].text[: len(first)].rstrip()
     assert len(first) > 10

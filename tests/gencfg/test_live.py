@@ -11,10 +11,10 @@ import pytest
 
 from llmdoctor.core.errors import MissingExtra
 from llmdoctor.core.installed import installed_version
+from llmdoctor.demo.live.tiny_qwen2_vl import build
 from llmdoctor.gencfg import live
-from llmdoctor.gencfg.model import Call, Origin, Setting
 from llmdoctor.gencfg.presets import apply_preset, load_preset
-from llmdoctor.modeldir.live.tiny_qwen2_vl import build
+from llmdoctor.gencfg.types import Call, Origin, Setting
 
 pytestmark = pytest.mark.live
 for package in ("torch", "transformers", "qwen_vl_utils", "torchvision", "PIL"):

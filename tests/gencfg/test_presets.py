@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.gencfg import presets
-from llmdoctor.gencfg.model import Call, Origin, Setting
 from llmdoctor.gencfg.presets import apply_preset, load_preset, preset_advice, preset_names, preset_notes
+from llmdoctor.gencfg.types import Call, Origin, Setting
 
 END, TEXT = 151645, 151643
 ROOT = Path(__file__).parent.parent.parent

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.cli.checking.asked import check_requests
+from llmdoctor.check.requests import check_requests
+from llmdoctor.configs.linked import Neighbours
 from llmdoctor.core.settings import Settings
+from llmdoctor.files.jsonfile import parse
 from llmdoctor.gencfg.vllm_checks import refusal
-from llmdoctor.modeldir.jsonfile import parse
-from llmdoctor.modeldir.neighbours import Neighbours
-from llmdoctor.modeldir.requests import read_batch, requests_in
+from llmdoctor.requests.requests import read_batch, requests_in
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.gencfg.model import Call, Layer, Origin, Resolved, Setting
 from llmdoctor.gencfg.resolve import resolve
+from llmdoctor.gencfg.types import Call, Layer, Origin, Resolved, Setting
 from llmdoctor.gencfg.versions import field_defaults, known_versions, late_defaults, parse
 
 CONFIG = {"model_type": "llama", "vocab_size": 200, "max_position_embeddings": 2048, "eos_token_id": 145, "bos_token_id": 143}

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from llmdoctor.demo.live.tiny_qwen2_vl import build
 from llmdoctor.gencfg.check import check_report
 from llmdoctor.gencfg.diff import diff_report
-from llmdoctor.gencfg.question import Side
+from llmdoctor.gencfg.options import Side
 from llmdoctor.gencfg.show import show_report
-from llmdoctor.modeldir.live.tiny_qwen2_vl import build
 from llmdoctor.report import Style, render
 
 CALL = {

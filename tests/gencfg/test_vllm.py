@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmdoctor.gencfg.model import Call, Effective, Origin, Setting
+from llmdoctor.gencfg.types import Call, Effective, Origin, Setting
 from llmdoctor.gencfg.vllm import differs_from_vllm, effective_vllm
 
 END, TEXT = 151645, 151643

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from llmdoctor.mask import architectures
-from llmdoctor.mask.model import BACKENDS, CachePlan, Inputs, Plan
+from llmdoctor.mask.options import Options, ask
 from llmdoctor.mask.plan import plan
-from llmdoctor.mask.question import Options, ask
+from llmdoctor.mask.types import BACKENDS, CachePlan, Inputs, Plan
 from tests.mask.models import CONFIGS, write_config
 
 pytestmark = pytest.mark.live

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from llmdoctor.cli.demonstration import rebuilt_masks
+from llmdoctor.demo.run import rebuilt_masks
 from llmdoctor.mask.leaks import leak_report
-from llmdoctor.mask.question import Options
+from llmdoctor.mask.options import Options
 from tests.mask.models import write_config
 
 REPAIRED = {

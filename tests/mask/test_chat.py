@@ -11,7 +11,7 @@ import pytest
 
 from llmdoctor.mask.chat import placeholders
 from llmdoctor.mask.inspect import inspect_report
-from llmdoctor.mask.question import Options
+from llmdoctor.mask.options import Options
 
 CONFIG: dict[str, Any] = {"image_token_id": 9, "video_token_id": 8, "vision_config": {"spatial_merge_size": 2}}
 
@@ -30,8 +30,8 @@ def test_placeholders_without_a_picture() -> None:
 
 @pytest.mark.live
 def test_a_chat_with_a_picture(tmp_path: Path) -> None:
+    from llmdoctor.demo.live.tiny_qwen2_vl import build
     from llmdoctor.gencfg.live import draw_image
-    from llmdoctor.modeldir.live.tiny_qwen2_vl import build
 
     build(tmp_path / "model")
     draw_image().save(tmp_path / "red.png")

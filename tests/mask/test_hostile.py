@@ -12,7 +12,7 @@ import pytest
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.inspect import inspect_report
 from llmdoctor.mask.leaks import leak_report
-from llmdoctor.mask.question import Options
+from llmdoctor.mask.options import Options
 from tests.mask.models import write_config
 
 LOWER = np.tril(np.ones((2, 1, 8, 8), np.bool_))

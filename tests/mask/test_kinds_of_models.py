@@ -12,9 +12,9 @@ import pytest
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask import architectures
 from llmdoctor.mask.leaks import leak_report
-from llmdoctor.mask.model import CachePlan, Inputs
+from llmdoctor.mask.options import Options, ask
 from llmdoctor.mask.plan import plan
-from llmdoctor.mask.question import Options, ask
+from llmdoctor.mask.types import CachePlan, Inputs
 from tests.mask.models import write_config
 from tests.mask.test_against_library import flat
 

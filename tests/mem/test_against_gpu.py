@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.mem.question import Asked, Predictor
+from llmdoctor.mem.options import Asked, Predictor
 
 pytestmark = pytest.mark.live
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "measured.jsonl").read_text().splitlines()]

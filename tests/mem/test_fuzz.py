@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.kvcache import kvcache_report
-from llmdoctor.mem.question import Asked
+from llmdoctor.mem.options import Asked
 from llmdoctor.report import Style, render
 from tests.mem.conftest import CONFIGS, write_config
 

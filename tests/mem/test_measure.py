@@ -12,7 +12,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem import measure
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.measure import measure_report
-from llmdoctor.mem.question import Asked
+from llmdoctor.mem.options import Asked
 from tests.conftest import run_command
 
 pytestmark = pytest.mark.live

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from llmdoctor.mem.options import Asked, Predictor
 from llmdoctor.mem.predict import predict
-from llmdoctor.mem.question import Asked, Predictor
 from tests.mem.conftest import write_config
 
 ROOT = Path(__file__).parents[2]

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from llmdoctor.core.diagnostic import Diagnostic
+from llmdoctor.core.finding import Finding
 from llmdoctor.mem.compare import compare_report
-from llmdoctor.mem.question import Asked
+from llmdoctor.mem.options import Asked
 from llmdoctor.mem.rules import RULES
 
 FOLDER = Path(__file__).parents[1] / "rules"
 pytestmark = pytest.mark.live
 
 
-def findings(code: str, kind: str) -> tuple[Diagnostic, ...]:
+def findings(code: str, kind: str) -> tuple[Finding, ...]:
     case = FOLDER / code / kind
     options = json.loads((case / "options.json").read_text())
     measured = case / "measured.jsonl"
@@ -34,4 +34,4 @@ def test_bad_is_found_and_good_is_left_alone(rule) -> None:  # type: ignore[no-u
     assert found
     assert all(finding.severity is rule.severity for finding in found)
     assert rule.code not in {finding.code for finding in findings(rule.code, "good")}
-    assert all((rule.summary, rule.why, rule.bad, rule.good, rule.fix))
+    assert all((rule.summary, rule.reason, rule.bad, rule.good, rule.fix))

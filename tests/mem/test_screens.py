@@ -12,7 +12,7 @@ import pytest
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.kvcache import kvcache_report
-from llmdoctor.mem.question import Asked
+from llmdoctor.mem.options import Asked
 from llmdoctor.report import Style, render
 from tests.mem.conftest import write_config
 
@@ -107,7 +107,7 @@ def test_the_contract(folder: Path) -> None:
 @pytest.mark.live
 def test_the_largest_batch_is_the_largest(folder: Path) -> None:
     from llmdoctor.mem.fit import largest_batch, needs
-    from llmdoctor.mem.question import Predictor
+    from llmdoctor.mem.options import Predictor
 
     predictor = Predictor(Asked("llama", TWO[:1], seq_len=128))
     case = predictor.case(predictor.strategy(TWO[0]), 1)

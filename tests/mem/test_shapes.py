@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.question import Asked, ask
+from llmdoctor.mem.options import Asked, ask
 from llmdoctor.mem.shapes import FAMILIES, weights_without_torch
 from llmdoctor.mem.workload import Workload
 from llmdoctor.modeldir.directory import read_model_dir

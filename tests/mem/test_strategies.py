@@ -11,7 +11,7 @@ import pytest
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.fields import Given
-from llmdoctor.mem.question import Asked
+from llmdoctor.mem.options import Asked
 from llmdoctor.mem.runners import base
 from llmdoctor.mem.strategies import read_strategy
 

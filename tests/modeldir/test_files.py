@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmdoctor.modeldir.files import Refusal, read_bytes, shown_path
+from llmdoctor.files.opening import Refusal, read_bytes, shown_path
 
 LIMIT = 1000
 

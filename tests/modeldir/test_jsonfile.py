@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmdoctor.modeldir import jsonfile, positions
-from llmdoctor.modeldir.jsonfile import CONFIG_LIMIT, JsonFile, parse
+from llmdoctor.files import jsonfile, positions
+from llmdoctor.files.jsonfile import CONFIG_LIMIT, JsonFile, parse
 
 QUICK = settings(max_examples=150, deadline=None)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
@@ -192,7 +192,7 @@ def test_a_file_full_of_oddities_is_told_by_the_first() -> None:
     ids=["long odd string", "string of brackets", "many odd numbers", "brackets"],
 )
 def test_large_files_end_soon_in_little_memory(make: str) -> None:
-    code = f"from llmdoctor.modeldir.jsonfile import parse\nfile = parse({make}, 'x', 'x')\nfile.line('/a')"
+    code = f"from llmdoctor.files.jsonfile import parse\nfile = parse({make}, 'x', 'x')\nfile.line('/a')"
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", f"import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n{code}"], check=True)
     assert time.monotonic() - start < 20

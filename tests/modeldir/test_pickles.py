@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmdoctor.modeldir.pickles import MAX_VALUES, PICKLE_LIMIT, Record, parse_pickle, plain
+from llmdoctor.files.pickles import MAX_VALUES, PICKLE_LIMIT, Record, parse_pickle, plain
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=20) | st.binary(max_size=20)

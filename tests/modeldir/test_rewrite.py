@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmdoctor.core.edit import Edit
-from llmdoctor.modeldir.rewrite import rewrite
+from llmdoctor.files.rewrite import rewrite
 
 SPREAD = '{\n  "a": [\n    1,\n    2\n  ],\n  "b": {"c": 1,  "d": 2},\n  "e": 3\n}\n'
 

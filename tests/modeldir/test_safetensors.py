@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
-from llmdoctor.modeldir.jsonfile import read_json_file
-from llmdoctor.modeldir.safetensors import check_index, read_header
+from llmdoctor.core.finding import Finding, Severity
+from llmdoctor.files.jsonfile import read_json_file
+from llmdoctor.files.safetensors import check_index, read_header
 
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -32,7 +32,7 @@ def entry(begin: int, end: int, shape: list[int] | None = None, dtype: str = "F3
     return {"dtype": dtype, "shape": [(end - begin) // 4] if shape is None else shape, "data_offsets": [begin, end]}
 
 
-def wrong(path: Path) -> tuple[Diagnostic, ...]:
+def wrong(path: Path) -> tuple[Finding, ...]:
     return read_header(str(path), str(path.parent))[1]
 
 
@@ -190,7 +190,7 @@ def test_a_pointer_of_git_lfs(tmp_path: Path) -> None:
     assert (problem.code, problem.fix) == ("DIR013", "git lfs pull")
 
 
-def index(tmp_path: Path, weight_map: Any) -> Iterator[Diagnostic]:
+def index(tmp_path: Path, weight_map: Any) -> Iterator[Finding]:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}, indent=1))
     file = read_json_file(str(tmp_path / "model.safetensors.index.json"), str(tmp_path))
     return check_index(file, str(tmp_path))

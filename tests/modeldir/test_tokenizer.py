@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llmdoctor.core.text import is_id
 from llmdoctor.modeldir.directory import ModelDir
-from llmdoctor.modeldir.tokenizer import Tokenizer, is_id
+from llmdoctor.modeldir.tokenizer import Tokenizer
 
 
 def tokens(path: Path, **files: Any) -> Tokenizer:

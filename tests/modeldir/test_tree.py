@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from llmdoctor.modeldir.tree import Walk
+from llmdoctor.files.tree import Walk
 
 NAMES = ("a.py", "b.txt", "keep.py", "out")
 PATTERNS = ("*.py", "!keep.py", "out/", "/a.py", "sub/*.txt", "**/keep.py", "sub/", "b.*", "# a", "", "out")

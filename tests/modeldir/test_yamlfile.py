@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmdoctor.modeldir.jsonfile import JsonFile
-from llmdoctor.modeldir.yamlfile import YAML_LIMIT, parse_yaml
+from llmdoctor.files.jsonfile import JsonFile
+from llmdoctor.files.yamlfile import YAML_LIMIT, parse_yaml
 
 TEXT = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=10)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | TEXT

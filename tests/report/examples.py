@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
-from llmdoctor.core.document import Bar, Bars, Cell, Code, Fold, Grid, Mark, Note, Table, Verdict
+from llmdoctor.core.document import Bar, Bars, Cell, Code, Fold, Grid, Headline, Mark, Note, Table
+from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.report import Report, ReportError, Skipped
 from llmdoctor.core.rule import Rule
 
@@ -48,7 +48,7 @@ EXAMPLE = Report(
     {"path": "models", "transformers": "5.23.0"},
     {"subjects": [{"path": "models/a", "kind": "model", "findings": [0, 1]}, {"path": "models/b", "kind": "model", "findings": []}]},
     (
-        Diagnostic(
+        Finding(
             "GEN001",
             Severity.ERROR,
             "runs to 512 new tokens: config.json:5 has no eos",
@@ -57,12 +57,12 @@ EXAMPLE = Report(
             "trl 1.0.0 ppo_trainer.py:410 set eos_token_id [151645, 151643] -> None",
             "GenerationConfig(..., eos_token_id=[151645, 151643])",
         ),
-        Diagnostic("DIR012", Severity.WARNING, f"a string says {HOSTILE}", Location("models/a/x y%,:.json", None, 3), {"x": float("nan")}),
-        Diagnostic("XYZ999", Severity.INFO, "of no catalogue and no subject"),
+        Finding("DIR012", Severity.WARNING, f"a string says {HOSTILE}", Location("models/a/x y%,:.json", None, 3), {"x": float("nan")}),
+        Finding("XYZ999", Severity.INFO, "of no catalogue and no subject"),
     ),
     (Skipped("models/c", "no model files in it"),),
     (
-        Verdict("models: 1 error, 1 warning, 1 note", "bad"),
+        Headline("models: 1 error, 1 warning, 1 note", "bad"),
         Table(
             ("field", "value", "from"),
             (
@@ -101,7 +101,7 @@ tones = st.sampled_from(["good", "bad", "warn", "plain", "dim"])
 numbers = st.floats() | st.integers(-5, 10**20)
 marks = st.builds(Mark, st.sampled_from("#.x"), words, tones, st.floats())
 plain_blocks = st.one_of(
-    st.builds(Verdict, words, tones),
+    st.builds(Headline, words, tones),
     st.builds(lambda rows: Table(("a", "b"), tuple(rows)), st.lists(st.tuples(words, st.builds(Cell, words, tones)), max_size=3)),
     st.builds(Note, words, words, tones),
     st.builds(Code, words, words),
@@ -132,7 +132,7 @@ folds = st.builds(lambda label, inner, note, open: Fold(label, tuple(inner), (no
                   st.builds(Note, words, words), st.booleans())  # fmt: skip
 blocks = plain_blocks | tables | folds
 diagnostics = st.builds(
-    Diagnostic,
+    Finding,
     st.sampled_from(["GEN001", "DIR012", "XYZ999"]),
     st.sampled_from(list(Severity)),
     words,

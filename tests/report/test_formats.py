@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.fingerprint import fingerprints
 from llmdoctor.core.report import Report, ReportError
 from llmdoctor.core.text import clean
@@ -137,7 +137,7 @@ def test_gitlab_has_what_gitlab_reads(report: Report) -> None:
 
 
 def test_a_fingerprint_outlives_lines_and_tells_findings_apart() -> None:
-    one = Diagnostic("GEN001", Severity.ERROR, "a.json:5 has no eos, see line 7", Location("a.json", "/x", 5))
+    one = Finding("GEN001", Severity.ERROR, "a.json:5 has no eos, see line 7", Location("a.json", "/x", 5))
     moved = replace(one, message="a.json:9 has no eos, see line 11", location=Location("a.json", "/x", 9))
     others = [replace(one, code="GEN002"), replace(one, message="else"), replace(one, location=Location("b.json", "/x", 5))]
     assert fingerprints([one]) == fingerprints([moved])

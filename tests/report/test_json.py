@@ -10,7 +10,7 @@ import jsonschema
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.report import Report, ReportError
 from llmdoctor.report import Style, render
 
@@ -22,7 +22,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
 )
 findings = st.builds(
-    Diagnostic,
+    Finding,
     st.sampled_from(["GEN001", "DIR013"]),
     st.sampled_from(list(Severity)),
     texts,
@@ -34,7 +34,7 @@ findings = st.builds(
 
 
 @given(st.dictionaries(texts, values, max_size=4), st.lists(findings, max_size=4))
-def test_any_report_is_valid_strict_ascii_json(result: dict[str, Any], found: list[Diagnostic]) -> None:
+def test_any_report_is_valid_strict_ascii_json(result: dict[str, Any], found: list[Finding]) -> None:
     text = render(Report("x", {}, result, tuple(found)), "json", Style())
     assert text.isascii()
     VALIDATOR.validate(json.loads(text, parse_constant=lambda name: (_ for _ in ()).throw(ValueError(name))))
@@ -50,5 +50,5 @@ def test_an_error_report_has_no_result() -> None:
 def test_the_schema_refuses_what_it_should() -> None:
     report = json.loads(render(Report("gencfg show", {}, {"effective": {}}), "json", Style()))
     assert list(VALIDATOR.iter_errors(report))
-    report = json.loads(render(Report("x", {}, {}, (Diagnostic("nonsense", Severity.INFO, ""),)), "json", Style()))
+    report = json.loads(render(Report("x", {}, {}, (Finding("nonsense", Severity.INFO, ""),)), "json", Style()))
     assert list(VALIDATOR.iter_errors(report))

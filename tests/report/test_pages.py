@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.cli.catalogue import all_rules
 from llmdoctor.report import Style, render
+from llmdoctor.rules import all_rules
 from tests.cli.screens import COMMANDS, make_inputs, report_of
 from tests.conftest import run_command, write_model
 from tests.report.webdriver import Browser

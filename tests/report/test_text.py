@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
-from llmdoctor.core.document import Cell, Code, Note, Table, Verdict
+from llmdoctor.core.document import Cell, Code, Headline, Note, Table
+from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import clean
 from llmdoctor.report import Style, render
@@ -25,7 +25,7 @@ EXAMPLE = Report(
     subject={},
     result={},
     findings=(
-        Diagnostic(
+        Finding(
             "GEN001",
             Severity.ERROR,
             "runs to 512 new tokens",
@@ -34,11 +34,11 @@ EXAMPLE = Report(
             "a cause",
             "a fix",
         ),
-        Diagnostic("GEN010", Severity.INFO, "pad_token_id 3 is also an eos id"),
+        Finding("GEN010", Severity.INFO, "pad_token_id 3 is also an eos id"),
     ),
     skipped=(Skipped("model/x", "no model files in it"),),
     document=(
-        Verdict("NEVER STOPS: [/INST] is no markup, [bold]neither is this[/bold]", "bad"),
+        Headline("NEVER STOPS: [/INST] is no markup, [bold]neither is this[/bold]", "bad"),
         Table(
             ("field", "value", "from"),
             (
@@ -52,7 +52,7 @@ EXAMPLE = Report(
 )
 words = st.text(st.characters(blacklist_categories=()), max_size=60)
 blocks = st.one_of(
-    st.builds(Verdict, words),
+    st.builds(Headline, words),
     st.builds(lambda rows: Table(("a", "b"), tuple(rows)), st.lists(st.tuples(words, words), max_size=4)),
     st.builds(Note, words, words),
     st.builds(Code, words, words),
@@ -122,7 +122,10 @@ def test_a_terminal_shows_the_beginning_of_a_very_long_cell_and_a_file_all_of_it
 
 def test_blanks_at_the_end_of_a_coloured_line_are_left_out_in_no_time() -> None:
     report = Report(
-        "x", {}, {}, document=(Verdict("v", "bad"), Table(("", ""), ((Cell("a", "bad"), Cell("b", "dim")),)), Code("", " " * 200_000 + "x"))
+        "x",
+        {},
+        {},
+        document=(Headline("v", "bad"), Table(("", ""), ((Cell("a", "bad"), Cell("b", "dim")),)), Code("", " " * 200_000 + "x")),
     )
     text = render(report, "text", Style(80, color=True))
     assert not any(re.search(r" (\x1b\[[0-9;]*m)*$", line) for line in text.splitlines())

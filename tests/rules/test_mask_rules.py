@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.mask.leaks import leak_report
-from llmdoctor.mask.question import Options
+from llmdoctor.mask.options import Options
 from llmdoctor.mask.rules import RULES
 from tests.conftest import run_command
 
@@ -22,7 +22,7 @@ LIVE = [code for code in CODES if code not in BUILT and json.loads((FOLDER / cod
 ONLY_LIVE = ("MSK010", "MSK018", "MSK019")
 
 
-def ask(code: str, kind: str, monkeypatch: pytest.MonkeyPatch, *, static: bool) -> tuple[Diagnostic, ...]:
+def ask(code: str, kind: str, monkeypatch: pytest.MonkeyPatch, *, static: bool) -> tuple[Finding, ...]:
     folder = FOLDER / code / kind
     question = json.loads((folder / "question.json").read_text())
     monkeypatch.chdir(folder)

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 
 from llmdoctor.callsites.check import check_file
-from llmdoctor.cli.catalogue import all_rules
-from llmdoctor.cli.checking import check_report as check_repository
-from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.rules import all_rules
+from llmdoctor.check.report import check_report as check_repository
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.settings import load_settings
 from llmdoctor.gencfg.check import check_report
-from llmdoctor.gencfg.requests.rules import RULES as REQUESTS
-from llmdoctor.gencfg.runaway.report import runaway_report
-from llmdoctor.mem.check.rules import RULES as TRAINING
+from llmdoctor.gencfg.request_rules import RULES as REQUESTS
+from llmdoctor.gencfg.runaway.command import runaway_report
+from llmdoctor.mem.config_rules.rules import RULES as TRAINING
 from llmdoctor.sample.draw import Drawing, draw_report
-from llmdoctor.sample.question import Ask
+from llmdoctor.sample.options import Ask
 from llmdoctor.sample.replay import replay_report
 from tests.conftest import run_command, write_model
 
@@ -32,10 +32,10 @@ JOBS = ("GEN", "DIR", "SMP", "PYC")
 RULES = {rule.code: rule for rule in all_rules() if rule.code.startswith(JOBS) or rule.code in REPOSITORIES}
 BUILT = ("DIR004",)
 VERSIONS = {"GEN006": "4.57.6"}  # a rule about transformers 4; the others hold for the newest
-WORDS = {code: f"{rule.summary} {rule.why} {rule.bad} {rule.good} {rule.fix}".split() for code, rule in RULES.items()}
+WORDS = {code: f"{rule.summary} {rule.reason} {rule.bad} {rule.good} {rule.fix}".split() for code, rule in RULES.items()}
 
 
-def findings(directory: Path, code: str) -> tuple[Diagnostic, ...]:
+def findings(directory: Path, code: str) -> tuple[Finding, ...]:
     if (directory / "replay.json").exists():
         files = json.loads((directory / "replay.json").read_text())
         return replay_report(Ask(**{name: str(directory / file) for name, file in files.items()})).findings
@@ -98,13 +98,13 @@ def test_select_and_ignore(code: str) -> None:
 
 @pytest.mark.parametrize("code", RULES)
 def test_the_page_has_all_the_words(code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from llmdoctor.cli.catalogue import report
+    from llmdoctor.rules import report
     from llmdoctor.report import Style, render
 
     page = render(report(code), "text", Style(width=80, color=False))
     for word in WORDS[code]:
         assert word in page
-    assert all((RULES[code].summary, RULES[code].why, RULES[code].bad, RULES[code].good, RULES[code].fix))
+    assert all((RULES[code].summary, RULES[code].reason, RULES[code].bad, RULES[code].good, RULES[code].fix))
 
 
 def test_the_command_prints_the_page() -> None:

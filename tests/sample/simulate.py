@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from llmdoctor.sample.draws import draw, generator
-from llmdoctor.sample.model import Before, Settings
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import ENGINES
+from llmdoctor.sample.types import Before, Settings
 
 
 def make_rows(seed: int, count: int, vocab: int = 1500) -> np.ndarray:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmdoctor.sample.model import Before, Settings
 from llmdoctor.sample.stages import refusal, run
 from llmdoctor.sample.tables import TRANSFORMERS
+from llmdoctor.sample.types import Before, Settings
 
 pytestmark = [
     pytest.mark.live,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.sample import cuts
-from llmdoctor.sample.model import Row, first_row
+from llmdoctor.sample.types import Row, first_row
 
 rows = st.builds(
     lambda seed, size, spread, grid: (np.round(np.random.default_rng(seed).standard_normal(size) * spread * grid) / grid).astype(

@@ -11,8 +11,8 @@ import pytest
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.report import Style, render
 from llmdoctor.sample.engines import Drawn, draw, engines_report, variation
-from llmdoctor.sample.model import Before, Settings
 from llmdoctor.sample.tables import ENGINES
+from llmdoctor.sample.types import Before, Settings
 from tests.conftest import write_model
 
 WORKED = [4, 3, 2.5, 2, 1, 0]

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.sample.arrays import open_logits, parse_logits
+from llmdoctor.files.arrays import open_logits, parse_logits
+from llmdoctor.requests.responses import read_responses
 from llmdoctor.sample.claim import read_claim
 from llmdoctor.sample.precision import rounded
-from llmdoctor.sample.responses import read_responses
 from llmdoctor.sample.tokens import read_tokens
 from llmdoctor.sample.training import read_logprobs
 from tests.conftest import Outcome

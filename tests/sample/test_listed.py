@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.report import Style, render
+from llmdoctor.requests.responses import Listed, read_responses
 from llmdoctor.sample.bounds import Law, bounds_of
 from llmdoctor.sample.listed import listed_report
-from llmdoctor.sample.model import Settings
-from llmdoctor.sample.question import Ask
-from llmdoctor.sample.responses import Listed, read_responses
+from llmdoctor.sample.options import Ask
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import ENGINES
+from llmdoctor.sample.types import Settings
 from tests.conftest import Outcome
 from tests.sample.simulate import make_rows, make_tokens
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmdoctor.requests.responses import read_responses
 from llmdoctor.sample.listed import listed_report
-from llmdoctor.sample.model import Settings
-from llmdoctor.sample.question import Ask
-from llmdoctor.sample.responses import read_responses
+from llmdoctor.sample.options import Ask
+from llmdoctor.sample.types import Settings
 from tests.conftest import Outcome
 from tests.sample.simulate import make_rows, make_tokens
 from tests.sample.test_listed import chat, logs

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmdoctor.sample.model import Settings
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import TRANSFORMERS
+from llmdoctor.sample.types import Settings
 from tests.conftest import Outcome
 
 pytestmark = [
@@ -31,7 +31,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from PIL import Image
     from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
-    from llmdoctor.modeldir.live.tiny_qwen2_vl import build
+    from llmdoctor.demo.live.tiny_qwen2_vl import build
 
     folder = tmp_path_factory.mktemp("live")
     model_path = str(build(folder / "model"))

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.files.arrays import Logits
 from llmdoctor.report import Style, render
-from llmdoctor.sample.arrays import Logits
 from llmdoctor.sample.claim import Claim, make_claim
 from llmdoctor.sample.estimate import estimate
 from llmdoctor.sample.judge import at_most, judge, run_tests, unskewed
 from llmdoctor.sample.laws import LOOP_DOWN, last_pass_wins
-from llmdoctor.sample.model import Settings
-from llmdoctor.sample.question import Ask
+from llmdoctor.sample.options import Ask
 from llmdoctor.sample.replay import replay_report
 from llmdoctor.sample.sketch import make_sketch
 from llmdoctor.sample.steps import Tolerance, replay_steps
 from llmdoctor.sample.tables import ENGINES
+from llmdoctor.sample.types import Settings
 from tests.conftest import Outcome
 from tests.sample.simulate import make_rows, make_tokens, write_case
 

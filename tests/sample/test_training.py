@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmdoctor.sample.model import Settings
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import TRANSFORMERS
 from llmdoctor.sample.training import compare
+from llmdoctor.sample.types import Settings
 from tests.conftest import Outcome
 from tests.sample.simulate import make_rows, make_tokens
 

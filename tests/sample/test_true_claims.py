@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.sample.arrays import Logits
+from llmdoctor.files.arrays import Logits
 from llmdoctor.sample.claim import Claim, make_claim
 from llmdoctor.sample.estimate import estimate
 from llmdoctor.sample.inputs import _FORCED, _recorded, ending
 from llmdoctor.sample.judge import judge, run_tests
-from llmdoctor.sample.model import Settings
+from llmdoctor.sample.options import Ask
 from llmdoctor.sample.precision import rounded
-from llmdoctor.sample.question import Ask
 from llmdoctor.sample.replay import replay_report
 from llmdoctor.sample.sketch import make_sketch
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.steps import Tolerance, replay_steps
 from llmdoctor.sample.tables import ENGINES
+from llmdoctor.sample.types import Settings
 from tests.conftest import Outcome
 from tests.sample.simulate import make_rows, make_tokens
 

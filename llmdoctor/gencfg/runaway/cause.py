@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmdoctor.core.diagnostic import Location
+from llmdoctor.core.finding import Location
 from llmdoctor.gencfg.causes import cause_of
 from llmdoctor.gencfg.directory_rules import Examined
 from llmdoctor.gencfg.runaway.evidence import Evidence

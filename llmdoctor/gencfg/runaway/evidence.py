@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from llmdoctor.gencfg.directory_rules import Examined
 from llmdoctor.gencfg.runaway.marks import Marks
-from llmdoctor.gencfg.runaway.outputs import Reading
 from llmdoctor.gencfg.runaway.tally import Tally
+from llmdoctor.requests.reading import Reading
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from llmdoctor.gencfg.directory_rules import Examined
 from llmdoctor.gencfg.runaway.marks import Mark, Marks, from_options, well_known
-from llmdoctor.gencfg.runaway.prompts import turn_ids
+from llmdoctor.requests.prompts import turn_ids
 
 
 def marks_of(options: list[str], examined: Examined | None) -> Marks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
+from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.rule import Rule
 from llmdoctor.gencfg.runaway.cause import Why
 from llmdoctor.gencfg.runaway.evidence import Evidence
@@ -15,12 +15,12 @@ _RARE = 0.01  # of the sequences: below it a loop, or a token that only its text
 _SOME, _MOST = 0.1, 0.9  # of the sequences ended by length: from here on a warning, an error
 
 
-def findings_of(evidence: Evidence, why: Why | None) -> tuple[Diagnostic, ...]:
+def findings_of(evidence: Evidence, why: Why | None) -> tuple[Finding, ...]:
     """One finding for each passed terminator, one for the loops, one for what ended by length."""
     return tuple(finding for find in (_passed, _loops, _length) for finding in find(evidence, why))
 
 
-def _passed(evidence: Evidence, why: Why | None) -> Iterator[Diagnostic]:
+def _passed(evidence: Evidence, why: Why | None) -> Iterator[Finding]:
     """GEN014: a warning where all of them stopped in the end, and where a few texts hold a token that nobody has named."""
     tally = evidence.tally
     for entry in tally.by_passed():
@@ -35,7 +35,7 @@ def _words(entry: Passed, tally: Tally) -> str:
     return f"{entry.count:,} of {tally.sequences:,} sequences produced {entry.mark.name} and went on, at {where}"
 
 
-def _loops(evidence: Evidence, why: Why | None) -> Iterator[Diagnostic]:
+def _loops(evidence: Evidence, why: Why | None) -> Iterator[Finding]:
     """GEN015: a warning where all of them stopped in the end, and where they are less than one in a hundred."""
     tally = evidence.tally
     loops = tally.by_loop()
@@ -56,7 +56,7 @@ def _loops(evidence: Evidence, why: Why | None) -> Iterator[Diagnostic]:
     yield _finding(LOOP, severity, message, _place(evidence, top.examples[0][0]), found, why)
 
 
-def _length(evidence: Evidence, why: Why | None) -> Iterator[Diagnostic]:
+def _length(evidence: Evidence, why: Why | None) -> Iterator[Finding]:
     """GEN016: an error from nine in ten on, a warning from one in ten on and where it was only inferred."""
     tally, inferred = evidence.tally, evidence.inferred_lengths is not None
     share = tally.ended["length"] / tally.sequences if tally.sequences else 0.0
@@ -72,7 +72,7 @@ def _place(evidence: Evidence, line: int | None) -> Location:
     return Location(evidence.reading.shown_name, line=line)
 
 
-def _finding(rule: Rule, severity: Severity, message: str, place: Location, found: Mapping[str, object], why: Why | None) -> Diagnostic:
+def _finding(rule: Rule, severity: Severity, message: str, place: Location, found: Mapping[str, object], why: Why | None) -> Finding:
     if why is None:
-        return Diagnostic(rule.code, severity, message, place, found, fix=rule.fix)
-    return Diagnostic(rule.code, severity, message, place, found, why.text, why.fix or rule.fix)
+        return Finding(rule.code, severity, message, place, found, fix=rule.fix)
+    return Finding(rule.code, severity, message, place, found, why.text, why.fix or rule.fix)

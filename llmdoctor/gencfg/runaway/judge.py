@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from llmdoctor.gencfg.runaway.loops import Loop, find_text_loop, find_token_loop
 from llmdoctor.gencfg.runaway.marks import Mark, Marks, find_id, needle, number_of, pattern, without_tail
-from llmdoctor.gencfg.runaway.prompts import ids_start, text_start
-from llmdoctor.gencfg.runaway.rows import Ended, Row
+from llmdoctor.requests.prompts import ids_start, text_start
+from llmdoctor.requests.rows import Ended, Row
 
 _QUOTES = ("'", '"', "`")
 _SPECIALS = re.compile(r"(?:\s*(?:<[^<>\s]{1,40}>|\[PAD\]))*\s*")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.gencfg.runaway.rows import Row
+from llmdoctor.requests.rows import Row
 
 Source = Literal["model", "option", "well-known", "inferred"]
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from llmdoctor.core.document import Block, Cell, Code, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Block, Cell, Code, Headline, Note, Table, Tone
 from llmdoctor.core.text import plural, shown
 from llmdoctor.gencfg.directory_rules import Examined
 from llmdoctor.gencfg.runaway.cause import FEW, Why
 from llmdoctor.gencfg.runaway.evidence import Evidence
 from llmdoctor.gencfg.runaway.marks import Marks
-from llmdoctor.gencfg.runaway.rows import Ended
 from llmdoctor.gencfg.runaway.tally import Looped, Passed, Tally
 from llmdoctor.gencfg.show import name_tokens
+from llmdoctor.requests.rows import Ended
 
 ENDS: tuple[Ended, ...] = ("eos", "stop", "length", "other", "unknown")
 _SHOWN = 3
@@ -24,7 +24,7 @@ def document_of(evidence: Evidence, why: Why | None) -> tuple[Block, ...]:
     """The verdict, the counts, what was inferred, the cause, the fix, the next command."""
     tally = evidence.tally
     if not tally.sequences:
-        return (Verdict(f"NOTHING TO CHECK: no sequence in {evidence.reading.shown_name}", "warn"),)
+        return (Headline(f"NOTHING TO CHECK: no sequence in {evidence.reading.shown_name}", "warn"),)
     blocks: list[Block] = [_verdict(tally), Table(("", "", ""), tuple(_rows(tally, evidence.examined, evidence.reading.word)))]
     blocks += [Note("INFERRED", text, "dim") for text in evidence.inferred]
     blocks += [Note("NOTE", text, "dim") for text in _notes(tally, evidence.marks)]
@@ -36,22 +36,22 @@ def document_of(evidence: Evidence, why: Why | None) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _verdict(tally: Tally) -> Verdict:
+def _verdict(tally: Tally) -> Headline:
     total, ran = tally.sequences, tally.ended["length"]
     if tally.passing:
         names = ", ".join(entry.mark.text or f"id {entry.mark.id}" for entry in tally.by_passed()[:2])
         stopped = all(entry.stopped == entry.count for entry in tally.by_passed())
-        return Verdict(f"{tally.passing:,} OF {total:,} SEQUENCES PASSED {names} AND WENT ON", "warn" if stopped else "bad")
+        return Headline(f"{tally.passing:,} OF {total:,} SEQUENCES PASSED {names} AND WENT ON", "warn" if stopped else "bad")
     looping = sum(entry.count - entry.stopped for entry in tally.by_loop())
     if ran > FEW * total or (ran and ran == total):
         loops = f", {looping:,} of them in a loop" if looping else ""
-        return Verdict(f"{ran:,} OF {total:,} SEQUENCES ENDED BY LENGTH{loops}", "bad" if ran >= (1 - FEW) * total else "warn")
+        return Headline(f"{ran:,} OF {total:,} SEQUENCES ENDED BY LENGTH{loops}", "bad" if ran >= (1 - FEW) * total else "warn")
     if looping:
-        return Verdict(f"{looping:,} OF {total:,} SEQUENCES RUN OUT IN A LOOP", "bad")
+        return Headline(f"{looping:,} OF {total:,} SEQUENCES RUN OUT IN A LOOP", "bad")
     if tally.ended["unknown"] == total:
-        return Verdict(f"NO RUNAWAY SEEN, but nothing here says how {total:,} sequences ended", "warn")
+        return Headline(f"NO RUNAWAY SEEN, but nothing here says how {total:,} sequences ended", "warn")
     stopped_count = tally.ended["eos"] + tally.ended["stop"]
-    return Verdict(f"NO RUNAWAY: {stopped_count:,} of {total:,} sequences stopped", "good")
+    return Headline(f"NO RUNAWAY: {stopped_count:,} of {total:,} sequences stopped", "good")
 
 
 def _rows(tally: Tally, examined: Examined | None, word: str) -> Iterator[tuple[str | Cell, ...]]:

@@ -9,8 +9,8 @@ from typing import Literal
 from llmdoctor.gencfg.runaway.judge import Seen
 from llmdoctor.gencfg.runaway.loops import Loop, find_text_loop
 from llmdoctor.gencfg.runaway.marks import Mark
-from llmdoctor.gencfg.runaway.outputs import decode_line
-from llmdoctor.gencfg.runaway.rows import Columns, Row, Unusable, rows_of
+from llmdoctor.requests.outputs import decode_line
+from llmdoctor.requests.rows import Columns, Row, Unusable, rows_of
 
 Unit = Literal["token", "character"]
 EXAMPLES = 5

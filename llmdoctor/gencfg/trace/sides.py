@@ -12,12 +12,12 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import plural
 from llmdoctor.gencfg.imports import Import
 from llmdoctor.gencfg.layers import Fields
-from llmdoctor.gencfg.model import Call, Effective, Layer, LibraryError, Origin, Resolved, Setting
 from llmdoctor.gencfg.modelconfig import LoadedModel
-from llmdoctor.gencfg.question import Answer, Side, ask, default_version, split_trace
+from llmdoctor.gencfg.options import Answer, Side, ask, default_version, split_trace
 from llmdoctor.gencfg.resolve import resolve
 from llmdoctor.gencfg.stop import stop_of
 from llmdoctor.gencfg.trace.read import Reading, as_written
+from llmdoctor.gencfg.types import Call, Effective, Layer, LibraryError, Origin, Resolved, Setting
 from llmdoctor.gencfg.versions import field_defaults, rules_for
 from llmdoctor.modeldir.tokenizer import AddedToken, Tokenizer
 

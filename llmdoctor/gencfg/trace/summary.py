@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from llmdoctor.core.diagnostic import Diagnostic, Location, Severity
-from llmdoctor.core.document import Bar, Bars, Block, Cell, Code, Fold, Note, Table, Tone, Verdict
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Code, Fold, Headline, Note, Table, Tone
+from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import plural, shown
 from llmdoctor.gencfg.causes import Cause
@@ -52,12 +52,12 @@ def report_on(reading: Reading) -> Report:
     )
 
 
-def _findings(site: Site) -> Iterator[Diagnostic]:
+def _findings(site: Site) -> Iterator[Finding]:
     """What is wrong at one call site: what cannot stop, and what could but ran past a terminator all the same."""
     if site.bad is not None:
         yield from (replace(finding, message=f"{site.source}: {finding.message}") for finding in call_findings(site.bad))
     elif site.passing is not None and (cause := site.cause()) is not None:
-        yield Diagnostic(
+        yield Finding(
             PASSED.code,
             # Turns of a conversation that one generate() writes look so too, and do stop in the end.
             Severity.WARNING if site.stopped == site.sequences else PASSED.severity,
@@ -158,30 +158,30 @@ def _document(path: str, total: Tally, sites: list[Site], cause: Cause | None, r
     return tuple(blocks)
 
 
-def _verdict(total: Tally, sites: list[Site], cause: Cause | None, reading: Reading) -> Verdict:
+def _verdict(total: Tally, sites: list[Site], cause: Cause | None, reading: Reading) -> Headline:
     if not total.calls and reading.unreadable:
-        return Verdict("NO generate() STANDS IN WHAT IS LEFT of this trace", "warn")
+        return Headline("NO generate() STANDS IN WHAT IS LEFT of this trace", "warn")
     if not total.calls:
-        return Verdict("NO generate() HAPPENED in this run" + (", its rollouts went through vLLM" if total.vllm else ""), "warn")
+        return Headline("NO generate() HAPPENED in this run" + (", its rollouts went through vLLM" if total.vllm else ""), "warn")
     never = sum(site.never_stops for site in sites)
     if never:
         what = cause.brief if cause is not None else "no token ends a sequence"
-        return Verdict(f"NEVER STOPS: {what} ({never} of {plural(total.calls, 'call')})", "bad")
+        return Headline(f"NEVER STOPS: {what} ({never} of {plural(total.calls, 'call')})", "bad")
     failed = next((site.bad.effective.error for site in sites if site.bad is not None and site.bad.effective.error is not None), None)
     if failed is not None:
-        return Verdict(f"FAILS: {failed.type} in generate(): {failed.message}", "bad")
+        return Headline(f"FAILS: {failed.type} in generate(): {failed.message}", "bad")
     sequences, passed = sum(site.sequences for site in sites), sum(sum(site.passed.values()) for site in sites)
     if passed:
-        return Verdict(
+        return Headline(
             f"RAN PAST A TERMINATOR: {passed} of {plural(sequences, 'sequence')}, though the calls do have an eos_token_id", "bad"
         )
     unfinished = sum(site.unfinished for site in sites)
     if unfinished:
-        return Verdict(f"CUT OFF: {plural(unfinished, 'call')} that could have stopped had not ended when the run did", "warn")
+        return Headline(f"CUT OFF: {plural(unfinished, 'call')} that could have stopped had not ended when the run did", "warn")
     cut = sum(site.ended_by["length"] for site in sites)
     if cut:
-        return Verdict(f"CAN STOP, but {cut} of {plural(sequences, 'sequence')} reached the limit without a terminator", "warn")
-    return Verdict(f"EVERY SEQUENCE STOPPED: {sequences} of {sequences}", "good")
+        return Headline(f"CAN STOP, but {cut} of {plural(sequences, 'sequence')} reached the limit without a terminator", "warn")
+    return Headline(f"EVERY SEQUENCE STOPPED: {sequences} of {sequences}", "good")
 
 
 def _run(total: Tally, reading: Reading) -> str:

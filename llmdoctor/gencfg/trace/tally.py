@@ -11,7 +11,7 @@ from typing import Any
 
 from llmdoctor.attach.records import Record
 from llmdoctor.gencfg.causes import Cause, cause_of, passed_cause
-from llmdoctor.gencfg.question import Answer
+from llmdoctor.gencfg.options import Answer
 from llmdoctor.gencfg.trace.read import as_written
 from llmdoctor.gencfg.trace.sides import INTERRUPTS, answer_of
 

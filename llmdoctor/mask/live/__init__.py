@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmdoctor.mask.model import Inputs, Plan
+from llmdoctor.mask.types import Inputs, Plan
 
 if TYPE_CHECKING:
     from llmdoctor.mask.live.differential import Failed, Measure

@@ -16,7 +16,7 @@ import numpy as np
 from llmdoctor.mask.factory import documents_of, image_blocks
 from llmdoctor.mask.live import run
 from llmdoctor.mask.live.build import seeded
-from llmdoctor.mask.model import Inputs
+from llmdoctor.mask.types import Inputs
 
 # Logits may differ by this share of their own spread before a difference counts: rounding alone stays a hundred times below.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 8e-2, "float16": 2e-2}

@@ -12,7 +12,7 @@ import numpy as np
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.intervals import Visible
 from llmdoctor.mask.live.watch import Seen, watching
-from llmdoctor.mask.model import NOTHING, Inputs, Kernel, LayerMask, Object, Plan
+from llmdoctor.mask.types import NOTHING, Inputs, Kernel, LayerMask, Object, Plan
 
 MAX_PAIRS = 2**27  # pairs of one layer whose visibility is read off as booleans
 

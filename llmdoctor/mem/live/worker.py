@@ -19,8 +19,8 @@ from llmdoctor.attach.records import PartFile
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.live.probe import Probe, watch_deepspeed, watch_torch
 from llmdoctor.mem.measured import SCHEMA
+from llmdoctor.mem.options import Asked, Predictor, base_workload
 from llmdoctor.mem.predict import workload_of
-from llmdoctor.mem.question import Asked, Predictor, base_workload
 from llmdoctor.mem.settings import Strategy
 from llmdoctor.mem.workload import Workload
 

@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.progress import Progress
-from llmdoctor.gencfg.runaway import outputs
-from llmdoctor.gencfg.runaway.outputs import Reading, read_rows
-from llmdoctor.gencfg.runaway.report import runaway_report
-from llmdoctor.gencfg.runaway.rows import Columns, Row, pack
+from llmdoctor.gencfg.runaway.command import runaway_report
+from llmdoctor.requests import outputs
+from llmdoctor.requests.outputs import read_rows
+from llmdoctor.requests.reading import Reading
+from llmdoctor.requests.rows import Columns, Row, pack
 from tests.cli.test_contract import valid
 from tests.conftest import Outcome, run_command
 

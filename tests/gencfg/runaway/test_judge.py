@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmdoctor.gencfg.runaway.judge import Judge, Seen
 from llmdoctor.gencfg.runaway.marks import WELL_KNOWN, Mark, Marks, infer, well_known
-from llmdoctor.gencfg.runaway.rows import Row, pack
+from llmdoctor.requests.rows import Row, pack
 
 SETTINGS = settings(deadline=None, max_examples=300)
 END, EOS, PAD = 11, 10, 9

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.gencfg.runaway.report import runaway_report
-from llmdoctor.modeldir.live.tiny_qwen2_vl import build
+from llmdoctor.demo.live.tiny_qwen2_vl import build
+from llmdoctor.gencfg.runaway.command import runaway_report
 
 pytestmark = pytest.mark.live
 LIMIT = 64

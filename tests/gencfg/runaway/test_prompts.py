@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.gencfg.runaway.prompts import answers, ids_start, text_start
-from llmdoctor.gencfg.runaway.report import runaway_report
+from llmdoctor.gencfg.runaway.command import runaway_report
+from llmdoctor.requests.prompts import answers, ids_start, text_start
 
 CHAT = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
 END, PAD, TURN = 11, 10, 12

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.core.diagnostic import Severity
+from llmdoctor.core.finding import Severity
 from llmdoctor.core.report import Report
-from llmdoctor.gencfg.runaway.report import runaway_report
+from llmdoctor.gencfg.runaway.command import runaway_report
 from llmdoctor.report import Style, render
 from tests.conftest import END, EOS, write_model
 

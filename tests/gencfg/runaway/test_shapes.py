@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.gencfg.runaway.rows import Columns, Row, Unusable, ended, pack, rows_of
+from llmdoctor.requests.rows import Columns, Row, Unusable, ended, pack, rows_of
 
 Expected = list[tuple[list[int] | None, str | None, int | None, str | None, int | None]]  # ids, text, tokens, said, limit
 

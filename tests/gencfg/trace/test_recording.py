@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.modeldir.live.tiny_qwen2_vl import build
+from llmdoctor.demo.live.tiny_qwen2_vl import build
 from tests.conftest import Outcome
 
 pytestmark = pytest.mark.live
@@ -147,7 +147,7 @@ def test_what_the_recorder_saw_is_what_the_rules_predict(
     """A live run feeds the same models: the recorded config and the one resolved from the files are the same."""
     from transformers import GenerationConfig
 
-    from llmdoctor.gencfg.question import Side, ask
+    from llmdoctor.gencfg.options import Side, ask
 
     passed = {"max_new_tokens": 20, "temperature": 1.0, "do_sample": True}
     (tmp_path / "call.json").write_text(json.dumps(passed))

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.modeldir.live.tiny_qwen2_vl import build
+from llmdoctor.demo.live.tiny_qwen2_vl import build
 from tests.conftest import Outcome, run_command
 
 pytestmark = pytest.mark.live

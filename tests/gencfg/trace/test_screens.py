@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from llmdoctor.cli.main import main
 from llmdoctor.core.report import Report
 from llmdoctor.gencfg.diff import diff_report
-from llmdoctor.gencfg.question import Side
+from llmdoctor.gencfg.options import Side
 from llmdoctor.gencfg.trace.summary import summary_report
 from llmdoctor.report import Style, render
 

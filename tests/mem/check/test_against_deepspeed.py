@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmdoctor.core.diagnostic import Severity
+from llmdoctor.configs import deepspeed_schema as schema
+from llmdoctor.configs.linked import Neighbours
+from llmdoctor.core.finding import Severity
 from llmdoctor.core.settings import Settings
-from llmdoctor.mem.check import schema
-from llmdoctor.mem.check.deepspeed import check_deepspeed
-from llmdoctor.modeldir.jsonfile import parse
-from llmdoctor.modeldir.neighbours import Neighbours
+from llmdoctor.files.jsonfile import parse
+from llmdoctor.mem.config_rules.deepspeed import check_deepspeed
 
 pytestmark = pytest.mark.live
 # What the engine asserts and not the config: judged by reading, in test_check.py.

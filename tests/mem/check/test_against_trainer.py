@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.cli.checking import check_report
+from llmdoctor.check.report import check_report
+from llmdoctor.configs import deepspeed_schema as schema
+from llmdoctor.configs.linked import Neighbours
 from llmdoctor.core.settings import Settings
-from llmdoctor.mem.check import schema
-from llmdoctor.mem.check.deepspeed import FILLED, check_deepspeed
-from llmdoctor.mem.check.trainer import check_training
-from llmdoctor.modeldir.jsonfile import parse
-from llmdoctor.modeldir.neighbours import Neighbours
+from llmdoctor.files.jsonfile import parse
+from llmdoctor.mem.config_rules.deepspeed import FILLED, check_deepspeed
+from llmdoctor.mem.config_rules.trainer import check_training
 
 pytestmark = pytest.mark.live
 WHOLE: dict[str, Any] = {
@@ -156,7 +156,7 @@ def test_what_accelerate_refuses_beside_a_file(tmp_path: Path, monkeypatch: pyte
     pytest.importorskip("deepspeed")
     from accelerate.utils import DeepSpeedPlugin
 
-    from llmdoctor.mem.check.trainer import _BESIDE_FILE
+    from llmdoctor.mem.config_rules.trainer import _BESIDE_FILE
 
     path = tmp_path / "ds.json"
     path.write_text(json.dumps({"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 2}}))

@@ -7,27 +7,27 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.core.diagnostic import Diagnostic, Severity
+from llmdoctor.configs.linked import Neighbours
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.settings import Settings
-from llmdoctor.mem.check.deepspeed import check_deepspeed
-from llmdoctor.mem.check.trainer import check_accelerate, check_training
-from llmdoctor.modeldir.jsonfile import parse
-from llmdoctor.modeldir.neighbours import Neighbours
-from llmdoctor.modeldir.yamlfile import parse_yaml
+from llmdoctor.files.jsonfile import parse
+from llmdoctor.files.yamlfile import parse_yaml
+from llmdoctor.mem.config_rules.deepspeed import check_deepspeed
+from llmdoctor.mem.config_rules.trainer import check_accelerate, check_training
 
 GIB = 2**30
 
 
-def deepspeed(gpu: int | None = None, text: str | None = None, **config: Any) -> list[Diagnostic]:
+def deepspeed(gpu: int | None = None, text: str | None = None, **config: Any) -> list[Finding]:
     data = text if text is not None else json.dumps({"train_micro_batch_size_per_gpu": 1, **config}, indent=2)
     return list(check_deepspeed(parse(data.encode(), "ds.json", "ds.json"), Neighbours(Settings(gpu_memory=gpu))))
 
 
-def zero(gpu: int | None = None, *, bf16: Any = True, **values: Any) -> list[Diagnostic]:
+def zero(gpu: int | None = None, *, bf16: Any = True, **values: Any) -> list[Finding]:
     return deepspeed(gpu, bf16={"enabled": bf16}, zero_optimization=values)
 
 
-def codes(findings: list[Diagnostic]) -> list[str]:
+def codes(findings: list[Finding]) -> list[str]:
     return [finding.code for finding in findings]
 
 

@@ -8,15 +8,15 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmdoctor.cli.checking.kinds import KINDS
+from llmdoctor.check.kinds import KINDS
+from llmdoctor.configs import deepspeed_schema as schema
+from llmdoctor.configs.linked import Neighbours
 from llmdoctor.core.settings import Settings
 from llmdoctor.core.text import plain
-from llmdoctor.mem.check import schema
-from llmdoctor.mem.check.trainer import _SAME, check_pickled
-from llmdoctor.modeldir.jsonfile import JsonFile, parse
-from llmdoctor.modeldir.neighbours import Neighbours
-from llmdoctor.modeldir.pickles import Record
-from llmdoctor.modeldir.yamlfile import parse_yaml
+from llmdoctor.files.jsonfile import JsonFile, parse
+from llmdoctor.files.pickles import Record
+from llmdoctor.files.yamlfile import parse_yaml
+from llmdoctor.mem.config_rules.trainer import _SAME, check_pickled
 
 WORDS = sorted(
     {

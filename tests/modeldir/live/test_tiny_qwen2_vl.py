@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("tokenizers")
 pytest.importorskip("safetensors")
 
-from llmdoctor.modeldir.live.tiny_qwen2_vl import CHAT_TEMPLATE, SENTENCE, SPECIAL_TOKENS, build
+from llmdoctor.demo.live.tiny_qwen2_vl import CHAT_TEMPLATE, SENTENCE, SPECIAL_TOKENS, build
 
 PUBLISHED = Path(__file__).parents[4] / "shared" / "corpus" / "dirs" / "BrianYAU-NTEC__olmOCR__root"
 

@@ -1,0 +1,1 @@
+"""`llmdoctor check`: every static rule over a tree."""

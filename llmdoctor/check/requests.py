@@ -1,0 +1,20 @@
+"""Requests concern two jobs: how long and whether an answer is given (GEN), and from which distribution (SMP)."""
+
+from __future__ import annotations
+
+from llmdoctor.configs.linked import Neighbours
+from llmdoctor.core.finding import Finding
+from llmdoctor.files.jsonfile import JsonFile
+from llmdoctor.gencfg import request_findings as generation
+from llmdoctor.requests.requests import Request, requests_in
+from llmdoctor.sample import file_findings as hidden
+
+
+def check_file(file: JsonFile, neighbours: Neighbours) -> tuple[Finding, ...]:
+    """The findings in a JSON file that holds one request."""
+    return check_requests(requests_in(file), neighbours)
+
+
+def check_requests(requests: tuple[Request, ...], neighbours: Neighbours) -> tuple[Finding, ...]:
+    """The findings in the requests of a file."""
+    return (*generation.check_requests(requests), *hidden.check_requests(requests, neighbours))

@@ -1,0 +1,1 @@
+"""Training and serving configurations, one schema per format."""

@@ -1,0 +1,54 @@
+"""What a check knows besides the file that it judges: the team's settings, and the other files that this one names, each read once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from llmdoctor.core.settings import Settings
+from llmdoctor.files.jsonfile import JsonFile, parse
+from llmdoctor.files.opening import Refusal, read_bytes
+
+_LIMIT, _KEPT, _ABOVE = 2**20, 16 * 2**20, 6  # bytes of a file, characters kept in all, folders above the one that names another
+
+
+@dataclass(slots=True)
+class Neighbours:
+    """`settings`, and the JSON files read so far by their full path."""
+
+    settings: Settings
+    _read: dict[str, JsonFile] = field(default_factory=dict)
+    _size: int = 0
+
+    def keep(self, file: JsonFile) -> None:
+        """Remember a file that others may name; once 16 MiB are kept, a file that is named is read again."""
+        if self._size < _KEPT:
+            self._size += len(file.text) + 500
+            self._read[os.path.abspath(file.path)] = file
+
+    def named(self, by: str, name: str) -> JsonFile | None:
+        """The JSON file that the file `by` names: from the working directory, beside `by`, or from a folder above it, where launchers are
+        started; None where it is not there or holds no object.
+        """
+        place = self.place(by, name)
+        file = None if place is None else self._once(place)
+        return file if file is not None and isinstance(file.value, dict) else None
+
+    def place(self, by: str, name: str) -> str | None:
+        """Where the file lies that `by` names; None where it is nowhere that a launcher would look from."""
+        folder = os.path.dirname(os.path.abspath(by))
+        places = [os.path.abspath(name)]
+        for _ in range(_ABOVE):
+            places.append(os.path.abspath(os.path.join(folder, name)))
+            folder = os.path.dirname(folder)
+        return next((place for place in places if place in self._read or os.path.isfile(place)), None)
+
+    def _once(self, place: str) -> JsonFile | None:
+        if place in self._read:
+            return self._read[place]
+        data = read_bytes(place, _LIMIT)
+        if data is None or isinstance(data, Refusal):
+            return None
+        file = parse(data, place, os.path.relpath(place))  # a message with an absolute path would be another on every machine
+        self.keep(file)
+        return file

@@ -1,0 +1,1 @@
+"""`llmdoctor demo`: the whole tool on a tiny model made on the spot."""

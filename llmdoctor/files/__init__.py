@@ -1,0 +1,1 @@
+"""Readers for untrusted files, one per format, and atomic writes."""

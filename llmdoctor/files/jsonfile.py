@@ -1,0 +1,212 @@
+"""Strict JSON that can say where it is wrong: one fast pass by the standard library, a slow one only where there is something to tell.
+
+transformers reads its files with json.load, which takes duplicate keys (the last wins) and NaN: such a file stays readable here, with a
+problem for each. What json.load refuses is unreadable: `value` is then None and the problem says where.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from llmdoctor.core.edit import Edit
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.finding import Finding, Location, Severity
+from llmdoctor.files.opening import Refusal, read_bytes, shown_path
+from llmdoctor.files.positions import Unreadable, scan
+
+CONFIG_LIMIT = 16 * 2**20
+MAX_DEPTH = 100
+MAX_DIGITS = 400
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BOMS = (  # UTF-32's little-endian mark starts with UTF-16's
+    (codecs.BOM_UTF8, "UTF-8"),
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JsonFile:
+    """A JSON file: its value (None where it cannot be read), what is wrong with it, and the line of anything in it."""
+
+    path: str
+    shown_name: str
+    value: Any
+    problems: tuple[Finding, ...] = ()
+    text: str = field(default="", repr=False)
+    _lines: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+
+    def line(self, pointer: str) -> int | None:
+        """The line, from 1, on which the value at a JSON pointer has its key (or starts, in an array); None where there is none."""
+        if not self._lines and self.text:
+            try:
+                self._lines.update(scan(self.text, MAX_DEPTH).lines)
+            except Unreadable:
+                self._lines[""] = 1
+        return self._lines.get(pointer)
+
+
+def read_json_file(path: str, root: str | None = None, limit: int = CONFIG_LIMIT) -> JsonFile:
+    """Read one JSON file that must be there.
+
+    Raises QuestionError where it is not.
+    """
+    file = read_optional(path, root, limit)
+    if file is None:
+        raise QuestionError(f"{path}: no such file")
+    return file
+
+
+def read_optional(path: str, root: str | None = None, limit: int = CONFIG_LIMIT) -> JsonFile | None:
+    """Read one JSON file; None where there is no such file."""
+    data = read_bytes(path, limit, root)
+    if data is None:
+        return None
+    name = shown_path(path)
+    if isinstance(data, Refusal):
+        return refused(data, path, name)
+    return parse(data, path, name)
+
+
+def refused(refusal: Refusal, path: str, name: str) -> JsonFile:
+    """A file that may not or cannot be read, as the unreadable file it is."""
+    return JsonFile(path, name, None, (_problem(refusal.code, name, f"{name} {refusal.reason}", None, None),))
+
+
+def parse(data: bytes, path: str, name: str) -> JsonFile:
+    """`data` as JSON; never raises."""
+    text = _decode(data, name)
+    if isinstance(text, Finding):
+        return JsonFile(path, name, None, (text,))
+    notes: list[str] = []
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_pairs(notes), parse_constant=_constant(notes), parse_int=_integer, parse_float=_float(notes)
+        )
+    except (ValueError, RecursionError) as error:
+        return JsonFile(path, name, None, (_explain(text, name, error),))
+    if not notes and not _too_deep(text, value) and not ("\\u" in text and _has_surrogate(value)):
+        return JsonFile(path, name, value, (), text)
+    return _with_problems(path, name, value, text)
+
+
+def _with_problems(path: str, name: str, value: Any, text: str) -> JsonFile:
+    """The slow pass over a file that is readable and not clean."""
+    try:
+        seen = scan(text, MAX_DEPTH)
+    except Unreadable as error:
+        return JsonFile(path, name, None, (_problem(error.code, name, f"{name}: {error}", error.pointer, error.line),))
+    problems = [_problem(code, name, f"{name}: {message}", pointer, line) for code, message, pointer, line in seen.oddities]
+    problems = [replace(one, edits=(Edit(name, _pointer(one), "last", safe=True),)) if one.code == "DIR002" else one for one in problems]
+    return JsonFile(path, name, value, tuple(problems), text, dict(seen.lines))
+
+
+def _pointer(problem: Finding) -> str:
+    return "" if problem.location is None else problem.location.pointer or ""
+
+
+def _explain(text: str, name: str, refused: Exception) -> Finding:
+    """Where and why `text` is not JSON, by the slow pass; where that has no time for it, in the words of json.loads, which `refused` it."""
+    line = refused.lineno if isinstance(refused, json.JSONDecodeError) else None
+    if line is not None and len(text) > CONFIG_LIMIT:
+        return _problem("DIR001", name, f"{name}: not JSON: {refused}", None, line)
+    try:
+        scan(text, MAX_DEPTH)
+    except Unreadable as error:
+        return _problem(error.code, name, f"{name}: {error}", error.pointer, error.line)
+    return _problem("DIR001", name, f"{name}: not JSON", None, 1)
+
+
+def _decode(data: bytes, name: str) -> str | Finding:
+    for mark, encoding in _BOMS:
+        if data.startswith(mark):
+            return _problem("DIR001", name, f"{name} starts with a byte order mark of {encoding}, expected UTF-8 without a mark", None, 1)
+    if data.startswith(b"version https://git-lfs"):
+        return _problem("DIR013", name, f"{name} is a git-lfs pointer, not the file itself", None, 1)
+    if not data.strip():
+        return _problem("DIR001", name, f"{name} is empty, expected a JSON object", None, 1)
+    if b"\0" in data:
+        kind = "UTF-16 or UTF-32 text" if data[:1] == b"\0" or data[1:2] == b"\0" else "binary data"
+        return _problem("DIR001", name, f"{name} holds {kind}, expected UTF-8 text", None, data[: data.index(b"\0")].count(b"\n") + 1)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        return _problem("DIR001", name, f"{name}: byte {error.start} is not UTF-8 ({error.reason})", None, line)
+
+
+def _problem(code: str, name: str, message: str, pointer: str | None, line: int | None) -> Finding:
+    severity = Severity.WARNING if code in ("DIR002", "DIR003", "DIR012") else Severity.ERROR
+    return Finding(code, severity, message, Location(name, pointer, line), fix=_FIXES.get(code))
+
+
+_FIXES = {
+    "DIR001": "write the file again, or fetch it again",
+    "DIR002": "keep one of the two",
+    "DIR003": "write a number, or null",
+    "DIR013": "git lfs pull",
+}
+
+
+def _pairs(notes: list[str]) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            notes.append("duplicate")
+        return value
+
+    return build
+
+
+def _constant(notes: list[str]) -> Callable[[str], float]:
+    def build(text: str) -> float:
+        notes.append(text)
+        return float(text)
+
+    return build
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError("too many digits")
+    return int(text)
+
+
+def _float(notes: list[str]) -> Callable[[str], float]:
+    def build(text: str) -> float:
+        if len(text) > MAX_DIGITS:
+            raise ValueError("too many digits")
+        value = float(text)
+        if math.isinf(value):
+            notes.append(text)
+        return value
+
+    return build
+
+
+def _too_deep(text: str, value: Any) -> bool:
+    """Whether `value`, which is what `text` says, is nested deeper than MAX_DEPTH."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item) if isinstance(child, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _has_surrogate(value: Any) -> bool:
+    if isinstance(value, str):
+        return _SURROGATE.search(value) is not None
+    if isinstance(value, dict):
+        return any(_has_surrogate(key) or _has_surrogate(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(_has_surrogate, value))

@@ -1,0 +1,146 @@
+"""Walks a repository: what git would not ignore, never out of it, bounded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from llmdoctor.core.report import Skipped
+from llmdoctor.files.opening import read_bytes
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+MAX_ENTRIES, MAX_DEPTH, MAX_IGNORE = 1_000_000, 64, 2**20
+_NEVER = frozenset(
+    {".git", ".hg", ".svn", "__pycache__", "node_modules", ".venv", ".tox", ".nox", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
+)
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Folder:
+    """A folder and the names of the regular files in it, sorted; `path` as the user would type it."""
+
+    path: str
+    files: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Walk:
+    """One walk from `root`. After folders() has ended, `skipped` says what was not looked at and why, the first twenty of each reason by
+    name. `exclude` holds patterns as in a .gitignore, from the folder `base`."""
+
+    root: str
+    exclude: tuple[str, ...] = ()
+    base: str = ""
+    skipped: list[Skipped] = field(default_factory=list)
+    _left_out: dict[str, int] = field(default_factory=dict)
+    _entries: int = 0
+
+    def folders(self) -> Iterator[Folder]:
+        """Every folder, its own before those in it; links are not followed. A .gitignore counts in every folder from the repository's root on.
+
+        Unlike git, a negated folder (`!sub/`) brings back what is ignored inside it too (pathspec 1.1 matches what lies below), and a root that is
+        itself ignored is looked at.
+        """
+        specs = self._specs_above()
+        if _ignored(os.path.abspath(self.root) + os.sep, specs):
+            specs = []  # whoever names a folder wants it looked at
+        yield from self._folder(self.root, specs, 0)
+        for reason, count in self._left_out.items():
+            if count > _SHOWN:
+                self.skipped.append(Skipped(self.root, f"{count - _SHOWN} more: {reason}"))
+
+    def _specs_above(self) -> list[tuple[str, GitIgnoreSpec]]:
+        """The .gitignore files between the repository's root and the folder that the walk starts in, and the patterns of `exclude`."""
+        specs = [(os.path.abspath(self.base or "."), _parse(self.exclude))] if self.exclude else []
+        above = os.path.abspath(self.root)
+        inside: list[str] = []
+        while not os.path.exists(os.path.join(above, ".git")):  # a file in a worktree
+            parent = os.path.dirname(above)
+            if parent == above:
+                return specs  # not in a repository: only the .gitignore files below count
+            above = parent
+            inside.append(above)
+        own = _ignore_file(above, ".git/info/exclude")
+        specs += [own] if own is not None else []
+        return [*specs, *(found for folder in reversed(inside) if (found := _ignore_file(folder)) is not None)]
+
+    def _folder(self, path: str, specs: list[tuple[str, GitIgnoreSpec]], depth: int) -> Iterator[Folder]:
+        try:
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        except OSError as error:
+            self._leave(path, f"cannot be read: {error.strerror or error}")
+            return
+        here = _ignore_file(os.path.abspath(path)) if any(entry.name == ".gitignore" for entry in entries) else None
+        specs = [*specs, here] if here is not None else specs
+        files: list[str] = []
+        folders: list[str] = []
+        for entry in entries:
+            self._entries += 1
+            if self._entries > MAX_ENTRIES:
+                self._leave(path, f"more than {MAX_ENTRIES:,} entries: the walk ends here")
+                break
+            if entry.is_symlink():
+                self._leave(os.path.join(path, entry.name), "a link, not followed")
+            elif entry.is_dir(follow_symlinks=False):
+                if entry.name not in _NEVER and not _ignored(entry.path + os.sep, specs):
+                    folders.append(entry.path)
+            elif not entry.is_file(follow_symlinks=False):
+                self._leave(entry.path, "no regular file")
+            elif not _ignored(entry.path, specs):
+                files.append(entry.name)
+        yield Folder(path, tuple(files))
+        for folder in folders:
+            if depth >= MAX_DEPTH:
+                self._leave(folder, f"more than {MAX_DEPTH} folders deep")
+            elif self._entries <= MAX_ENTRIES:
+                yield from self._folder(folder, specs, depth + 1)
+
+    def _leave(self, path: str, reason: str) -> None:
+        count = self._left_out[reason] = self._left_out.get(reason, 0) + 1
+        if count <= _SHOWN:
+            self.skipped.append(Skipped(path, reason))
+
+
+def excluded(path: str, patterns: tuple[str, ...], base: str) -> bool:
+    """Whether `patterns`, as in a .gitignore in the folder `base`, leave out the file `path` or a folder that it lies in."""
+    if not patterns:
+        return False
+    specs = [(os.path.abspath(base or "."), _parse(patterns))]
+    return _ignored(path, specs)
+
+
+def _ignore_file(folder: str, name: str = ".gitignore") -> tuple[str, GitIgnoreSpec] | None:
+    data = read_bytes(os.path.join(folder, name), MAX_IGNORE)
+    return (folder, _parse(data.decode("utf-8", "replace").splitlines())) if isinstance(data, bytes) else None
+
+
+def _parse(lines: object) -> GitIgnoreSpec:
+    """The lines that are patterns; one that git could not read either is left out."""
+    import re
+
+    from pathspec import GitIgnoreSpec
+
+    kept = []
+    for line in lines:  # type: ignore[attr-defined]
+        try:
+            GitIgnoreSpec.from_lines([line])
+        except (ValueError, re.error):  # [z-a] is a pattern to pathspec, but no regular expression
+            continue
+        kept.append(line)
+    return GitIgnoreSpec.from_lines(kept)
+
+
+def _ignored(path: str, specs: list[tuple[str, GitIgnoreSpec]]) -> bool:
+    """As git decides: the deepest file that says anything about `path` has the last word. A folder's path ends in a separator."""
+    full = os.path.abspath(path) + (os.sep if path.endswith(os.sep) else "")
+    for folder, spec in reversed(specs):
+        if full.startswith(folder.rstrip(os.sep) + os.sep):
+            said = spec.check_file(full[len(folder.rstrip(os.sep)) + 1 :]).include
+            if said is not None:
+                return bool(said)
+    return False

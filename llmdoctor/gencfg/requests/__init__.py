@@ -1,1 +1,0 @@
-"""Requests to vLLM and OpenAI as files keep them: GEN017 to GEN020."""

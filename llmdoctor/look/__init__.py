@@ -1,0 +1,1 @@
+"""`llmdoctor look` and `llmdoctor env`: what a path or a machine is."""

@@ -1,0 +1,218 @@
+"""What a person reads of `mask inspect`: the answer in one sentence, the stages side by side, the picture, what would change it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llmdoctor.core.document import Block, Cell, Headline, Note, Table, Tone
+from llmdoctor.core.text import plural
+from llmdoctor.mask.differ import difference, real_queries
+from llmdoctor.mask.picture import query_table
+from llmdoctor.mask.types import SHORT, Inputs, LayerMask, Object, Plan
+
+_DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def size_text(count: int) -> str:
+    """1.0 GiB, 128 KiB, 512 B; 0 stays 0."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024 or unit == "TiB":
+            return "0" if count == 0 else f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError
+
+
+def headline(plans: list[Plan]) -> Headline:
+    """The answer to "does one sample really need S x S?" with this model's own bytes."""
+    told = [each for each in plans if each.error is None]
+    if not told:
+        return Headline(f"FAILS: {plans[0].error}", "bad")
+    attended = {each.backend: [group for group in each.layers if group.type != "linear"] for each in told}
+    if not any(attended.values()):
+        return Headline("NO ATTENTION: every layer reads a state, so there is no mask of pairs", "good")
+    spent = {backend: sum(group.object.storage_bytes for group in groups) for backend, groups in attended.items()}
+    square = [backend for backend, groups in attended.items() if any(group.object.kind == "tensor" for group in groups)]
+    amounts = ", ".join(f"{SHORT.get(backend, backend)} {_spent(count)}" for backend, count in spent.items())
+    if len(told) == 1:
+        backend = told[0].backend
+        return Headline(f"{backend} builds {_spent(spent[backend])} here", "plain")
+    if not square:
+        return Headline(f"NO: nobody builds a mask of queries x keys here: {amounts}", "good")
+    if square == ["eager"]:
+        return Headline(f"NO: only eager builds a mask of queries x keys: {amounts}", "good")
+    return Headline(f"{' and '.join(SHORT.get(name, name) for name in square)} build a mask of queries x keys: {amounts}")
+
+
+def _spent(count: int) -> str:
+    return size_text(count) if count else "nothing"
+
+
+def stage_table(plans: list[Plan], inputs: Inputs) -> Table:
+    """The stages, one column a backend: what you pass, what the layers get and its bytes, what the kernel is told, what is seen."""
+    told = [each for each in plans if each.error is None]
+    rows: list[tuple[str | Cell, ...]] = [("you pass", *[_passed(inputs)] * len(told))]
+    kinds = list(dict.fromkeys((group.type, group.layers) for each in told for group in each.layers))
+    for kind, layers in kinds:
+        mine = [next((group for group in each.layers if (group.type, group.layers) == (kind, layers)), None) for each in told]
+        rows.append((Cell(f"{kind.removesuffix('_attention')} {layers_text(layers)}", "dim"), *[""] * len(told)))
+        rows.append(("  a layer gets", *[_gets(group) for group in mine]))
+        rows.append(("  bytes", *[_bytes(group) for group in mine]))
+        if kind != "linear":
+            rows.append(("  the kernel", *[_kernel(group) for group in mine]))
+            rows.append(("  sees", *[_seen(group) for group in mine]))
+    return Table(("", *(SHORT.get(each.backend, each.backend) for each in told)), tuple(rows))
+
+
+def layers_text(layers: tuple[int, ...]) -> str:
+    """`0-27`, `0, 2, 4`, `0, 5, ... 40`."""
+    if len(layers) > 1 and layers == tuple(range(layers[0], layers[-1] + 1)):
+        return f"{layers[0]}-{layers[-1]}"
+    if len(layers) > 4:
+        return f"{layers[0]}, {layers[1]} .. {layers[-1]} ({len(layers)})"
+    return ", ".join(map(str, layers))
+
+
+def _passed(inputs: Inputs) -> str:
+    mask = inputs.attention_mask
+    if mask is not None:
+        return f"{_DTYPES.get(mask.dtype.name, mask.dtype.name)} {_shape(mask.shape)}"
+    given = [name for name, value in (("position_ids", inputs.position_ids), ("image ids", inputs.image)) if value is not None]
+    return ", ".join(given) or "nothing"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    """`[1,1,32k,32k]`: thousands of 1,024 in short, so that four columns fit."""
+    return "[" + ",".join(f"{size // 1024}k" if size >= 8192 and size % 1024 == 0 else str(size) for size in shape) + "]"
+
+
+def _gets(group: LayerMask | None) -> str:
+    if group is None:
+        return "-"
+    made = group.object
+    if made.kind == "none" or made.shape is None:
+        return "nothing" if made.kind == "none" else "nothing: varlen"
+    name = "block mask" if made.kind == "block_mask" else _DTYPES.get(made.dtype or "", made.dtype or "")
+    return f"{name} {_shape(made.shape)}" + (": varlen" if made.kind == "varlen" else "")
+
+
+def _bytes(group: LayerMask | None) -> str:
+    if group is None:
+        return "-"
+    made = group.object
+    if made.storage_bytes != made.logical_bytes:
+        return f"{size_text(made.logical_bytes)}, {size_text(made.storage_bytes)} stored"
+    return size_text(made.logical_bytes)
+
+
+def _kernel(group: LayerMask | None) -> str:
+    if group is None:
+        return "-"
+    kernel, words = group.kernel, []
+    if kernel.mask is not None:
+        return f"{_DTYPES.get(kernel.mask.dtype or '', '')} {_shape(kernel.mask.shape or ())} bias"
+    if kernel.is_causal:
+        words.append("causal" if group.backend.startswith("flash") else "is_causal")
+    if kernel.window is not None:
+        words.append(f"window {_shape(kernel.window)}")
+    if kernel.cu_seqlens is not None:
+        words.append(f"{len(kernel.cu_seqlens) - 1} sequences")
+    if not words:
+        fallback = {"tensor": "the mask", "block_mask": "the mask"}
+        words.append(fallback.get(group.object.kind, "every key"))
+    return ", ".join(words)
+
+
+def _seen(group: LayerMask | None) -> str | Cell:
+    if group is None:
+        return "-"
+    if group.count is None:
+        return Cell("not known", "warn")
+    share = 100 * group.count / group.total if group.total else 0.0
+    return f"{group.count:,}" + (f" ({share:.3g}%)" if group.count < (group.total or 0) else " (all)")
+
+
+def reasons(plans: list[Plan]) -> list[Block]:
+    """Why a layer gets nothing, and the mask function as a formula."""
+    out: list[Block] = []
+    formulas = list(dict.fromkeys(f"{group.type}: {group.formula}" for each in plans for group in each.layers if group.type != "linear"))
+    if formulas:
+        out.append(Note("FORMULA", "\n".join(_unique(formulas))))
+    why = [
+        f"{SHORT.get(each.backend, each.backend)}: {group.skip_reason}"
+        for each in plans
+        for group in each.layers
+        if group.skip_reason and group.type != "linear"
+    ]
+    if why:
+        out.append(Note("WHY NOTHING", "\n".join(dict.fromkeys(why)), "dim"))
+    return out
+
+
+def _unique(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= 6 else [*lines[:5], f"... {len(lines) - 5} more"]
+
+
+def queries(plans: list[Plan], query: int) -> list[Block]:
+    """The keys that one query sees, in every layer kind, backend and row."""
+    rows: list[tuple[str, str, list[tuple[int, int]], int]] = []
+    for each in plans:
+        for group in each.layers:
+            visible = group.visible
+            if visible is None or query >= visible.q_len:
+                continue
+            for row in range(min(visible.rows, 8)):
+                runs = visible.runs(row, query)
+                name = "all" if visible.rows == 1 else str(row)
+                label = f"{group.type.removesuffix('_attention')} {layers_text(group.layers)} {SHORT.get(each.backend, each.backend)}"
+                rows.append((label, name, runs, sum(end - start for start, end in runs)))
+    return [Note(f"QUERY {query}", "keys are numbered as the layer has them"), query_table(rows)]
+
+
+def differences(plans: list[Plan], inputs: Inputs) -> list[Block]:
+    """Backends that let a real query see other keys than the first one does."""
+    told = [each for each in plans if each.error is None]
+    if len(told) < 2:
+        return []
+    real, lines = real_queries(inputs), []
+    base = told[0]
+    for other in told[1:]:
+        for group in base.layers:
+            twin = next((one for one in other.layers if (one.type, one.layers) == (group.type, group.layers)), None)
+            if twin is None or twin.visible is None or group.visible is None:
+                continue
+            found = difference(group.visible, twin.visible, real)
+            if found is not None:
+                names = f"{SHORT.get(base.backend, base.backend)} and {SHORT.get(other.backend, other.backend)}"
+                lines.append(
+                    f"{names}, {group.type} {layers_text(group.layers)}: {plural(found.queries, 'real query').replace('querys', 'queries')} "
+                    f"differ; row {found.row} query {found.query} sees {_runs(found.left)} or {_runs(found.right)}"
+                )
+    tone: Tone = "warn" if lines else "dim"
+    return [Note("DIFFER" if lines else "ALIKE", "\n".join(lines) or "every real query sees the same keys under each of them", tone)]
+
+
+def _runs(runs: tuple[tuple[int, int], ...]) -> str:
+    from llmdoctor.mask.picture import runs_text
+
+    return runs_text(list(runs))
+
+
+def object_text(made: Object) -> str:
+    """`bool [2,1,8,8] 128 B`, `nothing`."""
+    if made.kind == "none":
+        return "nothing"
+    if made.shape is None:
+        return "varlen, no mask"
+    name = "block mask" if made.kind == "block_mask" else _DTYPES.get(made.dtype or "", made.dtype or "")
+    return f"{name} {_shape(made.shape)} {size_text(made.storage_bytes)}"
+
+
+def errors(plans: list[Plan]) -> list[Block]:
+    """Backends that the library refuses."""
+    return [Note("REFUSED", f"{each.backend}: {each.error}", "warn") for each in plans if each.error is not None]
+
+
+def facts(named: Mapping[str, str]) -> list[Block]:
+    """Short labelled lines."""
+    return [Note(label, text, "dim") for label, text in named.items() if text]

@@ -1,0 +1,194 @@
+"""The rules over a DeepSpeed config: what 0.19.8 refuses, ignores, drops or warns of. Lines are deepspeed 0.19.8's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llmdoctor.configs import deepspeed_schema as schema
+from llmdoctor.configs.linked import Neighbours
+from llmdoctor.configs.view import Config, autos, meant
+from llmdoctor.core.edit import Edit
+from llmdoctor.core.finding import Finding, Severity
+from llmdoctor.files.jsonfile import JsonFile
+from llmdoctor.mem.config_rules.precision import data_types, precision
+from llmdoctor.mem.config_rules.rules import AUTO, REFUSED, UNKNOWN
+from llmdoctor.mem.config_rules.zero import zero_findings
+
+ZERO = "zero_optimization"
+_BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+_NO_EDITS: tuple[Edit, ...] = ()
+# Where the Trainer (transformers 5.23, integrations/deepspeed.py:117) or accelerate (1.15, accelerator.py:2223, utils/dataclasses.py:1280) fill in.
+FILLED = frozenset(
+    {
+        *((name,) for name in (*_BATCH, "gradient_clipping", "steps_per_print")),
+        *((name, "enabled") for name in ("bf16", "fp16")),
+        *(("optimizer", "params", name) for name in ("lr", "betas", "eps", "weight_decay")),
+        *(("scheduler", "params", name) for name in ("warmup_min_lr", "warmup_max_lr", "total_num_steps", "warmup_num_steps")),
+        *((ZERO, name) for name in ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold", "stage")),
+        *((ZERO, "stage3_gather_16bit_weights_on_model_save"),),
+        *((ZERO, section, name) for section in ("offload_optimizer", "offload_param") for name in ("device", "nvme_path")),
+    }
+)
+
+
+def check_deepspeed(file: JsonFile, neighbours: Neighbours) -> tuple[Finding, ...]:
+    """The findings in a DeepSpeed config file."""
+    return tuple(deepspeed_findings(Config(file, file.value), neighbours.settings.gpu_memory))
+
+
+def deepspeed_findings(config: Config, gpu_memory: int | None) -> Iterator[Finding]:
+    """The findings in a DeepSpeed config, wherever it stands."""
+    for problem in config.file.problems:
+        if problem.code == "DIR002" and problem.location is not None:
+            keys = (problem.location.pointer or "").split("/")[1:]
+            yield config.found(
+                REFUSED, f"{problem.message.split(': ', 1)[-1]}; DeepSpeed raises ValueError", *keys, fix="keep one of the two"
+            )
+    yield from _removed(config)
+    yield from _sections(config)
+    yield from precision(config)
+    yield from data_types(config)
+    yield from _optimizer(config)
+    yield from _batches(config)
+    yield from _unfilled(config)
+    yield from _unknown(config)
+    zero = config.section(ZERO)
+    if zero is not None:
+        yield from zero_findings(config, zero, gpu_memory)
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------------------------
+
+
+def _removed(config: Config) -> Iterator[Finding]:
+    for key in schema.REMOVED.keys() & config.value.keys():
+        cause = "deepspeed/runtime/config.py:133 (_reject_removed_config_keys); releases before 0.19 took it"
+        yield config.found(
+            REFUSED, f'"{key}" was removed: DeepSpeed 0.19.8 raises DeepSpeedConfigError', key, cause=cause, fix=schema.REMOVED[key]
+        )
+    zero = config.section(ZERO)
+    for key in schema.REMOVED_ZERO if zero is not None else ():
+        if zero is not None and key in zero.value:
+            cause = "deepspeed/runtime/config.py:133 (_reject_removed_config_keys)"
+            yield zero.found(
+                REFUSED, f'"{key}" was removed: DeepSpeed 0.19.8 raises DeepSpeedConfigError', key, cause=cause, fix="remove it"
+            )
+
+
+def _sections(config: Config) -> Iterator[Finding]:
+    """Keys and types inside the sections that pydantic models read; all of them forbid what they do not know (config_utils.py:110)."""
+    for place, fields in schema.SECTIONS.items():
+        value = config.get(*place)
+        if isinstance(value, Mapping):
+            yield from _fields(config, place, value, fields)
+        elif value is not None and value != "auto" and not (place == (ZERO,) and isinstance(value, bool)) and len(place) == 1:
+            yield config.found(REFUSED, f'"{place[0]}" is {value!r}, expected an object', *place, fix=f'"{place[0]}": {{...}}')
+
+
+def _fields(config: Config, place: tuple[str, ...], value: Mapping[str, Any], fields: Mapping[str, str]) -> Iterator[Finding]:
+    where = f"deepspeed/{'runtime/zero/offload_config.py' if len(place) == 2 else schema.FILE_OF[place[0]]}"
+    # "auto" is dropped before the model looks, and what was removed is told already
+    unknown = [key for key, item in value.items() if key not in fields and item != "auto" and key not in schema.REMOVED_ZERO]
+    if unknown:
+        names = ", ".join(f'"{key}"{meant(key, fields)}' for key in unknown[:5]) + (
+            f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        )
+        message = f'"{place[-1]}" has no {names}: DeepSpeed raises ValidationError (extra inputs are not permitted)'
+        fix = "correct the name or remove it" if len(unknown) == 1 else "remove them"
+        yield config.found(REFUSED, message, *place, unknown[0], cause=where, fix=fix, keys=unknown)
+    for key, item in value.items():
+        expected = schema.refusal(item, fields[key]) if key in fields else None
+        if expected is not None:
+            message = f'"{key}" is {_short(item)}, expected {expected}; DeepSpeed raises ValidationError'
+            fix, edits = f"write {expected}", _NO_EDITS
+            if expected.startswith("a whole") and _is_scientific(item):
+                fix, edits = f'"{key}": {int(float(item))}', config.edit(*place, key, value=int(float(item)), safe=True)
+            yield config.found(REFUSED, message, *place, key, cause=where, fix=fix, edits=edits)
+
+
+def _batches(config: Config) -> Iterator[Finding]:
+    """What runtime/config.py:590 to :690 asserts, for any number of devices."""
+    total, micro, steps = values = tuple(config.value.get(name) for name in _BATCH)
+    for name, number in zip(_BATCH, values, strict=True):
+        if number is not None and number != "auto" and (not _is_count(number) or number < 1):
+            yield config.found(
+                REFUSED, f'"{name}" is {_short(number)}, expected a whole number above 0', name, cause="deepspeed/runtime/config.py:590"
+            )
+            return
+    given = {name: int(number) for name, number in zip(_BATCH[1:], (micro, steps), strict=True) if number is not None and number != "auto"}
+    each = math.prod(given.values())
+    if given and isinstance(total, int) and total % each:
+        parts = " x ".join(f"{name} {number}" for name, number in given.items())
+        fix = f'"train_batch_size": {max(each, total - total % each)}, or leave it out: DeepSpeed multiplies the others'
+        message = f"train_batch_size {total} is no multiple of {parts}: no number of devices satisfies DeepSpeed's assertion"
+        cause = "deepspeed/runtime/config.py:602: train_batch == micro_batch * grad_acc * world_size"
+        yield config.found(REFUSED, message, "train_batch_size", cause=cause, fix=fix)
+
+
+def _optimizer(config: Config) -> Iterator[Finding]:
+    section = config.section("optimizer")
+    if section is None:
+        return
+    if "type" not in section.value:
+        message = 'the section "optimizer" has no "type": DeepSpeed makes no optimizer of it'
+        yield config.found(
+            UNKNOWN, message, "optimizer", cause="deepspeed/runtime/config.py:292 (get_optimizer_name)", fix='"type": "AdamW"'
+        )
+    params = section.section("params")
+    if params is not None and "max_grad_norm" in params.value:
+        message = "max_grad_norm is no parameter of an optimizer: DeepSpeed raises ValueError"
+        fix = f'"gradient_clipping": {params.value["max_grad_norm"]} at the top level'
+        yield params.found(REFUSED, message, "max_grad_norm", cause="deepspeed/runtime/engine.py:2481", fix=fix)
+
+
+# --- "auto", and what is not read ----------------------------------------------------------------------------------------------------
+
+
+def _unfilled(config: Config) -> Iterator[Finding]:
+    for place in autos(config.value):
+        if place in FILLED or place[0] in schema.OTHERS:
+            continue
+        yield config.found(
+            AUTO,
+            f'"auto" at {".".join(place)}, where neither the Trainer nor accelerate has a value: accelerate raises ValueError; '
+            "DeepSpeed alone takes its default",
+            *place,
+            cause="accelerate/utils/dataclasses.py:1367 (fill_match), called for every key at accelerator.py:2355",
+            fix=f'remove "{place[-1]}", or write the value',
+            severity=Severity.WARNING,  # DeepSpeed alone takes it
+        )
+
+
+def _unknown(config: Config) -> Iterator[Finding]:
+    inner = {key: place[0] for place, fields in schema.SECTIONS.items() if len(place) == 1 for key in fields if key != "enabled"}
+    for key in config.value:
+        if key in schema.TOP or key in schema.OTHERS or key in schema.REMOVED or key.startswith(("_", "#", "//")):
+            continue
+        if key in inner:
+            message, fix = f'"{key}" stands outside "{inner[key]}", where DeepSpeed does not look', f'move it into "{inner[key]}"'
+        else:
+            hint = f' (is "{schema.MEANT[key]}" meant?)' if key in schema.MEANT else meant(key, schema.TOP)
+            message, fix = f'DeepSpeed has no setting "{key}"{hint}; it is ignored without a word', UNKNOWN.fix
+        yield config.found(
+            UNKNOWN, message, key, cause="deepspeed/runtime/config.py:482 (_initialize_params) asks for the names it knows", fix=fix
+        )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_scientific(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        return float(value).is_integer()
+    except (ValueError, OverflowError):
+        return False
+
+
+def _short(value: Any) -> str:
+    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else text[:56] + " ..."

@@ -1,0 +1,199 @@
+"""The rules over TrainingArguments in all their forms, and over accelerate's YAML: transformers 5.23, accelerate 1.15, axolotl 0.19."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from llmdoctor.configs.linked import Neighbours
+from llmdoctor.configs.recognise import is_arguments, is_axolotl
+from llmdoctor.configs.view import Config, is_on
+from llmdoctor.core.finding import Finding, Severity
+from llmdoctor.core.text import shown
+from llmdoctor.files.jsonfile import JsonFile
+from llmdoctor.mem.config_rules.deepspeed import deepspeed_findings
+from llmdoctor.mem.config_rules.rules import DEAD, MISMATCH, PRECISION, REFUSED
+
+# DeepSpeed's place -> the argument it must equal (transformers 5.23, integrations/deepspeed.py:131 to :166).
+_SAME = {
+    ("train_micro_batch_size_per_gpu",): "per_device_train_batch_size",
+    ("gradient_accumulation_steps",): "gradient_accumulation_steps",
+    ("gradient_clipping",): "max_grad_norm",
+    ("optimizer", "params", "lr"): "learning_rate",
+    ("optimizer", "params", "eps"): "adam_epsilon",
+    ("optimizer", "params", "weight_decay"): "weight_decay",
+    ("scheduler", "params", "warmup_max_lr"): "learning_rate",
+}
+_DEFAULTS = {
+    "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_grad_norm": 1.0, "learning_rate": 5e-5, "adam_epsilon": 1e-8,
+    "weight_decay": 0.0,
+}  # fmt: skip
+_AXOLOTL = {"per_device_train_batch_size": "micro_batch_size"}  # what axolotl calls an argument, where it is another name
+# Arguments of trl's configs, which have other defaults (bf16 true, learning rates of their own); LLaMA-Factory's share some names and not the defaults.
+_TRL = frozenset(
+    "beta num_generations max_completion_length max_length max_seq_length max_prompt_length dataset_name dataset_text_field packing use_peft lora_r "
+    "loss_type reward_funcs attn_implementation torch_dtype dtype model_init_kwargs use_vllm".split()
+)
+# What accelerate refuses beside deepspeed_config_file (accelerate 1.15, utils/dataclasses.py:1507), as its YAML names it.
+_BESIDE_FILE = (
+    "gradient_accumulation_steps", "gradient_clipping", "zero_stage", "offload_optimizer_device", "offload_param_device", "offload_param_nvme_path",
+    "offload_optimizer_nvme_path", "zero3_save_16bit_model",
+)  # fmt: skip
+
+
+def check_training(file: JsonFile, neighbours: Neighbours) -> tuple[Finding, ...]:
+    """The findings in a file of TrainingArguments, LLaMA-Factory's or axolotl's, and where they contradict the DeepSpeed config they name."""
+    return tuple(_training(Config(file, file.value), neighbours))
+
+
+def check_pickled(value: Any, path: str, shown_name: str, neighbours: Neighbours) -> tuple[Finding, ...] | None:
+    """The findings in the TrainingArguments that a checkpoint's training_args.bin holds; None where it holds something else."""
+    from llmdoctor.files.pickles import Record, plain
+
+    named = value.name.rpartition(".")[2] if isinstance(value, Record) else ""
+    arguments = plain(value)
+    if not is_arguments(arguments) or (named and not named.endswith(("Arguments", "Config"))):
+        return None
+    return tuple(_training(Config(JsonFile(path, shown_name, arguments), arguments), neighbours))
+
+
+def check_accelerate(file: JsonFile, _neighbours: Neighbours) -> tuple[Finding, ...]:
+    """The findings in what `accelerate config` writes."""
+    return tuple(_accelerate(Config(file, file.value)))
+
+
+# --- the Trainer ---------------------------------------------------------------------------------------------------------------------
+
+
+def _training(config: Config, neighbours: Neighbours) -> Iterator[Finding]:
+    axolotl = is_axolotl(config.value) and not is_arguments(config.value)
+    yield from _both_halves(config)
+    inner = config.section("deepspeed")
+    if inner is not None:
+        yield from deepspeed_findings(inner, neighbours.settings.gpu_memory)
+        yield from _against(config, inner, axolotl)
+        return
+    named = config.value.get("deepspeed")
+    other = neighbours.named(config.file.path, named) if isinstance(named, str) and named.endswith(".json") else None
+    if other is not None:
+        yield from _against(config, Config(other, other.value), axolotl)
+    elif isinstance(named, str) and named.endswith(".json") and _is_nowhere(config, named, neighbours):
+        message = f"deepspeed names {shown(named)}, which is not in the working directory, beside this file or in a folder above it"
+        fix = "the path as it is from where the run is started"
+        yield config.found(REFUSED, message, "deepspeed", fix=fix, severity=Severity.INFO)
+
+
+def _is_nowhere(config: Config, named: str, neighbours: Neighbours) -> bool:
+    """Whether a file that a text names is in no place to look; a pickle (no lines) was made on another machine, and so may an absolute path be."""
+    known = config.line("deepspeed") is not None and not os.path.isabs(named)
+    return known and neighbours.place(config.file.path, named) is None
+
+
+def _both_halves(config: Config) -> Iterator[Finding]:
+    for suffix, what in (("", ""), ("_full_eval", " for full eval")):
+        bf16, fp16 = f"bf16{suffix}", f"fp16{suffix}"
+        if _is_true(config.value.get(bf16)) and _is_true(config.value.get(fp16)):
+            line = config.line(bf16)
+            message = f"{fp16} and {bf16}{f' (line {line})' if line else ''} are both true: TrainingArguments raises ValueError"
+            cause = f"transformers/training_args.py:{1788 if what else 1785}: At most one of fp16 and bf16 can be True{what}, but not both"
+            yield config.found(PRECISION, message, fp16, cause=cause, fix=f"{fp16}: false")
+
+
+def _against(config: Config, other: Config, axolotl: bool) -> Iterator[Finding]:
+    """Where the arguments and the DeepSpeed config differ, and what such a config must have."""
+    if "zero_optimization" not in other.value:
+        message = (
+            f"{other.file.shown_name} has no zero_optimization: accelerate raises ValueError (please specify the ZeRO optimization config)"
+        )
+        yield config.found(
+            REFUSED, message, "deepspeed", cause="accelerate/utils/dataclasses.py:1277", fix='"zero_optimization": {"stage": 0}'
+        )
+    defaults = not axolotl and not (_TRL & config.value.keys() and "finetuning_type" not in config.value)
+    for name in ("bf16", "fp16"):
+        said, wanted = other.get(name, "enabled"), config.value.get(name)
+        wanted = config.value.get(f"{name}_full_eval") if wanted is None or _is_true(config.value.get(f"{name}_full_eval")) else wanted
+        if said is None or said == "auto" or wanted == "auto" or (wanted is None and not defaults):
+            continue
+        if is_on(said) != _is_true(wanted):
+            where = _place(other, (name, "enabled"))
+            message = f"{name} is {_word(wanted)} here and {name}.enabled {_word(said)} in {where}: the Trainer raises ValueError"
+            cause = "transformers/integrations/deepspeed.py:166 (trainer_config_process), told by trainer_config_finalize"
+            fix, edits = f'"{name}": {{"enabled": "auto"}} in {other.file.shown_name}', other.edit(name, "enabled", value="auto")
+            yield config.found(PRECISION, message, *((name,) if name in config.value else ()), cause=cause, fix=fix, edits=edits)
+    for place, argument in _SAME.items():
+        said = other.get(*place)
+        name = _AXOLOTL.get(argument, argument) if axolotl else argument
+        wanted = config.value.get(name)
+        if said is None or said == "auto" or wanted == "auto" or (wanted is None and not defaults):
+            continue
+        given = _DEFAULTS[argument] if wanted is None else wanted
+        if _differs(said, given):
+            key, default = ".".join(place), ", the default" if wanted is None else ""
+            theirs = f"and {said}" if key == name else f"and {key} {said}"
+            message = f"{name} is {given}{default} here {theirs} in {_place(other, place)}: the Trainer raises ValueError"
+            fix = f'"{place[-1]}": "auto" in {other.file.shown_name}'
+            cause = "transformers/integrations/deepspeed.py:88 (fill_match)"
+            at = (name,) if wanted is not None else ("deepspeed",)
+            yield config.found(MISMATCH, message, *at, cause=cause, fix=fix, edits=other.edit(*place, value="auto"))
+
+
+def _place(other: Config, place: tuple[str, ...]) -> str:
+    line = other.line(*place)
+    return other.file.shown_name if line is None else f"{other.file.shown_name}:{line}"
+
+
+def _differs(said: Any, given: Any) -> bool:
+    numbers = []
+    for value in (said, given):
+        try:
+            numbers.append(float(value))  # YAML reads 1e-5 as a text, and the argument parser a float from it
+        except (TypeError, ValueError):
+            return False
+    return numbers[0] != numbers[1]
+
+
+def _is_true(value: Any) -> bool:
+    return value is True or (isinstance(value, str) and value.lower() in ("true", "yes", "1"))
+
+
+def _word(value: Any) -> str:
+    return "not set" if value is None else "true" if _is_true(value) else "false" if value is False else str(value)
+
+
+# --- accelerate ----------------------------------------------------------------------------------------------------------------------
+
+
+def _accelerate(config: Config) -> Iterator[Finding]:
+    section = config.section("deepspeed_config")
+    if config.value.get("distributed_type") != "DEEPSPEED" or section is None:
+        return
+    named = section.value.get("deepspeed_config_file")
+    if isinstance(named, str) and named not in ("", "none"):
+        yield from _beside_a_file(config, section, named)
+        return
+    stage = section.value.get("zero_stage", 2)
+    stage = int(stage) if isinstance(stage, int | str) and str(stage) in ("0", "1", "2", "3") else None
+    if stage is None:
+        message = f"zero_stage is {section.value.get('zero_stage')!r}, expected 0, 1, 2 or 3"
+        yield section.found(REFUSED, message, "zero_stage", cause="accelerate/utils/dataclasses.py:1238")
+        return
+    device = section.value.get("offload_param_device")
+    if device in ("cpu", "nvme") and stage != 3:
+        message = f"offload_param_device {device} with zero_stage {stage} offloads nothing: parameters are offloaded at stage 3 only"
+        yield section.found(DEAD, message, "offload_param_device", cause="deepspeed/runtime/engine.py:2670", fix="zero_stage: 3")
+    if is_on(section.value.get("zero3_init_flag")) and stage != 3:
+        message = f"zero3_init_flag with zero_stage {stage}: accelerate sets it to false"
+        cause = "accelerate/utils/dataclasses.py:1337"
+        yield section.found(DEAD, message, "zero3_init_flag", cause=cause, fix="zero3_init_flag: false", severity=Severity.INFO)
+
+
+def _beside_a_file(config: Config, section: Config, named: str) -> Iterator[Finding]:
+    beside = [name for name in _BESIDE_FILE if name in section.value]
+    cause = "accelerate/utils/dataclasses.py:1507 (_deepspeed_config_checks)"
+    if beside:
+        message = f"{', '.join(beside)} beside deepspeed_config_file: accelerate raises ValueError, the file alone may say them"
+        yield section.found(REFUSED, message, beside[0], cause=cause, fix=f"remove {', '.join(beside)}")
+    if config.value.get("mixed_precision") is not None:
+        message = "mixed_precision beside deepspeed_config_file: accelerate raises ValueError, the file alone may say it"
+        yield config.found(REFUSED, message, "mixed_precision", cause=cause, fix=f"remove mixed_precision; bf16 or fp16 in {named}")

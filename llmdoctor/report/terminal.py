@@ -1,0 +1,49 @@
+"""What is known about the terminal: its width, whether it wants colour codes, and the one way to write a message to stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import Enum
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from llmdoctor.report import Style
+
+
+class Color(str, Enum):
+    """Whether to write colour codes."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+def complain(message: str) -> None:
+    """One message to stderr, made harmless."""
+    from llmdoctor.core.text import clean, defuse
+
+    sys.stderr.write(defuse(f"llmdoctor: {clean(message)}\n"))
+
+
+def terminal_style(color: Color) -> Style:
+    """The style of stdout."""
+    from llmdoctor.report import Style
+
+    return Style(width=screen_width(), color=wants_color(color), terminal=sys.stdout.isatty())
+
+
+def wants_color(color: Color, stream: TextIO | None = None) -> bool:
+    if color is not Color.AUTO:
+        return color is Color.ALWAYS
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return (stream or sys.stdout).isatty() and os.environ.get("TERM") != "dumb"
+
+
+def screen_width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((80, 24)).columns

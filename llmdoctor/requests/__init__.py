@@ -1,0 +1,1 @@
+"""Request and response files of engines and trainers."""

@@ -1,0 +1,244 @@
+"""Responses with log-probabilities, JSON or JSON lines: OpenAI (chat, completions, responses, batch output), vLLM, SGLang, llama.cpp, TGI.
+
+A request beside a response is its claim.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.files.opening import Refusal, read_bytes
+
+_LIMIT = 512 << 20
+_REQUESTS = ("request", "body", "params", "sampling_params", "generation_settings")
+_RESPONSES = ("response", "output", "result", "body")
+_LISTS = ("logprobs", "top_logprobs", "top_logprobs_num", "n_probs", "top_n_tokens")  # a request's number of listed tokens
+_EXACT = ("sglang", "llama.cpp", "tgi")  # list the n likeliest, the drawn one apart from them
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One step: the drawn token and its log-probability, and the listed alternatives, likeliest first; `rank` where the engine gives it."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...]
+    rank: int | None = None
+
+    def cut(self, count: int) -> Listed:
+        """The same step with the `count` likeliest alone."""
+        return Listed(self.token, self.logprob, self.top[:count], self.rank)
+
+    @property
+    def place(self) -> int | None:
+        """Where the drawn token stands in the list; None where it is not in it."""
+        return next((place for place, (token, _) in enumerate(self.top) if token == self.token), None)
+
+    @property
+    def whole(self) -> bool:
+        """Whether what is listed is everything there is."""
+        return bool(self.top) and (self.top[-1][1] == -math.inf or sum(math.exp(value) for _, value in self.top) > 1 - 1e-4)
+
+
+@dataclass(slots=True)
+class Responses:
+    """Every step of a file's responses, the requests beside them by line, and which engine wrote them ("" where that cannot be told)."""
+
+    path: str
+    steps: list[Listed] = field(default_factory=list)
+    requests: list[tuple[int, dict[str, Any] | None]] = field(default_factory=list)
+    masks: list[tuple[int, ...]] = field(default_factory=list)
+    engine: str = ""
+
+    def likeliest(self, asked: Mapping[str, Any] | None) -> list[Listed]:
+        """The steps with lists that hold the n likeliest tokens, whichever was drawn.
+
+        vLLM puts the drawn token into its lists besides the n likeliest (v1/sample/sampler.py gather_logprobs), and its chat server then shows
+        the first n of them, the drawn one first (_get_top_logprobs); OpenAI's completions have n or n + 1. Taken as they are, such
+        a list says that the drawn token is in it, whatever it is. So n is what was asked for, or the shortest list; where the drawn token
+        is in every list and no list is longer, it may have pushed out the n-th.
+        """
+        open_steps = [step for step in self.steps if step.top and not step.whole]
+        if not open_steps or self.engine in _EXACT:
+            return self.steps
+        sizes = [len(step.top) for step in open_steps]
+        numbers = [asked.get(name) for name in _LISTS] if asked is not None else []
+        count = min([*sizes, *(number for number in numbers if type(number) is int and number > 0)])
+        if max(sizes) == count and all(step.place is not None for step in open_steps):
+            count -= 1
+        return [step if step.whole else step.cut(count) for step in self.steps]
+
+
+def looks_like_responses(path: str) -> bool:
+    """Whether the file can be JSON with objects in it, rather than a list of numbers."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4096).lstrip()
+    except OSError:
+        return False
+    return start[:1] == b"{" or (start[:1] == b"[" and start[1:].lstrip()[:1] == b"{")
+
+
+def read_responses(path: str) -> Responses:
+    """Read them all. Raises QuestionError."""
+    data = read_bytes(path, _LIMIT)
+    if data is None:
+        raise QuestionError(f"{path}: no such file")
+    if isinstance(data, Refusal):
+        raise QuestionError(f"{path} {data.reason}")
+    found = Responses(path)
+    for line, value in _values(data, path):
+        try:
+            _read(value, found, line)
+        except KeyError as error:
+            raise QuestionError(
+                f"{path}:{line}: not a response with log-probabilities: no {error.args[0]!r} where one is expected"
+            ) from None
+        except (TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+            text = "an entry of another type" if isinstance(error, AttributeError | RecursionError) else str(error)
+            raise QuestionError(f"{path}:{line}: not a response with log-probabilities: {text[:120]}") from None
+    if not found.steps:
+        raise QuestionError(f"{path}: no log-probabilities in it; ask for them with logprobs=True, top_logprobs=20")
+    return found
+
+
+def _values(data: bytes, path: str) -> Iterator[tuple[int, Any]]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        for number, line in enumerate(data.splitlines(), 1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line)
+                except (ValueError, RecursionError):
+                    raise QuestionError(f"{path}:{number}: not JSON; the file may be cut off") from None
+        return
+    yield from enumerate(value if isinstance(value, list) else [value], 1)
+
+
+def _read(value: Any, found: Responses, line: int) -> None:
+    if not isinstance(value, dict):
+        raise TypeError(f"a JSON {type(value).__name__}, expected an object")
+    inner = value
+    while deeper := next((inner[key] for key in _RESPONSES if isinstance(inner.get(key), dict)), None):
+        inner = deeper  # OpenAI's batch output: response.body
+    before = len(found.steps)
+    masks = inner.get("sampling_mask")
+    if isinstance(masks, list):
+        found.masks += [tuple(int(token) for token in mask) for mask in masks]
+    if isinstance(inner.get("meta_info"), dict):
+        found.engine = "sglang"
+        _sglang(inner["meta_info"], found)
+    elif isinstance(inner.get("completion_probabilities"), list):
+        found.engine = "llama.cpp"
+        found.steps += [_llama(item) for item in inner["completion_probabilities"]]
+    elif isinstance(inner.get("details"), dict):
+        found.engine = "tgi"
+        found.steps += list(_tgi(inner["details"]))
+    elif isinstance(inner.get("output"), list):
+        found.steps += [_chat(item) for part in _parts(inner["output"]) for item in part.get("logprobs") or []]
+    for choice in inner.get("choices") or inner.get("outputs") or []:
+        _choice(choice, found)
+    if len(found.steps) > before:
+        found.requests.append((line, _request(value, inner)))
+
+
+def _choice(choice: Any, found: Responses) -> None:
+    if not isinstance(choice, dict):
+        raise TypeError(f"a JSON {type(choice).__name__} among its choices, expected an object")
+    logprobs = choice.get("logprobs")
+    if isinstance(logprobs, dict) and isinstance(logprobs.get("content"), list):
+        found.steps += [_chat(item) for item in logprobs["content"]]
+    elif isinstance(logprobs, dict):
+        found.steps += list(_completion(logprobs))
+    elif isinstance(logprobs, list):
+        found.engine = "vllm"
+        found.steps += list(_vllm(choice["token_ids"], logprobs))
+
+
+def _request(value: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The request beside a response; OpenAI's response object repeats its temperature and top_p."""
+    found = next((value[key] for key in _REQUESTS if isinstance(value.get(key), dict) and value[key] is not inner), None)
+    if found is None and inner.get("object") == "response":
+        found = {name: inner[name] for name in ("temperature", "top_p", "top_logprobs") if name in inner}
+    return found or None
+
+
+def _parts(output: list[Any]) -> Iterator[dict[str, Any]]:
+    for item in output:
+        for part in (item.get("content") if isinstance(item, dict) else None) or []:
+            if isinstance(part, dict):
+                yield part
+
+
+def _chat(item: dict[str, Any]) -> Listed:
+    top = tuple((str(other["token"]), _number(other["logprob"])) for other in item.get("top_logprobs") or [])
+    return _listed(str(item["token"]), _number(item["logprob"]), top)
+
+
+def _completion(logprobs: dict[str, Any]) -> Iterator[Listed]:
+    tops = logprobs.get("top_logprobs") or [{}] * len(logprobs["tokens"])
+    for token, logprob, top in zip(logprobs["tokens"], logprobs["token_logprobs"], tops, strict=True):
+        if logprob is not None:
+            yield _listed(str(token), _number(logprob), tuple((str(other), _number(value)) for other, value in (top or {}).items()))
+
+
+def _vllm(tokens: list[int], logprobs: list[dict[str, Any]]) -> Iterator[Listed]:
+    for token, step in zip(tokens, logprobs, strict=True):
+        own = step[str(token)]
+        rank = own.get("rank")
+        if rank is not None and type(rank) is not int:
+            raise ValueError(f"rank {str(rank)[:40]!r}, expected a whole number")
+        yield _listed(str(token), _number(own["logprob"]), tuple((other, _number(item["logprob"])) for other, item in step.items()), rank)
+
+
+def _sglang(meta: dict[str, Any], found: Responses) -> None:
+    tops = meta.get("output_top_logprobs") or []
+    for index, entry in enumerate(meta.get("output_token_logprobs") or []):
+        top = tops[index] if index < len(tops) and tops[index] else []
+        found.steps.append(_listed(str(entry[1]), _number(entry[0]), tuple((str(other[1]), _number(other[0])) for other in top)))
+
+
+def _llama(item: dict[str, Any]) -> Listed:
+    """post_sampling_probs false gives logprob and top_logprobs; true gives prob and top_probs: those after the samplers."""
+    tops, name = (item["top_logprobs"], "logprob") if "top_logprobs" in item else (item["top_probs"], "prob")
+    return _listed(_id(item), _probability(item, name), tuple((_id(other), _probability(other, name)) for other in tops))
+
+
+def _tgi(details: dict[str, Any]) -> Iterator[Listed]:
+    tops = details.get("top_tokens") or []
+    for index, item in enumerate(details.get("tokens") or []):
+        top = tops[index] if index < len(tops) else []
+        yield _listed(_id(item), _number(item["logprob"]), tuple((_id(other), _number(other["logprob"])) for other in top))
+
+
+def _id(item: dict[str, Any]) -> str:
+    return str(item["id"] if "id" in item else item["token"])
+
+
+def _probability(item: dict[str, Any], name: str) -> float:
+    if name == "logprob":
+        return _number(item["logprob"])
+    value = float(item["prob"])
+    if not 0 <= value <= 1.001:
+        raise ValueError(f"{value!r} is no probability")
+    return math.log(value) if value > 0 else -math.inf
+
+
+def _listed(token: str, logprob: float, top: tuple[tuple[str, float], ...], rank: int | None = None) -> Listed:
+    ordered = tuple(sorted(top, key=lambda item: -item[1]))
+    return Listed(token, logprob, ordered, rank)
+
+
+def _number(value: Any) -> float:
+    if value is None:
+        return -math.inf
+    number = float(value)
+    if math.isnan(number) or number > 1e-2:
+        raise ValueError(f"{str(value)[:40]!r} is no log-probability")
+    return -math.inf if number <= -9999 else number  # vLLM writes -9999 for -inf, which JSON cannot hold

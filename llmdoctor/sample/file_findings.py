@@ -1,0 +1,78 @@
+"""SMP005 and SMP006: sampling settings that a model's generation_config.json brings along, and requests that take them without a word."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llmdoctor.configs.linked import Neighbours
+from llmdoctor.core.finding import Finding, Location
+from llmdoctor.core.text import shown
+from llmdoctor.files.jsonfile import JsonFile
+from llmdoctor.modeldir import hub
+from llmdoctor.modeldir.directory import ModelDir
+from llmdoctor.requests.requests import Request
+from llmdoctor.sample.rules import DEFAULTS, TAKEN
+
+# What is off, in both libraries: a file that says so changes nothing. vLLM reads these (config/model.py:1882 available_params).
+_NEUTRAL: dict[str, tuple[float, ...]] = {
+    "temperature": (1.0,), "top_p": (1.0,), "top_k": (0, -1, 50), "min_p": (0.0,), "repetition_penalty": (1.0,),
+}  # fmt: skip
+
+
+def hidden_defaults(directory: ModelDir) -> tuple[Finding, ...]:
+    """The one finding of a model directory whose generation_config.json sets how tokens are drawn; an adapter's base is judged where it lies.
+
+    Where do_sample is not true transformers does not sample and only vLLM takes the settings: GEN008 tells that, and this rule is silent, as it
+    is over a file of the library's own defaults (temperature 1, top_k 50, top_p 1).
+    """
+    file = directory.json("generation_config.json")
+    values = _drawn_with(file)
+    if file is None or not values or file.value.get("do_sample") is not True:
+        return ()
+    named = ", ".join(f"{name} {shown(value)}" for name, value in values.items())
+    first = next(iter(values))
+    where = Location(file.shown_name, f"/{first}", file.line(f"/{first}"))
+    message = f"a call that does not say otherwise draws with {named}"
+    cause = "transformers generate() and vLLM's --generation-config auto take them from this file"
+    return (Finding(DEFAULTS.code, DEFAULTS.severity, message, where, dict(values), cause, DEFAULTS.fix),)
+
+
+def check_requests(requests: tuple[Request, ...], neighbours: Neighbours) -> Iterator[Finding]:
+    """What requests leave to the generation_config.json of a model that lies here: a directory, or a hub id in the cache."""
+    for request in requests:
+        file = None if request.is_openai else _config_of(request, neighbours)
+        values = {name: value for name, value in _drawn_with(file).items() if request.settings.get(name) is None}
+        if file is None or not values:
+            continue
+        if _is_greedy(request.settings.get("temperature")):
+            values = {name: value for name, value in values.items() if name == "repetition_penalty"}
+        if not values:
+            continue
+        named = ", ".join(f"{name} {shown(value)}" for name, value in values.items())
+        times = "" if request.count == 1 else f" ({request.count:,} requests from line {request.line} on)"
+        message = f"says nothing of {', '.join(values)}: vLLM takes {named} from {file.shown_name}{times}"
+        fix = ", ".join(f'"{name}": {shown(value)}' for name, value in values.items())
+        cause = "vllm/config/model.py:1860 (get_diff_sampling_param)"
+        yield Finding(TAKEN.code, TAKEN.severity, message, request.where(), {"requests": request.count, **values}, cause, fix)
+
+
+def _drawn_with(file: JsonFile | None) -> Mapping[str, Any]:
+    """The sampling settings of a generation_config.json that are not off."""
+    if file is None or not isinstance(file.value, dict):
+        return {}
+    found = {name: file.value[name] for name in _NEUTRAL if isinstance(file.value.get(name), int | float)}
+    return {name: value for name, value in found.items() if not isinstance(value, bool) and value not in _NEUTRAL[name]}
+
+
+def _config_of(request: Request, neighbours: Neighbours) -> JsonFile | None:
+    name = request.model
+    if not name or "\0" in name:
+        return None
+    snapshot = hub.find_snapshot(name) if hub.looks_like_id(name) and "/" in name and not os.path.isdir(name) else None
+    return neighbours.named(request.shown_name, os.path.join(snapshot or name, "generation_config.json"))
+
+
+def _is_greedy(temperature: Any) -> bool:
+    return isinstance(temperature, int | float) and not isinstance(temperature, bool) and 0 <= temperature < 1e-5
