@@ -46,19 +46,19 @@ _YAML, _JSON = (".yaml", ".yml"), (".json",)
 KINDS = (  # the first that fits: DeepSpeed's settings may stand among the Trainer's, never the other way round
     Kind(
         "accelerate config", (*_YAML, *_JSON), (b"distributed_type",),
-        "mem.check.recognise:is_accelerate", "mem.check.trainer:check_accelerate",
+        "configs.recognise:is_accelerate", "mem.config_rules.trainer:check_accelerate",
     ),
     Kind(
         "training arguments", (*_YAML, *_JSON), (b"per_device_train_batch_size", b"output_dir", b"base_model"),
-        "mem.check.recognise:is_training", "mem.check.trainer:check_training", names_others=True,
+        "configs.recognise:is_training", "mem.config_rules.trainer:check_training", names_others=True,
     ),
     Kind(
         DEEPSPEED, _JSON, (b"zero_optimization", b"train_micro_batch_size_per_gpu", b"train_batch_size"),
-        "mem.check.recognise:is_deepspeed", "mem.check.deepspeed:check_deepspeed",
+        "configs.recognise:is_deepspeed", "mem.config_rules.deepspeed:check_deepspeed",
     ),
     Kind(
         "request", _JSON, (b'"messages"', b'"prompt"', b'"input"', b'"body"'),
-        "modeldir.requests:is_request", "cli.checking.asked:check_file",
+        "requests.requests:is_request", "check.requests:check_file",
     ),
 )  # fmt: skip
 
