@@ -29,7 +29,7 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
         lines.append(_command("error", {"title": "llmdoctor"}, report.error.message))
     lines += [_annotation(finding, file) for finding, file in placed(report)]
     verdict = report.conclusion().text
-    if verdict:
+    if report.error is None:
         lines.append(defuse(f"llmdoctor: {clean(verdict)}"))
     lines += [defuse(f"llmdoctor: skipped {clean(one.what)}: {clean(one.reason)}") for one in report.skipped[:_SKIPPED]]
     if len(report.skipped) > _SKIPPED:
