@@ -1,4 +1,7 @@
-"""Write the pages that come from the code: docs/rules/*.md and docs/commands.md.  `make docs` runs it, CI checks that it changes nothing."""
+"""Write the files that come from the code: docs/rules/*.md, docs/commands.md and the JSON schema of a report.
+
+`make docs` runs it, CI checks that it changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 from pathlib import Path
 
 from llmdoctor.core.rule import Rule
+from llmdoctor.results import SCHEMA_FILE, schema_text
 from llmdoctor.rules import all_rules
 
 DOCS = Path(__file__).parent
@@ -28,6 +32,7 @@ def main() -> None:
         (folder / f"{rule.code}.md").write_text(rule_page(rule))
     (folder / "index.md").write_text(index(rules))
     (DOCS / "commands.md").write_text(commands())
+    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
 
 
 def rule_page(rule: Rule) -> str:

@@ -12,15 +12,15 @@ from importlib import import_module
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 
-FORMATS = ("text", "json", "sarif", "junit", "github", "gitlab", "markdown", "html")
-WITH_RULES = ("sarif", "html")  # the formats that say what a rule is: whoever calls has the catalogue
+FORMATS = ("text", "concise", "json", "sarif", "junit", "github", "gitlab", "markdown", "html")
+WITH_RULES = ("sarif", "html")  # the formats that say what a rule is: the caller passes the catalogue
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Style:
-    """How the output's receiver wants it: columns of the screen, whether colour codes are understood, and whether a person looks at it now.
+    """What the output is written to: columns of the screen, whether it shows colour codes, and whether it is a terminal.
 
-    Only on a `terminal` is a very long cell cut.
+    A very long cell is shortened only on a `terminal`.
     """
 
     width: int = 80
@@ -29,9 +29,9 @@ class Style:
 
 
 def render(report: Report, format: str, style: Style, rules: Sequence[Rule] = ()) -> str:
-    """`report` in one of FORMATS, ending in a line break; `rules` is the catalogue for those WITH_RULES.
+    """Return `report` in one of FORMATS, ending in a line break; `rules` is the catalogue for the formats in WITH_RULES.
 
-    Raises ValueError where the format is not one of them.
+    Raises ValueError if `format` is not one of FORMATS.
     """
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}, expected one of {', '.join(FORMATS)}")

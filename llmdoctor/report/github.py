@@ -13,6 +13,7 @@ from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, defuse
+from llmdoctor.report.layout import parts
 from llmdoctor.report.subjects import placed
 
 if TYPE_CHECKING:
@@ -23,14 +24,14 @@ _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO
 
 
 def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
-    """A command for each finding, then the verdict as a line of the log."""
+    """Return a command for each finding, then the verdict and its status as a line of the log."""
     lines = []
     if report.error is not None:
-        lines.append(_command("error", {"title": "llmdoctor"}, report.error.message))
+        lines.append(_command("error", {"title": "llmdoctor refused"}, report.error.message))
     lines += [_annotation(finding, file) for finding, file in placed(report)]
-    verdict = report.conclusion().text
     if report.error is None:
-        lines.append(defuse(f"llmdoctor: {clean(verdict)}"))
+        verdict = report.conclusion()
+        lines.append(defuse(f"llmdoctor: {verdict.status}: {clean(verdict.text)}"))
     lines += [defuse(f"llmdoctor: skipped {clean(one.what)}: {clean(one.reason)}") for one in report.skipped[:_SKIPPED]]
     if len(report.skipped) > _SKIPPED:
         lines.append(f"llmdoctor: {len(report.skipped) - _SKIPPED} more skipped")
@@ -42,8 +43,10 @@ def _annotation(finding: Finding, file: str) -> str:
     properties = {"title": f"llmdoctor {finding.code}", "file": file}
     if place is not None and place.line is not None and place.line > 0:
         properties["line"] = str(place.line)
-    told = [finding.message, *([f"cause: {finding.cause}"] if finding.cause else []), *([f"fix: {finding.fix}"] if finding.fix else [])]
-    return _command(_COMMANDS[finding.severity], properties, "\n".join(told))
+        if place.column is not None and place.column > 0:
+            properties["col"] = str(place.column)
+    lines = [finding.message, *(f"{label}: {text}" for label, text in parts(finding, place=False))]
+    return _command(_COMMANDS[finding.severity], properties, "\n".join(lines))
 
 
 def _command(name: str, properties: dict[str, str], message: str) -> str:

@@ -11,6 +11,7 @@ from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean
 from llmdoctor.report.json import dumps
+from llmdoctor.report.layout import parts
 from llmdoctor.report.subjects import placed
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
 
 def _entry(finding: Finding, file: str, mark: str) -> dict[str, Any]:
     line = finding.location.line if finding.location is not None else None
-    told = [finding.message, *([f"cause: {finding.cause}"] if finding.cause else []), *([f"fix: {finding.fix}"] if finding.fix else [])]
+    lines = [finding.message, *(f"{label}: {text}" for label, text in parts(finding, place=False))]
     return {
-        "description": clean(" | ".join(told)),
+        "description": clean(" | ".join(lines)),
         "check_name": clean(finding.code),
         "fingerprint": mark,
         "severity": _SEVERITIES[finding.severity],

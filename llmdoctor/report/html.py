@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,8 @@ from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, plural
 from llmdoctor.report import svg
-from llmdoctor.report import text as words
+from llmdoctor.report import text as screen
+from llmdoctor.report.layout import blocks, message_of, parts
 from llmdoctor.report.markup import attribute, breakable, text
 
 if TYPE_CHECKING:
@@ -37,64 +38,43 @@ def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
     css = _STYLE.read_text(encoding="ascii")
     digest = base64.b64encode(hashlib.sha256(css.encode("ascii")).digest()).decode("ascii")
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    verdict = None if report.verdict is not None else next((block for block in report.document if isinstance(block, Headline)), None)
-    title = report.conclusion().text
-    tone = (
-        report.verdict.tone if report.verdict is not None else "bad" if report.error is not None else verdict.tone if verdict else "plain"
-    )
-    body = [*_body(report, verdict, {rule.code: rule for rule in rules}, style), _skipped(report)]
+    verdict = report.conclusion()
+    body = [*_body(report, {rule.code: rule for rule in rules}, style), _skipped(report)]
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="referrer" content="no-referrer">',
-            f"<title>{_t(title[:200])}</title>",
+            f"<title>{_t(verdict.text[:200])}</title>",
             f"<style>{css}</style>\n</head>\n<body>",
             '<header><a class="skip" href="#answer">To the answer</a>',
-            f'<p class="command"><b>llmdoctor {_t(report.command)}</b>{_asked(report)}</p>',
-            f'<h1 class="{tone}">{_t(title)}</h1></header>\n<main id="answer">',
+            f'<p class="command"><b>llmdoctor {_t(report.command)}</b>{_subject(report)}</p>',
+            f'<h1 class="{verdict.tone}">{_t(verdict.text)}</h1></header>\n<main id="answer">',
             *[part for part in body if part],
             f"</main>\n<footer>llmdoctor {__version__}. This page fetches nothing and runs no script.</footer>\n</body>\n</html>\n",
         ]
     )
 
 
-def _asked(report: Report) -> str:
-    """What the question was about, of the subject's own values."""
-    said = [f"{name} {value}" for name, value in report.subject.items() if isinstance(value, str | int) and not isinstance(value, bool)]
-    said += [f"{name} {value['path']}" for name, value in report.subject.items() if isinstance(value, Mapping) and value.get("path")]
-    said += [f"{name} {', '.join(map(str, value[:3]))}" for name, value in report.subject.items() if isinstance(value, list) and value]
-    return "".join(f" &#183; {_t(one[:200])}" for one in said)
+def _subject(report: Report) -> str:
+    """Return the paths, numbers and lists of `report.subject` as one line."""
+    items = [f"{name} {value}" for name, value in report.subject.items() if isinstance(value, str | int) and not isinstance(value, bool)]
+    items += [f"{name} {value['path']}" for name, value in report.subject.items() if isinstance(value, Mapping) and value.get("path")]
+    items += [f"{name} {', '.join(map(str, value[:3]))}" for name, value in report.subject.items() if isinstance(value, list) and value]
+    return "".join(f" &#183; {_t(item[:200])}" for item in items)
 
 
-def _body(report: Report, verdict: Headline | None, rules: Mapping[str, Rule], style: Style) -> list[str]:
-    """The document's blocks, its paragraphs about findings as cards in their places, then the findings that it has no paragraph for."""
-    left = list(report.findings)
-    said = {block.text for block in report.document if isinstance(block, Note | Code)}
+def _body(report: Report, rules: Mapping[str, Rule], style: Style) -> list[str]:
+    """Return the blocks in reading order, each finding as a card; boxes to filter by severity stand above the first card."""
     out: list[str] = []
     boxes = _filter(report.findings)
-    for number, block in enumerate(report.document):
-        if block is verdict:
-            continue
-        told = _told(block, left)
-        if told is None:
-            out.append(_block(block, str(number), style))
-        else:
-            left.remove(told)
-            out += [boxes, _card(told, rules, said)]
+    for number, block in enumerate(blocks(replace(report, told=False))):
+        if isinstance(block, Finding):
+            out += [boxes, _card(block, report, rules.get(block.code))]
             boxes = ""
-    if left:
-        out += [f"<h2>{'Findings' if len(left) == len(report.findings) else 'More findings'}</h2>", boxes]
-        out += [_card(finding, rules, said) for finding in sorted(left, key=lambda one: -one.severity.rank)]
+        else:
+            out.append(_block(block, str(number), style))
     return out
-
-
-def _told(block: Block, findings: list[Finding]) -> Finding | None:
-    if isinstance(block, Finding):
-        return block
-    if not isinstance(block, Note):
-        return None
-    return next((one for one in findings if one.code == block.label and one.message in block.text), None)
 
 
 def _block(block: Block, number: str, style: Style) -> str:
@@ -125,7 +105,7 @@ def _drawn(lines: str) -> str:
 
 def _in_words(block: Block, style: Style) -> str:
     """A block this page has no drawing for: as the terminal shows it, else its fields."""
-    shown = words.render(Report("", {}, document=(block,)), type(style)(width=100))
+    shown = screen.render(Report("", {}, document=(block,)), type(style)(width=100))
     if shown.strip() or not is_dataclass(block):
         return shown
     return "\n".join(f"{field.name}: {getattr(block, field.name)}" for field in fields(block))
@@ -179,28 +159,24 @@ def _cell(cell: str | Cell, at: int, columns: tuple[str, ...]) -> str:
     return f'<td class="{tone}{short}"{name}>{f"<span>{shown}</span>" if value else ""}</td>'
 
 
-def _card(finding: Finding, rules: Mapping[str, Rule], said: set[str]) -> str:
-    """A finding with its rule; its cause and fix where the document does not say them in the same words."""
-    rule = rules.get(finding.code)
+def _card(finding: Finding, report: Report, rule: Rule | None) -> str:
+    """Return a finding: severity, code and the rule's name, the message, then At, Cause and Fix, and what the rule says."""
     name = f' <span class="dim">{_t(rule.name)}</span>' if rule is not None else ""
-    parts = [
+    message = message_of(finding, report)
+    card = [
         f'<article class="finding {finding.severity.value}"><h3><span class="badge">{_NAMES[finding.severity]}</span>{_t(finding.code)}{name}</h3>',
-        f"<p>{text(clean_lines(finding.message))}</p>",
+        f"<p>{text(clean_lines(message))}</p>" if message else "",
     ]
-    if finding.location is not None:
-        pointer = f" <span class=dim>{_t(finding.location.pointer)}</span>" if finding.location.pointer else ""
-        parts.append(f"<p><code>{_t(str(finding.location))}</code>{pointer}</p>")
-    if finding.cause and finding.cause not in said:
-        parts.append(f'<div class="note"><b>CAUSE</b><p>{text(clean_lines(finding.cause))}</p></div>')
-    if finding.fix and finding.fix not in said:
-        parts.append(f'<div class="note"><b>FIX</b><p class="mono">{text(clean_lines(finding.fix))}</p></div>')
+    for label, words in parts(finding):
+        mono = "" if label == "Cause" else ' class="mono"'
+        card.append(f'<div class="note"><b>{label}</b><p{mono}>{text(clean_lines(words))}</p></div>')
     if rule is not None:
-        parts.append(
+        card.append(
             f"<details><summary>Why {_t(rule.code)} matters</summary><p>{text(clean_lines(rule.reason))}</p>"
-            f'<span class="label">BAD</span><pre>{text(clean_lines(rule.bad))}</pre>'
-            f'<span class="label">GOOD</span><pre>{text(clean_lines(rule.good))}</pre></details>'
+            f'<span class="label">Bad</span><pre>{text(clean_lines(rule.bad))}</pre>'
+            f'<span class="label">Good</span><pre>{text(clean_lines(rule.good))}</pre></details>'
         )
-    return "".join(parts) + "</article>"
+    return "".join(card) + "</article>"
 
 
 def _filter(findings: tuple[Finding, ...]) -> str:

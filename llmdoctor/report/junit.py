@@ -14,6 +14,7 @@ from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines
+from llmdoctor.report.layout import parts
 from llmdoctor.report.markup import attribute, text
 from llmdoctor.report.subjects import Group, groups
 
@@ -67,13 +68,11 @@ def _suite(report: Report, group: Group, verdict: str) -> _Suite:
 def _finding(finding: Finding, subject: str) -> str:
     place = finding.location
     where = "" if place is None else f"{place.file}{place.pointer or ''}"
-    told = [f"at {place}"] if place is not None else []
-    told += [f"cause: {finding.cause}"] if finding.cause else []
-    told += [f"fix: {finding.fix}"] if finding.fix else []
+    lines = [f"{label}: {text}" for label, text in parts(finding)]
     if finding.severity is Severity.INFO:
-        inside = _output("\n".join([finding.message, *told]))
+        inside = _output("\n".join([finding.message, *lines]))
     else:
-        inside = _element("failure", finding.severity.value, finding.message, "\n".join(told))
+        inside = _element("failure", finding.severity.value, finding.message, "\n".join(lines))
     return _case(f"{finding.code} {where}".strip(), subject, inside)
 
 

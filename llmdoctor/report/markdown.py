@@ -16,6 +16,7 @@ from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, defuse, plural
 from llmdoctor.report.flat import flat
+from llmdoctor.report.layout import blocks, message_of, parts
 from llmdoctor.report.subjects import Group, groups
 
 if TYPE_CHECKING:
@@ -33,31 +34,22 @@ _ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 
 def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     """`report` as at most LIMIT bytes, ending in a line break; what is left out is counted."""
-    parts = [_finding(finding) for finding in sorted(report.findings, key=lambda one: -one.severity.rank)]
-    told = [block for block in flat(report.document) if not tells_finding(block, report.findings)]
-    verdict = None if report.verdict is not None else next((block for block in told if isinstance(block, Headline)), None)
+    items = [_finding(finding, report) for finding in sorted(report.findings, key=lambda one: -one.severity.rank)]
     head = [MARK, f"### llmdoctor {inline(report.command)}"]
     if report.error is not None:
         head.append(f"**Not answered:** {inline(report.error.message)}")
-    if report.verdict is not None or verdict is not None:
+    else:
         head.append(inline(report.conclusion().text))
     if report.findings:
         head.append(_overview(groups(report)))
-    evidence = [_block(block) for block in told if block is not verdict]
+    evidence = [_block(block) for block in flat(blocks(report)) if not isinstance(block, Finding)]
     skipped = [f"- skipped {inline(one.what)}: {inline(one.reason)}" for one in report.skipped]
-    kept, left = _fit([*head, *parts], LIMIT)
+    kept, left = _fit([*head, *items], LIMIT)
     kept += _folded("Evidence", evidence, LIMIT - _size(kept))
     kept += _folded(plural(len(skipped), "path") + " skipped", skipped, LIMIT - _size(kept))
     if left:
         kept.append(f"{plural(left, 'finding')} more: this comment is full, `--format json` has them all")
     return defuse("\n\n".join(kept) + "\n")
-
-
-def tells_finding(block: Block, findings: Iterable[Finding]) -> bool:
-    """Whether `block` is a document's own paragraph about one of the findings, which is shown in full beside it."""
-    return isinstance(block, Finding) or (
-        isinstance(block, Note) and any(block.label == one.code and one.message in block.text for one in findings)
-    )
 
 
 def inline(value: str) -> str:
@@ -96,16 +88,15 @@ def _overview(found: tuple[Group, ...]) -> str:
     return _rows(("", "errors", "warnings", "notes"), rows)
 
 
-def _finding(finding: Finding) -> str:
-    """A list item: severity, code, message, place; the cause and the fix below."""
-    lines = [f"- {_ICONS[finding.severity]} **{inline(finding.severity.value)} {inline(finding.code)}** {inline(finding.message)}"]
-    if finding.location is not None:
-        place = str(finding.location) + (f" ({finding.location.pointer})" if finding.location.pointer else "")
-        lines.append(f"  <br>at {code(place)}")
-    if finding.cause:
-        lines.append(f"  <br>cause: {inline(finding.cause)}")
-    if finding.fix:
-        lines.append("\n" + "\n".join("  " + line for line in fenced(finding.fix).split("\n")))
+def _finding(finding: Finding, report: Report) -> str:
+    """Return a list item: severity, code and message, and below them At, Cause and Fix."""
+    head = f"- {_ICONS[finding.severity]} **{inline(finding.severity.value)} {inline(finding.code)}** {inline(message_of(finding, report))}"
+    lines = [head.rstrip()]
+    for label, text in parts(finding):
+        if label == "Fix":
+            lines.append("  <br>**Fix**\n\n" + "\n".join("  " + line for line in fenced(text).split("\n")))
+        else:
+            lines.append(f"  <br>**{label}** {code(text) if label == 'At' else inline(text)}")
     return "\n".join(lines)
 
 
@@ -134,22 +125,22 @@ def _rows(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _folded(title: str, parts: list[str], room: int) -> list[str]:
-    kept, left = _fit([part for part in parts if part], room - 200)
+def _folded(title: str, items: list[str], room: int) -> list[str]:
+    kept, left = _fit([item for item in items if item], room - 200)
     more = [f"{left} more, left out here"] if left else []
     return [f"<details><summary>{title}</summary>", *kept, *more, "</details>"] if kept or left else []
 
 
-def _fit(parts: list[str], room: int) -> tuple[list[str], int]:
-    """The leading parts that fit into `room` bytes, and how many do not."""
+def _fit(items: list[str], room: int) -> tuple[list[str], int]:
+    """The leading items that fit into `room` bytes, and how many do not."""
     kept: list[str] = []
-    for number, part in enumerate(parts):
-        room -= _size([part])
+    for number, item in enumerate(items):
+        room -= _size([item])
         if room < 0:
-            return kept, len(parts) - number
-        kept.append(part)
+            return kept, len(items) - number
+        kept.append(item)
     return kept, 0
 
 
-def _size(parts: list[str]) -> int:
-    return sum(len(part.encode("utf-8")) + 2 for part in parts)
+def _size(items: list[str]) -> int:
+    return sum(len(item.encode("utf-8")) + 2 for item in items)

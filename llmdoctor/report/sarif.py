@@ -16,6 +16,7 @@ from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, plain
 from llmdoctor.report.json import dumps
+from llmdoctor.report.layout import parts
 from llmdoctor.report.subjects import placed
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def _fenced(text: str) -> str:
 
 
 def _result(finding: Finding, file: str, rule: int, mark: str) -> dict[str, Any]:
-    lines = [finding.message, *([f"Cause: {finding.cause}"] if finding.cause else []), *([f"Fix: {finding.fix}"] if finding.fix else [])]
+    lines = [finding.message, *(f"{label}: {text}" for label, text in parts(finding, place=False))]
     return {
         "ruleId": clean(finding.code),
         "ruleIndex": rule,
@@ -76,6 +77,8 @@ def _location(finding: Finding, file: str) -> dict[str, Any]:
     physical: dict[str, Any] = {"artifactLocation": {"uri": uri(file)}}
     if place is not None and place.line is not None and place.line > 0:
         physical["region"] = {"startLine": place.line}
+        if place.column is not None and place.column > 0:
+            physical["region"]["startColumn"] = place.column
     location: dict[str, Any] = {"physicalLocation": physical}
     if place is not None and place.pointer:
         location["logicalLocations"] = [{"fullyQualifiedName": clean(place.pointer), "kind": "property"}]

@@ -1,6 +1,6 @@
-"""Text for a person: the verdict first, then the evidence, the findings, the fix, the next step.
+"""Text for a person: the verdict first, then the document's blocks in their order, then the findings that have no place in it.
 
-Everything is cleaned here and handed to rich as Text, never as markup. Nothing is cut: what is too wide is folded.
+All text is cleaned here and given to rich as Text, never as markup. What is too wide is folded, not cut.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, defuse
 from llmdoctor.report.columns import fit
 from llmdoctor.report.flat import flat
+from llmdoctor.report.layout import blocks, message_of, parts
 
 if TYPE_CHECKING:
     from llmdoctor.report import Style
@@ -30,11 +31,12 @@ if TYPE_CHECKING:
 _TONES: dict[Tone, str] = {"good": "bold green", "bad": "bold red", "warn": "yellow", "plain": "", "dim": "dim"}
 _SEVERITIES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "cyan"}
 _LONG = 160  # characters of a cell that a terminal shows
+_LABEL, _LONGEST_LABEL = 7, 14  # columns of the labels on the left; a longer label does not widen them
 _CODE = re.compile("\x1b\\[[0-9;]*m")
 
 
 def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
-    """`report` as lines of at most `style.width` columns (code to paste excepted), ending in a line break."""
+    """Return `report` as lines of at most `style.width` columns, lines to paste excepted, ending in a line break."""
     out = StringIO()
     console = Console(
         file=out,
@@ -47,26 +49,49 @@ def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
         legacy_windows=False,
         _environ={},
     )
+    verdict = report.conclusion()
     if report.error is not None:
-        console.print(Text(clean(report.error.message)), soft_wrap=True)
-    elif report.verdict is not None:
-        console.print(Text(clean(report.verdict.text), style=_TONES[report.verdict.tone]))
-    document = flat(report.document)
-    if style.terminal:
-        document = tuple(_shortened(block) if isinstance(block, Table) else block for block in document)
-    for block in document:
-        if not isinstance(block, Code):
-            _print_block(console, block)
-    placed = {id(block) for block in document if isinstance(block, Finding)}
-    for finding in () if report.told else report.findings:
-        if id(finding) not in placed:
-            _print_finding(console, finding)
-    for block in document:
-        if isinstance(block, Code):
-            _print_block(console, block)
+        console.print(Text(clean(verdict.text)), soft_wrap=True)
+    else:
+        console.print(Text(clean(verdict.text), style=_TONES[verdict.tone]))
+    _print_blocks(console, flat(blocks(report)), report, style.terminal)
     for skipped in report.skipped:
-        _print_note(console, "SKIPPED", f"{skipped.what}: {skipped.reason}", "dim")
+        _print_note(console, Note("Skipped", f"{skipped.what}: {skipped.reason}", "dim"), _LABEL)
     return defuse("\n".join(map(_trimmed, out.getvalue().split("\n"))))
+
+
+def _print_blocks(console: Console, document: Sequence[Block], report: Report, terminal: bool) -> None:
+    """Print the blocks one below the other, a blank line where one part of the answer ends and the next begins."""
+    labels = [len(clean(block.label)) for block in document if isinstance(block, Note | Code)]
+    width = max([_LABEL, *(length for length in labels if length <= _LONGEST_LABEL)])
+    before: Block = Headline(report.conclusion().text)
+    for block in document:
+        if _apart(before, block):
+            console.print()
+        if isinstance(block, Finding):
+            _print_finding(console, block, report)
+        elif isinstance(block, Table):
+            console.print(_grid(_shortened(block) if terminal else block, console.width))
+        elif isinstance(block, Headline):
+            console.print(Text(clean(block.text), style=_TONES[block.tone]))
+        elif isinstance(block, Note):
+            _print_note(console, block, width)
+        elif isinstance(block, Code):
+            _print_code(console, block, width)
+        before = block
+
+
+def _apart(before: Block, block: Block) -> bool:
+    """Return whether a blank line parts two blocks: around findings and tables, and above a headline."""
+    if isinstance(before, Finding) or isinstance(block, Finding):
+        return True
+    if isinstance(block, Headline):
+        return not isinstance(before, Headline)
+    if isinstance(before, Headline) or (isinstance(before, Note) and not before.text):
+        return isinstance(block, Table) and isinstance(before, Headline)
+    if isinstance(block, Note) and not block.label:
+        return False
+    return isinstance(before, Table) or isinstance(block, Table)
 
 
 def _shortened(table: Table) -> Table:
@@ -93,21 +118,6 @@ def _trimmed(line: str) -> str:
         line, codes = line[:start], line[start:] + codes
 
 
-def _print_block(console: Console, block: Block) -> None:
-    if isinstance(block, Headline):
-        console.print(Text(clean(block.text), style=_TONES[block.tone]))
-    elif isinstance(block, Table):
-        console.print(_grid(block, console.width))
-    elif isinstance(block, Note):
-        _print_note(console, block.label, block.text, block.tone)
-    elif isinstance(block, Finding):
-        _print_finding(console, block)
-    elif isinstance(block, Code):
-        console.print(Text(clean(block.label), style="bold"))
-        for line in clean_lines(block.text).split("\n"):
-            console.print(Text("  " + line), soft_wrap=True)
-
-
 def _grid(table: Table, width: int) -> Grid:
     """The table as wide as the screen allows; a cell that goes on in a second line keeps its indentation."""
     columns = fit(table, width)
@@ -129,32 +139,44 @@ def _cell(cell: str | Cell) -> RenderableType:
     return Padding(styled, (0, 0, 0, indent)) if indent else styled
 
 
-def _print_note(console: Console, label: str, text: str, tone: Tone = "plain") -> None:
-    """The text beside its label; below it where the label is a sentence of its own."""
-    if label and (not text or len(label) > console.width // 3):
-        console.print(Text(clean(label), style="dim" if tone == "dim" else "bold"), overflow="fold")
+def _print_note(console: Console, note: Note, width: int) -> None:
+    """Print the text beside its label, which takes `width` columns; below it if the label is a sentence of its own."""
+    label = clean(note.label)
+    if label and (not note.text or len(label) > console.width // 3):
+        console.print(Text(label, style="dim" if note.tone == "dim" else "bold"), overflow="fold")
         label = ""
-    if text:
-        console.print(_labelled(label, text, tone))
+    if note.text:
+        console.print(_labelled(label, note.text, width if note.label else 0, note.tone))
 
 
-def _labelled(label: str, text: str, tone: Tone = "plain") -> Grid:
+def _print_code(console: Console, code: Code, width: int) -> None:
+    """Print lines to paste beside their label, never wrapped."""
+    label = clean(code.label)
+    if len(label) > width:
+        console.print(Text(label, style="bold"))
+        label = ""
+    for line in clean_lines(code.text).split("\n"):
+        text = Text(f"{label:<{width}}  ", style="bold") if code.label else Text("  ")
+        console.print(text.append(line, style="not bold"), soft_wrap=True)
+        label = ""
+
+
+def _labelled(label: str, text: str, width: int, tone: Tone = "plain") -> RenderableType:
+    if not width:
+        return Text(clean_lines(text), style=_TONES[tone], overflow="fold")
     grid = Grid.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True, style="bold" if tone != "dim" else "dim")
+    grid.add_column(no_wrap=True, min_width=width, style="bold" if tone != "dim" else "dim")
     grid.add_column(overflow="fold")
-    grid.add_row(Text(clean(label)), Text(clean_lines(text), style=_TONES[tone]))
+    grid.add_row(Text(label), Text(clean_lines(text), style=_TONES[tone]))
     return grid
 
 
-def _print_finding(console: Console, finding: Finding) -> None:
+def _print_finding(console: Console, finding: Finding, report: Report) -> None:
+    """Print severity, code and message, and below them At, Cause and Fix."""
     head = Text()
     head.append(finding.severity.value, style=_SEVERITIES[finding.severity])
-    head.append(f" {finding.code} ", style="bold")
-    head.append(clean(finding.message))
+    head.append(f" {clean(finding.code)} ", style="bold")
+    head.append(clean_lines(message_of(finding, report)))
     console.print(head)
-    if finding.location is not None:
-        console.print(Padding(_labelled("at", str(finding.location)), (0, 0, 0, 2)))
-    if finding.cause:
-        console.print(Padding(_labelled("cause", finding.cause), (0, 0, 0, 2)))
-    if finding.fix:
-        console.print(Padding(_labelled("fix", finding.fix), (0, 0, 0, 2)))
+    for label, text in parts(finding):
+        console.print(Padding(_labelled(label, text, _LABEL - 2), (0, 0, 0, 2)))

@@ -155,7 +155,7 @@ def test_github_escapes_as_the_runner_undoes() -> None:
 
 
 def test_github_says_why_nothing_could_be_asked() -> None:
-    assert of(Report("x", {}, error=ReportError("question", "no 100%")), "github") == "::error title=llmdoctor::no 100%25\n"
+    assert of(Report("x", {}, error=ReportError("question", "no 100%")), "github") == "::error title=llmdoctor refused::no 100%25\n"
 
 
 @given(report=reports)
@@ -189,3 +189,22 @@ def test_markdown_fits_a_comment() -> None:
 def test_a_refusal_is_said_in_every_format() -> None:
     for format in FORMATS:
         assert "no such thing" in of(Report("x", {}, error=ReportError("question", "no such thing")), format)
+
+
+CONCISE = re.compile(r"^(.+?):(\d+):(\d+): ([A-Z]{3}\d{3}) (error|warning|info) (.*)$")
+
+
+def test_concise_is_one_finding_per_line_and_the_verdict_last() -> None:
+    *lines, last = of(EXAMPLE, "concise").splitlines()
+    assert lines[0] == "models/a/generation_config.json:5:1: GEN001 error runs to 512 new tokens: config.json:5 has no eos"
+    assert lines[2] == "models:1:1: XYZ999 info of no catalogue and no subject"
+    assert last == "llmdoctor: problem: models: 1 error, 1 warning, 1 note"
+    assert len(lines) == len(EXAMPLE.findings)
+
+
+@given(report=reports)
+@ANY
+def test_a_problem_matcher_finds_every_concise_finding(report: Report) -> None:
+    *lines, _ = of(report, "concise").split("\n")[:-1]
+    assert len(lines) == len(report.findings) + _twice(report)
+    assert all(CONCISE.match(line) for line in lines), lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -13,9 +12,9 @@ from hypothesis import strategies as st
 from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.report import Report, ReportError
 from llmdoctor.report import Style, render
+from llmdoctor.results import report_schema
 
-SCHEMA = json.loads((Path(__file__).parent.parent.parent / "llmdoctor/schema/report.schema.json").read_text())
-VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+VALIDATOR = jsonschema.Draft202012Validator(report_schema())
 texts = st.text(st.characters(blacklist_categories=()), max_size=20)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
@@ -48,7 +47,5 @@ def test_an_error_report_has_no_result() -> None:
 
 
 def test_the_schema_refuses_what_it_should() -> None:
-    report = json.loads(render(Report("gencfg show", {}, {"effective": {}}), "json", Style()))
-    assert list(VALIDATOR.iter_errors(report))
     report = json.loads(render(Report("x", {}, {}, (Finding("nonsense", Severity.INFO, ""),)), "json", Style()))
     assert list(VALIDATOR.iter_errors(report))

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 
 from llmdoctor.core.document import Cell, Code, Headline, Note, Table
 from llmdoctor.core.finding import Finding, Location, Severity
-from llmdoctor.core.report import Report, Skipped
+from llmdoctor.core.report import Report, Skipped, Verdict
 from llmdoctor.core.text import clean
 from llmdoctor.report import Style, render
 from llmdoctor.report.columns import fit
@@ -75,7 +75,7 @@ def test_pictures_as_characters(width: int, snapshot: Any) -> None:
 
 def test_a_job_says_what_stands_in_a_pictures_place() -> None:
     picture = replace(MASK, instead=(Note("", "a drawing of its own"),))
-    assert render(Report("x", {}, {}, document=(picture,)), "text", Style()).strip() == "a drawing of its own"
+    assert render(Report("x", {}, {}, document=(picture,)), "text", Style()).splitlines()[1:] == ["a drawing of its own"]
 
 
 @given(st.lists(blocks | picture_blocks, max_size=5), st.integers(40, 140))
@@ -113,7 +113,7 @@ def test_columns_fit_and_break_no_word_that_has_room(rows: list[list[str]], widt
 
 
 def test_a_terminal_shows_the_beginning_of_a_very_long_cell_and_a_file_all_of_it() -> None:
-    report = Report("x", {}, {}, document=(Table(("",), (("x" * 5000,),)),))
+    report = Report("x", {}, {}, verdict=Verdict("-"), document=(Table(("",), (("x" * 5000,),)),))
     assert render(report, "text", Style(80)).count("x") == 5000
     cut = render(report, "text", Style(80, terminal=True))
     assert cut.count("x") == 156
@@ -129,3 +129,25 @@ def test_blanks_at_the_end_of_a_coloured_line_are_left_out_in_no_time() -> None:
     )
     text = render(report, "text", Style(80, color=True))
     assert not any(re.search(r" (\x1b\[[0-9;]*m)*$", line) for line in text.splitlines())
+
+
+def test_a_finding_has_one_layout_and_does_not_repeat_the_verdict() -> None:
+    first, second = EXAMPLE.findings
+    report = replace(
+        EXAMPLE, verdict=Verdict("runs to 512 new tokens", "problem"), document=(Note("Used", "a.json"), first, Note("Next", "b"))
+    )
+    assert render(report, "text", Style()).splitlines() == [
+        "runs to 512 new tokens",
+        "Used     a.json",
+        "",
+        "error GEN001",
+        "  At     model/generation_config.json:5 (/eos_token_id)",
+        "  Cause  a cause",
+        "  Fix    a fix",
+        "",
+        "Next     b",
+        "",
+        "info GEN010 pad_token_id 3 is also an eos id",
+        "Skipped  model/x: no model files in it",
+    ]
+    assert second is report.findings[1]
