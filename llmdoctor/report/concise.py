@@ -24,7 +24,7 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
         place = finding.location
         line = (place.line if place is not None else None) or 1
         column = (place.column if place is not None else None) or 1
-        lines.append(f"{file}:{line}:{column}: {finding.code} {finding.severity.value} {finding.message}")
+        lines.append(f"{file or '-'}:{line}:{column}: {finding.code} {finding.severity.value} {finding.message}")
     verdict = report.conclusion()
     lines.append(f"llmdoctor: {verdict.status}: {verdict.text}")
     return defuse("".join(clean(line) + "\n" for line in lines))
