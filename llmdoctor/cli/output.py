@@ -76,7 +76,7 @@ def answer(build: Callable[[], Report], command: str, formats: list[str] | None,
 
 
 def _exit_code(report: Report, fail_on: FailOn | None) -> int:
-    if report.error is not None:
+    if report.error is not None or report.unanswered or report.conclusion().status == "refused":
         return REFUSED
     worst = report.worst()
     if fail_on is not FailOn.NEVER and worst is not None and worst.rank >= Severity((fail_on or FailOn.ERROR).value).rank:

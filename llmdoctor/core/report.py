@@ -51,7 +51,8 @@ class ReportError:
 class Report:
     """An answer: `result` is what programs read, `verdict` and `document` are what a person reads.
 
-    `differs` is true if two sides differ, `nothing` if there was nothing to check. A finding that stands as a block in `document` is shown
+    `differs` is true if two sides differ (exit 1), `nothing` if there was nothing to check (exit 3), `unanswered` if a number or a decision was asked
+    and the verdict is only a bound or undecided (exit 2). A finding that stands as a block in `document` is shown
     there; every other finding is shown after it. `told` (being removed) hides those others.
     """
 
@@ -65,6 +66,7 @@ class Report:
     verdict: Verdict | None = None
     differs: bool = False
     nothing: bool = False
+    unanswered: bool = False
     told: bool = False
 
     def worst(self) -> Severity | None:
