@@ -7,23 +7,75 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from llmdoctor.check.fixing import diff, mend, with_fixable
-from llmdoctor.check.report import CheckOptions, accepted_baseline, check_report, read_settings, settings_report
-from llmdoctor.cli.output import FailOn, answer
-from llmdoctor.core import baseline
+from llmdoctor.cli.output import Colors, Fail, FailOn, Format, answer
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.exitcodes import FOUND, INTERRUPTED, NOTHING, REFUSED
 from llmdoctor.core.report import Report
 from llmdoctor.files.writing import write_file
 from llmdoctor.report.terminal import Color, complain
 
+if TYPE_CHECKING:
+    from llmdoctor.check.report import CheckOptions
 
-def run_check(options: CheckOptions, formats: list[str] | None, fail_on: FailOn | None, color: Color) -> NoReturn:
+
+def check(
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Folders and files; the current folder by default.", metavar="[PATH...]")
+    ] = None,
+    select: Annotated[
+        list[str] | None, typer.Option("--select", help="Only rules whose code starts so; repeatable.", metavar="PREFIX")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option("--ignore", help="No rules whose code starts so; repeatable.", metavar="PREFIX")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", help="Findings that are known and not told.", metavar="FILE", show_default=False)
+    ] = None,
+    write_baseline: Annotated[
+        str | None, typer.Option("--write-baseline", help="Write what is found as a baseline.", metavar="FILE", show_default=False)
+    ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what is safe to mend in JSON files, then check again.")] = False,
+    unsafe_fixes: Annotated[bool, typer.Option("--unsafe-fixes", help="Also mend what changes a behaviour somebody may rely on.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Show what --fix would change, as a patch, and write nothing.")] = False,
+    show_settings: Annotated[bool, typer.Option("--show-settings", help="Show what the check goes by, and do not check.")] = False,
+    allow_nothing: Annotated[bool, typer.Option("--allow-nothing", help="Exit 0 where there is nothing to check.")] = False,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """The static rules over a tree, no model loaded.
+
+    Model directories (GEN, DIR, SMP), training configurations (MEM: DeepSpeed, TrainingArguments as JSON, YAML or training_args.bin, accelerate,
+    LLaMA-Factory, axolotl), requests to vLLM and OpenAI (GEN, SMP) and Python call sites (PYC), as git does not ignore them. Settings are read
+    from [tool.llmdoctor] in pyproject.toml.
+    """
+    from llmdoctor.check.report import CheckOptions
+
+    options = CheckOptions(
+        paths=tuple(paths or ["."]),
+        select=tuple(select or ()),
+        ignore=tuple(ignore or ()),
+        baseline=baseline,
+        write_baseline=write_baseline,
+        fix=fix,
+        unsafe_fixes=unsafe_fixes,
+        diff=diff,
+        show_settings=show_settings,
+        allow_nothing=allow_nothing,
+    )
+    _run(options, format, fail_on, color)
+
+
+def _run(options: CheckOptions, formats: list[str] | None, fail_on: FailOn | None, color: Color) -> NoReturn:
     """The command: settings from pyproject.toml, over them the command line's, and the baseline to read or to write."""
+    from llmdoctor.check.fixing import mend, with_fixable
+    from llmdoctor.check.report import accepted_baseline, check_report, read_settings, settings_report
+    from llmdoctor.core import baseline
+
     written = options.write_baseline
     try:
         _refuse_idle(options, formats)
@@ -68,6 +120,8 @@ def _refuse_idle(options: CheckOptions, formats: list[str] | None) -> None:
 
 def _print_diff(check: Callable[[], Report], unsafe: bool) -> NoReturn:
     """The patch and exit 1, or nothing and exit 0; 3 where there was nothing to check."""
+    from llmdoctor.check.fixing import diff
+
     try:
         report = check()
         patch, skipped = diff(report, unsafe)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from llmdoctor.cli.attached import refuse_command, run_attached
 from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Colors, Fail, Format, answer
 from llmdoctor.core.report import Report
@@ -174,12 +175,14 @@ def trace(
     Loads, every change to a generation config with its file and line, imports that change a default, and how each sequence ended. The command
     runs as it is, under python, torchrun, accelerate launch or deepspeed; its exit code is passed on and the summary goes to stderr.
     """
-    from llmdoctor.cli.tracing import run, summarize
+    from llmdoctor.gencfg.trace.run import run_traced
+    from llmdoctor.gencfg.trace.summary import summary_report
 
+    words = command or []
     if summary is None:
-        run(command or [], output, format, color)
-    else:
-        summarize(summary, command or [], format, fail_on, color)
+        run_attached(words, lambda: run_traced(words, output), lambda: summary_report(output), format, color)
+    refuse_command(words, f"--summary {summary}")
+    answer(lambda: summary_report(summary), "gencfg trace", format, fail_on, color)
 
 
 def runaway(

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from llmdoctor.cli.attached import command_after_dashes, run_attached
 from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Colors, Fail, Format, answer
-from llmdoctor.report.terminal import Color
+from llmdoctor.core.exitcodes import REFUSED
+from llmdoctor.report.terminal import Color, complain
 
 _MODEL = "A model directory with a config.json (no weights needed), or a hub id in the local cache."
 _STRATEGY = "trainer:OPTIM[,bf16|fp32|fp16|amp_bf16|amp_fp16][,gc], deepspeed:zeroN[,...], or a file; repeatable."
@@ -124,11 +126,24 @@ def measure(
     history of the peak and NVML's; on a CPU what is held between steps, tensor by tensor. Of your own command, unchanged, under python,
     torchrun, accelerate launch or deepspeed: its exit code is passed on and the summary goes to stderr.
     """
-    from llmdoctor.cli import measuring
+    from llmdoctor.mem.attached import attached_report, run_measured, snapshot_report
+    from llmdoctor.mem.measure import measure_report
     from llmdoctor.mem.options import Asked
 
+    command = command_after_dashes()
+    model = (words or [])[: len(words or []) - len(command)]
+    if [bool(command), bool(model), summary is not None, snapshot is not None].count(True) != 1 or len(model) > 1:
+        complain("mem measure: expected one of MODEL, -- COMMAND, --summary FILE and --snapshot FILE")
+        raise typer.Exit(REFUSED)
+    if command:
+        trace = output or "memory.jsonl"
+        run_attached(command, lambda: run_measured(command, trace, at, stop_after), lambda: attached_report(trace), format, color)
+    if summary is not None:
+        answer(lambda: attached_report(summary), "mem measure", format, fail_on, color)
+    if snapshot is not None:
+        answer(lambda: snapshot_report(snapshot), "mem measure", format, fail_on, color)
     asked = Asked(
-        "",
+        model[0],
         tuple(strategy or ()),
         batch,
         seq_len,
@@ -141,7 +156,7 @@ def measure(
         lora,
         gradient_checkpointing,
     )
-    measuring.measure(words or [], asked, output, steps, at, stop_after, summary, snapshot, format, fail_on, color)
+    answer(lambda: measure_report(asked, output, steps), "mem measure", format, fail_on, color)
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "measure": measure, "kvcache": kvcache}

@@ -1,0 +1,63 @@
+"""`llmdoctor look`, `rule`, `env` and `demo`: options in, a report out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmdoctor.cli.output import Colors, Format, answer
+from llmdoctor.report.terminal import Color
+
+
+def look(
+    path: Annotated[str, typer.Argument(help="A file or folder, or a hub id in the local cache.", metavar="PATH")],
+    format: Format = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """What is this, and which commands answer something about it?
+
+    A model or adapter directory, a checkpoint, a trace, a log, recorded outputs, a strategy, a snapshot, tensors, a repository. Without
+    any command, llmdoctor looks at the current folder.
+    """
+    from llmdoctor.look.report import look_report
+
+    answer(lambda: look_report(path), "look", format, None, color)
+
+
+def rule(
+    code: Annotated[
+        str | None, typer.Argument(help="A rule's code, such as GEN001; without one, all are listed.", show_default=False)
+    ] = None,
+    format: Format = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Explain a rule.
+
+    What it looks for, why it hurts, a bad and a good example, the fix.
+    """
+    from llmdoctor import rules as catalogue
+
+    answer(lambda: catalogue.report(code), "rule", format, None, color)
+
+
+def env(format: Format = None, color: Colors = Color.AUTO) -> None:
+    """What to paste into a bug report.
+
+    Versions, machine, caches; nothing is imported, nothing leaves the machine.
+    """
+    from llmdoctor.look import environment
+
+    answer(environment.report, "env", format, None, color)
+
+
+def demo(
+    keep: Annotated[str | None, typer.Option("--keep", metavar="DIR", help="Keep the tiny model in DIR.", show_default=False)] = None,
+) -> None:
+    """The whole tool on an embedded tiny model.
+
+    A Qwen2-VL made on the spot: the question, the prediction, the real runs, the fix. Needs the vlm extra.
+    """
+    from llmdoctor.demo.run import run
+
+    raise typer.Exit(run(keep))
