@@ -41,6 +41,7 @@ class Rendering:
     error: str | None = None
     message: str | None = None
     line: int | None = None
+    spans: tuple[tuple[int, int], ...] = ()  # the characters [start, stop) of each {% generation %} block, if they were asked for
 
 
 def find_templates(
@@ -143,7 +144,7 @@ class TemplateWorker:
         if self._process is None:
             self._process = _spares.pop() if _spares else _spawn()
 
-    def render(self, template: ChatTemplate, messages: list[dict[str, Any]], **variables: Any) -> Rendering:
+    def render(self, template: ChatTemplate, messages: list[dict[str, Any]], spans: bool = False, **variables: Any) -> Rendering:
         """`template` over `messages`; never raises on what a template does. One that passed a limit once is not tried again."""
         if template.source in self._failed:
             return self._failed[template.source]
@@ -151,21 +152,42 @@ class TemplateWorker:
             return Rendering(None, "limit", f"the template has more than {TEMPLATE_LIMIT} characters")
         self.start()
         given = {"tools": None, "documents": None, "add_generation_prompt": False, **template.variables, **variables, "messages": messages}
-        answer = self._ask(json.dumps({"template": template.source, "variables": given}))
-        if answer is None:
-            answer = Rendering(None, "limit", f"the template takes more than {self._seconds:g} s, or all the memory it is given")
-            self.close()
-        if answer.error in ("limit", "syntax"):
-            self._failed[template.source] = answer
-        return answer
+        answer = self._ask({"template": template.source, "variables": given, "spans": spans})
+        rendering = self._exhausted() if answer is None else _rendering(answer)
+        if rendering.error in ("limit", "syntax"):
+            self._failed[template.source] = rendering
+        return rendering
 
-    def _ask(self, request: str) -> Rendering | None:
-        """One request and its answer; None where the worker died or did not answer in time."""
+    def render_many(self, template: ChatTemplate, rows: list[dict[str, Any]], spans: bool = False, **variables: Any) -> list[Rendering]:
+        """Return one rendering for each of `rows`, each a mapping of variables that holds `messages`.
+
+        One request for all of them; if they pass a limit together, each is rendered alone.
+        """
+        if template.source in self._failed or len(template.source) > TEMPLATE_LIMIT:
+            return [self.render(template, [])] * len(rows)
+        self.start()
+        given = {"tools": None, "documents": None, "add_generation_prompt": False, **template.variables, **variables}
+        answer = self._ask({"template": template.source, "variables": given, "batch": rows, "spans": spans})
+        if answer is not None and "batch" in answer:
+            return [_rendering(one) for one in answer["batch"]]
+        if answer is None:
+            self.close()
+        return [
+            self.render(template, row["messages"], spans, **variables, **{key: row[key] for key in row if key != "messages"})
+            for row in rows
+        ]
+
+    def _exhausted(self) -> Rendering:
+        self.close()
+        return Rendering(None, "limit", f"the template takes more than {self._seconds:g} s, or all the memory it is given")
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the answer to one request; None if the worker died or did not answer in time."""
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             return None
         try:
-            process.stdin.write(request + "\n")
+            process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
         except OSError:
             return None
@@ -174,9 +196,7 @@ class TemplateWorker:
             answer = json.loads(line) if line else None
         except ValueError:
             answer = None
-        if answer is None:
-            return None
-        return Rendering(answer.get("text"), answer.get("error"), answer.get("message"), answer.get("line"))
+        return answer if isinstance(answer, dict) else None
 
     def close(self) -> None:
         """End the worker, whatever it is doing, and leave no zombie."""
@@ -187,6 +207,11 @@ class TemplateWorker:
                 if pipe is not None:
                     _close_quietly(pipe)
             process.wait()
+
+
+def _rendering(answer: dict[str, Any]) -> Rendering:
+    spans = tuple((start, stop) for start, stop in answer.get("spans") or ())
+    return Rendering(answer.get("text"), answer.get("error"), answer.get("message"), answer.get("line"), spans)
 
 
 def _close_quietly(pipe: IO[str]) -> None:

@@ -54,20 +54,38 @@ def _limit() -> None:
 
 
 def _environment() -> Any:
-    from jinja2 import nodes
+    from jinja2 import nodes, pass_eval_context
     from jinja2.exceptions import TemplateError
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """{% generation %} marks the assistant's part in training templates; rendering passes it through."""
+        """{% generation %} marks the assistant's part in training templates.
+
+        `parts` is the output so far and `spans` collects the characters [start, stop) of each block, as transformers' AssistantTracker does
+        (5.23.0, utils/chat_template_utils.py). With `parts` None, rendering passes the block through.
+        """
 
         tags = {"generation"}  # noqa: RUF012 jinja2's own interface
+
+        def __init__(self, environment: Any) -> None:
+            super().__init__(environment)
+            environment.extend(generation=self)
+            self.parts: list[str] | None = None
+            self.spans: list[tuple[int, int]] = []
 
         def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
             body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
-            return nodes.Scope(body).set_lineno(line)
+            return nodes.CallBlock(self.call_method("_block"), [], [], body).set_lineno(line)
+
+        @pass_eval_context
+        def _block(self, _context: Any, caller: Any) -> str:
+            text: str = caller()
+            if self.parts is not None:
+                start = sum(map(len, self.parts))
+                self.spans.append((start, start + len(text)))
+            return text
 
     def tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
@@ -88,6 +106,7 @@ def _environment() -> Any:
 
 
 def _render(environment: Any, compiled: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one request: of `variables`, or under "batch" one answer for each of them."""
     from jinja2.exceptions import TemplateSyntaxError
 
     source = request["template"]
@@ -95,13 +114,31 @@ def _render(environment: Any, compiled: dict[str, Any], request: dict[str, Any])
         if source not in compiled:
             compiled.clear()
             compiled[source] = environment.from_string(source)
-        parts, size = [], 0
-        for part in compiled[source].generate(**request["variables"]):
+    except TemplateSyntaxError as error:
+        return {"error": "syntax", "message": str(error), "line": error.lineno}
+    except RecursionError:
+        return {"error": "limit", "message": "the template recurses without end"}
+    except Exception as error:  # noqa: BLE001 a template may raise anything
+        return {"error": "raised", "message": f"{type(error).__name__}: {error}"[:500]}
+    if "batch" in request:
+        return {"batch": [_render_one(environment, compiled[source], {**request["variables"], **one}, request) for one in request["batch"]]}
+    return _render_one(environment, compiled[source], request["variables"], request)
+
+
+def _render_one(environment: Any, template: Any, variables: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    from jinja2.exceptions import TemplateSyntaxError
+
+    parts: list[str] = []
+    environment.generation.parts = parts if request.get("spans") else None
+    environment.generation.spans = spans = []
+    size = 0
+    try:
+        for part in template.generate(**variables):
             size += len(part)
             if size > OUTPUT_CHARACTERS:
                 return {"error": "limit", "message": f"the output passes {OUTPUT_CHARACTERS} characters"}
             parts.append(part)
-        return {"text": "".join(parts)}
+        return {"text": "".join(parts), "spans": spans}
     except TemplateSyntaxError as error:
         return {"error": "syntax", "message": str(error), "line": error.lineno}
     except MemoryError:

@@ -257,3 +257,28 @@ def test_any_source_is_taken(worker: TemplateWorker) -> None:
         found = rendered(worker, source)
         assert found.text is not None or found.error in ("syntax", "raised")
     assert rendered(worker, "{{ 1 }}").text == "1"
+
+
+def test_generation_blocks_are_located() -> None:
+    source = "{% for m in messages %}<{{ m.role }}>{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+    template = ChatTemplate("default", source, "t")
+    messages = [{"role": "u", "content": "ab"}, {"role": "a", "content": ""}, {"role": "a", "content": "xyz"}]
+    with TemplateWorker() as worker:
+        one = worker.render(template, messages, spans=True)
+        assert one.text is not None
+        assert [one.text[start:stop] for start, stop in one.spans] == ["ab", "", "xyz"]
+        assert worker.render(template, messages).spans == ()
+
+
+def test_many_renderings_are_those_of_one_after_the_other() -> None:
+    template = ChatTemplate(
+        "default", "{{ messages[0].content }}{{ tail }}{% if messages | length > 1 %}{{ raise_exception('no') }}{% endif %}", "t"
+    )
+    rows = [{"messages": [{"content": text}]} for text in ("a", "b")] + [{"messages": [{"content": "c"}, {"content": "d"}], "tail": "!"}]
+    with TemplateWorker() as worker:
+        many = worker.render_many(template, rows, tail="?")
+        assert [one.text for one in many] == ["a?", "b?", None]
+        assert many[2].error == "raised"
+        assert many == [
+            worker.render(template, row["messages"], **{"tail": "?", **{k: v for k, v in row.items() if k != "messages"}}) for row in rows
+        ]
