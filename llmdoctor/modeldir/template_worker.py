@@ -130,7 +130,8 @@ def _render_one(environment: Any, template: Any, variables: dict[str, Any], requ
 
     parts: list[str] = []
     environment.generation.parts = parts if request.get("spans") else None
-    environment.generation.spans = spans = []
+    spans: list[tuple[int, int]] = []
+    environment.generation.spans = spans
     size = 0
     try:
         for part in template.generate(**variables):
