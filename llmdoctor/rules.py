@@ -14,6 +14,7 @@ from llmdoctor.core.rule import Rule
 def all_rules() -> tuple[Rule, ...]:
     """Every rule of every job, by code."""
     from llmdoctor.callsites.rules import RULES as CALL_SITES
+    from llmdoctor.files.rules import RULES as FILES
     from llmdoctor.gencfg.request_rules import RULES as REQUESTS
     from llmdoctor.gencfg.rules import RULES as GENERATION
     from llmdoctor.gencfg.runaway.rules import RULES as OUTPUTS
@@ -24,7 +25,7 @@ def all_rules() -> tuple[Rule, ...]:
     from llmdoctor.sample.rules import RULES as SAMPLING
 
     generation, memory = (*GENERATION, *OUTPUTS, *REQUESTS), (*MEMORY, *TRAINING)
-    return tuple(sorted((*CALL_SITES, *DIRECTORY, *generation, *MASK, *memory, *SAMPLING), key=lambda rule: rule.code))
+    return tuple(sorted((*CALL_SITES, *FILES, *DIRECTORY, *generation, *MASK, *memory, *SAMPLING), key=lambda rule: rule.code))
 
 
 def code_prefixes(given: Iterable[str], where: str) -> tuple[str, ...]:

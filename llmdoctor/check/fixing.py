@@ -10,13 +10,12 @@ from pathlib import Path
 
 from llmdoctor.core.document import Note
 from llmdoctor.core.edit import Edit
-from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import clean_lines, defuse
 from llmdoctor.files.jsonfile import read_optional
 from llmdoctor.files.rewrite import rewrite
-from llmdoctor.files.writing import write_file
+from llmdoctor.files.writing import rewrite_file
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -33,16 +32,8 @@ class Fixed:
         return "".join(_lines(difflib.unified_diff(_split(self.before), _split(self.after), f"a/{self.path}", f"b/{self.path}")))
 
     def write(self) -> None:
-        """Put the new text in the file's place, with the old one's permissions. Raises QuestionError where it has changed in between."""
-        file = Path(self.path)
-        try:
-            mode = file.stat().st_mode
-            current = file.read_bytes()
-        except OSError as error:
-            raise QuestionError(f"{self.path}: cannot be read: {error.strerror or error}") from None
-        if current != self.before.encode("utf-8"):
-            raise QuestionError(f"{self.path}: has changed while it was checked, nothing was written to it")
-        write_file(file, self.after, mode & 0o7777)
+        """Put the new text in the place of the old one. Raises QuestionError, with nothing written, if the file has changed in between."""
+        rewrite_file(Path(self.path), self.before.encode("utf-8"), self.after.encode("utf-8"))
 
 
 def with_fixable(report: Report) -> Report:

@@ -1,7 +1,7 @@
-"""Strict JSON that can say where it is wrong: one fast pass by the standard library, a slow one only where there is something to tell.
+"""Strict JSON with positions: one fast pass by the standard library, and a slow one only if there is something to report.
 
-transformers reads its files with json.load, which takes duplicate keys (the last wins) and NaN: such a file stays readable here, with a
-problem for each. What json.load refuses is unreadable: `value` is then None and the problem says where.
+transformers reads its files with json.load, which accepts duplicate keys (the last one counts) and NaN: such a file is read here too, with a
+problem for each. What json.load refuses is unreadable: `value` is then None, and the problem names the place.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import Any
 
 from llmdoctor.core.edit import Edit
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.core.finding import Finding, Location, Severity
+from llmdoctor.core.finding import Finding, Location
+from llmdoctor.core.rule import Rule
 from llmdoctor.files.opening import Refusal, read_bytes, shown_path
 from llmdoctor.files.positions import Unreadable, scan
+from llmdoctor.files.rules import DUPLICATE_KEY, LFS_POINTER, UNREADABLE
 
 CONFIG_LIMIT = 16 * 2**20
 MAX_DEPTH = 100
@@ -35,7 +37,7 @@ _BOMS = (  # UTF-32's little-endian mark starts with UTF-16's
 
 @dataclass(frozen=True, slots=True)
 class JsonFile:
-    """A JSON file: its value (None where it cannot be read), what is wrong with it, and the line of anything in it."""
+    """A JSON file: its value (None if it cannot be read), what is wrong with it, and the line of anything in it."""
 
     path: str
     shown_name: str
@@ -45,7 +47,7 @@ class JsonFile:
     _lines: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def line(self, pointer: str) -> int | None:
-        """The line, from 1, on which the value at a JSON pointer has its key (or starts, in an array); None where there is none."""
+        """Return the line, from 1, of the key of the value at a JSON pointer (in an array, of its start); None if there is no such value."""
         if not self._lines and self.text:
             try:
                 self._lines.update(scan(self.text, MAX_DEPTH).lines)
@@ -55,10 +57,7 @@ class JsonFile:
 
 
 def read_json_file(path: str, root: str | None = None, limit: int = CONFIG_LIMIT) -> JsonFile:
-    """Read one JSON file that must be there.
-
-    Raises QuestionError where it is not.
-    """
+    """Read one JSON file that must exist. Raises QuestionError if it does not."""
     file = read_optional(path, root, limit)
     if file is None:
         raise QuestionError(f"{path}: no such file")
@@ -66,7 +65,7 @@ def read_json_file(path: str, root: str | None = None, limit: int = CONFIG_LIMIT
 
 
 def read_optional(path: str, root: str | None = None, limit: int = CONFIG_LIMIT) -> JsonFile | None:
-    """Read one JSON file; None where there is no such file."""
+    """Read one JSON file; None if there is no such file."""
     data = read_bytes(path, limit, root)
     if data is None:
         return None
@@ -77,12 +76,12 @@ def read_optional(path: str, root: str | None = None, limit: int = CONFIG_LIMIT)
 
 
 def refused(refusal: Refusal, path: str, name: str) -> JsonFile:
-    """A file that may not or cannot be read, as the unreadable file it is."""
-    return JsonFile(path, name, None, (_problem(refusal.code, name, f"{name} {refusal.reason}", None, None),))
+    """Return the unreadable JsonFile of a file that may not or cannot be read."""
+    return JsonFile(path, name, None, (refusal.finding(name),))
 
 
 def parse(data: bytes, path: str, name: str) -> JsonFile:
-    """`data` as JSON; never raises."""
+    """Read `data` as JSON; never raises."""
     text = _decode(data, name)
     if isinstance(text, Finding):
         return JsonFile(path, name, None, (text,))
@@ -99,13 +98,15 @@ def parse(data: bytes, path: str, name: str) -> JsonFile:
 
 
 def _with_problems(path: str, name: str, value: Any, text: str) -> JsonFile:
-    """The slow pass over a file that is readable and not clean."""
+    """Find what is odd in a file that can be read, by the slow pass."""
     try:
         seen = scan(text, MAX_DEPTH)
     except Unreadable as error:
-        return JsonFile(path, name, None, (_problem(error.code, name, f"{name}: {error}", error.pointer, error.line),))
-    problems = [_problem(code, name, f"{name}: {message}", pointer, line) for code, message, pointer, line in seen.oddities]
-    problems = [replace(one, edits=(Edit(name, _pointer(one), "last", safe=True),)) if one.code == "DIR002" else one for one in problems]
+        return JsonFile(path, name, None, (_problem(error.rule, name, f"{name}: {error}", error.pointer, error.line),))
+    problems = [_problem(rule, name, f"{name}: {message}", pointer, line) for rule, message, pointer, line in seen.oddities]
+    problems = [
+        replace(one, edits=(Edit(name, _pointer(one), "last", safe=True),)) if one.code == DUPLICATE_KEY.code else one for one in problems
+    ]
     return JsonFile(path, name, value, tuple(problems), text, dict(seen.lines))
 
 
@@ -114,46 +115,37 @@ def _pointer(problem: Finding) -> str:
 
 
 def _explain(text: str, name: str, refused: Exception) -> Finding:
-    """Where and why `text` is not JSON, by the slow pass; where that has no time for it, in the words of json.loads, which `refused` it."""
+    """Return where and why `text` is not JSON, by the slow pass; for a text that is too long for it, in the words of `refused`."""
     line = refused.lineno if isinstance(refused, json.JSONDecodeError) else None
     if line is not None and len(text) > CONFIG_LIMIT:
-        return _problem("DIR001", name, f"{name}: not JSON: {refused}", None, line)
+        return _problem(UNREADABLE, name, f"{name}: not JSON: {refused}", None, line)
     try:
         scan(text, MAX_DEPTH)
     except Unreadable as error:
-        return _problem(error.code, name, f"{name}: {error}", error.pointer, error.line)
-    return _problem("DIR001", name, f"{name}: not JSON", None, 1)
+        return _problem(error.rule, name, f"{name}: {error}", error.pointer, error.line)
+    return _problem(UNREADABLE, name, f"{name}: not JSON", None, 1)
 
 
 def _decode(data: bytes, name: str) -> str | Finding:
     for mark, encoding in _BOMS:
         if data.startswith(mark):
-            return _problem("DIR001", name, f"{name} starts with a byte order mark of {encoding}, expected UTF-8 without a mark", None, 1)
+            return _problem(UNREADABLE, name, f"{name} starts with a byte order mark of {encoding}, expected UTF-8 without a mark", None, 1)
     if data.startswith(b"version https://git-lfs"):
-        return _problem("DIR013", name, f"{name} is a git-lfs pointer, not the file itself", None, 1)
+        return _problem(LFS_POINTER, name, f"{name} is a git-lfs pointer, not the file itself", None, 1)
     if not data.strip():
-        return _problem("DIR001", name, f"{name} is empty, expected a JSON object", None, 1)
+        return _problem(UNREADABLE, name, f"{name} is empty, expected a JSON object", None, 1)
     if b"\0" in data:
         kind = "UTF-16 or UTF-32 text" if data[:1] == b"\0" or data[1:2] == b"\0" else "binary data"
-        return _problem("DIR001", name, f"{name} holds {kind}, expected UTF-8 text", None, data[: data.index(b"\0")].count(b"\n") + 1)
+        return _problem(UNREADABLE, name, f"{name} holds {kind}, expected UTF-8 text", None, data[: data.index(b"\0")].count(b"\n") + 1)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        return _problem("DIR001", name, f"{name}: byte {error.start} is not UTF-8 ({error.reason})", None, line)
+        return _problem(UNREADABLE, name, f"{name}: byte {error.start} is not UTF-8 ({error.reason})", None, line)
 
 
-def _problem(code: str, name: str, message: str, pointer: str | None, line: int | None) -> Finding:
-    severity = Severity.WARNING if code in ("DIR002", "DIR003", "DIR012") else Severity.ERROR
-    return Finding(code, severity, message, Location(name, pointer, line), fix=_FIXES.get(code))
-
-
-_FIXES = {
-    "DIR001": "write the file again, or fetch it again",
-    "DIR002": "keep one of the two",
-    "DIR003": "write a number, or null",
-    "DIR013": "git lfs pull",
-}
+def _problem(rule: Rule, name: str, message: str, pointer: str | None, line: int | None) -> Finding:
+    return rule.at(Location(name, pointer, line), message)
 
 
 def _pairs(notes: list[str]) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Opening a file that nobody vouches for: regular files only, never blocking, never out of the model's own repository."""
+"""Opens and reads untrusted files: regular files only, bounded, never blocking, never outside the model's own repository."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ import os
 import stat
 from dataclasses import dataclass
 
+from llmdoctor.core.finding import Finding, Location
+from llmdoctor.core.rule import Rule
+from llmdoctor.files.rules import BEYOND_LIMITS, OUTSIDE, UNREADABLE
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a file was not read: the DIR rule's code and a clause that says what was found."""
+    """Why a file was not read: the rule about files, and a clause that continues the file's name ("is a FIFO, not a file")."""
 
-    code: str
+    rule: Rule
     reason: str
+
+    def finding(self, shown_name: str) -> Finding:
+        """Return the finding of the rule for the file that is shown as `shown_name`."""
+        return self.rule.at(Location(shown_name), f"{shown_name} {self.reason}")
 
 
 def read_bytes(path: str, limit: int, root: str | None = None) -> bytes | Refusal | None:
-    """The bytes of `path`; None where there is no such file, a Refusal where it may not or cannot be read.
+    """Return the bytes of `path`; None if there is no such file, a Refusal if it may not or cannot be read.
 
-    `root` is the model directory that the file belongs to: a link may point inside it, or from a hub snapshot into the same
-    repository's blobs. `limit` is the most bytes accepted; the size is taken from the open file, so that nothing changes in between.
+    `root` is the model directory that the file belongs to: a link may point inside it, or from a hub snapshot into the blobs of the same
+    repository. `limit` is the largest size accepted, in bytes; the size is taken from the open file, so that it cannot change in between.
     """
     opened = open_inside(path, root)
     if opened is None or isinstance(opened, Refusal):
@@ -28,42 +36,42 @@ def read_bytes(path: str, limit: int, root: str | None = None) -> bytes | Refusa
     try:
         size = os.fstat(opened).st_size
         if size > limit:
-            return Refusal("DIR005", f"has {size} bytes, at most {limit} are read")
+            return Refusal(BEYOND_LIMITS, f"has {size} bytes, at most {limit} are read")
         with os.fdopen(opened, "rb", closefd=False) as file:
             data = file.read(size + 1)  # not limit + 1: so much would be allocated
             data += file.read(limit) if len(data) > size else b""  # it grows
-        return Refusal("DIR005", f"has more than {limit} bytes") if len(data) > limit else data
+        return Refusal(BEYOND_LIMITS, f"has more than {limit} bytes") if len(data) > limit else data
     except OSError as error:
-        return Refusal("DIR001", f"cannot be read: {error.strerror or error}")
+        return Refusal(UNREADABLE, f"cannot be read: {error.strerror or error}")
     finally:
         os.close(opened)
 
 
 def open_inside(path: str, root: str | None) -> int | Refusal | None:
-    """A file descriptor of a regular file; None where there is no such file."""
+    """Return the file descriptor of a regular file, opened for reading; None if there is no such file, a Refusal if it may not be opened."""
     try:
         link = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        return Refusal("DIR001", f"cannot be read: {getattr(error, 'strerror', None) or error}")
+        return Refusal(UNREADABLE, f"cannot be read: {getattr(error, 'strerror', None) or error}")
     is_link = stat.S_ISLNK(link.st_mode)
     target = path
     if root is not None and (is_link or os.path.dirname(path) != root):  # a folder on the way may be a link too
         target = os.path.realpath(path)
         if not _stays(target, root):
             said = os.readlink(path) if is_link else target
-            return Refusal("DIR004", f"is a link to {said}, outside the model's directory and its hub cache repository")
+            return Refusal(OUTSIDE, f"is a link to {said}, outside the model's directory and its hub cache repository")
     try:
         return _open(target, follow=root is None)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOENT):
-            return Refusal("DIR004", "is a link that leads nowhere")
-        return Refusal("DIR001", f"cannot be read: {error.strerror}")
+            return Refusal(OUTSIDE, "is a link that leads nowhere")
+        return Refusal(UNREADABLE, f"cannot be read: {error.strerror}")
 
 
 def _open(path: str, *, follow: bool) -> int | Refusal:
-    """Without `follow`, `path` has been resolved and judged: a link that has since taken its place is not followed."""
+    """Open `path`. Without `follow`, it has been resolved and accepted: a link that has replaced it since then is not followed."""
     mode = os.stat(path, follow_symlinks=follow).st_mode
     if stat.S_ISREG(mode):  # a device is not even opened: that alone can have effects
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
@@ -71,7 +79,7 @@ def _open(path: str, *, follow: bool) -> int | Refusal:
         if stat.S_ISREG(mode):
             return descriptor
         os.close(descriptor)  # another kind of file has taken its place
-    return Refusal("DIR004", "is a link that leads nowhere" if stat.S_ISLNK(mode) else f"is {_kind(mode)}, not a file")
+    return Refusal(OUTSIDE, "is a link that leads nowhere" if stat.S_ISLNK(mode) else f"is {_kind(mode)}, not a file")
 
 
 def _stays(target: str, root: str) -> bool:
@@ -98,7 +106,7 @@ def _kind(mode: int) -> str:
 
 
 def shown_path(path: str) -> str:
-    """`path` as a reader finds it: relative to the working directory where it lies below it, else as given."""
+    """Return `path` relative to the working directory if it is below that, else as given."""
     try:
         here, full = os.getcwd(), os.path.abspath(path)
     except OSError:  # the working directory has been deleted

@@ -6,7 +6,9 @@ import json
 import re
 from dataclasses import dataclass, field
 
+from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import shown
+from llmdoctor.files.rules import BEYOND_LIMITS, DUPLICATE_KEY, LONE_SURROGATE, NOT_A_NUMBER, UNREADABLE
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
@@ -20,19 +22,19 @@ MAX_POINTER = 256  # characters; below a longer one no lines are kept: a pointer
 
 
 class Unreadable(Exception):
-    """The text is not JSON here, or passes a limit: the DIR code, the pointer so far, the line."""
+    """The text is not JSON here, or passes a limit: the rule, the pointer so far, the line."""
 
-    def __init__(self, message: str, pointer: str, line: int, code: str = "DIR001") -> None:
+    def __init__(self, message: str, pointer: str, line: int, rule: Rule = UNREADABLE) -> None:
         super().__init__(message)
-        self.pointer, self.line, self.code = pointer[:MAX_POINTER], line, code
+        self.pointer, self.line, self.rule = pointer[:MAX_POINTER], line, rule
 
 
 @dataclass(slots=True)
 class Scan:
-    """`lines`: JSON pointer to line, from 1. `oddities`: (DIR code, message, pointer, line)."""
+    """`lines`: JSON pointer to line, from 1. `oddities`: (rule, message, pointer, line)."""
 
     lines: dict[str, int] = field(default_factory=dict)
-    oddities: list[tuple[str, str, str, int]] = field(default_factory=list)
+    oddities: list[tuple[Rule, str, str, int]] = field(default_factory=list)
 
 
 def scan(text: str, max_depth: int) -> Scan:
@@ -74,10 +76,10 @@ class _Walker:
         start = self.skip(offset)
         self._values += 1
         if self._values > MAX_VALUES:
-            raise Unreadable(f"more than {MAX_VALUES} values", pointer, self.line_at(start), "DIR005")
+            raise Unreadable(f"more than {MAX_VALUES} values", pointer, self.line_at(start), BEYOND_LIMITS)
         first = self.text[start : start + 1]
         if depth > self.max_depth and first in ("{", "["):
-            raise Unreadable(f"nested deeper than {self.max_depth} levels", pointer, self.line_at(start), "DIR005")
+            raise Unreadable(f"nested deeper than {self.max_depth} levels", pointer, self.line_at(start), BEYOND_LIMITS)
         if first == "{":
             self._object(start, pointer, depth)
         elif first == "[":
@@ -100,7 +102,12 @@ class _Walker:
             line = self.line_at(offset)
             below = _below(pointer, key)
             if key in keys:
-                self._odd("DIR002", f"the key {shown(key)} stands twice, on lines {keys[key]} and {line}: the last wins", below, line)
+                self._odd(
+                    DUPLICATE_KEY,
+                    f"the key {shown(key)} is set twice, on lines {keys[key]} and {line}: Python takes the last one",
+                    below,
+                    line,
+                )
             keys[key] = line
             self._keep(below, line)
             colon = self.skip(self.at)
@@ -143,7 +150,7 @@ class _Walker:
             raise self._wrong(start, pointer, "a string that ends, without raw control characters") from None
         value: str = decoded
         if _SURROGATE.search(value):
-            self._odd("DIR012", "a lone surrogate, which no UTF-8 text can hold", pointer, self.line_at(start))
+            self._odd(LONE_SURROGATE, "a lone surrogate, which no UTF-8 text can hold", pointer, self.line_at(start))
         return value
 
     def _scalar(self, start: int, pointer: str) -> None:
@@ -152,21 +159,21 @@ class _Walker:
             raise self._wrong(start, pointer, "a value")
         word, line = match.group(), self.line_at(start)
         if len(word) > _MAX_DIGITS:
-            raise Unreadable(f"a number of {len(word)} characters, at most {_MAX_DIGITS} are read", pointer, line, "DIR005")
+            raise Unreadable(f"a number of {len(word)} characters, at most {_MAX_DIGITS} are read", pointer, line, BEYOND_LIMITS)
         if word[-1] in "Ny":
-            self._odd("DIR003", f"{word} is not JSON, though Python's json takes it", pointer, line)
+            self._odd(NOT_A_NUMBER, f"{word} is not JSON, though Python's json takes it", pointer, line)
         elif word[-1].isdigit() and not word.lstrip("-").isdigit() and float(word) in (float("inf"), float("-inf")):
-            self._odd("DIR003", f"{word if len(word) < 40 else word[:36] + ' ...'} overflows to infinity", pointer, line)
+            self._odd(NOT_A_NUMBER, f"{word if len(word) < 40 else word[:36] + ' ...'} overflows to infinity", pointer, line)
         self.at = match.end()
 
     def _keep(self, pointer: str, line: int) -> None:
         if len(pointer) <= MAX_POINTER:
             self.seen.lines[pointer] = line
 
-    def _odd(self, code: str, message: str, pointer: str, line: int) -> None:
-        """Note what is odd; a file full of it is told by its first MAX_ODDITIES."""
+    def _odd(self, rule: Rule, message: str, pointer: str, line: int) -> None:
+        """Keep what is odd, the first MAX_ODDITIES of a file."""
         if len(self.seen.oddities) < MAX_ODDITIES:
-            self.seen.oddities.append((code, message, pointer[:MAX_POINTER], line))
+            self.seen.oddities.append((rule, message, pointer[:MAX_POINTER], line))
 
     def _wrong(self, offset: int, pointer: str, expected: str) -> Unreadable:
         found = self.text[offset : offset + 12]

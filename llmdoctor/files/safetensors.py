@@ -13,6 +13,7 @@ from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.text import is_id, shown
 from llmdoctor.files.jsonfile import JsonFile, parse
 from llmdoctor.files.opening import Refusal, open_inside, shown_path
+from llmdoctor.files.rules import LFS_POINTER, SAFETENSORS_HEADER, SHARD_INDEX
 
 HEADER_LIMIT = 100_000_000  # the library's MAX_HEADER_SIZE
 # Bits of one element.
@@ -44,7 +45,7 @@ def read_header(path: str, root: str | None = None) -> tuple[dict[str, TensorHea
     place = shown_path(path)
     opened = open_inside(path, root)
     if isinstance(opened, Refusal):
-        return {}, (Finding(opened.code, Severity.ERROR, f"{place} {opened.reason}", Location(place)),)
+        return {}, (opened.finding(place),)
     if opened is None:
         return {}, (_problem(place, "there is no such file"),)
     try:
@@ -55,17 +56,15 @@ def read_header(path: str, root: str | None = None) -> tuple[dict[str, TensorHea
         header = f"cannot be read: {error.strerror}"
     finally:
         os.close(opened)
-    if header == LFS_POINTER:
-        return {}, (
-            Finding("DIR013", Severity.ERROR, f"{place} is {LFS_POINTER}, not the file itself", Location(place), fix="git lfs pull"),
-        )
+    if header == _POINTER:
+        return {}, (LFS_POINTER.at(Location(place), f"{place} is a git-lfs pointer, not the file itself"),)
     if isinstance(header, str):
         return {}, (_problem(place, header),)
     tensors, wrongs = _parse(header, path, size - 8 - len(header))
     return tensors, tuple(_problem(place, text, pointer) for text, pointer in wrongs)
 
 
-LFS_POINTER = "a git-lfs pointer"
+_POINTER = "a git-lfs pointer"
 
 
 def _read(file: BinaryIO, size: int) -> bytes | str:
@@ -75,7 +74,7 @@ def _read(file: BinaryIO, size: int) -> bytes | str:
     wrong = _wrong_length(size, length)
     if wrong is None:
         return file.read(length)
-    return LFS_POINTER if (start + file.read(32)).startswith(b"version https://git-lfs") else wrong
+    return _POINTER if (start + file.read(32)).startswith(b"version https://git-lfs") else wrong
 
 
 def _parse(header: bytes, path: str, room: int) -> tuple[dict[str, TensorHeader], list[tuple[str, str | None]]]:
@@ -207,9 +206,9 @@ def _layout(tensors: dict[str, TensorHeader], room: int) -> list[tuple[str, str 
 
 
 def _problem(file: str, message: str, pointer: str | None = None) -> Finding:
-    return Finding("DIR006", Severity.ERROR, f"{file}: {message}", Location(file, pointer), fix="fetch or save the file again")
+    return SAFETENSORS_HEADER.at(Location(file, pointer), f"{file}: {message}")
 
 
-def _index_problem(index: JsonFile, message: str, pointer: str, severity: Severity = Severity.ERROR) -> Finding:
+def _index_problem(index: JsonFile, message: str, pointer: str, severity: Severity | None = None) -> Finding:
     where = Location(index.shown_name, pointer, index.line(pointer))
-    return Finding("DIR007", severity, f"{index.shown_name} {message}", where, fix="fetch the missing shards, or save the model again")
+    return SHARD_INDEX.at(where, f"{index.shown_name} {message}", severity=severity)

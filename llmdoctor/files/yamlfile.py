@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmdoctor.core.finding import Finding, Location, Severity
+from llmdoctor.core.finding import Location
 from llmdoctor.files.jsonfile import JsonFile
+from llmdoctor.files.rules import UNREADABLE
 
 YAML_LIMIT = 256 * 2**10  # bytes; libyaml reads them in .1 s, PyYAML's own scanner in 2 s
 MAX_VALUES, MAX_DEPTH, MAX_POINTER = 50_000, 50, 256
@@ -43,7 +44,7 @@ def parse_yaml(data: bytes, path: str, name: str) -> JsonFile:
 
 
 def _unreadable(path: str, name: str, reason: str, line: int | None) -> JsonFile:
-    return JsonFile(path, name, None, (Finding("DIR001", Severity.ERROR, f"{name}: not YAML: {reason}", Location(name, None, line)),))
+    return JsonFile(path, name, None, (UNREADABLE.at(Location(name, None, line), f"{name}: not YAML: {reason}"),))
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import clean
+from llmdoctor.files.writing import write_file
 from llmdoctor.mem.components import Unit, component_of
 from llmdoctor.mem.measured import Beside, set_beside
 from llmdoctor.mem.options import Answer, Asked, ask
@@ -154,15 +155,8 @@ def _beside(answer: Answer, records: Sequence[dict[str, Any]]) -> tuple[Beside, 
 
 
 def write_records(path: str, records: Sequence[dict[str, Any]]) -> None:
-    """All of it or nothing, one record a line."""
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text("".join(json.dumps(record) + "\n" for record in records))
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise QuestionError(f"cannot write {path}: {error.strerror or error}") from None
+    """Write one record per line, all of them or nothing. Raises QuestionError."""
+    write_file(Path(path), "".join(json.dumps(record) + "\n" for record in records))
 
 
 def _result(name: str, records: Sequence[dict[str, Any]]) -> dict[str, Any]:

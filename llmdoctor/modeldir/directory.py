@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.core.finding import Finding, Location, Severity
+from llmdoctor.core.finding import Finding, Location
 from llmdoctor.files.jsonfile import JsonFile, read_optional
 from llmdoctor.files.opening import Refusal, read_bytes, shown_path
+from llmdoctor.files.rules import UNREADABLE
 from llmdoctor.modeldir import hub
+from llmdoctor.modeldir.rules import MISSING_BASE, REMOTE_CODE
 from llmdoctor.modeldir.template import TEMPLATE_LIMIT, ChatTemplate, find_templates
 from llmdoctor.modeldir.tokenizer import Tokenizer, read_tokenizer
 
@@ -143,13 +145,13 @@ class ModelDir:
             return None
         shown = shown_path(path)
         if isinstance(data, Refusal):
-            self._odd(Finding(data.code, Severity.ERROR, f"{shown} {data.reason}", Location(shown)))
+            self._odd(data.finding(shown))
             return None
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
             line = data[: error.start].count(b"\n") + 1
-            self._odd(Finding("DIR001", Severity.ERROR, f"{shown}: byte {error.start} is not UTF-8", Location(shown, None, line)))
+            self._odd(UNREADABLE.at(Location(shown, None, line), f"{shown}: byte {error.start} is not UTF-8"))
             return None
 
     def _odd(self, problem: Finding) -> None:
@@ -177,7 +179,7 @@ class ModelDir:
             if file is not None and file.value is not None and not isinstance(file.value, dict):
                 kind = type(file.value).__name__
                 message = f"{file.shown_name} holds a JSON {kind}, expected an object"
-                yield Finding("DIR001", Severity.ERROR, message, Location(file.shown_name, None, 1), fix="write the file again")
+                yield UNREADABLE.at(Location(file.shown_name, None, 1), message)
         yield from self._own_tokenizer.problems
         _ = self.templates
         yield from self._kept.get("oddities", ())
@@ -207,12 +209,12 @@ class ModelDir:
             if file is not None and isinstance(named, dict) and named:
                 classes = ", ".join(shortened(name) for name in list(named)[:4])
                 where = Location(file.shown_name, "/auto_map", file.line("/auto_map"))
-                yield Finding("DIR010", Severity.INFO, f"trust_remote_code=True would import this directory's code for {classes}", where)
+                yield REMOTE_CODE.at(where, f"trust_remote_code=True would import this directory's code for {classes}")
         if self.adapter is not None and self.adapter.base is None:
             said = f"the base model {shortened(self.adapter.name)} is not here" if self.adapter.name else "no base model is named"
             pointer, file = "/base_model_name_or_path", self.json("adapter_config.json")
             where = Location(self.shown_name) if file is None else Location(file.shown_name, pointer, file.line(pointer))
-            yield Finding("DIR011", Severity.WARNING, f"{said}, so what a call on this adapter comes to cannot be told", where)
+            yield MISSING_BASE.at(where, f"{said}, so a call on this adapter cannot be judged")
 
 
 def read_model_dir(name: str) -> ModelDir:

@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from llmdoctor.core.finding import Finding, Location, Severity
+from llmdoctor.core.finding import Finding, Location
 from llmdoctor.files.opening import shown_path
+from llmdoctor.modeldir.rules import TEMPLATE_LIMITS, TEMPLATE_SYNTAX
 
 if TYPE_CHECKING:
     import subprocess
@@ -84,19 +85,15 @@ def _named(value: Any) -> list[tuple[str, str]]:
     return [(name, text) for name, text in pairs if isinstance(name, str) and isinstance(text, str)]
 
 
-TEMPLATE_RULES = {"syntax": "DIR008", "limit": "DIR009"}
+TEMPLATE_RULES = {"syntax": TEMPLATE_SYNTAX, "limit": TEMPLATE_LIMITS}
 
 
 def template_problem(template: ChatTemplate, rendering: Rendering) -> Finding:
     """The finding for a template that is not Jinja, or that passed a limit. In a .jinja file the line is the file's own."""
     line = rendering.line if template.pointer is None else None
     inside = f" (line {rendering.line} of the template)" if rendering.line is not None and line is None else ""
-    return Finding(
-        TEMPLATE_RULES[rendering.error or ""],
-        Severity.ERROR,
-        f"{template.file}: the chat template {template.name!r}: {rendering.message}{inside}",
-        Location(template.file, template.pointer, line),
-    )
+    message = f"{template.file}: the chat template {template.name!r}: {rendering.message}{inside}"
+    return TEMPLATE_RULES[rendering.error or ""].at(Location(template.file, template.pointer, line), message)
 
 
 _spares: list[subprocess.Popen[str]] = []

@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmdoctor.core.finding import Finding, Location, Severity
+from llmdoctor.core.finding import Finding, Location
+from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import is_id
 from llmdoctor.files.jsonfile import CONFIG_LIMIT, JsonFile, parse, read_optional, refused
 from llmdoctor.files.opening import Refusal, read_bytes, shown_path
+from llmdoctor.files.rules import BEYOND_LIMITS, UNREADABLE
 
 TOKENIZER_LIMIT = 256 * 2**20
 _PIECE = 2**20
@@ -135,7 +137,7 @@ def _decode(data: bytes, path: str, shown: str) -> tuple[dict[str, Any], tuple[F
         value = msgspec.json.decode(data, type=_shape())
         added = value.get("added_tokens", b"[]")
         if len(added) > CONFIG_LIMIT:
-            return {}, (_problem("DIR005", shown, f"added_tokens has {len(added)} bytes, at most {CONFIG_LIMIT} are read", 1),)
+            return {}, (_problem(BEYOND_LIMITS, shown, f"added_tokens has {len(added)} bytes, at most {CONFIG_LIMIT} are read", 1),)
         value["added_tokens"] = msgspec.json.decode(added)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         return _decode_slowly(data, path, shown) if len(data) <= CONFIG_LIMIT else ({}, (_explain(data, shown, error),))
@@ -161,22 +163,22 @@ def _check_utf8(data: bytes) -> None:
 def _explain(data: bytes, shown: str, error: Exception) -> Finding:
     """Where a file too large to walk is wrong, by the decoder's own words."""
     if isinstance(error, RecursionError):
-        return _problem("DIR005", shown, "nested too deeply", 1)
+        return _problem(BEYOND_LIMITS, shown, "nested too deeply", 1)
     if isinstance(error, UnicodeDecodeError):
-        return _problem("DIR001", shown, f"byte {error.start} is not UTF-8 ({error.reason})", data.count(b"\n", 0, error.start) + 1)
+        return _problem(UNREADABLE, shown, f"byte {error.start} is not UTF-8 ({error.reason})", data.count(b"\n", 0, error.start) + 1)
     place = re.search(r"\(byte ([0-9]+)\)", str(error))
-    return _problem("DIR001", shown, f"not a tokenizer's JSON: {error}", data.count(b"\n", 0, int(place[1]) if place else len(data)) + 1)
+    return _problem(UNREADABLE, shown, f"not a tokenizer's JSON: {error}", data.count(b"\n", 0, int(place[1]) if place else len(data)) + 1)
 
 
-def _problem(code: str, shown: str, message: str, line: int) -> Finding:
-    return Finding(code, Severity.ERROR, f"{shown}: {message}", Location(shown, None, line), fix="fetch the file again")
+def _problem(rule: Rule, shown: str, message: str, line: int) -> Finding:
+    return rule.at(Location(shown, None, line), f"{shown}: {message}")
 
 
 def _decode_slowly(data: bytes, path: str, shown: str) -> tuple[dict[str, Any], tuple[Finding, ...]]:
     """A file that is not JSON, not of the shape, or JSON only to Python (NaN)."""
     file = parse(data, path, shown)
     if not isinstance(file.value, dict):
-        problems = file.problems or (Finding("DIR001", Severity.ERROR, f"{shown}: expected a JSON object", Location(shown, None, 1)),)
+        problems = file.problems or (_problem(UNREADABLE, shown, "expected a JSON object", 1),)
         return {}, problems
     model = file.value.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None

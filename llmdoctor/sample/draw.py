@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from llmdoctor.core.finding import Finding, Location
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import plural
 from llmdoctor.files.arrays import parse_logits
+from llmdoctor.files.writing import replacing
 from llmdoctor.sample.draws import Outcome, draw, draw_counts, generator, judge_draws
 from llmdoctor.sample.options import claimed_probs, given_probs
 from llmdoctor.sample.rules import BROKEN, IMPOSSIBLE, OTHER
@@ -114,16 +116,9 @@ def _drawn(ask: Drawing, probs: Doubles) -> Report:
 
 
 def _save(path: str, values: Ids) -> None:
-    """All of it or nothing, as numpy's .npy."""
-    partial = f"{path}.{os.getpid()}.partial"
-    try:
-        with open(partial, "wb") as file:
-            np.save(file, values, allow_pickle=False)
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(partial)
-        raise QuestionError(f"cannot write {path}: {error.strerror or error}") from None
+    """Write `values` as numpy's .npy, all of them or nothing. Raises QuestionError."""
+    with replacing(Path(path)) as file:
+        np.save(file, values, allow_pickle=False)
 
 
 def _from_file(path: str, vocab: int) -> Ids:

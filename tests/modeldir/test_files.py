@@ -28,7 +28,7 @@ def test_a_file_is_read_and_a_missing_one_is_none(tmp_path: Path) -> None:
 
 def test_one_byte_too_many(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * (LIMIT + 1))
-    assert refusal(tmp_path / "a").code == "DIR005"
+    assert refusal(tmp_path / "a").rule.code == "DIR005"
 
 
 def test_a_sparse_gigabyte_is_not_read(tmp_path: Path) -> None:
@@ -73,11 +73,11 @@ def test_a_link_out_is_refused_and_one_inside_is_read(tmp_path: Path) -> None:
     (home / "real").write_text("r")
     for name, target in (("absolute", tmp_path / "secret"), ("relative", Path("../secret"))):
         (home / name).symlink_to(target)
-        assert refusal(home / name).code == "DIR004"
+        assert refusal(home / name).rule.code == "DIR004"
     (home / "near").symlink_to("real")
     assert read_bytes(str(home / "near"), LIMIT, str(home)) == b"r"
     (home / "far").symlink_to("absolute")  # a link inside, to a link out
-    assert refusal(home / "far").code == "DIR004"
+    assert refusal(home / "far").rule.code == "DIR004"
 
 
 def test_a_linked_folder_on_the_way_out(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_linked_folder_on_the_way_out(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "x.jinja").write_text("secret")
     (tmp_path / "home" / "sub").symlink_to("../other")
-    assert refusal(tmp_path / "home" / "sub" / "x.jinja", tmp_path / "home").code == "DIR004"
+    assert refusal(tmp_path / "home" / "sub" / "x.jinja", tmp_path / "home").rule.code == "DIR004"
 
 
 def test_a_model_directory_may_itself_be_a_link(tmp_path: Path) -> None:
@@ -110,8 +110,8 @@ def test_a_snapshot_links_into_its_own_blobs_only(tmp_path: Path) -> None:
     (snapshot / "other.json").symlink_to("../../../models--org--two/blobs/b10b")
     (snapshot / "up.json").symlink_to("../../../../x")
     assert read_bytes(str(snapshot / "config.json"), LIMIT, str(snapshot)) == b"models--org--one"
-    assert refusal(snapshot / "other.json").code == "DIR004"
-    assert refusal(snapshot / "up.json").code == "DIR004"
+    assert refusal(snapshot / "other.json").rule.code == "DIR004"
+    assert refusal(snapshot / "up.json").rule.code == "DIR004"
 
 
 def test_blobs_are_no_excuse_outside_a_hub_cache(tmp_path: Path) -> None:
@@ -119,14 +119,14 @@ def test_blobs_are_no_excuse_outside_a_hub_cache(tmp_path: Path) -> None:
     (tmp_path / "blobs" / "b").write_text("x")
     (tmp_path / "snapshots" / "abc").mkdir(parents=True)
     (tmp_path / "snapshots" / "abc" / "a").symlink_to("../../blobs/b")
-    assert refusal(tmp_path / "snapshots" / "abc" / "a").code == "DIR004"
+    assert refusal(tmp_path / "snapshots" / "abc" / "a").rule.code == "DIR004"
 
 
 def test_links_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to("nothing")
     (tmp_path / "loop").symlink_to("loop")
     assert refusal(tmp_path / "dangling").reason == "is a link that leads nowhere"
-    assert refusal(tmp_path / "loop").code == "DIR004"
+    assert refusal(tmp_path / "loop").rule.code == "DIR004"
 
 
 def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from llmdoctor import __version__
 from llmdoctor.attach.launch import launch
 from llmdoctor.attach.records import Record, encode, merge
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.files.writing import replacing
 from llmdoctor.gencfg.trace.read import PARTS, SCHEMA, joined
 
 TARGET = "llmdoctor.gencfg.trace.recorder:attach"
@@ -67,13 +68,11 @@ def make_parts(target: Path) -> Path:
 
 def write_merged(target: Path, parts: Path, run: Record) -> None:
     """The run's record first, then everything by time, each generate() with its number; the parts go when the whole is there."""
-    partial = parts / "merged"
     try:
-        with partial.open("wb") as file:
+        with replacing(target) as file:
             file.write(encode({**run, "seconds": time.time() - run["t"]}) + b"\n")
             for record in joined(map(json.loads, merge(parts.glob("*.jsonl")))):
                 file.write(encode(record) + b"\n")
-        partial.replace(target)
-    except OSError as error:
-        raise QuestionError(f"{target}: {error.strerror or error}; what each process recorded is in {parts}") from None
+    except QuestionError as error:
+        raise QuestionError(f"{error}; what each process recorded is in {parts}") from None
     shutil.rmtree(parts, ignore_errors=True)

@@ -1,0 +1,111 @@
+"""The DIR rules about files: what can be wrong with a file, whatever the question."""
+
+from __future__ import annotations
+
+from llmdoctor.core.finding import Severity
+from llmdoctor.core.rule import Rule
+
+UNREADABLE = Rule(
+    "DIR001",
+    "unreadable-file",
+    Severity.ERROR,
+    "A file of the model cannot be read as the format that it should have.",
+    "The file is empty, cut short or binary, is UTF-16, starts with a byte order mark, or its JSON ends too early or goes on too long. from_pretrained() raises "
+    "on it, or an engine silently uses defaults. The line and the JSON pointer are those of the first place where the text is wrong.",
+    '{"eos_token_id": 151645,',
+    '{"eos_token_id": 151645}',
+    "Write the file again, or download it again.",
+)
+DUPLICATE_KEY = Rule(
+    "DIR002",
+    "duplicate-key",
+    Severity.WARNING,
+    "A JSON object has the same key twice.",
+    "Python's json takes the last value, other readers take the first or refuse the file: transformers and an engine in another language then read two different configs.",
+    '{"eos_token_id": 2, "eos_token_id": 32000}',
+    '{"eos_token_id": [2, 32000]}',
+    "Keep one of the two.",
+)
+NOT_A_NUMBER = Rule(
+    "DIR003",
+    "not-a-number",
+    Severity.WARNING,
+    "A JSON file holds NaN, Infinity, or a number that overflows to infinity.",
+    "Python's json reads and writes these values, but the JSON standard does not have them: Rust and C++ loaders refuse the whole file.",
+    '{"repetition_penalty": NaN}',
+    '{"repetition_penalty": 1.0}',
+    "Write a number, or null.",
+)
+OUTSIDE = Rule(
+    "DIR004",
+    "leaves-the-directory",
+    Severity.ERROR,
+    "A file is a link out of the model's directory, or is not a regular file.",
+    "Reading it would read a file that does not belong to the model, or would wait forever on a FIFO. Links inside the directory are fine, and so are links from a "
+    "hub snapshot into the blobs of the same repository.",
+    "config.json -> /etc/passwd",
+    "config.json -> ../../blobs/4f1c...",
+    "Copy the file into the directory.",
+)
+BEYOND_LIMITS = Rule(
+    "DIR005",
+    "beyond-limits",
+    Severity.ERROR,
+    "A file is larger, is nested deeper or has longer numbers than the files of any known model.",
+    "A config of a gigabyte, a thousand levels of nesting or a number of ten thousand digits is a mistake or an attack: readers without limits run out of memory or crash.",
+    "[[[[[[ ... ]]]]]]   1,000 levels",
+    "at most 100 levels, 16 MiB per config file, 256 MiB for tokenizer.json, 400 digits",
+    "Find the program that wrote the file, and write the file again.",
+)
+SAFETENSORS_HEADER = Rule(
+    "DIR006",
+    "safetensors-header",
+    Severity.ERROR,
+    "The header of a safetensors file does not describe the file.",
+    "A wrong length, offsets outside the file, tensors that overlap, holes, an unknown dtype or a size that does not match its shape: the file was cut short or "
+    "was put together wrongly. Loading it raises, or succeeds with wrong weights.",
+    "a header that announces 5,000 bytes in a file of 900 bytes",
+    "the header, then every tensor once, one after the other, up to the last byte",
+    "Download the file again, or save it again.",
+)
+SHARD_INDEX = Rule(
+    "DIR007",
+    "shard-index",
+    Severity.ERROR,
+    "model.safetensors.index.json names shards that are missing, are outside the directory, or do not hold the tensors that it lists.",
+    "from_pretrained() stops at the missing shard after minutes of loading, or reads a file elsewhere on the machine.",
+    '{"weight_map": {"lm_head.weight": "../other/model.safetensors"}}',
+    '{"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}',
+    "Download the missing shards, or save the model again.",
+)
+LONE_SURROGATE = Rule(
+    "DIR012",
+    "lone-surrogate",
+    Severity.WARNING,
+    "A JSON text holds half of a surrogate pair.",
+    "Python reads it, but it cannot be encoded as UTF-8 again: printing or saving it raises, and Rust tokenizers refuse the file.",
+    '{"eos_token": "\\ud83d"}',
+    '{"eos_token": "\\ud83d\\ude00"}',
+    "Write the whole character.",
+)
+LFS_POINTER = Rule(
+    "DIR013",
+    "lfs-pointer",
+    Severity.ERROR,
+    "A file is a git-lfs pointer, not the file itself.",
+    "The repository was cloned without git-lfs: loading fails with a message about JSON or about a header that does not name the reason.",
+    "version https://git-lfs.github.com/spec/v1",
+    "the file itself",
+    "git lfs pull",
+)
+RULES = (
+    UNREADABLE,
+    DUPLICATE_KEY,
+    NOT_A_NUMBER,
+    OUTSIDE,
+    BEYOND_LIMITS,
+    SAFETENSORS_HEADER,
+    SHARD_INDEX,
+    LONE_SURROGATE,
+    LFS_POINTER,
+)
