@@ -88,7 +88,7 @@ def test_a_link_is_left_alone(model: Path, llmdoctor: Run) -> None:
 
 def test_a_file_that_changes_while_it_is_checked_is_left_alone(model: Path) -> None:
     before = fixing.Fixed(str(model / "generation_config.json"), "{}", "{ }", ())
-    with pytest.raises(QuestionError, match="has changed while it was checked"):
+    with pytest.raises(QuestionError, match="the file changed while it was checked"):
         before.write()
 
 

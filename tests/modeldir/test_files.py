@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmdoctor.files.opening import Refusal, read_bytes, shown_path
+from llmdoctor.files.rules import OUTSIDE, UNREADABLE
 
 LIMIT = 1000
 
@@ -44,26 +45,26 @@ def test_a_file_that_grows_is_cut_off(tmp_path: Path) -> None:
 @pytest.mark.timeout(5)
 def test_a_fifo_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a")
-    assert refusal(tmp_path / "a") == Refusal("DIR004", "is a FIFO, not a file")
+    assert refusal(tmp_path / "a") == Refusal(OUTSIDE, "is a FIFO, not a file")
 
 
 def test_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # a socket's path is at most 108 bytes
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("a")
-        assert refusal(tmp_path / "a") == Refusal("DIR004", "is a socket, not a file")
+        assert refusal(tmp_path / "a") == Refusal(OUTSIDE, "is a socket, not a file")
 
 
 def test_a_directory_by_the_name_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "config.json").mkdir()
-    assert refusal(tmp_path / "config.json") == Refusal("DIR004", "is a directory, not a file")
+    assert refusal(tmp_path / "config.json") == Refusal(OUTSIDE, "is a directory, not a file")
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/tty"])
 def test_a_device_is_refused_as_a_link_and_as_itself(device: str, tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(device)
     assert "outside" in refusal(tmp_path / "a").reason
-    assert read_bytes(device, LIMIT, None) == Refusal("DIR004", "is a device, not a file")
+    assert read_bytes(device, LIMIT, None) == Refusal(OUTSIDE, "is a device, not a file")
 
 
 def test_a_link_out_is_refused_and_one_inside_is_read(tmp_path: Path) -> None:
@@ -132,8 +133,8 @@ def test_links_that_lead_nowhere(tmp_path: Path) -> None:
 def test_what_cannot_be_read_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if os.geteuid() != 0:
         (tmp_path / "a").touch(mode=0o000)
-        assert refusal(tmp_path / "a") == Refusal("DIR001", "cannot be read: Permission denied")
-    assert read_bytes("/proc/self/mem", LIMIT) == Refusal("DIR001", "cannot be read: Input/output error")
+        assert refusal(tmp_path / "a") == Refusal(UNREADABLE, "cannot be read: Permission denied")
+    assert read_bytes("/proc/self/mem", LIMIT) == Refusal(UNREADABLE, "cannot be read: Input/output error")
     assert isinstance(read_bytes(str(tmp_path / ("x" * 300)), LIMIT), Refusal)
     assert isinstance(read_bytes(f"{tmp_path}/a\0b", LIMIT), Refusal)
 
