@@ -30,7 +30,6 @@ BEING_UNTIED = {
     *(f"llmdoctor.gencfg.{name}" for name in ("modelconfig", "validate", "options", "trace.sides")),
     *(f"llmdoctor.sample.{name}" for name in ("beams", "inputs", "listed", "precision", "replay", "rules", "screen")),
     *(f"llmdoctor.mask.{name}" for name in ("factory", "handmade")),
-    *(f"llmdoctor.look.{name}" for name in ("binaries", "files", "folders", "logs", "report")),
     *(f"llmdoctor.requests.{name}" for name in ("documents", "outputs", "table")),
 }
 HEAVY = {"torch", "transformers", "accelerate", "deepspeed", "qwen_vl_utils", "pynvml", "trl", "PIL", "tokenizers", "datasets", "peft"}

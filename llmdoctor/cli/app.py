@@ -56,9 +56,10 @@ def _main(
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
-        from llmdoctor.look.report import here_report
+        from llmdoctor.look.look import look_report
+        from llmdoctor.look.options import LookOptions
 
-        answer(here_report, "look", None, None, Color.AUTO)
+        answer(lambda: look_report(LookOptions(versions=True)), "look", None, None, Color.AUTO)
 
 
 _GROUPS = {name: f"llmdoctor.cli.{name}" for name in ("gencfg", "mask", "mem", "sample")}

@@ -20,9 +20,10 @@ def look(
     A model or adapter directory, a checkpoint, a trace, a log, recorded outputs, a strategy, a snapshot, tensors, a repository. Without
     any command, llmdoctor looks at the current folder.
     """
-    from llmdoctor.look.report import look_report
+    from llmdoctor.look.look import look_report
+    from llmdoctor.look.options import LookOptions
 
-    answer(lambda: look_report(path), "look", format, None, color)
+    answer(lambda: look_report(LookOptions(path=path)), "look", format, None, color)
 
 
 def rule(
@@ -46,9 +47,9 @@ def env(format: Format = None, color: Colors = Color.AUTO) -> None:
 
     Versions, machine, caches; nothing is imported, nothing leaves the machine.
     """
-    from llmdoctor.look import environment
+    from llmdoctor.look.env import env_report
 
-    answer(environment.report, "env", format, None, color)
+    answer(env_report, "env", format, None, color)
 
 
 def demo(

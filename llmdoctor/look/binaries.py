@@ -1,4 +1,4 @@
-"""What a file that is no text is: tensors by their names and shapes, pickles by what they hold. Nothing in a pickle is run."""
+"""What a binary file is: tensors by their names and shapes, pickles by the class that they hold. Nothing in a pickle is run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from llmdoctor.core.settings import Settings
 from llmdoctor.core.text import shown
 from llmdoctor.files.opening import read_bytes
 from llmdoctor.files.pickles import PICKLE_LIMIT, Record, parse_pickle
-from llmdoctor.look.report import Seen, Try, model_near, quoted
+from llmdoctor.look.paths import model_near, quoted
+from llmdoctor.look.types import Recognised, Suggestion
 from llmdoctor.mem.config_rules.trainer import check_pickled
 
 _TENSORS = {".npy", ".npz", ".safetensors"}
 
 
-def see_binary(path: str, head: bytes) -> Seen | None:
-    """Tensors or a pickle, by the file's first bytes; None where it is neither."""
+def recognise_binary(path: str, head: bytes) -> Recognised | None:
+    """Return what a file of tensors or a pickle is, by its first bytes; None for any other file."""
     ending = os.path.splitext(path)[1].lower()
     if head.startswith(b"\x93NUMPY") or (ending in _TENSORS and (head.startswith(b"PK") or _header(head) is not None)):
         return _tensors(path, head)
@@ -28,59 +29,70 @@ def see_binary(path: str, head: bytes) -> Seen | None:
     return None
 
 
-def _tensors(path: str, head: bytes) -> Seen:
-    """Logits, a mask, inputs, or a model's weights, by name and shape."""
+def _tensors(path: str, head: bytes) -> Recognised:
+    """Return whether tensors are logits, a mask, inputs, or weights, by their names."""
     header = _header(head)
     names = {} if header is None else {name: entry for name, entry in header.items() if isinstance(entry, dict) and name != "__metadata__"}
     rows = tuple((name, f"{entry.get('dtype')} {entry.get('shape')}") for name, entry in list(names.items())[:4])
     if len(names) > 8 or any(name.endswith((".weight", ".bias")) for name in names):
         model = model_near(path)
-        return Seen(
+        return Recognised(
             "weights",
-            "WEIGHTS OF A MODEL",
+            "a file of model weights",
             (*rows, ("tensors", f"{len(names):,}")),
-            (Try(f"llmdoctor look {model}", "the model they belong to"),),
+            (Suggestion(f"llmdoctor look {model}", "the model directory of the weights"),),
         )
     shape = _npy_shape(head)
     rows = rows or ((("array", shape),) if shape else ())
     file, model = quoted(path), model_near(path)
-    tries: tuple[Try, ...] = (
-        Try(f"llmdoctor sample engines --logits {file} --temperature 0.7 --top-p 0.9", "logits: what each engine makes of them"),
-        Try(f"llmdoctor sample replay {file} --temperature 0.7 --top-p 0.9", "logits with tokens: were they sampled so?"),
-        Try(f"llmdoctor mask inspect {model} --mask {file}", "a mask: what each layer gets of it"),
+    suggestions: tuple[Suggestion, ...] = (
+        Suggestion(
+            f"llmdoctor sample engines --logits {file} --temperature 0.7 --top-p 0.9",
+            "each engine's distribution, if these are logits",
+        ),
+        Suggestion(
+            f"llmdoctor sample replay {file} --temperature 0.7 --top-p 0.9",
+            "whether tokens were sampled so, if these are logits",
+        ),
+        Suggestion(f"llmdoctor mask inspect {model} --mask {file}", "what each layer receives, if this is a mask"),
     )
     if {"input_ids", "attention_mask"} & names.keys():
-        tries = (Try(f"llmdoctor mask inspect {model} --input-ids {file}", "what each layer gets of these inputs"), *tries[2:], tries[0])
-    return Seen("tensors", "TENSORS: logits, a mask or inputs", rows, tries)
+        inputs = Suggestion(f"llmdoctor mask inspect {model} --input-ids {file}", "what each layer receives for these inputs")
+        suggestions = (inputs, suggestions[2], suggestions[0])
+    return Recognised("tensors", "a file of tensors: logits, a mask or inputs", rows, suggestions)
 
 
-def _pickle(path: str, head: bytes) -> Seen:
+def _pickle(path: str, head: bytes) -> Recognised:
     file = quoted(path)
     if b"device_traces" in head or b"segments" in head or path.endswith(".pickle"):
-        tries: tuple[Try, ...] = (Try(f"llmdoctor mem measure --snapshot {file}", "what held the memory, by component and line"),)
-        return Seen("snapshot", "A PICKLE, most likely a torch memory snapshot (nothing in it is run)", (), tries)
+        suggestions: tuple[Suggestion, ...] = (
+            Suggestion(f"llmdoctor mem measure --snapshot {file}", "memory by component and source line"),
+        )
+        return Recognised("snapshot", "a pickle, most likely a memory snapshot of torch (nothing in it was run)", (), suggestions)
     data = read_bytes(path, PICKLE_LIMIT)
     try:
         value = parse_pickle(data) if isinstance(data, bytes) else None
     except ValueError as error:
-        return Seen("pickle", "A PICKLE OR A ZIP ARCHIVE that is not read: loading one runs what is in it", (("why", str(error)),))
+        return Recognised(
+            "pickle", "a pickle or zip archive that llmdoctor does not read, because loading it can run code", (("reason", str(error)),)
+        )
     name = value.name if isinstance(value, Record) else type(value).__name__
     if check_pickled(value, path, path, Neighbours(Settings())) is None:
-        return Seen("pickle", "A PICKLE (nothing in it was run)", (("holds", shown(name)),))
-    tries = (
-        Try(f"llmdoctor check {file}", "settings that contradict each other"),
-        Try(f"llmdoctor look {quoted(os.path.dirname(path) or '.')}", "the checkpoint it belongs to"),
+        return Recognised("pickle", "a pickle (nothing in it was run)", (("class", shown(name)),))
+    suggestions = (
+        Suggestion(f"llmdoctor check {file}", "settings that contradict each other"),
+        Suggestion(f"llmdoctor look {quoted(os.path.dirname(path) or '.')}", "the checkpoint of this file"),
     )
-    return Seen(
+    return Recognised(
         "training-arguments",
-        "TRAININGARGUMENTS, as the Trainer saves them (nothing in the pickle was run)",
-        (("holds", shown(name)),),
-        tries,
+        "a pickle of TrainingArguments, as the Trainer saves them (nothing in it was run)",
+        (("class", shown(name)),),
+        suggestions,
     )
 
 
 def _header(head: bytes) -> dict[str, Any] | None:
-    """A safetensors header that lies in the head; None where it is none, an empty one where it is longer."""
+    """Return the safetensors header in the first bytes; a placeholder if it is longer than they are, None if it is not one."""
     if len(head) < 9 or head[8:9] != b"{":
         return None
     (length,) = struct.unpack("<Q", head[:8])

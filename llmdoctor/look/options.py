@@ -14,4 +14,3 @@ class LookOptions:
 
     path: str = "."
     versions: bool = False
-

@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 from syrupy.assertion import SnapshotAssertion
 
 from llmdoctor.look.logs import SIGNS
-from llmdoctor.look.report import look_report
+from llmdoctor.look.look import look_report
+from llmdoctor.look.options import LookOptions
 from tests.conftest import Outcome, write_model
 
 Run = Callable[..., Outcome]
@@ -101,7 +102,7 @@ UNSURE = {"records", "tensors", "numbers", "messages"}
 @pytest.mark.parametrize("name", KINDS)
 def test_a_file_is_recognised_and_its_commands_answer(name: str, folder: Path, llmdoctor: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    result = look_report(f"model/runs/{name}").result
+    result = look_report(LookOptions(path=f"model/runs/{name}")).result
     assert result is not None
     assert result["kind"] == KINDS[name]
     assert all(
@@ -121,7 +122,7 @@ def test_a_file_is_recognised_and_its_commands_answer(name: str, folder: Path, l
 
 def test_a_model_directory(folder: Path, llmdoctor: Run) -> None:
     result = llmdoctor("look", "model", "--format", "json", cwd=folder).report["result"]
-    assert (result["kind"], result["what"]) == ("model", "A MODEL DIRECTORY: qwen2")
+    assert (result["kind"], result["what"]) == ("model", "a model directory (qwen2)")
     for entry in result["commands"]:
         assert llmdoctor(*shlex.split(entry["command"])[1:], cwd=folder).code in ANSWERED
 
@@ -144,9 +145,9 @@ def test_a_checkpoint_and_an_adapter(tmp_path: Path, llmdoctor: Run) -> None:
 def test_bare_llmdoctor_looks_at_where_one_stands(folder: Path, llmdoctor: Run) -> None:
     outcome = llmdoctor(cwd=folder)
     assert outcome.code == 0
-    assert outcome.out.startswith("HERE: A FOLDER\n")
-    commands = [line.split("#")[0].split() for line in outcome.out.splitlines() if line.strip().startswith("llmdoctor ")]
-    commands = [command for command in commands if command != ["llmdoctor", "0.1.0"]]
+    assert outcome.out.startswith("The current folder is a folder with 1 model directory, ")
+    offered = outcome.out.partition("\nTry")[2].partition("\nMODEL")[0].partition("\nNext")[0]
+    commands = [line.split("#")[0].split() for line in offered.splitlines() if line.strip().startswith("llmdoctor ")]
     assert len(commands) == 3
     for command in commands:
         assert llmdoctor(*shlex.split(" ".join(command))[1:], cwd=folder).code in ANSWERED
@@ -172,7 +173,7 @@ def test_configs_in_a_repository_are_seen(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "ds.json").write_bytes(FILES["ds.json"][1])
     (tmp_path / "package.json").write_bytes(FILES["package.json"][1])
     monkeypatch.chdir(tmp_path)
-    result = look_report(".").result
+    result = look_report(LookOptions()).result
     assert result is not None
     assert result["inside"]["config"] == 1
     assert [entry["command"].split(" --")[0] for entry in result["commands"]] == [
