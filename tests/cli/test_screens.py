@@ -1,4 +1,4 @@
-"""What a person reads of every command, by snapshot: with and without colour, at 60, 80 and 140 columns; and that it fits."""
+"""What a person reads of every command, by snapshot at 80 columns, three of them in colour; and that it fits other widths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from llmdoctor.core.document import Code, Headline
+from llmdoctor.core.document import Code
 from llmdoctor.core.report import Report
 from llmdoctor.report import Style, render
 from llmdoctor.report.flat import flat
@@ -17,6 +17,7 @@ from tests.cli.screens import COMMANDS, make_inputs, report_of
 from tests.conftest import run_command
 
 WIDTHS = (60, 80, 140)
+COLOURED = ("gencfg-diff", "mem-compare", "check")
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
@@ -42,29 +43,32 @@ def report(request: pytest.FixtureRequest, folder: Path, reports: dict[str, Repo
     return reports[name]
 
 
-@pytest.mark.parametrize("color", [False, True], ids=["plain", "color"])
-@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("report", COMMANDS, indirect=True)
-def test_screen(report: Report, width: int, color: bool, snapshot: Any) -> None:
-    assert render(report, "text", Style(width, color)) == snapshot
+def test_screen(report: Report, snapshot: Any) -> None:
+    assert render(report, "text", Style(80)) == snapshot
+
+
+@pytest.mark.parametrize("report", COLOURED, indirect=True)
+def test_screen_in_colour(report: Report, snapshot: Any) -> None:
+    assert render(report, "text", Style(80, color=True)) == snapshot
 
 
 @pytest.mark.parametrize("width", [*WIDTHS, 40, 72])
 @pytest.mark.parametrize("report", COMMANDS, indirect=True)
 def test_nothing_is_wider_than_the_screen_or_cut(report: Report, width: int) -> None:
     text = render(report, "text", Style(width, False))
-    pasted = {"  " + line for block in flat(report.document) if isinstance(block, Code) for line in block.text.split("\n")}
+    pasted = tuple(line for block in flat(report.document) if isinstance(block, Code) for line in block.text.split("\n"))
     for line in text.splitlines():
-        assert cell_len(line) <= width or line in pasted, line
+        assert cell_len(line) <= width or line.endswith(pasted), line
     assert "…" not in text
     assert _COLOUR.sub("", render(report, "text", Style(width, True))) == text
 
 
 @pytest.mark.parametrize("report", COMMANDS, indirect=True)
 def test_the_verdict_comes_first(report: Report) -> None:
-    assert isinstance(report.document[0], Headline)
+    verdict = report.conclusion().text
     first = render(report, "text", Style(140, False)).splitlines()[0]
-    assert first == report.document[0].text[: len(first)].rstrip()
+    assert first == verdict[: len(first)].rstrip()
     assert len(first) > 10
 
 
@@ -74,5 +78,5 @@ def test_columns_and_color_are_heeded_by_the_command_itself(columns: str, folder
     assert "\x1b[" in told.out
     plain = run_command(*COMMANDS["gencfg-diff"], cwd=folder, env={"COLUMNS": columns})
     assert plain.out == _COLOUR.sub("", told.out)
-    code = plain.out.index("\nFIX\n")
+    code = plain.out.upper().index("\nFIX ")
     assert (int(columns) - 40) < max(map(len, plain.out[:code].splitlines())) <= int(columns)

@@ -59,18 +59,16 @@ blocks = st.one_of(
 )
 
 
-@pytest.mark.parametrize("width", [60, 80, 140])
 @pytest.mark.parametrize("color", [False, True], ids=["plain", "color"])
-def test_snapshot(width: int, color: bool, snapshot: Any) -> None:
-    assert render(EXAMPLE, "text", Style(width, color)) == snapshot
+def test_snapshot(color: bool, snapshot: Any) -> None:
+    assert render(EXAMPLE, "text", Style(80, color)) == snapshot
 
 
-@pytest.mark.parametrize("width", [60, 80, 140])
-def test_pictures_as_characters(width: int, snapshot: Any) -> None:
+def test_pictures_as_characters(snapshot: Any) -> None:
     report = Report("x", {}, {}, document=(MASK, MEMORY, SAMPLING))
-    text = render(report, "text", Style(width, False))
-    assert max(map(len, text.splitlines())) <= max(width, 80)
-    assert text == snapshot
+    assert render(report, "text", Style(80)) == snapshot
+    for width in (60, 140):
+        assert max(map(len, render(report, "text", Style(width)).splitlines())) <= max(width, 80)
 
 
 def test_a_job_says_what_stands_in_a_pictures_place() -> None:
