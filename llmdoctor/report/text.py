@@ -38,7 +38,29 @@ _CODE = re.compile("\x1b\\[[0-9;]*m")
 def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
     """Return `report` as lines of at most `style.width` columns, lines to paste excepted, ending in a line break."""
     out = StringIO()
-    console = Console(
+    console = _console(out, style)
+    verdict = report.conclusion()
+    if report.error is not None:
+        console.print(Text(clean(verdict.text)), soft_wrap=True)
+    else:
+        console.print(Text(clean(verdict.text), style=_TONES[verdict.tone]))
+    _print_blocks(console, flat(blocks(report)), report, style.terminal)
+    for skipped in report.skipped:
+        _print_note(console, Note("Skipped", f"{skipped.what}: {skipped.reason}", "dim"), _LABEL)
+    return _finished(out)
+
+
+def words(document: Sequence[Block], width: int) -> str:
+    """Return blocks without a report around them, as lines of `width` columns without colour."""
+    from llmdoctor.report import Style
+
+    out = StringIO()
+    _print_blocks(_console(out, Style(width)), flat(document), Report("", {}), False)
+    return _finished(out)
+
+
+def _console(out: StringIO, style: Style) -> Console:
+    return Console(
         file=out,
         width=max(style.width, 40),
         force_terminal=style.color,
@@ -49,14 +71,9 @@ def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
         legacy_windows=False,
         _environ={},
     )
-    verdict = report.conclusion()
-    if report.error is not None:
-        console.print(Text(clean(verdict.text)), soft_wrap=True)
-    else:
-        console.print(Text(clean(verdict.text), style=_TONES[verdict.tone]))
-    _print_blocks(console, flat(blocks(report)), report, style.terminal)
-    for skipped in report.skipped:
-        _print_note(console, Note("Skipped", f"{skipped.what}: {skipped.reason}", "dim"), _LABEL)
+
+
+def _finished(out: StringIO) -> str:
     return defuse("\n".join(map(_trimmed, out.getvalue().split("\n"))))
 
 
