@@ -15,7 +15,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from llmdoctor.gencfg.resolve import resolve
-from llmdoctor.gencfg.types import Call, Effective, Layer, Origin, Setting
+from llmdoctor.gencfg.types import ConfigLayer, Effective, GenerateCall, Origin, SourcedValue
 from llmdoctor.gencfg.versions import field_defaults, late_defaults, parse
 
 SCENARIOS = Path(__file__).with_name("model_scenarios.json")
@@ -40,20 +40,20 @@ STAGES = {"load": "load", "user_gc": "user_config", "generate": "generate"}
 LITERALS = {"None": "null", "True": "true", "False": "false"}
 
 
-def call_of(inputs: Mapping[str, Any], bases: Mapping[str, Any]) -> Call | None:
-    """The Call that a scenario's inputs describe; None where a mutation is no plain assignment."""
+def call_of(inputs: Mapping[str, Any], bases: Mapping[str, Any]) -> GenerateCall | None:
+    """The GenerateCall that a scenario's inputs describe; None where a mutation is no plain assignment."""
     config = {**bases[inputs.get("base", "llama")], **(inputs.get("config") or {})}
     config = {name: value for name, value in config.items() if value != "__DEL__"}
-    mutations: list[tuple[str, Setting]] = []
-    edits: list[tuple[str, Setting]] = []
+    mutations: list[tuple[str, SourcedValue]] = []
+    edits: list[tuple[str, SourcedValue]] = []
     for statement in inputs.get("mutate") or []:
         target, value = statement.split("=", 1)
         if target == "model.generation_config":
             return None
-        setting = Setting(json.loads(LITERALS.get(value, value)), Origin("mutation", statement))
+        setting = SourcedValue(json.loads(LITERALS.get(value, value)), Origin("mutation", statement))
         (edits if target.startswith("model.config.") else mutations).append((target.split(".")[-1], setting))
     generation, user = inputs.get("gen_json"), inputs.get("user_gc")
-    return Call(
+    return GenerateCall(
         config=settings(config, "config.json"),
         generation_config=None if generation is None else settings(generation, "generation_config.json"),
         mutations=tuple(mutations),
@@ -64,9 +64,9 @@ def call_of(inputs: Mapping[str, Any], bases: Mapping[str, Any]) -> Call | None:
     )
 
 
-def settings(values: Mapping[str, Json], layer: Layer) -> dict[str, Setting]:
+def settings(values: Mapping[str, Json], layer: ConfigLayer) -> dict[str, SourcedValue]:
     """Plain values as settings of one layer."""
-    return {name: Setting(value, Origin(layer, layer)) for name, value in values.items()}
+    return {name: SourcedValue(value, Origin(layer, layer)) for name, value in values.items()}
 
 
 def outcome_of(row: Mapping[str, Any]) -> Outcome | None:
@@ -108,7 +108,7 @@ def flat(value: Json) -> list[Json]:
     return [entry for item in value for entry in (flat(item) if isinstance(item, list) else [item])]
 
 
-def differences(call: Call, version: str, outcome: Outcome) -> list[str]:
+def differences(call: GenerateCall, version: str, outcome: Outcome) -> list[str]:
     """Where resolve() and the outcome of a real run differ; warnings are compared by warning_differences."""
     got = resolve(call, version)
     if "error" in outcome:
@@ -160,7 +160,7 @@ def ran_on_with_eos(row: Mapping[str, Any]) -> bool:
     return emit in outcome["eos"] and (row["head"][0] == emit or row["tail"] != [emit]) and row["new_tokens"] > 1
 
 
-def warning_differences(call: Call, version: str, outcome: Outcome) -> list[str]:
+def warning_differences(call: GenerateCall, version: str, outcome: Outcome) -> list[str]:
     """Warnings that one side has and the other has not, by their first words."""
     if "error" in outcome:
         return []

@@ -23,7 +23,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from conformance.run_scenarios import BASE, EMIT, PROMPT  # noqa: E402
 from llmdoctor.gencfg.resolve import resolve  # noqa: E402
-from llmdoctor.gencfg.types import Call, Effective, Layer, Origin, Setting  # noqa: E402
+from llmdoctor.gencfg.types import ConfigLayer, Effective, GenerateCall, Origin, SourcedValue  # noqa: E402
 
 SCENARIOS = HERE / "call_scenarios.json"
 DATA = HERE.parent / "tests" / "gencfg" / "data" / "conformance.jsonl"
@@ -109,20 +109,20 @@ def run(*command: str) -> None:
 # --- comparing ----------------------------------------------------------------------------------------------------------------------
 
 
-def call_of(inputs: dict[str, Any]) -> Call | None:
+def call_of(inputs: dict[str, Any]) -> GenerateCall | None:
     """A scenario as the question it is; None where it replaces the whole generation config, which no option expresses."""
     config = {name: value for name, value in {**BASE, **(inputs.get("config") or {})}.items() if value != "__DEL__"}
-    mutations: list[tuple[str, Setting]] = []
-    config_mutations: list[tuple[str, Setting]] = []
+    mutations: list[tuple[str, SourcedValue]] = []
+    config_mutations: list[tuple[str, SourcedValue]] = []
     for assignment in inputs.get("mutate") or []:
         target, value = assignment.split("=", 1)
         if target == "model.generation_config":
             return None
         value = json.loads(_PYTHON.get(value, value.replace("'", '"')))
         (config_mutations if target.startswith("model.config.") else mutations).append(
-            (target.split(".")[-1], Setting(value, Origin("mutation", assignment)))
+            (target.split(".")[-1], SourcedValue(value, Origin("mutation", assignment)))
         )
-    return Call(
+    return GenerateCall(
         settings(config, "config.json"),
         optional(inputs.get("gen_json"), "generation_config.json"),
         tuple(mutations),
@@ -133,12 +133,12 @@ def call_of(inputs: dict[str, Any]) -> Call | None:
     )
 
 
-def settings(values: dict[str, Any], layer: Layer) -> dict[str, Setting]:
+def settings(values: dict[str, Any], layer: ConfigLayer) -> dict[str, SourcedValue]:
     """Values as settings of one layer."""
-    return {name: Setting(value, Origin(layer, layer)) for name, value in values.items()}
+    return {name: SourcedValue(value, Origin(layer, layer)) for name, value in values.items()}
 
 
-def optional(values: dict[str, Any] | None, layer: Layer) -> dict[str, Setting] | None:
+def optional(values: dict[str, Any] | None, layer: ConfigLayer) -> dict[str, SourcedValue] | None:
     """The same for a layer that may be missing."""
     return None if values is None else settings(values, layer)
 

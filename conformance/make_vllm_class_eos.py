@@ -15,7 +15,7 @@ from pathlib import Path
 from transformers import GenerationConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 
-TARGET = Path(__file__).resolve().parent.parent / "llmdoctor" / "gencfg" / "vllm_class_eos.json"
+TARGET = Path(__file__).resolve().parent.parent / "llmdoctor" / "gencfg" / "engines" / "vllm_class_eos.json"
 
 
 def main() -> None:

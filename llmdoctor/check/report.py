@@ -67,7 +67,7 @@ def accepted_baseline(options: CheckOptions, settings: Settings) -> str | None:
 
 def settings_report(settings: Settings, accepted: str | None, fail_on: str | None) -> Report:
     """What a check here would go by, and where each setting is from."""
-    from llmdoctor.gencfg.options import default_version
+    from llmdoctor.gencfg.calls import default_version
 
     values: dict[str, Any] = {
         "select": list(settings.select),

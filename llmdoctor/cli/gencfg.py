@@ -18,9 +18,10 @@ _CONFIG = "The GenerationConfig passed to generate(), as a JSON file."
 _SET = "A keyword argument of generate(); repeatable."
 _MUTATE = "An assignment on model.generation_config before the call; repeatable."
 _MUTATE_CONFIG = "An assignment on model.config before the call; repeatable."
-_PRESET = "What a trainer does to the model's config: trl-ppo, trl-ppo@0.13.0, ..."
+_PRESET = "What a trainer does to the model and to the call: trl-ppo, trl-grpo@1.0.0 (gencfg presets lists them); repeatable."
 _VERSION = "The transformers version to answer for; default: the installed one, else the newest known."
 _ENGINE = "transformers or vllm."
+_WITHOUT = "Answer as if no file set this key; repeatable."
 
 
 def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
@@ -35,7 +36,8 @@ Mutations = Annotated[list[str] | None, _option("--mutate", _MUTATE, "NAME=JSON"
 ConfigMutations = Annotated[list[str] | None, _option("--mutate-config", _MUTATE_CONFIG, "NAME=JSON")]
 Presets = Annotated[list[str] | None, _option("--preset", _PRESET, "NAME")]
 Version = Annotated[str | None, _option("--transformers", _VERSION, "VERSION")]
-Engine = Annotated[str | None, _option("--engine", _ENGINE, "NAME")]
+EngineName = Annotated[str | None, _option("--engine", _ENGINE, "NAME[@VERSION]")]
+Without = Annotated[list[str] | None, _option("--without", _WITHOUT, "KEY")]
 PromptLength = Annotated[int | None, typer.Option("--prompt-length", help="Tokens in the prompt.", min=0, show_default="1")]
 
 LeftConfig = Annotated[str | None, _option("--left-config", _CONFIG, "FILE")]
@@ -44,7 +46,8 @@ LeftMutations = Annotated[list[str] | None, _option("--left-mutate", _MUTATE, "N
 LeftConfigMutations = Annotated[list[str] | None, _option("--left-mutate-config", _MUTATE_CONFIG, "NAME=JSON")]
 LeftPresets = Annotated[list[str] | None, _option("--left-preset", _PRESET, "NAME")]
 LeftVersion = Annotated[str | None, _option("--left-transformers", _VERSION, "VERSION")]
-LeftEngine = Annotated[str | None, _option("--left-engine", _ENGINE, "NAME")]
+LeftEngine = Annotated[str | None, _option("--left-engine", _ENGINE, "NAME[@VERSION]")]
+LeftWithout = Annotated[list[str] | None, _option("--left-without", _WITHOUT, "KEY")]
 LeftPromptLength = Annotated[int | None, typer.Option("--left-prompt-length", help="Tokens in the prompt.", min=0)]
 RightConfig = Annotated[str | None, _option("--right-config", _CONFIG, "FILE")]
 RightSets = Annotated[list[str] | None, _option("--right-set", _SET, "NAME=JSON")]
@@ -52,7 +55,8 @@ RightMutations = Annotated[list[str] | None, _option("--right-mutate", _MUTATE, 
 RightConfigMutations = Annotated[list[str] | None, _option("--right-mutate-config", _MUTATE_CONFIG, "NAME=JSON")]
 RightPresets = Annotated[list[str] | None, _option("--right-preset", _PRESET, "NAME")]
 RightVersion = Annotated[str | None, _option("--right-transformers", _VERSION, "VERSION")]
-RightEngine = Annotated[str | None, _option("--right-engine", _ENGINE, "NAME")]
+RightEngine = Annotated[str | None, _option("--right-engine", _ENGINE, "NAME[@VERSION]")]
+RightWithout = Annotated[list[str] | None, _option("--right-without", _WITHOUT, "KEY")]
 RightPromptLength = Annotated[int | None, typer.Option("--right-prompt-length", help="Tokens in the prompt.", min=0)]
 
 
@@ -64,8 +68,9 @@ def show(
     mutate_config: ConfigMutations = None,
     preset: Presets = None,
     transformers: Version = None,
-    engine: Engine = None,
+    engine: EngineName = None,
     prompt_length: PromptLength = None,
+    without: Without = None,
     format: Format = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -74,11 +79,22 @@ def show(
 
     Each field, where it came from, what it replaced, the errors and warnings the library would raise, and whether the call stops.
     """
-    from llmdoctor.gencfg.options import Side
+    from llmdoctor.gencfg.options import GencfgOptions
     from llmdoctor.gencfg.show import show_report
 
-    side = Side(model, config, sets, mutate, mutate_config, preset, transformers, engine, prompt_length)
-    answer(lambda: show_report(side), "gencfg show", format, fail_on, color)
+    options = GencfgOptions(
+        model=model,
+        config=config,
+        sets=tuple(sets or ()),
+        mutate=tuple(mutate or ()),
+        mutate_config=tuple(mutate_config or ()),
+        presets=tuple(preset or ()),
+        transformers=transformers,
+        engine=engine,
+        prompt_length=prompt_length,
+        without=tuple(without or ()),
+    )
+    answer(lambda: show_report(options), "gencfg show", format, fail_on, color)
 
 
 def diff(
@@ -90,8 +106,9 @@ def diff(
     mutate_config: ConfigMutations = None,
     preset: Presets = None,
     transformers: Version = None,
-    engine: Engine = None,
+    engine: EngineName = None,
     prompt_length: PromptLength = None,
+    without: Without = None,
     left_config: LeftConfig = None,
     left_sets: LeftSets = None,
     left_mutate: LeftMutations = None,
@@ -100,6 +117,7 @@ def diff(
     left_transformers: LeftVersion = None,
     left_engine: LeftEngine = None,
     left_prompt_length: LeftPromptLength = None,
+    left_without: LeftWithout = None,
     right_config: RightConfig = None,
     right_sets: RightSets = None,
     right_mutate: RightMutations = None,
@@ -108,6 +126,7 @@ def diff(
     right_transformers: RightVersion = None,
     right_engine: RightEngine = None,
     right_prompt_length: RightPromptLength = None,
+    right_without: RightWithout = None,
     format: Format = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -118,24 +137,46 @@ def diff(
     difference; with --fail-on error only on a finding.
     """
     from llmdoctor.gencfg.diff import diff_report
-    from llmdoctor.gencfg.options import Side, pair
+    from llmdoctor.gencfg.options import DiffOptions, GencfgOptions, under
 
-    both = Side(left, config, sets, mutate, mutate_config, preset, transformers, engine, prompt_length)
-    one = Side(
-        left, left_config, left_sets, left_mutate, left_mutate_config, left_preset, left_transformers, left_engine, left_prompt_length
+    both = GencfgOptions(
+        model=left,
+        config=config,
+        sets=tuple(sets or ()),
+        mutate=tuple(mutate or ()),
+        mutate_config=tuple(mutate_config or ()),
+        presets=tuple(preset or ()),
+        transformers=transformers,
+        engine=engine,
+        prompt_length=prompt_length,
+        without=tuple(without or ()),
     )
-    other = Side(
-        right or left,
-        right_config,
-        right_sets,
-        right_mutate,
-        right_mutate_config,
-        right_preset,
-        right_transformers,
-        right_engine,
-        right_prompt_length,
+    one = GencfgOptions(
+        model=left,
+        config=left_config,
+        sets=tuple(left_sets or ()),
+        mutate=tuple(left_mutate or ()),
+        mutate_config=tuple(left_mutate_config or ()),
+        presets=tuple(left_preset or ()),
+        transformers=left_transformers,
+        engine=left_engine,
+        prompt_length=left_prompt_length,
+        without=tuple(left_without or ()),
     )
-    answer(lambda: diff_report(*pair(both, one, other)), "gencfg diff", format, fail_on, color)
+    other = GencfgOptions(
+        model=right or left,
+        config=right_config,
+        sets=tuple(right_sets or ()),
+        mutate=tuple(right_mutate or ()),
+        mutate_config=tuple(right_mutate_config or ()),
+        presets=tuple(right_preset or ()),
+        transformers=right_transformers,
+        engine=right_engine,
+        prompt_length=right_prompt_length,
+        without=tuple(right_without or ()),
+    )
+    options = DiffOptions(left=under(both, one), right=under(both, other))
+    answer(lambda: diff_report(options), "gencfg diff", format, fail_on, color)
 
 
 def check(
@@ -143,6 +184,7 @@ def check(
     select: Annotated[list[str] | None, _option("--select", "Only rules whose code starts so; repeatable.", "PREFIX")] = None,
     ignore: Annotated[list[str] | None, _option("--ignore", "No rules whose code starts so; repeatable.", "PREFIX")] = None,
     transformers: Version = None,
+    without: Without = None,
     format: Format = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -154,12 +196,37 @@ def check(
     from llmdoctor.gencfg.check import check_report
 
     def build() -> Report:
+        from llmdoctor.gencfg.options import GencfgCheckOptions
         from llmdoctor.rules import code_prefixes
 
-        chosen, left_out = code_prefixes(select or (), "--select"), code_prefixes(ignore or (), "--ignore")
-        return check_report(models, list(chosen), list(left_out), transformers)
+        options = GencfgCheckOptions(
+            paths=tuple(models),
+            select=code_prefixes(select or (), "--select"),
+            ignore=code_prefixes(ignore or (), "--ignore"),
+            transformers=transformers,
+            without=tuple(without or ()),
+        )
+        return check_report(options)
 
     answer(build, "gencfg check", format, fail_on, color)
+
+
+def presets(
+    name: Annotated[
+        str | None, typer.Argument(help="A trainer, such as trl-grpo@1.0.0; without it, all of them.", metavar="[NAME]")
+    ] = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """The trainers that --preset takes.
+
+    By library and version, and for one of them what it sets on the model and what it passes to generate(), with file and line.
+    """
+    from llmdoctor.gencfg.options import PresetsOptions
+    from llmdoctor.gencfg.presets import presets_report
+
+    answer(lambda: presets_report(PresetsOptions(name=name)), "gencfg presets", format, fail_on, color)
 
 
 def trace(
@@ -209,7 +276,14 @@ def runaway(
     answer(lambda: runaway_report(file, model, terminator, max_new_tokens, Columns(ids, text)), "gencfg runaway", format, fail_on, color)
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {"show": show, "diff": diff, "check": check, "trace": trace, "runaway": runaway}
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "show": show,
+    "diff": diff,
+    "check": check,
+    "trace": trace,
+    "runaway": runaway,
+    "presets": presets,
+}
 
 
 def make_app(name: str) -> typer.Typer:

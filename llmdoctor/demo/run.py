@@ -107,25 +107,29 @@ def _static() -> None:
     """The three commands a person would type, with what they print."""
     from llmdoctor.gencfg.check import check_report
     from llmdoctor.gencfg.diff import diff_report
-    from llmdoctor.gencfg.options import Side
+    from llmdoctor.gencfg.options import DiffOptions, GencfgCheckOptions, GencfgOptions
 
-    _step("1  Is the model itself all right?", f"llmdoctor gencfg check {MODEL}", lambda: check_report([MODEL], [], [], None))
+    plain = GencfgOptions(model=MODEL, config=CALL)
+    trained = GencfgOptions(model=MODEL, config=CALL, presets=(PRESET,))
+    checked = GencfgCheckOptions(paths=(MODEL,))
+    _step("1  Is the model itself all right?", f"llmdoctor gencfg check {MODEL}", lambda: check_report(checked))
     _step(
         "2  The script's call, and the same call after what TRL's PPO does to the model",
         f"llmdoctor gencfg diff {MODEL} --config {CALL} --right-preset {PRESET}",
-        lambda: diff_report(Side(MODEL, CALL), Side(MODEL, CALL, preset=[PRESET])),
+        lambda: diff_report(DiffOptions(left=plain, right=trained)),
     )
 
 
 def _live() -> int:
     """Both calls and the repaired one for real: a real image, the real qwen_vl_utils, processor and generate()."""
+    from llmdoctor.gencfg.calls import resolve_files
     from llmdoctor.gencfg.live import load, run_call
-    from llmdoctor.gencfg.options import Side, ask
+    from llmdoctor.gencfg.options import GencfgOptions
 
     _say(_heading("3  Both calls for real: a real image through qwen_vl_utils and the processor, then generate()"))
     loaded = load(MODEL)
     script = run_call(loaded, user_config=USER_CONFIG)
-    done = {name: setting.value for name, setting in ask(Side(MODEL, preset=[PRESET])).call.mutations}
+    done = {name: setting.value for name, setting in resolve_files(GencfgOptions(model=MODEL, presets=(PRESET,))).call.mutations}
     trainer = run_call(loaded, user_config=USER_CONFIG, mutations=done)
     fixed = run_call(loaded, user_config={**USER_CONFIG, "eos_token_id": list(script.eos_token_id)}, mutations=done)
     rows = (("script", script, True), ("trainer", trainer, False), ("trainer, fixed", fixed, True))

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmdoctor.core.finding import Location
-from llmdoctor.gencfg.options import Answer
-from llmdoctor.gencfg.types import Effective, Origin, Resolved, Setting
+from llmdoctor.gencfg.types import Effective, Origin, Resolution, Resolved, SourcedValue
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -21,7 +20,7 @@ class Cause:
     watch: str | None = None
 
 
-def cause_of(answer: Answer) -> Cause | None:
+def cause_of(answer: Resolution) -> Cause | None:
     """What makes `answer` run on; None where it stops or fails."""
     effective = answer.effective
     if effective.error is not None or not effective.stop.never_stops:
@@ -30,7 +29,7 @@ def cause_of(answer: Answer) -> Cause | None:
     return _blocked(answer) if ids else _missing(answer)
 
 
-def passed_cause(answer: Answer, token: int) -> Cause:
+def passed_cause(answer: Resolution, token: int) -> Cause:
     """Why a call that has eos ids did not stop at the terminator `token`: who replaced the ids that held it, else where ids without it are from."""
     field = answer.effective.fields["eos_token_id"]
     name = answer.tokenizer.token_of(token)
@@ -52,7 +51,7 @@ def _ids(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _missing(answer: Answer) -> Cause:
+def _missing(answer: Resolution) -> Cause:
     """No eos reaches the decode loop: find who took it away, from the last word to the first."""
     effective = answer.effective
     argument = answer.call.kwargs.get("eos_token_id")
@@ -67,7 +66,7 @@ def _missing(answer: Answer) -> Cause:
     return _never_there(answer)
 
 
-def _argument(answer: Answer, argument: Setting) -> Cause:
+def _argument(answer: Resolution, argument: SourcedValue) -> Cause:
     return Cause(
         f"{argument.origin.source} cleared eos_token_id",
         f"{argument.origin.source} is {argument.value!r}, and an argument of generate() has the last word in {_under(answer)}",
@@ -76,7 +75,7 @@ def _argument(answer: Answer, argument: Setting) -> Cause:
     )
 
 
-def _mutated(answer: Answer, origin: Origin, before: Any) -> Cause:
+def _mutated(answer: Resolution, origin: Origin, before: Any) -> Cause:
     supplies = "the GenerationConfig passed has no eos_token_id" if answer.call.user_config is not None else "no other layer has one"
     fix, watch = _preset_words(answer)
     own = f"GenerationConfig(..., eos_token_id={_wanted(answer, before)})"
@@ -91,7 +90,7 @@ def _mutated(answer: Answer, origin: Origin, before: Any) -> Cause:
     )
 
 
-def _not_inherited(answer: Answer, model_eos: Resolved) -> Cause:
+def _not_inherited(answer: Resolution, model_eos: Resolved) -> Cause:
     return Cause(
         "the GenerationConfig passed has no eos_token_id, and this version takes none from the model",
         f"{_under(answer)} uses the GenerationConfig passed as it is: it has no eos_token_id, and the model's "
@@ -101,7 +100,7 @@ def _not_inherited(answer: Answer, model_eos: Resolved) -> Cause:
     )
 
 
-def _never_there(answer: Answer) -> Cause:
+def _never_there(answer: Resolution) -> Cause:
     call = answer.call
     if answer.unseen:
         return Cause(
@@ -125,7 +124,7 @@ def _never_there(answer: Answer) -> Cause:
     return Cause(brief, text, f'"eos_token_id": {_wanted(answer)}   in generation_config.json', place)
 
 
-def _blocked(answer: Answer) -> Cause:
+def _blocked(answer: Resolution) -> Cause:
     """There are eos ids, but none can end a sequence: outside the vocabulary, suppressed, forbidden by a minimum."""
     stop = answer.effective.stop
     because = stop.because or "no eos id can be produced"
@@ -149,10 +148,10 @@ def _cleared(effective: Effective) -> tuple[Origin, Any] | None:
     return field.origin, before
 
 
-def _preset_words(answer: Answer) -> tuple[str | None, str | None]:
+def _preset_words(answer: Resolution) -> tuple[str | None, str | None]:
     if not answer.presets:
         return None, None
-    from llmdoctor.gencfg.presets import preset_advice
+    from llmdoctor.gencfg.trainers import preset_advice
 
     for name in answer.presets:
         advice = preset_advice(name)
@@ -161,7 +160,7 @@ def _preset_words(answer: Answer) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _wanted(answer: Answer, before: Any = None) -> Any:
+def _wanted(answer: Resolution, before: Any = None) -> Any:
     """The ids to stop at, as well as the files tell: what was there before, or the tokenizer's eos."""
     if before:
         return before
@@ -176,11 +175,11 @@ def _wanted(answer: Answer, before: Any = None) -> Any:
     return config.value if config is not None and config.value else "<the id that ends a turn>"
 
 
-def _same(field: Resolved | None, setting: Setting) -> bool:
+def _same(field: Resolved | None, setting: SourcedValue) -> bool:
     return field is not None and field.origin == setting.origin
 
 
-def _under(answer: Answer) -> str:
+def _under(answer: Resolution) -> str:
     return answer.effective.transformers if answer.engine == "vllm" else f"transformers {answer.effective.transformers}"
 
 

@@ -1,59 +1,94 @@
-"""`gencfg check`: rules over model directories, nothing loaded."""
+"""`gencfg check`: rules over model directories; no model is loaded."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from llmdoctor.core.document import Block, Cell, Fold, Headline, Note, Table, Tone
+from llmdoctor.core.document import Block, Cell, Headline, Table, Tone
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding, Severity
-from llmdoctor.core.report import Report, Skipped
+from llmdoctor.core.report import Report, Skipped, Verdict
 from llmdoctor.core.text import plural
-from llmdoctor.gencfg.directory_rules import Examined, judge
-from llmdoctor.gencfg.options import Answer, Side, default_version, model_call, refuse_modelless
-from llmdoctor.gencfg.resolve import resolve
-from llmdoctor.gencfg.show import engine_line, name_tokens
-from llmdoctor.gencfg.terminator import Messages, Terminator, find_terminator
-from llmdoctor.gencfg.types import Effective
-from llmdoctor.gencfg.vllm import effective_vllm
+from llmdoctor.gencfg.calls import default_version
+from llmdoctor.gencfg.directory_findings import directory_findings
+from llmdoctor.gencfg.engines.table import engines
+from llmdoctor.gencfg.examined import Examined, examine_directory
+from llmdoctor.gencfg.options import GencfgCheckOptions
+from llmdoctor.gencfg.results import CheckedModelResult, CheckResult, EngineVerdictResult
+from llmdoctor.gencfg.screen import name_tokens
+from llmdoctor.gencfg.turns import terminator_of
+from llmdoctor.gencfg.types import Effective, Resolution
 from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
-from llmdoctor.modeldir.template import TEMPLATE_RULES, Rendering, TemplateWorker, template_problem
+from llmdoctor.modeldir.template import TemplateWorker
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Subject:
-    """One directory with its findings; `examined` is None where there is no model to make a call with."""
+class CheckedModel:
+    """One directory with its findings; `examined` is None if there is no model to call."""
 
     directory: ModelDir
     kind: str
     findings: tuple[Finding, ...]
     examined: Examined | None
 
+    @property
+    def more(self) -> dict[str, Any]:
+        """What its entry in a report holds beside path, kind and findings: what each engine does, and the terminator."""
+        if self.examined is None:
+            return {}
+        end = self.examined.terminator
+        verdicts = {"transformers": self.examined.answer.effective, **self.examined.elsewhere}
+        return {
+            "verdicts": {name: _verdict(effective) for name, effective in verdicts.items()},
+            "terminator": None if end is None else {"token": end.token, "id": end.id, "reason": end.reason},
+        }
 
-def check_report(paths: list[str], select: list[str], ignore: list[str], version: str | None) -> Report:
-    """Every GEN and DIR rule over every directory in `paths`; a folder without a model of its own stands for its subfolders."""
+
+def check_report(options: GencfgCheckOptions) -> Report:
+    """Return the findings of every GEN and DIR rule over every directory; a folder without a model stands for its subfolders.
+
+    Raises QuestionError if a path or a version cannot be understood.
+    """
+    version = options.transformers or default_version()
     with TemplateWorker() as worker:
         worker.start()
-        names, skipped = _expand(paths)
-        subjects = [_keep(_subject(read_model_dir(name), worker, version or default_version()), select, ignore) for name in names]
-    findings = [finding for subject in subjects for finding in subject.findings]
+        names, skipped = _expand(options.paths)
+        models = [_keep(check_directory(read_model_dir(name), worker, version, options.without), options) for name in names]
+    findings = tuple(finding for model in models for finding in model.findings)
+    result: CheckResult = {"subjects": list(_entries(models))}
     return Report(
         "gencfg check",
-        subject={"paths": paths, "transformers": version or default_version()},
-        result={"subjects": list(_subjects(subjects))},
-        findings=tuple(findings),
+        subject={"paths": list(options.paths), "transformers": version},
+        result=dict(result),
+        findings=findings,
         skipped=tuple(skipped),
-        document=_document(subjects),
-        nothing=not subjects,
-        told=True,
+        verdict=_check_verdict(models, version, options.without),
+        document=_document(models),
+        nothing=not models,
     )
 
 
-def _expand(paths: list[str]) -> tuple[list[str], list[Skipped]]:
-    """The directories to read; what is no model directory among a folder's subfolders is skipped by name."""
+def check_directory(directory: ModelDir, worker: TemplateWorker, version: str | None = None, without: tuple[str, ...] = ()) -> CheckedModel:
+    """Return the findings of every GEN and DIR rule over one model directory; `worker` renders its chat template."""
+    terminator, template_problems = terminator_of(directory, worker)
+    problems = (*directory.problems(), *template_problems)
+    if directory.config is None and directory.generation_config is None:
+        return CheckedModel(directory, "tokenizer", problems, None)
+    if directory.config is not None and not isinstance(directory.config.value, dict):
+        return CheckedModel(directory, "model", problems, None)  # no call can be made of it, and the DIR finding says why
+    version = version or default_version()
+    examined = examine_directory(directory, terminator, version, lines=False, without=without)
+    if examined.answer.effective.error is not None or examined.answer.effective.stop.never_stops:
+        examined = examine_directory(directory, terminator, version, lines=True, without=without)
+    kind = "adapter" if directory.adapter else "model"
+    return CheckedModel(directory, kind, (*problems, *directory_findings(examined)), examined)
+
+
+def _expand(paths: tuple[str, ...]) -> tuple[list[str], list[Skipped]]:
+    """Return the directories to read; a subfolder that is no model directory is skipped by name."""
     names: list[str] = []
     skipped: list[Skipped] = []
     for path in paths:
@@ -75,99 +110,23 @@ def _subfolders(path: str) -> list[str]:
         raise QuestionError(f"{path}: the directory cannot be read: {error.strerror or error}") from None
 
 
-def _subject(directory: ModelDir, worker: TemplateWorker, version: str) -> Subject:
-    terminator, template_problems = _terminator(directory, worker)
-    problems = (*directory.problems(), *template_problems)
-    if directory.config is None and directory.generation_config is None:
-        return Subject(directory, "tokenizer", problems, None)
-    if directory.config is not None and not isinstance(directory.config.value, dict):
-        return Subject(directory, "model", problems, None)  # no call can be made of it, and the DIR finding says why
-    examined = _examine(directory, terminator, version, lines=False)
-    if examined.answer.effective.error is not None or examined.answer.effective.stop.never_stops:
-        examined = _examine(directory, terminator, version, lines=True)
-    return Subject(directory, "adapter" if directory.adapter else "model", (*problems, *judge(examined)), examined)
-
-
-def examine(name: str, version: str | None = None) -> Examined:
-    """What a plain generate() of one model comes to, and what ends an answer, as gencfg check looks at it.
-
-    Raises QuestionError where there is no model to make a call of.
-    """
-    directory = read_model_dir(name)
-    refuse_modelless(directory)
-    with TemplateWorker() as worker:
-        worker.start()
-        terminator, _ = _terminator(directory, worker)
-    return _examine(directory, terminator, version or default_version(), lines=True)
-
-
-def _examine(directory: ModelDir, terminator: Terminator | None, version: str, *, lines: bool) -> Examined:
-    call = model_call(directory, lines=lines)
-    eos = directory.tokenizer.special("eos_token")
-    answer = Answer(Side(directory.shown_name, transformers=version), directory.tokenizer, call, resolve(call, version))
-    return Examined(directory, answer, effective_vllm(call, tokenizer_eos=None if eos is None else eos.id, max_model_len=None), terminator)
-
-
-def _terminator(directory: ModelDir, worker: TemplateWorker) -> tuple[Terminator | None, tuple[Finding, ...]]:
-    """What ends an answer, and what is wrong with the template (DIR008 its syntax, DIR009 its hunger)."""
-    template = directory.chat_template
-    if template is None:
-        return None, ()
-    failures: dict[str, Rendering] = {}
-
-    def render(messages: Messages) -> str | None:
-        rendering = worker.render(template, messages)
-        if rendering.error in TEMPLATE_RULES:
-            failures[rendering.error] = rendering
-        return rendering.text
-
-    terminator = find_terminator(render, directory.tokenizer.special_ids(), directory.tokenizer.id_of)
-    return terminator, tuple(template_problem(template, failure) for failure in failures.values())
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Checked:
-    """One model directory's kind and findings, and `more` of its entry in a report: what transformers and vLLM would do, and the terminator."""
-
-    kind: str
-    findings: tuple[Finding, ...]
-    more: dict[str, Any]
-
-
-def check_directory(directory: ModelDir, worker: TemplateWorker, version: str | None = None) -> Checked:
-    """Every GEN and DIR rule over one model directory, for a command that checks more than those."""
-    subject = _subject(directory, worker, version or default_version())
-    return Checked(subject.kind, subject.findings, _more(subject))
-
-
-def _keep(subject: Subject, select: list[str], ignore: list[str]) -> Subject:
+def _keep(model: CheckedModel, options: GencfgCheckOptions) -> CheckedModel:
     def wanted(code: str) -> bool:
-        return (not select or code.startswith(tuple(select))) and not code.startswith(tuple(ignore) or ("\0",))
+        return (not options.select or code.startswith(options.select)) and not code.startswith(options.ignore or ("\0",))
 
-    return Subject(
-        subject.directory, subject.kind, tuple(finding for finding in subject.findings if wanted(finding.code)), subject.examined
-    )
+    return replace(model, findings=tuple(finding for finding in model.findings if wanted(finding.code)))
 
 
-def _subjects(subjects: list[Subject]) -> Iterator[dict[str, Any]]:
+def _entries(models: list[CheckedModel]) -> Iterator[CheckedModelResult]:
     start = 0
-    for subject in subjects:
-        end = start + len(subject.findings)
-        yield {"path": subject.directory.shown_name, "kind": subject.kind, "findings": list(range(start, end)), **_more(subject)}
+    for model in models:
+        end = start + len(model.findings)
+        entry: CheckedModelResult = {"path": model.directory.shown_name, "kind": model.kind, "findings": list(range(start, end))}
+        yield {**entry, **model.more}  # type: ignore[typeddict-item]
         start = end
 
 
-def _more(subject: Subject) -> dict[str, Any]:
-    if subject.examined is None:
-        return {}
-    end = subject.examined.terminator
-    return {
-        "verdicts": {"transformers": _verdict(subject.examined.answer.effective), "vllm": _verdict(subject.examined.vllm)},
-        "terminator": None if end is None else {"token": end.token, "id": end.id, "reason": end.reason},
-    }
-
-
-def _verdict(effective: Effective) -> dict[str, Any]:
+def _verdict(effective: Effective) -> EngineVerdictResult:
     return {
         "version": effective.transformers,
         "eos_token_id": list(effective.stop.eos_token_id),
@@ -176,65 +135,62 @@ def _verdict(effective: Effective) -> dict[str, Any]:
     }
 
 
-def _document(subjects: list[Subject]) -> tuple[Block, ...]:
-    findings = [finding for subject in subjects for finding in subject.findings]
-    errors, warnings, notes = (sum(finding.severity is severity for finding in findings) for severity in _ORDER)
-    where = subjects[0].directory.shown_name if len(subjects) == 1 else f"{len(subjects)} directories"
-    if not subjects:
-        return (Headline("NOTHING TO CHECK: no model directory here", "warn"),)
-    counts = [plural(errors, "error"), plural(warnings, "warning"), plural(notes, "note")]
-    tone: Tone = "bad" if errors else "warn" if warnings else "good"
-    blocks: list[Block] = [Headline(f"{where}: {', '.join(counts)}", tone)]
-    if len(subjects) == 1:
-        return (*blocks, *_single(subjects[0]))
-    worth = [subject for subject in subjects if any(finding.severity is not Severity.INFO for finding in subject.findings)]
-    for subject in worth:
-        blocks.append(Headline(subject.directory.shown_name, "bad" if _has_error(subject) else "warn"))
-        blocks += _told(tuple(finding for finding in subject.findings if finding.severity is not Severity.INFO))
-    if notes:
-        blocks.append(
-            Fold("", instead=(Note("NOTES", f"{plural(notes, 'note')} not shown: check one directory alone, or use --format json", "dim"),))
-        )
+def _check_verdict(models: list[CheckedModel], version: str, without: tuple[str, ...]) -> Verdict:
+    if not models:
+        return Verdict("Nothing to check: no model directory here", "undecided")
+    findings = [finding for model in models for finding in model.findings]
+    counts = [plural(sum(each.severity is severity for each in findings), noun) for severity, noun in _NOUNS]
+    where = models[0].directory.shown_name if len(models) == 1 else f"{len(models)} directories"
+    serious = any(each.severity is not Severity.INFO for each in findings)
+    limits = [f"without {', '.join(without)}, which the files set"] if without else []
+    no_call = [model.directory.shown_name for model in models if model.examined is None]
+    if no_call:
+        limits.append(f"{plural(len(no_call), 'directory')} without a model to call: {', '.join(no_call[:3])}")
+    added = f" ({'; '.join(limits)})" if limits else ""
+    return Verdict(f"{where}: {', '.join(counts)}{added}, under transformers {version}", "problem" if serious else "ok")
+
+
+_NOUNS = ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.INFO, "note"))
+
+
+def _document(models: list[CheckedModel]) -> tuple[Block, ...]:
+    if len(models) == 1:
+        return (*_single(models[0]), *_worst_first(models[0].findings))
+    blocks: list[Block] = []
+    for model in models:
+        if model.findings:
+            worst = max((finding.severity for finding in model.findings), key=lambda severity: severity.rank)
+            blocks += [Headline(model.directory.shown_name, _TONES[worst]), *_worst_first(model.findings)]
     return tuple(blocks)
 
 
-_ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
+_TONES: dict[Severity, Tone] = {Severity.ERROR: "bad", Severity.WARNING: "warn", Severity.INFO: "plain"}
 
 
-def _has_error(subject: Subject) -> bool:
-    return any(finding.severity is Severity.ERROR for finding in subject.findings)
+def _worst_first(findings: tuple[Finding, ...]) -> list[Finding]:
+    return sorted(findings, key=lambda finding: -finding.severity.rank)
 
 
-def _single(subject: Subject) -> list[Block]:
-    if subject.examined is None:
-        return _told(subject.findings)
-    examined = subject.examined
+def _single(model: CheckedModel) -> list[Block]:
+    """Return the table of a directory checked alone: where each engine stops, and what ends a turn."""
+    examined = model.examined
+    if examined is None:
+        return []
+    table = engines()
+    verdicts = {"transformers": examined.answer.effective, **examined.elsewhere}
     rows: list[tuple[str | Cell, ...]] = [
-        (name, *_stops(examined.answer, effective), effective.transformers if effective is examined.vllm else engine_line(effective, ""))
-        for name, effective in (("transformers", examined.answer.effective), ("vLLM", examined.vllm))
+        (table[name].title, _stops(examined.answer, effective), effective.transformers.removeprefix(f"{name} "))
+        for name, effective in verdicts.items()
     ]
     end = examined.terminator
     if end is not None:
         rows.append(("a turn ends with", f"{'' if end.id is None else end.id} {end.token or 'no special token'}".strip(), "chat template"))
-    return [Table(("", "", ""), tuple(rows)), *_told(subject.findings)]
+    return [Table(("", "", ""), tuple(rows))]
 
 
-def _stops(answer: Answer, effective: Effective) -> tuple[Cell]:
+def _stops(answer: Resolution, effective: Effective) -> Cell:
     if effective.error is not None:
-        return (Cell(f"raises {effective.error.type}", "bad"),)
+        return Cell(f"raises {effective.error.type}", "bad")
     if effective.stop.never_stops:
-        return (Cell("never stops", "bad"),)
-    return (Cell(f"stops at {name_tokens(answer, effective.stop.eos_token_id)}"),)
-
-
-def _told(findings: tuple[Finding, ...]) -> list[Block]:
-    """The findings as paragraphs, the worst first."""
-    tones = {Severity.ERROR: "bad", Severity.WARNING: "warn", Severity.INFO: "dim"}
-    blocks: list[Block] = []
-    for finding in sorted(findings, key=lambda finding: -finding.severity.rank):
-        lines = [f"{finding.severity.value}: {finding.message}"]
-        lines += [f"at {finding.location}"] if finding.location else []
-        lines += [f"cause: {finding.cause}"] if finding.cause else []
-        lines += [f"fix: {finding.fix}"] if finding.fix else []
-        blocks.append(Note(finding.code, "\n".join(lines), tones[finding.severity]))  # type: ignore[arg-type]
-    return blocks
+        return Cell("never stops", "bad")
+    return Cell(f"stops at {name_tokens(answer, effective.stop.eos_token_id)}")

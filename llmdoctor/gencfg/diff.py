@@ -5,84 +5,91 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llmdoctor.core.document import Block, Cell, Headline, Note, Table
-from llmdoctor.core.report import Report
+from llmdoctor.core.document import Block, Cell, Note, Table
+from llmdoctor.core.finding import Finding
+from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import shown
 from llmdoctor.gencfg.causes import Cause, cause_of
 from llmdoctor.gencfg.consequences import consequence
+from llmdoctor.gencfg.engines.table import engine_named
+from llmdoctor.gencfg.engines.types import same_meaning
+from llmdoctor.gencfg.findings import call_findings
 from llmdoctor.gencfg.imports import import_blocks
-from llmdoctor.gencfg.options import Answer, Side, ask, is_trace
-from llmdoctor.gencfg.rules import call_findings
-from llmdoctor.gencfg.show import cause_blocks, engine_line, headline, provenance, result_of, subject_of
+from llmdoctor.gencfg.inputs import unread_fields
+from llmdoctor.gencfg.options import DiffOptions
+from llmdoctor.gencfg.results import ChangeResult, DiffResult
+from llmdoctor.gencfg.screen import call_verdict, misses_turn_end, name_tokens, rules_note, with_limits
+from llmdoctor.gencfg.show import provenance, show_result, subject_of
+from llmdoctor.gencfg.sides import resolve_both
 from llmdoctor.gencfg.tables import VALUE, side_by_side
-from llmdoctor.gencfg.types import Effective, Resolved
+from llmdoctor.gencfg.types import Effective, Resolution, Resolved
+from llmdoctor.gencfg.versions import METADATA
 
 # What a reader looks for first; the rest follows in the library's order.
 _FIRST = ("eos_token_id", "pad_token_id", "stop_strings", "max_new_tokens", "max_length", "do_sample", "temperature", "top_k", "top_p")
-_METADATA = ("transformers_version", "_from_model_config", "generation_kwargs")
 
 
-def diff_report(left: Side, right: Side) -> Report:
-    """Resolve both sides and say what differs, why, and whether either never stops.
+def diff_report(options: DiffOptions) -> Report:
+    """Return what differs between two calls, why, and whether either of them never stops.
 
-    A trace alone is held against a plain generate() of its own model.
+    A trace alone is compared with a plain generate() of its own model. Raises QuestionError like show_report.
     """
-    if left.model == right.model and is_trace(left.model):
-        from llmdoctor.gencfg.trace.sides import against_plain
-
-        one, other = against_plain(left, right)
-    else:
-        one, other = ask(left), ask(right)
-    changed = changes(one, other)
-    causes = {"left": cause_of(one), "right": cause_of(other)}
-    cause = causes["right"] or causes["left"]
-    findings = call_findings(other)
-    findings += tuple(finding for finding in call_findings(one) if finding not in findings)
+    left, right = resolve_both(options)
+    changed = changes(left, right)
+    cause = cause_of(right) or cause_of(left)
+    findings = call_findings(right)
+    findings += tuple(finding for finding in call_findings(left) if finding not in findings)
     return Report(
         "gencfg diff",
-        subject={"left": subject_of(one), "right": subject_of(other)},
-        result={
-            "left": result_of(one),
-            "right": result_of(other),
-            "changed": [_change(field, one.effective, other.effective) for field in changed],
-            "runaway": {"left": one.effective.stop.never_stops, "right": other.effective.stop.never_stops},
-            "cause": None if cause is None else cause.text,
-            "imports": [
-                {"side": name, "package": item.package, "source": item.source, "observed": item.observed, "changed": list(item.changed)}
-                for name, answer in (("left", one), ("right", other))
-                for item in answer.imports
-            ],
-        },
+        subject={"left": subject_of(left), "right": subject_of(right)},
+        result=dict(_result(left, right, changed, cause)),
         findings=findings,
-        document=_document(one, other, changed, cause),
-        differs=bool(changed) or _outcome(one.effective) != _outcome(other.effective),
-        told=True,
+        verdict=_verdict(left, right, changed, cause),
+        document=_document(left, right, changed, findings, cause),
+        differs=bool(changed) or _outcome(left.effective) != _outcome(right.effective),
     )
 
 
+def _result(left: Resolution, right: Resolution, changed: list[str], cause: Cause | None) -> DiffResult:
+    return {
+        "left": show_result(left),
+        "right": show_result(right),
+        "changed": [_change(field, left.effective, right.effective) for field in changed],
+        "runaway": {"left": left.effective.stop.never_stops, "right": right.effective.stop.never_stops},
+        "cause": None if cause is None else cause.text,
+        "imports": [
+            {"side": name, "package": item.package, "source": item.source, "observed": item.observed, "changed": list(item.changed)}
+            for name, side in (("left", left), ("right", right))
+            for item in side.imports
+        ],
+    }
+
+
 def _outcome(effective: Effective) -> tuple[Any, ...]:
-    """What counts as an outcome of its own beside the fields: the exception, and where decoding stops."""
+    """Return what counts as an outcome beside the fields: the exception, and where decoding stops."""
     stop = effective.stop
     return (effective.error and effective.error.type, frozenset(stop.eos_token_id), stop.never_stops)
 
 
-def changes(left: Answer, right: Answer) -> list[str]:
-    """The fields whose effective value differs, those a reader looks for first in front.
+def changes(left: Resolution, right: Resolution) -> list[str]:
+    """Return the fields whose effective value differs, those that a reader looks for first in front.
 
-    Between engines only what both have, or what one of them acts on: that transformers has a length_penalty is no difference.
+    Between two engines only a field on which one of them acts counts: a length_penalty of transformers alone is no difference.
     """
     one, other = left.effective, right.effective
-    names = [name for name in dict.fromkeys([*_FIRST, *one.fields, *other.fields]) if name not in _METADATA]
-    if left.engine == right.engine:
+    unread = {*unread_fields(left), *unread_fields(right), *METADATA}
+    names = [name for name in dict.fromkeys([*_FIRST, *one.fields, *other.fields]) if name not in unread]
+    first, second = engine_named(left.options.engine)[0], engine_named(right.options.engine)[0]
+    if first is second:
         return [name for name in names if not _equal(_value(one, name), _value(other, name))]
-    from llmdoctor.gencfg.vllm import differs_from_vllm
-
-    ours, theirs = (one, other) if right.engine == "vllm" else (other, one)
-    return [name for name in names if differs_from_vllm(name, _value(ours, name), _value(theirs, name))]
+    values = {name: ((first, _value(one, name)), (second, _value(other, name))) for name in names if name != "eos_token_id"}
+    found = [name for name, (mine, theirs) in values.items() if not same_meaning(name, mine, theirs)]
+    ids = [] if set(one.stop.eos_token_id) == set(other.stop.eos_token_id) else ["eos_token_id"]
+    return [*ids, *found]
 
 
 def _equal(left: Any, right: Any) -> bool:
-    """Equality as the library compares: 50.0 is 50, but True is not 1."""
+    """Return whether the library compares two values as equal: 50.0 is 50, but True is not 1."""
     return bool(left == right) and isinstance(left, bool) == isinstance(right, bool)
 
 
@@ -91,7 +98,7 @@ def _value(effective: Effective, name: str) -> Any:
     return None if field is None else field.value
 
 
-def _change(field: str, left: Effective, right: Effective) -> dict[str, Any]:
+def _change(field: str, left: Effective, right: Effective) -> ChangeResult:
     one, other = left.fields.get(field), right.fields.get(field)
     return {
         "field": field,
@@ -109,63 +116,74 @@ def _from(field: Resolved | None) -> str:
     return "not a field here" if field is None else field.origin.source
 
 
-def _document(left: Answer, right: Answer, changed: list[str], cause: Cause | None) -> tuple[Block, ...]:
-    blocks: list[Block] = [_verdict(left, right, changed, cause)]
+def _document(
+    left: Resolution, right: Resolution, changed: list[str], findings: tuple[Finding, ...], cause: Cause | None
+) -> tuple[Block, ...]:
+    blocks: list[Block] = []
     if changed:
         blocks += side_by_side(left.effective, right.effective, _labels(left, right), changed, _table(left, right, changed))
-    if left.effective.transformers != right.effective.transformers:
-        blocks.append(
-            Note("UNDER", f"left {engine_line(left.effective, left.engine)}, right {engine_line(right.effective, right.engine)}", "dim")
-        )
-    else:
-        blocks.append(Note("UNDER", engine_line(right.effective, right.engine), "dim"))
-    blocks += [Note("NOTE", note, "dim") for note in dict.fromkeys((*left.notes, *right.notes))]
+    blocks += findings
+    blocks += [Note("Note", note, "dim") for note in dict.fromkeys((*left.notes, *right.notes))]
     blocks += import_blocks((*left.imports, *right.imports))
     for name, mine, theirs in (("left", left, right), ("right", right, left)):
-        said = [warning for warning in mine.effective.warnings if warning not in theirs.effective.warnings]
-        blocks += [Note("WARNS", f"{name}: {warning}", "warn") for warning in said[:3]]
-    return (*blocks, *cause_blocks(cause))
+        new = [warning for warning in mine.effective.warnings if warning not in theirs.effective.warnings]
+        blocks += [Note("Warning", f"{name}: {warning}", "warn") for warning in new[:3]]
+    if cause is not None and cause.watch:
+        blocks.append(Note("Warning", cause.watch, "warn"))
+    return (*blocks, rules_note(left, right))
 
 
-def _verdict(left: Answer, right: Answer, changed: list[str], cause: Cause | None) -> Headline:
-    for name, answer, one in (("RIGHT ", right, left), ("LEFT ", left, right)):
-        effective = answer.effective
+def _verdict(left: Resolution, right: Resolution, changed: list[str], cause: Cause | None) -> Verdict:
+    for name, side, other in (("right", right, left), ("left", left, right)):
+        effective = side.effective
         if effective.error is not None:
-            return headline(answer, name)
+            return call_verdict(side, f"The {name} call")
         if effective.stop.never_stops and cause is not None:
-            who = "NEITHER SIDE STOPS" if one.effective.stop.never_stops else f"{name}NEVER STOPS"
-            return Headline(f"{who}: {cause.brief}", "bad")
-    if not changed:
-        return Headline("NO DIFFERENCE: both calls come to the same configuration, and both stop", "good")
+            who = "Neither call stops" if other.effective.stop.never_stops else f"The {name} call never stops"
+            return Verdict(with_limits(f"{who}: {cause.brief}", left, right), "problem")
     what = "1 field differs" if len(changed) == 1 else f"{len(changed)} fields differ"
-    return Headline(f"BOTH STOP, but {what}: {', '.join(changed[:4])}{', ...' if len(changed) > 4 else ''}", "warn")
+    named = f"{what}: {', '.join(changed[:4])}{', ...' if len(changed) > 4 else ''}"
+    missing = [(name, side) for name, side in (("left", left), ("right", right)) if misses_turn_end(side)]
+    if missing:
+        name, side = missing[-1]
+        end = name_tokens(side, (side.terminator.id,)) if side.terminator is not None and side.terminator.id is not None else ""
+        who = "Neither call stops" if len(missing) == 2 else f"The {name} call does not stop"
+        return Verdict(
+            with_limits(f"{who} at {end}, with which a turn ends; {named if changed else 'no field differs'}", left, right), "problem"
+        )
+    if not changed:
+        return Verdict(with_limits(f"No field differs, and both calls stop at {_stops(right)}", left, right), "ok")
+    return Verdict(with_limits(f"Both calls stop, but {named}", left, right), "problem")
 
 
-def _table(left: Answer, right: Answer, changed: list[str]) -> Table:
-    names = _labels(left, right)
+def _stops(side: Resolution) -> str:
+    return name_tokens(side, side.effective.stop.eos_token_id) or "a stop string"
+
+
+def _table(left: Resolution, right: Resolution, changed: list[str]) -> Table:
     rows: list[tuple[str | Cell, ...]] = []
     for field in changed:
         one, other = left.effective.fields.get(field), right.effective.fields.get(field)
         rows.append((field, _shown(left, field), _shown(right, field)))
-        rows.append((Cell("  from", "dim"), Cell(_from(one), "dim"), Cell(_from(other), "dim")))
-        rows.append((Cell("  so", "dim"), "", Cell(consequence(field, left.effective, right.effective), "dim")))
-    return Table(("", *names), tuple(rows))
+        rows.append((Cell("  set by", "dim"), Cell(_from(one), "dim"), Cell(_from(other), "dim")))
+        rows.append((Cell("  effect", "dim"), "", Cell(consequence(field, left.effective, right.effective), "dim")))
+    return Table(("", *_labels(left, right)), tuple(rows))
 
 
-def _shown(answer: Answer, field: str) -> Cell:
-    value = _value(answer.effective, field)
-    runs_on = field == "eos_token_id" and answer.effective.stop.never_stops
-    return Cell(shown(value, VALUE), "bad" if runs_on else "plain")
+def _shown(side: Resolution, field: str) -> Cell:
+    value = _value(side.effective, field)
+    never = field == "eos_token_id" and side.effective.stop.never_stops
+    return Cell(shown(value, VALUE), "bad" if never else "plain")
 
 
-def _labels(left: Answer, right: Answer) -> tuple[str, str]:
-    """Short names of the two sides, by what tells them apart."""
-    one, other = left.side, right.side
+def _labels(left: Resolution, right: Resolution) -> tuple[str, str]:
+    """Return short names of the two sides, by the first thing in which they differ."""
+    one, other = left.options, right.options
     pairs = (
         (left.engine, right.engine),
         (left.effective.transformers, right.effective.transformers),
         (Path(one.model).name, Path(other.model).name),
-        (" ".join(one.preset or ()) or "as loaded", " ".join(other.preset or ()) or "as loaded"),
+        (" ".join(one.presets) or "as loaded", " ".join(other.presets) or "as loaded"),
     )
     for first, second in pairs:
         if first != second:

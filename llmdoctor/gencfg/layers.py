@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llmdoctor.gencfg.types import Layer, Origin, Resolved, Setting
+from llmdoctor.gencfg.types import ConfigLayer, Origin, Resolved, SourcedValue
 
 
 class Fields(dict[str, Resolved]):
     """GenerationConfig's attributes by name, each with its origin."""
 
-    def put(self, name: str, setting: Setting) -> None:
+    def put(self, name: str, setting: SourcedValue) -> None:
         """Assign: the value that was there becomes the first of what was overridden; a library default is not worth keeping."""
         before = self.get(name)
-        replaced: tuple[Setting, ...] = ()
+        replaced: tuple[SourcedValue, ...] = ()
         if before is not None:
             replaced = before.overrides
             if before.origin.layer != "library-default":
-                replaced = (Setting(before.value, before.origin), *replaced)
+                replaced = (SourcedValue(before.value, before.origin), *replaced)
         self[name] = Resolved(setting.value, setting.origin, replaced)
 
-    def put_all(self, settings: Mapping[str, Setting]) -> None:
+    def put_all(self, settings: Mapping[str, SourcedValue]) -> None:
         """Assign every setting, in order."""
         for name, setting in settings.items():
             self.put(name, setting)
@@ -31,7 +31,7 @@ class Fields(dict[str, Resolved]):
         before = self.get(name)
         replaced = other.overrides
         if before is not None and before.origin.layer != "library-default" and before.origin != other.origin:
-            replaced = (Setting(before.value, before.origin), *replaced)
+            replaced = (SourcedValue(before.value, before.origin), *replaced)
         self[name] = Resolved(other.value, other.origin, replaced)
 
     def value(self, name: str) -> Any:
@@ -48,12 +48,12 @@ class Fields(dict[str, Resolved]):
         return Fields(self)
 
 
-def bare(defaults: Mapping[str, Any], version: str, layer: Layer = "library-default") -> Fields:
+def bare(defaults: Mapping[str, Any], version: str, layer: ConfigLayer = "library-default") -> Fields:
     """GenerationConfig() of a version."""
     origin = Origin(layer, f"transformers {version}")
     return Fields({name: Resolved(value, origin) for name, value in defaults.items()})
 
 
-def derived(value: Any, source: str) -> Setting:
+def derived(value: Any, source: str) -> SourcedValue:
     """A value that generate() computed itself."""
-    return Setting(value, Origin("derived", source))
+    return SourcedValue(value, Origin("derived", source))

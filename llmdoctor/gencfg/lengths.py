@@ -6,15 +6,16 @@ from typing import Any
 
 from llmdoctor.gencfg.layers import Fields, derived
 from llmdoctor.gencfg.modelconfig import LoadedModel, config_value
-from llmdoctor.gencfg.types import Call
-from llmdoctor.gencfg.validate import Raised, Warnings, as_python
+from llmdoctor.gencfg.raising import Raised, Warnings, as_python
+from llmdoctor.gencfg.types import GenerateCall
 from llmdoctor.gencfg.versions import Minor
 
 DEFAULT_LENGTH = 20
+DEFAULT_LENGTH_SOURCE = "generate(): prompt length + the default max_length"
 
 
 def set_lengths(
-    fields: Fields, call: Call, minor: Minor, model: LoadedModel, default_lengths: tuple[bool, bool] | None, warnings: Warnings
+    fields: Fields, call: GenerateCall, minor: Minor, model: LoadedModel, default_lengths: tuple[bool, bool] | None, warnings: Warnings
 ) -> None:
     """Set max_length and min_length as generate() does, and warn or raise as it does.
 
@@ -45,11 +46,11 @@ def _extend(fields: Fields, prompt: int, positions: Any) -> None:
     after = as_python(lambda: before + prompt)
     if positions is not None:
         after = as_python(lambda: min(after, positions))
-    fields.put("max_length", derived(after, "generate(): prompt length + the default max_length"))
+    fields.put("max_length", derived(after, DEFAULT_LENGTH_SOURCE))
 
 
 def _set_minimum(
-    fields: Fields, call: Call, minor: Minor, prompt: int, default_lengths: tuple[bool, bool] | None, warnings: Warnings
+    fields: Fields, call: GenerateCall, minor: Minor, prompt: int, default_lengths: tuple[bool, bool] | None, warnings: Warnings
 ) -> None:
     minimum = fields.value("min_new_tokens")
     if minimum is None or minor < (4, 40):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmdoctor.gencfg.layers import Fields, bare
-from llmdoctor.gencfg.types import Call, Origin, Resolved, Setting
+from llmdoctor.gencfg.types import GenerateCall, Origin, Resolved, SourcedValue
 from llmdoctor.gencfg.versions import Minor, field_defaults, late_defaults
 
 TEXT_CONFIGS = ("decoder", "generator", "text_config")  # 5.x, and 4.x up to 4.44, by name (GenerationConfig.from_model_config)
@@ -25,30 +25,6 @@ HYBRID_SINCE: dict[str, Minor] = {
     "shieldgemma2/text": (4, 50),
 }
 _METADATA = ("transformers_version", "_from_model_config", "_commit_hash")
-# Arguments of generate() itself, and of a causal language model's forward(): never "not used by the model".
-GENERATE_ARGUMENTS = frozenset(
-    "inputs generation_config logits_processor stopping_criteria prefix_allowed_tokens_fn synced_gpus assistant_model streamer "
-    "negative_prompt_ids negative_prompt_attention_mask".split()
-)
-FORWARD_ARGUMENTS = frozenset(
-    "input_ids attention_mask position_ids past_key_values inputs_embeds labels use_cache output_attentions output_hidden_states "
-    "cache_position pixel_values image_grid_thw video_grid_thw pixel_values_videos second_per_grid_ts rope_deltas image_sizes "
-    "token_type_ids decoder_input_ids decoder_attention_mask encoder_outputs mm_token_type_ids".split()
-)
-_SINCE = {
-    "tokenizer": (4, 41),
-    "assistant_tokenizer": (4, 46),
-    "custom_generate": (4, 52),
-    "trust_remote_code": (4, 53),
-    "logits_to_keep": (4, 49),
-}
-# Arguments of Llama's forward() for a time; from 4.57 the names in TransformersKwargs are known to every model.
-_BETWEEN = {
-    "return_dict": ((0, 0), (4, 51)),
-    "num_logits_to_keep": ((4, 45), (4, 49)),
-    "output_router_logits": ((4, 57), (99, 0)),
-    "num_items_in_batch": ((4, 57), (99, 0)),
-}
 
 
 @dataclass(slots=True)
@@ -64,9 +40,9 @@ class LoadedModel:
     config_fields: Mapping[str, Any]
     minor: Minor = (0, 0)
     version: str = ""
-    config: Mapping[str, Setting] = field(default_factory=dict)
+    config: Mapping[str, SourcedValue] = field(default_factory=dict)
 
-    def legacy_edits(self, edits: tuple[tuple[str, Setting], ...], minor: Minor) -> bool:
+    def legacy_edits(self, edits: tuple[tuple[str, SourcedValue], ...], minor: Minor) -> bool:
         """Whether model.config holds generation settings other than the defaults (4.x, _get_non_default_generation_parameters)."""
         defaults = field_defaults(minor)
         settable = set(late_defaults((5, 0))) - {"use_cache"}
@@ -76,13 +52,13 @@ class LoadedModel:
             for name, value in values.items()
         )
 
-    def rebuilt(self, edits: tuple[tuple[str, Setting], ...]) -> Fields:
+    def rebuilt(self, edits: tuple[tuple[str, SourcedValue], ...]) -> Fields:
         """The generation config made anew from the edited model.config."""
         edited = {**self.config, **dict(edits)}
         return _from_config(edited, self.minor, self.version)
 
 
-def load(call: Call, minor: Minor, version: str) -> LoadedModel:
+def load(call: GenerateCall, minor: Minor, version: str) -> LoadedModel:
     """The model's generation config before any mutation."""
     config = dict(call.config or {})
     names = {name: setting.value for name, setting in config.items()}
@@ -102,7 +78,7 @@ def load(call: Call, minor: Minor, version: str) -> LoadedModel:
     return LoadedModel(fields, stamp, from_config, names, minor, version, config)
 
 
-def _from_config(config: Mapping[str, Setting], minor: Minor, version: str) -> Fields:
+def _from_config(config: Mapping[str, SourcedValue], minor: Minor, version: str) -> Fields:
     """GenerationConfig.from_model_config: config.json's values, in 4.x over the class's defaults, then the language model's."""
     fields = bare(field_defaults(minor), version)
     kind = config["model_type"].value if "model_type" in config else None
@@ -122,21 +98,21 @@ def _from_config(config: Mapping[str, Setting], minor: Minor, version: str) -> F
         if name in fields and fields.value(name) == defaults.get(name) and setting.value is not None:
             fields.put(name, setting)
     if not fields.value("return_dict_in_generate") and any(fields.value(name) for name in _OUTPUTS) and minor >= (4, 45):
-        fields.put("return_dict_in_generate", Setting(True, Origin("derived", "from_model_config(): an output_... flag is set")))
+        fields.put("return_dict_in_generate", SourcedValue(True, Origin("derived", "from_model_config(): an output_... flag is set")))
     return fields
 
 
-def _force_bos(values: Mapping[str, Setting], fields: Fields, minor: Minor) -> None:
+def _force_bos(values: Mapping[str, SourcedValue], fields: Fields, minor: Minor) -> None:
     """5.x: an old BART's config.json asks for its bos token first (5.0.0 generation/configuration_utils.py GenerationConfig.__init__)."""
     asked = values.get("force_bos_token_to_be_generated")
     if minor >= (5, 0) and asked is not None and asked.value:
-        fields.put("forced_bos_token_id", Setting(fields.value("bos_token_id"), Origin("derived", "force_bos_token_to_be_generated")))
+        fields.put("forced_bos_token_id", SourcedValue(fields.value("bos_token_id"), Origin("derived", "force_bos_token_to_be_generated")))
 
 
 _OUTPUTS = ("output_attentions", "output_hidden_states", "output_scores", "output_logits")
 
 
-def _text_config(config: Mapping[str, Setting]) -> tuple[str, Mapping[str, Any]]:
+def _text_config(config: Mapping[str, SourcedValue]) -> tuple[str, Mapping[str, Any]]:
     """The language model nested in a composite: get_text_config(decoder=True), which knows three names (configuration_utils.py)."""
     for name in TEXT_CONFIGS:
         if name in config and isinstance(config[name].value, dict) and config[name].value:
@@ -144,12 +120,14 @@ def _text_config(config: Mapping[str, Setting]) -> tuple[str, Mapping[str, Any]]
     return "", {}
 
 
-def _nested(text: Mapping[str, Any], name: str, config: Mapping[str, Setting]) -> dict[str, Setting]:
+def _nested(text: Mapping[str, Any], name: str, config: Mapping[str, SourcedValue]) -> dict[str, SourcedValue]:
     if not text:
         return {}
     where = config[name].origin
     return {
-        key: Setting(value, Origin("config.json", f"{where.source} {name}.{key}", where.file, f"{where.pointer or ''}/{key}", where.line))
+        key: SourcedValue(
+            value, Origin("config.json", f"{where.source} {name}.{key}", where.file, f"{where.pointer or ''}/{key}", where.line)
+        )
         for key, value in text.items()
     }
 
@@ -161,31 +139,14 @@ def _table() -> dict[str, dict[str, Any]]:
     return data
 
 
-def _class_defaults(kind: Any, version: str, minor: Minor) -> dict[str, Setting]:
+def _class_defaults(kind: Any, version: str, minor: Minor) -> dict[str, SourcedValue]:
     if not isinstance(kind, str):
         return {}
     origin = Origin("class-default", f"transformers {version} {kind} configuration class")
     values = dict(_table().get(kind, {}))
     if kind in HYBRID_SINCE and HYBRID_SINCE[kind] <= minor <= (4, 52):
         values["cache_implementation"] = "hybrid"
-    return {name: Setting(value, origin) for name, value in values.items()}
-
-
-def unused_arguments(rest: Mapping[str, Setting], minor: Minor) -> None:
-    """Raise as generate() does for keyword arguments that neither the config nor the model knows (_validate_model_kwargs)."""
-    from llmdoctor.gencfg.validate import Raised
-
-    known = GENERATE_ARGUMENTS | FORWARD_ARGUMENTS | {name for name, since in _SINCE.items() if minor >= since}
-    known |= {name for name, (since, until) in _BETWEEN.items() if since <= minor < until}
-    unused = [name for name, setting in rest.items() if name not in known and setting.value is not None]
-    if (4, 46) <= minor < (4, 51) and "return_dict" in rest and rest["return_dict"].value is not None:
-        raise Raised("TypeError", "forward() got multiple values for keyword argument 'return_dict'")
-    if unused:
-        raise Raised(
-            "ValueError",
-            f"The following `model_kwargs` are not used by the model: {unused} "
-            "(note: typos in the generate arguments will also show up in this list)",
-        )
+    return {name: SourcedValue(value, origin) for name, value in values.items()}
 
 
 def vocabulary_of(model: LoadedModel) -> int | None:
@@ -229,6 +190,6 @@ def config_value(model: LoadedModel, name: str) -> Any:
     return model.config_fields.get(name)
 
 
-def resolved(setting: Setting) -> Resolved:
+def resolved(setting: SourcedValue) -> Resolved:
     """A setting that overrode nothing."""
     return Resolved(setting.value, setting.origin)

@@ -10,12 +10,12 @@ from typing import Any
 
 from llmdoctor.gencfg.layers import Fields, derived
 from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, has_window, vocabulary_of, window_of
-from llmdoctor.gencfg.types import Call
-from llmdoctor.gencfg.validate import Raised, as_python
+from llmdoctor.gencfg.raising import Raised, as_python
+from llmdoctor.gencfg.types import GenerateCall
 from llmdoctor.gencfg.versions import Minor
 
 
-def check_modes(fields: Fields, call: Call, minor: Minor, model: LoadedModel) -> None:
+def check_modes(fields: Fields, call: GenerateCall, minor: Minor, model: LoadedModel) -> None:
     """Raise what the decoding itself would raise. Raises Raised."""
     _check_healing(fields, call, minor)
     _check_cache_classes(fields, minor, model)
@@ -42,7 +42,7 @@ def _mode(fields: Fields) -> str:
     return "groups" if groups is not None and as_python(lambda: groups > 1) else "beams"
 
 
-def _check_mode(fields: Fields, call: Call, minor: Minor, mode: str) -> None:
+def _check_mode(fields: Fields, call: GenerateCall, minor: Minor, mode: str) -> None:
     """Modes that moved to the Hub (from 4.56), and what they wanted before."""
     value = fields.value
     dola = value("dola_layers") is not None and minor >= (4, 42) and mode in ("greedy", "sample")
@@ -140,7 +140,7 @@ def _check_beam_count(fields: Fields, minor: Minor, mode: str) -> None:
         raise Raised("TypeError", "repeat_interleave() received an invalid combination of arguments")
 
 
-def _check_healing(fields: Fields, call: Call, minor: Minor) -> None:
+def _check_healing(fields: Fields, call: GenerateCall, minor: Minor) -> None:
     tokenizer = call.kwargs.get("tokenizer")
     if minor >= (4, 42) and fields.value("token_healing") and (tokenizer is None or tokenizer.value is None):
         raise Raised(

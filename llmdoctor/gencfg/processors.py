@@ -9,12 +9,12 @@ from typing import Any
 
 from llmdoctor.gencfg.layers import Fields
 from llmdoctor.gencfg.modelconfig import LoadedModel, vocabulary_of, window_of
-from llmdoctor.gencfg.types import Call
-from llmdoctor.gencfg.validate import Raised, as_python, refuse
+from llmdoctor.gencfg.raising import Raised, as_python, refuse
+from llmdoctor.gencfg.types import GenerateCall
 from llmdoctor.gencfg.versions import Minor
 
 
-def check_processors(fields: Fields, call: Call, minor: Minor, model: LoadedModel) -> None:
+def check_processors(fields: Fields, call: GenerateCall, minor: Minor, model: LoadedModel) -> None:
     """The constructors that generate() runs (generation/logits_process.py) and what else raises before the first token."""
     value = fields.value
     _check_bias(value("sequence_bias"), minor)

@@ -9,10 +9,10 @@ from llmdoctor.core.edit import Edit
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import shown
+from llmdoctor.gencfg.engines.vllm import effective_vllm
+from llmdoctor.gencfg.engines.vllm_checks import EPSILON
 from llmdoctor.gencfg.request_rules import IDLE, NO_LIMIT, REFUSED, RUNS_ON
-from llmdoctor.gencfg.types import Call, Origin, Setting
-from llmdoctor.gencfg.vllm import effective_vllm
-from llmdoctor.gencfg.vllm_checks import EPSILON
+from llmdoctor.gencfg.types import GenerateCall, Origin, SourcedValue
 from llmdoctor.requests.requests import Request
 
 _PARAMETERS = (
@@ -57,11 +57,11 @@ def _refused(request: Request) -> Iterator[Finding]:
 def _vllm_error(request: Request) -> str | None:
     names = [*_PARAMETERS, "max_tokens"]
     origin = Origin("kwargs", "the request")
-    kwargs = {name: Setting(_lax(request.settings[name]), origin) for name in names if request.settings.get(name) is not None}
+    kwargs = {name: SourcedValue(_lax(request.settings[name]), origin) for name in names if request.settings.get(name) is not None}
     most = request.settings.get("max_completion_tokens")
     if most is not None and request.endpoint == "chat":
-        kwargs["max_tokens"] = Setting(_lax(most), origin)
-    call = Call(kwargs=kwargs)
+        kwargs["max_tokens"] = SourcedValue(_lax(most), origin)
+    call = GenerateCall(kwargs=kwargs)
     error = effective_vllm(call, tokenizer_eos=0).error
     return None if error is None else " ".join(error.message.split())
 
@@ -146,4 +146,4 @@ def _finding(
 ) -> Finding:
     times = "" if request.count == 1 else f" ({request.count:,} requests from line {request.line} on)"
     where = request.where(*(key for key in keys if key))
-    return Finding(rule.code, severity or rule.severity, message + times, where, {"requests": request.count}, cause, fix or rule.fix, edits)
+    return rule.at(where, message + times, cause=cause, fix=fix, severity=severity, edits=edits, requests=request.count)

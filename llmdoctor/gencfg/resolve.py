@@ -16,20 +16,22 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from llmdoctor.gencfg.arguments import unused_arguments
 from llmdoctor.gencfg.layers import Fields, bare, derived
 from llmdoctor.gencfg.lengths import set_lengths
-from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, load, unused_arguments
+from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, load
 from llmdoctor.gencfg.modes import check_modes
 from llmdoctor.gencfg.processors import check_processors
+from llmdoctor.gencfg.raising import Raised, Warnings
 from llmdoctor.gencfg.stop import stop_of
-from llmdoctor.gencfg.types import Call, Effective, LibraryError, Origin, Resolved, Setting
-from llmdoctor.gencfg.validate import Raised, Warnings, check_config, check_special_tokens
+from llmdoctor.gencfg.types import Effective, GenerateCall, LibraryError, Origin, Resolved, SourcedValue
+from llmdoctor.gencfg.validate import check_config, check_special_tokens
 from llmdoctor.gencfg.versions import Minor, field_defaults, late_defaults, rules_for
 
 SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 
 
-def resolve(call: Call, version: str) -> Effective:
+def resolve(call: GenerateCall, version: str) -> Effective:
     """What `call` comes to under `version` of transformers.
 
     An exception that the library would raise is part of the answer; `fields` are then as far as it got. Raises QuestionError for a version
@@ -47,7 +49,7 @@ def resolve(call: Call, version: str) -> Effective:
 class _State:
     """One resolution in progress: what is known so far survives an exception."""
 
-    def __init__(self, call: Call, version: str, rules: str, minor: Minor) -> None:
+    def __init__(self, call: GenerateCall, version: str, rules: str, minor: Minor) -> None:
         self.call, self.version, self.rules, self.minor = call, version, rules, minor
         self.stage = "load"
         self.error: LibraryError | None = None
@@ -107,7 +109,7 @@ class _State:
         check_config(user, self.minor, self.warnings, loading=True)
         return user
 
-    def _prepare(self, user: Fields | None, gate: Setting | None) -> Fields:
+    def _prepare(self, user: Fields | None, gate: SourcedValue | None) -> Fields:
         """The base configuration, before the arguments where they come last."""
         if self.minor >= (5, 0):
             return self._fill(user)
@@ -133,7 +135,7 @@ class _State:
             if found is None or found.value is None:
                 kept = () if found is None else found.overrides
                 if found is not None and found.origin.layer != "library-default":
-                    kept = (Setting(found.value, found.origin), *kept)
+                    kept = (SourcedValue(found.value, found.origin), *kept)
                 fields[name] = Resolved(value, origin, kept)
         return fields
 
@@ -164,7 +166,7 @@ class _State:
                 model.fields = rebuilt
         return model.fields.copied()
 
-    def _gated(self, user: Fields, gate: Setting | None) -> Fields:
+    def _gated(self, user: Fields, gate: SourcedValue | None) -> Fields:
         """4.50 to 4.57: the model's values for the user's defaults, or (gate shut) only its special tokens."""
         model = self.model
         wanted = None if gate is None else gate.value
@@ -206,7 +208,7 @@ class _State:
             if fields.value(name) is None and other is not None and (other.value is not None or other.origin.layer != "library-default"):
                 fields.inherit(name, other)
 
-    def _update(self, arguments: Mapping[str, Setting], user: Fields | None) -> dict[str, Setting]:
+    def _update(self, arguments: Mapping[str, SourcedValue], user: Fields | None) -> dict[str, SourcedValue]:
         """GenerationConfig.update(**kwargs): what it knows it takes; the rest are model arguments."""
         rest = {}
         for name, setting in arguments.items():
@@ -239,7 +241,7 @@ class _State:
         if own is None and self.fields.value("eos_token_id") is not None and self.fields.value("pad_token_id") is None:
             raise Raised("ValueError", "If `eos_token_id` is defined, make sure that `pad_token_id` is defined.")
 
-    def _default_lengths(self, user: Fields | None, arguments: Mapping[str, Setting]) -> tuple[bool, bool] | None:
+    def _default_lengths(self, user: Fields | None, arguments: Mapping[str, SourcedValue]) -> tuple[bool, bool] | None:
         """5.x decides before the defaults are filled in whether max_length and min_length were left alone; None before 5.x."""
         if self.minor < (5, 0):
             return None

@@ -1,11 +1,9 @@
-"""The GEN rules: declared here once, with the words of their pages, and the ones that judge a single call."""
+"""Declarations of the rules about a model's generation config, GEN001 to GEN013, with the text of their pages."""
 
 from __future__ import annotations
 
-from llmdoctor.core.finding import Finding, Severity
+from llmdoctor.core.finding import Severity
 from llmdoctor.core.rule import Rule
-from llmdoctor.gencfg.causes import Cause, cause_of
-from llmdoctor.gencfg.options import Answer
 
 NO_TERMINATOR = Rule(
     "GEN001",
@@ -166,39 +164,3 @@ RULES = (
     ENGINES_DIFFER,
     UNRESOLVED,
 )
-
-
-def call_findings(answer: Answer) -> tuple[Finding, ...]:
-    """What is wrong with one call: it raises (GEN005), or it never stops (GEN001, GEN004)."""
-    effective = answer.effective
-    if effective.error is not None:
-        error = effective.error
-        return (
-            Finding(
-                REJECTED.code,
-                REJECTED.severity,
-                f"{error.type} at {error.stage}: {error.message}",
-                evidence={"type": error.type, "stage": error.stage, "under": effective.transformers},
-                fix=REJECTED.fix,
-            ),
-        )
-    cause = cause_of(answer)
-    if cause is None:
-        return ()
-    return (runs_on(answer, cause),)
-
-
-def runs_on(answer: Answer, cause: Cause) -> Finding:
-    """The finding that a call never stops, with its cause."""
-    stop = answer.effective.stop
-    rule = UNREACHABLE if stop.eos_token_id else NO_TERMINATOR
-    limit = "without a limit" if stop.limit is None else f"to {stop.limit} new tokens"
-    return Finding(
-        rule.code,
-        rule.severity,
-        f"runs {limit}: {cause.brief}",
-        cause.location,
-        {"eos_token_id": list(stop.eos_token_id), "limit": stop.limit, "under": answer.effective.transformers},
-        cause.text,
-        cause.fix,
-    )

@@ -1,72 +1,90 @@
-"""`gencfg show`: the effective generation config of one call as a report."""
+"""`gencfg show`: the effective generation config of one call."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from llmdoctor.core.document import Block, Cell, Code, Headline, Note, Table
+from llmdoctor.core.document import Block, Cell, Note, Table
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import shown
-from llmdoctor.gencfg.causes import Cause, cause_of
-from llmdoctor.gencfg.options import Answer, Side, ask
-from llmdoctor.gencfg.rules import call_findings
+from llmdoctor.gencfg.findings import call_findings
+from llmdoctor.gencfg.inputs import inputs_of, unread_fields
+from llmdoctor.gencfg.limits import default_limit, limits_of
+from llmdoctor.gencfg.options import GencfgOptions
+from llmdoctor.gencfg.results import ProvenanceResult, ShowResult, StopResult
+from llmdoctor.gencfg.screen import call_verdict, rules_note
+from llmdoctor.gencfg.sides import resolve_call
 from llmdoctor.gencfg.tables import VALUE, origins, worth_showing
-from llmdoctor.gencfg.types import Effective, Resolved
+from llmdoctor.gencfg.types import Resolution, Resolved
 
 
-def show_report(side: Side) -> Report:
-    """Resolve one call and say what it comes to, field by field."""
-    answer = ask(side)
+def show_report(options: GencfgOptions) -> Report:
+    """Return the effective generation config of a call, each field with its origin.
+
+    Raises QuestionError if a file, a version, a preset or an option cannot be understood.
+    """
+    resolution = resolve_call(options)
+    findings = call_findings(resolution)
     return Report(
         "gencfg show",
-        subject=subject_of(answer),
-        result=result_of(answer),
-        findings=call_findings(answer),
-        document=_document(answer),
-        told=True,
+        subject=subject_of(resolution),
+        result=dict(show_result(resolution)),
+        findings=findings,
+        verdict=call_verdict(resolution),
+        document=(*findings, *_document(resolution)),
     )
 
 
-def subject_of(answer: Answer) -> dict[str, Any]:
-    """Which model and which call."""
-    side = answer.side
+def subject_of(resolution: Resolution) -> dict[str, Any]:
+    """Return which model and which call a report is about."""
+    options = resolution.options
     return {
-        "path": side.model,
-        "config": side.config,
-        "presets": list(answer.presets),
-        "engine": answer.engine,
-        "prompt_length": answer.call.prompt_length,
+        "path": options.model,
+        "config": options.config,
+        "presets": list(resolution.presets),
+        "engine": resolution.engine,
+        "prompt_length": resolution.call.prompt_length,
     }
 
 
-def result_of(answer: Answer) -> dict[str, Any]:
-    """The contract's result object of `gencfg show`."""
-    effective = answer.effective
-    stop = effective.stop
-    fields = {name: field for name, field in effective.fields.items() if field.value is not None or field.overrides}
+def show_result(resolution: Resolution) -> ShowResult:
+    """Return the result of `gencfg show`."""
+    effective = resolution.effective
+    unread = unread_fields(resolution)
+    fields = {name: field for name, field in effective.fields.items() if name not in unread}
+    error = effective.error
     return {
         "transformers": effective.transformers,
         "rules": effective.rules,
-        "engine": answer.engine,
-        "effective": {name: field.value for name, field in effective.fields.items() if field.value is not None},
-        "provenance": {name: provenance(field) for name, field in fields.items()},
-        "stop": {
-            "eos_token_id": list(stop.eos_token_id),
-            "pad_token_id": stop.pad_token_id,
-            "limit": stop.limit,
-            "never_stops": stop.never_stops,
-            "because": stop.because,
-        },
-        "error": None
-        if effective.error is None
-        else {"type": effective.error.type, "message": effective.error.message, "stage": effective.error.stage},
+        "engine": resolution.engine,
+        "effective": {name: field.value for name, field in fields.items() if field.value is not None},
+        "provenance": {name: provenance(field) for name, field in fields.items() if field.value is not None or field.overrides},
+        "stop": _stop(resolution),
+        "error": None if error is None else {"type": error.type, "message": error.message, "stage": error.stage},
         "warnings": list(effective.warnings),
-        "notes": list(answer.notes),
+        "notes": list(resolution.notes),
+        "limits": limits_of(resolution),
+        "inputs": inputs_of(resolution).result(),
     }
 
 
-def provenance(field: Resolved) -> dict[str, Any]:
-    """Where a value came from, for a program."""
+def _stop(resolution: Resolution) -> StopResult:
+    stop, end = resolution.effective.stop, resolution.terminator
+    turn_end = [] if end is None or end.id is None else [end.id]
+    return {
+        "eos_token_id": list(stop.eos_token_id),
+        "pad_token_id": stop.pad_token_id,
+        "limit": stop.limit,
+        "limit_is_default": default_limit(resolution.effective),
+        "never_stops": stop.never_stops,
+        "because": stop.because,
+        "turn_end": turn_end,
+        "stops_at_turn_end": all(token in stop.eos_token_id for token in turn_end) if turn_end else None,
+    }
+
+
+def provenance(field: Resolved) -> ProvenanceResult:
+    """Return where a value came from, for a program."""
     origin = field.origin
     return {
         "layer": origin.layer,
@@ -80,49 +98,24 @@ def provenance(field: Resolved) -> dict[str, Any]:
     }
 
 
-def name_tokens(answer: Answer, ids: tuple[int, ...]) -> str:
-    """Token ids with the tokenizer's names beside them: "151645 <|im_end|>, 151643 <|endoftext|>"."""
-    named = []
-    for token_id in ids:
-        token = answer.tokenizer.token_of(token_id)
-        named.append(str(token_id) if token is None else f"{token_id} {token}")
-    return ", ".join(named)
-
-
-def headline(answer: Answer, name: str = "") -> Headline:
-    """Whether the call stops, in one sentence; `name` stands before it ("RIGHT ")."""
-    effective, stop = answer.effective, answer.effective.stop
-    if effective.error is not None:
-        return Headline(f"{name}FAILS: {effective.error.type} in {effective.error.stage}: {effective.error.message}", "bad")
-    limit = "without a limit" if stop.limit is None else f"{stop.limit} new tokens"
-    if stop.never_stops:
-        return Headline(f"{name}NEVER STOPS before {limit}: {stop.because or 'no token ends it'}", "bad")
-    return Headline(f"{name}STOPS at {name_tokens(answer, stop.eos_token_id) or 'a stop string'}, at the latest after {limit}", "good")
-
-
-def engine_line(effective: Effective, engine: str) -> str:
-    """Which rules were applied, and a word where the version is not one of those known."""
-    if engine == "vllm":
-        return effective.transformers
-    if effective.rules == effective.transformers:
-        return f"transformers {effective.transformers}"
-    return f"transformers {effective.transformers} is newer than the rules known here; those of {effective.rules} were applied"
-
-
-def _document(answer: Answer) -> tuple[Block, ...]:
-    effective = answer.effective
-    rows = [row for name, field in effective.fields.items() if worth_showing(field) for row in _rows(name, field)]
-    quiet = sum(field.value is not None and not worth_showing(field) for field in effective.fields.values())
-    also = Note("ALSO", f"{quiet} fields at the library's defaults (--format json shows them)", "dim") if quiet else None
-    table, *folded = origins(effective, Table(("field", "value", "from"), tuple(rows)), also)
-    notes: list[Block] = [Note("UNDER", engine_line(effective, answer.engine), "dim"), *folded]
-    notes += [Note("NOTE", note, "dim") for note in answer.notes]
-    notes += [Note("WARNS", warning, "warn") for warning in effective.warnings]
-    return (headline(answer), table, *notes, *cause_blocks(cause_of(answer)))
+def _document(resolution: Resolution) -> tuple[Block, ...]:
+    effective = resolution.effective
+    unread = unread_fields(resolution)
+    fields = {name: field for name, field in effective.fields.items() if name not in unread}
+    rows = [row for name, field in fields.items() if worth_showing(field) for row in _rows(name, field)]
+    quiet = sum(field.value is not None and not worth_showing(field) for field in fields.values())
+    also = Note("Defaults", f"{quiet} further fields have the library's default (--format json lists them)", "dim") if quiet else None
+    table, *folded = origins(fields, effective.stop.never_stops, Table(("Field", "Value", "From"), tuple(rows)), also)
+    notes: list[Block] = [rules_note(resolution), *folded]
+    notes += [Note("Note", note, "dim") for note in resolution.notes]
+    notes += [Note("Warning", warning, "warn") for warning in effective.warnings]
+    if unread:
+        notes.append(Note("Ignored", "\n".join(f"{name}: {reason}" for name, reason in unread.items()), "warn"))
+    return (table, *notes)
 
 
 def _rows(name: str, field: Resolved) -> list[tuple[str | Cell, ...]]:
-    """A field's row, and one below it for each value that it replaced."""
+    """Return the row of a field, and one below it for each value that it replaced."""
     rows: list[tuple[str | Cell, ...]] = [
         (name, Cell(shown(field.value, VALUE), "bad" if field.value is None else "plain"), field.origin.source)
     ]
@@ -131,11 +124,3 @@ def _rows(name: str, field: Resolved) -> list[tuple[str | Cell, ...]]:
         for setting in field.overrides
     ]
     return rows
-
-
-def cause_blocks(cause: Cause | None) -> tuple[Block, ...]:
-    """Why it never stops, what else is affected, and what to paste."""
-    if cause is None:
-        return ()
-    watch = (Note("WATCH", cause.watch, "warn"),) if cause.watch else ()
-    return (Note("CAUSE", cause.text), *watch, Code("FIX", cause.fix))

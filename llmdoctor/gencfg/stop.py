@@ -9,13 +9,13 @@ from typing import Any
 from llmdoctor.core.text import is_id
 from llmdoctor.gencfg.layers import Fields
 from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, vocabulary_of
-from llmdoctor.gencfg.types import Call, Stop
+from llmdoctor.gencfg.types import GenerateCall, Stop
 from llmdoctor.gencfg.versions import Minor
 
 FORBIDDING_BIAS = -50.0  # e**-50 of a probability: less than one in 10**21
 
 
-def stop_of(fields: Fields, call: Call, minor: Minor, model: LoadedModel) -> Stop:
+def stop_of(fields: Fields, call: GenerateCall, minor: Minor, model: LoadedModel) -> Stop:
     """The stop of a call whose fields are final. Never raises: what is no token id is left out."""
     eos = eos_ids(fields.value("eos_token_id"))
     pad = fields.value("pad_token_id")
@@ -40,7 +40,7 @@ def _pad(value: Any) -> int | None:
     return ids[0] if ids else None
 
 
-def _limit(fields: Fields, call: Call, minor: Minor, model: LoadedModel) -> int | None:
+def _limit(fields: Fields, call: GenerateCall, minor: Minor, model: LoadedModel) -> int | None:
     length = fields.value("max_length")
     prompt = 1 if config_value(model, "is_encoder_decoder") is True else call.prompt_length
     least = 1 if minor < (4, 38) else 0  # 4.37 lets a prompt of max_length pass, and decodes a token before it looks
@@ -48,7 +48,7 @@ def _limit(fields: Fields, call: Call, minor: Minor, model: LoadedModel) -> int 
     return None if whole is None else max(whole - prompt, least)
 
 
-def _why_never(fields: Fields, call: Call, eos: tuple[int, ...], limit: int | None, minor: Minor, model: LoadedModel) -> str | None:
+def _why_never(fields: Fields, call: GenerateCall, eos: tuple[int, ...], limit: int | None, minor: Minor, model: LoadedModel) -> str | None:
     """Why no token ends a sequence, as a clause; None where one can."""
     if not eos:
         if fields.value("stop_strings"):

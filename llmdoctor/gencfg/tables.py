@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from llmdoctor.core.document import Block, Cell, Fold, Note, Table, Tone
 from llmdoctor.core.text import plural, shown
 from llmdoctor.gencfg.consequences import consequence
-from llmdoctor.gencfg.types import Effective, Layer, Resolved, Setting
+from llmdoctor.gencfg.types import ConfigLayer, Effective, Resolved, SourcedValue
 
 VALUE = 4000  # characters of a value: lists of tokens are whole, a file of numbers is not
 _FIRST = ("eos_token_id", "pad_token_id")
-_SET_BY: dict[Layer, str] = {
+_SET_BY: dict[ConfigLayer, str] = {
     "library-default": "the library",
     "class-default": "the model's class",
     "config.json": "the model",
     "generation_config.json": "the model",
     "mutation": "an assignment",
     "user-config": "your GenerationConfig",
+    "trainer": "the trainer's GenerationConfig",
     "kwargs": "an argument of generate()",
     "derived": "generate() itself",
 }
@@ -30,30 +31,30 @@ def worth_showing(field: Resolved) -> bool:
     return field.origin.layer != "library-default" or bool(field.overrides)
 
 
-def origins(effective: Effective, instead: Table, also: Note | None) -> tuple[Block, ...]:
-    """One call's fields: those worth showing with the layer that set each and what it replaced, the others folded away.
+def origins(fields: Mapping[str, Resolved], never_stops: bool, instead: Table, also: Note | None) -> tuple[Block, ...]:
+    """Return the fields of one call: those worth showing with the layer that set each and what it replaced, the others folded away.
 
     `instead` and `also` are what a terminal shows of the two.
     """
-    table = origin_table(effective, instead)
-    quiet = [(name, field) for name, field in effective.fields.items() if field.value is not None and not worth_showing(field)]
+    table = origin_table(fields, never_stops, instead)
+    quiet = [(name, field) for name, field in fields.items() if field.value is not None and not worth_showing(field)]
     if not quiet:
         return (table,)
-    told = Table(("field", "value", "from"), tuple((name, shown(field.value, VALUE), field.origin.source) for name, field in quiet))
-    return (table, Fold(f"{plural(len(quiet), 'field')} at the library's defaults", (told,), () if also is None else (also,)))
+    defaults = Table(("Field", "Value", "From"), tuple((name, shown(field.value, VALUE), field.origin.source) for name, field in quiet))
+    return (table, Fold(f"{plural(len(quiet), 'field')} at the library's defaults", (defaults,), () if also is None else (also,)))
 
 
-def origin_table(effective: Effective, *instead: Table) -> Table:
-    """The fields worth showing: what decides whether decoding stops first, then what replaced something."""
-    fields = [(name, field) for name, field in effective.fields.items() if worth_showing(field)]
-    fields.sort(key=lambda item: (item[0] not in _FIRST, not item[1].overrides))
-    rows = tuple(_row(name, field, _tone(name, field, effective)) for name, field in fields)
-    return Table(("field", "value", "set by", "at", "instead of"), rows, instead=instead)
+def origin_table(fields: Mapping[str, Resolved], never_stops: bool, *instead: Table) -> Table:
+    """Return the fields worth showing: first what decides whether decoding stops, then what replaced something."""
+    kept = [(name, field) for name, field in fields.items() if worth_showing(field)]
+    kept.sort(key=lambda item: (item[0] not in _FIRST, not item[1].overrides))
+    rows = tuple(_row(name, field, _tone(name, field, never_stops)) for name, field in kept)
+    return Table(("Field", "Value", "Set by", "At", "Instead of"), rows, instead=instead)
 
 
-def _tone(name: str, field: Resolved, effective: Effective) -> Tone:
-    """Marked where it matters: an eos that is missing while nothing else ends decoding, and a value that another one replaced."""
-    if name == "eos_token_id" and effective.stop.never_stops:
+def _tone(name: str, field: Resolved, never_stops: bool) -> Tone:
+    """Return the tone of a row: an eos id that is missing while nothing else ends decoding, and a value that another one replaced."""
+    if name == "eos_token_id" and never_stops:
         return "bad"
     return "warn" if any(setting.value != field.value for setting in field.overrides) else "plain"
 
@@ -106,5 +107,5 @@ def _from(side: Effective, name: str) -> str:
     return field.origin.source + "".join(_instead(setting) for setting in field.overrides)
 
 
-def _instead(setting: Setting) -> str:
+def _instead(setting: SourcedValue) -> str:
     return f"\ninstead of {shown(setting.value, VALUE)}  {setting.origin.source}"

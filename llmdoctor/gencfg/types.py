@@ -1,20 +1,27 @@
-"""What a generate() call is made of, and what it comes to: frozen data that carries where each value came from."""
+"""What a generate() call is made of and what it decodes with: frozen data in which each value carries its origin."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from llmdoctor.gencfg.imports import Import
+    from llmdoctor.gencfg.options import GencfgOptions
+    from llmdoctor.gencfg.terminator import Terminator
+    from llmdoctor.modeldir.tokenizer import Tokenizer
 
 Json = Any  # a value as json.loads gives it: None, bool, int, float, str, list, dict
 
-Layer = Literal[
+ConfigLayer = Literal[
     "library-default",
     "class-default",
     "config.json",
     "generation_config.json",
     "mutation",
     "user-config",
+    "trainer",
     "kwargs",
     "derived",
 ]
@@ -28,7 +35,7 @@ class Origin:
     `file`, `pointer` and `line` are the same for a program, where there is a file.
     """
 
-    layer: Layer
+    layer: ConfigLayer
     source: str
     file: str | None = None
     pointer: str | None = None
@@ -36,7 +43,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class SourcedValue:
     """A value and where it came from."""
 
     value: Json
@@ -44,41 +51,40 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Call:
-    """One generate() call as far as its generation config goes.
+class GenerateCall:
+    """One generate() call, as far as it concerns the generation config.
 
-    `config` is config.json's top level and nested objects as settings of plain values (None: there is no such file);
-    `generation_config` likewise, None where the directory has no generation_config.json (an empty mapping is a file
-    holding `{}`). `user_config` is the GenerationConfig passed to generate(), None where none is passed. `mutations` are
-    assignments on model.generation_config made after loading, in order, `config_mutations` those on model.config.
-    `kwargs` are generate()'s keyword arguments. `prompt_length` is in tokens.
+    `config` holds the keys of config.json (None: the directory has no such file) and `generation_config` those of
+    generation_config.json (None: no such file; an empty mapping is a file that holds `{}`). `user_config` is the GenerationConfig
+    passed to generate(), None if none is passed. `mutations` are the assignments on model.generation_config after loading, in order,
+    `config_mutations` those on model.config. `kwargs` are the keyword arguments of generate(). `prompt_length` is in tokens.
     """
 
-    config: Mapping[str, Setting] | None = None
-    generation_config: Mapping[str, Setting] | None = None
-    mutations: tuple[tuple[str, Setting], ...] = ()
-    config_mutations: tuple[tuple[str, Setting], ...] = ()
-    user_config: Mapping[str, Setting] | None = None
-    kwargs: Mapping[str, Setting] = field(default_factory=dict)
+    config: Mapping[str, SourcedValue] | None = None
+    generation_config: Mapping[str, SourcedValue] | None = None
+    mutations: tuple[tuple[str, SourcedValue], ...] = ()
+    config_mutations: tuple[tuple[str, SourcedValue], ...] = ()
+    user_config: Mapping[str, SourcedValue] | None = None
+    kwargs: Mapping[str, SourcedValue] = field(default_factory=dict)
     prompt_length: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Resolved:
-    """An effective value: what it is, where it came from, and what it overrode (the latest first)."""
+    """An effective value with its origin and the values that it replaced, the latest first."""
 
     value: Json
     origin: Origin
-    overrides: tuple[Setting, ...] = ()
+    overrides: tuple[SourcedValue, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Stop:
     """What ends decoding.
 
-    `eos_token_id` are the ids the stopping criterion compares with ([] where there is none), `pad_token_id` what finished rows are
-    filled with, `limit` the number of new tokens after which decoding ends anyway (None: no limit could be derived), and `never_stops`
-    is True where no token can end the decoding before the limit; `because` then says why, in one clause.
+    `eos_token_id` are the ids with which each new token is compared (empty if there are none), `pad_token_id` is the id that fills
+    finished rows, `limit` the number of new tokens after which decoding ends in any case (None: it could not be derived). If
+    `never_stops` is true, no token can end decoding before the limit, and `because` gives the reason in one clause.
     """
 
     eos_token_id: tuple[int, ...]
@@ -99,11 +105,11 @@ class LibraryError:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Effective:
-    """What a call comes to under one version of transformers.
+    """The generation config with which a call decodes, under one engine and version.
 
-    `transformers` is the version asked about and `rules` the newest known version whose rules were applied to it. `fields` holds every
-    field of the library's GenerationConfig, and custom ones, also those whose effective value is None; `model_fields` is
-    the model's own generation config after loading and mutations, before the call.
+    `transformers` names the version that the answer is for, `rules` the newest known version whose rules were applied. `fields` holds
+    every field of the engine's configuration, including those whose effective value is None, and custom ones; `model_fields` is the
+    model's own generation config after loading and mutations, before the call.
     """
 
     transformers: str
@@ -113,3 +119,31 @@ class Effective:
     stop: Stop
     error: LibraryError | None = None
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Resolution:
+    """One call with the generation config that it decodes with.
+
+    `presets` are the trainers whose effect was applied, `notes` what was assumed, `limits` clauses that belong in the verdict because
+    what they name could turn it. `from_trace` is true if the effective config was recorded by a run. `terminator` is what ends a turn
+    by the chat template (None: there is no template, or the call is from a trace). `imports` are what a traced run imported; `unseen`
+    is true if the run did not record where the model's config came from.
+    """
+
+    options: GencfgOptions
+    tokenizer: Tokenizer
+    call: GenerateCall
+    effective: Effective
+    presets: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    terminator: Terminator | None = None
+    imports: tuple[Import, ...] = ()
+    unseen: bool = False
+    from_trace: bool = False
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine that the answer is for."""
+        return self.options.engine or "transformers"

@@ -5,54 +5,12 @@ Each rule evaluates the library's own expression on the same values, so that a w
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from llmdoctor.gencfg.layers import Fields, derived
 from llmdoctor.gencfg.modelconfig import LoadedModel, config_value
+from llmdoctor.gencfg.raising import Raised, Warnings, as_python, refuse
 from llmdoctor.gencfg.versions import Minor, cache_implementations
-
-T = TypeVar("T")
-
-
-class Raised(Exception):
-    """An exception of the library: its type's name and its message."""
-
-    def __init__(self, type: str, message: str) -> None:
-        super().__init__(message)
-        self.type = type
-
-
-@dataclass(slots=True)
-class Warnings:
-    """Warnings and warning-level log lines, in order, each once."""
-
-    messages: list[str] = field(default_factory=list)
-
-    def warn(self, message: str) -> None:
-        """warnings.warn."""
-        self.log(message)
-
-    def log(self, message: str) -> None:
-        """logger.warning."""
-        if message not in self.messages:
-            self.messages.append(message)
-
-
-def as_python(expression: Callable[[], T]) -> T:
-    """Evaluate an expression of the library; what Python raises becomes the library's exception."""
-    try:
-        return expression()
-    except Exception as error:  # noqa: BLE001 whatever Python raises on these values, it raises in the library too
-        raise Raised(type(error).__name__, str(error)) from None
-
-
-def refuse(when: Callable[[], Any], message: str) -> None:
-    """Raise the library's ValueError where `when` holds."""
-    if as_python(when):
-        raise Raised("ValueError", message)
-
 
 # (field, value that means "not set") in the order of GenerationConfig.validate().
 SAMPLING_FLAGS: tuple[tuple[str, Any], ...] = (

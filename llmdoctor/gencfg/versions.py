@@ -12,6 +12,7 @@ from typing import Any
 from llmdoctor.core.errors import QuestionError
 
 Minor = tuple[int, int]
+METADATA = ("transformers_version", "_from_model_config", "_commit_hash", "generation_kwargs")  # of the file, no settings
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(?:\.?(?:a|b|rc|dev|post)\d*|\+[\w.]+)*")
 
 
@@ -61,6 +62,16 @@ def rules_for(version: str) -> tuple[Minor, str]:
 def field_defaults(minor: Minor) -> Mapping[str, Any]:
     """GenerationConfig's fields with the values a bare GenerationConfig() has (all None in 5.x)."""
     return _at(_library()["fields"], minor)
+
+
+@cache
+def known_field(name: str) -> str | None:
+    """Return in which versions GenerationConfig has a field ("since 4.51", "up to 4.54"); None if no known version has it."""
+    changes = _library()["fields"].get(name)
+    if not changes:
+        return None
+    first, last = changes[0], changes[-1]
+    return f"removed in {last[0]}" if len(last) == 1 else f"since {first[0]}"
 
 
 @cache

@@ -15,27 +15,27 @@ from hypothesis import strategies as st
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
-from llmdoctor.gencfg import presets
-from llmdoctor.gencfg.presets import apply_preset, load_preset, preset_advice, preset_names, preset_notes
-from llmdoctor.gencfg.types import Call, Origin, Setting
+from llmdoctor.gencfg import trainers as presets
+from llmdoctor.gencfg.trainers import apply_preset, load_preset, preset_advice, preset_names, preset_notes
+from llmdoctor.gencfg.types import GenerateCall, Origin, SourcedValue
 
 END, TEXT = 151645, 151643
 ROOT = Path(__file__).parent.parent.parent
 
 
-def settings_of(**values: Any) -> dict[str, Setting]:
-    return {key: Setting(value, Origin("generation_config.json", "generation_config.json:5")) for key, value in values.items()}
+def settings_of(**values: Any) -> dict[str, SourcedValue]:
+    return {key: SourcedValue(value, Origin("generation_config.json", "generation_config.json:5")) for key, value in values.items()}
 
 
-def qwen(**config: Any) -> Call:
+def qwen(**config: Any) -> GenerateCall:
     """The case of the facts: two ids that end a sequence."""
-    return Call(
+    return GenerateCall(
         config=settings_of(eos_token_id=END, pad_token_id=TEXT, **config),
         generation_config=settings_of(eos_token_id=[END, TEXT], pad_token_id=TEXT),
     )
 
 
-def changes(call: Call) -> dict[str, Any]:
+def changes(call: GenerateCall) -> dict[str, Any]:
     return {name: setting.value for name, setting in call.mutations}
 
 
@@ -156,8 +156,10 @@ def test_an_unknown_tokenizer_is_said_and_not_guessed() -> None:
     model_eos=st.one_of(st.none(), st.integers(0, 9), st.lists(st.integers(0, 9))),
 )
 def test_a_preset_only_ever_appends_mutations(name: str, eos: int | None, pad: int | None, model_eos: Any) -> None:
-    earlier = (("temperature", Setting(0.5, Origin("mutation", "--mutate temperature"))),)
-    before = Call(config={}, generation_config=settings_of(eos_token_id=model_eos), mutations=earlier, user_config=settings_of(top_k=3))
+    earlier = (("temperature", SourcedValue(0.5, Origin("mutation", "--mutate temperature"))),)
+    before = GenerateCall(
+        config={}, generation_config=settings_of(eos_token_id=model_eos), mutations=earlier, user_config=settings_of(top_k=3)
+    )
     version = load_preset(name).known
     after = apply_preset(name, before, tokenizer_eos=eos, tokenizer_pad=pad, transformers_version="5.23.0")
     assert after.mutations[:1] == earlier
@@ -252,6 +254,6 @@ def test_the_alignment_is_that_of_the_real_trainer(own: int | None, eos: Any, de
     config.get_text_config = lambda: config
     model = SimpleNamespace(config=config, generation_config=SimpleNamespace(eos_token_id=eos, pad_token_id=None, bos_token_id=None))
     utils.align_special_tokens(model, SimpleNamespace(eos_token_id=own, pad_token_id=None, bos_token_id=None))
-    call = Call(config=settings_of(eos_token_id=declared), generation_config=settings_of(eos_token_id=eos))
+    call = GenerateCall(config=settings_of(eos_token_id=declared), generation_config=settings_of(eos_token_id=eos))
     aligned = changes(apply_preset("transformers-trainer", call, tokenizer_eos=own)).get("eos_token_id", eos)
     assert aligned == model.generation_config.eos_token_id

@@ -12,7 +12,7 @@ from llmdoctor.check.requests import check_requests
 from llmdoctor.configs.linked import Neighbours
 from llmdoctor.core.settings import Settings
 from llmdoctor.files.jsonfile import parse
-from llmdoctor.gencfg.vllm_checks import refusal
+from llmdoctor.gencfg.engines.vllm_checks import refusal
 from llmdoctor.requests.requests import read_batch, requests_in
 
 MESSAGES = [{"role": "user", "content": "hi"}]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.gencfg.resolve import resolve
-from llmdoctor.gencfg.types import Call, Layer, Origin, Resolved, Setting
+from llmdoctor.gencfg.types import ConfigLayer, GenerateCall, Origin, Resolved, SourcedValue
 from llmdoctor.gencfg.versions import field_defaults, known_versions, late_defaults, parse
 
 CONFIG = {"model_type": "llama", "vocab_size": 200, "max_position_embeddings": 2048, "eos_token_id": 145, "bos_token_id": 143}
@@ -20,8 +20,8 @@ STAMPED_OLD, STAMPED_NEW = {**FILE, "transformers_version": "4.37.0"}, {**FILE, 
 SCRIPT = {"max_new_tokens": 512, "temperature": 1.0, "top_k": 0.0, "do_sample": True}
 
 
-def of(values: Mapping[str, Any], layer: Layer) -> dict[str, Setting]:
-    return {name: Setting(value, Origin(layer, f"{layer} {name}")) for name, value in values.items()}
+def of(values: Mapping[str, Any], layer: ConfigLayer) -> dict[str, SourcedValue]:
+    return {name: SourcedValue(value, Origin(layer, f"{layer} {name}")) for name, value in values.items()}
 
 
 def call(
@@ -29,18 +29,18 @@ def call(
     user: Mapping[str, Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     mutations: tuple[tuple[str, Any], ...] = (),
-) -> Call:
-    return Call(
+) -> GenerateCall:
+    return GenerateCall(
         of(CONFIG, "config.json"),
         None if file is None else of(file, "generation_config.json"),
-        tuple((name, Setting(value, Origin("mutation", f"mutation {name}"))) for name, value in mutations),
+        tuple((name, SourcedValue(value, Origin("mutation", f"mutation {name}"))) for name, value in mutations),
         user_config=None if user is None else of(user, "user-config"),
         kwargs=of(kwargs or {}, "kwargs"),
         prompt_length=4,
     )
 
 
-def layers(found: Resolved) -> list[Layer]:
+def layers(found: Resolved) -> list[ConfigLayer]:
     return [found.origin.layer, *(setting.origin.layer for setting in found.overrides)]
 
 
@@ -110,7 +110,7 @@ def test_given_nothing_set_then_the_library_or_its_class_is_named(version: str) 
 
 
 def test_given_no_eos_under_4_57_then_the_class_default_is_named_and_under_5_there_is_none() -> None:
-    bare = Call({"model_type": Setting("llama", Origin("config.json", "config.json"))}, prompt_length=4)
+    bare = GenerateCall({"model_type": SourcedValue("llama", Origin("config.json", "config.json"))}, prompt_length=4)
     eos = resolve(bare, "4.57.6").fields["eos_token_id"]
     assert (eos.value, eos.origin.layer) == (2, "class-default")
     assert resolve(bare, "5.0.0").fields["eos_token_id"].value is None
@@ -129,16 +129,16 @@ JSON = st.recursive(
 )
 NAMES = st.sampled_from(sorted({*field_defaults(parse("4.57.6")), *late_defaults(parse("5.23.0")), "my_field", "_private", "tokenizer"}))
 LAYER = st.dictionaries(NAMES, JSON, max_size=4)
-LAYERS: tuple[Layer, ...] = ("config.json", "generation_config.json", "user-config", "kwargs", "mutation")
+LAYERS: tuple[ConfigLayer, ...] = ("config.json", "generation_config.json", "user-config", "kwargs", "mutation")
 
 
 @st.composite
-def calls(draw: st.DrawFn) -> Call:
+def calls(draw: st.DrawFn) -> GenerateCall:
     changes = st.lists(st.tuples(NAMES, JSON), max_size=3)
-    mutations = tuple((name, Setting(value, Origin("mutation", "mutation"))) for name, value in draw(changes))
-    edits = tuple((name, Setting(value, Origin("mutation", "config mutation"))) for name, value in draw(changes))
+    mutations = tuple((name, SourcedValue(value, Origin("mutation", "mutation"))) for name, value in draw(changes))
+    edits = tuple((name, SourcedValue(value, Origin("mutation", "config mutation"))) for name, value in draw(changes))
     file, user = draw(st.none() | LAYER), draw(st.none() | LAYER)
-    return Call(
+    return GenerateCall(
         draw(st.none() | LAYER.map(lambda values: of({**CONFIG, **values}, "config.json"))),
         None if file is None else of(file, "generation_config.json"),
         mutations,
@@ -149,7 +149,7 @@ def calls(draw: st.DrawFn) -> Call:
     )
 
 
-def given_by(asked: Call, name: str) -> dict[Layer, list[Any]]:
+def given_by(asked: GenerateCall, name: str) -> dict[ConfigLayer, list[Any]]:
     """What each layer gave for a field."""
     changes = (*asked.mutations, *asked.config_mutations)
     maps = {
@@ -158,13 +158,13 @@ def given_by(asked: Call, name: str) -> dict[Layer, list[Any]]:
         "user-config": asked.user_config,
         "kwargs": asked.kwargs,
     }
-    found: dict[Layer, list[Any]] = {layer: [values[name].value] for layer, values in maps.items() if values and name in values}  # type: ignore[misc]
+    found: dict[ConfigLayer, list[Any]] = {layer: [values[name].value] for layer, values in maps.items() if values and name in values}  # type: ignore[misc]
     return {**found, "mutation": [setting.value for changed, setting in changes if changed == name]}
 
 
 @settings(max_examples=400, deadline=None)
 @given(calls(), st.sampled_from(known_versions()))
-def test_given_any_values_then_resolve_answers_and_every_value_is_its_layers(asked: Call, version: str) -> None:
+def test_given_any_values_then_resolve_answers_and_every_value_is_its_layers(asked: GenerateCall, version: str) -> None:
     found = resolve(asked, version)
     for name, resolved in found.fields.items():
         if resolved.origin.layer in LAYERS:
@@ -174,7 +174,7 @@ def test_given_any_values_then_resolve_answers_and_every_value_is_its_layers(ask
 
 @settings(max_examples=200, deadline=None)
 @given(calls(), st.text(max_size=8))
-def test_given_any_version_text_then_only_the_question_is_refused(asked: Call, version: str) -> None:
+def test_given_any_version_text_then_only_the_question_is_refused(asked: GenerateCall, version: str) -> None:
     try:
         found = resolve(asked, version)
     except QuestionError:

@@ -11,7 +11,7 @@ import pytest
 from llmdoctor.demo.live.tiny_qwen2_vl import build
 from llmdoctor.gencfg.check import check_report
 from llmdoctor.gencfg.diff import diff_report
-from llmdoctor.gencfg.options import Side
+from llmdoctor.gencfg.options import DiffOptions, GencfgCheckOptions, GencfgOptions
 from llmdoctor.gencfg.show import show_report
 from llmdoctor.report import Style, render
 
@@ -47,21 +47,26 @@ def text(report: Any) -> str:
     return render(report, "text", Style(80, False))
 
 
-TRAINED = Side("qwen2-vl-tiny", "call.json", preset=["trl-ppo@1.0.0"], transformers=V5)
-PLAIN = Side("qwen2-vl-tiny", "call.json", transformers=V5)
+TRAINED = GencfgOptions(model="qwen2-vl-tiny", config="call.json", presets=("trl-ppo@1.0.0",), transformers=V5)
+PLAIN = GencfgOptions(model="qwen2-vl-tiny", config="call.json", transformers=V5)
 SCREENS = {
     "show": lambda: show_report(PLAIN),
     "show-never-stops": lambda: show_report(TRAINED),
-    "show-error": lambda: show_report(Side("qwen2-vl-tiny", sets=["temperature=2"], transformers=V5)),
-    "show-newer-than-known": lambda: show_report(Side("qwen2-vl-tiny", transformers="9.1.0")),
-    "diff-trl-ppo": lambda: diff_report(PLAIN, TRAINED),
+    "show-error": lambda: show_report(GencfgOptions(model="qwen2-vl-tiny", sets=("temperature=2",), transformers=V5)),
+    "show-newer-than-known": lambda: show_report(GencfgOptions(model="qwen2-vl-tiny", transformers="9.1.0")),
+    "diff-trl-ppo": lambda: diff_report(DiffOptions(left=PLAIN, right=TRAINED)),
     "diff-versions": lambda: diff_report(
-        Side("stamped-4.50", "call.json", transformers="4.49.0"), Side("stamped-4.50", "call.json", transformers=V4)
+        DiffOptions(
+            left=GencfgOptions(model="stamped-4.50", config="call.json", transformers="4.49.0"),
+            right=GencfgOptions(model="stamped-4.50", config="call.json", transformers=V4),
+        )
     ),
-    "diff-vllm": lambda: diff_report(PLAIN, Side("qwen2-vl-tiny", "call.json", engine="vllm")),
-    "diff-same": lambda: diff_report(PLAIN, PLAIN),
-    "check": lambda: check_report(["qwen2-vl-tiny"], [], [], V5),
-    "check-several": lambda: check_report(["."], [], [], V5),
+    "diff-vllm": lambda: diff_report(
+        DiffOptions(left=PLAIN, right=GencfgOptions(model="qwen2-vl-tiny", config="call.json", engine="vllm"))
+    ),
+    "diff-same": lambda: diff_report(DiffOptions(left=PLAIN, right=PLAIN)),
+    "check": lambda: check_report(GencfgCheckOptions(paths=("qwen2-vl-tiny",), transformers=V5)),
+    "check-several": lambda: check_report(GencfgCheckOptions(paths=(".",), transformers=V5)),
 }
 
 
@@ -73,7 +78,7 @@ def test_screen(name: str, snapshot: Any) -> None:
 
 
 def test_the_case_is_answered_with_layer_file_line_and_setting() -> None:
-    report = diff_report(PLAIN, TRAINED)
+    report = diff_report(DiffOptions(left=PLAIN, right=TRAINED))
     result = report.result
     assert result is not None
     assert result["runaway"] == {"left": False, "right": True}
@@ -93,7 +98,9 @@ def test_a_diff_of_two_directories_names_each_ones_file() -> None:
     build(other)
     config = json.loads((other / "generation_config.json").read_text())
     (other / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": config["eos_token_id"][:1]}, indent=2))
-    result = diff_report(Side("qwen2-vl-tiny", transformers=V5), Side("other", transformers=V5)).result
+    result = diff_report(
+        DiffOptions(left=GencfgOptions(model="qwen2-vl-tiny", transformers=V5), right=GencfgOptions(model="other", transformers=V5))
+    ).result
     assert result is not None
     (change,) = result["changed"]
     assert change["field"] == "eos_token_id"

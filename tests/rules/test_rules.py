@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from llmdoctor.check.report import check_report as check_repository
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.settings import load_settings
 from llmdoctor.gencfg.check import check_report
+from llmdoctor.gencfg.options import GencfgCheckOptions
 from llmdoctor.gencfg.request_rules import RULES as REQUESTS
 from llmdoctor.gencfg.runaway.command import runaway_report
 from llmdoctor.mem.config_rules.rules import RULES as TRAINING
@@ -47,7 +49,7 @@ def findings(directory: Path, code: str) -> tuple[Finding, ...]:
         return tuple(finding for path in sorted(directory.iterdir()) for finding in check_file(str(path)))
     if (directory / "outputs.jsonl").exists():
         return runaway_report(str(directory / "outputs.jsonl")).findings
-    return check_report([str(directory)], [], [], VERSIONS.get(code, "5.23.0")).findings
+    return check_report(GencfgCheckOptions(paths=(str(directory),), transformers=VERSIONS.get(code, "5.23.0"))).findings
 
 
 @pytest.fixture
@@ -91,9 +93,9 @@ def test_good_is_left_alone(code: str, fixture: Callable[[str, str], Path]) -> N
 
 @pytest.mark.parametrize("code", ["GEN001", "DIR003"])
 def test_select_and_ignore(code: str) -> None:
-    bad = [str(FOLDER / code / "bad")]
-    assert {finding.code for finding in check_report(bad, [code], [], "5.23.0").findings} == {code}
-    assert code not in {finding.code for finding in check_report(bad, [], [code[:3]], "5.23.0").findings}
+    bad = GencfgCheckOptions(paths=(str(FOLDER / code / "bad"),), transformers="5.23.0")
+    assert {finding.code for finding in check_report(replace(bad, select=(code,))).findings} == {code}
+    assert code not in {finding.code for finding in check_report(replace(bad, ignore=(code[:3],))).findings}
 
 
 @pytest.mark.parametrize("code", RULES)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from llmdoctor.core.finding import Location
 from llmdoctor.gencfg.causes import cause_of
-from llmdoctor.gencfg.directory_rules import Examined
+from llmdoctor.gencfg.examined import Examined
 from llmdoctor.gencfg.runaway.evidence import Evidence
 from llmdoctor.gencfg.runaway.marks import Mark
 from llmdoctor.gencfg.runaway.tally import Passed

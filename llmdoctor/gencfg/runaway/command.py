@@ -11,7 +11,7 @@ from llmdoctor.core.progress import Progress
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import plural
 from llmdoctor.files.opening import shown_path
-from llmdoctor.gencfg.directory_rules import Examined
+from llmdoctor.gencfg.examined import Examined
 from llmdoctor.gencfg.runaway.cause import Why, likely_cause
 from llmdoctor.gencfg.runaway.evidence import Evidence
 from llmdoctor.gencfg.runaway.expected import marks_of
@@ -57,7 +57,7 @@ def runaway_report(
 def _examine(model: str | None) -> Examined | None:
     if model is None:
         return None
-    from llmdoctor.gencfg.check import examine
+    from llmdoctor.gencfg.examined import examine
 
     return examine(model)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from llmdoctor.gencfg.directory_rules import Examined
+from llmdoctor.gencfg.examined import Examined
 from llmdoctor.gencfg.runaway.marks import Marks
 from llmdoctor.gencfg.runaway.tally import Tally
 from llmdoctor.requests.reading import Reading

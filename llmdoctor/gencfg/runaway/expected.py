@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from llmdoctor.gencfg.directory_rules import Examined
+from llmdoctor.gencfg.examined import Examined
 from llmdoctor.gencfg.runaway.marks import Mark, Marks, from_options, well_known
 from llmdoctor.requests.prompts import turn_ids
 

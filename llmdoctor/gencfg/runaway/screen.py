@@ -7,12 +7,12 @@ from typing import Any
 
 from llmdoctor.core.document import Block, Cell, Code, Headline, Note, Table, Tone
 from llmdoctor.core.text import plural, shown
-from llmdoctor.gencfg.directory_rules import Examined
+from llmdoctor.gencfg.examined import Examined
 from llmdoctor.gencfg.runaway.cause import FEW, Why
 from llmdoctor.gencfg.runaway.evidence import Evidence
 from llmdoctor.gencfg.runaway.marks import Marks
 from llmdoctor.gencfg.runaway.tally import Looped, Passed, Tally
-from llmdoctor.gencfg.show import name_tokens
+from llmdoctor.gencfg.screen import name_tokens
 from llmdoctor.requests.rows import Ended
 
 ENDS: tuple[Ended, ...] = ("eos", "stop", "length", "other", "unknown")

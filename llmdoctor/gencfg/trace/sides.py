@@ -10,22 +10,23 @@ from typing import Any, get_args
 from llmdoctor.attach.records import Record
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import plural
+from llmdoctor.gencfg.calls import default_version, resolve_files
 from llmdoctor.gencfg.imports import Import
 from llmdoctor.gencfg.layers import Fields
 from llmdoctor.gencfg.modelconfig import LoadedModel
-from llmdoctor.gencfg.options import Answer, Side, ask, default_version, split_trace
+from llmdoctor.gencfg.options import GencfgOptions, split_trace
 from llmdoctor.gencfg.resolve import resolve
 from llmdoctor.gencfg.stop import stop_of
 from llmdoctor.gencfg.trace.read import Reading, as_written
-from llmdoctor.gencfg.types import Call, Effective, Layer, LibraryError, Origin, Resolved, Setting
+from llmdoctor.gencfg.types import ConfigLayer, Effective, GenerateCall, LibraryError, Origin, Resolution, Resolved, SourcedValue
 from llmdoctor.gencfg.versions import field_defaults, rules_for
 from llmdoctor.modeldir.tokenizer import AddedToken, Tokenizer
 
-_LAYERS = frozenset(get_args(Layer))
+_LAYERS = frozenset(get_args(ConfigLayer))
 INTERRUPTS = ("KeyboardInterrupt", "SystemExit", "GeneratorExit")  # they end a run, and say nothing of the call
 
 
-def ask_trace(side: Side) -> Answer:
+def ask_trace(side: GencfgOptions) -> Resolution:
     """The call that `run.jsonl#3` names, numbered from 1; without a number the first that never stops, else the first.
 
     Raises QuestionError where there is no such trace or call, and for options: what happened cannot be changed by them.
@@ -33,7 +34,7 @@ def ask_trace(side: Side) -> Answer:
     return _asked(side)[0]
 
 
-def against_plain(left: Side, right: Side) -> tuple[Answer, Answer]:
+def against_plain(left: GencfgOptions, right: GencfgOptions) -> tuple[Resolution, Resolution]:
     """A trace's call on the right, and on the left a plain generate() of the same model, as its directory has it now, else as it was
     loaded. `left`'s own options go to that generate()."""
     answer, record, load = _asked(replace(right, transformers=None))
@@ -41,16 +42,16 @@ def against_plain(left: Side, right: Side) -> tuple[Answer, Answer]:
     model = record.get("model")
     if isinstance(model, str) and os.path.isdir(model):
         plain = replace(left, model=model, transformers=version, prompt_length=left.prompt_length or width)
-        return ask(plain), answer
+        return resolve_files(plain), answer
     if load is None:
         raise QuestionError(f"{right.model}: its model {model} is not here, and its load was not recorded: give the other side as well")
-    call = Call(generation_config=_settings(load.get("generation_config"), load.get("provenance")), prompt_length=width)
+    call = GenerateCall(generation_config=_settings(load.get("generation_config"), load.get("provenance")), prompt_length=width)
     note = f"{model} is not here: the left side is the config as the run loaded it"
-    return Answer(replace(left, model=str(model)), answer.tokenizer, call, resolve(call, version), notes=(note,)), answer
+    return Resolution(replace(left, model=str(model)), answer.tokenizer, call, resolve(call, version), notes=(note,)), answer
 
 
-def answer_of(record: Record, side: Side | None = None, imports: Iterable[Record] = ()) -> Answer:
-    """A generate record as an Answer. Unknown or missing parts of a record count as absent."""
+def answer_of(record: Record, side: GencfgOptions | None = None, imports: Iterable[Record] = ()) -> Resolution:
+    """A generate record as a Resolution. Unknown or missing parts of a record count as absent."""
     version = str(record.get("transformers") or default_version())
     minor, rules = rules_for(version)
     call = _call(record)
@@ -70,8 +71,8 @@ def answer_of(record: Record, side: Side | None = None, imports: Iterable[Record
     failed = None
     if isinstance(error, dict) and error.get("type") not in INTERRUPTS:
         failed = LibraryError(str(error.get("type")), str(error.get("message")), "generate")
-    return Answer(
-        side or Side(str(record.get("source"))),
+    return Resolution(
+        side or GencfgOptions(model=str(record.get("source"))),
         _tokenizer(record.get("terminators")),
         call,
         Effective(version, rules, fields, model_fields, stop, failed),
@@ -79,6 +80,7 @@ def answer_of(record: Record, side: Side | None = None, imports: Iterable[Record
         notes=(f"stopping_criteria {', '.join(map(str, custom))} may end it too",) if custom else (),
         imports=tuple(map(imported, imports)),
         unseen=record.get("model_seen") is False,
+        from_trace=True,
     )
 
 
@@ -94,7 +96,7 @@ def imported(record: Record) -> Import:
 # --- inside -----------------------------------------------------------------------------------------------------------------------
 
 
-def _asked(side: Side) -> tuple[Answer, Record, Record | None]:
+def _asked(side: GencfgOptions) -> tuple[Resolution, Record, Record | None]:
     path, selector = split_trace(side.model)
     _refuse_options(side)
     if selector is not None and not (selector.isdecimal() and int(selector) > 0):
@@ -135,17 +137,27 @@ def runs_on(record: Record) -> bool:
     return answer_of(record).effective.stop.never_stops
 
 
-def _refuse_options(side: Side) -> None:
-    given = (side.config, side.sets, side.mutate, side.mutate_config, side.preset, side.transformers, side.engine, side.prompt_length)
-    if any(option not in (None, []) for option in given):
+def _refuse_options(side: GencfgOptions) -> None:
+    given = (
+        side.config,
+        side.sets,
+        side.mutate,
+        side.mutate_config,
+        side.presets,
+        side.transformers,
+        side.engine,
+        side.prompt_length,
+        side.without,
+    )
+    if any(option not in (None, ()) for option in given):
         raise QuestionError(f"{side.model}: a trace is what happened, options such as --config or --set cannot change it")
 
 
-def _call(record: Record) -> Call:
+def _call(record: Record) -> GenerateCall:
     provenance = record.get("provenance")
     user, width = record.get("user_config"), record.get("prompt_length")
     model = _settings(record.get("model_config"), record.get("model_provenance")) or {}
-    return Call(
+    return GenerateCall(
         generation_config={name: setting for name, setting in model.items() if setting.origin.layer == "generation_config.json"} or None,
         user_config=_settings(user, provenance) if isinstance(user, dict) else None,
         kwargs=_settings(record.get("kwargs"), provenance) or {},
@@ -153,10 +165,10 @@ def _call(record: Record) -> Call:
     )
 
 
-def _settings(values: Any, provenance: Any) -> dict[str, Setting] | None:
+def _settings(values: Any, provenance: Any) -> dict[str, SourcedValue] | None:
     if not isinstance(values, dict):
         return None
-    return {name: Setting(value, _origin(provenance, name)) for name, value in values.items()}
+    return {name: SourcedValue(value, _origin(provenance, name)) for name, value in values.items()}
 
 
 def _fields(values: Any, provenance: Any) -> Fields:
@@ -183,16 +195,16 @@ def _origin(provenance: Any, name: str) -> Origin:
     )
 
 
-def _layer(told: Mapping[str, Any]) -> Layer:
-    layer: Layer = told.get("layer", "derived")
+def _layer(told: Mapping[str, Any]) -> ConfigLayer:
+    layer: ConfigLayer = told.get("layer", "derived")
     return layer if layer in _LAYERS else "derived"
 
 
-def _overrides(provenance: Mapping[str, Any], name: str) -> tuple[Setting, ...]:
+def _overrides(provenance: Mapping[str, Any], name: str) -> tuple[SourcedValue, ...]:
     told = provenance.get(name)
     earlier = told.get("overrides") if isinstance(told, dict) else None
     return tuple(
-        Setting(entry.get("value"), Origin(_layer(entry), str(entry.get("source"))))
+        SourcedValue(entry.get("value"), Origin(_layer(entry), str(entry.get("source"))))
         for entry in (earlier if isinstance(earlier, list) else ())
         if isinstance(entry, dict)
     )
@@ -210,7 +222,7 @@ def _presets(model_fields: Fields) -> tuple[str, ...]:
     eos = model_fields.get("eos_token_id")
     if eos is None or eos.origin.layer != "mutation" or eos.origin.file is None or eos.origin.line is None:
         return ()
-    from llmdoctor.gencfg.presets import preset_at
+    from llmdoctor.gencfg.trainers import preset_at
 
     library, _, rest = eos.origin.source.partition(" ")
     file = eos.origin.file.rpartition("/site-packages/")[2]

@@ -13,8 +13,8 @@ from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.text import plural, shown
 from llmdoctor.gencfg.causes import Cause
+from llmdoctor.gencfg.findings import call_findings
 from llmdoctor.gencfg.imports import import_blocks
-from llmdoctor.gencfg.rules import call_findings
 from llmdoctor.gencfg.runaway.rules import PASSED
 from llmdoctor.gencfg.tables import origin_table
 from llmdoctor.gencfg.trace.read import Reading
@@ -214,7 +214,10 @@ def _pictures(sites: list[Site]) -> Iterator[Block]:
     for site in sites:
         answer = site.bad or (site.passing[0] if site.passing is not None else site.first)
         if answer is not None:
-            yield Fold(f"{site.source}: the generation config of a call, field by field", (origin_table(answer.effective),))
+            yield Fold(
+                f"{site.source}: the generation config of a call, field by field",
+                (origin_table(answer.effective.fields, answer.effective.stop.never_stops),),
+            )
 
 
 def _rows(site: Site) -> list[tuple[str | Cell, ...]]:

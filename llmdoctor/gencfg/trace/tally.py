@@ -11,9 +11,9 @@ from typing import Any
 
 from llmdoctor.attach.records import Record
 from llmdoctor.gencfg.causes import Cause, cause_of, passed_cause
-from llmdoctor.gencfg.options import Answer
 from llmdoctor.gencfg.trace.read import as_written
 from llmdoctor.gencfg.trace.sides import INTERRUPTS, answer_of
+from llmdoctor.gencfg.types import Resolution
 
 _KEPT = 1000
 # What decides whether a call can stop; calls alike in all of it are judged once.
@@ -55,12 +55,12 @@ class Site:
     never_stops: int = 0
     unfinished: int = 0
     failed: int = 0
-    first: Answer | None = None
-    bad: Answer | None = None
-    passing: tuple[Answer, int] | None = None
+    first: Resolution | None = None
+    bad: Resolution | None = None
+    passing: tuple[Resolution, int] | None = None
     last: Record | None = None
 
-    def add(self, record: Record, answer: Answer) -> None:
+    def add(self, record: Record, answer: Resolution) -> None:
         """One more call."""
         self.calls += 1
         self.first, self.last = self.first or answer, record
@@ -138,7 +138,7 @@ class Tally:
     faults: list[Record] = field(default_factory=list)
     seconds: float = 0.0
     tracer_seconds: float = 0.0
-    _judged: dict[str, Answer] = field(default_factory=dict)
+    _judged: dict[str, Resolution] = field(default_factory=dict)
 
     @property
     def calls(self) -> int:
@@ -176,7 +176,7 @@ class Tally:
         self.tracer_seconds += _seconds(record.get("tracer_seconds"))
         self.sites[key].add(record, self._judge(record))
 
-    def _judge(self, record: Record) -> Answer:
+    def _judge(self, record: Record) -> Resolution:
         ends = sorted({str(each.get("stop_reason")) for each in _objects(record.get("sequences"))})
         key = json.dumps([ends, *(record.get(name) for name in _DECIDING)], sort_keys=True)
         if key not in self._judged:

@@ -147,13 +147,15 @@ def test_what_the_recorder_saw_is_what_the_rules_predict(
     """A live run feeds the same models: the recorded config and the one resolved from the files are the same."""
     from transformers import GenerationConfig
 
-    from llmdoctor.gencfg.options import Side, ask
+    from llmdoctor.gencfg.calls import resolve_files
+    from llmdoctor.gencfg.options import GencfgOptions
 
     passed = {"max_new_tokens": 20, "temperature": 1.0, "do_sample": True}
     (tmp_path / "call.json").write_text(json.dumps(passed))
     model.generate(**inputs, generation_config=GenerationConfig(**passed))
     (call,) = of(recorded, "generate")
-    predicted = ask(Side(str(directory), str(tmp_path / "call.json"), prompt_length=call["prompt_length"])).effective
+    options = GencfgOptions(model=str(directory), config=str(tmp_path / "call.json"), prompt_length=call["prompt_length"])
+    predicted = resolve_files(options).effective
     fields = {name: field.value for name, field in predicted.fields.items() if field.value is not None}
     assert call["transformers"] == predicted.transformers
     for name in {*fields, *call["effective"]} - {"transformers_version"}:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from llmdoctor.cli.main import main
 from llmdoctor.core.report import Report
 from llmdoctor.gencfg.diff import diff_report
-from llmdoctor.gencfg.options import Side
+from llmdoctor.gencfg.options import DiffOptions, GencfgOptions
 from llmdoctor.gencfg.trace.summary import summary_report
 from llmdoctor.report import Style, render
 
@@ -58,14 +58,18 @@ def vllm() -> str:
     return write("vllm.jsonl", [records("infer.jsonl")[0], made])
 
 
+def diff_of(left: str, right: str) -> DiffOptions:
+    return DiffOptions(left=GencfgOptions(model=left), right=GencfgOptions(model=right))
+
+
 SCREENS = {
     "infer": lambda: summary_report("infer.jsonl"),
     "train": lambda: summary_report("train.jsonl"),
     "vllm": lambda: summary_report(vllm()),
     "nothing": lambda: summary_report(write("none.jsonl", records("infer.jsonl")[:1])),
     "cut-off": lambda: summary_report(cut_in_half()),
-    "diff": lambda: diff_report(Side("infer.jsonl"), Side("train.jsonl#2")),
-    "diff-against-plain": lambda: diff_report(Side("train.jsonl"), Side("train.jsonl")),
+    "diff": lambda: diff_report(diff_of("infer.jsonl", "train.jsonl#2")),
+    "diff-against-plain": lambda: diff_report(diff_of("train.jsonl", "train.jsonl")),
 }
 
 
@@ -104,7 +108,7 @@ def test_the_summary_counts_what_the_records_say() -> None:
 
 
 def test_a_call_is_chosen_by_its_number() -> None:
-    first, second = (diff_report(Side("infer.jsonl"), Side(f"train.jsonl#{number}")) for number in (1, 2))
+    first, second = (diff_report(diff_of("infer.jsonl", f"train.jsonl#{number}")) for number in (1, 2))
     assert first.result is not None
     assert second.result is not None
     assert "max_new_tokens" in [change["field"] for change in first.result["changed"]]
@@ -122,8 +126,8 @@ def test_a_trace_that_is_cut_off_is_read_as_far_as_it_goes(length: int, capsys: 
 
 def test_traces_of_two_versions_of_the_library_are_compared() -> None:
     older = [{**record, "transformers": "4.49.0"} if record["kind"] == "generate" else record for record in records("infer.jsonl")]
-    text = show(diff_report(Side(write("older.jsonl", older)), Side("train.jsonl#2")))
-    assert "UNDER left transformers 4.49.0, right transformers 5.23.0" in " ".join(text.split())
+    text = show(diff_report(diff_of(write("older.jsonl", older), "train.jsonl#2")))
+    assert "left: transformers 4.49.0, as the run recorded it right: transformers 5.23.0, as the run recorded it" in " ".join(text.split())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from llmdoctor.gencfg.types import Call, Origin, Setting
+from llmdoctor.gencfg.types import GenerateCall, Origin, SourcedValue
 
 EPSILON, LOWEST_TEMPERATURE = 1e-5, 1e-2  # sampling_params.py:32 _SAMPLING_EPS, :33 _MAX_TEMP
 _TEXT_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config")
@@ -78,7 +78,7 @@ def _verify_lengths(values: Mapping[str, Any]) -> str | None:
     return "stop cannot contain an empty string." if any(not string for string in strings) else None
 
 
-def model_length(call: Call) -> int | None:
+def model_length(call: GenerateCall) -> int | None:
     """max_model_len as vLLM derives it from config.json (config/model.py:2545); None where config.json does not tell."""
     config = call.config or {}
     text, origin = text_config(config)
@@ -104,7 +104,7 @@ def _is_length(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53
 
 
-def text_config(config: Mapping[str, Setting]) -> tuple[Mapping[str, Any], Origin | None]:
+def text_config(config: Mapping[str, SourcedValue]) -> tuple[Mapping[str, Any], Origin | None]:
     """The language model's object inside config.json, and where it stands; ({}, None) where there is none."""
     for name in _TEXT_CONFIGS:
         if name in config and isinstance(config[name].value, Mapping) and config[name].value:
@@ -112,5 +112,5 @@ def text_config(config: Mapping[str, Setting]) -> tuple[Mapping[str, Any], Origi
     return {}, None
 
 
-def plain(config: Mapping[str, Setting] | None, name: str) -> Any:
+def plain(config: Mapping[str, SourcedValue] | None, name: str) -> Any:
     return config[name].value if config and name in config else None

@@ -1,9 +1,9 @@
-"""The GEN rules that judge a model directory: each is a function from what was examined to its findings."""
+"""Findings about a model directory: each rule is a function from what was examined to its findings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from llmdoctor.core.edit import Edit
@@ -11,10 +11,10 @@ from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.rule import Rule
 from llmdoctor.files.jsonfile import JsonFile
 from llmdoctor.gencfg import rules
-from llmdoctor.gencfg.options import Answer
-from llmdoctor.gencfg.terminator import Terminator
+from llmdoctor.gencfg.engines.vllm import FROM_FILE
+from llmdoctor.gencfg.examined import Examined
+from llmdoctor.gencfg.findings import call_findings
 from llmdoctor.gencfg.types import Effective
-from llmdoctor.gencfg.vllm import FROM_FILE
 from llmdoctor.modeldir.directory import ModelDir
 
 # What transformers' GenerationConfig.validate() calls sampling-only flags, and the values that mean "not set" (5.23.0, 4.57.6).
@@ -30,35 +30,15 @@ SAMPLING_DEFAULTS = {
 }
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Examined:
-    """A directory with what a plain generate() of its model comes to under transformers and under vLLM, and what ends a turn."""
-
-    directory: ModelDir
-    answer: Answer
-    vllm: Effective
-    terminator: Terminator | None
-
-    @property
-    def eos(self) -> tuple[int, ...]:
-        """The ids at which transformers stops."""
-        return self.answer.effective.stop.eos_token_id
-
-    @property
-    def runs(self) -> bool:
-        """Whether the plain call runs at all."""
-        return self.answer.effective.error is None
-
-
-def judge(examined: Examined) -> Iterator[Finding]:
-    """Every finding of every GEN rule."""
+def directory_findings(examined: Examined) -> Iterator[Finding]:
+    """Yield every finding of every rule about one model directory."""
     for rule in _RULES:
         yield from rule(examined)
 
 
 def _call(examined: Examined) -> Iterator[Finding]:
     """GEN001, GEN004, GEN005: the plain call raises or never stops."""
-    for finding in rules.call_findings(examined.answer):
+    for finding in call_findings(examined.answer):
         place = finding.location or _place(examined.directory.generation_config or examined.directory.config, "")
         located = replace(finding, location=place, evidence={**finding.evidence, **_verdicts(examined)})
         yield located if finding.code == rules.REJECTED.code else _lowered(examined, located)
@@ -87,23 +67,30 @@ def _tokenizer_eos(examined: Examined) -> Iterator[Finding]:
     yield _stop_finding(examined, rules.TOKENIZER_EOS, eos.id, f"the tokenizer's eos_token is {eos.token} ({eos.id})")
 
 
-def _stop_finding(examined: Examined, rule: Rule, wanted: int, said: str) -> Finding:
+def _stop_finding(examined: Examined, rule: Rule, wanted: int, found: str) -> Finding:
     field = examined.answer.effective.fields["eos_token_id"]
     file = examined.directory.generation_config or examined.directory.config
-    stops = "vLLM stops there" if wanted in examined.vllm.stop.eos_token_id else "vLLM does not stop there either"
     ids = list(examined.eos)
     both = [wanted, *(token for token in ids if token != wanted)]
-    finding = Finding(
-        rule.code,
-        rule.severity,
-        f"{said}, but generate() stops only at {', '.join(map(str, ids))}; {stops}",
+    finding = rule.at(
         _place(file, field.origin.pointer or "/eos_token_id"),
-        {"wanted": wanted, "eos_token_id": ids, **_verdicts(examined)},
-        f"eos_token_id {field.value!r} comes from {field.origin.file or field.origin.source}",
-        f'"eos_token_id": {both}   in generation_config.json',
-        _stop_edit(examined, rule, both),
+        f"{found}, but generate() stops only at {', '.join(map(str, ids))}; {_elsewhere(examined, wanted)}",
+        cause=f"eos_token_id {field.value!r} comes from {field.origin.file or field.origin.source}",
+        fix=f'"eos_token_id": {both}   in generation_config.json',
+        edits=_stop_edit(examined, rule, both),
+        wanted=wanted,
+        eos_token_id=ids,
+        **_verdicts(examined),
     )
     return _lowered(examined, finding)
+
+
+def _elsewhere(examined: Examined, token: int) -> str:
+    """Return which other engines stop at `token` with the files as they are."""
+    stopping = [engine.title for engine in examined.stopping_at(token)]
+    if not stopping:
+        return "no other engine known here stops there either"
+    return f"{' and '.join(stopping)} {'stops' if len(stopping) == 1 else 'stop'} there"
 
 
 def _stop_edit(examined: Examined, rule: Rule, ids: list[int]) -> tuple[Edit, ...]:
@@ -286,7 +273,7 @@ def _verdicts(examined: Examined) -> dict[str, Any]:
             return f"raises {effective.error.type}"
         return "never stops" if effective.stop.never_stops else f"stops at {_ids(set(effective.stop.eos_token_id))}"
 
-    return {"transformers": said(examined.answer.effective), "vllm": said(examined.vllm)}
+    return {"transformers": said(examined.answer.effective), **{name: said(other) for name, other in examined.elsewhere.items()}}
 
 
 def _lowered(examined: Examined, finding: Finding) -> Finding:
@@ -298,7 +285,7 @@ def _lowered(examined: Examined, finding: Finding) -> Finding:
 
 
 def _finding(rule: Rule, message: str, place: Location | None, evidence: dict[str, Any], fix: str | None) -> Finding:
-    return Finding(rule.code, rule.severity, message, place, evidence, None, fix)
+    return rule.at(place, message, fix=fix, **evidence)
 
 
 def _place(file: JsonFile | None, pointer: str) -> Location | None:

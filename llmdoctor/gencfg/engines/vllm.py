@@ -14,12 +14,13 @@ num_return_sequences its n. do_sample is derived: vLLM has none, a temperature b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from llmdoctor.gencfg.engines.types import GenerationEngine, ModelFacts
+from llmdoctor.gencfg.engines.vllm_checks import EPSILON, LOWEST_TEMPERATURE, model_length, plain, refusal, text_config
 from llmdoctor.gencfg.layers import Fields
-from llmdoctor.gencfg.types import Call, Effective, LibraryError, Origin, Resolved, Setting, Stop
-from llmdoctor.gencfg.vllm_checks import EPSILON, LOWEST_TEMPERATURE, model_length, plain, refusal, text_config
+from llmdoctor.gencfg.types import Effective, GenerateCall, LibraryError, Origin, Resolved, SourcedValue, Stop
 
 VERSION = "0.33.0"
 NAME = f"vllm {VERSION}"
@@ -54,8 +55,6 @@ _UNREAD = frozenset(
         *("exponential_decay_length_penalty", "renormalize_logits"),
     )
 )
-# Where "not set" means something else than SamplingParams' default.
-_NEUTRAL: dict[str, Any] = {"do_sample": False, "max_new_tokens": None, "stop_strings": []}
 # Flags of a GenerationConfig that change no token: not worth a word.
 _HARMLESS = frozenset(
     (
@@ -67,7 +66,7 @@ _HARMLESS = frozenset(
 
 
 def effective_vllm(
-    call: Call, *, tokenizer_eos: int | None, max_model_len: int | None = None, entrypoint: Entrypoint = "chat"
+    call: GenerateCall, *, tokenizer_eos: int | None, max_model_len: int | None = None, entrypoint: Entrypoint = "chat"
 ) -> Effective:
     """What a request comes to that carries `call`'s user config and keyword arguments, in vLLM 0.33.0.
 
@@ -92,25 +91,10 @@ def effective_vllm(
     return Effective(NAME, VERSION, fields, model_fields, _stop(fields, call), error, tuple(warnings))
 
 
-def differs_from_vllm(name: str, value: Any, vllm_value: Any) -> bool:
-    """Whether transformers' `value` of a field means something else than vLLM's: for a table of the two side by side.
-
-    None and a field that is not there mean the neutral value; ids are compared as sets, top_k 0 and -1 are the same. A field that vLLM
-    has none of counts where it is set and shapes decoding (num_beams 4), and not where it only shapes what is returned.
-    """
-    if name == "eos_token_id":
-        return set(_ids(value)) != set(_ids(vllm_value))
-    if name == "do_sample" or name in _PARAMETERS:
-        neutral = _NEUTRAL.get(name, _PARAMETERS.get(name, ("", None, 0))[1])
-        left, right = (neutral if item is None or (name == "top_k" and item == -1) else item for item in (value, vllm_value))
-        return bool(left != right)
-    return name in _UNREAD and name != "max_length" and value not in (None, 0, 1, False, [])
-
-
 # --- the request ------------------------------------------------------------------------------------------------------------------
 
 
-def _defaults(entrypoint: Entrypoint, call: Call, length: int | None) -> Fields:
+def _defaults(entrypoint: Entrypoint, call: GenerateCall, length: int | None) -> Fields:
     fields = Fields()
     for name, (theirs, value, line) in _PARAMETERS.items():
         fields[name] = Resolved(value, Origin("library-default", f"{NAME} SamplingParams.{theirs}", "vllm/sampling_params.py", None, line))
@@ -121,9 +105,9 @@ def _defaults(entrypoint: Entrypoint, call: Call, length: int | None) -> Fields:
     return fields
 
 
-def _request(call: Call) -> dict[str, Setting]:
+def _request(call: GenerateCall) -> dict[str, SourcedValue]:
     """The request's values by transformers' names, those left None dropped; keyword arguments come after the config."""
-    request: dict[str, Setting] = {}
+    request: dict[str, SourcedValue] = {}
     for name, setting in [*(call.user_config or {}).items(), *call.kwargs.items()]:
         ours = "eos_token_id" if name == "stop_token_ids" else _OURS.get(name, name)
         if setting.value is None:
@@ -133,7 +117,7 @@ def _request(call: Call) -> dict[str, Setting]:
     return request
 
 
-def _hidden(call: Call) -> dict[str, Setting]:
+def _hidden(call: GenerateCall) -> dict[str, SourcedValue]:
     """What generation_config.json puts under every request. A file that is not there puts nothing: config.json gives no sampling values."""
     file = call.generation_config or {}
     return {name: file[name] for name in FROM_FILE if name in file and file[name].value is not None}
@@ -144,7 +128,7 @@ def _coerced(value: Any, name: str) -> Any:
     return int(value) if name in _INTEGERS and isinstance(value, float) and value.is_integer() else value
 
 
-def _warnings(call: Call, entrypoint: Entrypoint, requested: bool) -> list[str]:
+def _warnings(call: GenerateCall, entrypoint: Entrypoint, requested: bool) -> list[str]:
     said = []
     if call.mutations or call.config_mutations:
         said.append("assignments on a model in Python do not reach vLLM: it reads the directory's files")
@@ -179,7 +163,7 @@ def _warnings(call: Call, entrypoint: Entrypoint, requested: bool) -> list[str]:
 # --- stop ids ---------------------------------------------------------------------------------------------------------------------
 
 
-def _file_eos(call: Call) -> dict[str, Setting]:
+def _file_eos(call: GenerateCall) -> dict[str, SourcedValue]:
     """eos_token_id of generation_config.json; without that file config.json's, its language model's, its class's."""
     if call.generation_config is not None:
         found = call.generation_config.get("eos_token_id")
@@ -189,11 +173,11 @@ def _file_eos(call: Call) -> dict[str, Setting]:
         return {"eos_token_id": config["eos_token_id"]}
     inner, origin = text_config(config)
     if origin is not None and inner.get("eos_token_id") is not None:
-        return {"eos_token_id": Setting(inner["eos_token_id"], origin)}
+        return {"eos_token_id": SourcedValue(inner["eos_token_id"], origin)}
     return _class_eos(config)
 
 
-def _class_eos(config: Mapping[str, Setting]) -> dict[str, Setting]:
+def _class_eos(config: Mapping[str, SourcedValue]) -> dict[str, SourcedValue]:
     """vLLM makes the generation config from a config *object*, which has its class's defaults (a Llama stops at 2)."""
     import json
     from pathlib import Path
@@ -203,11 +187,13 @@ def _class_eos(config: Mapping[str, Setting]) -> dict[str, Setting]:
         return {}
     found = json.loads(Path(__file__).with_name("vllm_class_eos.json").read_bytes()).get(kind)
     return (
-        {} if found is None else {"eos_token_id": Setting(found, Origin("class-default", f"transformers 5.20 {kind} configuration class"))}
+        {}
+        if found is None
+        else {"eos_token_id": SourcedValue(found, Origin("class-default", f"transformers 5.20 {kind} configuration class"))}
     )
 
 
-def _stop_ids(fields: Fields, call: Call, asked: Setting | None, tokenizer_eos: int | None) -> None:
+def _stop_ids(fields: Fields, call: GenerateCall, asked: SourcedValue | None, tokenizer_eos: int | None) -> None:
     """Fill fields["eos_token_id"] with every id that ends a sequence, the files' first, in their order."""
     file = _file_eos(call).get("eos_token_id")
     ignoring = bool(fields.value("ignore_eos"))
@@ -218,9 +204,9 @@ def _stop_ids(fields: Fields, call: Call, asked: Setting | None, tokenizer_eos: 
     if tokenizer_eos is not None and not ignoring and tokenizer_eos not in _ids(fields.value("eos_token_id")):
         with_file = f" and {file.origin.source}" if file is not None and _ids(file.value) else ""
         both = [*_ids(fields.value("eos_token_id")), tokenizer_eos]
-        fields.put("eos_token_id", Setting(both, _derived(f"{NAME}: the tokenizer's eos{with_file}", "vllm/sampling_params.py", 775)))
+        fields.put("eos_token_id", SourcedValue(both, _derived(f"{NAME}: the tokenizer's eos{with_file}", "vllm/sampling_params.py", 775)))
     if asked is not None and (more := [item for item in _ids(asked.value) if item not in _ids(fields.value("eos_token_id"))]):
-        fields.put("eos_token_id", Setting([*_ids(fields.value("eos_token_id")), *more], asked.origin))
+        fields.put("eos_token_id", SourcedValue([*_ids(fields.value("eos_token_id")), *more], asked.origin))
 
 
 def _ids(value: Any) -> list[int]:
@@ -229,7 +215,7 @@ def _ids(value: Any) -> list[int]:
     return list(dict.fromkeys(item for item in values if isinstance(item, int) and not isinstance(item, bool)))
 
 
-def _stop(fields: Fields, call: Call) -> Stop:
+def _stop(fields: Fields, call: GenerateCall) -> Stop:
     ids = tuple(_ids(fields.value("eos_token_id")))
     limit = fields.value("max_new_tokens")
     limit = limit if isinstance(limit, int) else None
@@ -237,7 +223,7 @@ def _stop(fields: Fields, call: Call) -> Stop:
     return Stop(ids, None, limit, because is not None, because)
 
 
-def _why_never(fields: Fields, call: Call, ids: tuple[int, ...], limit: int | None) -> str | None:
+def _why_never(fields: Fields, call: GenerateCall, ids: tuple[int, ...], limit: int | None) -> str | None:
     if not ids and not fields.value("stop_strings"):
         return "ignore_eos is set" if fields.value("ignore_eos") else "there is no eos_token_id, neither the tokenizer's nor a file's"
     least = fields.value("min_new_tokens")
@@ -253,17 +239,17 @@ def _why_never(fields: Fields, call: Call, ids: tuple[int, ...], limit: int | No
 # --- limits, greedy, errors -------------------------------------------------------------------------------------------------------
 
 
-def _adjust(fields: Fields, call: Call, length: int | None, entrypoint: Entrypoint) -> None:
+def _adjust(fields: Fields, call: GenerateCall, length: int | None, entrypoint: Entrypoint) -> None:
     """What SamplingParams.__post_init__ and the server make of values that they accept, in place."""
     temperature = fields.value("temperature")
     if 0 < temperature < LOWEST_TEMPERATURE:
         temperature = LOWEST_TEMPERATURE
-        fields.put("temperature", Setting(temperature, _derived(f"{NAME}: the lowest temperature", "vllm/sampling_params.py", 568)))
+        fields.put("temperature", SourcedValue(temperature, _derived(f"{NAME}: the lowest temperature", "vllm/sampling_params.py", 568)))
     greedy = temperature < EPSILON
     if greedy:
         for name, off in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
             if fields.value(name) != off:
-                fields.put(name, Setting(off, _derived(f"{NAME}: temperature 0 is greedy", "vllm/sampling_params.py", 617)))
+                fields.put(name, SourcedValue(off, _derived(f"{NAME}: temperature 0 is greedy", "vllm/sampling_params.py", 617)))
     fields["do_sample"] = Resolved(not greedy, _derived(f"{NAME}: temperature {temperature:g}", "vllm/sampling_params.py", 615))
     if entrypoint == "chat":
         for name in _INTEGERS:
@@ -273,16 +259,18 @@ def _adjust(fields: Fields, call: Call, length: int | None, entrypoint: Entrypoi
     _cap(fields, call, length)
 
 
-def _cap(fields: Fields, call: Call, length: int | None) -> None:
+def _cap(fields: Fields, call: GenerateCall, length: int | None) -> None:
     """The context is the last limit, whatever was asked for."""
     limit = fields.value("max_new_tokens")
     room = None if length is None else length - call.prompt_length
     if room is not None and (limit is None or limit > room):
         said = f"{NAME}: the context, {length}, less the prompt, {call.prompt_length}"
-        fields.put("max_new_tokens", Setting(room, _derived(said, "vllm/entrypoints/serve/utils/api_utils.py", 253)))
+        fields.put("max_new_tokens", SourcedValue(room, _derived(said, "vllm/entrypoints/serve/utils/api_utils.py", 253)))
 
 
-def _refused(fields: Fields, call: Call, request: Mapping[str, Setting], length: int | None, entrypoint: Entrypoint) -> LibraryError | None:
+def _refused(
+    fields: Fields, call: GenerateCall, request: Mapping[str, SourcedValue], length: int | None, entrypoint: Entrypoint
+) -> LibraryError | None:
     """The exception that the request ends in, or None."""
     values = {name: field.value for name, field in fields.items()}
     if entrypoint == "chat":
@@ -309,3 +297,37 @@ def _refused(fields: Fields, call: Call, request: Mapping[str, Setting], length:
 
 def _derived(source: str, file: str, line: int) -> Origin:
     return Origin("derived", source, file, None, line)
+
+
+# --- the entry --------------------------------------------------------------------------------------------------------------------
+
+
+def _resolve(call: GenerateCall, facts: ModelFacts, _version: str) -> Effective:
+    return effective_vllm(call, tokenizer_eos=facts.base_eos, max_model_len=facts.max_model_len)
+
+
+def _stop_fix(ids: Sequence[int]) -> str:
+    return f'"stop_token_ids": {list(ids)}   in the request, or SamplingParams(stop_token_ids={list(ids)})'
+
+
+ENGINE = GenerationEngine(
+    name="vllm",
+    title="vLLM",
+    distribution="vllm",
+    known=(VERSION,),
+    evidence="read",
+    source="vllm 0.33.0 sampling_params.py, config/model.py, entrypoints/; its checks of a request were run (conformance/make_vllm_rows.py)",
+    resolve=_resolve,
+    acts_on=frozenset((*_PARAMETERS, "eos_token_id", "do_sample")),
+    neutral={
+        **{name: default for name, (_, default, _) in _PARAMETERS.items()},
+        "do_sample": False,
+        "max_new_tokens": None,
+        "stop_strings": [],
+    },
+    stops="vLLM stops at the tokenizer's eos_token, at eos_token_id of generation_config.json (config.json's without that file), and at "
+    "stop_token_ids and stop of the request.",
+    ignores="vLLM ignores do_sample, stop_strings, suppress_tokens and every field of generation_config.json other than "
+    "eos_token_id, temperature, top_k, top_p, min_p, the penalties and max_new_tokens.",
+    stop_fix=_stop_fix,
+)

@@ -1,0 +1,179 @@
+"""From the options of a command to a GenerateCall, as the files of a model directory describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.gencfg.engines.table import engine_named, version_for
+from llmdoctor.gencfg.engines.types import ModelFacts
+from llmdoctor.gencfg.options import GencfgOptions
+from llmdoctor.gencfg.types import ConfigLayer, GenerateCall, Origin, Resolution, SourcedValue
+
+if TYPE_CHECKING:
+    from llmdoctor.files.jsonfile import JsonFile
+    from llmdoctor.gencfg.terminator import Terminator
+    from llmdoctor.modeldir.directory import ModelDir
+
+
+def resolve_files(options: GencfgOptions) -> Resolution:
+    """Return the call that `options` describe, read from the model's files, and what it decodes with.
+
+    Raises QuestionError if a file, a version, a preset or an option cannot be understood.
+    """
+    from llmdoctor.modeldir.directory import read_model_dir
+
+    engine, version = engine_named(options.engine)
+    directory = read_model_dir(options.model)
+    refuse_modelless(directory)
+    call = replace(
+        model_call(directory, lines=True),
+        user_config=_user_config(options.config),
+        kwargs=_assignments(options.sets, "--set", "kwargs"),
+        config_mutations=tuple(_assignments(options.mutate_config, "--mutate-config", "mutation").items()),
+        prompt_length=1 if options.prompt_length is None else options.prompt_length,
+    )
+    call = without_keys(call, options.without)
+    call, notes = _trained(call, options, directory)
+    call = replace(call, mutations=call.mutations + tuple(_assignments(options.mutate, "--mutate", "mutation").items()))
+    asked = version or (options.transformers if engine.keeps_assignments else None)
+    chosen = version_for(engine, asked)
+    effective = engine.resolve(call, facts_of(directory), chosen.version)
+    return Resolution(options, directory.tokenizer, call, effective, options.presets, notes, terminator=_terminator(directory))
+
+
+def _terminator(directory: ModelDir) -> Terminator | None:
+    if directory.chat_template is None:
+        return None
+    from llmdoctor.gencfg.turns import terminator_of
+    from llmdoctor.modeldir.template import TemplateWorker
+
+    with TemplateWorker() as worker:
+        return terminator_of(directory, worker)[0]
+
+
+def facts_of(directory: ModelDir) -> ModelFacts:
+    """Return what engines read of the tokenizer beside the generation config."""
+    eos = special_id(directory, "eos_token")
+    base = directory.adapter.base if directory.adapter is not None else None
+    return ModelFacts(
+        tokenizer_eos=eos,
+        tokenizer_pad=special_id(directory, "pad_token"),
+        base_eos=eos if base is None else special_id(base, "eos_token"),
+    )
+
+
+def refuse_modelless(directory: ModelDir) -> None:
+    """Raise QuestionError if the directory holds no model that could be called."""
+    for file in (directory.config, directory.generation_config):
+        if file is not None and not isinstance(file.value, dict):
+            raise QuestionError(_unreadable(file))
+    if directory.config is None and directory.generation_config is None:
+        if directory.adapter is not None:
+            base = directory.adapter.name or "which adapter_config.json does not name"
+            raise QuestionError(
+                f"{directory.shown_name}: an adapter, whose base model ({base}) is not here: neither a local path nor in the hub cache"
+            )
+        raise QuestionError(f"{directory.shown_name}: no config.json and no generation_config.json, so there is no call to resolve")
+
+
+def model_call(directory: ModelDir, *, lines: bool) -> GenerateCall:
+    """Return a plain generate() of the directory's model; with `lines`, each value knows its line.
+
+    A generation_config.json that is not JSON counts as missing: from_pretrained catches its OSError and reads config.json (4.37 to 5.23).
+    """
+    config, generation = directory.config, directory.generation_config
+    return GenerateCall(
+        config=_settings(config, "config.json", lines), generation_config=_settings(generation, "generation_config.json", lines)
+    )
+
+
+def without_keys(call: GenerateCall, keys: tuple[str, ...]) -> GenerateCall:
+    """Return `call` as if no file set `keys`. Raises QuestionError for a key that no file sets."""
+    for key in keys:
+        if not any(key in (settings or ()) for settings in (call.config, call.generation_config, call.user_config)):
+            raise QuestionError(f"--without {key}: no file that was read sets {key}")
+
+    def left(settings: Mapping[str, SourcedValue] | None) -> Mapping[str, SourcedValue] | None:
+        return None if settings is None else {key: value for key, value in settings.items() if key not in keys}
+
+    if not keys:
+        return call
+    return replace(call, config=left(call.config), generation_config=left(call.generation_config), user_config=left(call.user_config))
+
+
+def default_version() -> str:
+    """Return the version of transformers that an answer is for if none is asked for: the installed one, else the newest known."""
+    return version_for(engine_named(None)[0], None).version
+
+
+def special_id(directory: ModelDir, name: str) -> int | None:
+    """Return the id of a special token such as "eos_token"; None if no file gives it."""
+    found = directory.tokenizer.special(name)
+    return None if found is None else found.id
+
+
+def _trained(call: GenerateCall, options: GencfgOptions, directory: ModelDir) -> tuple[GenerateCall, tuple[str, ...]]:
+    """Return `call` after what the trainers do to the model, and what had to be assumed."""
+    if not options.presets:
+        return call, ()
+    from llmdoctor.gencfg.trainers import apply_preset, preset_notes
+
+    eos, pad, bos = (special_id(directory, name) for name in ("eos_token", "pad_token", "bos_token"))
+    version = options.transformers
+    notes: list[str] = []
+    for name in options.presets:
+        call = apply_preset(name, call, tokenizer_eos=eos, tokenizer_pad=pad, tokenizer_bos=bos, transformers_version=version)
+        notes += preset_notes(name, tokenizer_eos=eos, tokenizer_pad=pad, transformers_version=version)
+    return call, tuple(notes)
+
+
+def _settings(file: JsonFile | None, layer: ConfigLayer, lines: bool) -> Mapping[str, SourcedValue] | None:
+    if file is None or not isinstance(file.value, dict):
+        return None
+    return {key: SourcedValue(value, _origin(file, layer, key, lines)) for key, value in file.value.items()}
+
+
+def _origin(file: JsonFile, layer: ConfigLayer, key: str, lines: bool) -> Origin:
+    pointer = "/" + key.replace("~", "~0").replace("/", "~1")
+    line = file.line(pointer) if lines else None
+    name = file.shown_name.rsplit("/", 1)[-1]
+    return Origin(layer, name if line is None else f"{name}:{line}", file.shown_name, pointer, line)
+
+
+def _user_config(path: str | None) -> Mapping[str, SourcedValue] | None:
+    if path is None:
+        return None
+    from llmdoctor.files.jsonfile import read_json_file
+
+    file = read_json_file(path)
+    if not isinstance(file.value, dict):
+        raise QuestionError(_unreadable(file))
+    return _settings(file, "user-config", lines=True)
+
+
+def _unreadable(file: JsonFile) -> str:
+    reason = next((problem.message for problem in file.problems), None)
+    if reason is not None and file.value is None:
+        return reason if file.shown_name in reason else f"{file.shown_name}: {reason}"
+    return f"{file.shown_name}:1: expected a JSON object of generation settings, found {type(file.value).__name__}"
+
+
+def _assignments(items: tuple[str, ...], option: str, layer: ConfigLayer) -> dict[str, SourcedValue]:
+    import json
+
+    out: dict[str, SourcedValue] = {}
+    for item in items:
+        name, equals, text = item.partition("=")
+        if not equals or not name.isidentifier():
+            raise QuestionError(f"{option} {item}: expected NAME=JSON, such as eos_token_id=[151645,151643] or eos_token_id=null")
+        try:
+            value: Any = json.loads(text)
+        except (ValueError, RecursionError):
+            raise QuestionError(
+                f"{option} {item}: the value of {name} is not JSON; None is null, True is true, text stands in double quotes"
+            ) from None
+        out[name] = SourcedValue(value, Origin(layer, f"{option} {name}"))
+    return out

@@ -1,0 +1,71 @@
+"""The engines that --engine takes, and the version of one that an answer is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.installed import installed_version
+from llmdoctor.gencfg.engines.types import GenerationEngine
+
+
+@dataclass(frozen=True, slots=True)
+class EngineVersion:
+    """The version that an answer is for: `asked` by the user, else the installed one, else the newest known.
+
+    `limit` says in a clause why the answer may not hold for what runs here; None if the version is installed and known.
+    """
+
+    engine: GenerationEngine
+    version: str
+    installed: str | None
+    limit: str | None
+
+
+@cache
+def engines() -> dict[str, GenerationEngine]:
+    """Return every engine by its name."""
+    from llmdoctor.gencfg.engines import transformers, vllm
+
+    return {engine.name: engine for engine in (transformers.ENGINE, vllm.ENGINE)}
+
+
+def engine_named(text: str | None) -> tuple[GenerationEngine, str | None]:
+    """Return the engine that "vllm" or "vllm@0.33.0" names, and the version after "@"; without a name transformers.
+
+    Raises QuestionError for an unknown engine and for "@" without a version.
+    """
+    name, at, version = (text or "transformers").partition("@")
+    found = engines().get(name)
+    if found is None:
+        raise QuestionError(f"--engine {name}: unknown engine, expected one of {', '.join(engines())}")
+    if at and not version:
+        raise QuestionError(f"--engine {name}@: a version is missing after @, such as {name}@{found.known[-1]}")
+    return found, version or None
+
+
+def version_for(engine: GenerationEngine, asked: str | None) -> EngineVersion:
+    """Return the version that an answer is for, and what limits it."""
+    installed = None if engine.distribution is None else installed_version(engine.distribution)
+    version = asked or installed or engine.known[-1]
+    return EngineVersion(engine, version, installed, _limit(engine, version, asked, installed))
+
+
+def _limit(engine: GenerationEngine, version: str, asked: str | None, installed: str | None) -> str | None:
+    if release(version) > release(engine.known[-1]):
+        return f"{engine.title} {version} is newer than every version known here: the rules of {engine.known[-1]} were applied"
+    if engine.distribution is None or installed == version:
+        return None
+    if installed is None and asked is None:
+        return f"for {engine.title} {version}, the newest version known here, because none is installed"
+    return f"for {engine.title} {version}, which is not installed here"
+
+
+def release(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version, (5, 23, 0) for "5.23.0rc1"; what follows them is not looked at."""
+    import re
+
+    found = re.match(r"\d+(\.\d+)*", version.strip().lstrip("v"))
+    numbers = () if found is None else tuple(int(part[:9]) for part in found.group().split("."))
+    return numbers + (0,) * (3 - len(numbers))

@@ -1,0 +1,75 @@
+"""What gencfg knows about an engine that generates text: one entry holds the facts and the functions in which engines differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llmdoctor.gencfg.types import Effective, GenerateCall, Json
+
+Evidence = Literal["measured", "read"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What an engine reads beside the call: special ids of the tokenizer that it loads, None if no file gives them.
+
+    `base_eos` is the eos id of an adapter's base model, whose tokenizer some engines load instead of the adapter's; it equals
+    `tokenizer_eos` if the model is no adapter. `max_model_len` is the server's context in tokens, None to derive it from config.json.
+    """
+
+    tokenizer_eos: int | None = None
+    tokenizer_pad: int | None = None
+    base_eos: int | None = None
+    max_model_len: int | None = None
+
+
+Resolver = Callable[[GenerateCall, ModelFacts, str], Effective]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class GenerationEngine:
+    """One engine.
+
+    `name` is what --engine takes, `title` what a person reads, `distribution` the package whose installed version counts (None: the
+    engine is no Python package). `known` are the versions whose rules are here, oldest first. `evidence` is "measured" if the rules
+    were compared with runs of the engine, "read" if they were only read in its sources; `source` names those sources.
+
+    `resolve` makes the effective config of a call for a version. `acts_on` are the fields, in transformers' names, that change what this
+    engine generates, and `neutral` their values without effect if that is not None. `stops` and `ignores` say in a sentence each where
+    its stop ids come from and what it does not read. `stop_fix` returns the text to paste that makes a request stop at ids.
+    `keeps_assignments` is true if assignments on a model in Python reach it.
+    """
+
+    name: str
+    title: str
+    distribution: str | None
+    known: tuple[str, ...]
+    evidence: Evidence
+    source: str
+    resolve: Resolver
+    acts_on: frozenset[str]
+    stops: str
+    ignores: str
+    stop_fix: Callable[[Sequence[int]], str]
+    neutral: Mapping[str, Json] = field(default_factory=dict)
+    keeps_assignments: bool = False
+
+    def value(self, name: str, value: Json) -> Json:
+        """Return what `value` of the field `name` means for this engine: None and values without effect become the neutral one."""
+        if name not in self.acts_on:
+            return None
+        neutral = self.neutral.get(name)
+        if value is None or value == neutral or (name == "top_k" and value in (-1, 0)):
+            return None
+        return value
+
+
+def same_meaning(name: str, left: tuple[GenerationEngine, Json], right: tuple[GenerationEngine, Json]) -> bool:
+    """Return whether a field's value under one engine means what another value means under another engine.
+
+    None, a missing field and a value without effect mean the same; a field on which neither engine acts makes no difference.
+    """
+    (first, one), (second, other) = left, right
+    return bool(first.value(name, one) == second.value(name, other))

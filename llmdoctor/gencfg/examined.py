@@ -1,0 +1,75 @@
+"""A model directory with everything that the GEN rules look at: its plain call under each engine, and what ends an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llmdoctor.gencfg.calls import default_version, facts_of, model_call, refuse_modelless, without_keys
+from llmdoctor.gencfg.engines.table import engines, version_for
+from llmdoctor.gencfg.engines.types import GenerationEngine
+from llmdoctor.gencfg.options import GencfgOptions
+from llmdoctor.gencfg.terminator import Terminator
+from llmdoctor.gencfg.turns import terminator_of
+from llmdoctor.gencfg.types import Effective, Resolution
+from llmdoctor.modeldir.directory import ModelDir, read_model_dir
+from llmdoctor.modeldir.template import TemplateWorker
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Examined:
+    """A directory, its plain generate() (`answer`), the same call under every other engine by name, and the token that ends a turn."""
+
+    directory: ModelDir
+    answer: Resolution
+    elsewhere: Mapping[str, Effective]
+    terminator: Terminator | None
+
+    @property
+    def eos(self) -> tuple[int, ...]:
+        """The ids at which transformers stops."""
+        return self.answer.effective.stop.eos_token_id
+
+    @property
+    def runs(self) -> bool:
+        """Whether the plain call runs without an exception."""
+        return self.answer.effective.error is None
+
+    @property
+    def vllm(self) -> Effective:
+        """The plain call under vLLM."""
+        return self.elsewhere["vllm"]
+
+    def stopping_at(self, token: int) -> list[GenerationEngine]:
+        """Return the other engines that stop at `token` with the files as they are."""
+        table = engines()
+        return [table[name] for name, effective in self.elsewhere.items() if token in effective.stop.eos_token_id]
+
+
+def examine(name: str, version: str | None = None) -> Examined:
+    """Return what a plain generate() of one model decodes with, and what ends an answer, as `gencfg check` sees it.
+
+    Raises QuestionError if there is no model to call.
+    """
+    directory = read_model_dir(name)
+    refuse_modelless(directory)
+    with TemplateWorker() as worker:
+        worker.start()
+        terminator, _ = terminator_of(directory, worker)
+    return examine_directory(directory, terminator, version or default_version(), lines=True)
+
+
+def examine_directory(
+    directory: ModelDir, terminator: Terminator | None, version: str, *, lines: bool, without: tuple[str, ...] = ()
+) -> Examined:
+    """Return the plain call of `directory` under `version` of transformers and under the other engines; with `lines`, values know their lines."""
+    call = without_keys(model_call(directory, lines=lines), without)
+    facts, table = facts_of(directory), engines()
+    options = GencfgOptions(model=directory.shown_name, transformers=version)
+    effective = table[options.engine or "transformers"].resolve(call, facts, version)
+    elsewhere = {
+        name: engine.resolve(call, facts, version_for(engine, None).version)
+        for name, engine in table.items()
+        if not engine.keeps_assignments
+    }
+    return Examined(directory, Resolution(options, directory.tokenizer, call, effective), elsewhere, terminator)

@@ -1,0 +1,101 @@
+"""The blocks and sentences that show, diff, check and runaway share."""
+
+from __future__ import annotations
+
+from llmdoctor.core.document import Block, Code, Note
+from llmdoctor.core.report import Verdict
+from llmdoctor.gencfg.causes import Cause
+from llmdoctor.gencfg.engines.table import engine_named, release, version_for
+from llmdoctor.gencfg.limits import default_limit, limits_of
+from llmdoctor.gencfg.types import Effective, Resolution
+
+
+def name_tokens(resolution: Resolution, ids: tuple[int, ...]) -> str:
+    """Return token ids with their text beside them: "151645 <|im_end|>, 151643 <|endoftext|>"."""
+    named = []
+    for token_id in ids:
+        token = resolution.tokenizer.token_of(token_id)
+        named.append(str(token_id) if token is None else f"{token_id} {token}")
+    return ", ".join(named)
+
+
+def misses_turn_end(resolution: Resolution) -> bool:
+    """Return whether the call stops, but not at the token with which the chat template ends a turn."""
+    stop, end = resolution.effective.stop, resolution.terminator
+    known = end is not None and end.id is not None and bool(stop.eos_token_id)
+    return known and end is not None and end.id not in stop.eos_token_id and not stop.never_stops
+
+
+def call_verdict(resolution: Resolution, subject: str = "The call") -> Verdict:
+    """Return whether a call stops, and where, with every limit of the answer."""
+    effective, stop = resolution.effective, resolution.effective.stop
+    if effective.error is not None:
+        return _limited(resolution, f"{subject} fails: {effective.error.type} in {effective.error.stage}: {effective.error.message}", False)
+    limit = limit_words(effective)
+    if stop.never_stops:
+        return _limited(resolution, f"{subject} never stops before {limit}: {stop.because or 'no token ends it'}", False)
+    where = name_tokens(resolution, stop.eos_token_id) or "a stop string"
+    if misses_turn_end(resolution) and resolution.terminator is not None and resolution.terminator.id is not None:
+        end = name_tokens(resolution, (resolution.terminator.id,))
+        return _limited(resolution, f"{subject} stops at {where}, but a turn ends with {end}: it runs on to {limit}", False)
+    return _limited(resolution, f"{subject} stops at {where}, at the latest after {limit}", True)
+
+
+def _limited(resolution: Resolution, text: str, good: bool) -> Verdict:
+    limits = limits_of(resolution)
+    return Verdict(f"{text}{_added(limits)}", "ok" if good else "problem")
+
+
+def _added(limits: list[str]) -> str:
+    return f"; {'; '.join(dict.fromkeys(limits))}" if limits else ""
+
+
+def with_limits(text: str, *sides: Resolution) -> str:
+    """Return a sentence about several calls with the limits of all of them."""
+    return text + _added([limit for side in sides for limit in limits_of(side)])
+
+
+def limit_words(effective: Effective) -> str:
+    """Return the limit of a call as words: "512 new tokens", with a word on a default that nothing set."""
+    if effective.stop.limit is None:
+        return "the end of the context"
+    default = " (the default)" if default_limit(effective) else ""
+    return f"{effective.stop.limit} new tokens{default}"
+
+
+def rules_line(resolution: Resolution) -> str:
+    """Return whose rules were applied, in which version, and whether that version is installed here."""
+    engine, _ = engine_named(resolution.options.engine)
+    effective = resolution.effective
+    version = effective.transformers.removeprefix(f"{engine.name} ")
+    if resolution.from_trace:
+        return f"{engine.title} {version}, as the run recorded it"
+    chosen = version_for(engine, version)
+    how = (
+        "installed here"
+        if chosen.installed == version
+        else f"{chosen.installed} is installed here"
+        if chosen.installed
+        else "not installed here"
+    )
+    if engine.distribution is None:
+        how = "read in its sources"
+    if release(effective.rules.removeprefix("v")) != release(version):
+        how += f"; the rules of {effective.rules} were applied"
+    return f"{engine.title} {version}, {how}"
+
+
+def rules_note(*sides: Resolution) -> Note:
+    """Return the line that names the library and version of an answer."""
+    lines = [rules_line(side) for side in sides]
+    if len(set(lines)) == 1:
+        return Note("Rules", lines[0], "dim")
+    return Note("Rules", "\n".join(f"{name}: {line}" for name, line in zip(("left", "right"), lines, strict=False)), "dim")
+
+
+def cause_blocks(cause: Cause | None) -> tuple[Block, ...]:
+    """Return why a call never stops, what else is affected, and what to paste."""
+    if cause is None:
+        return ()
+    watch = (Note("Warning", cause.watch, "warn"),) if cause.watch else ()
+    return (Note("Cause", cause.text), *watch, Code("Fix", cause.fix))
