@@ -24,7 +24,8 @@ from llmdoctor.files.rules import DUPLICATE_KEY, LFS_POINTER, UNREADABLE
 
 CONFIG_LIMIT = 16 * 2**20
 MAX_DEPTH = 100
-MAX_DIGITS = 400
+MAX_DIGITS = 300  # a longer integer is too large for a float, and no model's file has one
+MAX_BITS = 996  # of an integer of MAX_DIGITS digits
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BOMS = (  # UTF-32's little-endian mark starts with UTF-16's
     (codecs.BOM_UTF8, "UTF-8"),
@@ -194,6 +195,18 @@ def _too_deep(text: str, value: Any) -> bool:
         if not level:
             return False
     return True
+
+
+def beyond_limits(value: Any) -> str | None:
+    """Return why a value of another format passes the limits of JSON files (depth, digits of a number), as a clause; None if it does not."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        if any(isinstance(item, int) and item.bit_length() > MAX_BITS for item in level):
+            return f"a number of more than {MAX_DIGITS} digits"
+        level = [child for item in level if isinstance(item, dict | list) for child in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return None
+    return f"nested deeper than {MAX_DEPTH} levels"
 
 
 def _has_surrogate(value: Any) -> bool:

@@ -54,7 +54,7 @@ BEYOND_LIMITS = Rule(
     "A file is larger, is nested deeper or has longer numbers than the files of any known model.",
     "A config of a gigabyte, a thousand levels of nesting or a number of ten thousand digits is a mistake or an attack: readers without limits run out of memory or crash.",
     "[[[[[[ ... ]]]]]]   1,000 levels",
-    "at most 100 levels, 16 MiB per config file, 256 MiB for tokenizer.json, 400 digits",
+    "at most 100 levels, 16 MiB per config file, 256 MiB for tokenizer.json, 300 digits",
     "Find the program that wrote the file, and write the file again.",
 )
 SAFETENSORS_HEADER = Rule(

@@ -1,7 +1,7 @@
-"""YAML as the JSON it could have been written as: events only, no object is ever made of a tag, bounded, with the line of every value.
+"""YAML as the JSON that says the same: events only, no object is ever made of a tag, bounded, with the line of every value.
 
-PyYAML's events are read, not its objects: a tag (`!!python/object`) is ignored and its node read as what it looks like. An alias stands for
-what its anchor holds, and counts as many values as that has, so that a few lines cannot stand for a billion values.
+PyYAML's events are read, not its objects: a tag (`!!python/object`) is ignored and its node is read as what it looks like. An alias has the
+value of its anchor and counts as many values as that has, so that a few lines cannot mean a billion values.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmdoctor.core.finding import Location
-from llmdoctor.files.jsonfile import JsonFile
+from llmdoctor.files.jsonfile import MAX_BITS, MAX_DIGITS, JsonFile
 from llmdoctor.files.rules import UNREADABLE
 
 YAML_LIMIT = 256 * 2**10  # bytes; libyaml reads them in .1 s, PyYAML's own scanner in 2 s
@@ -25,7 +25,7 @@ class _Refused(Exception):
 
 
 def parse_yaml(data: bytes, path: str, name: str) -> JsonFile:
-    """The first document in `data`; never raises. What is no YAML, or is too deep or too much, has the value None and a problem that says why."""
+    """Read the first document in `data`; never raises. What is not YAML, or passes a limit, has the value None and a problem with the reason."""
     import yaml  # type: ignore[import-untyped]
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -49,7 +49,7 @@ def _unreadable(path: str, name: str, reason: str, line: int | None) -> JsonFile
 
 @dataclass(slots=True)
 class _Reader:
-    """Builds one document from parser events; `sizes` holds what an anchor stands for and how many values that is."""
+    """Builds one document from parser events; `anchors` maps a name to its value and to the number of values in it."""
 
     events: Iterator[Any]
     yaml: Any
@@ -72,7 +72,7 @@ class _Reader:
         self._count(1, line)
         if isinstance(event, self.yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                raise _Refused(f"*{event.anchor} stands for nothing, or for itself", line)
+                raise _Refused(f"*{event.anchor} has no anchor, or is inside its own", line)
             value, size = self.anchors[event.anchor]
             self._count(size - 1, line)
             return value
@@ -125,7 +125,7 @@ class _Reader:
         return out
 
     def _scalar(self, event: Any) -> Any:
-        """By YAML 1.1's rules, as safe_load has them (yes is true, 5e8 a text); dates stay texts."""
+        """Return a scalar by the rules of YAML 1.1, as safe_load does (yes is true, 5e8 is a text); dates stay texts."""
         node = self.yaml.ScalarNode(None, event.value)
         tag = self.resolver.resolve(self.yaml.ScalarNode, event.value, event.implicit) if event.tag in (None, "!") else event.tag
         node.tag = tag
@@ -133,12 +133,17 @@ class _Reader:
         make = getattr(self.constructor, f"construct_yaml_{short}", None) if short in ("null", "bool", "int", "float") else None
         if make is None:
             return event.value
+        if len(event.value) > MAX_DIGITS and short in ("int", "float"):
+            raise _Refused(f"a number of {len(event.value)} characters, at most {MAX_DIGITS} are read", event.start_mark.line + 1)
         try:
-            return make(node)
-        except (ValueError, KeyError, IndexError):
+            value = make(node)
+        except (ValueError, KeyError, IndexError, OverflowError):
             return event.value
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:  # hexadecimal or in base 60 (1:30)
+            raise _Refused(f"a number of more than {MAX_DIGITS} digits", event.start_mark.line + 1)
+        return value
 
 
 def _spelled(key: Any) -> str:
-    """A key that is no text: `on: 1` has the key true."""
+    """Return a key that is not a text as a text: `on: 1` has the key true."""
     return "null" if key is None else str(key).lower() if isinstance(key, bool) else str(key)[:200]

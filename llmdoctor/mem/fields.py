@@ -12,7 +12,6 @@ from llmdoctor.mem.optimizers import torch_optimizer
 from llmdoctor.mem.settings import Optimizer, dtype_of
 from llmdoctor.mem.workload import LORA_TARGETS, Lora
 
-_MOST_VALUES = 100_000
 OURS = ("model_init", "client_optimizer")  # keys of ours in a strategy's file, which the libraries do not know
 
 
@@ -29,48 +28,10 @@ class Given:
 
 
 def read_mapping(path: str) -> dict[str, Any]:
-    """A JSON or YAML file's object; QuestionError where it is none."""
-    if path.endswith((".yaml", ".yml")):
-        return _yaml(path)
-    from llmdoctor.files.jsonfile import read_json_file
+    """Return the object of a JSON or YAML file. Raises QuestionError if there is none."""
+    from llmdoctor.files.mapping import read_mapping_file
 
-    file = read_json_file(path)
-    if not isinstance(file.value, dict):
-        reason = next((problem.message for problem in file.problems), f"{path}: expected a JSON object")
-        raise QuestionError(reason if path in reason else f"{path}: {reason}")
-    return file.value
-
-
-def _yaml(path: str) -> dict[str, Any]:
-    from llmdoctor.files.opening import Refusal, read_bytes
-
-    data = read_bytes(path, 2**18)  # PyYAML reads 300 KB/s
-    if data is None or isinstance(data, Refusal):
-        raise QuestionError(f"{path}: no such file" if data is None else f"{path} {data.reason}")
-    try:
-        import yaml  # type: ignore[import-untyped]
-    except ImportError:
-        raise QuestionError(f"{path}: reading YAML needs PyYAML, which transformers brings along: install the 'live' extra") from None
-    try:
-        value = yaml.safe_load(data)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise QuestionError(f"{path}: not YAML: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise QuestionError(f"{path}: expected a mapping of settings, found {type(value).__name__}")
-    _bounded(path, value)
-    return value
-
-
-def _bounded(path: str, value: Any) -> None:
-    """A few aliases can stand for more values than any memory holds, and one inside itself for no end of them."""
-    stack, count = [value], 0
-    while stack:
-        item = stack.pop()
-        count += 1
-        if count > _MOST_VALUES:
-            raise QuestionError(f"{path}: its aliases come to more than {_MOST_VALUES:,} values")
-        if isinstance(item, dict | list):
-            stack.extend(item.values() if isinstance(item, dict) else item)
+    return read_mapping_file(path).value  # type: ignore[no-any-return]
 
 
 def section_of(path: str, value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
