@@ -13,9 +13,12 @@ from llmdoctor.check.screen import document, entries
 from llmdoctor.check.subjects import Checker
 from llmdoctor.core import baseline
 from llmdoctor.core.document import Headline, Table
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding
 from llmdoctor.core.report import Report
-from llmdoctor.core.settings import Settings, load_settings
+from llmdoctor.core.settings import Settings
+from llmdoctor.files.jsonfile import read_json_file
+from llmdoctor.files.project import load_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -94,7 +97,7 @@ def check_report(paths: list[str], settings: Settings, accepted: str | None, not
 
     Raises QuestionError where a path or the baseline is not there.
     """
-    known = frozenset[str]() if accepted is None else baseline.read(accepted)
+    known = frozenset[str]() if accepted is None else _accepted(accepted)
     found = find(paths, settings)
     checker = Checker(found, settings)
     others, code = beside(found.code, checker.subjects)
@@ -117,6 +120,14 @@ def check_report(paths: list[str], settings: Settings, accepted: str | None, not
         nothing=not subjects,
         told=True,
     )
+
+
+def _accepted(path: str) -> frozenset[str]:
+    """Return the fingerprints in the baseline file `path`. Raises QuestionError if it cannot be read or is not a baseline."""
+    file = read_json_file(path)
+    if file.value is None and file.problems:
+        raise QuestionError(f"--baseline {path}: {file.problems[0].message}")
+    return baseline.known_in(file.value, path)
 
 
 def _file(finding: Finding) -> str | None:

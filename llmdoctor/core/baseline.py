@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding
@@ -20,17 +20,11 @@ def unknown(findings: Sequence[Finding], known: frozenset[str], folder: str) -> 
     return [finding for finding, name in zip(findings, _names(findings, folder), strict=True) if name not in known]
 
 
-def read(path: str) -> frozenset[str]:
-    """The fingerprints in a baseline file. Raises QuestionError where it is none."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise QuestionError(f"--baseline {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise QuestionError(f"--baseline {path}: no baseline: {error}") from None
+def known_in(content: Any, path: str) -> frozenset[str]:
+    """Return the fingerprints in `content`, the JSON of the baseline file `path`. Raises QuestionError if it is not a baseline."""
     found = content.get("findings") if isinstance(content, dict) and content.get("schema") == SCHEMA else None
     if not isinstance(found, list):
-        raise QuestionError(f'--baseline {path}: no baseline, expected {{"schema": "{SCHEMA}", ...}} as --write-baseline writes it')
+        raise QuestionError(f'--baseline {path}: not a baseline, expected {{"schema": "{SCHEMA}", ...}} as --write-baseline writes it')
     return frozenset(str(entry.get("fingerprint")) for entry in found if isinstance(entry, dict))
 
 

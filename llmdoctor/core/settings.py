@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
@@ -50,41 +48,8 @@ class Settings:
         return fnmatch.fnmatch(relative, glob) or fnmatch.fnmatch(relative, f"{glob.rstrip('/')}/*")
 
 
-def load_settings(start: str) -> Settings:
-    """The settings of the nearest pyproject.toml with a [tool.llmdoctor] table, from the folder `start` upwards; the defaults without one.
-
-    Raises QuestionError where the table has a key or a type that is not known, or the file is no TOML.
-    """
-    folder = os.path.abspath(start)
-    while True:
-        path = os.path.join(folder, "pyproject.toml")
-        if os.path.isfile(path):
-            table = _table(path)
-            if table is not None:
-                return _settings(os.path.relpath(path), os.path.relpath(folder), table)
-        parent = os.path.dirname(folder)
-        if parent == folder or os.path.exists(os.path.join(folder, ".git")):
-            return Settings()
-        folder = parent
-
-
-def _table(path: str) -> dict[str, Any] | None:
-    tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")  # the same module, by the name it has there
-    try:
-        with open(path, "rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise QuestionError(f"{os.path.relpath(path)}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise QuestionError(f"{os.path.relpath(path)}: no TOML: {error}") from None
-    tool = content.get("tool")
-    table = tool.get("llmdoctor") if isinstance(tool, dict) else None
-    if table is not None and not isinstance(table, dict):
-        raise QuestionError(f"{os.path.relpath(path)}: tool.llmdoctor is no table")
-    return table
-
-
-def _settings(source: str, root: str, table: dict[str, Any]) -> Settings:
+def settings_of(table: Mapping[str, Any], source: str, root: str) -> Settings:
+    """Return the settings in the table [tool.llmdoctor] of the file `source`. Raises QuestionError for a key or a type that is not known."""
     where = f"{source}: [tool.llmdoctor]"
     known = {*_LISTS, *_TEXTS, "per-path-ignores"}
     for name in table:

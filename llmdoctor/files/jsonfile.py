@@ -19,12 +19,11 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding, Location
 from llmdoctor.core.rule import Rule
 from llmdoctor.files.opening import Refusal, read_bytes, shown_path
-from llmdoctor.files.positions import Unreadable, scan
+from llmdoctor.files.positions import MAX_CHARACTERS, MAX_DIGITS, Unreadable, scan
 from llmdoctor.files.rules import DUPLICATE_KEY, LFS_POINTER, UNREADABLE
 
 CONFIG_LIMIT = 16 * 2**20
 MAX_DEPTH = 100
-MAX_DIGITS = 300  # a longer integer is too large for a float, and no model's file has one
 MAX_BITS = 996  # of an integer of MAX_DIGITS digits
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _BOMS = (  # UTF-32's little-endian mark starts with UTF-16's
@@ -175,7 +174,7 @@ def _integer(text: str) -> int:
 
 def _float(notes: list[str]) -> Callable[[str], float]:
     def build(text: str) -> float:
-        if len(text) > MAX_DIGITS:
+        if len(text) > MAX_CHARACTERS:
             raise ValueError("too many digits")
         value = float(text)
         if math.isinf(value):

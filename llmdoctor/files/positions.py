@@ -15,7 +15,8 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _WORD = re.compile(r"true|false|null|NaN|-?Infinity")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DECODER = json.JSONDecoder()
-_MAX_DIGITS = 300
+MAX_DIGITS = 300  # of an integer: a longer one is too large for a float
+MAX_CHARACTERS = 400  # of any number
 MAX_VALUES = 500_000  # some seconds; the largest shard indices have a third of it
 MAX_ODDITIES = 20
 MAX_POINTER = 256  # characters; below a longer one no lines are kept: a pointer of megabytes for each of a million values is memory's end
@@ -158,8 +159,9 @@ class _Walker:
         if match is None or not match.group():
             raise self._wrong(start, pointer, "a value")
         word, line = match.group(), self.line_at(start)
-        if len(word) > _MAX_DIGITS:
-            raise Unreadable(f"a number of {len(word)} characters, at most {_MAX_DIGITS} are read", pointer, line, BEYOND_LIMITS)
+        most = MAX_DIGITS if word.lstrip("-").isdigit() else MAX_CHARACTERS
+        if len(word) > most:
+            raise Unreadable(f"a number of {len(word)} characters, at most {most} are read", pointer, line, BEYOND_LIMITS)
         if word[-1] in "Ny":
             self._odd(NOT_A_NUMBER, f"{word} is not JSON, though Python's json takes it", pointer, line)
         elif word[-1].isdigit() and not word.lstrip("-").isdigit() and float(word) in (float("inf"), float("-inf")):

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmdoctor.core.finding import Location
-from llmdoctor.files.jsonfile import MAX_BITS, MAX_DIGITS, JsonFile
+from llmdoctor.files.jsonfile import MAX_BITS, JsonFile
+from llmdoctor.files.positions import MAX_CHARACTERS, MAX_DIGITS
 from llmdoctor.files.rules import UNREADABLE
 
 YAML_LIMIT = 256 * 2**10  # bytes; libyaml reads them in .1 s, PyYAML's own scanner in 2 s
@@ -72,7 +73,7 @@ class _Reader:
         self._count(1, line)
         if isinstance(event, self.yaml.AliasEvent):
             if event.anchor not in self.anchors:
-                raise _Refused(f"*{event.anchor} has no anchor, or is inside its own", line)
+                raise _Refused(f"the alias *{event.anchor} names no anchor, or is inside it", line)
             value, size = self.anchors[event.anchor]
             self._count(size - 1, line)
             return value
@@ -133,8 +134,8 @@ class _Reader:
         make = getattr(self.constructor, f"construct_yaml_{short}", None) if short in ("null", "bool", "int", "float") else None
         if make is None:
             return event.value
-        if len(event.value) > MAX_DIGITS and short in ("int", "float"):
-            raise _Refused(f"a number of {len(event.value)} characters, at most {MAX_DIGITS} are read", event.start_mark.line + 1)
+        if len(event.value) > MAX_CHARACTERS and short in ("int", "float"):
+            raise _Refused(f"a number of {len(event.value)} characters, at most {MAX_CHARACTERS} are read", event.start_mark.line + 1)
         try:
             value = make(node)
         except (ValueError, KeyError, IndexError, OverflowError):

@@ -181,7 +181,7 @@ def test_world_size_zero_and_contradicting_ranks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("bf16: &a [*a]", "aliases"),
+        ("bf16: &a [*a]", "the alias"),
         (
             "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
             + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdef", "bcdefg", strict=True)),

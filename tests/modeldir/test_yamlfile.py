@@ -57,8 +57,8 @@ def test_every_value_has_its_line() -> None:
     ("text", "reason"),
     [
         ("a: [", "expected|did not find"),
-        ("a: &a [*a]", "itself"),
-        ("a: *nothing", "stands for nothing"),
+        ("a: &a [*a]", "is inside it"),
+        ("a: *nothing", "names no anchor"),
         ("{{ helm }}: {% if x %}", "cannot start any token"),
         ("x: " + "[" * 200 + "]" * 200, "nested deeper"),
         (
@@ -84,3 +84,10 @@ def test_the_largest_file_is_read_in_time() -> None:
     start = time.process_time()
     read("a:\n" + "- {b: 1}\n" * (YAML_LIMIT // 9 - 1))
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("number", ["9" * 301, "0x" + "f" * 299, ":".join(["59"] * 150), "1" * 5000 + ".0", "0o" + "7" * 5000])
+def test_a_number_of_hundreds_of_digits_is_refused(number: str) -> None:
+    file = read(f"a: 1\nb: {number}\n")
+    assert file.value is None or isinstance(file.value["b"], str)
+    assert all("number" in problem.message and problem.location is not None and problem.location.line == 2 for problem in file.problems)

@@ -17,7 +17,7 @@ from llmdoctor.callsites.check import check_file
 from llmdoctor.rules import all_rules
 from llmdoctor.check.report import check_report as check_repository
 from llmdoctor.core.finding import Finding, Severity
-from llmdoctor.core.settings import load_settings
+from llmdoctor.files.project import load_settings
 from llmdoctor.gencfg.check import check_report
 from llmdoctor.gencfg.options import GencfgCheckOptions
 from llmdoctor.gencfg.request_rules import RULES as REQUESTS
