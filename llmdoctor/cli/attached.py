@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -59,7 +60,7 @@ def run_attached(
 
 def _write_all(report: Callable[[], Report], targets: list[tuple[str, Path | None]], color: Color) -> None:
     try:
-        built = report()
+        built = replace(report(), arguments=tuple(sys.argv[1:]))
         for format, path in targets:
             if path is not None or sys.stderr is not None:
                 write(built, format, path, color, sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
@@ -64,6 +65,7 @@ def answer(build: Callable[[], Report], command: str, formats: list[str] | None,
     except KeyboardInterrupt:
         typer.echo("llmdoctor: interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    report = replace(report, arguments=tuple(sys.argv[1:]))
     if report.error is not None and all(path is not None for _, path in targets):
         complain(report.error.message)  # nothing else would tell the person who waits
     try:

@@ -49,7 +49,7 @@ class ReportError:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Report:
-    """An answer: `result` is what programs read, `verdict` and `document` are what a person reads.
+    """An answer: `result` is what programs read, `verdict` and `document` are what a person reads, `arguments` the words after `llmdoctor`.
 
     `differs` is true if two sides differ (exit 1), `nothing` if there was nothing to check (exit 3), `unanswered` if a number or a decision was asked
     and the verdict is only a bound or undecided (exit 2). A finding that stands as a block in `document` is shown
@@ -63,6 +63,7 @@ class Report:
     skipped: tuple[Skipped, ...] = ()
     document: tuple[Block, ...] = ()
     error: ReportError | None = None
+    arguments: tuple[str, ...] = ()
     verdict: Verdict | None = None
     differs: bool = False
     nothing: bool = False

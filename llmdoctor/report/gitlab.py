@@ -12,7 +12,7 @@ from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean
 from llmdoctor.report.json import dumps
 from llmdoctor.report.layout import parts
-from llmdoctor.report.subjects import placed
+from llmdoctor.report.subjects import placed, subject_path
 
 if TYPE_CHECKING:
     from llmdoctor.report import Style
@@ -21,13 +21,19 @@ _SEVERITIES = {Severity.ERROR: "critical", Severity.WARNING: "major", Severity.I
 
 
 def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
-    """`report`'s findings as a JSON list, ending in a line break; a question that could not be asked is one blocker in it."""
+    """Return the findings of `report` as a JSON list, ending in a line break.
+
+    The format has no place for a verdict; one that is a bound, undecided or a refusal is an entry of its own, a blocker if the question stays
+    unanswered.
+    """
     found = placed(report)
     marks = fingerprints([finding for finding, _ in found])
     entries = [_entry(finding, file, mark) for (finding, file), mark in zip(found, marks, strict=True)]
-    if report.error is not None:
-        refused = Finding("not-asked", Severity.ERROR, report.error.message)
-        entries.insert(0, {**_entry(refused, report.command, fingerprints([refused])[0]), "severity": "blocker"})
+    verdict = report.conclusion()
+    if verdict.status not in ("ok", "problem"):
+        answer = Finding(f"verdict-{verdict.status}", Severity.INFO, verdict.text)
+        entry = _entry(answer, subject_path(report), fingerprints([answer])[0])
+        entries.insert(0, {**entry, "severity": "blocker" if verdict.status == "refused" or report.unanswered else "info"})
     return dumps(entries)
 
 

@@ -20,7 +20,7 @@ from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, plural
 from llmdoctor.report import svg
 from llmdoctor.report import text as screen
-from llmdoctor.report.layout import blocks, message_of, parts
+from llmdoctor.report.layout import blocks, message_of, parts, sentence
 from llmdoctor.report.markup import attribute, breakable, text
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ def render(report: Report, _style: Style, rules: Sequence[Rule] = ()) -> str:
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="referrer" content="no-referrer">',
-            f"<title>{_t(verdict.text[:200])}</title>",
+            f"<title>{_t(sentence(report)[:200])}</title>",
             f"<style>{css}</style>\n</head>\n<body>",
             '<header><a class="skip" href="#answer">To the answer</a>',
             f'<p class="command"><b>llmdoctor {_t(report.command)}</b>{_subject(report)}</p>',
-            f'<h1 class="{verdict.tone}">{_t(verdict.text)}</h1></header>\n<main id="answer">',
+            f'<h1 class="{verdict.tone}">{_t(sentence(report))}</h1><p class="status">{verdict.status}</p></header>\n<main id="answer">',
             *[part for part in body if part],
             f"</main>\n<footer>llmdoctor {__version__}. This page fetches nothing and runs no script.</footer>\n</body>\n</html>\n",
         ]

@@ -33,6 +33,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "schema": SCHEMA,
         "tool": {"name": "llmdoctor", "version": __version__},
         "command": report.command,
+        "arguments": list(report.arguments),
         "subject": plain(report.subject),
         "verdict": {"text": report.conclusion().text, "status": report.conclusion().status},
         "result": plain(report.result),

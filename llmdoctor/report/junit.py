@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmdoctor.core.finding import Finding, Severity
-from llmdoctor.core.report import Report
+from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines
 from llmdoctor.report.layout import parts
@@ -38,8 +38,16 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites{attribute('name', clean(f'llmdoctor {report.command}'))}{counts}>"]
     for one in suites:
         head = attribute("name", clean(one.name) or "-") + _counts(len(one.cases), one.failures, one.errors)
-        lines += [f"  <testsuite{head}{attribute('skipped', str(one.skipped))}>", *one.cases, "  </testsuite>"]
+        lines += [f"  <testsuite{head}{attribute('skipped', str(one.skipped))}>", _verdict(report), *one.cases, "  </testsuite>"]
     return "\n".join([*lines, "</testsuites>", ""])
+
+
+def _verdict(report: Report) -> str:
+    """Return the verdict and its status as properties of a suite."""
+    verdict = report.conclusion()
+    pairs = (("verdict", clean(verdict.text)), ("status", verdict.status))
+    inside = "".join(f"<property{attribute('name', name)}{attribute('value', value)}/>" for name, value in pairs)
+    return f"    <properties>{inside}</properties>"
 
 
 def _counts(tests: int, failures: int, errors: int) -> str:
@@ -47,20 +55,26 @@ def _counts(tests: int, failures: int, errors: int) -> str:
 
 
 def _suites(report: Report) -> list[_Suite]:
-    if report.error is not None:
-        case = _case(report.command, report.command, _element("error", report.error.kind, report.error.message, ""))
-        return [_Suite(report.command, (case,), errors=1)]
-    verdict = report.conclusion().text
-    suites = [_suite(report, group, verdict) for group in groups(report) if group.findings or not report.nothing]
+    verdict = report.conclusion()
+    if report.error is not None or report.unanswered or verdict.status == "refused":
+        kind = report.error.kind if report.error is not None else verdict.status
+        case = _case(report.command, report.command, _element("error", kind, verdict.text, ""))
+        unanswered = [_Suite(report.command, (case,), errors=1)]
+        if report.error is not None:
+            return unanswered
+    else:
+        unanswered = []
+    suites = [_suite(report, group, verdict) for group in groups(report) if group.findings or not (report.nothing or unanswered)]
+    suites = [*unanswered, *suites]
     if report.skipped:
         cases = tuple(_case(one.what, report.command, _element("skipped", "", one.reason, "")) for one in report.skipped)
         suites.append(_Suite("skipped", cases, skipped=len(cases)))
     return suites
 
 
-def _suite(report: Report, group: Group, verdict: str) -> _Suite:
+def _suite(report: Report, group: Group, verdict: Verdict) -> _Suite:
     if not group.findings:
-        return _Suite(group.path, (_case(report.command, group.path, _output(verdict)),))
+        return _Suite(group.path, (_case(report.command, group.path, _output(f"{verdict.status}: {verdict.text}")),))
     failures = sum(finding.severity is not Severity.INFO for finding in group.findings)
     return _Suite(group.path, tuple(_finding(finding, group.path) for finding in group.findings), failures)
 

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from llmdoctor.core.document import Block, Headline
 from llmdoctor.core.finding import Finding
-from llmdoctor.core.report import Report
+from llmdoctor.core.report import Report, Status
+
+_STARTS: dict[Status, tuple[str, ...]] = {
+    "bound": ("bound", "at least", "at most"),
+    "undecided": ("undecided",),
+    "refused": ("refused", "not answered"),
+}
 
 
 def blocks(report: Report) -> tuple[Block, ...]:
@@ -23,6 +29,15 @@ def unplaced(report: Report) -> tuple[Finding, ...]:
     placed = {id(block) for block in report.document if isinstance(block, Finding)}
     left = [finding for finding in report.findings if id(finding) not in placed]
     return tuple(sorted(left, key=lambda finding: -finding.severity.rank))
+
+
+def sentence(report: Report) -> str:
+    """Return the verdict as a person reads it: a verdict that is no plain answer begins with the word for that, as the status alone is a colour."""
+    verdict = report.conclusion()
+    start = verdict.text.lower()
+    if report.error is not None or start.startswith(_STARTS.get(verdict.status, ("",))):
+        return verdict.text
+    return f"{verdict.status.capitalize()}: {verdict.text}"
 
 
 def message_of(finding: Finding, report: Report) -> str:

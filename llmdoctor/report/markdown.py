@@ -16,7 +16,7 @@ from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, defuse, plural
 from llmdoctor.report.flat import flat
-from llmdoctor.report.layout import blocks, message_of, parts
+from llmdoctor.report.layout import blocks, message_of, parts, sentence
 from llmdoctor.report.subjects import Group, groups
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     items = [_finding(finding, report) for finding in sorted(report.findings, key=lambda one: -one.severity.rank)]
     head = [MARK, f"### llmdoctor {inline(report.command)}"]
     if report.error is not None:
-        head.append(f"**Not answered:** {inline(report.error.message)}")
+        head.append(f"**refused** {inline(report.error.message)}")
     else:
-        head.append(inline(report.conclusion().text))
+        head.append(f"**{inline(report.conclusion().status)}** {inline(sentence(report))}")
     if report.findings:
         head.append(_overview(groups(report)))
     evidence = [_block(block) for block in flat(blocks(report)) if not isinstance(block, Finding)]

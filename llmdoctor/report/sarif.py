@@ -92,8 +92,13 @@ def uri(file: str) -> str:
 
 
 def _invocation(report: Report) -> dict[str, Any]:
-    """How the run went: what could not be asked is an error of the run, what was skipped a note."""
+    """Return how the run went, with the verdict: a refusal is an error of the run, what was skipped a note."""
     notes = [{"level": "note", "message": {"text": clean(f"skipped {one.what}: {one.reason}")}} for one in report.skipped]
     if report.error is not None:
         notes.insert(0, {"level": "error", "message": {"text": clean(report.error.message) or "(no message)"}})
-    return {"executionSuccessful": report.error is None, "toolExecutionNotifications": notes}
+    verdict = report.conclusion()
+    return {
+        "executionSuccessful": verdict.status != "refused",
+        "toolExecutionNotifications": notes,
+        "properties": {"verdict": {"text": clean(verdict.text), "status": verdict.status}},
+    }

@@ -23,7 +23,7 @@ from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, defuse
 from llmdoctor.report.columns import fit
 from llmdoctor.report.flat import flat
-from llmdoctor.report.layout import blocks, message_of, parts
+from llmdoctor.report.layout import blocks, message_of, parts, sentence
 
 if TYPE_CHECKING:
     from llmdoctor.report import Style
@@ -43,7 +43,7 @@ def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
     if report.error is not None:
         console.print(Text(clean(verdict.text)), soft_wrap=True)
     else:
-        console.print(Text(clean(verdict.text), style=_TONES[verdict.tone]))
+        console.print(Text(clean(sentence(report)), style=_TONES[verdict.tone]))
     _print_blocks(console, flat(blocks(report)), report, style.terminal)
     for skipped in report.skipped:
         _print_note(console, Note("Skipped", f"{skipped.what}: {skipped.reason}", "dim"), _LABEL)

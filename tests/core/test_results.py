@@ -38,6 +38,7 @@ def report(command: str, result: object) -> dict[str, object]:
         "schema": "llmdoctor.report/1",
         "tool": {"name": "llmdoctor", "version": "0"},
         "command": command,
+        "arguments": [],
         "subject": {},
         "verdict": {"text": "", "status": "ok"},
         "result": result,

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 
 from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.fingerprint import fingerprints
-from llmdoctor.core.report import Report, ReportError
+from llmdoctor.core.report import Report, ReportError, Status, Verdict
 from llmdoctor.core.text import clean
 from llmdoctor.report import FORMATS, Style, render
 from llmdoctor.report.markdown import LIMIT
@@ -208,3 +208,36 @@ def test_a_problem_matcher_finds_every_concise_finding(report: Report) -> None:
     *lines, _ = of(report, "concise").split("\n")[:-1]
     assert len(lines) == len(report.findings) + _twice(report)
     assert all(CONCISE.match(line) for line in lines), lines
+
+
+@pytest.mark.parametrize("status", ["ok", "problem", "bound", "undecided", "refused"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_carries_the_verdict_and_its_status(format: str, status: Status) -> None:
+    report = replace(EXAMPLE, findings=(), result={}, skipped=(), document=(), verdict=Verdict("five gigabytes", status))
+    text = of(report, format)
+    if format == "gitlab" and status in ("ok", "problem"):  # a list of issues, without a place for an answer that is none
+        assert json.loads(text) == []
+        return
+    assert "five gigabytes" in text
+    assert status in text.lower() or (format == "text" and status in ("ok", "problem"))
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "printed"),
+    [
+        ("bound", "At least 5.0 GB", "At least 5.0 GB"),
+        ("bound", "5.0 GB without activations", "Bound: 5.0 GB without activations"),
+        ("undecided", "Undecided: 3 tokens", "Undecided: 3 tokens"),
+        ("undecided", "temperature 1 or 0.9", "Undecided: temperature 1 or 0.9"),
+        ("problem", "never stops", "never stops"),
+    ],
+)
+def test_a_verdict_that_is_no_plain_answer_begins_with_the_word_for_it(status: Status, text: str, printed: str) -> None:
+    assert of(Report("x", {}, {}, verdict=Verdict(text, status)), "text") == f"{printed}\n"
+
+
+def test_an_unanswered_question_is_an_error_for_a_ci_system() -> None:
+    report = Report("x", {"path": "m"}, {}, verdict=Verdict("at least 5 GB", "bound"), unanswered=True)
+    assert ET.fromstring(of(report, "junit")).attrib["errors"] == "1"
+    assert json.loads(of(report, "gitlab"))[0]["severity"] == "blocker"
+    assert json.loads(of(replace(report, unanswered=False), "gitlab"))[0]["severity"] == "info"
