@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from llmdoctor.core.report import Skipped
+from llmdoctor.files.gitignore import Patterns
 from llmdoctor.files.opening import read_bytes
-
-if TYPE_CHECKING:
-    from pathspec import GitIgnoreSpec
 
 MAX_ENTRIES, MAX_DEPTH, MAX_IGNORE = 1_000_000, 64, 2**20
 _NEVER = frozenset(
@@ -41,22 +38,21 @@ class Walk:
     _entries: int = 0
 
     def folders(self) -> Iterator[Folder]:
-        """Every folder, its own before those in it; links are not followed. A .gitignore counts in every folder from the repository's root on.
+        """Yield every folder, each before those in it; links are not followed. The .gitignore of every folder counts, from the repository's root on.
 
-        Unlike git, a negated folder (`!sub/`) brings back what is ignored inside it too (pathspec 1.1 matches what lies below), and a root that is
-        itself ignored is looked at.
+        Unlike git, a root that is itself ignored is walked, because the user has named it.
         """
         specs = self._specs_above()
-        if _ignored(os.path.abspath(self.root) + os.sep, specs):
-            specs = []  # whoever names a folder wants it looked at
+        if _below_ignored(os.path.abspath(self.root), specs):
+            specs = []
         yield from self._folder(self.root, specs, 0)
         for reason, count in self._left_out.items():
             if count > _SHOWN:
                 self.skipped.append(Skipped(self.root, f"{count - _SHOWN} more: {reason}"))
 
-    def _specs_above(self) -> list[tuple[str, GitIgnoreSpec]]:
+    def _specs_above(self) -> list[tuple[str, Patterns]]:
         """The .gitignore files between the repository's root and the folder that the walk starts in, and the patterns of `exclude`."""
-        specs = [(os.path.abspath(self.base or "."), _parse(self.exclude))] if self.exclude else []
+        specs = [(os.path.abspath(self.base or "."), Patterns(self.exclude))] if self.exclude else []
         above = os.path.abspath(self.root)
         inside: list[str] = []
         while not os.path.exists(os.path.join(above, ".git")):  # a file in a worktree
@@ -69,7 +65,7 @@ class Walk:
         specs += [own] if own is not None else []
         return [*specs, *(found for folder in reversed(inside) if (found := _ignore_file(folder)) is not None)]
 
-    def _folder(self, path: str, specs: list[tuple[str, GitIgnoreSpec]], depth: int) -> Iterator[Folder]:
+    def _folder(self, path: str, specs: list[tuple[str, Patterns]], depth: int) -> Iterator[Folder]:
         try:
             entries = sorted(os.scandir(path), key=lambda entry: entry.name)
         except OSError as error:
@@ -87,11 +83,11 @@ class Walk:
             if entry.is_symlink():
                 self._leave(os.path.join(path, entry.name), "a link, not followed")
             elif entry.is_dir(follow_symlinks=False):
-                if entry.name not in _NEVER and not _ignored(entry.path + os.sep, specs):
+                if entry.name not in _NEVER and not _ignored(entry.path, True, specs):
                     folders.append(entry.path)
             elif not entry.is_file(follow_symlinks=False):
                 self._leave(entry.path, "no regular file")
-            elif not _ignored(entry.path, specs):
+            elif not _ignored(entry.path, False, specs):
                 files.append(entry.name)
         yield Folder(path, tuple(files))
         for folder in folders:
@@ -107,40 +103,37 @@ class Walk:
 
 
 def excluded(path: str, patterns: tuple[str, ...], base: str) -> bool:
-    """Whether `patterns`, as in a .gitignore in the folder `base`, leave out the file `path` or a folder that it lies in."""
-    if not patterns:
-        return False
-    specs = [(os.path.abspath(base or "."), _parse(patterns))]
-    return _ignored(path, specs)
+    """Return whether `patterns`, as in a .gitignore in the folder `base`, leave out the file `path` or a folder that it is in."""
+    relative = os.path.relpath(path, base or ".")
+    return bool(patterns) and not relative.startswith("..") and Patterns(patterns).match(relative.replace(os.sep, "/"))
 
 
-def _ignore_file(folder: str, name: str = ".gitignore") -> tuple[str, GitIgnoreSpec] | None:
+def _ignore_file(folder: str, name: str = ".gitignore") -> tuple[str, Patterns] | None:
     data = read_bytes(os.path.join(folder, name), MAX_IGNORE)
-    return (folder, _parse(data.decode("utf-8", "replace").splitlines())) if isinstance(data, bytes) else None
+    return (folder, Patterns(data.decode("utf-8", "replace").splitlines())) if isinstance(data, bytes) else None
 
 
-def _parse(lines: object) -> GitIgnoreSpec:
-    """The lines that are patterns; one that git could not read either is left out."""
-    import re
-
-    from pathspec import GitIgnoreSpec
-
-    kept = []
-    for line in lines:  # type: ignore[attr-defined]
-        try:
-            GitIgnoreSpec.from_lines([line])
-        except (ValueError, re.error):  # [z-a] is a pattern to pathspec, but no regular expression
-            continue
-        kept.append(line)
-    return GitIgnoreSpec.from_lines(kept)
-
-
-def _ignored(path: str, specs: list[tuple[str, GitIgnoreSpec]]) -> bool:
-    """As git decides: the deepest file that says anything about `path` has the last word. A folder's path ends in a separator."""
-    full = os.path.abspath(path) + (os.sep if path.endswith(os.sep) else "")
-    for folder, spec in reversed(specs):
-        if full.startswith(folder.rstrip(os.sep) + os.sep):
-            said = spec.check_file(full[len(folder.rstrip(os.sep)) + 1 :]).include
-            if said is not None:
-                return bool(said)
+def _ignored(path: str, is_folder: bool, specs: list[tuple[str, Patterns]]) -> bool:
+    """Return whether git ignores `path`, none of whose folders it ignores: the deepest file that has a line about it decides."""
+    full = os.path.abspath(path)
+    for folder, patterns in reversed(specs):
+        if _is_below(full, folder):
+            decision = patterns.decide(os.path.relpath(full, folder).replace(os.sep, "/"), is_folder)
+            if decision is not None:
+                return decision
     return False
+
+
+def _below_ignored(folder: str, specs: list[tuple[str, Patterns]]) -> bool:
+    """Return whether git ignores `folder` or one above it."""
+    while True:
+        if _ignored(folder, True, specs):
+            return True
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return False
+        folder = parent
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path.startswith(folder.rstrip(os.sep) + os.sep)
