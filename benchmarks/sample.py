@@ -20,7 +20,7 @@ import numpy as np
 from llmdoctor.sample.draws import draw, draw_counts, generator
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import TRANSFORMERS
-from llmdoctor.sample.types import Settings
+from llmdoctor.sample.types import SamplingParams
 
 VOCAB = 151_936
 FAILED: list[str] = []
@@ -66,7 +66,7 @@ def filters() -> None:
     for name, make in (("4 x N(0,1)", normal_rows), ("Zipf-like", zipf_rows)):
         rows = make(64)
         for k in (50, None):
-            settings = Settings(top_k=k, top_p=0.9)
+            settings = SamplingParams(top_k=k, top_p=0.9)
             warpers = LogitsProcessorList([*([TopKLogitsWarper(k)] if k else []), TopPLogitsWarper(0.9)])
             for batch in (1, 64):
                 tensor = torch.from_numpy(rows[:batch])
@@ -83,7 +83,7 @@ def filters() -> None:
                     FAILED.append(f"{what}: support")
 
 
-def chain(settings: Settings, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def chain(settings: SamplingParams, row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The tokens that are left and their probabilities."""
     last = run(TRANSFORMERS, settings, row)[-1].row
     e, total = last.weights()
@@ -138,7 +138,7 @@ def worker(part: str, folder: str) -> None:
 
     path = str(Path(folder) / "logits.npy")
     tokens = np.load(Path(folder) / "tokens.npy").tolist()
-    claim = Claim(TRANSFORMERS, Settings(temperature=0.7, top_p=0.9), "the benchmark")
+    claim = Claim(TRANSFORMERS, SamplingParams(temperature=0.7, top_p=0.9), "the benchmark")
     logits = open_logits(path)
 
     def bare() -> None:

@@ -71,7 +71,7 @@ def case(folder: Path, name: str, dtype: str, device: str, seed: int, temperatur
 
     from llmdoctor.sample.stages import run
     from llmdoctor.sample.tables import TRANSFORMERS
-    from llmdoctor.sample.types import Settings
+    from llmdoctor.sample.types import SamplingParams
 
     auto = transformers.AutoModelForImageTextToText if "vl" in name else transformers.AutoModelForCausalLM
     model = auto.from_pretrained(folder / name, dtype=getattr(torch, dtype)).eval().to(device)
@@ -86,7 +86,7 @@ def case(folder: Path, name: str, dtype: str, device: str, seed: int, temperatur
     write(folder, out.sequences[0, len(prompt) :].tolist(), prompt, claim, logits)
     equal = like = 0
     for row, theirs in zip(logits, scores, strict=True):
-        last = run(TRANSFORMERS, Settings(temperature=temperature, top_p=0.9), row)[-1].row
+        last = run(TRANSFORMERS, SamplingParams(temperature=temperature, top_p=0.9), row)[-1].row
         mine = np.full(len(row), -np.inf, np.float32)
         mine[last.tokens()] = last.x
         equal += bool(np.array_equal(mine, theirs))
@@ -116,14 +116,14 @@ def verdict(
     folder: Path, logits: bool = False, model: str | None = None, dtype: str | None = None, claim: dict[str, Any] | None = None
 ) -> str:
     """The verdict of one replay."""
-    from llmdoctor.sample.options import Ask
+    from llmdoctor.sample.options import ReplayOptions
     from llmdoctor.sample.replay import replay_report
 
     path = folder / ("claim.json" if claim is None else "other.json")
     if claim is not None:
         path.write_text(json.dumps(claim))
     prompt = str(folder / "prompt.json")
-    ask = Ask(
+    options = ReplayOptions(
         str(folder / "logits.npy") if logits else None,
         str(folder / "tokens.json"),
         str(path),
@@ -132,7 +132,7 @@ def verdict(
         dtype=dtype,
         rows=0,
     )
-    result = replay_report(ask).result or {}
+    result = replay_report(options).result or {}
     return str(result["verdict"])
 
 

@@ -19,27 +19,27 @@ import numpy as np
 from llmdoctor.files.arrays import Logits
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.draws import draw, generator
-from llmdoctor.sample.judge import Test, Verdict, judge, run_tests
+from llmdoctor.sample.judge import Judgement, Test, judge, run_tests
 from llmdoctor.sample.laws import one_short
 from llmdoctor.sample.sketch import make_sketch
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.steps import Tolerance, replay_steps
 from llmdoctor.sample.tables import ENGINES
-from llmdoctor.sample.types import Settings
+from llmdoctor.sample.types import SamplingParams
 
 VOCAB, ALPHA = 2_000, 0.01
 TOLERANCE = Tolerance(1e-4, 1e-4, "recorded logits")
 TRUE_CLAIMS = (
-    ("transformers", Settings(temperature=0.7, top_p=0.9)),
-    ("vllm", Settings(temperature=1.0, top_k=50)),
-    ("llama.cpp", Settings(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)),
-    ("sglang", Settings(temperature=1.2, top_k=20, top_p=0.9)),
-    ("transformers", Settings()),
-    ("transformers", Settings(temperature=1.5, min_p=0.1)),
-    ("transformers", Settings(temperature=0.3)),
-    ("tgi", Settings(typical_p=0.9)),
-    ("gpt-fast", Settings(temperature=0.8, top_k=200)),
-    ("transformers", Settings(do_sample=False)),
+    ("transformers", SamplingParams(temperature=0.7, top_p=0.9)),
+    ("vllm", SamplingParams(temperature=1.0, top_k=50)),
+    ("llama.cpp", SamplingParams(temperature=0.8, top_k=40, top_p=0.95, min_p=0.05)),
+    ("sglang", SamplingParams(temperature=1.2, top_k=20, top_p=0.9)),
+    ("transformers", SamplingParams()),
+    ("transformers", SamplingParams(temperature=1.5, min_p=0.1)),
+    ("transformers", SamplingParams(temperature=0.3)),
+    ("tgi", SamplingParams(typical_p=0.9)),
+    ("gpt-fast", SamplingParams(temperature=0.8, top_k=200)),
+    ("transformers", SamplingParams(do_sample=False)),
 )
 
 
@@ -50,7 +50,7 @@ def make_rows(random: np.random.Generator, count: int) -> np.ndarray:
     return random.permuted(rows, axis=1).astype(np.float32)
 
 
-def sample(random: np.random.Generator, rows: np.ndarray, engine: str, settings: Settings, short: bool = False) -> list[int]:
+def sample(random: np.random.Generator, rows: np.ndarray, engine: str, settings: SamplingParams, short: bool = False) -> list[int]:
     """One token a row, by that engine's distribution; `short`: with a nucleus one token short."""
     tokens = []
     for row in rows:
@@ -59,7 +59,7 @@ def sample(random: np.random.Generator, rows: np.ndarray, engine: str, settings:
     return tokens
 
 
-def replayed(rows: np.ndarray, tokens: list[int], engine: str, settings: Settings) -> tuple[dict[str, Test], Verdict]:
+def replayed(rows: np.ndarray, tokens: list[int], engine: str, settings: SamplingParams) -> tuple[dict[str, Test], Judgement]:
     """The tests by name, and the verdict."""
     logits, claim = Logits("simulated", rows, "float32", {}), Claim(ENGINES[engine], settings, "simulated")
     steps = replay_steps(logits, tokens, claim, TOLERANCE)
@@ -99,8 +99,8 @@ def power(
     runs: int,
     seed: int,
     count: int,
-    truth: tuple[str, Settings],
-    claim: tuple[str, Settings],
+    truth: tuple[str, SamplingParams],
+    claim: tuple[str, SamplingParams],
     names: tuple[str, ...],
     wanted: float | None,
     short: bool = False,
@@ -125,7 +125,7 @@ def power(
     return good
 
 
-def words(what: tuple[str, Settings]) -> str:
+def words(what: tuple[str, SamplingParams]) -> str:
     return " ".join([what[0], *(f"{name} {value:g}" for name, value in what[1].named().items())])
 
 
@@ -138,20 +138,20 @@ def main() -> int:
     start = time.monotonic()
     calibration()
     good = [false_alarms(asked.runs, asked.seed, asked.most)]
-    hot, cold = ("transformers", Settings(temperature=1.0)), ("transformers", Settings(temperature=0.7))
-    nucleus = ("transformers", Settings(temperature=0.7, top_p=0.9))
+    hot, cold = ("transformers", SamplingParams(temperature=1.0)), ("transformers", SamplingParams(temperature=0.7))
+    nucleus = ("transformers", SamplingParams(temperature=0.7, top_p=0.9))
     lr = ("temperature_lr", "log_likelihood_z")
     for count, wanted in ((50, 0.76), (100, 0.96), (200, 1.0)):
         good.append(power(asked.runs, asked.seed + 1, count, hot, cold, ("unscaled_lr", *lr), wanted))
         power(asked.runs, asked.seed + 2, count, cold, hot, lr, None)
-    one = ("transformers", Settings(top_p=0.9))
-    good.append(power(asked.runs, asked.seed + 3, 88, ("transformers", Settings()), one, ("impossible_tokens",), 0.99))
-    llama = ("llama.cpp", Settings(temperature=0.7, top_p=0.9))
+    one = ("transformers", SamplingParams(top_p=0.9))
+    good.append(power(asked.runs, asked.seed + 3, 88, ("transformers", SamplingParams()), one, ("impossible_tokens",), 0.99))
+    llama = ("llama.cpp", SamplingParams(temperature=0.7, top_p=0.9))
     good.append(power(asked.runs, asked.seed + 4, 182, llama, nucleus, ("impossible_tokens",), 0.99))
     good.append(power(asked.runs, asked.seed + 5, 200, nucleus, nucleus, ("crossing_token", "log_likelihood_z"), 1.0, short=True))
-    wide = ("transformers", Settings(top_k=50)), ("transformers", Settings(top_k=20))
+    wide = ("transformers", SamplingParams(top_k=50)), ("transformers", SamplingParams(top_k=20))
     power(asked.runs // 4, asked.seed + 6, 400, wide[1], wide[0], ("rank_beyond",), None)
-    power(asked.runs // 4, asked.seed + 7, 400, one, ("transformers", Settings(top_p=0.97)), ("mass_beyond",), None)
+    power(asked.runs // 4, asked.seed + 7, 400, one, ("transformers", SamplingParams(top_p=0.97)), ("mass_beyond",), None)
     print(f"{'everything holds' if all(good) else 'SOMETHING DOES NOT HOLD'} ({time.monotonic() - start:.0f} s)")
     return 0 if all(good) else 1
 

@@ -13,7 +13,6 @@ from llmdoctor.report.terminal import Color
 
 if TYPE_CHECKING:
     from llmdoctor.core.report import Report
-    from llmdoctor.sample.types import Settings
 
 
 def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
@@ -35,44 +34,6 @@ Presence = Annotated[float | None, _option("--presence-penalty", "Subtracted onc
 LastN = Annotated[int | None, _option("--penalty-last-n", "How many tokens llama.cpp's penalties look back.", "N")]
 Bias = Annotated[str | None, _option("--logit-bias", "Added to single tokens.", "ID:BIAS,...")]
 Greedy = Annotated[bool, typer.Option("--greedy", help="No sampling: the largest logit.", show_default=False)]
-
-
-def settings_of(
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-    min_p: float | None,
-    typical_p: float | None,
-    top_h: float | None,
-    epsilon: float | None,
-    eta: float | None,
-    repetition: float | None,
-    frequency: float | None,
-    presence: float | None,
-    last_n: int | None,
-    bias: str | None,
-    greedy: bool,
-) -> Settings:
-    """The options as Settings. Raises QuestionError."""
-    from llmdoctor.sample.options import parse_bias
-    from llmdoctor.sample.types import Settings
-
-    return Settings(
-        temperature,
-        top_k,
-        top_p,
-        min_p,
-        typical_p,
-        top_h,
-        epsilon,
-        eta,
-        repetition,
-        frequency,
-        presence,
-        last_n,
-        parse_bias(bias),
-        not greedy,
-    )
 
 
 def engines(
@@ -106,26 +67,39 @@ def engines(
     transformers, vLLM, SGLang, llama.cpp, TGI and gpt-fast: the distribution after each stage, where two part, and what an engine refuses. An
     option that is not given is off, whatever an engine's own default.
     """
-    from llmdoctor.sample.engines import engines_report
-    from llmdoctor.sample.options import check_engines, parse_before
 
-    answer(
-        lambda: engines_report(
-            logits,
-            settings_of(
-                temperature, top_k, top_p, min_p, typical_p, top_h, epsilon, eta, repetition, frequency, presence, last_n, bias, greedy
+    def build() -> Report:
+        from llmdoctor.sample.engines import engines_report
+        from llmdoctor.sample.options import EnginesOptions, check_engines, parse_bias, parse_context
+        from llmdoctor.sample.types import SamplingParams
+
+        options = EnginesOptions(
+            logits=logits,
+            settings=SamplingParams(
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                typical_p=typical_p,
+                top_h=top_h,
+                epsilon_cutoff=epsilon,
+                eta_cutoff=eta,
+                repetition_penalty=repetition,
+                frequency_penalty=frequency,
+                presence_penalty=presence,
+                penalty_last_n=last_n,
+                logit_bias=parse_bias(bias),
+                do_sample=not greedy,
             ),
-            parse_before(prompt_tokens, output_tokens),
-            step,
-            model,
-            defaults,
-            check_engines(engine),
-        ),
-        "sample engines",
-        format,
-        fail_on,
-        color,
-    )
+            context=parse_context(prompt_tokens, output_tokens),
+            step=step,
+            model=model,
+            defaults=defaults,
+            engines=check_engines(engine),
+        )
+        return engines_report(options)
+
+    answer(build, "sample engines", format, fail_on, color)
 
 
 def replay(
@@ -171,36 +145,49 @@ def replay(
     Rebuilds each step's distribution from recorded logits, from a response's top log-probabilities, or from a model in one teacher-forced
     pass, and tests the tokens against the claim: consistent, inconsistent with the proof, or undecided with how many more tokens it takes.
     """
-    from llmdoctor.sample.options import Ask, check_dtype, check_engines
 
     def build() -> Report:
-        options = settings_of(
-            temperature, top_k, top_p, min_p, typical_p, top_h, epsilon, eta, repetition, frequency, presence, last_n, bias, greedy
-        )
-        check_engines([engine] if engine else None)
-        ask = Ask(
-            logits,
-            tokens,
-            claim,
-            options,
-            engine,
-            model,
-            prompt,
-            sequence,
-            step,
-            rows,
-            alpha,
-            tolerance,
-            check_dtype(dtype),
-            versus,
-            logprobs,
-            tuple(image or ()),
-            tuple(eos or ()),
-            scores,
-        )
+        from llmdoctor.sample.options import ReplayOptions, check_dtype, check_engines, parse_bias
         from llmdoctor.sample.replay import replay_report
+        from llmdoctor.sample.types import SamplingParams
 
-        return replay_report(ask)
+        check_engines([engine] if engine else None)
+        options = ReplayOptions(
+            logits=logits,
+            settings=SamplingParams(
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                min_p=min_p,
+                typical_p=typical_p,
+                top_h=top_h,
+                epsilon_cutoff=epsilon,
+                eta_cutoff=eta,
+                repetition_penalty=repetition,
+                frequency_penalty=frequency,
+                presence_penalty=presence,
+                penalty_last_n=last_n,
+                logit_bias=parse_bias(bias),
+                do_sample=not greedy,
+            ),
+            tokens=tokens,
+            claim=claim,
+            engine=engine,
+            model=model,
+            prompt=prompt,
+            sequence=sequence,
+            step=step,
+            rows=rows,
+            alpha=alpha,
+            tolerance=tolerance,
+            dtype=check_dtype(dtype),
+            versus=versus,
+            logprobs=logprobs,
+            images=tuple(image or ()),
+            eos=tuple(eos or ()),
+            scores=scores,
+        )
+        return replay_report(options)
 
     answer(build, "sample replay", format, fail_on, color)
 
@@ -233,13 +220,26 @@ def draw(
     """
 
     def build() -> Report:
-        from llmdoctor.sample.draw import Drawing, draw_report
-        from llmdoctor.sample.options import check_engines
-        from llmdoctor.sample.types import Settings
+        from llmdoctor.sample.draw import draw_report
+        from llmdoctor.sample.options import DrawOptions, check_engines
+        from llmdoctor.sample.types import SamplingParams
 
         check_engines([engine])
-        settings = Settings(temperature, top_k, top_p, min_p, typical_p)
-        return draw_report(Drawing(probs, logits, settings, engine, step, n, seed, counts, sampler, draws, output, alpha))
+        options = DrawOptions(
+            probs=probs,
+            logits=logits,
+            settings=SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p),
+            engine=engine,
+            step=step,
+            count=n,
+            seed=seed,
+            only_counts=counts,
+            sampler=sampler,
+            draws=draws,
+            output=output,
+            alpha=alpha,
+        )
+        return draw_report(options)
 
     answer(build, "sample draw", format, fail_on, color)
 

@@ -162,11 +162,12 @@ def _traced() -> bool:
 
 def _sampled() -> int:
     """The loop with which the case began: its draws against the distribution it was given."""
-    from llmdoctor.sample.draw import Drawing, draw_report
+    from llmdoctor.sample.draw import draw_report
+    from llmdoctor.sample.options import DrawOptions
 
     Path("sampler.py").write_text(SAMPLER)
     command = "llmdoctor sample draw --probs 0,.5,.4,.1 --sampler sampler:sample -n 110 --alpha 1e-6"
-    report = draw_report(Drawing(probs="0,.5,.4,.1", sampler="sampler:sample", count=110, alpha=1e-6))
+    report = draw_report(DrawOptions(probs="0,.5,.4,.1", sampler="sampler:sample", count=110, alpha=1e-6))
     _say("")
     _step("8  A sampler that looks right: does it draw .5 .4 .1?", command, lambda: report)
     return 0 if report.result and report.result["law"] else UNEXPECTED

@@ -15,11 +15,11 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
 from llmdoctor.files.arrays import open_recording
 from llmdoctor.sample.claim import Claim, doubts_of
+from llmdoctor.sample.findings import findings_of
 from llmdoctor.sample.judge import Judgement, Test, undecided
-from llmdoctor.sample.options import Ask
-from llmdoctor.sample.rules import findings_of
+from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.stages import run
-from llmdoctor.sample.types import Before, Floats, Ids
+from llmdoctor.sample.types import Floats, Ids, TokenContext
 
 _NEAR = 1e-3  # nats between a recorded and a recomputed score
 
@@ -40,39 +40,41 @@ class Beam:
         return sum(self.logprobs)
 
 
-def beam_report(ask: Ask, claim: Claim) -> Report:
+def beam_report(options: ReplayOptions, claim: Claim) -> Report:
     """Recompute and judge the beams of one prompt. Raises QuestionError."""
-    useless = [name for name in ("step", "tolerance", "versus", "logprobs", "dtype", "tokens") if getattr(ask, name) is not None]
+    useless = [name for name in ("step", "tolerance", "versus", "logprobs", "dtype", "tokens") if getattr(options, name) is not None]
     if useless:
         raise QuestionError(f"--{useless[0]}: not for beam search, which is recomputed as a whole")
-    if ask.logits is None:
+    if options.logits is None:
         raise QuestionError("beam search is recomputed from recorded logits: expected an .npz of logits, sequences and beam_indices")
-    array, others = open_recording(ask.logits)
+    array, others = open_recording(options.logits)
     missing = [name for name in ("sequences", "beam_indices") if name not in others]
     if array.ndim != 3 or missing:
         raise QuestionError(
-            f"{ask.logits}: beam search needs an .npz of logits [steps, beams, V], sequences and beam_indices, as generate() returns them; "
+            f"{options.logits}: beam search needs an .npz of logits [steps, beams, V], sequences and beam_indices, as generate() returns them; "
             + (f"{' and '.join(missing)} missing" if missing else f"the logits have {array.ndim} dimensions")
         )
     prompts = array.shape[1] // claim.beams
     if array.shape[1] % claim.beams:
-        raise QuestionError(f"{ask.logits}: logits of {array.shape[1]} beams, expected a multiple of the claim's num_beams {claim.beams}")
-    if ask.sequence is not None and not 0 <= ask.sequence < prompts:
-        raise QuestionError(f"--sequence {ask.sequence}: expected 0 to {prompts - 1}, the prompts of the batch")
-    every = read_beams(array, others, claim, ask.logits)
+        raise QuestionError(
+            f"{options.logits}: logits of {array.shape[1]} beams, expected a multiple of the claim's num_beams {claim.beams}"
+        )
+    if options.sequence is not None and not 0 <= options.sequence < prompts:
+        raise QuestionError(f"--sequence {options.sequence}: expected 0 to {prompts - 1}, the prompts of the batch")
+    every = read_beams(array, others, claim, options.logits)
     if len(every) % prompts:
-        raise QuestionError(f"{ask.logits}: {len(every)} returned beams of {prompts} prompts: expected as many of each")
+        raise QuestionError(f"{options.logits}: {len(every)} returned beams of {prompts} prompts: expected as many of each")
     each = len(every) // prompts
     groups = [every[at : at + each] for at in range(0, len(every), each)]
     verdicts = [judge_beams(group, claim) for group in groups]
     worst = next((at for at, one in enumerate(verdicts) if one.outcome == "inconsistent"), 0)
-    shown = worst if ask.sequence is None else ask.sequence
+    shown = worst if options.sequence is None else options.sequence
     beams = groups[shown]
     verdict = undecided(doubts_of(claim, True)) if claim.unmodelled else verdicts[shown]
-    findings = findings_of(verdict, claim, str(ask.logits), [])
-    subject = {"logits": ask.logits, "beams": claim.beams, "returned": len(beams), "prompts": prompts, "prompt": shown}
+    findings = findings_of(verdict, claim, str(options.logits), [])
+    subject = {"logits": options.logits, "beams": claim.beams, "returned": len(beams), "prompts": prompts, "prompt": shown}
     return Report(
-        "sample replay", subject, _result(beams, claim, verdict, ask), findings, document=_document(beams, claim, verdict), told=True
+        "sample replay", subject, _result(beams, claim, verdict, options), findings, document=_document(beams, claim, verdict), told=True
     )
 
 
@@ -111,14 +113,14 @@ def _beam(
             raise QuestionError(
                 f"{path}: step {step}: token {token} outside the vocabulary of {len(logits)}, or logits that are not finite"
             )
-        scores = _scores(logits, claim, Before(prompt, tuple(tokens[:step])))
+        scores = _scores(logits, claim, TokenContext(prompt, tuple(tokens[:step])))
         logprobs.append(float(scores[token]))
         ranks.append(1 + int(np.count_nonzero(scores > scores[token])))
     score = sum(logprobs) / max(1, len(tokens)) ** claim.length_penalty
     return Beam(tuple(tokens), tuple(logprobs), tuple(ranks), score, recorded)
 
 
-def _scores(logits: Floats, claim: Claim, before: Before) -> Floats:
+def _scores(logits: Floats, claim: Claim, before: TokenContext) -> Floats:
     """transformers' beam search: log_softmax first, then the processors on it, without normalising again."""
     top = logits.max()
     logs: Floats = logits - top - np.log(np.exp(logits - top).sum())
@@ -152,11 +154,11 @@ def judge_beams(beams: Sequence[Beam], claim: Claim) -> Judgement:
     return Judgement("consistent", "every score is what the logits give", test, 1.0, None)
 
 
-def _result(beams: Sequence[Beam], claim: Claim, verdict: Judgement, ask: Ask) -> dict[str, Any]:
+def _result(beams: Sequence[Beam], claim: Claim, verdict: Judgement, options: ReplayOptions) -> dict[str, Any]:
     return {
         "verdict": verdict.outcome,
         "reason": verdict.reason,
-        "alpha": ask.alpha,
+        "alpha": options.alpha,
         "claim": {
             "engine": claim.engine.name,
             "num_beams": claim.beams,

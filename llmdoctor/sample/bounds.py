@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from llmdoctor.requests.responses import Listed
 from llmdoctor.sample.judge import claimed
 from llmdoctor.sample.sketch import Sketch
-from llmdoctor.sample.types import Doubles, Ids, Settings
+from llmdoctor.sample.tables import SamplingEngine
+from llmdoctor.sample.types import Doubles, Ids, SamplingParams
 
 _VOCAB = 300_000  # tokens a vocabulary may have
 _LEVELS = 6  # ways to lay out the unlisted mass, besides those that a cut singles out
@@ -28,14 +29,14 @@ _TIES = 2  # an engine's rank counts every token that ties: in bfloat16 that man
 class Law:
     """How the recorded log-probabilities become what is drawn from: the engine's order, the temperature, and the cuts that are still to come."""
 
-    engine: str
+    engine: SamplingEngine
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
 
     @classmethod
-    def of(cls, kind: str, engine: str, settings: Settings) -> Law:
+    def of(cls, kind: str, engine: SamplingEngine, settings: SamplingParams) -> Law:
         """The law of raw log-probabilities, of those after the temperature, or of processed ones."""
         temperature, k, p, m = claimed(settings)
         if kind == "processed":
@@ -44,7 +45,7 @@ class Law:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class StepBounds:
     """One step under the claim: rank (None: beyond the list), mass before the token and log-probability as [low, high], what removes it.
 
     `sure` is how many of the listed tokens are in the support whatever the unlisted ones are.
@@ -58,7 +59,7 @@ class Bounds:
     sure: int
 
 
-def bounds_of(steps: Sequence[Listed], law: Law, greedy: bool = False) -> list[Bounds]:
+def bounds_of(steps: Sequence[Listed], law: Law, greedy: bool = False) -> list[StepBounds]:
     """Every step's bounds."""
     layouts = layouts_of(steps, law)
     strict, loose = _cuts(law, -1), _cuts(law, 1)
@@ -76,7 +77,7 @@ def bounds_of(steps: Sequence[Listed], law: Law, greedy: bool = False) -> list[B
     for at, step in enumerate(steps):
         size, place = len(step.top), step.place
         if not size:
-            found.append(Bounds(None, (0.0, 1.0), (-math.inf, 0.0), (1, law.top_k), "", 0))
+            found.append(StepBounds(None, (0.0, 1.0), (-math.inf, 0.0), (1, law.top_k), "", 0))
             continue
         entry = size if place is None else int(starts[at, place])
         mass = (float(low[at, entry]), 1.0 if place is None else float(high[at, entry]))
@@ -88,7 +89,7 @@ def bounds_of(steps: Sequence[Listed], law: Law, greedy: bool = False) -> list[B
         certain = place is not None and place < sure
         logprob = (-math.inf, -math.inf) if removed else (value - float(z_high[at]) if certain else -math.inf, min(0.0, value - z_low))
         support = (sure, (law.top_k if beyond else int(most[at])))
-        found.append(Bounds(step.rank if place is None else entry + 1, mass, logprob, support, removed, sure))
+        found.append(StepBounds(step.rank if place is None else entry + 1, mass, logprob, support, removed, sure))
     return found
 
 
@@ -124,7 +125,7 @@ def _levels(mass: Doubles, least: Doubles, first: Doubles, room: Ids, law: Law) 
     levels = [least ** (1 - share) * even**share for share in np.linspace(0, 1, _LEVELS)]
     levels.append(np.clip(mass / np.maximum(room, 1), even, least))
     if law.min_p:
-        scale = 1.0 if law.engine == "llama.cpp" else law.temperature
+        scale = law.temperature if law.engine.cuts_after_temperature else 1.0
         levels.append(np.clip(first * law.min_p**scale * 1.0001, even, least))
     return [np.maximum(level, 1e-30) for level in levels]
 
@@ -143,7 +144,7 @@ def _removed(step: Listed, law: Law, most: int, greedy: bool) -> str:
         return "greedy" if step.logprob < top - 1e-3 else ""
     if law.top_k is not None and (above >= law.top_k or (step.rank or 0) > _TIES * law.top_k):
         return "top_k"
-    scale = 1.0 if law.engine == "llama.cpp" else law.temperature
+    scale = law.temperature if law.engine.cuts_after_temperature else 1.0
     if law.min_p and (step.logprob - top) / scale < math.log(law.min_p) - _LOGIT:
         return "min_p"
     edge = step.top[min(most, size) - 1][1]

@@ -12,11 +12,11 @@ from typing import Any
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.opening import Refusal, read_bytes
 from llmdoctor.modeldir.directory import read_model_dir
-from llmdoctor.sample.keys import Told, ids_of, told_by
+from llmdoctor.sample.keys import ClaimKeys, ids_of, read_keys
 from llmdoctor.sample.layering import config_field, model_call
 from llmdoctor.sample.stages import as_read, refusal
-from llmdoctor.sample.tables import ENGINES, Engine
-from llmdoctor.sample.types import Settings
+from llmdoctor.sample.tables import ENGINES, SamplingEngine, find_engine
+from llmdoctor.sample.types import SamplingParams
 
 _LIMIT = 256 << 20
 _COLDEST = 1e-30  # a temperature by which a logit of 1e8 can still be divided in float32
@@ -42,8 +42,8 @@ class Claim:
     `eos` are the ids that end a sequence, `unmodelled` what the claim turns on that is not modelled here, `unknown` its keys that nobody knows.
     """
 
-    engine: Engine
-    settings: Settings
+    engine: SamplingEngine
+    settings: SamplingParams
     source: str
     beams: int = 1
     length_penalty: float = 1.0
@@ -55,7 +55,7 @@ class Claim:
         """What of the claim can be asked again of scores it has made already: the cuts that change nothing the second time."""
         order = self.engine.order
         again = "joint" in order or order.index("temperature") < order.index("min_p" if "min_p" in order else "greedy")
-        kept = Settings(top_k=self.settings.top_k, min_p=self.settings.min_p if again else None, do_sample=self.settings.do_sample)
+        kept = SamplingParams(top_k=self.settings.top_k, min_p=self.settings.min_p if again else None, do_sample=self.settings.do_sample)
         return replace(self, settings=kept)
 
     def words(self) -> str:
@@ -69,14 +69,19 @@ class Claim:
 
 
 def make_claim(
-    file: str | None, options: Settings, engine: str | None, model: str | None, stored: Mapping[str, Any] | None = None, default: str = ""
+    file: str | None,
+    options: SamplingParams,
+    engine: str | None,
+    model: str | None,
+    stored: Mapping[str, Any] | None = None,
+    default: str = "",
 ) -> Claim:
     """The claim of one replay. Options add to a file, and must not contradict it; over what a model's files say they win, as in a call.
 
     `stored` is a request kept beside its response. Raises QuestionError, also for settings that the engine would refuse.
     """
     source = file if file is not None else "the request" if stored is not None else "the options"
-    told = told_by(read_claim(file) if file is not None else stored or {}, source)
+    told = read_keys(read_claim(file) if file is not None else stored or {}, source)
     named = _without_do_sample(options)
     for name, value in named.items():
         if name in told.settings and not _same(name, told.settings[name], value):
@@ -85,25 +90,26 @@ def make_claim(
     if said_engine is not None and engine is not None and said_engine != engine:
         raise QuestionError(f"contradictory claims: {source} says engine {said_engine}, the options say {engine}")
     name = engine or said_engine or default or "transformers"
-    if not isinstance(name, str) or name not in ENGINES:
+    chosen = find_engine(name) if isinstance(name, str) else None
+    if chosen is None:
         raise QuestionError(f"{source}: engine {str(name)[:40]!r}: expected one of {', '.join(ENGINES)}")
     if options.do_sample is False and named.keys() & _SAMPLING:
         raise QuestionError(f"contradictory claims: --greedy samples nothing, --{next(iter(named)).replace('_', '-')} is about sampling")
     if file is None and stored is None and model is not None:
-        told, source = _of_model(model, ENGINES[name], named, source)
+        told, source = _of_model(model, chosen, named, source)
     said = {**told.settings, **named, **({} if options.do_sample else {"do_sample": False})}
-    if name not in ("transformers", "tgi") and options.do_sample:
+    if not chosen.has_do_sample and options.do_sample:
         said.pop("do_sample", None)  # no option of theirs
     settings = _settings(said, source)
-    refused = refusal(ENGINES[name], settings)
+    refused = refusal(chosen, settings)
     if refused is not None:
-        raise QuestionError(f"{source}: {name} refuses this claim: {refused}")
-    if not as_read(ENGINES[name], settings).do_sample:
+        raise QuestionError(f"{source}: {chosen.name} refuses this claim: {refused}")
+    if not as_read(chosen, settings).do_sample:
         settings = _greedy(settings)
     beams, penalty = said.get("num_beams") or 1, said.get("length_penalty", 1.0)
     if not isinstance(beams, int) or isinstance(penalty, bool) or not isinstance(penalty, int | float) or not abs(penalty) < 1e6:
         raise QuestionError(f"{source}: num_beams {str(beams)[:40]!r}, length_penalty {str(penalty)[:40]!r}: expected numbers")
-    return Claim(ENGINES[name], settings, source, beams, float(penalty), told.eos, tuple(told.unmodelled), tuple(told.unknown))
+    return Claim(chosen, settings, source, beams, float(penalty), told.eos, tuple(told.unmodelled), tuple(told.unknown))
 
 
 def doubts_of(claim: Claim, prompt_known: bool) -> list[str]:
@@ -118,17 +124,18 @@ def doubts_of(claim: Claim, prompt_known: bool) -> list[str]:
     return doubts
 
 
-def _of_model(model: str, engine: Engine, named: Mapping[str, Any], source: str) -> tuple[Told, str]:
+def _of_model(model: str, engine: SamplingEngine, named: Mapping[str, Any], source: str) -> tuple[ClaimKeys, str]:
     """What a call with these options comes to on the model. Options about sampling mean a call that samples."""
     directory = read_model_dir(model)
     call = model_call(directory, engine)
     if named.keys() & _SAMPLING:
         call["do_sample"] = True
-    told = told_by(call, f"{model}/generation_config.json")
+    told = read_keys(call, f"{model}/generation_config.json")
     told.eos = ids_of(config_field(directory, "eos_token_id"))
-    if not engine.hidden:
+    if engine.model_files == "none":
         return told, source
-    return told, f"{model}/generation_config.json" + (" over transformers' defaults" if engine.name == "transformers" else "")
+    over = f" over {engine.name}'s defaults" if engine.model_files == "generation_config" else ""
+    return told, f"{model}/generation_config.json{over}"
 
 
 def read_claim(path: str) -> dict[str, Any]:
@@ -172,9 +179,9 @@ def _effective(record: dict[str, Any]) -> dict[str, Any]:
     return {"engine": "transformers", "do_sample": False, **effective} if isinstance(effective, dict) else {}
 
 
-def _settings(said: Mapping[str, Any], source: str) -> Settings:
+def _settings(said: Mapping[str, Any], source: str) -> SamplingParams:
     values: dict[str, Any] = {}
-    for field in fields(Settings):
+    for field in fields(SamplingParams):
         value = said.get(field.name)
         if value is None or field.name in ("do_sample", "logit_bias"):
             continue
@@ -193,7 +200,7 @@ def _settings(said: Mapping[str, Any], source: str) -> Settings:
     sample = said.get("do_sample", True)
     if not isinstance(sample, bool):
         raise QuestionError(f"{source}: do_sample is {str(sample)[:40]!r}, expected true or false")
-    settings = Settings(**values)
+    settings = SamplingParams(**values)
     return settings if sample and settings.temperature != 0 else _greedy(settings)
 
 
@@ -209,14 +216,14 @@ def _biases(bias: Any, source: str) -> dict[int, float]:
     return found
 
 
-def _greedy(settings: Settings) -> Settings:
+def _greedy(settings: SamplingParams) -> SamplingParams:
     values = {
         name: value for name, value in settings.named().items() if name.endswith("penalty") or name in ("penalty_last_n", "logit_bias")
     }
-    return replace(Settings(**values), do_sample=False)
+    return replace(SamplingParams(**values), do_sample=False)
 
 
-def _without_do_sample(options: Settings) -> dict[str, Any]:
+def _without_do_sample(options: SamplingParams) -> dict[str, Any]:
     return {name: value for name, value in options.named().items() if name != "do_sample"}
 
 

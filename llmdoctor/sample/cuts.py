@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from llmdoctor.sample.types import Floats, Ids, Row
+from llmdoctor.sample.types import Floats, Ids, LogitRow
 
 Ties = Literal["all", "low", "high"]
 _SMALL = 2048
@@ -39,7 +39,7 @@ def head(x: Floats, count: int) -> Head:
     return Head(at, np.sort(x[at])[::-1])
 
 
-def prefix(row: Row, top: Head, count: int, ties: Ties) -> Row:
+def prefix(row: LogitRow, top: Head, count: int, ties: Ties) -> LogitRow:
     """The `count` largest of a row, all in its head; of several equal ones at the cut all, those with low or with high ids."""
     if count >= len(row.x):
         return row
@@ -53,12 +53,12 @@ def prefix(row: Row, top: Head, count: int, ties: Ties) -> Row:
     return row.pick(top.at[mask])
 
 
-def top_k(row: Row, k: int, ties: Ties) -> Row:
+def top_k(row: LogitRow, k: int, ties: Ties) -> LogitRow:
     """The k largest logits."""
     return row if k >= len(row.x) else prefix(row, head(row.x, k), k, ties)
 
 
-def top_p_ascending(row: Row, p: float) -> Row:
+def top_p_ascending(row: LogitRow, p: float) -> LogitRow:
     """transformers, vLLM, TGI: sorted ascending, a token goes where the cumulative mass up to and with it is at most 1 - p.
 
     torch adds float32 probabilities in double precision on a CPU and rounds each sum to float32.
@@ -75,7 +75,7 @@ def top_p_ascending(row: Row, p: float) -> Row:
     return prefix(row, found, max(1, int(np.count_nonzero(below > limit))), "high")
 
 
-def joint(row: Row, k: int | None, p: float, min_p: float) -> Row:
+def joint(row: LogitRow, k: int | None, p: float, min_p: float) -> LogitRow:
     """SGLang's torch path: sorted descending, k and p both on the untruncated distribution, then min_p on what is left."""
     order = np.sort(row.weights()[0])[::-1]
     probs = order / np.float32(order.sum(dtype=np.float64))
@@ -87,7 +87,7 @@ def joint(row: Row, k: int | None, p: float, min_p: float) -> Row:
     return prefix(row, head(row.x, len(row.x)), max(1, kept), "low")
 
 
-def top_p_descending(row: Row, p: float) -> Row:
+def top_p_descending(row: LogitRow, p: float) -> LogitRow:
     """llama.cpp: sorted descending, up to the token with which a float32 running sum reaches p."""
     e, _ = row.weights()
     total = np.add.accumulate(e)[-1]
@@ -97,21 +97,21 @@ def top_p_descending(row: Row, p: float) -> Row:
     return row if not len(reached) else prefix(row, top, int(reached[0]) + 1, "low")
 
 
-def min_p_probs(row: Row, p: float) -> Row:
+def min_p_probs(row: LogitRow, p: float) -> LogitRow:
     """transformers, vLLM: probabilities of at least p times the largest."""
     e, total = row.weights()
     probs = e / np.float32(total)
     return row.keep(probs >= np.float32(p) * probs.max())
 
 
-def min_p_logits(row: Row, p: float) -> Row:
+def min_p_logits(row: LogitRow, p: float) -> LogitRow:
     """llama.cpp: logits of at least max + log p; the largest always stays."""
     top = row.x.max()
     kept = row.keep(row.x >= np.float32(top + np.float32(np.log(p))))
     return kept if len(kept.x) else row.keep(row.x == top)
 
 
-def typical(row: Row, mass: float) -> Row:
+def typical(row: LogitRow, mass: float) -> LogitRow:
     """transformers, TGI: the tokens whose surprise is nearest to the entropy; all that are as near as the last one stay."""
     e, total = row.weights()
     log_p = row.x - row.x.max() - np.float32(np.log(total))
@@ -123,7 +123,7 @@ def typical(row: Row, mass: float) -> Row:
     return row.keep(far <= far[at[last]])
 
 
-def typical_exact(row: Row, mass: float) -> Row:
+def typical_exact(row: LogitRow, mass: float) -> LogitRow:
     """llama.cpp: the same order, up to the token with which a float32 running sum exceeds the mass."""
     e, _ = row.weights()
     probs = e / np.add.accumulate(np.sort(e)[::-1])[-1]
@@ -136,7 +136,7 @@ def typical_exact(row: Row, mass: float) -> Row:
     return row.keep(mask)
 
 
-def top_h(row: Row, share: float) -> Row:
+def top_h(row: LogitRow, share: float) -> LogitRow:
     """transformers: of the 100 largest, those up to `share` of their entropy; ties at the 100th by low ids."""
     best = top_k(row, 100, "low")
     e, total = best.weights()
@@ -150,25 +150,25 @@ def top_h(row: Row, share: float) -> Row:
     return best.keep(mask)
 
 
-def floor(row: Row, least: float) -> Row:
+def floor(row: LogitRow, least: float) -> LogitRow:
     """Probabilities of at least `least`; the largest always stay (transformers' epsilon and eta)."""
     e, total = row.weights()
     return row.keep((e / np.float32(total) >= np.float32(least)) | (row.x == row.x.max()))
 
 
-def eta(row: Row, epsilon: float) -> Row:
+def eta(row: LogitRow, epsilon: float) -> LogitRow:
     """transformers: the floor is min(epsilon, sqrt(epsilon) exp(-entropy))."""
     return floor(row, eta_floor(row, epsilon))
 
 
-def eta_floor(row: Row, epsilon: float) -> float:
+def eta_floor(row: LogitRow, epsilon: float) -> float:
     """The least probability that transformers' eta keeps in this row."""
     e, total = row.weights()
     entropy = np.log(total) - float((e * (row.x - row.x.max())).sum(dtype=np.float64)) / total
     return min(epsilon, float(np.sqrt(epsilon) * np.exp(-entropy)))
 
 
-def greedy(row: Row) -> Row:
+def greedy(row: LogitRow) -> LogitRow:
     """The largest, of several equal ones the one with the lowest id."""
     mask = np.zeros(len(row.x), bool)
     mask[int(row.x.argmax())] = True

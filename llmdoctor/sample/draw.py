@@ -9,7 +9,6 @@ import os
 import random
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,80 +21,65 @@ from llmdoctor.core.report import Report
 from llmdoctor.core.text import plural
 from llmdoctor.files.arrays import parse_logits
 from llmdoctor.files.writing import replacing
-from llmdoctor.sample.draws import Outcome, draw, draw_counts, generator, judge_draws
-from llmdoctor.sample.options import claimed_probs, given_probs
+from llmdoctor.sample.distribution import claimed_probs, given_probs
+from llmdoctor.sample.draws import draw, draw_counts, generator
+from llmdoctor.sample.goodness import DrawTest, judge_draws
+from llmdoctor.sample.options import DrawOptions, check_alpha
 from llmdoctor.sample.rules import BROKEN, IMPOSSIBLE, OTHER
+from llmdoctor.sample.tables import known_engine
 from llmdoctor.sample.tokens import read_tokens
-from llmdoctor.sample.types import Doubles, Ids, Settings
+from llmdoctor.sample.types import Doubles, Ids, SamplingParams
 
 _SHOWN = 10
 _MOST = 100_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """What the command was asked."""
-
-    probs: str | None = None
-    logits: str | None = None
-    settings: Settings = field(default_factory=Settings)
-    engine: str = "transformers"
-    step: int = 0
-    count: int = 1000
-    seed: int = 0
-    only_counts: bool = False
-    sampler: str | None = None
-    draws: str | None = None
-    output: str | None = None
-    alpha: float = 0.01
-
-
-def draw_report(ask: Drawing) -> Report:
+def draw_report(options: DrawOptions) -> Report:
     """Draw, or test a sampler or a file of draws. Raises QuestionError."""
-    if not 0 < ask.count <= _MOST:
-        raise QuestionError(f"--n {ask.count}: expected 1 to {_MOST:,}")
-    if ask.seed < 0:
-        raise QuestionError(f"--seed {ask.seed}: expected 0 or more")
-    if not 0 < ask.alpha < 1:
-        raise QuestionError(f"--alpha {ask.alpha}: expected a number between 0 and 1")
-    if ask.sampler is not None and ask.draws is not None:
+    if not 0 < options.count <= _MOST:
+        raise QuestionError(f"--n {options.count}: expected 1 to {_MOST:,}")
+    if options.seed < 0:
+        raise QuestionError(f"--seed {options.seed}: expected 0 or more")
+    check_alpha(options.alpha)
+    if options.sampler is not None and options.draws is not None:
         raise QuestionError("--sampler and --draws: expected one of them")
-    if ask.output is not None and (ask.sampler is not None or ask.draws is not None):
+    if options.output is not None and (options.sampler is not None or options.draws is not None):
         raise QuestionError("--output writes draws that this command makes: not with --sampler or --draws")
-    probs, plain = _distribution(ask)
-    if ask.sampler is None and ask.draws is None:
-        return _drawn(ask, probs)
-    drawn = _from_file(ask.draws, len(probs)) if ask.draws is not None else _from_sampler(ask, probs)
+    probs, plain = _distribution(options)
+    if options.sampler is None and options.draws is None:
+        return _drawn(options, probs)
+    drawn = _from_file(options.draws, len(probs)) if options.draws is not None else _from_sampler(options, probs)
     counts = np.bincount(drawn, minlength=len(probs))
-    outcome = judge_draws(probs, counts, ask.alpha, plain, ask.settings.temperature or 1.0)
-    return _judged(ask, probs, counts, outcome)
+    outcome = judge_draws(probs, counts, options.alpha, plain, options.settings.temperature or 1.0)
+    return _judged(options, probs, counts, outcome)
 
 
-def _distribution(ask: Drawing) -> tuple[Doubles, Doubles]:
+def _distribution(options: DrawOptions) -> tuple[Doubles, Doubles]:
     """The claimed distribution [V], and the one before its temperature."""
-    if (ask.probs is None) == (ask.logits is None):
+    if (options.probs is None) == (options.logits is None):
         raise QuestionError("which distribution? expected --probs or --logits, one of them")
-    if ask.probs is not None:
-        if ask.settings.named():
+    if options.probs is not None:
+        if options.settings.named():
             raise QuestionError("--probs is the distribution itself: settings go with --logits")
-        probs = given_probs(ask.probs, ask.step)
+        probs = given_probs(options.probs, options.step)
         return probs, probs
-    recorded = parse_logits(ask.logits or "")
-    if not 0 <= ask.step < recorded.steps:
-        raise QuestionError(f"{recorded.path}: --step {ask.step}: expected 0 to {recorded.steps - 1}")
-    row = recorded.rows(ask.step, ask.step + 1)[0]
-    return claimed_probs(ask.engine, ask.settings, row), claimed_probs(ask.engine, Settings(), row)
+    recorded = parse_logits(options.logits or "")
+    if not 0 <= options.step < recorded.steps:
+        raise QuestionError(f"{recorded.path}: --step {options.step}: expected 0 to {recorded.steps - 1}")
+    row = recorded.rows(options.step, options.step + 1)[0]
+    engine = known_engine(options.engine)
+    return claimed_probs(engine, options.settings, row), claimed_probs(engine, SamplingParams(), row)
 
 
-def _drawn(ask: Drawing, probs: Doubles) -> Report:
-    rng = generator(ask.seed)
-    tokens = None if ask.only_counts else draw(probs, ask.count, rng)
-    counts = draw_counts(probs, ask.count, rng) if tokens is None else np.bincount(tokens, minlength=len(probs))
-    if ask.output is not None:
-        _save(ask.output, counts if tokens is None else tokens)
+def _drawn(options: DrawOptions, probs: Doubles) -> Report:
+    rng = generator(options.seed)
+    tokens = None if options.only_counts else draw(probs, options.count, rng)
+    counts = draw_counts(probs, options.count, rng) if tokens is None else np.bincount(tokens, minlength=len(probs))
+    if options.output is not None:
+        _save(options.output, counts if tokens is None else tokens)
     result: dict[str, Any] = {
-        "n": ask.count,
-        "seed": ask.seed,
+        "n": options.count,
+        "seed": options.seed,
         "generator": "numpy PCG64",
         "counts": {str(token): int(counts[token]) for token in np.flatnonzero(counts)},
         "statistic": None,
@@ -104,15 +88,15 @@ def _drawn(ask: Drawing, probs: Doubles) -> Report:
         "law": None,
         "verdict": None,
     }
-    if tokens is not None and ask.count <= 100_000:
+    if tokens is not None and options.count <= 100_000:
         result["draws"] = tokens.tolist()
     blocks: list[Block] = [
-        Headline(f"{ask.count:,} DRAWS, seed {ask.seed} (numpy PCG64{', counts only' if ask.only_counts else ''})"),
+        Headline(f"{options.count:,} DRAWS, seed {options.seed} (numpy PCG64{', counts only' if options.only_counts else ''})"),
         _picture(probs, counts, None),
     ]
-    if ask.output is not None:
-        blocks.append(Note("WROTE", f"{ask.output}: {'counts [V]' if tokens is None else 'token ids [n]'}, int64", "dim"))
-    return Report("sample draw", _subject(ask, probs), result, document=tuple(blocks))
+    if options.output is not None:
+        blocks.append(Note("WROTE", f"{options.output}: {'counts [V]' if tokens is None else 'token ids [n]'}, int64", "dim"))
+    return Report("sample draw", _subject(options, probs), result, document=tuple(blocks))
 
 
 def _save(path: str, values: Ids) -> None:
@@ -129,23 +113,25 @@ def _from_file(path: str, vocab: int) -> Ids:
     return np.asarray(tokens, np.int64)
 
 
-def _from_sampler(ask: Drawing, probs: Doubles) -> Ids:
+def _from_sampler(options: DrawOptions, probs: Doubles) -> Ids:
     """Calls the user's own function: f(probs) or f(probs, rng), with {token: probability} of the tokens that have any."""
-    sampler = _load(ask.sampler or "")
+    sampler = _load(options.sampler or "")
     keys = {int(token): float(probs[token]) for token in np.flatnonzero(probs)}
-    rng = random.Random(ask.seed)  # noqa: S311 a reproducible one
-    random.seed(ask.seed)
-    np.random.seed(ask.seed % 2**32)
+    rng = random.Random(options.seed)  # noqa: S311 a reproducible one
+    random.seed(options.seed)
+    np.random.seed(options.seed % 2**32)
     arguments, named = _wants_rng(sampler, rng)
-    found = np.zeros(ask.count, np.int64)
+    found = np.zeros(options.count, np.int64)
     with contextlib.redirect_stdout(sys.stderr):
-        for at in range(ask.count):
+        for at in range(options.count):
             try:
                 token = sampler(dict(keys), *arguments, **named)
             except (Exception, SystemExit) as error:  # noqa: BLE001 it is the user's code
-                raise QuestionError(f"--sampler {ask.sampler} raised {type(error).__name__}: {error}") from None
+                raise QuestionError(f"--sampler {options.sampler} raised {type(error).__name__}: {error}") from None
             if isinstance(token, bool) or not isinstance(token, int | np.integer) or not 0 <= int(token) < len(probs):
-                raise QuestionError(f"--sampler {ask.sampler} returned {str(token)[:40]!r}, expected a token from 0 to {len(probs) - 1}")
+                raise QuestionError(
+                    f"--sampler {options.sampler} returned {str(token)[:40]!r}, expected a token from 0 to {len(probs) - 1}"
+                )
             found[at] = int(token)
     return found
 
@@ -179,8 +165,8 @@ def _wants_rng(sampler: Callable[..., Any], rng: random.Random) -> tuple[tuple[A
     return ((rng,) if len(plain) > 1 else ()), {named[0]: rng} if len(named) == 1 else {}
 
 
-def _judged(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome) -> Report:
-    wrong = outcome.p_value < ask.alpha
+def _judged(options: DrawOptions, probs: Doubles, counts: Ids, outcome: DrawTest) -> Report:
+    wrong = outcome.p_value < options.alpha
     nearest = outcome.law or min(outcome.powers, key=lambda name: outcome.powers[name], default=None)
     strength = 0.0 if nearest is None else outcome.powers[nearest]
     verdict = "inconsistent" if wrong else "consistent" if outcome.decided else "undecided"
@@ -198,37 +184,35 @@ def _judged(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome) -> Repo
         else {str(at): float(outcome.law_probs[at]) for at in np.flatnonzero(outcome.law_probs)[:1000]},
         "verdict": verdict,
         "counts": {str(token): int(counts[token]) for token in np.flatnonzero(counts)},
-        "alpha": ask.alpha,
+        "alpha": options.alpha,
     }
     return Report(
         "sample draw",
-        _subject(ask, probs),
+        _subject(options, probs),
         result,
-        _findings(Location(ask.draws or str(ask.sampler)), outcome, verdict),
-        document=_document(ask, probs, counts, outcome, verdict),
+        _findings(Location(options.draws or str(options.sampler)), outcome, verdict),
+        document=_document(options, probs, counts, outcome, verdict),
         told=True,
     )
 
 
-def _findings(where: Location, outcome: Outcome, verdict: str) -> tuple[Finding, ...]:
+def _findings(where: Location, outcome: DrawTest, verdict: str) -> tuple[Finding, ...]:
     if verdict != "inconsistent":
         return ()
-    evidence = {"n": outcome.n, "p_value": outcome.p_value}
     if outcome.law is not None:
-        return (Finding(BROKEN.code, BROKEN.severity, f"the draws follow the law: {outcome.law}", where, evidence, fix=BROKEN.fix),)
+        return (BROKEN.at(where, f"the draws follow the law of a broken sampler: {outcome.law}", n=outcome.n, p_value=outcome.p_value),)
     if outcome.impossible:
         message = f"{plural(outcome.impossible, 'draw')} of tokens without probability"
-        return (Finding(IMPOSSIBLE.code, IMPOSSIBLE.severity, message, where, evidence, fix=IMPOSSIBLE.fix),)
-    message = f"{outcome.n:,} draws do not follow the claimed distribution"
-    return (Finding(OTHER.code, OTHER.severity, message, where, evidence, fix=OTHER.fix),)
+        return (IMPOSSIBLE.at(where, message, n=outcome.n, p_value=outcome.p_value),)
+    return (OTHER.at(where, f"{outcome.n:,} draws do not follow the claimed distribution", n=outcome.n, p_value=outcome.p_value),)
 
 
-def _document(ask: Drawing, probs: Doubles, counts: Ids, outcome: Outcome, verdict: str) -> tuple[Block, ...]:
+def _document(options: DrawOptions, probs: Doubles, counts: Ids, outcome: DrawTest, verdict: str) -> tuple[Block, ...]:
     tones: dict[str, Tone] = {"inconsistent": "bad", "consistent": "good", "undecided": "warn"}
-    what = ask.sampler or ask.draws
+    what = options.sampler or options.draws
     blocks: list[Block] = [
         Headline(
-            f"{verdict.upper()}: {what}, {plural(outcome.n, 'draw')}, p = {outcome.p_value:.2g} ({outcome.test}, alpha {ask.alpha:g})",
+            f"{verdict.upper()}: {what}, {plural(outcome.n, 'draw')}, p = {outcome.p_value:.2g} ({outcome.test}, alpha {options.alpha:g})",
             tones[verdict],
         ),
         _picture(probs, counts, outcome.law_probs),
@@ -270,12 +254,12 @@ def _picture(probs: Doubles, counts: Ids, law: Doubles | None) -> Bars:
     return Bars("Probability claimed and drawn", "", tuple(named), bars, stacked=False, digits=4, instead=(table,))
 
 
-def _subject(ask: Drawing, probs: Doubles) -> dict[str, Any]:
+def _subject(options: DrawOptions, probs: Doubles) -> dict[str, Any]:
     return {
-        "distribution": ask.probs or ask.logits,
-        "settings": ask.settings.named(),
-        "engine": ask.engine,
+        "distribution": options.probs or options.logits,
+        "settings": options.settings.named(),
+        "engine": options.engine,
         "vocab": len(probs),
-        "sampler": ask.sampler,
-        "draws": ask.draws,
+        "sampler": options.sampler,
+        "draws": options.draws,
     }

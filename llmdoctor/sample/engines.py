@@ -15,9 +15,10 @@ from llmdoctor.core.text import plural
 from llmdoctor.files.arrays import parse_logits
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 from llmdoctor.sample.layering import config_field, hidden_defaults
+from llmdoctor.sample.options import EnginesOptions
 from llmdoctor.sample.stages import Stage, refusal, run
-from llmdoctor.sample.tables import ENGINES, Engine
-from llmdoctor.sample.types import Before, Doubles, Floats, Settings
+from llmdoctor.sample.tables import NEWEST, SamplingEngine, known_engine
+from llmdoctor.sample.types import Doubles, Floats, SamplingParams, TokenContext
 
 SAME = 1e-6  # total variation below which two engines' distributions are the same
 _SHOWN = 6
@@ -27,8 +28,8 @@ _SHOWN = 6
 class Drawn:
     """What one engine makes of the numbers: the settings it used, its stages and distribution [V], or its refusal (then [0])."""
 
-    engine: Engine
-    settings: Settings
+    engine: SamplingEngine
+    settings: SamplingParams
     stages: tuple[Stage, ...]
     probs: Doubles
     error: str | None
@@ -46,26 +47,19 @@ class Parting:
     variation: float
 
 
-def engines_report(
-    logits: str,
-    settings: Settings,
-    before: Before,
-    step: int = 0,
-    model: str | None = None,
-    defaults: bool = False,
-    only: Sequence[str] = (),
-) -> Report:
-    """One step's logits through every engine (or those of `only`). Raises QuestionError."""
-    recorded = parse_logits(logits)
+def engines_report(options: EnginesOptions) -> Report:
+    """Return one step's logits through every engine, or through those that are named. Raises QuestionError."""
+    settings, context, step = options.settings, options.context, options.step
+    recorded = parse_logits(options.logits or "")
     if not 0 <= step < recorded.steps:
         raise QuestionError(f"{recorded.path}: --step {step}: expected 0 to {recorded.steps - 1}")
     row = recorded.rows(step, step + 1)[0]
-    check_tokens((*before.prompt, *before.output, *(settings.logit_bias or ())), len(row))
-    directory = None if model is None else read_model_dir(model)
-    names = only or tuple(ENGINES)
-    drawn = [draw(ENGINES[name], full(ENGINES[name], settings, directory, defaults), row, before) for name in names]
+    check_tokens((*context.prompt, *context.output, *(settings.logit_bias or ())), len(row))
+    directory = None if options.model is None else read_model_dir(options.model)
+    chosen = [known_engine(name) for name in options.engines] or list(NEWEST)
+    drawn = [draw(engine, full(engine, settings, directory, options.defaults), row, context) for engine in chosen]
     partings = tuple(_partings(drawn, len(row)))
-    subject = {"logits": recorded.path, "step": step, "vocab": len(row), "settings": settings.named(), "model": model}
+    subject = {"logits": recorded.path, "step": step, "vocab": len(row), "settings": settings.named(), "model": options.model}
     return Report("sample engines", subject, result_of(drawn, partings), document=_document(drawn, partings, directory))
 
 
@@ -76,21 +70,21 @@ def check_tokens(tokens: Sequence[int], vocab: int) -> None:
             raise QuestionError(f"token {token} lies outside the logits' vocabulary, expected 0 to {vocab - 1}")
 
 
-def full(engine: Engine, settings: Settings, directory: ModelDir | None, defaults: bool) -> Settings:
+def full(engine: SamplingEngine, settings: SamplingParams, directory: ModelDir | None, defaults: bool) -> SamplingParams:
     """`settings` with what the engine adds: the model's generation_config.json where it reads one, its own defaults where asked for."""
     added: dict[str, Any] = {}
     if defaults:
         added |= {name: value for name, value in engine.defaults.items() if getattr(settings, name) is None}
         if "do_sample" in engine.defaults and not settings.named():
             added["do_sample"] = engine.defaults["do_sample"]
-    if directory is not None and engine.hidden:
+    if directory is not None and engine.model_files != "none":
         added |= {name: value for name, value in hidden_defaults(directory).items() if getattr(settings, name, None) is None}
-        if engine.name == "transformers" and (found := config_field(directory, "do_sample")) is False and not settings.named():
-            added["do_sample"] = found
+        if engine.model_files == "generation_config" and config_field(directory, "do_sample") is False and not settings.named():
+            added["do_sample"] = False
     return replace(settings, **added)
 
 
-def draw(engine: Engine, settings: Settings, logits: Floats, before: Before) -> Drawn:
+def draw(engine: SamplingEngine, settings: SamplingParams, logits: Floats, before: TokenContext) -> Drawn:
     """One engine's stages and distribution."""
     error = refusal(engine, settings)
     if error is not None:
@@ -211,7 +205,7 @@ def _document(drawn: Sequence[Drawn], partings: Sequence[Parting], directory: Mo
     blocks += [
         Note("MODEL", f"{one.engine.name} takes {_hidden(directory)} from generation_config.json for what is not named", "dim")
         for one in drawn
-        if directory is not None and one.engine.hidden and _hidden(directory)
+        if directory is not None and one.engine.model_files != "none" and _hidden(directory)
     ][:3]
     return tuple(blocks)
 

@@ -8,17 +8,16 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
-from scipy import stats
-from scipy.optimize import brentq, minimize_scalar
 
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.judge import Test, claimed
 from llmdoctor.sample.laws import LAWS
 from llmdoctor.sample.sketch import Sketch
 from llmdoctor.sample.stages import refusal
+from llmdoctor.sample.statistics import minimum, normal_sf, root
 from llmdoctor.sample.steps import Steps
-from llmdoctor.sample.tables import ENGINES
-from llmdoctor.sample.types import Doubles, Settings
+from llmdoctor.sample.tables import NEWEST, SamplingEngine
+from llmdoctor.sample.types import Doubles, SamplingParams
 
 Cuts: TypeAlias = tuple[int | None, float | None, float | None]  # top_k, top_p, min_p
 _HALF = 1.9207  # half the 95% point of chi-square with one degree
@@ -38,11 +37,11 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """Settings held against the tokens: how many are impossible, the log-likelihood of the others, and the p-value of their z."""
+class FittedClaim:
+    """SamplingParams held against the tokens: how many are impossible, the log-likelihood of the others, and the p-value of their z."""
 
-    engine: str
-    settings: Settings
+    engine: SamplingEngine
+    settings: SamplingParams
     impossible: int
     loglik: float
     p_value: float
@@ -50,7 +49,7 @@ class Fit:
 
     def words(self) -> str:
         """The settings in words."""
-        return ", ".join([self.engine, *(f"{name} {value:.3g}" for name, value in self.settings.named().items())])
+        return ", ".join([self.engine.name, *(f"{name} {value:.3g}" for name, value in self.settings.named().items())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class Estimates:
     """Intervals by setting, the fits from the best down, and the broken sampler whose law fits (with the nats it gains)."""
 
     intervals: dict[str, Interval]
-    fits: tuple[Fit, ...]
+    fits: tuple[FittedClaim, ...]
     law: str | None
     law_gain: float
 
@@ -69,21 +68,21 @@ def estimate(sketch: Sketch, steps: Steps, claim: Claim, tests: Sequence[Test]) 
     proven = tests[0].statistic > 0
     temperature, k, p, m = claimed(claim.settings)
     cuts: Cuts = (None, None, None) if proven else (k, p, m)
-    best = temperature_interval(thin, claim.engine.name, temperature, cuts)
+    best = temperature_interval(thin, claim.engine, temperature, cuts)
     likely = temperature if best.low <= temperature <= best.high else best.value
     if not proven:  # what lies outside by less than the tolerance would be taken for a wider cut
-        _, inside = thin.loglik(claim.engine.name, temperature, *cuts)
+        _, inside = thin.loglik(claim.engine, temperature, *cuts)
         thin = thin.only(inside) if inside.any() else thin
     intervals = {
         "temperature": best,
-        "top_p": mass_interval(thin, claim.engine.name, likely, cuts[0], cuts[2]),
-        "top_k": rank_interval(thin, claim.engine.name, likely, cuts[1], cuts[2]),
+        "top_p": mass_interval(thin, claim.engine, likely, cuts[0], cuts[2]),
+        "top_k": rank_interval(thin, claim.engine, likely, cuts[1], cuts[2]),
     }
     law, gain = named_law(steps)
     return Estimates(intervals, _fits(sketch.thinned(_FIT_STEPS), claim, intervals, tests), law, gain)
 
 
-def temperature_interval(sketch: Sketch, engine: str, start: float, cuts: Cuts) -> Interval:
+def temperature_interval(sketch: Sketch, engine: SamplingEngine, start: float, cuts: Cuts) -> Interval:
     """The likeliest temperature on the support that the cuts leave at `start`, with its 95% interval."""
     kept, _ = sketch.cut(engine, start, *cuts)
     width = int(kept.max())
@@ -100,19 +99,18 @@ def temperature_interval(sketch: Sketch, engine: str, start: float, cuts: Cuts) 
 
 
 def _interval(minus: Callable[[float], float], centre: float) -> Interval:
-    found = minimize_scalar(minus, bounds=(centre - _SPAN, centre + _SPAN), method="bounded", options={"xatol": 1e-4})
-    best, least = float(found.x), float(found.fun)
+    best, least = minimum(minus, centre - _SPAN, centre + _SPAN)
 
     def over(log_t: float) -> float:
         return minus(log_t) - least - _HALF
 
     low, high = centre - _SPAN, centre + _SPAN
-    left = brentq(over, low, best, xtol=1e-4) if over(low) > 0 else -math.inf
-    right = brentq(over, best, high, xtol=1e-4) if over(high) > 0 else math.inf
+    left = root(over, low, best) if over(low) > 0 else -math.inf
+    right = root(over, best, high) if over(high) > 0 else math.inf
     return Interval(math.exp(best), math.exp(left), math.exp(right) if right < 700 else math.inf)
 
 
-def mass_interval(sketch: Sketch, engine: str, temperature: float, k: int | None = None, m: float | None = None) -> Interval:
+def mass_interval(sketch: Sketch, engine: SamplingEngine, temperature: float, k: int | None = None, m: float | None = None) -> Interval:
     """top_p beside the other cuts: the least that holds every token that was drawn, up to where a larger nucleus would have shown itself."""
     before, kept = sketch.nucleus(engine, temperature, k, m)
     before = np.take_along_axis(before, sketch.starts(), axis=1)
@@ -123,7 +121,7 @@ def mass_interval(sketch: Sketch, engine: str, temperature: float, k: int | None
     return _bound(grid, [_share(hot, before, edge + 1e-12) for edge in grid], 1.0)
 
 
-def rank_interval(sketch: Sketch, engine: str, temperature: float, p: float | None = None, m: float | None = None) -> Interval:
+def rank_interval(sketch: Sketch, engine: SamplingEngine, temperature: float, p: float | None = None, m: float | None = None) -> Interval:
     """top_k beside the other cuts: the least that holds every token that was drawn, up to where a larger k would have shown itself."""
     ranks = np.take_along_axis(np.cumsum(sketch.n, axis=1) - sketch.n, sketch.starts(), axis=1) + 1
     low, most = int(ranks[np.arange(len(ranks)), sketch.at].max()), max(1, int(sketch.n.sum(axis=1).max()))
@@ -173,25 +171,25 @@ def named_law(steps: Steps) -> tuple[str | None, float]:
     return (LAWS[best], float(gains[best])) if gains[best] > _LAW_NATS else (None, 0.0)
 
 
-def _fits(sketch: Sketch, claim: Claim, intervals: dict[str, Interval], tests: Sequence[Test]) -> tuple[Fit, ...]:
+def _fits(sketch: Sketch, claim: Claim, intervals: dict[str, Interval], tests: Sequence[Test]) -> tuple[FittedClaim, ...]:
     """The claimed numbers in every engine's order, and other numbers in the claimed one; from the best down."""
     settings = claim.settings
-    candidates: dict[tuple[str, tuple[float | None, ...]], tuple[Settings, float, bool]] = {}
+    candidates: dict[tuple[SamplingEngine, tuple[float | None, ...]], tuple[SamplingParams, float, bool]] = {}
 
-    def add(engine: str, wanted: Settings, penalty: float, own: bool = False) -> None:
-        if refusal(ENGINES[engine], wanted) is None and wanted.do_sample:
+    def add(engine: SamplingEngine, wanted: SamplingParams, penalty: float, own: bool = False) -> None:
+        if refusal(engine, wanted) is None and wanted.do_sample:
             candidates.setdefault((engine, claimed(wanted)), (wanted, penalty, own))
 
-    add(claim.engine.name, settings, 0.0, True)
-    for name in ENGINES:
-        add(name, settings, 1.0)
+    add(claim.engine, settings, 0.0, True)
+    for engine in NEWEST:
+        add(engine, settings, 1.0)
     best = intervals["temperature"].value
     small = {test.name for test in tests if test.p_value < 0.001}
     for temperature, cost in ((settings.temperature, 0.0), (best, 2.0)):
         for k, k_cost in _other(settings.top_k, int(intervals["top_k"].value), "rank_beyond" in small):
             for p, p_cost in _other(settings.top_p, intervals["top_p"].value, "mass_beyond" in small):
                 other = replace(settings, temperature=temperature, top_k=None if k is None else int(k), top_p=p)
-                add(claim.engine.name, other, 1.0 + cost + k_cost + p_cost)
+                add(claim.engine, other, 1.0 + cost + k_cost + p_cost)
     found = [(fit, fit.loglik - penalty) for fit, penalty in (_fit(sketch, key[0], *value) for key, value in candidates.items())]
     found.sort(key=lambda item: (item[0].impossible, -item[1]))
     return tuple(fit for fit, _ in found)
@@ -207,7 +205,7 @@ def _other(claimed_value: float | None, bound: float, small: bool) -> list[tuple
     return values
 
 
-def _fit(sketch: Sketch, engine: str, settings: Settings, penalty: float, own: bool) -> tuple[Fit, float]:
+def _fit(sketch: Sketch, engine: SamplingEngine, settings: SamplingParams, penalty: float, own: bool) -> tuple[FittedClaim, float]:
     temperature, k, p, m = claimed(settings)
     loglik, inside = sketch.loglik(engine, temperature, k, p, m)
     kept, z = sketch.cut(engine, temperature, k, p, m)
@@ -218,5 +216,5 @@ def _fit(sketch: Sketch, engine: str, settings: Settings, penalty: float, own: b
     variance = (q * np.where(q > 0, (log_q - mean[:, None]) ** 2, 0)).sum(axis=1)
     spread = math.sqrt(float(variance[inside].sum()))
     deviate = float((loglik - mean)[inside].sum()) / spread if spread > 0 else 0.0
-    fit = Fit(engine, settings, int((~inside).sum()), float(loglik[inside].sum()), float(2 * stats.norm.sf(abs(deviate))), own)
+    fit = FittedClaim(engine, settings, int((~inside).sum()), float(loglik[inside].sum()), 2 * normal_sf(abs(deviate)), own)
     return fit, penalty

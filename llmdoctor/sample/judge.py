@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import special, stats
-from scipy.optimize import minimize_scalar
 
 from llmdoctor.core.text import plural
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.sketch import Sketch
+from llmdoctor.sample.statistics import at_most, chi2_sf, minimum, normal_isf, skewed_tails
 from llmdoctor.sample.steps import Steps
-from llmdoctor.sample.types import Doubles, Settings
+from llmdoctor.sample.tables import SamplingEngine
+from llmdoctor.sample.types import Doubles, Flags, SamplingParams
 
-Flags: TypeAlias = NDArray[np.bool_]
-Outcome = Literal["consistent", "inconsistent", "undecided"]
+Decision = Literal["consistent", "inconsistent", "undecided"]
 _FACTOR = 2.0  # a claim is undecided where a temperature off by this factor would not have shown
 _POWER = 0.8  # that often
 _NOTHING = 0.01  # nats a step, twice: two temperatures that differ by less are one
@@ -40,7 +38,7 @@ class Test:
 class Judgement:
     """The verdict; `reason` in words; `deciding` the test it rests on; `more` how many more tokens would decide (None: it is decided)."""
 
-    outcome: Outcome
+    outcome: Decision
     reason: str
     deciding: Test | None
     p_corrected: float
@@ -61,7 +59,7 @@ def run_tests(steps: Steps, sketch: Sketch, claim: Claim) -> list[Test]:
         found = sketch.only(inside[sketch.steps])
         if len(found.steps) and sorted_cuts(claim.settings):
             tests.append(temperature_lr(found, claim))
-            tests += _beyond(found, claim.settings, claim.engine.name)
+            tests += _beyond(found, claim.settings, claim.engine)
         if claim.settings.top_p is not None:
             tests.append(crossing(steps, inside))
     return tests
@@ -95,7 +93,7 @@ def judge(tests: Sequence[Test], steps: Steps, sketch: Sketch, claim: Claim, alp
 
 
 def families(tests: Sequence[Test]) -> list[Test]:
-    """The tests that the correction counts. The z and the ratio tests ask one question, how hot: the ratio's answer is taken, if there is one."""
+    """The tests that the correction counts. The z and the ratio tests options one question, how hot: the ratio's answer is taken, if there is one."""
     names = {test.name for test in tests}
     once = {"log_likelihood_z", "unscaled_lr"} if "temperature_lr" in names else {"unscaled_lr"}
     return [test for test in tests[1:] if test.name not in once]
@@ -120,7 +118,7 @@ def missing(steps: Steps, sketch: Sketch, claim: Claim, alpha: float) -> int:
 
 def more_tokens(count: int, have: float, alpha: float) -> int:
     """How many more than `count` tokens it takes where they are worth `have`: the noncentrality of a chi-square test of one degree at `alpha`."""
-    return _more(count, have, (float(stats.norm.isf(alpha / 2)) + float(stats.norm.isf(1 - _POWER))) ** 2)
+    return _more(count, have, (normal_isf(alpha / 2) + normal_isf(1 - _POWER)) ** 2)
 
 
 def _more(count: int, have: float, need: float) -> int:
@@ -137,7 +135,7 @@ def information(steps: Steps, sketch: Sketch, claim: Claim) -> float:
         return math.log(_FACTOR) ** 2 / 2 * float(np.nan_to_num(steps.variance).sum())
     thin = sketch.thinned(_LOOKED)
     temperature, k, p, m = claimed(claim.settings)
-    kept, _ = thin.cut(claim.engine.name, temperature, k, p, m)
+    kept, _ = thin.cut(claim.engine, temperature, k, p, m)
     width = int(kept.max())
     gap = np.where(np.arange(width)[None, :] < kept[:, None], thin.v[:, :width] - thin.v[:, :1], -np.inf)
     return two_temperatures(gap, thin.n[:, :width], temperature) * steps.count / len(thin.steps)
@@ -171,9 +169,8 @@ def log_likelihood_z(near: Doubles, mean: Doubles, variance: Doubles, third: Dou
     if total < 1e-12:
         return Test("log_likelihood_z", 0.0, 1.0, "every step has one possible token")
     z = float((near - mean).sum()) / math.sqrt(total)
-    corrected = unskewed(z, float(third.sum()) / total**1.5)
     says = "the tokens are likelier than draws would be: too cold" if z > 0 else "the tokens are less likely than draws would be: too hot"
-    return Test("log_likelihood_z", z, float(2 * stats.norm.sf(abs(corrected))), says)
+    return Test("log_likelihood_z", z, min(1.0, 2 * min(skewed_tails(z, float(third.sum()) / total**1.5))), says)
 
 
 def unscaled_lr(near: Doubles, mean: Doubles, variance: Doubles, third: Doubles, colder: bool) -> Test:
@@ -182,32 +179,16 @@ def unscaled_lr(near: Doubles, mean: Doubles, variance: Doubles, third: Doubles,
     if total < 1e-12:
         return Test("unscaled_lr", 0.0, 1.0, "every step has one possible token")
     z = float((near - mean).sum()) / math.sqrt(total)
-    deviate = unskewed(z, float(third.sum()) / total**1.5) * (1 if colder else -1)
-    return Test("unscaled_lr", z, float(stats.norm.sf(deviate)), "no temperature at all fits better than the claimed one")
+    low, high = skewed_tails(z, float(third.sum()) / total**1.5)
+    return Test("unscaled_lr", z, high if colder else low, "no temperature at all fits better than the claimed one")
 
 
-def unskewed(z: float, skew: float) -> float:
-    """A standardised sum with this skewness as a normal deviate: Wilson and Hilferty's cube root of the gamma with that skewness."""
-    if abs(skew) < 1e-6:
-        return z
-    shape = 4 / skew**2
-    if shape < 0.5:
-        return z
-    value = shape + z * math.sqrt(shape) * math.copysign(1, skew)
-    if value <= 0:
-        return math.copysign(12.0, z)
-    tail = special.gammaincc(shape, value)
-    low = special.gammainc(shape, value)
-    deviate = float(stats.norm.isf(tail)) if tail < low else float(stats.norm.ppf(low))
-    return math.copysign(1, skew) * max(-37.0, min(37.0, deviate))
-
-
-def sorted_cuts(settings: Settings) -> bool:
+def sorted_cuts(settings: SamplingParams) -> bool:
     """Whether every cut of the claim is a rank, a mass or a distance of the sorted order, which is what the sketch knows."""
     return all(value is None for value in (settings.typical_p, settings.top_h, settings.epsilon_cutoff, settings.eta_cutoff))
 
 
-def claimed(settings: Settings) -> tuple[float, int | None, float | None, float | None]:
+def claimed(settings: SamplingParams) -> tuple[float, int | None, float | None, float | None]:
     """Temperature, top_k, top_p and min_p of the claim; 1.0 and None where off."""
     return (1.0 if settings.temperature is None else settings.temperature, settings.top_k, settings.top_p, settings.min_p)
 
@@ -215,7 +196,7 @@ def claimed(settings: Settings) -> tuple[float, int | None, float | None, float 
 def temperature_lr(sketch: Sketch, claim: Claim) -> Test:
     """Likelihood ratio of the best temperature against the claimed one, both on the support that the claim leaves: chi-square, one degree."""
     temperature, k, p, m = claimed(claim.settings)
-    kept, _ = sketch.cut(claim.engine.name, temperature, k, p, m)
+    kept, _ = sketch.cut(claim.engine, temperature, k, p, m)
     inside = np.arange(sketch.v.shape[1])[None, :] < kept[:, None]
     width = int(kept.max())
     v = np.where(inside[:, :width], sketch.v[:, :width] - sketch.v[:, :1], -np.inf)
@@ -226,14 +207,14 @@ def temperature_lr(sketch: Sketch, claim: Claim) -> Test:
         return -float((x / t - np.log((n * np.exp(v / t)).sum(axis=1))).sum())
 
     centre = math.log(temperature)
-    best = minimize_scalar(minus, bounds=(centre - 2.5, centre + 2.5), method="bounded", options={"xatol": 1e-4})
-    statistic = max(0.0, 2 * (minus(centre) - float(best.fun)))
-    hot = "hotter" if best.x > centre else "colder"
-    says = f"within the claimed support a temperature of {math.exp(best.x):.2f} fits far better: sampled {hot} than claimed"
-    return Test("temperature_lr", statistic, float(stats.chi2.sf(statistic, 1)), says)
+    best, least = minimum(minus, centre - 2.5, centre + 2.5)
+    statistic = max(0.0, 2 * (minus(centre) - least))
+    hot = "hotter" if best > centre else "colder"
+    says = f"within the claimed support a temperature of {math.exp(best):.2f} fits far better: sampled {hot} than claimed"
+    return Test("temperature_lr", statistic, chi2_sf(statistic, 1), says)
 
 
-def _beyond(sketch: Sketch, settings: Settings, engine: str) -> list[Test]:
+def _beyond(sketch: Sketch, settings: SamplingParams, engine: SamplingEngine) -> list[Test]:
     """P(no token beyond the furthest one that was drawn): small where the truth cuts off more than the claim."""
     temperature, k, p, m = claimed(settings)
     kept, _ = sketch.cut(engine, temperature, k, p, m)
@@ -245,7 +226,7 @@ def _beyond(sketch: Sketch, settings: Settings, engine: str) -> list[Test]:
     starts = sketch.starts()
     ranks = np.take_along_axis(np.cumsum(sketch.n, axis=1) - sketch.n, starts, axis=1) + 1
     within_rank = float(_log((hot * (ranks <= ranks[rows, at].max())).sum(axis=1)).sum())
-    free = sketch.n * np.exp((sketch.v - sketch.v[:, :1]) / (1.0 if engine == "llama.cpp" else temperature))
+    free = sketch.n * np.exp((sketch.v - sketch.v[:, :1]) / (temperature if engine.cuts_after_temperature else 1.0))
     mass = np.cumsum(free, axis=1) - free
     mass = np.take_along_axis(mass / free.sum(axis=1, keepdims=True), starts, axis=1)
     furthest = float(mass[rows, at].max())
@@ -287,13 +268,3 @@ def crossing(steps: Steps, inside: Flags) -> Test:
     expected = float(steps.last_prob[wide].sum())
     says = f"the token that fills the nucleus was drawn {drawn} times, {expected:.1f} expected: a nucleus cut one token short"
     return Test("crossing_token", float(drawn), at_most(steps.last_prob[wide], drawn), says)
-
-
-def at_most(probs: Doubles, count: int) -> float:
-    """P(at most `count` of independent events [n] happen)."""
-    mass = np.zeros(count + 1)
-    mass[0] = 1.0
-    for p in probs:
-        mass[1:] = mass[1:] * (1 - p) + mass[:-1] * p
-        mass[0] *= 1 - p
-    return float(min(1.0, mass.sum()))

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.sample.types import Settings
+from llmdoctor.sample.types import SamplingParams
 
 ALIASES = {"typ_p": "typical_p", "repeat_penalty": "repetition_penalty", "repeat_last_n": "penalty_last_n"}
 _NESTED = ("generation_config", "extra_body", "sampling_params", "parameters", "options")
-_SETTINGS = frozenset({setting.name for setting in fields(Settings)} | {"engine", "num_beams", "length_penalty"})
+_SETTINGS = frozenset({setting.name for setting in fields(SamplingParams)} | {"engine", "num_beams", "length_penalty"})
 _UNMODELLED = frozenset(
     "suppress_tokens begin_suppress_tokens no_repeat_ngram_size encoder_repetition_penalty encoder_no_repeat_ngram_size bad_words_ids "
     "min_length min_new_tokens min_tokens forced_bos_token_id forced_eos_token_id exponential_decay_length_penalty sequence_bias "
@@ -59,7 +59,7 @@ _ALSO_OFF: Mapping[str, tuple[Any, ...]] = {
 
 
 @dataclass(slots=True)
-class Told:
+class ClaimKeys:
     """What a claim tells: the settings, the ids that end a sequence, what is on and not modelled, and keys that nobody knows."""
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -68,17 +68,17 @@ class Told:
     unknown: list[str] = field(default_factory=list)
 
 
-def told_by(value: Mapping[str, Any], source: str) -> Told:
+def read_keys(value: Mapping[str, Any], source: str) -> ClaimKeys:
     """A claim's keys sorted. Nested sampling_params and the like are unfolded first; the outer ones win.
 
     Raises QuestionError for a key that is a setting misspelt: read as absent it would be another claim.
     """
-    told = Told()
+    told = ClaimKeys()
     for key in _NESTED:
         inner = value.get(key)
         if isinstance(inner, dict):
-            deeper = told_by(inner, source)
-            told = Told(
+            deeper = read_keys(inner, source)
+            told = ClaimKeys(
                 {**told.settings, **deeper.settings},
                 deeper.eos or told.eos,
                 told.unmodelled + deeper.unmodelled,

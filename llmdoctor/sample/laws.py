@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmdoctor.sample.types import Doubles, Ids, Row
+from llmdoctor.sample.types import Doubles, Ids, LogitRow
 
 LOOP_BY_ID = "last pass wins, keys in the order of their ids"
 LOOP_DOWN = "last pass wins, keys from the likeliest down"
@@ -53,7 +53,7 @@ def one_short(probs: Doubles) -> Doubles:
     return total
 
 
-def law_logprobs(row: Row, token: int) -> Doubles:
+def law_logprobs(row: LogitRow, token: int) -> Doubles:
     """log P(token) under each of LAWS, for the claimed distribution `row`; -inf where the law cannot draw it."""
     ids = row.tokens()
     at = np.flatnonzero(ids == token)

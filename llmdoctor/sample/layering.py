@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmdoctor.modeldir.directory import ModelDir
-from llmdoctor.sample.tables import TRANSFORMERS, Engine
+from llmdoctor.sample.tables import SamplingEngine
 
 _HIDDEN = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
@@ -26,18 +26,18 @@ def config_field(directory: ModelDir, name: str) -> Any:
     return file.value.get(name) if file is not None and isinstance(file.value, dict) else None
 
 
-def model_call(directory: ModelDir, engine: Engine) -> dict[str, Any]:
+def model_call(directory: ModelDir, engine: SamplingEngine) -> dict[str, Any]:
     """What a call that names nothing comes to on this model, as keys of a claim.
 
     transformers (5.23.0, _prepare_generation_config): generation_config.json, without one config.json's fields of the same names, then
     its defaults: greedy, top_k 50. vLLM and SGLang take the sampling settings of generation_config.json, of which do_sample is none. Others
     read no such file.
     """
-    if engine.name != TRANSFORMERS.name:
-        return dict(hidden_defaults(directory)) if engine.hidden else {}
+    if engine.model_files != "generation_config":
+        return dict(hidden_defaults(directory)) if engine.model_files == "sampling" else {}
     file = directory.generation_config or directory.config
     value = file.value if file is not None and isinstance(file.value, dict) else {}
     known = {name: item for name, item in value.items() if item is not None}
     if directory.generation_config is None:
-        known = {name: item for name, item in known.items() if name in (*TRANSFORMERS.takes, "do_sample", "num_beams", "length_penalty")}
-    return {**TRANSFORMERS.defaults, **known}
+        known = {name: item for name, item in known.items() if name in (*engine.takes, "do_sample", "num_beams", "length_penalty")}
+    return {**engine.defaults, **known}

@@ -14,9 +14,10 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import plural
 from llmdoctor.requests.responses import Listed, Responses, read_responses
-from llmdoctor.sample.bounds import Bounds, Law, bounds_of, sure_sketch
+from llmdoctor.sample.bounds import Law, StepBounds, bounds_of, sure_sketch
 from llmdoctor.sample.claim import Claim, make_claim
 from llmdoctor.sample.estimate import Interval, temperature_interval
+from llmdoctor.sample.findings import findings_of
 from llmdoctor.sample.judge import (
     Judgement,
     Test,
@@ -29,63 +30,65 @@ from llmdoctor.sample.judge import (
     two_temperatures,
     undecided,
 )
-from llmdoctor.sample.keys import told_by
-from llmdoctor.sample.options import Ask
-from llmdoctor.sample.rules import KIND, findings_of
+from llmdoctor.sample.keys import read_keys
+from llmdoctor.sample.options import ReplayOptions
+from llmdoctor.sample.rules import KIND
 from llmdoctor.sample.screen import claim_notes
 from llmdoctor.sample.sketch import Sketch
-from llmdoctor.sample.types import Doubles, Settings
+from llmdoctor.sample.types import Doubles, SamplingParams
 
 Kind = Literal["raw", "temperature", "processed"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ListedReplay:
     """A replayed response."""
 
-    ask: Ask
+    options: ReplayOptions
     responses: Responses
     listed: tuple[Listed, ...]
     claim: Claim
     kind: Kind
     because: str
-    bounds: tuple[Bounds, ...]
+    bounds: tuple[StepBounds, ...]
     tests: tuple[Test, ...]
     verdict: Judgement
     temperature: Interval | None
 
 
-def listed_report(ask: Ask) -> Report:
+def listed_report(options: ReplayOptions) -> Report:
     """Replay a response's top log-probabilities. Raises QuestionError."""
-    reading = read_listed(ask)
+    reading = read_listed(options)
     bad = [at for at, bound in enumerate(reading.bounds) if bound.removed_by]
-    findings = findings_of(reading.verdict, reading.claim, str(ask.logits), bad)
-    subject = {"responses": ask.logits, "steps": len(reading.bounds), "requests": len(reading.responses.requests)}
+    findings = findings_of(reading.verdict, reading.claim, str(options.logits), bad)
+    subject = {"responses": options.logits, "steps": len(reading.bounds), "requests": len(reading.responses.requests)}
     return Report("sample replay", subject, _result(reading), findings, document=_document(reading, bad), told=True)
 
 
-def read_listed(ask: Ask) -> Reading:
+def read_listed(options: ReplayOptions) -> ListedReplay:
     """Everything about the responses of one file."""
-    responses = read_responses(str(ask.logits))
-    stored = one_request(responses) if ask.claim is None else None
-    claim = make_claim(ask.claim, ask.options, ask.engine, ask.model, stored, responses.engine or "vllm")
+    responses = read_responses(str(options.logits))
+    stored = one_request(responses) if options.claim is None else None
+    claim = make_claim(options.claim, options.settings, options.engine, options.model, stored, responses.engine or "vllm")
     listed = responses.likeliest(stored)
     kind, because, unsure = kind_of(responses, listed, claim)
-    law = Law.of(kind, claim.engine.name, claim.settings)
+    law = Law.of(kind, claim.engine, claim.settings)
     bounds = bounds_of(listed, law, not claim.settings.do_sample)
     if responses.masks and len(responses.masks) == len(bounds):
         bounds = [_masked(one, step, mask) for one, step, mask in zip(bounds, listed, responses.masks, strict=True)]
     sketch = sure_sketch(listed, [one.sure for one in bounds])
     tests, estimate = _tests(bounds, sketch, claim, law.temperature, kind)
     doubts = [f"the claim's {name} is not modelled here" for name in claim.unmodelled] + not_in_list(claim, kind) + unsure
-    verdict = undecided(doubts) if doubts else _judge(tests, bounds, sketch, claim, law.temperature, ask.alpha)
-    return Reading(ask, responses, tuple(listed), claim, kind, because, tuple(bounds), tests, verdict, None if doubts else estimate)
+    verdict = undecided(doubts) if doubts else _judge(tests, bounds, sketch, claim, law.temperature, options.alpha)
+    return ListedReplay(
+        options, responses, tuple(listed), claim, kind, because, tuple(bounds), tests, verdict, None if doubts else estimate
+    )
 
 
 def one_request(responses: Responses) -> dict[str, Any] | None:
-    """The request that all responses of a file answer; None where none is kept. Raises QuestionError where they ask for different things."""
+    """The request that all responses of a file answer; None where none is kept. Raises QuestionError where they options for different things."""
     path = responses.path
-    told = [(line, {} if request is None else told_by(request, f"{path}:{line}").settings) for line, request in responses.requests]
+    told = [(line, {} if request is None else read_keys(request, f"{path}:{line}").settings) for line, request in responses.requests]
     first, settings = told[0]
     for line, other in told:
         if other != settings:
@@ -123,10 +126,10 @@ def kind_of(responses: Responses, listed: Sequence[Listed], claim: Claim) -> tup
         return "processed", "what is listed sums to 1 in every step", []
     temperature = claim.settings.temperature or 1.0
     if temperature != 1.0 and claim.settings.do_sample:
-        both = [bounds_of(listed, Law.of(kind, claim.engine.name, claim.settings)) for kind in ("raw", "temperature")]
+        both = [bounds_of(listed, Law.of(kind, claim.engine, claim.settings)) for kind in ("raw", "temperature")]
         found = sure_sketch(listed, [min(one.sure, other.sure) for one, other in zip(*both, strict=True)])
         if len(found.steps):
-            seen = temperature_interval(found, "transformers", 1.0, (None, None, None))
+            seen = temperature_interval(found, claim.engine, 1.0, (None, None, None))
             if seen.low <= 1.0 <= seen.high and not seen.low <= temperature <= seen.high:
                 return "temperature", f"the tokens follow them at temperature {seen.value:.2f}, not at {temperature:g}", []
             if seen.low <= temperature <= seen.high and not seen.low <= 1.0 <= seen.high:
@@ -136,22 +139,24 @@ def kind_of(responses: Responses, listed: Sequence[Listed], claim: Claim) -> tup
     return default, f"{claim.engine.name}'s default", unsure if default == "processed" and cut else []
 
 
-def _masked(one: Bounds, step: Listed, mask: Sequence[int]) -> Bounds:
+def _masked(one: StepBounds, step: Listed, mask: Sequence[int]) -> StepBounds:
     """The engine's own sampling mask settles the support, and that a token outside it was not drawn from it."""
     outside = step.token.lstrip("-").isdigit() and int(step.token) not in mask
     return replace(one, support=(len(mask), len(mask)), removed_by="sampling_mask" if outside else one.removed_by)
 
 
-def _tests(bounds: Sequence[Bounds], sketch: Sketch, claim: Claim, scale: float, kind: Kind) -> tuple[tuple[Test, ...], Interval | None]:
+def _tests(
+    bounds: Sequence[StepBounds], sketch: Sketch, claim: Claim, scale: float, kind: Kind
+) -> tuple[tuple[Test, ...], Interval | None]:
     count = sum(bool(one.removed_by) for one in bounds)
     tests = [Test("impossible_tokens", float(count), 0.0 if count else 1.0, "tokens that the claim cannot draw")]
     if not len(sketch.steps) or not claim.settings.do_sample:
         return tuple(tests), None
     near, *moments = _moments(sketch, scale)
     tests.append(log_likelihood_z(near, *moments))
-    plain = Claim(claim.engine, Settings(temperature=scale), claim.source)
+    plain = Claim(claim.engine, SamplingParams(temperature=scale), claim.source)
     tests.append(temperature_lr(sketch, plain))
-    seen = temperature_interval(sketch, claim.engine.name, scale, (None, None, None))
+    seen = temperature_interval(sketch, claim.engine, scale, (None, None, None))
     factor = 1.0 if kind == "raw" else claim.settings.temperature or 1.0
     return tuple(tests), Interval(seen.value * factor, seen.low * factor, seen.high * factor)
 
@@ -167,7 +172,7 @@ def _moments(sketch: Sketch, scale: float) -> tuple[Doubles, Doubles, Doubles, D
     return near, mean, (q * away**2).sum(axis=1), (q * away**3).sum(axis=1)
 
 
-def _judge(tests: Sequence[Test], bounds: Sequence[Bounds], sketch: Sketch, claim: Claim, scale: float, alpha: float) -> Judgement:
+def _judge(tests: Sequence[Test], bounds: Sequence[StepBounds], sketch: Sketch, claim: Claim, scale: float, alpha: float) -> Judgement:
     if tests[0].statistic:
         at = next(index for index, one in enumerate(bounds) if one.removed_by)
         count = f"{int(tests[0].statistic)} of {len(bounds)} tokens"
@@ -187,12 +192,12 @@ def _judge(tests: Sequence[Test], bounds: Sequence[Bounds], sketch: Sketch, clai
     return Judgement("consistent", "no test speaks against it", worst, corrected, None)
 
 
-def _result(reading: Reading) -> dict[str, Any]:
+def _result(reading: ListedReplay) -> dict[str, Any]:
     verdict, found = reading.verdict, reading.temperature
     return {
         "verdict": verdict.outcome,
         "reason": verdict.reason,
-        "alpha": reading.ask.alpha,
+        "alpha": reading.options.alpha,
         "p_value": verdict.p_corrected,
         "more_tokens": verdict.more,
         "claim": {
@@ -222,11 +227,11 @@ def _result(reading: Reading) -> dict[str, Any]:
     }
 
 
-def _document(reading: Reading, bad: Sequence[int]) -> tuple[Block, ...]:
+def _document(reading: ListedReplay, bad: Sequence[int]) -> tuple[Block, ...]:
     verdict = reading.verdict
     tones: dict[str, Tone] = {"consistent": "good", "inconsistent": "bad", "undecided": "warn"}
     tone = tones[verdict.outcome]
-    blocks: list[Block] = [Headline(f"{verdict.outcome.upper()} with {reading.claim.words()}   (alpha {reading.ask.alpha:g})", tone)]
+    blocks: list[Block] = [Headline(f"{verdict.outcome.upper()} with {reading.claim.words()}   (alpha {reading.options.alpha:g})", tone)]
     more = f": about {plural(verdict.more, 'more token')} would decide" if verdict.more else ""
     blocks.append(Note("PROOF" if verdict.outcome == "inconsistent" else "WHY", verdict.reason + more, tone))
     blocks.append(
@@ -240,14 +245,18 @@ def _document(reading: Reading, bad: Sequence[int]) -> tuple[Block, ...]:
         Table(
             ("test", "statistic", "p alone"),
             tuple(
-                (test.name, f"{test.statistic:.4g}", Cell(f"{test.p_value:.2g}", "bad" if test.p_value < reading.ask.alpha else "plain"))
+                (
+                    test.name,
+                    f"{test.statistic:.4g}",
+                    Cell(f"{test.p_value:.2g}", "bad" if test.p_value < reading.options.alpha else "plain"),
+                )
                 for test in reading.tests
             ),
         )
     )
-    if reading.ask.rows:
+    if reading.options.rows:
         steps = reading.listed
-        shown = sorted([*bad, *sorted(set(range(len(steps))) - set(bad), key=lambda at: steps[at].logprob)][: reading.ask.rows])
+        shown = sorted([*bad, *sorted(set(range(len(steps))) - set(bad), key=lambda at: steps[at].logprob)][: reading.options.rows])
         blocks.append(
             Table(
                 ("step", "token", "rank", "mass before", "support", "removed by"),
@@ -260,7 +269,7 @@ def _document(reading: Reading, bad: Sequence[int]) -> tuple[Block, ...]:
     return (*blocks, Note("NOTE", text, "dim"), *([Note("TRAIN", KIND.reason, "dim")] if reading.kind == "processed" else []))
 
 
-def _row(at: int, step: Listed, one: Bounds) -> tuple[str | Cell, ...]:
+def _row(at: int, step: Listed, one: StepBounds) -> tuple[str | Cell, ...]:
     rank = f"over {len(step.top)}" if one.rank is None else str(one.rank)
     low, high = one.support
     support = f"{low}" if low == high else f"{low} to {'...' if high is None else high}"

@@ -1,4 +1,4 @@
-"""What the commands' options say, as the nouns of the job. Everything here raises QuestionError."""
+"""The options of the sample commands, and the parsers of options that are text. Every parser raises QuestionError."""
 
 from __future__ import annotations
 
@@ -6,23 +6,31 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.files.arrays import parse_logits
-from llmdoctor.sample.stages import refusal, run
-from llmdoctor.sample.tables import ENGINES
-from llmdoctor.sample.types import Before, Doubles, Floats, Settings
+from llmdoctor.sample.tables import ENGINES, find_engine
+from llmdoctor.sample.types import SamplingParams, TokenContext
+
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "half": "float16"}
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What the command was asked; paths as given. `options` are the claim's settings that options state."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleOptions:
+    """What all sample commands share: `logits` is a file (or numbers), `settings` are the sampling parameters that options set."""
 
-    logits: str | None
+    logits: str | None = None
+    settings: SamplingParams = field(default_factory=SamplingParams)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayOptions(SampleOptions):
+    """Options of `sample replay`; paths as given.
+
+    `alpha` is the share of true claims that may be called inconsistent, `tolerance` a mass beyond the nucleus, `step` and `sequence` count
+    from 0. `scores` is True for --scores, False for --raw; `kind` is that of listed log-probabilities.
+    """
+
     tokens: str | None = None
     claim: str | None = None
-    options: Settings = field(default_factory=Settings)
     engine: str | None = None
     model: str | None = None
     prompt: str | None = None
@@ -37,10 +45,39 @@ class Ask:
     images: Sequence[str] = ()
     eos: Sequence[int] = ()
     scores: bool | None = None
+    kind: str | None = None
+    without: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnginesOptions(SampleOptions):
+    """Options of `sample engines`: `context` holds the tokens in front of the step, `engines` the names (all if empty)."""
+
+    context: TokenContext = field(default_factory=TokenContext)
+    step: int = 0
+    model: str | None = None
+    defaults: bool = False
+    engines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawOptions(SampleOptions):
+    """Options of `sample draw`: `count` draws with `seed`, or a `sampler` (module:function) or a file of `draws` to test."""
+
+    probs: str | None = None
+    engine: str = "transformers"
+    step: int = 0
+    count: int = 1000
+    seed: int = 0
+    only_counts: bool = False
+    sampler: str | None = None
+    draws: str | None = None
+    output: str | None = None
+    alpha: float = 0.01
 
 
 def parse_ids(text: str | None, option: str) -> tuple[int, ...]:
-    """Token ids: 1,2,3; () for None or an empty text."""
+    """Return the token ids of a text such as 1,2,3; () for None or an empty text."""
     if not text or not text.strip():
         return ()
     try:
@@ -49,13 +86,13 @@ def parse_ids(text: str | None, option: str) -> tuple[int, ...]:
         raise QuestionError(f"{option} {text[:60]}: expected token ids such as 1,2,3") from None
 
 
-def parse_before(prompt: str | None, output: str | None) -> Before:
-    """The tokens in front of a step."""
-    return Before(parse_ids(prompt, "--prompt-tokens"), parse_ids(output, "--output-tokens"))
+def parse_context(prompt: str | None, output: str | None) -> TokenContext:
+    """Return the tokens in front of a step."""
+    return TokenContext(parse_ids(prompt, "--prompt-tokens"), parse_ids(output, "--output-tokens"))
 
 
 def parse_bias(text: str | None) -> dict[int, float] | None:
-    """ID:BIAS,..."""
+    """Return the biases of a text such as ID:BIAS,ID:BIAS."""
     if text is None:
         return None
     found = {}
@@ -71,43 +108,22 @@ def parse_bias(text: str | None) -> dict[int, float] | None:
 
 
 def check_engines(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The engines named, each one known."""
+    """Return the names without repetitions, each one a known engine (NAME or NAME@VERSION)."""
     for name in names or ():
-        if name not in ENGINES:
-            raise QuestionError(f"--engine {name}: expected one of {', '.join(ENGINES)}")
+        if find_engine(name) is None:
+            raise QuestionError(f"--engine {name}: expected one of {', '.join(ENGINES)}, or one of them with a version (vllm@0.7)")
     return tuple(dict.fromkeys(names or ()))
 
 
+def check_alpha(alpha: float) -> None:
+    """Raise QuestionError unless `alpha` can be a significance level."""
+    if not 0 < alpha < 1:
+        raise QuestionError(f"--alpha {alpha}: expected a number between 0 and 1")
+
+
 def check_dtype(name: str | None) -> str | None:
-    """A dtype's full name; bf16 and fp16 are understood."""
-    known = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "half": "float16"}
-    full = None if name is None else known.get(name, name.removeprefix("torch."))
+    """Return the full name of a dtype; bf16, fp16, fp32 and half are understood."""
+    full = None if name is None else _DTYPES.get(name, name.removeprefix("torch."))
     if full not in (None, "float32", "bfloat16", "float16"):
         raise QuestionError(f"--dtype {name}: expected float32, bfloat16 or float16")
     return full
-
-
-def given_probs(text: str, step: int) -> Doubles:
-    """A distribution that was given as such: --probs FILE or numbers. It must sum to 1."""
-    recorded = parse_logits(text)
-    if not 0 <= step < recorded.steps:
-        raise QuestionError(f"{recorded.path}: --step {step}: expected 0 to {recorded.steps - 1}")
-    probs: Doubles = recorded.rows(step, step + 1)[0].astype(np.float64)
-    if (probs < 0).any():
-        raise QuestionError(f"--probs {text[:60]}: token {int((probs < 0).argmax())} has {probs.min():g}, expected probabilities")
-    if abs(probs.sum() - 1) > 1e-3:
-        raise QuestionError(f"--probs {text[:60]}: sum to {probs.sum():.6g}, expected 1")
-    probs /= probs.sum()
-    return probs
-
-
-def claimed_probs(engine: str, settings: Settings, row: Floats) -> Doubles:
-    """The distribution [V] that an engine makes of a row of logits."""
-    error = refusal(ENGINES[engine], settings)
-    if error is not None:
-        raise QuestionError(f"{engine} refuses these settings: {error}")
-    with np.errstate(all="ignore"):
-        probs = run(ENGINES[engine], settings, row)[-1].row.probs(len(row))
-    if not np.isfinite(probs).all():
-        raise QuestionError("the logits overflow float32 at this temperature: probabilities are NaN")
-    return probs

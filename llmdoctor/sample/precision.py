@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from llmdoctor.core.document import Note
+from llmdoctor.sample.replayed import Replay
+from llmdoctor.sample.rounding import rounded
 from llmdoctor.sample.stages import run
-from llmdoctor.sample.types import Before, Floats
+from llmdoctor.sample.types import TokenContext
 
-if TYPE_CHECKING:
-    from llmdoctor.sample.replay import Replay
-
-DTYPES = ("float32", "bfloat16", "float16")
 _MOST = 256  # steps looked at
-
-
-def rounded(logits: Floats, dtype: str) -> Floats:
-    """Logits as `dtype` would hold them, to nearest even, as float32."""
-    if dtype == "float16":
-        with np.errstate(over="ignore"):
-            return logits.astype(np.float16).astype(np.float32)
-    if dtype == "bfloat16":
-        bits = np.ascontiguousarray(logits).view(np.uint32)
-        even: Floats = ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
-        return even
-    return logits
 
 
 def precision_note(done: Replay) -> Note:
     """The claim on the recorded logits against the same logits rounded to --dtype."""
-    dtype = done.ask.dtype or "bfloat16"
+    dtype = done.options.dtype or "bfloat16"
     picked = np.unique(np.linspace(0, done.steps.count - 1, min(_MOST, done.steps.count)).astype(np.int64))
     ties = moved = 0
     before, after = [], []
     claim = done.tested
     for step in picked:
         row = done.logits.rows(int(step), int(step) + 1)[0]
-        context = Before(done.prompt, tuple(int(token) for token in done.steps.tokens[:step]))
+        context = TokenContext(done.prompt, tuple(int(token) for token in done.steps.tokens[:step]))
         half = rounded(row, dtype)
         ties += int(np.count_nonzero(half == half.max()) > 1)
         with np.errstate(all="ignore"):

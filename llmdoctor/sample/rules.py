@@ -1,17 +1,9 @@
-"""The SMP rules: the words of their pages, and the findings of a replay. Those of files alone are judged in hidden.py."""
+"""The SMP rules: declarations only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from llmdoctor.core.finding import Finding, Location, Severity
+from llmdoctor.core.finding import Severity
 from llmdoctor.core.rule import Rule
-
-if TYPE_CHECKING:
-    from llmdoctor.sample.claim import Claim
-    from llmdoctor.sample.judge import Judgement
-    from llmdoctor.sample.replay import Replay
 
 IMPOSSIBLE = Rule(
     "SMP001",
@@ -83,26 +75,3 @@ TAKEN = Rule(
     "Write the settings into the request, with the values that you want.",
 )
 RULES = (IMPOSSIBLE, OTHER, BROKEN, KIND, DEFAULTS, TAKEN)
-
-
-def findings_of(verdict: Judgement, claim: Claim, path: str, steps: Sequence[int]) -> tuple[Finding, ...]:
-    """The finding of an inconsistent verdict; `steps` are those with impossible tokens."""
-    if verdict.outcome != "inconsistent":
-        return ()
-    rule = IMPOSSIBLE if verdict.deciding is not None and verdict.deciding.name == "impossible_tokens" else OTHER
-    evidence = {"p_value": verdict.p_corrected, "steps": list(steps[:20])}
-    return (Finding(rule.code, rule.severity, f"{claim.words()}: {verdict.reason}", Location(path), evidence, fix=rule.fix),)
-
-
-def replay_findings(done: Replay) -> tuple[Finding, ...]:
-    """What a replay found."""
-    found = list(findings_of(done.verdict, done.claim, done.logits.path, [at for at, name in enumerate(done.steps.outside) if name]))
-    where = Location(done.logits.path)
-    if found and done.estimates is not None and done.estimates.law is not None:
-        message = f"the draws follow the law: {done.estimates.law}"
-        nats = {"nats": done.estimates.law_gain}
-        found.append(Finding(BROKEN.code, BROKEN.severity, message, where, nats, fix=BROKEN.fix))
-    if done.kind is not None and done.kind[0] != "raw":
-        message = f"the recorded log-probabilities are {done.kind[0]}, not raw"
-        found.append(Finding(KIND.code, KIND.severity, message, where, done.kind[1], fix=KIND.fix))
-    return tuple(found)

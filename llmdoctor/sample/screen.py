@@ -10,8 +10,9 @@ from llmdoctor.core.document import Bar, Bars, Block, Cell, Fold, Headline, Note
 from llmdoctor.core.text import plural
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.estimate import Estimates, Interval
-from llmdoctor.sample.replay import Replay, stages_of
-from llmdoctor.sample.training import Versus
+from llmdoctor.sample.precision import precision_note
+from llmdoctor.sample.replayed import Replay, stages_of
+from llmdoctor.sample.training import Comparison
 
 _TONES: dict[str, Tone] = {"consistent": "good", "inconsistent": "bad", "undecided": "warn"}
 _WIDTH, _BINS, _TOP = 40, 10, 8
@@ -21,24 +22,22 @@ def document(done: Replay) -> tuple[Block, ...]:
     """The whole screen."""
     verdict = done.verdict
     blocks: list[Block] = [
-        Headline(f"{verdict.outcome.upper()} with {done.claim.words()}   (alpha {done.ask.alpha:g})", _TONES[verdict.outcome]),
+        Headline(f"{verdict.outcome.upper()} with {done.claim.words()}   (alpha {done.options.alpha:g})", _TONES[verdict.outcome]),
         *_proof(done),
-        *(Note("TAKEN", note, "warn") for note in done.inputs.notes),
+        *(Note("TAKEN", note, "warn") for note in done.generation.notes),
         *claim_notes(done.claim),
     ]
     if done.estimates is not None:
         blocks += _fits(done, done.estimates)
     blocks += _training(done)
     blocks.append(_tests(done))
-    if done.ask.step is not None:
-        blocks += _step(done, done.ask.step)
-    elif done.ask.rows:
+    if done.options.step is not None:
+        blocks += _step(done, done.options.step)
+    elif done.options.rows:
         blocks += [_table(done), picture(done)]
-    if done.ask.dtype is not None and done.ask.logits is not None:
-        from llmdoctor.sample.precision import precision_note
-
+    if done.options.dtype is not None and done.options.logits is not None:
         blocks.append(precision_note(done))
-    if done.ask.step is None:
+    if done.options.step is None:
         blocks.append(Note("NEXT", f"the same command with --step {_worst(done)[0]}"))
     return tuple(blocks)
 
@@ -110,7 +109,7 @@ def _training(done: Replay) -> list[Block]:
     return blocks
 
 
-def versus_note(versus: Versus) -> Note:
+def versus_note(versus: Comparison) -> Note:
     """Two sets of log-probabilities in words."""
     pearson = "-" if versus.pearson is None else f"{versus.pearson:.4f}"
     text = (
@@ -125,7 +124,7 @@ def versus_note(versus: Versus) -> Note:
 
 def _tests(done: Replay) -> Table:
     rows = tuple(
-        (test.name, f"{test.statistic:.4g}", Cell(f"{test.p_value:.2g}", "bad" if test.p_value < done.ask.alpha else "plain"))
+        (test.name, f"{test.statistic:.4g}", Cell(f"{test.p_value:.2g}", "bad" if test.p_value < done.options.alpha else "plain"))
         for test in done.tests
     )
     return Table(("test", "statistic", "p alone"), rows)
@@ -142,7 +141,7 @@ def _worst(done: Replay) -> list[int]:
 
 def _table(done: Replay) -> Table:
     steps = done.steps
-    shown = sorted(_worst(done)[: done.ask.rows])
+    shown = sorted(_worst(done)[: done.options.rows])
     rows: list[tuple[str | Cell, ...]] = []
     for at in shown:
         out = Cell(steps.outside[at], "bad") if steps.outside[at] else Cell("", "dim")

@@ -17,8 +17,8 @@ from llmdoctor.files.arrays import Logits
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.cuts import head
 from llmdoctor.sample.stages import run, without_filters
-from llmdoctor.sample.tables import ENGINES
-from llmdoctor.sample.types import Before, Doubles, Floats, Ids
+from llmdoctor.sample.tables import SamplingEngine
+from llmdoctor.sample.types import Doubles, Floats, Ids, TokenContext
 
 HEAD = 1024
 _BINS, _DEEPEST = 128, 24.0  # of the tail: how many, and how far below the head they reach, in nats
@@ -46,26 +46,28 @@ class Sketch:
         first: Ids = np.maximum.accumulate(np.where(new, at, 0), axis=1)
         return first
 
-    def nucleus(self, engine: str, temperature: float, top_k: int | None, min_p: float | None) -> tuple[Doubles, Ids]:
+    def nucleus(self, engine: SamplingEngine, temperature: float, top_k: int | None, min_p: float | None) -> tuple[Doubles, Ids]:
         """The mass before each entry as the engine's top_p sees it [S, M], and how many entries the other cuts keep [S]."""
         gap = self.v - self.v[:, :1]
         kept = np.full(len(self.v), self.v.shape[1])
         count = np.cumsum(self.n, axis=1) - self.n
-        scale = 1.0 if engine == "llama.cpp" else temperature
+        scale = temperature if engine.cuts_after_temperature else 1.0
         basis = self.n * np.exp(gap / scale)
         near = None if not min_p else np.count_nonzero(gap >= scale * np.log(min_p), axis=1)
-        if near is not None and engine == "vllm":
+        if near is not None and engine.min_p_first:
             kept = np.minimum(kept, near)
         if top_k:
-            place = count if ENGINES[engine].ties == "low" else np.take_along_axis(count, self.starts(), axis=1)
+            place = count if engine.ties == "low" else np.take_along_axis(count, self.starts(), axis=1)
             kept = np.minimum(kept, np.count_nonzero(place < top_k, axis=1))
         mass = np.cumsum(basis, axis=1)
-        whole = mass[:, -1] if engine == "sglang" else mass[np.arange(len(mass)), np.maximum(kept, 1) - 1]
-        if near is not None and engine != "vllm":
+        whole = mass[:, -1] if engine.nucleus_of_all else mass[np.arange(len(mass)), np.maximum(kept, 1) - 1]
+        if near is not None and not engine.min_p_first:
             kept = np.minimum(kept, near)
         return (mass - basis) / whole[:, None], kept
 
-    def cut(self, engine: str, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None) -> tuple[Ids, Doubles]:
+    def cut(
+        self, engine: SamplingEngine, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+    ) -> tuple[Ids, Doubles]:
         """How many entries each step keeps [S], and the log of the sum of exp(v / T) over them [S]."""
         before, kept = self.nucleus(engine, temperature, top_k, min_p)
         if top_p is not None and top_p < 1:
@@ -76,7 +78,7 @@ class Sketch:
         return kept, np.log(total)
 
     def loglik(
-        self, engine: str, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
+        self, engine: SamplingEngine, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
     ) -> tuple[Doubles, NDArray[np.bool_]]:
         """log q of the drawn tokens [S] as if each were in the support, and whether it is [S]; equal logits at the edge count as in."""
         kept, z = self.cut(engine, temperature, top_k, top_p, min_p)
@@ -112,7 +114,7 @@ def make_sketch(
         for step in wanted[(wanted >= start) & (wanted < start + len(part))]:
             row = part[step - start]
             if values:
-                passed = run(claim.engine, plain, row, Before(tuple(prompt), tuple(tokens[:step])))[-1].row
+                passed = run(claim.engine, plain, row, TokenContext(tuple(prompt), tuple(tokens[:step])))[-1].row
                 row = np.full(logits.vocab, -np.inf, np.float32)
                 row[passed.tokens()] = passed.x
             x[place] = row[tokens[step]]

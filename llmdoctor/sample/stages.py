@@ -9,12 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llmdoctor.sample import cuts
-from llmdoctor.sample.tables import Engine
-from llmdoctor.sample.types import Before, Floats, Row, Settings, first_row
+from llmdoctor.sample.tables import SamplingEngine
+from llmdoctor.sample.types import Floats, LogitRow, SamplingParams, TokenContext, first_row
 
 WINDOW = 64  # llama.cpp's penalty_last_n
-_VLLM_LEAST, _GPT_FAST_LEAST, _SGLANG_GREEDY = 0.01, 1e-5, 1e-6
-_NOBODY = Before()
+_NO_TOKENS = TokenContext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,65 +21,48 @@ class Stage:
     """What one stage left of the row before it."""
 
     name: str
-    row: Row
-    before: Row
+    row: LogitRow
+    before: LogitRow
 
     @property
     def mass_kept(self) -> float:
-        """The share of the mass before it that the stage kept; 1.0 where it removed nothing."""
+        """The share of the mass before the stage that the stage kept; 1.0 if it removed nothing."""
         return 1.0 if self.row is self.before else share(self.before, self.row)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """What a stage may ask: the engine, the settings as it reads them, the tokens before the step."""
+class StageContext:
+    """What a stage may use: the engine, the parameters as the engine reads them, the tokens before the step."""
 
-    engine: Engine
-    read: Settings
-    before: Before
+    engine: SamplingEngine
+    read: SamplingParams
+    before: TokenContext
 
 
-def refusal(engine: Engine, settings: Settings) -> str | None:
-    """What the engine says to settings that it does not take; None where it takes them."""
+def refusal(engine: SamplingEngine, settings: SamplingParams) -> str | None:
+    """Return the engine's error message for settings that it does not accept; None if it accepts them."""
     named = settings.named()
     named.pop("do_sample", None)
     strange = [name for name in named if name not in engine.takes]
     if strange:
-        names = str(strange) if engine.name == "transformers" else ", ".join(strange)
-        return engine.unknown.format(names=names, first=repr(strange[0]))
+        return engine.unknown.format(names=", ".join(strange), list=strange, first=repr(strange[0]))
     for rule in engine.ranges:
         value = named.get(rule.option)
-        sampling = settings.do_sample or rule.option.endswith("penalty")  # transformers makes no warper without do_sample
-        if value is not None and (sampling or engine.name != "transformers") and not rule.accepts(value):
+        used = settings.do_sample or engine.checks_unused or rule.option.endswith("penalty")
+        if value is not None and used and not rule.accepts(value):
             return rule.says.format(value=value)
     return None
 
 
-def as_read(engine: Engine, settings: Settings) -> Settings:
-    """The settings as the engine reads them: clamped temperatures, temperature 0 as greedy, its "off" values as not named."""
+def as_read(engine: SamplingEngine, settings: SamplingParams) -> SamplingParams:
+    """Return the settings as the engine reads them: clamped temperatures, temperature 0 as greedy, its "off" values as not set."""
     values = {name: value for name, value in settings.named().items() if value not in engine.off.get(name, ())}
-    temperature = values.get("temperature")
-    if temperature is not None:
-        if engine.name == "vllm":
-            values["temperature"] = max(temperature, _VLLM_LEAST) if temperature > 0 else temperature
-            if temperature == 0:
-                values = {name: value for name, value in values.items() if name not in ("temperature", "top_k", "top_p", "min_p")}
-                values["do_sample"] = False
-        elif engine.name == "sglang" and temperature < _SGLANG_GREEDY:
-            values |= {"temperature": 1.0, "top_k": 1}
-        elif engine.name == "llama.cpp" and temperature <= 0:
-            del values["temperature"]
-            values["do_sample"] = False
-        elif engine.name == "gpt-fast":
-            values["temperature"] = max(temperature, _GPT_FAST_LEAST)
-    if engine.name == "sglang" and values.get("top_k") == 1:
-        values["do_sample"] = False
-    return Settings(**values)
+    return SamplingParams(**engine.reads(values))
 
 
-def run(engine: Engine, settings: Settings, logits: Floats, before: Before = _NOBODY) -> list[Stage]:
+def run(engine: SamplingEngine, settings: SamplingParams, logits: Floats, before: TokenContext = _NO_TOKENS) -> list[Stage]:
     """The row after each stage that is on, first the raw one. `logits` [V] float32; `settings` must not be refused."""
-    call = Call(engine, as_read(engine, settings), before)
+    call = StageContext(engine, as_read(engine, settings), before)
     row = first_row(logits)
     passed = [Stage("logits", row, row)]
     for name in _active(engine, call.read):
@@ -90,12 +72,12 @@ def run(engine: Engine, settings: Settings, logits: Floats, before: Before = _NO
     return passed
 
 
-def active(engine: Engine, settings: Settings) -> list[str]:
+def active(engine: SamplingEngine, settings: SamplingParams) -> list[str]:
     """The engine's stages that these settings turn on, in its order. Greedy ends the chain, but for llama.cpp, which filters first."""
     return _active(engine, as_read(engine, settings))
 
 
-def _active(engine: Engine, read: Settings) -> list[str]:
+def _active(engine: SamplingEngine, read: SamplingParams) -> list[str]:
     found: list[str] = []
     for name in engine.order:
         if name == "greedy":
@@ -109,7 +91,7 @@ def _active(engine: Engine, read: Settings) -> list[str]:
     return found
 
 
-def share(before: Row, after: Row) -> float:
+def share(before: LogitRow, after: LogitRow) -> float:
     """The mass of the tokens of `after` in the distribution `before`; 1.0 where none are gone."""
     if len(after.x) == len(before.x):
         return 1.0
@@ -118,76 +100,70 @@ def share(before: Row, after: Row) -> float:
     return min(1.0, float(e[at].sum(dtype=np.float64)) / total)
 
 
-def _temperature(row: Row, call: Call) -> Row:
-    return Row(row.x / np.float32(call.read.temperature), row.ids)
+def _temperature(row: LogitRow, call: StageContext) -> LogitRow:
+    return LogitRow(row.x / np.float32(call.read.temperature), row.ids)
 
 
-def _top_k(row: Row, call: Call) -> Row:
+def _top_k(row: LogitRow, call: StageContext) -> LogitRow:
     k = call.read.top_k or 0
     return row if k <= 0 else cuts.top_k(row, k, call.engine.ties)
 
 
-def _top_p(row: Row, call: Call) -> Row:
+def _top_p(row: LogitRow, call: StageContext) -> LogitRow:
     p = 1.0 if call.read.top_p is None else call.read.top_p
-    if p >= 1.0:
-        return row
-    return cuts.top_p_descending(row, p) if call.engine.name == "llama.cpp" else cuts.top_p_ascending(row, p)
+    return row if p >= 1.0 else call.engine.top_p(row, p)
 
 
-def _min_p(row: Row, call: Call) -> Row:
+def _min_p(row: LogitRow, call: StageContext) -> LogitRow:
     p = call.read.min_p or 0.0
-    if p <= 0.0:
-        return row
-    return cuts.min_p_logits(row, p) if call.engine.name == "llama.cpp" else cuts.min_p_probs(row, p)
+    return row if p <= 0.0 else call.engine.min_p(row, p)
 
 
-def _typical(row: Row, call: Call) -> Row:
+def _typical(row: LogitRow, call: StageContext) -> LogitRow:
     mass = 1.0 if call.read.typical_p is None else call.read.typical_p
-    if mass >= 1.0:
-        return row
-    return cuts.typical_exact(row, mass) if call.engine.name == "llama.cpp" else cuts.typical(row, mass)
+    return row if mass >= 1.0 else call.engine.typical_p(row, mass)
 
 
-def _joint(row: Row, call: Call) -> Row:
+def _joint(row: LogitRow, call: StageContext) -> LogitRow:
     return cuts.joint(row, call.read.top_k, 1.0 if call.read.top_p is None else call.read.top_p, call.read.min_p or 0.0)
 
 
-def _epsilon(row: Row, call: Call) -> Row:
+def _epsilon(row: LogitRow, call: StageContext) -> LogitRow:
     least = call.read.epsilon_cutoff or 0.0
     return cuts.floor(row, least) if 0 < least < 1 else row
 
 
-def _eta(row: Row, call: Call) -> Row:
+def _eta(row: LogitRow, call: StageContext) -> LogitRow:
     least = call.read.eta_cutoff or 0.0
     return cuts.eta(row, least) if 0 < least < 1 else row
 
 
-def _bias(row: Row, call: Call) -> Row:
+def _bias(row: LogitRow, call: StageContext) -> LogitRow:
     bias = call.read.logit_bias or {}
-    limit = 100.0 if call.engine.name == "vllm" else np.inf  # sampling_params.py from_optional clamps it
+    limit = call.engine.bias_limit
     changed = _changed(row, {token: np.float32(min(limit, max(-limit, value))) for token, value in bias.items()}, lambda x, by: x + by)
     return changed.keep(~np.isneginf(changed.x)) if np.isneginf(changed.x.min()) else changed
 
 
-def _repetition(row: Row, call: Call) -> Row:
+def _repetition(row: LogitRow, call: StageContext) -> LogitRow:
     penalty = np.float32(call.read.repetition_penalty or 1.0)
     tokens = dict.fromkeys(counted(call, "repetition_penalty"), penalty)
     return _changed(row, tokens, lambda x, by: np.where(x < 0, x * by, x / by))
 
 
-def _frequency(row: Row, call: Call) -> Row:
+def _frequency(row: LogitRow, call: StageContext) -> LogitRow:
     counts = Counter(counted(call, "frequency_penalty"))
-    size = max(1, sum(counts.values())) if call.engine.name == "tgi" else 1
+    size = max(1, sum(counts.values())) if call.engine.frequency_by_length else 1
     penalty = np.float32(call.read.frequency_penalty or 0.0)
     return _changed(row, {token: np.float32(count / size) * penalty for token, count in counts.items()}, lambda x, by: x - by)
 
 
-def _presence(row: Row, call: Call) -> Row:
+def _presence(row: LogitRow, call: StageContext) -> LogitRow:
     penalty = np.float32(call.read.presence_penalty or 0.0)
     return _changed(row, dict.fromkeys(counted(call, "presence_penalty"), penalty), lambda x, by: x - by)
 
 
-def counted(call: Call, option: str) -> tuple[int, ...]:
+def counted(call: StageContext, option: str) -> tuple[int, ...]:
     """The tokens that the engine's penalty `option` looks at."""
     scope, before, last_n = call.engine.scope[option], call.before, call.read.penalty_last_n
     if scope == "output":
@@ -197,7 +173,7 @@ def counted(call: Call, option: str) -> tuple[int, ...]:
     return both if scope == "all" or window < 0 else both[max(0, len(both) - window) :]  # -1: llama.cpp's whole context
 
 
-def _changed(row: Row, tokens: dict[int, np.float32], change: Callable[[Floats, Floats], Floats]) -> Row:
+def _changed(row: LogitRow, tokens: dict[int, np.float32], change: Callable[[Floats, Floats], Floats]) -> LogitRow:
     ids = np.fromiter(tokens, np.int64, len(tokens))
     by = np.fromiter(tokens.values(), np.float32, len(tokens))
     if row.ids is None:
@@ -209,10 +185,10 @@ def _changed(row: Row, tokens: dict[int, np.float32], change: Callable[[Floats, 
         at = at[known]
     x = row.x.copy()
     x[at] = change(x[at], by[known])
-    return Row(x, row.ids)
+    return LogitRow(x, row.ids)
 
 
-_STAGES: dict[str, Callable[[Row, Call], Row]] = {
+_STAGES: dict[str, Callable[[LogitRow, StageContext], LogitRow]] = {
     "logit_bias": _bias,
     "repetition_penalty": _repetition,
     "frequency_penalty": _frequency,
@@ -230,6 +206,6 @@ _STAGES: dict[str, Callable[[Row, Call], Row]] = {
 }
 
 
-def without_filters(settings: Settings) -> Settings:
+def without_filters(settings: SamplingParams) -> SamplingParams:
     """The same call with every cut off: what is left is penalties, bias and temperature."""
     return replace(settings, top_k=None, top_p=None, min_p=None, typical_p=None, top_h=None, epsilon_cutoff=None, eta_cutoff=None)

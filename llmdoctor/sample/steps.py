@@ -14,7 +14,7 @@ from llmdoctor.sample import cuts
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.laws import LAWS, law_logprobs
 from llmdoctor.sample.stages import Stage, active, run, share
-from llmdoctor.sample.types import Before, Doubles, Floats, Ids, Row, Settings
+from llmdoctor.sample.types import Doubles, Floats, Ids, LogitRow, SamplingParams, TokenContext
 
 _CUTS = frozenset({"top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "joint", "greedy"})
 _MASS_CUTS = frozenset({"top_p", "joint"})
@@ -101,13 +101,13 @@ def replay_steps(
             raise QuestionError(f"step {step}: token {token} lies outside the logits' vocabulary, expected 0 to {logits.vocab - 1}")
     names = active(claim.engine, claim.settings)
     gathered = _Columns(len(tokens), len(names), tuple(names))
-    context = Before(tuple(prompt))
+    context = TokenContext(tuple(prompt))
     penalised = any(name.endswith("penalty") for name in names)
     with np.errstate(all="ignore"):
         for start, part in logits.chunks():
             for offset, row in enumerate(part):
                 step = start + offset
-                before = Before(context.prompt, tuple(tokens[:step])) if penalised else context
+                before = TokenContext(context.prompt, tuple(tokens[:step])) if penalised else context
                 gathered.add(step, row, int(tokens[step]), run(claim.engine, claim.settings, row, before), tolerance, claim)
             if tick is not None:
                 tick(min(start + len(part), logits.steps), logits.steps)
@@ -174,7 +174,7 @@ class _Columns:
         )
 
 
-def _logit(row: Row, token: int) -> float:
+def _logit(row: LogitRow, token: int) -> float:
     """The token's logit in the row, -inf where it is gone."""
     if row.ids is None:
         return float(row.x[token])
@@ -182,7 +182,7 @@ def _logit(row: Row, token: int) -> float:
     return float(row.x[at]) if at < len(row.ids) and row.ids[at] == token else -np.inf
 
 
-def _raw(row: Row, x: np.float32) -> tuple[float, float]:
+def _raw(row: LogitRow, x: np.float32) -> tuple[float, float]:
     """The token's log-probability and the entropy of a row without any processing."""
     e, total = row.weights()
     top = float(row.x.max())
@@ -190,7 +190,7 @@ def _raw(row: Row, x: np.float32) -> tuple[float, float]:
     return float(x) - z, z - (top + float(np.dot(e, _below_top(row))) / total)
 
 
-def _moments(row: Row) -> tuple[float, float, float]:
+def _moments(row: LogitRow) -> tuple[float, float, float]:
     """Mean, variance and third central moment of log q."""
     e, total = row.weights()
     q = e / np.float32(total)
@@ -201,7 +201,7 @@ def _moments(row: Row) -> tuple[float, float, float]:
     return mean - float(np.log(total)), float(np.dot(q, square)), float(np.dot(q, square * d))
 
 
-def _below_top(row: Row) -> Floats:
+def _below_top(row: LogitRow) -> Floats:
     """x - max [n], at least -200: exp() of less is 0 in float32 as of that, and squares and cubes of it stay finite."""
     d: Floats = row.x - row.x.max()
     np.maximum(d, np.float32(-200), out=d)
@@ -229,7 +229,7 @@ def _follow(stages: list[Stage], token: int, x: float, tolerance: Tolerance, cla
     return x, outside
 
 
-def _near(stage: Stage, x: float, settings: Settings, tolerance: Tolerance, mass_before: float) -> bool:
+def _near(stage: Stage, x: float, settings: SamplingParams, tolerance: Tolerance, mass_before: float) -> bool:
     """Whether a token with the logit `x` that the stage removed lies within the tolerance of its edge: each cut measured by its own."""
     row = stage.before
     in_mass = settings.top_p is not None and mass_before <= settings.top_p + tolerance.mass
@@ -248,5 +248,5 @@ def _near(stage: Stage, x: float, settings: Settings, tolerance: Tolerance, mass
     return x >= edge - tolerance.logit or (stage.name in _MASS_CUTS and in_mass)
 
 
-def _floor(name: str, row: Row, settings: Settings) -> float:
+def _floor(name: str, row: LogitRow, settings: SamplingParams) -> float:
     return (settings.epsilon_cutoff or 1.0) if name == "epsilon_cutoff" else cuts.eta_floor(row, settings.eta_cutoff or 1.0)

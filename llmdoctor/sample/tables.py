@@ -1,18 +1,31 @@
-"""The engines as data: order of stages, defaults, what each accepts and what it says otherwise. One table an engine, read from its source.
+"""The engines as data: one entry for each engine (and version), read from its source. What differs between engines is a field of the entry.
 
-`order` names stages of :mod:`llmdoctor.sample.stages`; a stage runs where its option is named and is not one of the engine's "off" values.
+`order` names stages of :mod:`llmdoctor.sample.stages`; a stage runs if its parameter is set to a value that is not one of the engine's
+"off" values. To add an engine, add its entry to ENTRIES.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.sample import cuts
+from llmdoctor.sample.types import LogitRow
+
+Cut: TypeAlias = Callable[[LogitRow, float], LogitRow]
+LogprobKind = Literal["raw", "temperature", "processed"]
+ModelFiles = Literal["none", "sampling", "generation_config"]
+_CUTS = ("joint", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What an engine accepts of an option: low (or more than low) to high, or one of `also`; `says` is its message otherwise."""
+    """The values that an engine accepts of a parameter: low (or more than low) to high, or one of `also`; `says` is its error message."""
 
     option: str
     says: str
@@ -23,17 +36,25 @@ class Range:
     also: tuple[float, ...] = ()
 
     def accepts(self, value: float) -> bool:
-        """Whether the engine takes `value`; NaN never."""
+        """Return whether the engine accepts `value`; NaN never."""
         low = value > self.low if self.over else value >= self.low
         high = value < self.high if self.under else value <= self.high
         return (low and high) or value in self.also
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """One engine. `off` are the values that turn a stage off, `scope` the tokens that a penalty counts.
+def _as_given(values: dict[str, Any]) -> dict[str, Any]:
+    return values
 
-    `ties` says which of several equal logits at the k-th stay; `logprobs` what kind of log-probabilities it returns by default.
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class SamplingEngine:
+    """One engine in one version.
+
+    `off` are the values that turn a stage off, `scope` the tokens that a penalty counts, `ties` which of several equal logits at the k-th
+    stay, `logprobs` the kind of log-probabilities that it returns by default: "raw", after the temperature, or after every stage.
+    `reads` turns the parameters that are set into those that it uses (clamped temperatures, temperature 0 as greedy). `model_files` is what it
+    takes from a model's files for what a request leaves out: nothing, the sampling parameters of generation_config.json, or all of it.
+    `checks_unused`: it refuses a bad temperature of a greedy call too. `has_do_sample`: do_sample is one of its parameters.
     """
 
     name: str
@@ -47,19 +68,72 @@ class Engine:
     off: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     scope: Mapping[str, Literal["all", "output", "window"]] = field(default_factory=dict)
     ties: Literal["all", "low"] = "all"
-    hidden: bool = False  # takes sampling settings of generation_config.json for what a request leaves out
-    logprobs: Literal["raw", "temperature", "processed"] = "processed"
+    logprobs: LogprobKind = "processed"
+    model_files: ModelFiles = "none"
+    checks_unused: bool = True
+    has_do_sample: bool = False
+    reads: Callable[[dict[str, Any]], dict[str, Any]] = _as_given
+    top_p: Cut = cuts.top_p_ascending
+    min_p: Cut = cuts.min_p_probs
+    typical_p: Cut = cuts.typical
+    bias_limit: float = np.inf
+    since: tuple[int, ...] = ()  # the first version that this entry describes
+    frequency_by_length: bool = False  # the frequency penalty is divided by the number of tokens it counts
+
+    @property
+    def cuts_after_temperature(self) -> bool:
+        """Whether top_p and min_p see the distribution after the temperature."""
+        return self.order.index("temperature") < min(self.order.index(name) for name in _CUTS if name in self.order)
+
+    @property
+    def min_p_first(self) -> bool:
+        """Whether min_p removes tokens before top_k and top_p do."""
+        return "min_p" in self.order and self.order.index("min_p") < self.order.index("top_k")
+
+    @property
+    def nucleus_of_all(self) -> bool:
+        """Whether top_p measures its mass on the distribution that top_k has not cut."""
+        return "joint" in self.order
+
+
+def _vllm_reads(values: dict[str, Any]) -> dict[str, Any]:
+    """sampling_params.py __post_init__: 0 < T < 0.01 becomes 0.01; T 0 is greedy and clears the cuts."""
+    temperature = values.get("temperature")
+    if temperature is None or temperature >= 0.01:
+        return values
+    if temperature > 0:
+        return {**values, "temperature": 0.01}
+    return {**{name: value for name, value in values.items() if name not in _FILTERS}, "do_sample": False}
+
+
+def _sglang_reads(values: dict[str, Any]) -> dict[str, Any]:
+    """sampling_params.py: T < 1e-6 becomes top_k 1 at T 1; top_k 1 takes the argmax."""
+    if (temperature := values.get("temperature")) is not None and temperature < 1e-6:
+        values = {**values, "temperature": 1.0, "top_k": 1}
+    return {**values, "do_sample": False} if values.get("top_k") == 1 else values
+
+
+def _llama_cpp_reads(values: dict[str, Any]) -> dict[str, Any]:
+    """llama-sampler.cpp: T <= 0 keeps the largest of what the filters leave."""
+    if (temperature := values.get("temperature")) is None or temperature > 0:
+        return values
+    return {**{name: value for name, value in values.items() if name != "temperature"}, "do_sample": False}
+
+
+def _gpt_fast_reads(values: dict[str, Any]) -> dict[str, Any]:
+    """generate.py logits_to_probs: max(temperature, 1e-5)."""
+    temperature = values.get("temperature")
+    return values if temperature is None else {**values, "temperature": max(temperature, 1e-5)}
 
 
 _FILTERS = ("temperature", "top_k", "top_p", "min_p")
 _PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
-_BOTH = "The following `model_kwargs` are not used by the model: {names}"
 
-TRANSFORMERS = Engine(
-    "transformers",
-    "5.23.0",
-    "generation/utils.py _get_logits_processor, generation/logits_process.py",
-    (
+TRANSFORMERS = SamplingEngine(
+    name="transformers",
+    version="5.23.0",
+    source="generation/utils.py _get_logits_processor, generation/logits_process.py",
+    order=(
         "logit_bias",
         "repetition_penalty",
         "greedy",
@@ -72,9 +146,9 @@ TRANSFORMERS = Engine(
         "epsilon_cutoff",
         "eta_cutoff",
     ),
-    frozenset((*_FILTERS, "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff", "repetition_penalty", "logit_bias")),
-    "ValueError: " + _BOTH,
-    (
+    takes=frozenset((*_FILTERS, "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff", "repetition_penalty", "logit_bias")),
+    unknown="ValueError: The following `model_kwargs` are not used by the model: {list}",
+    ranges=(
         Range("repetition_penalty", "ValueError: `penalty` has to be a strictly positive float, but is {value}", 0, over=True),
         Range("temperature", "ValueError: `temperature` (={value}) has to be a strictly positive float", 0, over=True),
         Range("top_h", "ValueError: `top_h` must be in the range (0, 1].", 0, 1, over=True),
@@ -83,19 +157,22 @@ TRANSFORMERS = Engine(
         Range("min_p", "ValueError: `min_p` has to be a float in the [0, 1] interval, but is {value}", 0, 1),
         Range("typical_p", "ValueError: `typical_p` has to be a float > 0 and < 1, but is {value}", 0, over=True),
     ),
-    {"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0},
-    {"temperature": (1.0,), "top_k": (0,), "repetition_penalty": (1.0,)},
-    {"repetition_penalty": "all"},
-    hidden=True,
+    defaults={"do_sample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0},
+    off={"temperature": (1.0,), "top_k": (0,), "repetition_penalty": (1.0,)},
+    scope={"repetition_penalty": "all"},
+    model_files="generation_config",
+    checks_unused=False,
+    has_do_sample=True,
 )
-VLLM = Engine(
-    "vllm",
-    "0.33.0",
-    "sampling_params.py, v1/sample/sampler.py, v1/sample/ops/topk_topp_sampler.py (PyTorch path)",
-    ("logit_bias", "repetition_penalty", "frequency_penalty", "presence_penalty", "greedy", "temperature", "min_p", "top_k", "top_p"),
-    frozenset((*_FILTERS, *_PENALTIES, "logit_bias")),
-    "TypeError: Unexpected keyword argument {first}",
-    (
+VLLM = SamplingEngine(
+    name="vllm",
+    version="0.33.0",
+    since=(0, 8),
+    source="sampling_params.py, v1/sample/sampler.py, v1/sample/ops/topk_topp_sampler.py (PyTorch path)",
+    order=("logit_bias", "repetition_penalty", "frequency_penalty", "presence_penalty", "greedy", "temperature", "min_p", "top_k", "top_p"),
+    takes=frozenset((*_FILTERS, *_PENALTIES, "logit_bias")),
+    unknown="TypeError: Unexpected keyword argument {first}",
+    ranges=(
         Range("presence_penalty", "VLLMValidationError: presence_penalty must be in [-2, 2], got {value}.", -2, 2),
         Range("frequency_penalty", "VLLMValidationError: frequency_penalty must be in [-2, 2], got {value}.", -2, 2),
         Range(
@@ -110,20 +187,22 @@ VLLM = Engine(
         Range("top_k", "VLLMValidationError: top_k must be 0 (disable), or at least 1, got {value}.", -1),
         Range("min_p", "VLLMValidationError: min_p must be in [0, 1], got {value}.", 0, 1),
     ),
-    {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
-    {"top_k": (0, -1), "min_p": (0.0,), "top_p": (1.0,)},
-    {"repetition_penalty": "all", "frequency_penalty": "output", "presence_penalty": "output"},
-    hidden=True,
+    defaults={"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0},
+    off={"top_k": (0, -1), "min_p": (0.0,), "top_p": (1.0,)},
+    scope={"repetition_penalty": "all", "frequency_penalty": "output", "presence_penalty": "output"},
     logprobs="raw",
+    model_files="sampling",
+    reads=_vllm_reads,
+    bias_limit=100.0,  # sampling_params.py from_optional clamps it
 )
-SGLANG = Engine(
-    "sglang",
-    "0.5.23",
-    "srt/sampling/sampling_params.py, srt/sampling/penaltylib, srt/layers/sampler.py (pytorch backend)",
-    ("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "greedy", "temperature", "joint"),
-    frozenset((*_FILTERS, *_PENALTIES, "logit_bias")),
-    "TypeError: Unexpected keyword argument {first}",
-    (
+SGLANG = SamplingEngine(
+    name="sglang",
+    version="0.5.23",
+    source="srt/sampling/sampling_params.py, srt/sampling/penaltylib, srt/layers/sampler.py (pytorch backend)",
+    order=("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "greedy", "temperature", "joint"),
+    takes=frozenset((*_FILTERS, *_PENALTIES, "logit_bias")),
+    unknown="TypeError: Unexpected keyword argument {first}",
+    ranges=(
         Range("temperature", "ValueError: temperature must be a non-negative finite number, got {value}.", 0, under=True),
         Range("top_p", "ValueError: top_p must be in (0, 1], got {value}.", 0, 1, over=True),
         Range("min_p", "ValueError: min_p must be in [0, 1], got {value}.", 0, 1),
@@ -138,18 +217,19 @@ SGLANG = Engine(
             over=True,
         ),
     ),
-    {"temperature": 1.0, "top_k": -1, "top_p": 1.0, "min_p": 0.0},
-    {"top_k": (-1, 2**30), "top_p": (1.0,), "min_p": (0.0,)},
-    {"repetition_penalty": "output", "frequency_penalty": "output", "presence_penalty": "output"},
-    "low",
-    hidden=True,
+    defaults={"temperature": 1.0, "top_k": -1, "top_p": 1.0, "min_p": 0.0},
+    off={"top_k": (-1, 2**30), "top_p": (1.0,), "min_p": (0.0,)},
+    scope={"repetition_penalty": "output", "frequency_penalty": "output", "presence_penalty": "output"},
+    ties="low",
     logprobs="temperature",
+    model_files="sampling",
+    reads=_sglang_reads,
 )
-LLAMA_CPP = Engine(
-    "llama.cpp",
-    "0c1e570",
-    "common/common.h common_params_sampling, src/llama-sampler.cpp (default order, without DRY and XTC)",
-    (
+LLAMA_CPP = SamplingEngine(
+    name="llama.cpp",
+    version="0c1e570",
+    source="common/common.h common_params_sampling, src/llama-sampler.cpp (default order, without DRY and XTC)",
+    order=(
         "logit_bias",
         "repetition_penalty",
         "frequency_penalty",
@@ -161,23 +241,27 @@ LLAMA_CPP = Engine(
         "temperature",
         "greedy",
     ),
-    frozenset((*_FILTERS, *_PENALTIES, "typical_p", "penalty_last_n", "logit_bias")),
-    "llama.cpp has no {names}",
-    (),
-    {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "penalty_last_n": 64},
-    {},
-    {"repetition_penalty": "window", "frequency_penalty": "window", "presence_penalty": "window"},
-    "low",
+    takes=frozenset((*_FILTERS, *_PENALTIES, "typical_p", "penalty_last_n", "logit_bias")),
+    unknown="llama.cpp has no {names}",
+    ranges=(),
+    defaults={"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "penalty_last_n": 64},
+    off={},
+    scope={"repetition_penalty": "window", "frequency_penalty": "window", "presence_penalty": "window"},
+    ties="low",
     logprobs="raw",  # the server's post_sampling_probs is off
+    reads=_llama_cpp_reads,
+    top_p=cuts.top_p_descending,
+    min_p=cuts.min_p_logits,
+    typical_p=cuts.typical_exact,
 )
-TGI = Engine(
-    "tgi",
-    "00cef24 (read, not run)",
-    "router/src/validation.rs, server/text_generation_server/utils/{tokens,logits_process}.py",
-    ("repetition_penalty", "frequency_penalty", "greedy", "temperature", "top_k", "top_p", "typical_p"),
-    frozenset(("temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "frequency_penalty")),
-    "TGI has no {names}",
-    (
+TGI = SamplingEngine(
+    name="tgi",
+    version="00cef24 (read, not run)",
+    source="router/src/validation.rs, server/text_generation_server/utils/{tokens,logits_process}.py",
+    order=("repetition_penalty", "frequency_penalty", "greedy", "temperature", "top_k", "top_p", "typical_p"),
+    takes=frozenset(("temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "frequency_penalty")),
+    unknown="TGI has no {names}",
+    ranges=(
         Range("temperature", "`temperature` must be strictly positive", 0, over=True),
         Range("repetition_penalty", "`repetition_penalty` must be strictly positive", 0, over=True),
         Range("frequency_penalty", "`frequency_penalty` must be >= -2.0 and <= 2.0", -2, 2),
@@ -185,18 +269,46 @@ TGI = Engine(
         Range("typical_p", "`typical_p` must be > 0.0 and < 1.0", 0, 1, over=True, under=True),
         Range("top_k", "`top_k` must be strictly positive", 1),
     ),
-    {"temperature": 1.0, "do_sample": False},
-    {"temperature": (1.0,)},
-    {"repetition_penalty": "all", "frequency_penalty": "all"},
+    defaults={"temperature": 1.0, "do_sample": False},
+    off={"temperature": (1.0,)},
+    scope={"repetition_penalty": "all", "frequency_penalty": "all"},
+    has_do_sample=True,
+    frequency_by_length=True,
 )
-GPT_FAST = Engine(
-    "gpt-fast",
-    "0055c42 (read, not run)",
-    "generate.py logits_to_probs",
-    ("greedy", "temperature", "top_k"),
-    frozenset(("temperature", "top_k")),
-    "gpt-fast's sample() has no {names}",
-    (Range("top_k", "IndexError: torch.topk(logits, {value}) has no k-th value", 1),),
-    {"temperature": 0.8, "top_k": 200},
+GPT_FAST = SamplingEngine(
+    name="gpt-fast",
+    version="0055c42 (read, not run)",
+    source="generate.py logits_to_probs",
+    order=("greedy", "temperature", "top_k"),
+    takes=frozenset(("temperature", "top_k")),
+    unknown="gpt-fast's sample() has no {names}",
+    ranges=(Range("top_k", "IndexError: torch.topk(logits, {value}) has no k-th value", 1),),
+    defaults={"temperature": 0.8, "top_k": 200},
+    reads=_gpt_fast_reads,
 )
-ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in (TRANSFORMERS, VLLM, SGLANG, LLAMA_CPP, TGI, GPT_FAST)}
+VLLM_V0 = replace(
+    VLLM,
+    version="0.7 (V0 engine, read, not run)",
+    since=(),
+    source="model_executor/layers/sampler.py (V0): penalties, temperature, top_k and top_p, min_p",
+    order=("logit_bias", "repetition_penalty", "frequency_penalty", "presence_penalty", "greedy", "temperature", "top_k", "top_p", "min_p"),
+    logprobs="processed",
+)
+NEWEST = (TRANSFORMERS, VLLM, SGLANG, LLAMA_CPP, TGI, GPT_FAST)
+ENTRIES = (*NEWEST, VLLM_V0)  # of one engine the newest version first
+ENGINES: Mapping[str, SamplingEngine] = {engine.name: engine for engine in NEWEST}
+
+
+def find_engine(name: str) -> SamplingEngine | None:
+    """Return the entry of NAME (the newest) or of NAME@VERSION; None if no such engine is known."""
+    name, _, version = name.partition("@")
+    wanted = tuple(int(part) for part in re.findall(r"\d+", version))
+    return next((engine for engine in ENTRIES if engine.name == name and (not wanted or engine.since <= wanted)), None)
+
+
+def known_engine(name: str) -> SamplingEngine:
+    """Return the entry of NAME or NAME@VERSION. Raises QuestionError if no such engine is known."""
+    found = find_engine(name)
+    if found is None:
+        raise QuestionError(f"engine {name[:40]!r}: expected one of {', '.join(ENGINES)}, or one of them with a version (vllm@0.7)")
+    return found

@@ -22,7 +22,7 @@ _LARGEST = 50.0  # nats in a single ratio: more is shown as that
 
 
 @dataclass(frozen=True, slots=True)
-class Versus:
+class Comparison:
     """How two sets of log-probabilities differ. `new` is the trainer's, `old` the engine's; ratio = exp(new - old).
 
     k1 = mean(old - new) estimates KL(old, new) without bias, k3 = mean(ratio - 1 - log ratio); where `old` is truncated k3 misses
@@ -45,13 +45,13 @@ class Versus:
         return self.k1 - self.k3
 
 
-def compare(new: Doubles, old: Doubles) -> Versus:
+def compare(new: Doubles, old: Doubles) -> Comparison:
     """Both finite [N], N at least 1."""
     delta = new - old
     ratio = np.exp(np.clip(delta, -_LARGEST, _LARGEST))
     spread = float(new.std() * old.std())
     pearson = float(((new - new.mean()) * (old - old.mean())).mean() / spread) if spread > 0 else None
-    return Versus(
+    return Comparison(
         len(new),
         float(np.abs(delta).mean()),
         float(np.abs(delta).max()),

@@ -1,4 +1,4 @@
-"""The nouns of sampling: the settings of a call, the tokens before a step, a row of logits on its way through the stages."""
+"""The nouns of sampling: the parameters of a call, the tokens before a step, a row of logits on its way through the stages."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.float32]
 Doubles: TypeAlias = NDArray[np.float64]
 Ids: TypeAlias = NDArray[np.int64]
+Flags: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What a call asks for. None is "not named": the stage is off, whatever an engine's own default.
+class SamplingParams:
+    """The sampling parameters of a call. None means "not set": the stage is off, whatever an engine's own default is.
 
-    A value that an engine reads as off (top_k 0, top_p 1.0) is still named: another engine may refuse it.
+    A value that an engine reads as off (top_k 0, top_p 1.0) is still set: another engine may refuse it.
     """
 
     temperature: float | None = None
@@ -37,16 +38,16 @@ class Settings:
     do_sample: bool = True
 
     def named(self) -> dict[str, Any]:
-        """The options that were named, by name; do_sample only where it is off."""
-        found = {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
+        """Return the parameters that are set, by name; do_sample only if it is False."""
+        found = {name: value for name in _PARAMETERS if (value := getattr(self, name)) is not None}
         return found if self.do_sample else {**found, "do_sample": False}
 
 
-_OPTIONS = tuple(field.name for field in fields(Settings) if field.name != "do_sample")
+_PARAMETERS = tuple(field.name for field in fields(SamplingParams) if field.name != "do_sample")
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class TokenContext:
     """The tokens in front of a step: those of the prompt, and those that the call has produced."""
 
     prompt: tuple[int, ...] = ()
@@ -54,10 +55,10 @@ class Before:
 
 
 @dataclass(slots=True)
-class Row:
-    """One distribution on its way: `x` logits [n] float32, of the tokens `ids` [n], ascending (None: x[i] is token i).
+class LogitRow:
+    """One distribution on its way through the stages: logits `x` [n] float32 of the tokens `ids` [n], ascending (None: x[i] is token i).
 
-    Tokens that a stage has removed are gone; tokens whose logit is -inf never were there.
+    Tokens that a stage has removed are absent, as are tokens whose recorded logit is -inf.
     """
 
     x: Floats
@@ -65,27 +66,27 @@ class Row:
     _weights: tuple[Floats, float] | None = field(default=None, repr=False)
 
     def weights(self) -> tuple[Floats, float]:
-        """exp(x - max) [n] float32 and its sum."""
+        """Return exp(x - max) [n] float32 and its sum."""
         if self._weights is None:
             e = self.x - self.x.max()
             np.exp(e, out=e)
             self._weights = (e, float(e.sum()))
         return self._weights
 
-    def keep(self, mask: NDArray[np.bool_]) -> Row:
-        """The row with only the tokens of `mask` [n]."""
+    def keep(self, mask: Flags) -> LogitRow:
+        """Return the row with only the tokens of `mask` [n]."""
         return self.pick(np.flatnonzero(mask))
 
-    def pick(self, at: Ids) -> Row:
-        """The row with only the tokens at the places `at`, ascending."""
-        return Row(self.x[at], at if self.ids is None else self.ids[at])
+    def pick(self, at: Ids) -> LogitRow:
+        """Return the row with only the tokens at the places `at`, ascending."""
+        return LogitRow(self.x[at], at if self.ids is None else self.ids[at])
 
     def tokens(self) -> Ids:
-        """The tokens that are left [n]."""
+        """Return the ids of the tokens that are left [n]."""
         return np.arange(len(self.x)) if self.ids is None else self.ids
 
     def probs(self, vocab: int) -> Doubles:
-        """The distribution over all `vocab` tokens, float64."""
+        """Return the distribution over all tokens [vocab], float64."""
         dense = np.zeros(vocab)
         x = self.x.astype(np.float64)
         e = np.exp(x - x.max())
@@ -93,9 +94,9 @@ class Row:
         return dense
 
 
-def first_row(logits: Floats) -> Row:
-    """The logits of one step, without those that are -inf."""
+def first_row(logits: Floats) -> LogitRow:
+    """Return the row of the logits [V] of one step, without those that are -inf."""
     if np.isneginf(logits.min()):
         at = np.flatnonzero(~np.isneginf(logits))
-        return Row(logits[at], at)
-    return Row(logits)
+        return LogitRow(logits[at], at)
+    return LogitRow(logits)

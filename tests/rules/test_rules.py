@@ -23,8 +23,8 @@ from llmdoctor.gencfg.options import GencfgCheckOptions
 from llmdoctor.gencfg.request_rules import RULES as REQUESTS
 from llmdoctor.gencfg.runaway.command import runaway_report
 from llmdoctor.mem.config_rules.rules import RULES as TRAINING
-from llmdoctor.sample.draw import Drawing, draw_report
-from llmdoctor.sample.options import Ask
+from llmdoctor.sample.draw import draw_report
+from llmdoctor.sample.options import DrawOptions, ReplayOptions
 from llmdoctor.sample.replay import replay_report
 from tests.conftest import run_command, write_model
 
@@ -40,9 +40,9 @@ WORDS = {code: f"{rule.summary} {rule.reason} {rule.bad} {rule.good} {rule.fix}"
 def findings(directory: Path, code: str) -> tuple[Finding, ...]:
     if (directory / "replay.json").exists():
         files = json.loads((directory / "replay.json").read_text())
-        return replay_report(Ask(**{name: str(directory / file) for name, file in files.items()})).findings
+        return replay_report(ReplayOptions(**{name: str(directory / file) for name, file in files.items()})).findings
     if (directory / "draws.json").exists():
-        return draw_report(Drawing(probs=str(directory / "probs.json"), draws=str(directory / "draws.json"))).findings
+        return draw_report(DrawOptions(probs=str(directory / "probs.json"), draws=str(directory / "draws.json"))).findings
     if code in REPOSITORIES:
         return check_repository([str(directory)], load_settings(str(directory)), None).findings
     if code.startswith("PYC"):

@@ -10,7 +10,7 @@ import numpy as np
 from llmdoctor.sample.draws import draw, generator
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import ENGINES
-from llmdoctor.sample.types import Before, Settings
+from llmdoctor.sample.types import SamplingParams, TokenContext
 
 
 def make_rows(seed: int, count: int, vocab: int = 1500) -> np.ndarray:
@@ -21,16 +21,16 @@ def make_rows(seed: int, count: int, vocab: int = 1500) -> np.ndarray:
     return random.permuted(rows, axis=1).astype(np.float32)
 
 
-def make_tokens(seed: int, rows: np.ndarray, engine: str, settings: Settings) -> list[int]:
+def make_tokens(seed: int, rows: np.ndarray, engine: str, settings: SamplingParams) -> list[int]:
     random = generator(seed + 1000)
     tokens: list[int] = []
     for row in rows:
-        probs = run(ENGINES[engine], settings, row, Before((), tuple(tokens)))[-1].row.probs(len(row))
+        probs = run(ENGINES[engine], settings, row, TokenContext((), tuple(tokens)))[-1].row.probs(len(row))
         tokens.append(int(draw(probs, 1, random)[0]))
     return tokens
 
 
-def write_case(folder: Path, seed: int, count: int, truth: tuple[str, Settings], claim: dict[str, object]) -> list[str]:
+def write_case(folder: Path, seed: int, count: int, truth: tuple[str, SamplingParams], claim: dict[str, object]) -> list[str]:
     """A recorded generation in a folder; the arguments that replay it against `claim`."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = make_rows(seed, count)

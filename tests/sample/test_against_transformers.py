@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from llmdoctor.sample.stages import refusal, run
 from llmdoctor.sample.tables import TRANSFORMERS
-from llmdoctor.sample.types import Before, Settings
+from llmdoctor.sample.types import SamplingParams, TokenContext
 
 pytestmark = [
     pytest.mark.live,
@@ -38,7 +38,7 @@ options = st.fixed_dictionaries(
 )
 
 
-def library(named: dict[str, Any], logits: np.ndarray, before: Before) -> np.ndarray:
+def library(named: dict[str, Any], logits: np.ndarray, before: TokenContext) -> np.ndarray:
     """The probabilities that generate() would draw from."""
     import torch
     from transformers import GenerationConfig
@@ -74,8 +74,8 @@ def test_the_same_distribution(named: Any, size: int, seed: int, spread: float, 
         logits[random.integers(0, size, size // 3)] = -np.inf
     if np.isneginf(logits).all():
         logits[0] = 0.0
-    before = Before(tuple(token % size for token in tokens[:3]), tuple(token % size for token in tokens[3:]))
-    mine = Settings(**named)
+    before = TokenContext(tuple(token % size for token in tokens[:3]), tuple(token % size for token in tokens[3:]))
+    mine = SamplingParams(**named)
     error = refusal(TRANSFORMERS, mine)
     if error is not None:
         with pytest.raises(ValueError, match=re.escape(error.partition(" ")[2][:30])):
@@ -91,6 +91,6 @@ def test_the_same_distribution(named: Any, size: int, seed: int, spread: float, 
 
 def test_the_probe_can_fail() -> None:
     logits = np.array([4, 3, 2.5, 2, 1, 0], np.float32)
-    theirs = library({"temperature": 0.7, "top_p": 0.9}, logits, Before())
-    got = run(TRANSFORMERS, Settings(temperature=0.7, top_p=0.95), logits, Before())[-1].row.probs(6)
+    theirs = library({"temperature": 0.7, "top_p": 0.9}, logits, TokenContext())
+    got = run(TRANSFORMERS, SamplingParams(temperature=0.7, top_p=0.95), logits, TokenContext())[-1].row.probs(6)
     assert np.abs(got - theirs).max() > 0.01

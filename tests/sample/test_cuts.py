@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.sample import cuts
-from llmdoctor.sample.types import Row, first_row
+from llmdoctor.sample.types import LogitRow, first_row
 
 rows = st.builds(
     lambda seed, size, spread, grid: (np.round(np.random.default_rng(seed).standard_normal(size) * spread * grid) / grid).astype(
@@ -25,13 +25,13 @@ rows = st.builds(
 def test_top_k(x: np.ndarray, k: int, ties: cuts.Ties) -> None:
     order = np.argsort(-x, kind="stable") if ties != "high" else len(x) - 1 - np.argsort(-x[::-1], kind="stable")
     expected = np.flatnonzero(x >= np.sort(x)[::-1][min(k, len(x)) - 1]) if ties == "all" else np.sort(order[:k])
-    assert np.array_equal(cuts.top_k(Row(x), k, ties).tokens(), expected)
+    assert np.array_equal(cuts.top_k(LogitRow(x), k, ties).tokens(), expected)
 
 
 @settings(max_examples=150, deadline=None)
 @given(x=rows, p=st.floats(0.001, 0.999))
 def test_top_p_is_the_smallest_set_of_that_mass(x: np.ndarray, p: float) -> None:
-    kept = cuts.top_p_ascending(Row(x), p)
+    kept = cuts.top_p_ascending(LogitRow(x), p)
     probs = np.exp(x.astype(np.float64) - x.max())
     probs /= probs.sum()
     mine = probs[kept.tokens()]

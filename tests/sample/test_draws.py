@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from llmdoctor.report import Style, render
 from llmdoctor.sample import laws
-from llmdoctor.sample.draw import Drawing, draw_report
-from llmdoctor.sample.draws import draw, draw_counts, generator, goodness_of_fit, judge_draws, needed, power
+from llmdoctor.sample.draw import draw_report
+from llmdoctor.sample.draws import draw, draw_counts, generator
+from llmdoctor.sample.goodness import goodness_of_fit, judge_draws, needed, power
+from llmdoctor.sample.options import DrawOptions
 from tests.conftest import Outcome
 
 CASE = np.array([0.5, 0.4, 0.1])
@@ -176,7 +178,7 @@ def test_draws_are_reproducible_and_written_whole(tmp_path: Path, llmdoctor: Cal
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--probs", ".5,.4"], "sum to 0.9"),
+        (["--probs", ".5,.4"], "the sum is 0.9"),
         (["--probs", "1.5,-.5"], "expected probabilities"),
         (["--probs", ".5,x"], "not a list of numbers"),
         (["--probs", "nan,.5,.5"], "token 0 is NaN"),
@@ -199,5 +201,5 @@ def test_the_screen(tmp_path: Path, snapshot: Any, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     law = laws.last_pass_wins(np.array([0.5, 0.4, 0.1]))
     (tmp_path / "draws.json").write_text(json.dumps((1 + draw(law, 110, generator(0))).tolist()))
-    report = draw_report(Drawing(probs="0,.5,.4,.1", draws="draws.json", alpha=1e-6))
+    report = draw_report(DrawOptions(probs="0,.5,.4,.1", draws="draws.json", alpha=1e-6))
     assert render(report, "text", Style(width=80)) == snapshot

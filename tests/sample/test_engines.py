@@ -11,8 +11,9 @@ import pytest
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.report import Style, render
 from llmdoctor.sample.engines import Drawn, draw, engines_report, variation
+from llmdoctor.sample.options import EnginesOptions
 from llmdoctor.sample.tables import ENGINES
-from llmdoctor.sample.types import Before, Settings
+from llmdoctor.sample.types import SamplingParams, TokenContext
 from tests.conftest import write_model
 
 WORKED = [4, 3, 2.5, 2, 1, 0]
@@ -21,7 +22,7 @@ TIED = [1, 1, 1, 1, 0, 0]
 
 
 def drawn(engine: str, logits: list[float], prompt: tuple[int, ...] = (), output: tuple[int, ...] = (), **settings: Any) -> Drawn:
-    return draw(ENGINES[engine], Settings(**settings), np.array(logits, np.float32), Before(prompt, output))
+    return draw(ENGINES[engine], SamplingParams(**settings), np.array(logits, np.float32), TokenContext(prompt, output))
 
 
 def probs(engine: str, logits: list[float], *context: tuple[int, ...], **settings: Any) -> np.ndarray:
@@ -142,7 +143,7 @@ def test_overflow_is_an_answer() -> None:
 
 def test_hidden_defaults_of_a_model(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", generation_config={"temperature": 0.6, "top_k": 2, "do_sample": True})
-    result = engines_report("4,3,2.5", Settings(temperature=1.0), Before(), model=str(model)).result
+    result = engines_report(EnginesOptions(logits="4,3,2.5", settings=SamplingParams(temperature=1.0), model=str(model))).result
     assert result is not None
     assert result["engines"]["vllm"]["settings"] == {"temperature": 1.0, "top_k": 2}
     assert result["engines"]["vllm"]["support"] == 2
@@ -150,17 +151,17 @@ def test_hidden_defaults_of_a_model(tmp_path: Path) -> None:
 
 
 def test_the_engines_own_defaults() -> None:
-    result = engines_report("4,3,2.5,2,1,0", Settings(temperature=1.0), Before(), defaults=True).result
+    result = engines_report(EnginesOptions(logits="4,3,2.5,2,1,0", settings=SamplingParams(temperature=1.0), defaults=True)).result
     assert result is not None
     assert result["engines"]["llama.cpp"]["settings"]["min_p"] == 0.05
     assert result["engines"]["transformers"]["settings"]["top_k"] == 50
 
 
 def test_the_screen(snapshot: Any) -> None:
-    report = engines_report("4,3,2.5,2,1,0", Settings(temperature=0.7, top_k=3, top_p=0.9), Before())
+    report = engines_report(EnginesOptions(logits="4,3,2.5,2,1,0", settings=SamplingParams(temperature=0.7, top_k=3, top_p=0.9)))
     assert render(report, "text", Style(width=80)) == snapshot
 
 
 def test_a_token_outside_is_refused() -> None:
     with pytest.raises(QuestionError, match="token 9 lies outside"):
-        engines_report("4,3", Settings(repetition_penalty=1.2), Before((9,)))
+        engines_report(EnginesOptions(logits="4,3", settings=SamplingParams(repetition_penalty=1.2), context=TokenContext((9,))))

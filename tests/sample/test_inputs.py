@@ -18,7 +18,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.arrays import open_logits, parse_logits
 from llmdoctor.requests.responses import read_responses
 from llmdoctor.sample.claim import read_claim
-from llmdoctor.sample.precision import rounded
+from llmdoctor.sample.rounding import rounded
 from llmdoctor.sample.tokens import read_tokens
 from llmdoctor.sample.training import read_logprobs
 from tests.conftest import Outcome

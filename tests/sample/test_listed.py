@@ -16,10 +16,10 @@ from llmdoctor.report import Style, render
 from llmdoctor.requests.responses import Listed, read_responses
 from llmdoctor.sample.bounds import Law, bounds_of
 from llmdoctor.sample.listed import listed_report
-from llmdoctor.sample.options import Ask
+from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import ENGINES
-from llmdoctor.sample.types import Settings
+from llmdoctor.sample.types import SamplingParams
 from tests.conftest import Outcome
 from tests.sample.simulate import make_rows, make_tokens
 
@@ -62,10 +62,10 @@ def test_the_intervals_hold_the_truth(
     row = make_rows(seed, 1, 400)[0]
     order = np.argsort(-row)
     token = int(order[place])
-    wanted = Settings(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
+    wanted = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
     kept = run(ENGINES[engine], wanted, row)[-1].row
     probs = kept.probs(len(row))
-    found = bounds_of([listed(row, token, n)], Law.of("raw", engine, wanted))[0]
+    found = bounds_of([listed(row, token, n)], Law.of("raw", ENGINES[engine], wanted))[0]
     assert found.rank in (None, place + 1)
     assert found.support[0] <= len(kept.x) <= (found.support[1] or 400)
     if probs[token] > 0:
@@ -76,12 +76,12 @@ def test_the_intervals_hold_the_truth(
     if top_p is None:
         weights = np.exp(logs(row) / (1.0 if engine == "llama.cpp" else temperature))
         before = weights[order[:place]].sum() / weights.sum()
-        assert found.mass_before[0] - 1e-6 <= before <= found.mass_before[1] + 1e-6
+        assert found.mass_before[0] - 1e-4 <= before <= found.mass_before[1] + 1e-4
 
 
 def test_a_stored_request_is_the_claim(tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
     rows = make_rows(1, 200)
-    for name, truth, verdict, code in (("good", Settings(top_p=0.9), "consistent", 0), ("bad", Settings(), "inconsistent", 1)):
+    for name, truth, verdict, code in (("good", SamplingParams(top_p=0.9), "consistent", 0), ("bad", SamplingParams(), "inconsistent", 1)):
         record = {"request": {"temperature": 1.0, "top_p": 0.9}, "response": chat(rows, make_tokens(1, rows, "vllm", truth), 20)}
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(record) + "\n")
         outcome = llmdoctor("sample", "replay", f"{name}.jsonl", "--format", "json", cwd=tmp_path)
@@ -93,9 +93,9 @@ def test_a_stored_request_is_the_claim(tmp_path: Path, llmdoctor: Callable[..., 
 @pytest.mark.parametrize("temperature", [0.4, 1.8])
 def test_another_temperature_is_told_from_the_list_alone(temperature: float, tmp_path: Path) -> None:
     rows = make_rows(2, 300)
-    tokens = make_tokens(2, rows, "vllm", Settings(temperature=temperature))
+    tokens = make_tokens(2, rows, "vllm", SamplingParams(temperature=temperature))
     (tmp_path / "r.json").write_text(json.dumps(chat(rows, tokens, 20)))
-    result = listed_report(Ask(str(tmp_path / "r.json"))).result
+    result = listed_report(ReplayOptions(logits=str(tmp_path / "r.json"))).result
     assert result is not None
     assert result["verdict"] == "inconsistent"
     seen = result["estimate"]["temperature"]
@@ -104,11 +104,11 @@ def test_another_temperature_is_told_from_the_list_alone(temperature: float, tmp
 
 def test_the_kind_is_detected(tmp_path: Path) -> None:
     rows = make_rows(3, 300)
-    settings_ = Settings(temperature=0.6)
+    settings_ = SamplingParams(temperature=0.6)
     tokens = make_tokens(3, rows, "vllm", settings_)
     for name, scaled in (("raw", rows), ("temperature", rows / np.float32(0.6))):
         (tmp_path / "r.json").write_text(json.dumps(chat(scaled, tokens, 20)))
-        result = listed_report(Ask(str(tmp_path / "r.json"), options=settings_)).result
+        result = listed_report(ReplayOptions(logits=str(tmp_path / "r.json"), settings=settings_)).result
         assert result is not None
         assert (result["logprobs"]["kind"], result["verdict"]) == (name, "consistent")
 
@@ -132,7 +132,7 @@ def test_a_sampling_mask_settles_the_support(tmp_path: Path) -> None:
     tokens = [int(row.argmax()) for row in rows]
     response = {**chat(rows, tokens, 5), "sampling_mask": [[tokens[0]], [tokens[1], 3], [0 if tokens[2] else 1]]}
     (tmp_path / "r.json").write_text(json.dumps(response))
-    result = listed_report(Ask(str(tmp_path / "r.json"), options=Settings(top_p=0.9))).result
+    result = listed_report(ReplayOptions(logits=str(tmp_path / "r.json"), settings=SamplingParams(top_p=0.9))).result
     assert result is not None
     assert [step["removed_by"] for step in result["steps"]] == [None, None, "sampling_mask"]
 
@@ -148,6 +148,6 @@ def test_what_is_no_response(text: str, tmp_path: Path, llmdoctor: Callable[...,
 def test_the_screen(tmp_path: Path, snapshot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = make_rows(5, 60)
-    record = {"request": {"top_p": 0.9}, "response": chat(rows, make_tokens(5, rows, "vllm", Settings()), 20)}
+    record = {"request": {"top_p": 0.9}, "response": chat(rows, make_tokens(5, rows, "vllm", SamplingParams()), 20)}
     Path("r.jsonl").write_text(json.dumps(record))
-    assert render(listed_report(Ask("r.jsonl", rows=4)), "text", Style(width=80)) == snapshot
+    assert render(listed_report(ReplayOptions(logits="r.jsonl", rows=4)), "text", Style(width=80)) == snapshot

@@ -12,8 +12,8 @@ import pytest
 
 from llmdoctor.requests.responses import read_responses
 from llmdoctor.sample.listed import listed_report
-from llmdoctor.sample.options import Ask
-from llmdoctor.sample.types import Settings
+from llmdoctor.sample.options import ReplayOptions
+from llmdoctor.sample.types import SamplingParams
 from tests.conftest import Outcome
 from tests.sample.simulate import make_rows, make_tokens
 from tests.sample.test_listed import chat, logs
@@ -44,9 +44,9 @@ def as_vllm(rows: np.ndarray, tokens: list[int], n: int, form: str) -> dict[str,
     return {"choices": [{"logprobs": {"content": content}}]}
 
 
-def result(path: Path, value: Any, **ask: Any) -> dict[str, Any]:
+def result(path: Path, value: Any, **options: Any) -> dict[str, Any]:
     path.write_text(json.dumps(value))
-    found = listed_report(Ask(str(path), **ask)).result
+    found = listed_report(ReplayOptions(logits=str(path), **options)).result
     assert found is not None
     return found
 
@@ -54,45 +54,45 @@ def result(path: Path, value: Any, **ask: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("form", ["chat", "completion", "outputs"])
 @pytest.mark.parametrize("n", [1, 5])
 def test_a_drawn_token_beside_the_list_accuses_nobody(form: str, n: int, tmp_path: Path) -> None:
-    for seed, truth in enumerate((Settings(), Settings(top_k=50), Settings(temperature=0.7, top_p=0.95))):
+    for seed, truth in enumerate((SamplingParams(), SamplingParams(top_k=50), SamplingParams(temperature=0.7, top_p=0.95))):
         rows = make_rows(seed, 250, 600)
         tokens = make_tokens(seed, rows, "vllm", truth)
-        found = result(tmp_path / "r.json", as_vllm(rows, tokens, n, form), options=truth, engine="vllm")
+        found = result(tmp_path / "r.json", as_vllm(rows, tokens, n, form), settings=truth, engine="vllm")
         assert found["verdict"] == ("consistent" if n == 5 else "undecided"), found["reason"]
 
 
 def test_a_wrong_claim_is_still_told_from_such_lists(tmp_path: Path) -> None:
     rows = make_rows(3, 250, 600)
-    hot = as_vllm(rows, make_tokens(3, rows, "vllm", Settings()), 5, "chat")
-    assert result(tmp_path / "r.json", hot, options=Settings(top_p=0.8), engine="vllm")["verdict"] == "inconsistent"
-    cold = as_vllm(rows, make_tokens(3, rows, "vllm", Settings(temperature=0.4)), 5, "outputs")
+    hot = as_vllm(rows, make_tokens(3, rows, "vllm", SamplingParams()), 5, "chat")
+    assert result(tmp_path / "r.json", hot, settings=SamplingParams(top_p=0.8), engine="vllm")["verdict"] == "inconsistent"
+    cold = as_vllm(rows, make_tokens(3, rows, "vllm", SamplingParams(temperature=0.4)), 5, "outputs")
     assert result(tmp_path / "r.json", cold, engine="vllm")["verdict"] == "inconsistent"
 
 
 CHANGED = [
-    (Settings(repetition_penalty=1.3), "vllm"),
-    (Settings(frequency_penalty=0.8), "vllm"),
-    (Settings(logit_bias={3: 5.0, 4: 5.0}), "vllm"),
-    (Settings(typical_p=0.5), "transformers"),
+    (SamplingParams(repetition_penalty=1.3), "vllm"),
+    (SamplingParams(frequency_penalty=0.8), "vllm"),
+    (SamplingParams(logit_bias={3: 5.0, 4: 5.0}), "vllm"),
+    (SamplingParams(typical_p=0.5), "transformers"),
 ]
 
 
 @pytest.mark.parametrize(("truth", "engine"), CHANGED, ids=lambda value: value if isinstance(value, str) else "")
-def test_what_raw_lists_do_not_show_is_undecided(truth: Settings, engine: str, tmp_path: Path) -> None:
+def test_what_raw_lists_do_not_show_is_undecided(truth: SamplingParams, engine: str, tmp_path: Path) -> None:
     rows = (make_rows(7, 1, 300) * 0.7 + make_rows(8, 120, 300) * 0.5).astype(np.float32)
     response = chat(rows, make_tokens(8, rows, engine, truth), 20)
-    found = result(tmp_path / "r.json", response, options=truth, engine=engine)
+    found = result(tmp_path / "r.json", response, settings=truth, engine=engine)
     assert (found["verdict"], found["more_tokens"]) == ("undecided", None)
     assert next(iter(truth.named())) in found["reason"] or "cannot be told" in found["reason"]
 
 
 @pytest.mark.parametrize("temperature", [None, 0.7, 1.5])
 def test_llama_cpp_cuts_before_its_temperature(temperature: float | None, tmp_path: Path) -> None:
-    truth = Settings(temperature=temperature, top_p=0.8)
+    truth = SamplingParams(temperature=temperature, top_p=0.8)
     for seed in range(4):
         rows = make_rows(seed, 150, 600)
         response = chat(rows, make_tokens(seed, rows, "llama.cpp", truth), 20)
-        found = result(tmp_path / "r.json", response, options=truth, engine="llama.cpp")
+        found = result(tmp_path / "r.json", response, settings=truth, engine="llama.cpp")
         assert found["verdict"] != "inconsistent", found["reason"]
         assert found["logprobs"]["kind"] == "raw"
 

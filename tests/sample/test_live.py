@@ -13,7 +13,7 @@ import pytest
 
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import TRANSFORMERS
-from llmdoctor.sample.types import Settings
+from llmdoctor.sample.types import SamplingParams
 from tests.conftest import Outcome
 
 pytestmark = [
@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif(any(importlib.util.find_spec(name) is None for name in ("torch", "transformers", "PIL")), reason="vlm extra"),
 ]
 CLAIM = {"do_sample": True, "temperature": 6.0, "top_p": 0.9, "top_k": 0}
-NUCLEUS = Settings(temperature=6.0, top_p=0.9)
+NUCLEUS = SamplingParams(temperature=6.0, top_p=0.9)
 
 
 @pytest.fixture(scope="module")

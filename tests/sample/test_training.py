@@ -12,14 +12,14 @@ import pytest
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import TRANSFORMERS
 from llmdoctor.sample.training import compare
-from llmdoctor.sample.types import Settings
+from llmdoctor.sample.types import SamplingParams
 from tests.conftest import Outcome
 from tests.sample.simulate import make_rows, make_tokens
 
-NUCLEUS = Settings(temperature=0.7, top_p=0.9)
+NUCLEUS = SamplingParams(temperature=0.7, top_p=0.9)
 
 
-def logprobs(rows: np.ndarray, tokens: list[int], settings: Settings) -> np.ndarray:
+def logprobs(rows: np.ndarray, tokens: list[int], settings: SamplingParams) -> np.ndarray:
     laws = (run(TRANSFORMERS, settings, row)[-1].row.probs(len(row)) for row in rows)
     return np.log([probs[token] for probs, token in zip(laws, tokens, strict=True)])
 
@@ -28,7 +28,7 @@ def test_processed_scores_in_a_ratio(tmp_path: Path, llmdoctor: Callable[..., Ou
     """torch.log_softmax(output.scores) as the old policy's log-probabilities, raw ones as the new policy's: tens of nats apart."""
     rows = make_rows(0, 256)
     tokens = make_tokens(0, rows, "transformers", NUCLEUS)
-    new, old = logprobs(rows, tokens, Settings()), logprobs(rows, tokens, NUCLEUS)
+    new, old = logprobs(rows, tokens, SamplingParams()), logprobs(rows, tokens, NUCLEUS)
     (tmp_path / "new.json").write_text(json.dumps(new.tolist()))
     np.save(tmp_path / "old.npy", old)
     outcome = llmdoctor("sample", "replay", "--logprobs", "new.json", "--versus", "old.npy", "--format", "json", cwd=tmp_path)
@@ -41,9 +41,9 @@ def test_processed_scores_in_a_ratio(tmp_path: Path, llmdoctor: Callable[..., Ou
 
 def test_truncation_alone_is_the_kept_mass_in_the_ratio() -> None:
     rows = make_rows(1, 400)
-    settings = Settings(top_p=0.9)
+    settings = SamplingParams(top_p=0.9)
     tokens = make_tokens(1, rows, "transformers", settings)
-    found = compare(logprobs(rows, tokens, Settings()), logprobs(rows, tokens, settings))
+    found = compare(logprobs(rows, tokens, SamplingParams()), logprobs(rows, tokens, settings))
     kept = np.mean([run(TRANSFORMERS, settings, row)[-1].mass_kept for row in rows])
     assert found.mean_ratio == pytest.approx(kept, abs=0.01)
     assert found.k1 > 10 * found.k3
@@ -58,10 +58,10 @@ def test_the_same_side_twice() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "kind"),
-    [(Settings(), "raw"), (Settings(temperature=0.7), "temperature"), (NUCLEUS, "processed")],
+    [(SamplingParams(), "raw"), (SamplingParams(temperature=0.7), "temperature"), (NUCLEUS, "processed")],
     ids=["raw", "scaled", "processed"],
 )
-def test_the_kind_of_recorded_ones(settings: Settings, kind: str, tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
+def test_the_kind_of_recorded_ones(settings: SamplingParams, kind: str, tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
     rows = make_rows(2, 60)
     tokens = make_tokens(2, rows, "transformers", NUCLEUS)
     np.save(tmp_path / "logits.npy", rows)

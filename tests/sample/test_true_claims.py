@@ -14,30 +14,30 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.arrays import Logits
 from llmdoctor.sample.claim import Claim, make_claim
 from llmdoctor.sample.estimate import estimate
-from llmdoctor.sample.inputs import _FORCED, _recorded, ending
+from llmdoctor.sample.generation import _FORCED, _recorded, ending
 from llmdoctor.sample.judge import judge, run_tests
-from llmdoctor.sample.options import Ask
-from llmdoctor.sample.precision import rounded
+from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.replay import replay_report
+from llmdoctor.sample.rounding import rounded
 from llmdoctor.sample.sketch import make_sketch
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.steps import Tolerance, replay_steps
 from llmdoctor.sample.tables import ENGINES
-from llmdoctor.sample.types import Settings
+from llmdoctor.sample.types import SamplingParams
 from tests.conftest import Outcome
 from tests.sample.simulate import make_rows, make_tokens
 
-NUCLEUS = Settings(temperature=0.7, top_p=0.9)
+NUCLEUS = SamplingParams(temperature=0.7, top_p=0.9)
 
 
-def replayed(tmp_path: Path, options: Settings, **arrays: Any) -> dict[str, Any]:
+def replayed(tmp_path: Path, options: SamplingParams, **arrays: Any) -> dict[str, Any]:
     np.savez(tmp_path / "x.npz", **arrays)
-    result = replay_report(Ask(str(tmp_path / "x.npz"), options=options)).result
+    result = replay_report(ReplayOptions(logits=str(tmp_path / "x.npz"), settings=options)).result
     assert result is not None
     return result
 
 
-def outside(rows: np.ndarray, tokens: list[int], engine: str, settings: Settings, tolerance: Tolerance | None = None) -> list[str]:
+def outside(rows: np.ndarray, tokens: list[int], engine: str, settings: SamplingParams, tolerance: Tolerance | None = None) -> list[str]:
     logits = Logits("simulated", rows, "float32", {})
     claim = Claim(ENGINES[engine], settings, "simulated")
     return [name for name in replay_steps(logits, tokens, claim, tolerance or _recorded(logits)).outside if name]
@@ -53,7 +53,7 @@ def test_scores_are_tested_against_themselves(vocab: int, tmp_path: Path) -> Non
         scores[step, last.tokens()] = last.x
     found = replayed(tmp_path, NUCLEUS, scores=scores, tokens=np.array(tokens))
     assert (found["scores"], found["verdict"]) == (True, "consistent")
-    narrow = replayed(tmp_path, Settings(temperature=0.7, top_k=3), scores=scores, tokens=np.array(tokens))
+    narrow = replayed(tmp_path, SamplingParams(temperature=0.7, top_k=3), scores=scores, tokens=np.array(tokens))
     assert narrow["verdict"] == "inconsistent"  # scores that top_k 3 has made hold three tokens
     raw = replayed(tmp_path, NUCLEUS, scores=rows, tokens=np.array(tokens))
     assert (raw["scores"], raw["verdict"]) == (False, "consistent")
@@ -73,39 +73,39 @@ def test_padding_behind_the_end_is_no_draw(tmp_path: Path) -> None:
 
 def test_generates_own_sequences_hold_prompt_and_answer(tmp_path: Path) -> None:
     rows = make_rows(3, 120)
-    tokens = make_tokens(3, rows, "transformers", Settings())
+    tokens = make_tokens(3, rows, "transformers", SamplingParams())
     sequences = np.array([[4, 5, 6, *tokens]])
-    found = replayed(tmp_path, Settings(), logits=rows[:, None], sequences=sequences)
+    found = replayed(tmp_path, SamplingParams(), logits=rows[:, None], sequences=sequences)
     assert (found["verdict"], [step["token"] for step in found["steps"]]) == ("consistent", tokens)
 
 
 def test_sglangs_cuts_are_measured_apart() -> None:
     row = np.array([[4, 3, 2.5, 2, 1, 0]], np.float32)
-    assert outside(row, [3], "sglang", Settings(top_k=2, top_p=0.99)) == ["joint"]
-    assert outside(row, [3], "sglang", Settings(top_p=0.99, min_p=0.5)) == ["joint"]
-    assert outside(row, [1], "sglang", Settings(top_k=2, top_p=0.99)) == []
+    assert outside(row, [3], "sglang", SamplingParams(top_k=2, top_p=0.99)) == ["joint"]
+    assert outside(row, [3], "sglang", SamplingParams(top_p=0.99, min_p=0.5)) == ["joint"]
+    assert outside(row, [1], "sglang", SamplingParams(top_k=2, top_p=0.99)) == []
 
 
 def test_min_p_is_measured_from_its_own_edge() -> None:
     """Noise of a second pass moves a token over max + log p, far below the least one that stays."""
     row = np.array([[3.0, 2.9, 3.0 + np.log(0.1) - 0.1, -5.0]], np.float32)
-    assert outside(row, [2], "transformers", Settings(min_p=0.1), _FORCED["bfloat16"]) == []
-    assert outside(row, [3], "transformers", Settings(min_p=0.1), _FORCED["bfloat16"]) == ["min_p"]
+    assert outside(row, [2], "transformers", SamplingParams(min_p=0.1), _FORCED["bfloat16"]) == []
+    assert outside(row, [3], "transformers", SamplingParams(min_p=0.1), _FORCED["bfloat16"]) == ["min_p"]
 
 
-@pytest.mark.parametrize("truth", [Settings(top_p=0.9), Settings(top_k=50), Settings(min_p=0.05)], ids=["p", "k", "m"])
-def test_logits_that_were_saved_in_half_precision(truth: Settings) -> None:
+@pytest.mark.parametrize("truth", [SamplingParams(top_p=0.9), SamplingParams(top_k=50), SamplingParams(min_p=0.05)], ids=["p", "k", "m"])
+def test_logits_that_were_saved_in_half_precision(truth: SamplingParams) -> None:
     rows = make_rows(4, 250) + np.float32(18)
     tokens = make_tokens(4, rows, "transformers", truth)
     half = rounded(rows, "bfloat16")
     assert outside(half, tokens, "transformers", truth) == []
-    assert outside(half, make_tokens(4, rows, "transformers", Settings()), "transformers", truth) != []
+    assert outside(half, make_tokens(4, rows, "transformers", SamplingParams()), "transformers", truth) != []
 
 
 @pytest.mark.parametrize(
-    ("engine", "truth"), [("transformers", Settings(top_k=50, top_p=0.9)), ("llama.cpp", NUCLEUS)], ids=["transformers", "llama.cpp"]
+    ("engine", "truth"), [("transformers", SamplingParams(top_k=50, top_p=0.9)), ("llama.cpp", NUCLEUS)], ids=["transformers", "llama.cpp"]
 )
-def test_the_intervals_cover(engine: str, truth: Settings) -> None:
+def test_the_intervals_cover(engine: str, truth: SamplingParams) -> None:
     held = {"top_p": 0, "top_k": 0}
     for seed in range(8):
         rows = make_rows(seed, 200, 600)
@@ -123,19 +123,19 @@ def test_consistent_is_not_said_where_twice_the_temperature_would_not_have_shown
     said = []
     for seed in range(20):
         rows = make_rows(seed + 9000, 12, 600)
-        tokens = make_tokens(seed, rows, "transformers", Settings(temperature=1.0))
-        logits, claim = Logits("simulated", rows, "float32", {}), Claim(ENGINES["transformers"], Settings(temperature=2.0), "")
+        tokens = make_tokens(seed, rows, "transformers", SamplingParams(temperature=1.0))
+        logits, claim = Logits("simulated", rows, "float32", {}), Claim(ENGINES["transformers"], SamplingParams(temperature=2.0), "")
         steps, sketch = replay_steps(logits, tokens, claim, _recorded(logits)), make_sketch(logits, tokens, claim)
         said.append(judge(run_tests(steps, sketch, claim), steps, sketch, claim, 0.01).outcome)
     assert said.count("consistent") <= 2
 
 
-def write(folder: Path, claim: dict[str, Any]) -> Ask:
+def write(folder: Path, claim: dict[str, Any]) -> ReplayOptions:
     rows = make_rows(5, 60)
     np.save(folder / "l.npy", rows)
-    (folder / "t.json").write_text(json.dumps(make_tokens(5, rows, "transformers", Settings())))
+    (folder / "t.json").write_text(json.dumps(make_tokens(5, rows, "transformers", SamplingParams())))
     (folder / "c.json").write_text(json.dumps(claim))
-    return Ask(str(folder / "l.npy"), str(folder / "t.json"), str(folder / "c.json"))
+    return ReplayOptions(logits=str(folder / "l.npy"), tokens=str(folder / "t.json"), claim=str(folder / "c.json"))
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,9 @@ def test_keys_of_a_claim_do_not_vanish(tmp_path: Path) -> None:
 
 
 def test_a_banned_token_and_llama_cpps_greedy() -> None:
-    assert make_claim(None, Settings(temperature=-1.0), "llama.cpp", None).settings == Settings(do_sample=False)
+    assert make_claim(None, SamplingParams(temperature=-1.0), "llama.cpp", None).settings == SamplingParams(do_sample=False)
     row = np.array([[1.0, 2.0, 0.5]], np.float32)
-    banned = Settings(logit_bias={1: -np.inf}, top_p=0.99)
+    banned = SamplingParams(logit_bias={1: -np.inf}, top_p=0.99)
     assert outside(row, [0], "transformers", banned) == []
     assert outside(row, [1], "transformers", banned) == ["logit_bias"]
 

@@ -14,11 +14,11 @@ from llmdoctor.modeldir.directory import read_model_dir
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.keys import ids_of
 from llmdoctor.sample.layering import config_field
-from llmdoctor.sample.options import Ask
-from llmdoctor.sample.precision import rounded
+from llmdoctor.sample.options import ReplayOptions
+from llmdoctor.sample.rounding import rounded
 from llmdoctor.sample.steps import Tolerance
 from llmdoctor.sample.tokens import beside, read_tokens
-from llmdoctor.sample.types import Settings
+from llmdoctor.sample.types import SamplingParams
 
 _RECORDED = Tolerance(1e-4, 1e-4, "recorded logits")
 _FORCED = {
@@ -32,7 +32,7 @@ _TAIL = 4  # the same token so often at the end is padding, where no end is know
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class Generation:
     """One generation. `prompt` is None where it is not known; `scores`: the settings are applied to these logits already.
 
     `notes` are sentences about what was taken for what.
@@ -46,42 +46,42 @@ class Inputs:
     notes: tuple[str, ...]
 
 
-def read_inputs(ask: Ask, claim: Claim) -> Inputs:
+def read_generation(options: ReplayOptions, claim: Claim) -> Generation:
     """Read, or run the model. Raises QuestionError, MissingExtra."""
     prompt: tuple[int, ...] | None
-    if ask.logits is None:
-        logits, tokens, prompt, tolerance = _forced(ask)
+    if options.logits is None:
+        logits, tokens, prompt, tolerance = _forced(options)
         scores, why = False, ""
     else:
-        logits = open_logits(ask.logits, ask.sequence)
-        tokens, prompt = _drawn(ask, logits)
-        scores, why = is_scores(logits, claim.settings, ask.scores)
+        logits = open_logits(options.logits, options.sequence)
+        tokens, prompt = _drawn(options, logits)
+        scores, why = is_scores(logits, claim.settings, options.scores)
         tolerance = _recorded(logits)
     if len(tokens) != logits.steps:
         raise QuestionError(f"{len(tokens)} tokens and {logits.steps} steps of logits in {logits.path}: expected one token a step")
-    known = claim.eos if claim.eos or ask.model is None else ids_of(config_field(read_model_dir(ask.model), "eos_token_id"))
-    end, ended = ending(tokens, ask.eos, known)
+    known = claim.eos if claim.eos or options.model is None else ids_of(config_field(read_model_dir(options.model), "eos_token_id"))
+    end, ended = ending(tokens, options.eos, known)
     notes = tuple(note for note in (why, ended) if note)
-    return Inputs(logits.first(end), tokens[:end], prompt, tolerance, scores, notes)
+    return Generation(logits.first(end), tokens[:end], prompt, tolerance, scores, notes)
 
 
-def _forced(ask: Ask) -> tuple[Logits, list[int], tuple[int, ...], Tolerance]:
-    if ask.model is None or ask.prompt is None or ask.tokens is None:
+def _forced(options: ReplayOptions) -> tuple[Logits, list[int], tuple[int, ...], Tolerance]:
+    if options.model is None or options.prompt is None or options.tokens is None:
         raise QuestionError("nothing to replay: expected recorded logits, or --model DIR --prompt FILE --tokens FILE")
     from llmdoctor.sample.live import teacher_forced
 
-    tokens = read_tokens(ask.tokens, ask.sequence)
-    dtype = ask.dtype or "float32"
-    array, prompt = teacher_forced(ask.model, ask.prompt, tokens, dtype, ask.images)
-    return Logits(ask.model, array, "float32", {}), tokens, tuple(prompt), _FORCED[dtype]
+    tokens = read_tokens(options.tokens, options.sequence)
+    dtype = options.dtype or "float32"
+    array, prompt = teacher_forced(options.model, options.prompt, tokens, dtype, options.images)
+    return Logits(options.model, array, "float32", {}), tokens, tuple(prompt), _FORCED[dtype]
 
 
-def _drawn(ask: Ask, logits: Logits) -> tuple[list[int], tuple[int, ...] | None]:
+def _drawn(options: ReplayOptions, logits: Logits) -> tuple[list[int], tuple[int, ...] | None]:
     """The tokens and the prompt. generate()'s `sequences` hold both: the last ones, one a step, were drawn."""
-    prompt = None if ask.prompt is None else tuple(read_tokens(ask.prompt))
-    if ask.tokens is not None:
-        return read_tokens(ask.tokens, ask.sequence), prompt
-    name, tokens = beside(logits.others, logits.path, ask.sequence)
+    prompt = None if options.prompt is None else tuple(read_tokens(options.prompt))
+    if options.tokens is not None:
+        return read_tokens(options.tokens, options.sequence), prompt
+    name, tokens = beside(logits.others, logits.path, options.sequence)
     if not tokens:
         raise QuestionError(f"{logits.path}: which tokens were drawn? --tokens FILE with their ids")
     start = len(tokens) - logits.steps
@@ -90,7 +90,7 @@ def _drawn(ask: Ask, logits: Logits) -> tuple[list[int], tuple[int, ...] | None]
     return tokens, prompt
 
 
-def is_scores(logits: Logits, claim: Settings, said: bool | None) -> tuple[bool, str]:
+def is_scores(logits: Logits, claim: SamplingParams, said: bool | None) -> tuple[bool, str]:
     """Whether the settings are applied already, and the sentence that says why it is thought so ("" where nothing is to be said)."""
     if said is not None:
         return said, "scores, as --scores says: tested against themselves, the settings are not applied again" if said else ""
