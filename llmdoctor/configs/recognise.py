@@ -1,53 +1,40 @@
-"""What a configuration is, by its keys. Told apart so that a file of another program is never judged."""
+"""What a configuration is, by its keys: one function, so that `check`, `look` and `mem` cannot disagree about a file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-_BESIDE_BATCH = frozenset(
-    {"optimizer", "scheduler", "fp16", "bf16", "activation_checkpointing", "zero_allow_untested_optimizer", "torch_autocast"}
-)
-_ARGUMENTS = frozenset(
-    "output_dir learning_rate num_train_epochs max_steps optim bf16 fp16 deepspeed gradient_checkpointing lr_scheduler_type warmup_ratio "
-    "warmup_steps weight_decay max_grad_norm logging_steps save_steps eval_strategy evaluation_strategy gradient_accumulation_steps "
-    "per_device_eval_batch_size".split()
-)
-_AXOLOTL = frozenset(
-    "base_model datasets sequence_len num_epochs optimizer lr_scheduler adapter sample_packing output_dir deepspeed".split()
-)
+from llmdoctor.configs.types import Format
+
+TRAINING = frozenset({"transformers", "trl", "llamafactory", "axolotl", "ms-swift", "torchtune"})
+
+
+def recognise(value: Any) -> Format | None:
+    """Return the format that the content of a file has; None if it has none of the known ones."""
+    from llmdoctor.configs.formats import FORMATS
+
+    if not isinstance(value, Mapping):
+        return None
+    return next((one for one in FORMATS if one.recognise(value)), None)
 
 
 def is_deepspeed(value: Any) -> bool:
-    """A DeepSpeed config: its own keys, or a batch size beside sections that it has."""
-    if not isinstance(value, dict):
-        return False
-    if isinstance(value.get("zero_optimization"), dict | bool) or "train_micro_batch_size_per_gpu" in value:
-        return True
-    return "train_batch_size" in value and any(isinstance(value.get(key), dict) for key in _BESIDE_BATCH)
+    """Return whether `value` is a DeepSpeed configuration."""
+    return name_of(value) == "deepspeed"
 
 
 def is_accelerate(value: Any) -> bool:
-    """What `accelerate config` writes."""
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("distributed_type"), str)
-        and bool({"compute_environment", "mixed_precision"} & set(value))
-    )
+    """Return whether `value` is what `accelerate config` writes."""
+    return name_of(value) == "accelerate"
 
 
 def is_training(value: Any) -> bool:
-    """TrainingArguments in any of the forms that name them: the Trainer's own, LLaMA-Factory's, axolotl's."""
-    return is_arguments(value) or is_axolotl(value)
+    """Return whether `value` are training arguments: the Trainer's or of a framework that is built on it."""
+    return name_of(value) in TRAINING
 
 
-def is_arguments(value: Any) -> bool:
-    """The Trainer's own names (LLaMA-Factory's are the same)."""
-    if not isinstance(value, dict):
-        return False
-    named = len(_ARGUMENTS & set(value))
-    return ("per_device_train_batch_size" in value and named >= 1) or ("output_dir" in value and named >= 4)
-
-
-def is_axolotl(value: Any) -> bool:
-    """axolotl's names."""
-    return isinstance(value, dict) and "base_model" in value and len(_AXOLOTL & set(value)) >= 4
+def name_of(value: Any) -> str | None:
+    """Return the name of the format that `value` has; None if it has none of the known ones."""
+    found = recognise(value)
+    return None if found is None else found.name

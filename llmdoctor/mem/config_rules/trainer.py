@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmdoctor.configs.linked import Neighbours
-from llmdoctor.configs.recognise import is_arguments, is_axolotl
+from llmdoctor.configs.recognise import is_training, name_of
 from llmdoctor.configs.view import Config, is_on
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.text import shown
@@ -53,7 +53,7 @@ def check_pickled(value: Any, path: str, shown_name: str, neighbours: Neighbours
 
     named = value.name.rpartition(".")[2] if isinstance(value, Record) else ""
     arguments = plain(value)
-    if not is_arguments(arguments) or (named and not named.endswith(("Arguments", "Config"))):
+    if not is_training(arguments) or (named and not named.endswith(("Arguments", "Config"))):
         return None
     return tuple(_training(Config(JsonFile(path, shown_name, arguments), arguments), neighbours))
 
@@ -67,7 +67,7 @@ def check_accelerate(file: JsonFile, _neighbours: Neighbours) -> tuple[Finding, 
 
 
 def _training(config: Config, neighbours: Neighbours) -> Iterator[Finding]:
-    axolotl = is_axolotl(config.value) and not is_arguments(config.value)
+    axolotl = name_of(config.value) == "axolotl"
     yield from _both_halves(config)
     inner = config.section("deepspeed")
     if inner is not None:

@@ -1,0 +1,16 @@
+"""The list of formats, in the order in which they are recognised: the first whose keys fit reads a file."""
+
+from __future__ import annotations
+
+from llmdoctor.configs import accelerate, axolotl, deepspeed, llamafactory, peft, trainer, trl
+from llmdoctor.configs.types import Format
+
+FORMATS: tuple[Format, ...] = (
+    accelerate.FORMAT,
+    axolotl.FORMAT,
+    llamafactory.FORMAT,
+    trl.FORMAT,
+    trainer.FORMAT,
+    deepspeed.FORMAT,
+    peft.FORMAT,
+)

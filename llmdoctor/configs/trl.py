@@ -1,0 +1,203 @@
+"""TRL's configurations, as `trl sft --config FILE` and its other commands read them. Read in trl 1.0.0: trainer/base_config.py, scripts/utils.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from llmdoctor.configs import trainer
+from llmdoctor.configs.normal import Normal
+from llmdoctor.configs.schema import Meanings, declared, fields_of, keys_of, removed_keys
+from llmdoctor.configs.types import Format, Ignored, Key, Variant
+
+MODEL = Meanings(
+    uses={
+        "dtype": "load_dtype",
+        "torch_dtype": "load_dtype",
+        "attn_implementation": "attention",
+        "use_peft": "adapter",
+        "lora_r": "lora_rank",
+        "lora_dropout": "lora_dropout",
+        "lora_target_modules": "lora_targets",
+        "lora_target_parameters": "lora_parameters",
+        "lora_modules_to_save": "lora_modules_to_save",
+        "use_dora": "lora_dora",
+        "load_in_8bit": "load_in_8bit",
+        "load_in_4bit": "load_in_4bit",
+        "bnb_4bit_quant_type": "quantization_type",
+        "use_bnb_nested_quant": "quantization_double",
+        "bnb_4bit_quant_storage": "quantization_storage",
+    },
+    ignored={
+        "it names the model or its code": "model_name_or_path model_revision trust_remote_code",
+        "a factor of the adapters' output": "lora_alpha use_rslora",
+        "it does not change the adapters' size": "lora_task_type",
+        "it names the data": "dataset_name dataset_config dataset_train_split dataset_test_split dataset_streaming datasets streaming test_split_size",
+        "buffers are not counted by DistributedDataParallel": "ignore_bias_buffers",
+        "the environment of the process": "env",
+    },
+)
+TRAINERS = Meanings(
+    uses={
+        "max_length": "sequence_length",
+        "max_seq_length": "sequence_length",
+        "packing": "packing",
+        "packing_strategy": "packing_strategy",
+        "padding_free": "padding_free",
+        "loss_type": "loss_type",
+        "precompute_ref_log_probs": "precomputed_reference",
+        "activation_offloading": "activation_offloading",
+        "pad_to_multiple_of": "length_multiple",
+    },
+    ignored={
+        "it says how examples become tokens, not how many are held": (
+            "dataset_text_field dataset_kwargs dataset_num_proc dataset_batch_size chat_template_path chat_template_kwargs eos_token pad_token "
+            "padding_value truncation_mode shuffle_dataset completion_only_loss assistant_only_loss eval_packing tools label_pad_token_id "
+            "is_encoder_decoder num_of_sequences chars_per_token skip_prepare_dataset"
+        ),
+        "a factor of the loss": (
+            "beta label_smoothing loss_weights ld_alpha f_divergence_type f_alpha_divergence_coef use_weighting discopop_tau rpo_alpha "
+            "desirable_weight undesirable_weight center_rewards_coefficient cpo_alpha simpo_gamma alpha_scale epsilon epsilon_high delta "
+            "scale_rewards reward_weights multi_objective_aggregation importance_sampling_level"
+        ),
+        "it takes memory away from no step (rounding of lengths in evaluation only)": "precompute_ref_batch_size",
+        "logging and reporting do not change memory": "log_completions* num_completions_to_print log_unique_prompts wandb_log_unique_prompts exp_name",
+    },
+    refused={
+        "generation during training is not modelled": (
+            "num_generations* max_completion_length max_new_tokens use_vllm vllm_* use_transformers_paged cache_implementation generation_* "
+            "steps_per_generation num_iterations temperature top_p top_k min_p repetition_penalty max_tool_calling_iterations response_length "
+            "missing_eos_penalty stop_token* local_rollout_forward_batch_size"
+        ),
+        "a second model that follows the trained one is not modelled": "sync_ref_model ref_model_*",
+        "the language model head computes in float32, which is not modelled": "cast_lm_head_to_fp32",
+        "a chunked or fused loss of TRL's is not modelled": "use_liger_loss use_liger",
+    },
+    labels={
+        "max_length": "sequence_length",
+        "max_seq_length": "sequence_length",
+        "packing": "packing",
+        "completion_only_loss": "completion_only",
+        "assistant_only_loss": "assistant_only",
+        "dataset_text_field": "text_column",
+        "chat_template_path": "chat_template",
+        "eos_token": "eos_token",
+        "pad_token": "pad_token",
+        "truncation_mode": "truncation",
+        "max_prompt_length": "prompt_length",
+    },
+)
+TABLES = (trainer.ARGUMENTS, MODEL, TRAINERS)
+OBJECTIVES = {  # the class: what it trains; the first that has the most keys of a file reads it
+    "SFTConfig": "sft", "DPOConfig": "dpo", "GRPOConfig": "grpo", "RewardConfig": "reward", "RLOOConfig": "rloo", "KTOConfig": "kto", "ORPOConfig": "orpo",
+    "CPOConfig": "cpo", "GKDConfig": "gkd", "OnlineDPOConfig": "online dpo", "PPOConfig": "ppo", "NashMDConfig": "nash md", "XPOConfig": "xpo",
+    "PRMConfig": "process reward", "BCOConfig": "bco",
+}  # fmt: skip
+_MIXTURE = ("datasets", "streaming", "test_split_size", "env")
+WITH_REFERENCE = frozenset({"dpo", "kto", "bco"})
+
+
+@cache
+def variant_of(name: str) -> Variant:
+    """Return the keys that a file for the class `name` may have: its own, ModelConfig's, ScriptArguments'."""
+    keys = {
+        **removed_keys("transformers", TABLES),
+        **removed_keys("trl", TABLES),
+        **keys_of("trl", ("ScriptArguments", "ModelConfig", name), TABLES),
+    }
+    keys |= keys_of("trl", (name,), TABLES)
+    for key in _MIXTURE:
+        meaning = MODEL.memory(key) or Ignored("")
+        keys[key] = Key(name=key, meanings={"memory": meaning, "labels": meaning})
+    keys |= {key: value for key, value in trainer.variant_of().keys.items() if key.startswith(("model_init", "client_optimizer"))}
+    return Variant(name=name, keys=keys, choices=trainer.variant_of().choices, facts={"objective": OBJECTIVES[name]})
+
+
+def variant(value: Mapping[str, Any]) -> Variant:
+    """Return the class that has the most of the file's keys: SFTConfig if several have all of them."""
+    return max(
+        (variant_of(name) for name in OBJECTIVES), key=lambda one: sum(key in one.keys and one.keys[key].removed is None for key in value)
+    )
+
+
+@cache
+def own_keys() -> frozenset[str]:
+    """Return the keys that some class of TRL's has and TrainingArguments has not."""
+    classes = declared("trl")["classes"]
+    names = {key for name in classes for key in fields_of("trl", name)} | set(declared("trl")["older"]) | set(_MIXTURE)
+    return frozenset(names - set(trainer.variant_of("Seq2SeqTrainingArguments").keys))
+
+
+def is_trl(value: Any) -> bool:
+    """Return whether `value` are arguments of the Trainer with at least one that only TRL has."""
+    if not isinstance(value, dict) or not own_keys() & value.keys():
+        return False
+    return trainer.is_arguments(value) or ("model_name_or_path" in value and len(trainer.SIGNATURE & value.keys()) >= 2)
+
+
+def settle(normal: Normal) -> None:
+    """Fill in what TRL's classes set: float32 weights, gradient checkpointing, and bf16 unless fp16 is set."""
+    if normal.values.get("checkpointing") is None:
+        normal.put("checkpointing", True)
+    if normal.values.get("bf16") is None:
+        normal.put("bf16", not normal.get("fp16", False))
+    if normal.values.get("load_dtype") is None:
+        normal.put("load_dtype", "float32")
+    if normal.values.get("sequence_length") is None and "max_length" in variant_of(normal.variant).keys and "max_length" not in normal.raw:
+        normal.put("sequence_length", variant_of(normal.variant).keys["max_length"].default)
+    _objective(normal)
+    _adapter(normal)
+    _quantization(normal)
+    trainer.arguments(normal)
+    trainer.settle_model_init(normal)
+
+
+def _objective(normal: Normal) -> None:
+    """A reference model is kept beside the trained one unless adapters are trained or its log-probabilities are computed beforehand."""
+    kept = normal.get("objective") in WITH_REFERENCE and not normal.get("precomputed_reference", False) and normal.is_neutral("adapter")
+    if kept:
+        normal.put("reference_model", True)
+    normal.drop("precomputed_reference")
+    if normal.variant == "SFTConfig" and normal.get("loss_type", "nll") in ("nll", "dft"):
+        normal.drop("loss_type")
+    if not normal.get("packing", False):
+        normal.drop("packing_strategy")
+
+
+def _adapter(normal: Normal) -> None:
+    """ModelConfig's LoRA arguments have an effect with use_peft only."""
+    used = str(normal.values.get("adapter", "false")).lower() in ("true", "1", "yes")
+    key = normal.key("adapter")
+    normal.drop("adapter")
+    lora = [name for name in normal.values if name.startswith("lora_")]
+    if not used:
+        for name in lora:
+            normal.drop(name)
+        return
+    normal.put("adapter", "lora", key)
+    for name, given in (("lora_rank", "lora_r"), ("lora_dropout", "lora_dropout")):
+        if normal.values.get(name) is None:
+            normal.put(name, variant_of(normal.variant).keys[given].default)
+
+
+def _quantization(normal: Normal) -> None:
+    for bits, name in ((4, "load_in_4bit"), (8, "load_in_8bit")):
+        if normal.get(name, False) and normal.values.get("quantization_bits") is None:
+            normal.put("quantization_bits", bits, normal.key(name))
+            normal.put("quantization_method", "bitsandbytes")
+        normal.drop(name)
+    if normal.values.get("quantization_bits") is None:
+        for name in ("quantization_type", "quantization_double", "quantization_storage"):
+            normal.drop(name)
+
+
+FORMAT = Format(
+    name="trl",
+    title="TRL configuration",
+    library="trl",
+    version=declared("trl")["version"],
+    recognise=is_trl,
+    variant=variant,
+    settle=settle,
+)

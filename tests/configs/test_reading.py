@@ -1,0 +1,85 @@
+"""One reader for each format: what it recognises, what it sets, and that no key of a file is dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmdoctor.configs.reading import read, read_value
+from llmdoctor.configs.recognise import name_of, recognise
+from llmdoctor.configs.types import Ignored, Refused, Uses
+from llmdoctor.core.errors import QuestionError
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "deepspeed": {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": 1},
+    "transformers": {"output_dir": "o", "per_device_train_batch_size": 2, "learning_rate": 1e-5},
+    "trl": {"output_dir": "o", "per_device_train_batch_size": 2, "learning_rate": 1e-5, "max_length": 4096},
+    "accelerate": {"compute_environment": "LOCAL_MACHINE", "distributed_type": "NO", "mixed_precision": "bf16"},
+    "axolotl": {"base_model": "m", "micro_batch_size": 2, "sequence_len": 1024, "adapter": "lora", "lora_r": 8},
+    "llamafactory": {"model_name_or_path": "m", "stage": "sft", "finetuning_type": "lora", "lora_rank": 8, "output_dir": "o"},
+    "peft": {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"]},
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_format_is_recognised_as_itself(name: str) -> None:
+    assert name_of(EXAMPLES[name]) == name
+
+
+@pytest.mark.parametrize("value", [{}, [], None, 3, {"model_type": "llama"}, {"messages": []}, {"output_dir": "x"}])
+def test_other_files_are_not_configurations(value: Any) -> None:
+    assert recognise(value) is None
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_key_of_a_file_is_used_ignored_refused_or_unknown(name: str) -> None:
+    format_ = recognise(EXAMPLES[name])
+    assert format_ is not None
+    value = {**EXAMPLES[name], "no_such_key": 1}
+    found = read_value(value, "file", format_)
+    listed = {key for kind in (Uses, Ignored, Refused) for key in found.of("memory", kind)}
+    assert listed == set(found.values)
+    assert [one.key for one in found.unknown] == ["no_such_key"]
+
+
+def test_aliases_and_deprecated_spellings_are_the_settings_that_deepspeed_makes_of_them() -> None:
+    text = '{"zero_optimization": {"stage": 3, "max_live_parameters": 7, "cpu_offload": true}, "bfloat16": {"enabled": true}}'
+    normal = read("ds.json", text=text).normal
+    assert (normal.get("zero.max_live_parameters"), normal.get("zero.offload_optimizer"), normal.get("bf16")) == (7, "cpu", True)
+
+
+def test_a_misspelt_key_is_unknown_and_the_close_one_is_named() -> None:
+    found = read("ds.json", text='{"zero_optimization": {"stage": 3, "stage3_max_live_parameter": 7}}')
+    assert [(one.key, one.effect, one.close) for one in found.unknown] == [
+        ("zero_optimization.stage3_max_live_parameter", "raises", ("zero_optimization.stage3_max_live_parameters",))
+    ]
+
+
+def test_without_reads_the_file_as_if_it_did_not_set_the_key() -> None:
+    text = '{"zero_optimization": {"stage": 3, "zero_quantized_weights": true}, "tensor_parallel": {"autotp_size": 4}}'
+    found = read("ds.json", text=text, without=("zero_optimization.zero_quantized_weights", "tensor_parallel", "elsewhere"))
+    assert found.without == ("zero_optimization.zero_quantized_weights", "tensor_parallel")
+    assert found.of("memory", Refused) == {}
+
+
+def test_defaults_are_the_frameworks_own() -> None:
+    trl = read("sft.yaml", text="output_dir: o\nper_device_train_batch_size: 2\npacking: true\n").normal
+    assert (trl.get("load_dtype"), trl.get("bf16"), trl.get("checkpointing"), trl.get("sequence_length")) == ("float32", True, True, 1024)
+    whole = read("lf.yaml", text="model_name_or_path: m\nstage: sft\nfinetuning_type: full\nbf16: true\noutput_dir: o\n").normal
+    assert (whole.get("load_dtype"), whole.get("checkpointing"), whole.get("sequence_length")) == ("float32", True, 2048)
+
+
+def test_a_value_that_the_framework_does_not_accept_is_rejected_by_name() -> None:
+    found = read("args.json", text='{"output_dir": "o", "per_device_train_batch_size": 2, "optim": "adamw_hf"}')
+    assert "adamw_hf" in found.rejected["optim"]
+
+
+def test_lines_are_those_of_the_file() -> None:
+    found = read("ds.json", text='{\n "zero_optimization": {\n  "stage": 3\n }\n}')
+    assert found.lines["zero_optimization.stage"] == 3
+
+
+def test_a_file_of_no_known_format_is_refused_in_a_sentence() -> None:
+    with pytest.raises(QuestionError, match=r"none of the configurations that are known here"):
+        read("x.json", text='{"a": 1}')
