@@ -132,7 +132,7 @@ def normalised(values: Mapping[str, Any], path: str, variant: Variant, format_: 
 def flat(value: Mapping[str, Any], variant: Variant) -> Iterator[tuple[str, tuple[str, ...], Any]]:
     """Yield each setting: its name in the schema, the keys that lead to it in the file, its value."""
     canonical = {alias: key.name for key in variant.keys.values() for alias in key.aliases}
-    sections = {name[:at] for name in variant.keys for at in range(len(name)) if name[at] == "."}
+    sections = {name[:at] for name in (*variant.keys, *canonical) for at in range(len(name)) if name[at] == "."}
 
     def below(inner: Mapping[str, Any], name: str, written: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...], Any]]:
         for part, item in inner.items():
