@@ -17,9 +17,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from llmdoctor.mem.options import Asked, Case, Predictor
+from llmdoctor.mem.options import MemOptions
+from llmdoctor.mem.predictor import Predictor
+from llmdoctor.mem.types import Estimate
 
-NAMES = {"--batch": "batch", "--seq-len": "seq_len", "--image": "image", "--attn": "attention", "--stage": "stage", "--lora": "lora"}
+NAMES = {"--batch": "batch", "--seq-len": "seq_len", "--image": "image", "--attn": "attn", "--stage": "stage", "--lora": "lora"}
 
 
 def main() -> int:
@@ -34,13 +36,13 @@ def main() -> int:
     rows = [row for row in map(json.loads, options.rows.read_text().splitlines()) if re.search(options.only, row["id"])]
     results = []
     for row in rows:
-        case = predict_row(row, options.models, options.strategies)
+        estimate = predict_row(row, options.models, options.strategies)
         measured = row["measured"]
         errors = {
-            "peak": case.prediction.peak.total / measured["peak"] - 1,
-            "steady": case.prediction.steady.total / measured["steady"] - 1,
+            "peak": estimate.prediction.peak.total / measured["peak"] - 1,
+            "steady": estimate.prediction.steady.total / measured["steady"] - 1,
         }
-        errors |= {name: size / measured["peak"] - 1 for name, size in others(case).items()}
+        errors |= {name: size / measured["peak"] - 1 for name, size in others(estimate).items()}
         results.append((row, errors))
         if options.table:
             print(f"| {row['id']} | {measured['peak'] / 1e9:.2f} | {100 * errors['peak']:+.2f}% | {100 * errors['steady']:+.2f}% |")
@@ -48,18 +50,18 @@ def main() -> int:
     return 0
 
 
-def predict_row(row: dict[str, Any], models: str, strategies: str) -> Case:
+def predict_row(row: dict[str, Any], models: str, strategies: str) -> Estimate:
     """The prediction for a row's own command line."""
     words = [word.replace("{models}", models).replace("{strategies}", strategies) for word in row["args"]]
     options = dict(zip(words[3::2], words[4::2], strict=True))
     given = {NAMES[name]: int(value) if value.isdigit() else value for name, value in options.items() if name in NAMES}
-    predictor = Predictor(Asked(words[2], (options["--strategy"],), **given))
-    return predictor.case(predictor.strategy(options["--strategy"]))
+    predictor = Predictor(MemOptions(model=words[2], strategy=(options["--strategy"],), **given))
+    return predictor.estimate(predictor.strategy(options["--strategy"]))
 
 
-def others(case: Case) -> dict[str, float]:
+def others(estimate: Estimate) -> dict[str, float]:
     """What other estimators say of the peak."""
-    strategy, weights = case.strategy, case.job.weights
+    strategy, weights = estimate.strategy, estimate.job.weights
     numel = sum(weight.numel for weight in weights)
     out: dict[str, float] = {}
     if (

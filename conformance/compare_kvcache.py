@@ -56,7 +56,7 @@ def compare(kind: str) -> str:
         config.save_pretrained(folder)
         mine = {}
         for kind_of in ("dynamic", "static:24"):
-            mine[kind_of] = kvcache.kvcache_report(folder, 2, 20, kind_of, "float32").result["kvcache"]["allocated_bytes"]
+            mine[kind_of] = kvcache.kvcache_report(KvcacheOptions(model=folder, batch=2, length=20, cache=kind_of, dtype="float32")).result["kvcache"]["allocated_bytes"]
         model = build.build(build.config_of(folder), "eager", "float32")
         ids = torch.arange(40).reshape(2, 20) + 5
         cache = model(input_ids=ids[:, :-1], use_cache=True).past_key_values

@@ -24,7 +24,8 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.demo.shapes import QWEN2_VL_2B
 from llmdoctor.mem.components import by_component
 from llmdoctor.mem.measure import run_case
-from llmdoctor.mem.options import Asked, Predictor
+from llmdoctor.mem.options import MemOptions
+from llmdoctor.mem.predictor import Predictor
 
 LLAMA = {
     "model_type": "llama",
@@ -71,12 +72,12 @@ NEW: list[tuple[str, Any, dict[str, Any]]] = [
     ("gpt2-large", "trainer:sgd,amp_fp16", {"batch": 4, "seq_len": 384}),
     ("gpt2-large", ZERO2, {"batch": 2, "seq_len": 1024}),
     ("qwen3-0.6b", "trainer:adamw_torch,bf16", {"batch": 1, "seq_len": 4096}),
-    ("qwen3-0.6b", "trainer:adamw_torch,bf16", {"batch": 4, "seq_len": 512, "attention": "eager"}),
+    ("qwen3-0.6b", "trainer:adamw_torch,bf16", {"batch": 4, "seq_len": 512, "attn": "eager"}),
     ("qwen3-0.6b", "trainer:adamw_torch_fused,fp32", {"batch": 2, "seq_len": 512}),
     ("pythia-1b", "trainer:adamw_torch_fused,amp_bf16", {"batch": 2, "seq_len": 1024}),
     ("pythia-1b", {**ZERO2, "bf16": {"enabled": False}, "fp16": {"enabled": True}}, {"batch": 2, "seq_len": 1024}),
 ]
-NAMES = {"--batch": "batch", "--seq-len": "seq_len", "--image": "image", "--attn": "attention", "--stage": "stage", "--lora": "lora"}
+NAMES = {"--batch": "batch", "--seq-len": "seq_len", "--image": "image", "--attn": "attn", "--stage": "stage", "--lora": "lora"}
 
 
 def main() -> int:
@@ -103,7 +104,7 @@ def main() -> int:
     return _measure(cases, predictions, options.out)
 
 
-def _new(out: Path) -> list[tuple[str, Asked]]:
+def _new(out: Path) -> list[tuple[str, MemOptions]]:
     cases = []
     for number, (model, strategy, given) in enumerate(NEW):
         folder = out / "models" / model
@@ -114,11 +115,11 @@ def _new(out: Path) -> list[tuple[str, Asked]]:
             path = out / f"strategy-{number:02d}.json"
             path.write_text(json.dumps({**strategy, "train_micro_batch_size_per_gpu": given["batch"]}))
             text = str(path)
-        cases.append((f"new-{number:02d}.{model}", Asked(str(folder), (text,), **given)))
+        cases.append((f"new-{number:02d}.{model}", MemOptions(model=str(folder), strategy=(text,), **given)))
     return cases
 
 
-def _again(options: argparse.Namespace) -> list[tuple[str, Asked]]:
+def _again(options: argparse.Namespace) -> list[tuple[str, MemOptions]]:
     if options.rows is None:
         return []
     rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
@@ -128,14 +129,14 @@ def _again(options: argparse.Namespace) -> list[tuple[str, Asked]]:
         words = [word.replace("{models}", str(options.models)).replace("{strategies}", str(options.strategies)) for word in row["args"]]
         given = dict(zip(words[3::2], words[4::2], strict=True))
         asked = {NAMES[name]: int(value) if value.isdigit() else value for name, value in given.items() if name in NAMES}
-        cases.append((f"again.{row['id']}", Asked(words[2], (given["--strategy"],), **asked)))
+        cases.append((f"again.{row['id']}", MemOptions(model=words[2], strategy=(given["--strategy"],), **asked)))
     return cases
 
 
-def _predict(name: str, asked: Asked) -> dict[str, Any]:
+def _predict(name: str, asked: MemOptions) -> dict[str, Any]:
     try:
         predictor = Predictor(asked)
-        prediction = predictor.case(predictor.strategy(asked.strategies[0])).prediction
+        prediction = predictor.estimate(predictor.strategy(asked.strategies[0])).prediction
     except QuestionError as error:
         return {"id": name, "refused": str(error)}
     return {
@@ -144,7 +145,7 @@ def _predict(name: str, asked: Asked) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _measure(cases: list[tuple[str, Asked]], predictions: dict[str, Any], out: Path) -> int:
+def _measure(cases: list[tuple[str, MemOptions]], predictions: dict[str, Any], out: Path) -> int:
     lines = ["| case | predicted peak | measured | error | steady error |", "|---|---|---|---|---|"]
     with (out / "measured.jsonl").open("w") as file:
         for name, asked in cases:
@@ -157,7 +158,7 @@ def _measure(cases: list[tuple[str, Asked]], predictions: dict[str, Any], out: P
     return 0
 
 
-def _real(asked: Asked) -> dict[str, Any]:
+def _real(asked: MemOptions) -> dict[str, Any]:
     try:
         predictor = Predictor(asked)
         records = run_case(asked, replace(predictor.strategy(asked.strategies[0])), steps=3)

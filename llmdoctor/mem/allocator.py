@@ -17,7 +17,7 @@ MIN_LARGE = 10 * 2**20
 ROUND_LARGE = 2 * 2**20
 
 
-class Block:
+class MemoryBlock:
     """A stretch of a segment: [address, address + size), its neighbours in the segment, in use or free."""
 
     __slots__ = ("address", "free", "next", "previous", "size", "small")
@@ -25,8 +25,8 @@ class Block:
     def __init__(self, address: int, size: int, small: bool) -> None:
         self.address, self.size, self.small = address, size, small
         self.free = False
-        self.previous: Block | None = None
-        self.next: Block | None = None
+        self.previous: MemoryBlock | None = None
+        self.next: MemoryBlock | None = None
 
 
 class Allocator:
@@ -38,9 +38,9 @@ class Allocator:
         self.largest_reserved = 0
         self._top = 0
         self._pools: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
-        self._at: dict[int, Block] = {}
+        self._at: dict[int, MemoryBlock] = {}
 
-    def take(self, size: int) -> Block:
+    def take(self, size: int) -> MemoryBlock:
         """A block for `size` bytes: the smallest free one that is large enough, else a new segment."""
         size = max(MIN_BLOCK, -(-size // MIN_BLOCK) * MIN_BLOCK)
         small = size <= SMALL
@@ -54,7 +54,7 @@ class Allocator:
         self.allocated += block.size
         return block
 
-    def give(self, block: Block) -> None:
+    def give(self, block: MemoryBlock) -> None:
         """Take a block back and join it with free neighbours."""
         self.allocated -= block.size
         for other in (block.previous, block.next):
@@ -74,17 +74,17 @@ class Allocator:
                     del self._at[address]
                     self.reserved -= size
 
-    def _segment(self, size: int, small: bool) -> Block:
+    def _segment(self, size: int, small: bool) -> MemoryBlock:
         length = SMALL_BUFFER if small else LARGE_BUFFER if size < MIN_LARGE else -(-size // ROUND_LARGE) * ROUND_LARGE
-        block = Block(self._top, length, small)
+        block = MemoryBlock(self._top, length, small)
         self._at[self._top] = block
         self._top += length
         self.reserved += length
         self.largest_reserved = max(self.largest_reserved, self.reserved)
         return block
 
-    def _split(self, block: Block, size: int) -> None:
-        rest = Block(block.address + size, block.size - size, block.small)
+    def _split(self, block: MemoryBlock, size: int) -> None:
+        rest = MemoryBlock(block.address + size, block.size - size, block.small)
         rest.previous, rest.next, rest.free = block, block.next, True
         if block.next is not None:
             block.next.previous = rest
@@ -92,7 +92,7 @@ class Allocator:
         self._at[rest.address] = rest
         insort(self._pools[block.small], (rest.size, rest.address))
 
-    def _join(self, left: Block, right: Block) -> Block:
+    def _join(self, left: MemoryBlock, right: MemoryBlock) -> MemoryBlock:
         left.size += right.size
         left.next = right.next
         if right.next is not None:
@@ -104,12 +104,12 @@ class Allocator:
 class Exact(Allocator):
     """Every block as large as its tensor: what an inventory of tensors finds, on a CPU too."""
 
-    def take(self, size: int) -> Block:
+    def take(self, size: int) -> MemoryBlock:
         """A block of exactly `size` bytes."""
         self.allocated += size
         self.largest_reserved = max(self.largest_reserved, self.allocated)
-        return Block(0, size, small=False)
+        return MemoryBlock(0, size, small=False)
 
-    def give(self, block: Block) -> None:
+    def give(self, block: MemoryBlock) -> None:
         """Take it back."""
         self.allocated -= block.size

@@ -1,94 +1,135 @@
-"""`mem compare`: what each strategy holds, why they differ, what fits; as a report."""
+"""`mem compare`: what each strategy holds, why the strategies differ, and what fits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmdoctor.core.report import Report
+from llmdoctor.mem.advice import changes_of
+from llmdoctor.mem.capacity import fits, largest_batch, need_of, read_size
 from llmdoctor.mem.components import by_component, context_of, host_parts, parts_of
 from llmdoctor.mem.explain import Reason, explain
-from llmdoctor.mem.fit import Fit, fit, read_size
+from llmdoctor.mem.findings import findings_of
 from llmdoctor.mem.ledger import Moment
-from llmdoctor.mem.measured import read_measured, set_beside
-from llmdoctor.mem.options import Answer, Asked, Case, ask
+from llmdoctor.mem.measured import compare_measured, read_measured
+from llmdoctor.mem.options import CompareOptions
 from llmdoctor.mem.predict import PHASES
-from llmdoctor.mem.rules import findings_of
-from llmdoctor.mem.screen import document
+from llmdoctor.mem.predictor import Predictor, compare_strategies
+from llmdoctor.mem.results import (
+    ChangeResult,
+    CompareResult,
+    ExplanationResult,
+    FitResult,
+    MeasuredResult,
+    ModelResult,
+    StrategyResult,
+)
+from llmdoctor.mem.screen import Shown, document
+from llmdoctor.mem.types import Change, Comparison, Estimate, MeasuredRow, MemoryFit
+from llmdoctor.mem.verdict import verdict_of
 
-RESERVED = (0.77, 1.29)  # what the reserved bytes of 71 measured runs were, as a ratio to the simulated allocator's
+RESERVED = (0.77, 1.29)  # the reserved bytes of 71 measured runs, as a ratio to those of the simulated allocator
 
 
-def compare_report(asked: Asked, measured: str | None = None) -> Report:
-    """Predict, explain, set beside what was measured."""
-    memory = None if asked.gpu_memory is None else read_size(asked.gpu_memory)
-    answer, predictor = ask(asked)
-    fits = tuple(fit(case, predictor, memory) for case in answer.cases) if memory is not None else ()
-    beside = set_beside(answer, read_measured(measured)) if measured is not None else ()
-    reasons = reasons_of(answer)
-    result: dict[str, Any] = {
-        "model": model_of(answer),
-        "strategies": [strategy_of(case, fits[number] if fits else None) for number, case in enumerate(answer.cases)],
-        "explanation": [explanation_of(reason, answer) for reason in reasons],
-    }
-    if measured is not None:
-        result["measured"] = [vars_of(row) for row in beside]
+def compare_report(options: CompareOptions) -> Report:
+    """Predict every strategy, explain the differences, and set them beside what was measured.
+
+    Raises QuestionError if a file, a strategy or an option cannot be understood.
+    """
+    memory = None if options.gpu_memory is None else read_size(options.gpu_memory)
+    records = () if options.measured is None else read_measured(options.measured)
+    comparison, predictor = compare_strategies(options)
+    rows = compare_measured(comparison, records) if records else ()
+    found = tuple(fit_of(estimate, predictor, memory) for estimate in comparison.estimates) if memory is not None else ()
+    reasons = reasons_of(comparison)
+    findings = findings_of(comparison, found, memory, rows)
+    shown = Shown(comparison, reasons, found, memory, rows, advice(comparison, predictor, found), findings)
     return Report(
         "mem compare",
-        subject=subject_of(answer),
-        result=result,
-        findings=findings_of(answer, fits, memory, beside),
-        skipped=answer.skipped,
-        document=document(answer, reasons, fits, memory, beside),
-        told=True,
+        subject=subject_of(comparison),
+        result={**_result(comparison, reasons, found, rows if records else None)},
+        findings=findings,
+        skipped=comparison.skipped,
+        document=document(shown),
+        verdict=verdict_of(comparison, found, memory),
     )
 
 
-def reasons_of(answer: Answer) -> tuple[Reason, ...]:
-    """Each other strategy against the first; a single one by itself."""
-    first, *others = answer.cases
+def fit_of(estimate: Estimate, predictor: Predictor, memory: int) -> MemoryFit:
+    """Return whether `estimate` fits into `memory` bytes, the largest batch that does, and the changes that help if it does not."""
+    answer = fits(estimate, memory)
+    changes = () if answer else changes_of(estimate, predictor, memory)
+    return MemoryFit(need_of(estimate).safe, answer, largest_batch(estimate, predictor, memory), changes)
+
+
+def advice(comparison: Comparison, predictor: Predictor, found: Sequence[MemoryFit]) -> tuple[Change, ...]:
+    """Return the changes to print: those of the strategies that do not fit, else those that lower the largest peak."""
+    if found:
+        return tuple(change for fit in found for change in fit.changes)
+    return changes_of(max(comparison.estimates, key=lambda estimate: estimate.prediction.peak.total), predictor, None)
+
+
+def reasons_of(comparison: Comparison) -> tuple[Reason, ...]:
+    """Return the reasons of each further strategy against the first one, or those of a single strategy."""
+    first, *others = comparison.estimates
     if not others:
         return explain(first, None)
-    return tuple(reason for case in others for reason in explain(case, first))
+    return tuple(reason for estimate in others for reason in explain(estimate, first))
 
 
-def subject_of(answer: Answer) -> dict[str, Any]:
-    """Which model and which batch."""
-    asked, workload = answer.asked, answer.cases[0].workload
+def subject_of(comparison: Comparison) -> dict[str, Any]:
+    """Return which model and which batch the answer is about."""
+    options, workload = comparison.options, comparison.estimates[0].workload
     return {
-        "path": asked.model,
+        "path": options.model,
         "batch": workload.batch,
         "seq_len": workload.seq_len,
-        "image": asked.image,
-        "attention": asked.attention or workload.attention,
-        "world_size": max(case.strategy.world_size for case in answer.cases),
-        "rank": asked.rank,
-        "stage": asked.stage,
-        "trainable": list(asked.trainable),
+        "image": options.image,
+        "attention": options.attn or workload.attention,
+        "world_size": max(estimate.strategy.world_size for estimate in comparison.estimates),
+        "rank": options.rank,
+        "stage": options.stage,
+        "trainable": list(options.trainable),
     }
 
 
-def model_of(answer: Answer) -> dict[str, Any]:
-    """The model's counts, as the first strategy has them."""
-    case = answer.cases[0]
+def _result(
+    comparison: Comparison, reasons: Sequence[Reason], found: Sequence[MemoryFit], rows: Sequence[MeasuredRow] | None
+) -> CompareResult:
+    fit_results = found or (None,) * len(comparison.estimates)
+    result: CompareResult = {
+        "inputs": comparison.inputs.result(),
+        "model": model_result(comparison.estimates[0]),
+        "strategies": [strategy_result(estimate, fit) for estimate, fit in zip(comparison.estimates, fit_results, strict=True)],
+        "explanation": [_explanation_result(reason, comparison) for reason in reasons],
+    }
+    if rows is not None:
+        result["measured"] = [measured_result(row) for row in rows]
+    return result
+
+
+def model_result(estimate: Estimate) -> ModelResult:
+    """Return the model's counts as `estimate` trains it."""
+    prediction = estimate.prediction
     return {
-        "params": case.prediction.parameters,
-        "trainable": case.prediction.trainable,
-        "with_gradient": case.prediction.reached,
-        "traced": case.traced,
+        "params": prediction.parameters,
+        "trainable": prediction.trainable,
+        "with_gradient": prediction.reached,
+        "traced": estimate.traced,
     }
 
 
-def strategy_of(case: Case, verdict: Fit | None) -> dict[str, Any]:
-    """The contract's object of one strategy."""
-    prediction = case.prediction
+def strategy_result(estimate: Estimate, fit: MemoryFit | None) -> StrategyResult:
+    """Return everything that is known about one strategy."""
+    prediction = estimate.prediction
     peak, each = prediction.peak, max(1, prediction.parameters)
-    reserved = prediction.reserved
+    reserved = max(prediction.reserved, peak.total)
     return {
-        "name": case.strategy.name,
-        "settings": case.strategy.plain(),
-        "batch": case.workload.batch,
-        "components": {**by_component(peak), "context": context_of(case.strategy)},
+        "name": estimate.strategy.name,
+        "settings": estimate.strategy.plain(),
+        "batch": estimate.workload.batch,
+        "components": {**by_component(peak), "context": context_of(estimate.strategy)},
         "optimizer_state": parts_of(peak, "optimizer_state"),
         "activations": parts_of(peak, "activations"),
         "host": host_parts(prediction.host),
@@ -99,38 +140,38 @@ def strategy_of(case: Case, verdict: Fit | None) -> dict[str, Any]:
         "bytes_per_param": round(peak.total / each, 3),
         "reserved_bytes": reserved,
         "reserved_range": [max(peak.total, int(RESERVED[0] * reserved)), int(RESERVED[1] * reserved)],
-        "phases": phases_of(prediction.start, prediction.phases, prediction.steady),
-        "fits": None if verdict is None else verdict.fits,
-        "fit": None if verdict is None else _fit(verdict),
+        "phases": phases_result(prediction.start, prediction.phases, prediction.steady),
+        "fits": None if fit is None else fit.fits,
+        "fit": None if fit is None else _fit_result(fit),
     }
 
 
-def _fit(verdict: Fit) -> dict[str, Any]:
-    changes = [{"change": text, "needs_bytes": size} for text, size in verdict.changes]
-    return {"needs_bytes": verdict.needs, "largest_batch": verdict.largest_batch, "changes": changes}
+def _fit_result(fit: MemoryFit) -> FitResult:
+    changes: list[ChangeResult] = [
+        {"change": change.text, "needs_bytes": change.needs, "enough": change.enough} for change in fit.changes
+    ]
+    return {"needs_bytes": fit.needs, "largest_batch": fit.largest_batch, "changes": changes}
 
 
-def phases_of(start: Moment, phases: Mapping[str, Moment], steady: Moment) -> dict[str, Any]:
-    """Every phase's largest moment by component."""
+def phases_result(start: Moment, phases: Mapping[str, Moment], steady: Moment) -> dict[str, dict[str, Any]]:
+    """Return the largest moment of every phase by component."""
     moments = {"start": start, **{name: phases[name] for name in PHASES if name in phases}, "between_steps": steady}
     return {name: {"total": moment.total, **by_component(moment)} for name, moment in moments.items()}
 
 
-def explanation_of(reason: Reason, answer: Answer) -> dict[str, Any]:
-    """One entry of the contract's explanation."""
-    parameters = max(1, answer.cases[0].prediction.parameters)
+def _explanation_result(reason: Reason, comparison: Comparison) -> ExplanationResult:
+    parameters = max(1, comparison.estimates[0].prediction.parameters)
     return {
         "component": reason.component,
         "bytes": reason.size,
         "bytes_per_param": round(reason.size / parameters, 3),
         "because": reason.because,
         "setting": reason.setting,
-        "remove": reason.remove,
-        "strategy": reason.case,
+        "strategy": reason.name,
         "than": reason.than,
     }
 
 
-def vars_of(row: Any) -> dict[str, Any]:
-    """A frozen slotted row as plain values."""
-    return {name: getattr(row, name) for name in type(row).__slots__}
+def measured_result(row: MeasuredRow) -> MeasuredResult:
+    """Return a measured number beside its prediction."""
+    return {"strategy": row.strategy, "what": row.what, "predicted": row.predicted, "measured": row.measured, "error": row.error}

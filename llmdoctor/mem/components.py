@@ -1,11 +1,12 @@
-"""A moment's bytes by the components that people know, and the words for each."""
+"""The bytes of a moment by component, and the names and units of the components."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from llmdoctor.mem.ledger import Moment
 from llmdoctor.mem.settings import Strategy
+from llmdoctor.mem.types import Estimate
 
 COMPONENTS = (
     "params",
@@ -38,13 +39,13 @@ CONTEXT = {"trainer": (742 * MIB, 760 * MIB), "deepspeed": (1300 * MIB, 1708 * M
 
 
 def component_of(name: str) -> str:
-    """The component that a ledger's name belongs to: optimizer_state.exp_avg -> optimizer_state."""
+    """Return the component that a ledger's name belongs to: optimizer_state for optimizer_state.exp_avg."""
     name = name.partition(".")[0]
     return _INTO.get(name, name)
 
 
 def by_component(moment: Moment) -> dict[str, int]:
-    """Bytes of every component, zeros included; they add up to the moment's total."""
+    """Return the bytes of every component, zeros included; they add up to the moment's total."""
     out = dict.fromkeys(COMPONENTS, 0)
     for name, size in moment.components.items():
         out[component_of(name)] += size
@@ -52,7 +53,7 @@ def by_component(moment: Moment) -> dict[str, int]:
 
 
 def parts_of(moment: Moment, component: str) -> dict[str, int]:
-    """What a component consists of: optimizer states by key, activations by kind."""
+    """Return the bytes of a component's parts: optimizer states by key, activations by kind of layer."""
     out: dict[str, int] = {}
     for name, size in moment.components.items():
         if component_of(name) == component and size:
@@ -62,7 +63,7 @@ def parts_of(moment: Moment, component: str) -> dict[str, int]:
 
 
 def host_parts(host: Mapping[str, int]) -> dict[str, int]:
-    """Host memory by component."""
+    """Return the bytes of host memory by component."""
     out: dict[str, int] = {}
     for name, size in host.items():
         key = name.partition(".")[0]
@@ -71,24 +72,29 @@ def host_parts(host: Mapping[str, int]) -> dict[str, int]:
 
 
 def context_of(strategy: Strategy) -> int:
-    """Bytes that the process takes outside the allocator, the middle of what was measured."""
+    """Return the bytes that the process takes outside the allocator, the middle of what was measured."""
     least, most = CONTEXT[strategy.runner]
     return (least + most) // 2
 
 
 class Unit:
-    """GB of 1e9 bytes, or MB of 1e6 where the largest number is a small one."""
+    """GB of 1e9 bytes, or MB of 1e6 if the largest number of an answer is below 0.1 GB."""
 
     def __init__(self, most: int) -> None:
         self.name, self.size = ("GB", 10**9) if most >= 10**8 else ("MB", 10**6)
 
     def __call__(self, size: int) -> str:
-        """A number without its unit; a dash for none."""
+        """Return the number of a size without its unit; a dash for 0."""
         if size == 0:
             return "-"
         return f"{size / self.size:.1f}" if abs(size) >= 0.05 * self.size else f"{size / self.size:.3f}"
 
     @property
     def title(self) -> str:
-        """For a column's head."""
+        """Return the text for the head of a column."""
         return f"{self.name} (1e{9 if self.name == 'GB' else 6} bytes)"
+
+
+def unit_of(estimates: Sequence[Estimate], memory: int = 0) -> Unit:
+    """Return the unit in which all sizes of an answer are given; `memory` are the bytes of a device, if they are part of the answer."""
+    return Unit(max(memory, *(estimate.prediction.peak.total for estimate in estimates)))

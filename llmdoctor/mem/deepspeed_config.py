@@ -8,7 +8,7 @@ from typing import Any
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.fields import OURS, Given, client_optimizer, count_of, init_dtype, is_enabled, number_of, peft_adapters, section_of
 from llmdoctor.mem.optimizers import deepspeed_optimizer
-from llmdoctor.mem.settings import Engine, Optimizer, Strategy, Zero, dtype_of
+from llmdoctor.mem.settings import DeepSpeedEngine, Optimizer, Strategy, Zero, dtype_of
 
 
 def deepspeed_strategy(path: str, config: Mapping[str, Any], given: Given, file: str | None, client: Optimizer | None = None) -> Strategy:
@@ -29,7 +29,7 @@ def deepspeed_strategy(path: str, config: Mapping[str, Any], given: Given, file:
     types = section_of(path, config, "data_types")
     accum = types.get("grad_accum_dtype")
     model = "bfloat16" if half["bf16"] else "float16" if half["fp16"] else "float32"
-    engine = Engine(
+    engine = DeepSpeedEngine(
         zero,
         master=dtype if low else "float32",
         grad_accum=dtype_of(accum, f"{path}: data_types.grad_accum_dtype") if accum else model,

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmdoctor.core.document import Bar, Bars, Block, Headline, Note, Table
+from llmdoctor.core.document import Bar, Bars, Block, Note, Table
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.core.report import Report
+from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
-from llmdoctor.mem.options import config_of, model_directory
+from llmdoctor.mem.model_config import config_of, model_directory
+from llmdoctor.mem.options import KvcacheOptions
+from llmdoctor.mem.results import CacheLayerResult, KvcacheResult
 from llmdoctor.mem.settings import dtype_of
 from llmdoctor.mem.workload import BYTES
 from llmdoctor.modeldir import layerkinds
@@ -41,7 +43,7 @@ MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class CacheShape:
     """A layer's cache: key and value heads, their sizes, the window (None: every token)."""
 
     heads: int
@@ -51,7 +53,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class CacheKind:
     """What --cache says: dynamic, static, gpt-fast or quantized, with its length or bits."""
 
     name: str
@@ -59,34 +61,35 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class CacheLayer:
     """What one layer holds: tokens in its tensors, tokens that mean something, bytes of both."""
 
-    shape: Shape
+    shape: CacheShape
     tokens: int
     used_tokens: int
     allocated: int
     used: int
 
 
-def kvcache_report(model: str, batch: int, length: int, cache: str, dtype: str | None) -> Report:
-    """The cache of `batch` sequences of `length` tokens.
+def kvcache_report(options: KvcacheOptions) -> Report:
+    """Return the key-value cache of `options.batch` sequences of `options.length` tokens.
 
     Raises QuestionError for a model or a cache that is not understood.
     """
+    batch, length, cache = options.batch, options.length, options.cache
     for name, value in (("--batch", batch), ("--length", length)):
         if value < 1:
             raise QuestionError(f"{name} {value}: expected at least 1")
-    directory = model_directory(model)
+    directory = model_directory(options.model)
     config = config_of(directory)
     kind = read_kind(cache)
     if kind.name in ("static", "gpt-fast") and length > kind.size:
         raise QuestionError(f"--length {length}: does not fit into --cache {cache}, which has room for {kind.size} tokens")
     text = text_config(config)
-    chosen = dtype_of(dtype, "--dtype") if dtype is not None else _model_dtype(config, text)
+    chosen = dtype_of(options.dtype, "--dtype") if options.dtype is not None else _model_dtype(config, text)
     layers = tuple(layer_of(shape, kind, batch, length, chosen) for shape in layer_shapes(text))
     allocated, used = sum(layer.allocated for layer in layers), sum(layer.used for layer in layers)
-    result = {
+    result: KvcacheResult = {
         "kvcache": {
             "allocated_bytes": allocated,
             "used_bytes": used,
@@ -97,21 +100,22 @@ def kvcache_report(model: str, batch: int, length: int, cache: str, dtype: str |
             "mask_bytes": _mask_bytes(kind),
         }
     }
-    subject = {"path": model, "batch": batch, "length": length, "cache": cache, "dtype": chosen}
-    return Report("mem kvcache", subject, result, document=_document(kind, batch, length, chosen, layers, cache))
+    subject = {"path": options.model, "batch": batch, "length": length, "cache": cache, "dtype": chosen}
+    document = _document(kind, options, chosen, layers)
+    return Report("mem kvcache", subject, {**result}, document=document, verdict=_verdict(options, allocated, used))
 
 
-def read_kind(text: str) -> Kind:
+def read_kind(text: str) -> CacheKind:
     """--cache; QuestionError for one that is not known."""
     name, colon, size = text.partition(":")
     if text == "dynamic":
-        return Kind("dynamic")
+        return CacheKind("dynamic")
     if name in ("static", "gpt-fast") and colon and size.isdecimal() and int(size) > 0:
-        return Kind(name, int(size))
+        return CacheKind(name, int(size))
     if name == "quantized" and size == "fp8":
-        return Kind("fp8")
+        return CacheKind("fp8")
     if name == "quantized" and size in ("1", "2", "3", "4", "8"):
-        return Kind("quantized", int(size))
+        return CacheKind("quantized", int(size))
     raise QuestionError(f"--cache {text}: expected dynamic, static:N, gpt-fast:N, quantized:BITS (1, 2, 3, 4, 8) or quantized:fp8")
 
 
@@ -126,7 +130,7 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "model_type": flat[1]} if flat and flat[0] not in config else dict(config)
 
 
-def layer_shapes(text: Mapping[str, Any]) -> tuple[Shape, ...]:
+def layer_shapes(text: Mapping[str, Any]) -> tuple[CacheShape, ...]:
     """Every layer's cache; QuestionError where the config does not say enough, or its type's caches are not known."""
     kind = str(text.get("model_type"))
     entry = layerkinds.table()["types"].get(kind)
@@ -143,7 +147,7 @@ def layer_shapes(text: Mapping[str, Any]) -> tuple[Shape, ...]:
     if config.get("kv_lora_rank"):
         # Multi-head latent attention caches the compressed keys and values and the rotary key, for all heads together
         # (transformers 5.23 deepseek_v3/modeling_deepseek_v3.py:445 to :459; before 5 the expanded heads).
-        shape = Shape(1, _number(config, ("kv_lora_rank",)), _number(config, ("qk_rope_head_dim",)), None)
+        shape = CacheShape(1, _number(config, ("kv_lora_rank",)), _number(config, ("qk_rope_head_dim",)), None)
         return (shape,) * layers
     heads = _number(config, ("num_attention_heads", "n_head", "num_heads"))
     groups = _groups(kind, config, heads)
@@ -153,14 +157,14 @@ def layer_shapes(text: Mapping[str, Any]) -> tuple[Shape, ...]:
         if name in NOT_ATTENTION:
             continue
         if name == layerkinds.FULL:
-            shapes.append(Shape(groups, size, size, None))
+            shapes.append(CacheShape(groups, size, size, None))
             continue
         if name not in (layerkinds.SLIDING, layerkinds.CHUNKED):
             raise QuestionError(f"a layer of type {name} keeps another state than keys and values: not known here")
         window = config.get("attention_chunk_size") if name == layerkinds.CHUNKED else layerkinds.window_of(config)
         if not isinstance(window, int) or isinstance(window, bool) or window < 2:
             raise QuestionError(f"a layer of type {name}, but no sliding_window in the config")
-        shapes.append(Shape(groups, size, size, window))
+        shapes.append(CacheShape(groups, size, size, window))
     return tuple(shapes)
 
 
@@ -185,7 +189,7 @@ def _layer_types(kind: str, config: Mapping[str, Any]) -> tuple[str, ...]:
     return found
 
 
-def layer_of(shape: Shape, kind: Kind, batch: int, length: int, dtype: str) -> Layer:
+def layer_of(shape: CacheShape, kind: CacheKind, batch: int, length: int, dtype: str) -> CacheLayer:
     """One layer's tensors. A dynamic window holds one token more than it uses once a decoding step has cut it (cache_utils.py:236)."""
     window = shape.window
     if kind.name == "static":
@@ -198,10 +202,10 @@ def layer_of(shape: Shape, kind: Kind, batch: int, length: int, dtype: str) -> L
     else:
         tokens = used = length
     each = per_token(shape, kind, dtype)
-    return Layer(shape, tokens, used, round(batch * tokens * each), round(batch * used * each))
+    return CacheLayer(shape, tokens, used, round(batch * tokens * each), round(batch * used * each))
 
 
-def per_token(shape: Shape, kind: Kind, dtype: str) -> float:
+def per_token(shape: CacheShape, kind: CacheKind, dtype: str) -> float:
     """Bytes of one token's keys and values in one layer. Quantized: the bits, and a scale and a zero point for each group of 64."""
     elements = shape.heads * (shape.key_size + shape.value_size)
     if kind.name == "fp8":
@@ -211,7 +215,7 @@ def per_token(shape: Shape, kind: Kind, dtype: str) -> float:
     return elements * BYTES[dtype]
 
 
-def _mask_bytes(kind: Kind) -> int:
+def _mask_bytes(kind: CacheKind) -> int:
     """gpt-fast's setup_caches makes a boolean causal mask of the whole length beside the caches."""
     return (-(-kind.size // GPT_FAST_MULTIPLE) * GPT_FAST_MULTIPLE) ** 2 if kind.name == "gpt-fast" else 0
 
@@ -232,7 +236,7 @@ def _model_dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str:
     return "bfloat16"
 
 
-def _plain(number: int, layer: Layer) -> dict[str, Any]:
+def _plain(number: int, layer: CacheLayer) -> CacheLayerResult:
     shape = layer.shape
     return {
         "layer": number,
@@ -248,14 +252,16 @@ def _plain(number: int, layer: Layer) -> dict[str, Any]:
     }
 
 
-def _document(kind: Kind, batch: int, length: int, dtype: str, layers: tuple[Layer, ...], cache: str) -> tuple[Block, ...]:
+def _verdict(options: KvcacheOptions, allocated: int, used: int) -> Verdict:
+    text = f"The key-value cache takes {allocated / MIB:,.1f} MiB for {options.batch} x {options.length} tokens"
+    if used == allocated:
+        return Verdict(f"{text}.")
+    return Verdict(f"{text}, of which {100 * used / allocated:.0f}% are used ({used / MIB:,.1f} MiB).")
+
+
+def _document(kind: CacheKind, options: KvcacheOptions, dtype: str, layers: tuple[CacheLayer, ...]) -> tuple[Block, ...]:
     allocated, used = sum(layer.allocated for layer in layers), sum(layer.used for layer in layers)
-    share = 100 * used / allocated if allocated else 100.0
-    head = f"{allocated / MIB:,.1f} MiB for {batch} x {length} tokens"
-    verdict = Headline(
-        head if used == allocated else f"{head}, of which {share:.0f}% are used ({used / MIB:,.1f} MiB)", "plain" if share > 50 else "warn"
-    )
-    groups: dict[tuple[Shape, int, int], list[Layer]] = {}
+    groups: dict[tuple[CacheShape, int, int], list[CacheLayer]] = {}
     for layer in layers:
         groups.setdefault((layer.shape, layer.tokens, layer.used_tokens), []).append(layer)
     rows = []
@@ -265,23 +271,23 @@ def _document(kind: Kind, batch: int, length: int, dtype: str, layers: tuple[Lay
         rows.append((str(len(same)), what, size, str(tokens), str(used_tokens), f"{sum(layer.allocated for layer in same) / MIB:,.1f}"))
     table = Table(("layers", "attention", "heads x sizes", "tokens held", "used", "MiB"), tuple(rows))
     notes: list[Block] = [
-        Note("EACH", f"token: {sum(per_token(layer.shape, kind, dtype) for layer in layers):,.0f} bytes in {dtype}, all layers")
+        Note("Per token", f"{sum(per_token(layer.shape, kind, dtype) for layer in layers):,.0f} bytes in {dtype}, all layers")
     ]
     if kind.name == "gpt-fast":
-        notes.append(Note("AND", f"a boolean causal mask of {_mask_bytes(kind) / MIB:,.1f} MiB (setup_caches)"))
+        notes.append(Note("Also", f"a boolean causal mask of {_mask_bytes(kind) / MIB:,.1f} MiB (setup_caches)"))
     if kind.name in ("static", "gpt-fast"):
-        notes.append(Note("NOTE", f"{cache} is allocated whole at the first token, whatever the length", "dim"))
+        notes.append(Note("Limits", f"{options.cache} is allocated whole at the first token, for any length", "dim"))
     if kind.name == "quantized":
-        notes.append(Note("NOTE", "up to 128 of the newest tokens stay in full precision between two quantizations", "dim"))
+        notes.append(Note("Limits", "up to 128 of the newest tokens stay in full precision between two quantizations", "dim"))
     if kind.name == "dynamic" and any(layer.shape.window is not None for layer in layers):
-        notes.append(Note("NOTE", "right after a long prefill a window's tensors still hold every token; the next step cuts them", "dim"))
-    training = "pays nothing: the Trainer sets use_cache to False (transformers trainer.py:646); "
-    notes.append(Note("TRAINING", training + "code that calls the model itself with use_cache=True pays for a dynamic one", "dim"))
+        notes.append(Note("Limits", "right after a long prefill a window's tensors still hold every token; the next step cuts them", "dim"))
+    training = "holds no cache: the Trainer sets use_cache to False (transformers trainer.py:646); "
+    notes.append(Note("Training", training + "code that calls the model itself with use_cache=True holds a dynamic one", "dim"))
     picture = (_picture(tuple(groups.values())),) if len(groups) > 1 or used < allocated else ()
-    return (verdict, table, *picture, *notes)
+    return (table, *picture, *notes)
 
 
-def _picture(groups: tuple[list[Layer], ...]) -> Bars:
+def _picture(groups: tuple[list[CacheLayer], ...]) -> Bars:
     """What the layers of each kind hold: used tokens, and room that is not used."""
     bars = []
     for same in groups:

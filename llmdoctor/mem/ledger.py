@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from llmdoctor.mem.allocator import Allocator, Block, Exact
+from llmdoctor.mem.allocator import Allocator, MemoryBlock, Exact
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Ledger:
         self.components: dict[str, int] = {}
         self.host: dict[str, int] = {}
         self.peaks: dict[str, Moment] = {}
-        self._blocks: dict[Hashable, tuple[Block, str]] = {}
+        self._blocks: dict[Hashable, tuple[MemoryBlock, str]] = {}
 
     def add(self, name: Hashable, size: int, component: str) -> None:
         """Allocate `size` bytes under `name`; nothing for 0 bytes."""

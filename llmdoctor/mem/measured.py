@@ -1,36 +1,25 @@
-"""What `mem measure` wrote, set beside what is predicted."""
+"""Reads the records of `mem measure` and sets them beside the predictions."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.components import by_component
-from llmdoctor.mem.options import Answer
+from llmdoctor.mem.types import Comparison, MeasuredRow
 from llmdoctor.mem.predict import predict
 
 SCHEMA = "llmdoctor.mem/1"
 HELD = ("params", "master_params", "optimizer_state", "grad_accum", "grads", "buckets")
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """One number of one strategy: predicted, measured, the signed error of the prediction."""
-
-    strategy: str
-    what: str
-    predicted: int
-    measured: int
-    error: float
-
-
 def read_measured(path: str) -> tuple[dict[str, Any], ...]:
-    """The records of a file of `mem measure`, one a line.
+    """Return the records of a file that `mem measure` wrote, one per line.
 
-    Raises QuestionError, with the line, for what is none.
+    Raises QuestionError, with the line, for anything else.
     """
     from llmdoctor.files.opening import Refusal, read_bytes
 
@@ -53,36 +42,36 @@ def read_measured(path: str) -> tuple[dict[str, Any], ...]:
     return tuple(records)
 
 
-def set_beside(answer: Answer, records: Sequence[dict[str, Any]]) -> tuple[Beside, ...]:
-    """Each measured phase beside the strategy of the same name; peaks only where they were measured on a device with an allocator.
+def compare_measured(comparison: Comparison, records: Sequence[dict[str, Any]]) -> tuple[MeasuredRow, ...]:
+    """Return each measured phase beside the prediction of the strategy with the same name.
 
-    Raises QuestionError where no record is of a strategy that was asked about.
+    Peaks are compared only if they were measured on a device with an allocator. Raises QuestionError if no record belongs to a strategy.
     """
-    rows: list[Beside] = []
-    for case in answer.cases:
+    rows: list[MeasuredRow] = []
+    for estimate in comparison.estimates:
         exact = None
         for record in records:
             if (
                 record.get("kind") != "phase"
-                or record.get("rank", 0) != answer.asked.rank
-                or not _of(record, case.strategy.name, len(answer.cases))
+                or record.get("rank", 0) != comparison.options.rank
+                or not _of(record, estimate.strategy.name, len(comparison.estimates))
             ):
                 continue
             if record.get("device") == "cpu" and exact is None:
-                exact = predict(replace(case.job, exact=True))
-            rows += _rows(case.strategy.name, exact if record.get("device") == "cpu" else case.prediction, record)
+                exact = predict(replace(estimate.job, exact=True))
+            rows += _rows(estimate.strategy.name, exact if record.get("device") == "cpu" else estimate.prediction, record)
     if not rows:
         known = ", ".join(sorted({str(record.get("strategy")) for record in records}))
-        raise QuestionError(f"--measured: no record of {', '.join(case.strategy.name for case in answer.cases)}; the file has {known}")
+        raise QuestionError(f"--measured: no record of {', '.join(estimate.strategy.name for estimate in comparison.estimates)}; the file has {known}")
     return tuple(rows)
 
 
-def _of(record: dict[str, Any], name: str, asked: int) -> bool:
-    """Whether a record is of a strategy: by its name, or of a user's own run where one strategy alone was asked about."""
-    return record.get("strategy") == name or (record.get("strategy") is None and asked == 1)
+def _of(record: dict[str, Any], name: str, strategies: int) -> bool:
+    """Return whether a record belongs to a strategy: by its name, or because it is a user's own run and there is only one strategy."""
+    return record.get("strategy") == name or (record.get("strategy") is None and strategies == 1)
 
 
-def _rows(name: str, prediction: Any, record: dict[str, Any]) -> list[Beside]:
+def _rows(name: str, prediction: Any, record: dict[str, Any]) -> list[MeasuredRow]:
     phase, out = str(record.get("phase")), []
     if phase == "between steps":
         out.append(("steady", prediction.steady.total, record.get("allocated_bytes")))
@@ -97,5 +86,5 @@ def _rows(name: str, prediction: Any, record: dict[str, Any]) -> list[Beside]:
     for what, predicted_bytes, value in out:
         if isinstance(value, int) and not isinstance(value, bool) and (value > 0 or predicted_bytes > 0):
             error = predicted_bytes / value - 1 if value else float("inf")
-            rows.append(Beside(name, what, predicted_bytes, value, error))
+            rows.append(MeasuredRow(name, what, predicted_bytes, value, error))
     return rows

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from llmdoctor.mem.ledger import Moment
 from llmdoctor.mem.runners.base import Job, Runner
 from llmdoctor.mem.runners.bf16 import Bf16Runner
 from llmdoctor.mem.runners.stage0 import Stage0Runner
@@ -13,30 +11,11 @@ from llmdoctor.mem.runners.trainer import TrainerRunner
 from llmdoctor.mem.runners.zero3 import Zero3Runner
 from llmdoctor.mem.runners.zero12 import Zero12Runner
 from llmdoctor.mem.settings import Strategy
+from llmdoctor.mem.types import Prediction
 from llmdoctor.mem.weights import Weight
 from llmdoctor.mem.workload import Workload
 
 PHASES = ("forward", "backward", "step")
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What one device holds: at the start, between steps, at each phase's largest moment; what the host holds under offload."""
-
-    strategy: Strategy
-    start: Moment
-    steady: Moment
-    phases: Mapping[str, Moment]
-    host: Mapping[str, int]
-    reserved: int
-    parameters: int
-    trainable: int
-    reached: int
-
-    @property
-    def peak(self) -> Moment:
-        """The largest moment of all."""
-        return max(self.phases.values(), key=lambda moment: moment.total)
 
 
 def runner_of(job: Job) -> Runner:

@@ -1,228 +1,163 @@
-"""What a person reads of a comparison: the verdict, a table, bars, the reasons, the fix."""
+"""The screen of `mem compare`: a table of the peaks by component, bars, reasons, what fits, what helps."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from llmdoctor.core.document import Bar, Bars, Block, Cell, Code, Fold, Headline, Note, Table
-from llmdoctor.mem.components import COMPONENTS, LABELS, Unit, by_component, context_of, host_parts
-from llmdoctor.mem.explain import Reason, worth
-from llmdoctor.mem.fit import Fit
-from llmdoctor.mem.ledger import Moment
-from llmdoctor.mem.measured import Beside
-from llmdoctor.mem.options import Answer, Case
-from llmdoctor.mem.predict import PHASES
+from llmdoctor.core.document import Block, Cell, Code, Note, Table
+from llmdoctor.core.finding import Finding
+from llmdoctor.mem.capacity import need_of
+from llmdoctor.mem.components import COMPONENTS, LABELS, by_component, context_of, host_parts, unit_of
+from llmdoctor.mem.explain import Reason, worth_showing
+from llmdoctor.mem.pictures import LETTERS, pictures
+from llmdoctor.mem.types import Change, Comparison, Estimate, MeasuredRow, MemoryFit
 
-LETTERS = dict(zip(COMPONENTS, "wmocgbaltx", strict=True))
-BAR, STEP, LINE = 56, 40, 58  # characters of a bar, and of a bar with its name: they fit 60 columns
-SHORT = 16
-
-
-def document(
-    answer: Answer, reasons: tuple[Reason, ...], fits: Sequence[Fit], memory: int | None, beside: Sequence[Beside]
-) -> tuple[Block, ...]:
-    """All blocks of `mem compare`."""
-    names = column_names(answer.cases)
-    blocks: list[Block] = [_verdict(answer, names, fits, memory), *_legend(answer, names), _table(answer, names)]
-    blocks += pictures(answer, names, memory)
-    blocks += _reasons(answer, reasons, names)
-    blocks += _fits(answer, fits, memory, names)
-    if beside:
-        blocks.append(_beside(beside, answer, names))
-    return (*blocks, *_advice(answer, fits))
+SHORT = 16  # characters of a column's name
+FITS = {True: Cell("fits", "good"), False: Cell("too large", "bad"), None: Cell("tight", "warn")}
+REASONS = 6
 
 
-def column_names(cases: Sequence[Case]) -> tuple[str, ...]:
-    """Short names of the strategies: their own, a file's without folder and ending, else letters."""
-    own = [short_name(case.strategy.name) for case in cases]
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a screen shows: `fits` is empty and `memory` None if the question was not about a device's memory."""
+
+    comparison: Comparison
+    reasons: tuple[Reason, ...]
+    fits: tuple[MemoryFit, ...]
+    memory: int | None
+    measured: tuple[MeasuredRow, ...]
+    changes: tuple[Change, ...]
+    findings: tuple[Finding, ...]
+
+
+def document(shown: Shown) -> tuple[Block, ...]:
+    """Return all blocks of `mem compare`; the verdict is not among them."""
+    comparison = shown.comparison
+    names = column_names(comparison.estimates)
+    blocks: list[Block] = [*_legend(comparison, names), _table(comparison, names)]
+    blocks += pictures(comparison, names, shown.memory)
+    blocks += _reasons(shown, names)
+    blocks += _fits(shown, names)
+    if shown.measured:
+        blocks.append(_measured(shown, names))
+    return (*blocks, *shown.findings, *_inputs(comparison), *_advice(shown))
+
+
+def column_names(estimates: Sequence[Estimate]) -> tuple[str, ...]:
+    """Return short names of the strategies: their own, those of files without folder and ending, else letters."""
+    own = [short_name(estimate.strategy.name) for estimate in estimates]
     if len(set(own)) == len(own) and all(len(name) <= (SHORT if len(own) < 4 else 10) for name in own):
         return tuple(own)
-    return tuple(chr(ord("A") + number % 26) * (1 + number // 26) for number in range(len(cases)))
+    return tuple(chr(ord("A") + number % 26) * (1 + number // 26) for number in range(len(estimates)))
 
 
 def short_name(name: str) -> str:
-    """A strategy's name without what its file's folder and ending add."""
-    base = os.path.basename(name) if name.endswith((".json", ".yaml", ".yml")) else name
-    return base.rsplit(".", 1)[0] if base != name or name.endswith((".json", ".yaml", ".yml")) else base
+    """Return a strategy's name without the folder and the ending of its file."""
+    ending = os.path.splitext(name)[1]
+    return os.path.basename(name).removesuffix(ending) if ending in (".json", ".yaml", ".yml", ".py", ".bin") else name
 
 
-def unit_of(answer: Answer) -> Unit:
-    """The unit in which all of an answer's numbers are given."""
-    return Unit(max(case.prediction.peak.total for case in answer.cases))
-
-
-def _verdict(answer: Answer, names: Sequence[str], fits: Sequence[Fit], memory: int | None) -> Headline:
-    cases, gb = answer.cases, unit_of(answer)
-    peaks = [case.prediction.peak.total for case in cases]
-    least, most = min(range(len(cases)), key=peaks.__getitem__), max(range(len(cases)), key=peaks.__getitem__)
-    if fits and memory is not None and not all(fit.fits for fit in fits):
-        over = ", ".join(f"{name} {gb(fit.needs)} {gb.name}" for name, fit in zip(names, fits, strict=True) if not fit.fits)
-        return Headline(f"DOES NOT FIT INTO {gb(memory)} {gb.name}: {over} needed", "bad")
-    peak = cases[most].prediction.peak
-    where = {"step": "the optimizer step, not your batch", "start": "the start"}.get(peak.phase, f"the {peak.phase}")
-    if len(cases) == 1 or peaks[most] - peaks[least] < 0.001 * peaks[most]:
-        same = "" if len(cases) == 1 else "NO DIFFERENCE: "
-        return Headline(f"{same}{names[most].upper()} PEAKS AT {gb(peaks[most])} {gb.name}, in {where}", "good" if fits else "plain")
-    return Headline(
-        f"{names[most].upper()} TAKES {gb(peaks[most] - peaks[least])} {gb.name} MORE than {names[least]}: its peak is {where}", "plain"
-    )
-
-
-def _legend(answer: Answer, names: Sequence[str]) -> tuple[Block, ...]:
-    first = answer.cases[0]
+def _legend(comparison: Comparison, names: Sequence[str]) -> tuple[Block, ...]:
+    first = comparison.estimates[0]
     workload, prediction = first.workload, first.prediction
-    said = f"{prediction.parameters / 1e6:,.0f} M parameters, {prediction.trainable / 1e6:,.0f} M trained"
+    counts = f"{prediction.parameters / 1e6:,.0f} M parameters, {_millions(prediction.trainable)} M trained"
     if prediction.reached != prediction.trainable:
-        said += f", {prediction.reached / 1e6:,.0f} M get a gradient"
+        counts += f", {_millions(prediction.reached)} M get a gradient"
     image = f", image {workload.image[0]}x{workload.image[1]}" if workload.image else ""
-    batches = {case.workload.batch for case in answer.cases}
-    batch = (
-        f"{workload.batch}"
-        if len(batches) == 1
-        else "each strategy's own batch:" + "/".join(str(case.workload.batch) for case in answer.cases)
-    )
+    batches = [str(estimate.workload.batch) for estimate in comparison.estimates]
+    batch = batches[0] if len(set(batches)) == 1 else "each strategy's own batch: " + "/".join(batches)
     world = first.strategy.world_size
     devices = "one device" if world == 1 else f"one of {world} devices"
-    legend = [Note("OF", f"{said}; {batch} x {workload.seq_len} tokens{image}; {devices}", "dim")]
-    if any(name != case.strategy.name for name, case in zip(names, answer.cases, strict=True)):
-        legend.append(
-            Note("WHERE", "\n".join(f"{name} = {case.strategy.name}" for name, case in zip(names, answer.cases, strict=True)), "dim")
-        )
+    legend = [Note("Model", f"{counts}; {batch} x {workload.seq_len} tokens{image}; {devices}", "dim")]
+    full = [estimate.strategy.name for estimate in comparison.estimates]
+    if any(name != whole for name, whole in zip(names, full, strict=True)):
+        legend.append(Note("Columns", "\n".join(f"{name} = {whole}" for name, whole in zip(names, full, strict=True)), "dim"))
     return tuple(legend)
 
 
-def _table(answer: Answer, names: Sequence[str]) -> Table:
-    """The components at the peak; in a terminal with the letters that the bars below are drawn with."""
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.0f}" if count >= 10**7 or count == 0 else f"{count / 1e6:.3f}"
+
+
+def _table(comparison: Comparison, names: Sequence[str]) -> Table:
+    """Return the components at the peak; in a terminal with the letters with which the bars below are drawn."""
     lettered = {name: f"{letter} {LABELS[name]}" for name, letter in LETTERS.items()}
-    return replace(_amounts(answer, names, LABELS), instead=(_amounts(answer, names, lettered),))
+    return replace(_amounts(comparison, names, LABELS), instead=(_amounts(comparison, names, lettered),))
 
 
-def _amounts(answer: Answer, names: Sequence[str], labels: Mapping[str, str]) -> Table:
-    gb = unit_of(answer)
-    held = [by_component(case.prediction.peak) for case in answer.cases]
+def _amounts(comparison: Comparison, names: Sequence[str], labels: Mapping[str, str]) -> Table:
+    estimates, gb = comparison.estimates, unit_of(comparison.estimates)
+    held = [by_component(estimate.prediction.peak) for estimate in estimates]
     rows: list[tuple[str | Cell, ...]] = []
     for component in COMPONENTS:
         if any(parts[component] for parts in held):
             rows.append((labels[component], *(gb(parts[component]) for parts in held)))
-    rows.append(("PEAK", *(Cell(gb(case.prediction.peak.total), "bad" if _largest(answer, case) else "plain") for case in answer.cases)))
-    rows.append(("  in the", *(case.prediction.peak.phase for case in answer.cases)))
-    rows.append(("between steps", *(gb(case.prediction.steady.total) for case in answer.cases)))
-    rows.append(("  bytes a parameter", *(_each(case) for case in answer.cases)))
-    rows.append(("reserved, about", *(gb(max(case.prediction.reserved, case.prediction.peak.total)) for case in answer.cases)))
-    rows.append(("context, beside it", *(gb(context_of(case.strategy)) for case in answer.cases)))
-    if any(case.prediction.host for case in answer.cases):
-        rows.append(("host memory", *(gb(sum(host_parts(case.prediction.host).values())) for case in answer.cases)))
+    rows.append(("PEAK", *(_peak_cell(comparison, estimate) for estimate in estimates)))
+    rows.append(("  in the", *(estimate.prediction.peak.phase for estimate in estimates)))
+    rows.append(("between steps", *(gb(estimate.prediction.steady.total) for estimate in estimates)))
+    rows.append(("  bytes per parameter", *(_each(estimate) for estimate in estimates)))
+    rows.append(("reserved, about", *(gb(need_of(estimate).reserved) for estimate in estimates)))
+    rows.append(("context, outside it", *(gb(context_of(estimate.strategy)) for estimate in estimates)))
+    if any(estimate.prediction.host for estimate in estimates):
+        rows.append(("host memory", *(gb(sum(host_parts(estimate.prediction.host).values())) for estimate in estimates)))
     return Table((gb.title, *names), tuple(rows))
 
 
-def _each(case: Case) -> str:
-    peak, steady = case.prediction.peak.total, case.prediction.steady.total
-    each = max(1, case.prediction.parameters)
+def _peak_cell(comparison: Comparison, estimate: Estimate) -> Cell:
+    peaks = [other.prediction.peak.total for other in comparison.estimates]
+    mine = estimate.prediction.peak.total
+    text = unit_of(comparison.estimates)(mine)
+    least = ">= " if estimate.traced is None else ""
+    return Cell(least + text, "bad" if len(peaks) > 1 and mine == max(peaks) else "plain")
+
+
+def _each(estimate: Estimate) -> str:
+    peak, steady = estimate.prediction.peak.total, estimate.prediction.steady.total
+    each = max(1, estimate.prediction.parameters)
     return f"{peak / each:.1f} / {steady / each:.1f}"
 
 
-def _largest(answer: Answer, case: Case) -> bool:
-    return len(answer.cases) > 1 and case.prediction.peak.total == max(other.prediction.peak.total for other in answer.cases)
-
-
-def pictures(answer: Answer, names: Sequence[str], memory: int | None) -> tuple[Block, ...]:
-    """The peaks by component, and every phase of each strategy's step; in a terminal the phases of the largest one alone."""
-    unit = unit_of(answer)
-    peaks = tuple(Bar(name, _scaled(case.prediction.peak, unit), _where(case)) for name, case in zip(names, answer.cases, strict=True))
-    held = [_moments(case) for case in answer.cases]
-    used = [at for at, name in enumerate(COMPONENTS) if any(by_component(moment)[name] for case in held for _, moment in case)]
-    limit = None if memory is None else memory / unit.size
-    most = max(case.prediction.peak.total for case in answer.cases) / unit.size
-    largest = max(range(len(held)), key=lambda at: answer.cases[at].prediction.peak.total)
-
-    def bars(label: str, rows: tuple[Bar, ...], *instead: Note | Table) -> Bars:
-        parts = tuple(LABELS[COMPONENTS[at]] for at in used)
-        kept = tuple(replace(row, values=tuple(row.values[at] for at in used)) for row in rows)
-        return Bars(label, unit.name, parts, kept, limit=limit, limit_name="a device's memory", most=most, instead=instead)
-
-    blocks: list[Block] = [bars("Where each one is largest", peaks, _letters(answer, names))]
-    for at, (name, moments) in enumerate(zip(names, held, strict=True)):
-        peak = max(moments, key=lambda item: item[1].total)[0]
-        rows = tuple(Bar(phase, _scaled(moment, unit), chosen=phase == peak) for phase, moment in moments)
-        picture = bars(f"A step of {name}, the most held in each phase", rows, *_timeline(name, moments, unit))
-        blocks.append(picture if at == largest else Fold(picture.label, (picture,)))
-    return tuple(blocks)
-
-
-def _where(case: Case) -> str:
-    return f"in the {case.prediction.peak.phase}"
-
-
-def _scaled(moment: Moment, unit: Unit) -> tuple[float, ...]:
-    return tuple(size / unit.size for size in by_component(moment).values())
-
-
-def _moments(case: Case) -> list[tuple[str, Moment]]:
-    """The largest moment of each phase, in the order of a step."""
-    prediction = case.prediction
-    phases = [(name, prediction.phases[name]) for name in PHASES if name in prediction.phases]
-    return [("start", prediction.start), *phases, ("between", prediction.steady)]
-
-
-def _letters(answer: Answer, names: Sequence[str]) -> Table:
-    """A bar a strategy: each component its letter, as long as its share of the largest peak."""
-    most = max(case.prediction.peak.total for case in answer.cases)
-    wide = min(BAR, LINE - max(map(len, names)))
-    rows = tuple((name, _bar(by_component(case.prediction.peak), most, wide)) for name, case in zip(names, answer.cases, strict=True))
-    return Table(("", ""), rows)
-
-
-def _bar(parts: dict[str, int], most: int, wide: int) -> str:
-    out, done = "", 0
-    for component in COMPONENTS:
-        done += parts[component]
-        out += LETTERS[component] * (round(wide * done / most) - len(out))
-    return out
-
-
-def _timeline(name: str, moments: Sequence[tuple[str, Moment]], unit: Unit) -> tuple[Note, Table]:
-    """The step's phases as bars of one kind."""
-    most = max(moment.total for _, moment in moments)
-    rows = tuple((phase, unit(moment.total), "#" * max(1, round(STEP * moment.total / most))) for phase, moment in moments)
-    return Note(f"STEP of {name}, {unit.name}", ""), Table(("", "", ""), rows)
-
-
-def _reasons(answer: Answer, reasons: tuple[Reason, ...], names: Sequence[str]) -> tuple[Block, ...]:
+def _reasons(shown: Shown, names: Sequence[str]) -> tuple[Block, ...]:
     blocks: list[Block] = []
-    gb = unit_of(answer)
-    for case, name in zip(answer.cases, names, strict=True):
-        told = [reason for reason in worth(reasons, case) if reason.case == case.strategy.name]
-        if not told:
+    gb = unit_of(shown.comparison.estimates)
+    for estimate, name in zip(shown.comparison.estimates, names, strict=True):
+        mine = [reason for reason in worth_showing(shown.reasons, estimate) if reason.name == estimate.strategy.name]
+        if not mine:
             continue
-        than = f" {name} against {names[0]}" if told[0].than is not None else ""
+        than = f": {name} against {names[0]}" if mine[0].than is not None else ""
         rows = tuple(
-            (f"{reason.size / gb.size:+.1f}", f"{LABELS[reason.component]}: {reason.because} [{reason.setting}]") for reason in told[:6]
+            (f"{reason.size / gb.size:+.1f}", f"{LABELS[reason.component]}: {reason.because} [{reason.setting}]") for reason in mine[:REASONS]
         )
-        blocks.append(Table((f"WHY{than}", ""), rows))
+        blocks.append(Table((f"Why{than}", ""), rows))
     return tuple(blocks)
 
 
-def _fits(answer: Answer, fits: Sequence[Fit], memory: int | None, names: Sequence[str]) -> tuple[Block, ...]:
-    if not fits or memory is None:
+def _fits(shown: Shown, names: Sequence[str]) -> tuple[Block, ...]:
+    """Return what each strategy needs of the device: peak, margin for the allocator's reserve and context, and the largest batch."""
+    if not shown.fits or shown.memory is None:
         return ()
-    gb = unit_of(answer)
-    rows = tuple(
-        (
-            name,
-            Cell("fits", "good") if fit.fits else Cell("too large", "bad"),
-            gb(fit.needs),
-            str(fit.largest_batch) if case.traced else "?",
-        )
-        for name, fit, case in zip(names, fits, answer.cases, strict=True)
-    )
-    return (Table((f"OF {gb(memory)} {gb.name}", "", "needs", "largest batch"), rows),)
+    gb = unit_of(shown.comparison.estimates, shown.memory)
+    rows: list[tuple[str | Cell, ...]] = []
+    for name, fit, estimate in zip(names, shown.fits, shown.comparison.estimates, strict=True):
+        need, counted = need_of(estimate), estimate.traced is not None
+        answer = FITS[fit.fits] if counted or fit.fits is False else Cell("not known", "warn")
+        sizes = [gb(need.peak), gb(need.reserve), gb(need.context), gb(fit.needs)]
+        rows.append((name, answer, *(sizes if counted else [f">= {sizes[0]}", *sizes[1:3], f">= {sizes[3]}"]), _largest(fit, counted)))
+    columns = (f"Of {gb(shown.memory)} {gb.name}", "", "peak", "reserve", "context", "needed", "largest batch")
+    return (Table(columns, tuple(rows)),)
 
 
-def _beside(beside: Sequence[Beside], answer: Answer, names: Sequence[str]) -> Table:
-    gb = unit_of(answer)
-    short = {case.strategy.name: name for name, case in zip(names, answer.cases, strict=True)}
+def _largest(fit: MemoryFit, counted: bool) -> str:
+    if not counted:
+        return "not known"
+    return str(fit.largest_batch) if fit.largest_batch else "none"
+
+
+def _measured(shown: Shown, names: Sequence[str]) -> Table:
+    gb = unit_of(shown.comparison.estimates)
+    short = {estimate.strategy.name: name for name, estimate in zip(names, shown.comparison.estimates, strict=True)}
     rows = tuple(
         (
             short[row.strategy],
@@ -231,32 +166,35 @@ def _beside(beside: Sequence[Beside], answer: Answer, names: Sequence[str]) -> T
             gb(row.measured),
             Cell(f"{100 * row.error:+.2f}%", "good" if abs(row.error) <= 0.02 else "warn"),
         )
-        for row in beside
+        for row in shown.measured
     )
-    return Table(("MEASURED", "", "predicted", "measured", "error"), rows)
+    return Table(("Measured", "", "predicted", "measured", "error"), rows)
 
 
-def _advice(answer: Answer, fits: Sequence[Fit]) -> tuple[Block, ...]:
-    """The changes that make it fit; without a limit those that need no other trace."""
-    gb = unit_of(answer)
-    changes = [f"{text}: {gb(size)} {gb.name}" for fit in fits if not fit.fits for text, size in fit.changes]
-    if fits and not changes and not all(fit.fits for fit in fits):
-        return (Note("FIX", "no single change known here makes it fit: more devices, a smaller batch, LoRA", "warn"),)
-    if not changes and not fits:
-        changes = _cheap(max(answer.cases, key=lambda case: case.prediction.peak.total), gb)
-    return (Code("FIX", "\n".join(dict.fromkeys(changes))),) if changes else ()
+def _inputs(comparison: Comparison) -> tuple[Note, ...]:
+    """Return what was done with the settings: used, ignored with the reason, assumed."""
+    inputs = comparison.inputs
+    notes = []
+    if inputs.used:
+        notes.append(Note("Used", ", ".join(inputs.used), "dim"))
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in inputs.ignored.items():
+        by_reason.setdefault(reason, []).append(key)
+    if by_reason:
+        notes.append(Note("Ignored", "\n".join(f"{', '.join(keys)}: {reason}" for reason, keys in by_reason.items()), "dim"))
+    if inputs.assumed:
+        notes.append(Note("Assumed", ", ".join(f"{what} {value}" for what, value in inputs.assumed.items()), "dim"))
+    return tuple(notes)
 
 
-def _cheap(case: Case, gb: Unit) -> list[str]:
-    from llmdoctor.mem.fit import variants
-    from llmdoctor.mem.predict import predict
-    from llmdoctor.mem.runners.base import Job
-
-    out = []
-    for text, strategy in variants(case.strategy):
-        if strategy.checkpointing != case.strategy.checkpointing or strategy.dtype != case.strategy.dtype:
-            continue
-        peak = predict(Job(strategy, case.job.weights, case.job.buffers, case.job.events, case.job.rank)).peak.total
-        if peak < 0.98 * case.prediction.peak.total:
-            out.append(f"{text}: peak {gb(peak)} {gb.name}")
-    return out
+def _advice(shown: Shown) -> tuple[Block, ...]:
+    """Return the changes that help, each with the bytes that it leads to."""
+    if all(fit.fits for fit in shown.fits) and shown.fits:
+        return ()
+    gb = unit_of(shown.comparison.estimates, shown.memory or 0)
+    label = "peak" if shown.memory is None else "needs"
+    lines = [f"{change.text}: {label} {gb(change.needs)} {gb.name}" for change in shown.changes]
+    if shown.memory is not None and lines and not any(change.enough for change in shown.changes):
+        note = Note("Limits", "None of these changes makes it fit by itself; `llmdoctor mem fit` combines them.", "warn")
+        return (note, Code("Fix", "\n".join(dict.fromkeys(lines))))
+    return (Code("Fix", "\n".join(dict.fromkeys(lines))),) if lines else ()

@@ -56,7 +56,7 @@ class Zero:
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class DeepSpeedEngine:
     """What DeepSpeed does besides ZeRO: precision of the master copies, of the accumulated gradients."""
 
     zero: Zero
@@ -78,7 +78,7 @@ class Strategy:
     accumulation: int = 1
     clip: float = 1.0
     checkpointing: bool = False
-    engine: Engine | None = None
+    engine: DeepSpeedEngine | None = None
     lora: Lora | None = None
     batch: int | None = None
     world_size: int = 1
@@ -88,7 +88,7 @@ class Strategy:
     client: dict[str, Any] | None = field(default=None, compare=False)  # the optimizer that the caller makes
 
     @property
-    def deepspeed(self) -> Engine:
+    def deepspeed(self) -> DeepSpeedEngine:
         """DeepSpeed's settings, where it is known that there are some; ValueError where there are none."""
         if self.engine is None:
             raise ValueError(f"{self.name} runs without DeepSpeed")
@@ -133,7 +133,7 @@ def dtype_of(name: Any, where: str) -> str:
     return DTYPES[text]
 
 
-def check(strategy: Strategy) -> Strategy:
+def validated(strategy: Strategy) -> Strategy:
     """`strategy` as it is; QuestionError where its settings exclude each other."""
     engine, name = strategy.engine, strategy.name
     if strategy.world_size < 1:

@@ -22,7 +22,7 @@ LLAMA_LIKE = {
 }
 NOT_WEIGHTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
 MOST_LAYERS = 1_000
-Shape = tuple[str, tuple[int, ...], bool]
+ParameterShape = tuple[str, tuple[int, ...], bool]
 
 
 def header_shapes(directory: ModelDir) -> dict[str, tuple[int, ...]]:
@@ -96,7 +96,7 @@ def _product(shape: Sequence[int]) -> int:
     return out
 
 
-def _decoder(config: dict[str, Any], prefix: str = "model", *, tied: bool | None = None) -> Iterator[Shape]:
+def _decoder(config: dict[str, Any], prefix: str = "model", *, tied: bool | None = None) -> Iterator[ParameterShape]:
     """Llama and its relatives (transformers models/llama/modeling_llama.py): projections, gated MLP, two norms a layer."""
     bias, qk_norm = LLAMA_LIKE[config["model_type"]]
     bias = bias or bool(config.get("attention_bias"))
@@ -126,7 +126,7 @@ def _decoder(config: dict[str, Any], prefix: str = "model", *, tied: bool | None
         yield "lm_head.weight", (config["vocab_size"], hidden), False
 
 
-def _gpt2(config: dict[str, Any]) -> Iterator[Shape]:
+def _gpt2(config: dict[str, Any]) -> Iterator[ParameterShape]:
     """transformers models/gpt2/modeling_gpt2.py; the output layer is tied."""
     hidden = config.get("n_embd", 768)
     inner = config.get("n_inner") or 4 * hidden
@@ -146,7 +146,7 @@ def _gpt2(config: dict[str, Any]) -> Iterator[Shape]:
     yield "transformer.ln_f.bias", (hidden,), False
 
 
-def _neox(config: dict[str, Any]) -> Iterator[Shape]:
+def _neox(config: dict[str, Any]) -> Iterator[ParameterShape]:
     """transformers models/gpt_neox/modeling_gpt_neox.py."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     yield "gpt_neox.embed_in.weight", (config["vocab_size"], hidden), True
@@ -168,7 +168,7 @@ def _neox(config: dict[str, Any]) -> Iterator[Shape]:
         yield "lm_head.weight", (config["vocab_size"], hidden), False
 
 
-def _qwen2_vl(config: dict[str, Any]) -> Iterator[Shape]:
+def _qwen2_vl(config: dict[str, Any]) -> Iterator[ParameterShape]:
     """transformers models/qwen2_vl/modeling_qwen2_vl.py: the vision tower, then a Qwen2. Published configs are flat, newer ones nested."""
     vision = config["vision_config"]
     width, merge = vision["embed_dim"], vision.get("spatial_merge_size", 2)

@@ -1,6 +1,6 @@
-"""A torch memory snapshot (`torch.cuda.memory._dump_snapshot`, a pickle), read without running anything in it.
+"""Reads a torch memory snapshot (`torch.cuda.memory._dump_snapshot`, a pickle) without running anything in it.
 
-The file holds dicts, lists, numbers and texts only, so an unpickler that finds no global at all reads it; a file that asks for one is
+The file holds dicts, lists, numbers and texts only, so an unpickler that resolves no global reads it; a file that asks for a global is
 refused. Format: torch 2.1 to 2.14, torch/cuda/memory.py (_snapshot): segments with blocks, device_traces with alloc, free_requested,
 free_completed, segment_alloc, ... entries and Python frames.
 """
@@ -16,8 +16,10 @@ from typing import Any, NoReturn
 from llmdoctor.core.errors import QuestionError
 
 LIMIT = 4 * 2**30
-# Where in the libraries a block was allocated, and what it is then: the first that is in the path of any frame, innermost first.
+# What a block most likely is, by the part of a library that allocated it: the first entry that occurs in the site.
 SITES = (
+    ("modeling_utils.py", "params"), ("core_model_loading.py", "params"), ("safetensors", "params"), ("_load_state_dict", "params"),
+    ("load_state_dict", "params"), ("nn/modules/module.py", "params"),
     ("optim/", "optimizer_state"), ("stage_1_and_2.py", "temporaries"), ("stage3.py", "temporaries"), ("fused_optimizer.py", "temporaries"),
     ("partition_parameters.py", "params"), ("loss_utils.py", "logits"), ("modeling_", "activations"), ("activations.py", "activations"),
     ("sdpa_attention.py", "activations"), ("nn/modules", "activations"), ("_tensor.py", "temporaries"), ("autograd", "temporaries"),
@@ -25,7 +27,7 @@ SITES = (
 
 
 class _NoGlobals(pickle.Unpickler):
-    """Finds nothing: a pickle that wants a class or a function is no memory snapshot."""
+    """Resolves no global: a pickle that asks for a class or a function is no memory snapshot."""
 
     def find_class(self, module: str, name: str) -> NoReturn:
         """Refuse."""
@@ -37,7 +39,7 @@ class _NoGlobals(pickle.Unpickler):
 
 
 @dataclass(frozen=True, slots=True)
-class Peak:
+class SnapshotPeak:
     """The largest moment of a trace: bytes, by component, by (site, bytes, blocks), largest first."""
 
     bytes: int
@@ -46,19 +48,31 @@ class Peak:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What a device held when the snapshot was taken."""
+class DeviceUse:
+    """What a device held when the snapshot was taken, in bytes; `holes` counts the unused blocks inside the reserved segments."""
 
     device: int
     allocated: int
     reserved: int
     by_site: list[tuple[str, int, int]]
+    holes: int
+    largest_hole: int
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfMemory:
+    """An allocation that was refused: its size and the free bytes of the device, the site, all Python frames from the inside out."""
+
+    size: int
+    free: int
+    site: str
+    frames: tuple[str, ...]
 
 
 def read_snapshot(path: str) -> dict[str, Any]:
-    """The snapshot's dict.
+    """Return the dict that a snapshot holds.
 
-    Raises QuestionError for what is no snapshot, or would run code.
+    Raises QuestionError if `path` is no snapshot, or would run code.
     """
     from llmdoctor.files.opening import Refusal, read_bytes
 
@@ -74,8 +88,8 @@ def read_snapshot(path: str) -> dict[str, Any]:
     return value
 
 
-def held_of(snapshot: Mapping[str, Any]) -> tuple[Held, ...]:
-    """Every device's blocks in use."""
+def held_of(snapshot: Mapping[str, Any]) -> tuple[DeviceUse, ...]:
+    """Return what each device holds, by the number of the device."""
     out: dict[int, list[Any]] = {}
     for segment in snapshot["segments"]:
         if isinstance(segment, dict):
@@ -83,29 +97,46 @@ def held_of(snapshot: Mapping[str, Any]) -> tuple[Held, ...]:
     return tuple(_held(device, segments) for device, segments in sorted(out.items()))
 
 
-def _held(device: int, segments: Sequence[Mapping[str, Any]]) -> Held:
+def _held(device: int, segments: Sequence[Mapping[str, Any]]) -> DeviceUse:
     sites: dict[str, list[int]] = {}
-    allocated = 0
+    allocated, holes = 0, []
     for segment in segments:
         for block in blocks if isinstance(blocks := segment.get("blocks"), list) else ():
-            if isinstance(block, dict) and str(block.get("state")).startswith("active_alloc"):
-                size = _int(block.get("size"))
+            if not isinstance(block, dict):
+                continue
+            size = _int(block.get("size"))
+            if str(block.get("state")).startswith("active_alloc"):
                 allocated += size
                 _add(sites, site_of(_frames(block)), size)
-    return Held(device, allocated, sum(_int(segment.get("total_size")) for segment in segments), _sorted(sites))
+            elif block.get("state") == "inactive":
+                holes.append(size)
+    reserved = sum(_int(segment.get("total_size")) for segment in segments)
+    return DeviceUse(device, allocated, reserved, _sorted(sites), len(holes), max(holes, default=0))
 
 
-def peak_of(snapshot: Mapping[str, Any], device: int = 0, before: int | None = None) -> Peak:
-    """The largest moment of a device's trace. `before` are the bytes held when recording began: without it, what the snapshot's blocks in
-    use say less what the trace explains.
-    """
+def out_of_memory(snapshot: Mapping[str, Any], device: int) -> OutOfMemory | None:
+    """Return the last allocation of a device's history that was refused; None if there is none."""
+    event = next((event for event in reversed(_events(snapshot, device)) if isinstance(event, dict) and event.get("action") == "oom"), None)
+    if event is None:
+        return None
+    frames = _frames(event)
+    described = tuple(_described(frame) for frame in frames if isinstance(frame, dict))
+    return OutOfMemory(_int(event.get("size")), _int(event.get("device_free")), site_of(frames), described)
+
+
+def _events(snapshot: Mapping[str, Any], device: int) -> Sequence[Any]:
     traces = snapshot.get("device_traces")
     events = traces[device] if isinstance(traces, list) and 0 <= device < len(traces) else None
+    return events if isinstance(events, list) else ()
+
+
+def peak_of(snapshot: Mapping[str, Any], device: int = 0, before: int | None = None) -> SnapshotPeak:
+    """Return the largest moment of a device's history. `before` are the bytes that were held when the recording began, 0 if unknown."""
     live: dict[int, tuple[int, str]] = {}
     unknown = 0 if before is None else before
     best, total = -1, unknown
     moment: dict[int, tuple[int, str]] = {}
-    for action, address, size, frames in _actions(events if isinstance(events, list) else ()):
+    for action, address, size, frames in _actions(_events(snapshot, device)):
         if action == "alloc":
             live[address] = (size, frames)
             total += size
@@ -116,18 +147,18 @@ def peak_of(snapshot: Mapping[str, Any], device: int = 0, before: int | None = N
         if total > best:
             best, moment, rest = total, dict(live), unknown
     if best < 0:
-        return Peak(unknown, {"held before": unknown}, [])
+        return SnapshotPeak(unknown, {"held before": unknown}, [])
     return _peak(best, moment, rest)
 
 
-def _peak(best: int, moment: Mapping[int, tuple[int, str]], rest: int) -> Peak:
+def _peak(best: int, moment: Mapping[int, tuple[int, str]], rest: int) -> SnapshotPeak:
     sites: dict[str, list[int]] = {}
     parts: dict[str, int] = {"held before": rest} if rest else {}
     for size, site in moment.values():
         _add(sites, site, size)
         part = component_of(site)
         parts[part] = parts.get(part, 0) + size
-    return Peak(best, parts, _sorted(sites))
+    return SnapshotPeak(best, parts, _sorted(sites))
 
 
 def _actions(events: Sequence[Any]) -> Iterator[tuple[str, int, int, str]]:
@@ -149,18 +180,26 @@ def _frames(entry: Mapping[str, Any]) -> list[Any]:
 
 
 def site_of(frames: Sequence[Any]) -> str:
-    """The innermost Python frame that says something: "modeling_qwen2.py:47 forward"; autograd's own thread has none."""
+    """Return the innermost Python frame outside torch's own functions: "qwen2/modeling_qwen2.py:47 forward".
+
+    Blocks that autograd's own thread allocates have no Python frame.
+    """
     for frame in frames:
         if isinstance(frame, dict) and str(frame.get("filename", "")).endswith(".py"):
             path = str(frame["filename"])
             if "/torch/nn/functional" in path or "/torch/_" in path or "/torch/utils" in path:
                 continue
-            return f"{'/'.join(path.split('/')[-2:])}:{_int(frame.get('line'))} {frame.get('name', '')}"
+            return _described(frame)
     return "autograd (no Python frame)"
 
 
+def _described(frame: Mapping[str, Any]) -> str:
+    path = str(frame.get("filename", ""))
+    return f"{'/'.join(path.split('/')[-2:])}:{_int(frame.get('line'))} {frame.get('name', '')}"
+
+
 def component_of(site: str) -> str:
-    """The component that a site's blocks most likely are."""
+    """Return the component that the blocks of a site most likely belong to."""
     return next((component for part, component in SITES if part in site), "other")
 
 
@@ -175,5 +214,5 @@ def _sorted(sites: Mapping[str, Sequence[int]]) -> list[tuple[str, int, int]]:
 
 
 def _int(value: Any) -> int:
-    """A count or an address, 0 where it can be none: beyond 64 bits there is neither."""
+    """Return `value` if it can be a count or an address (below 2**64), else 0."""
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**64 else 0

@@ -10,7 +10,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.deepspeed_config import deepspeed_strategy
 from llmdoctor.mem.fields import Given, read_mapping
 from llmdoctor.mem.optimizers import DEFAULT_TRAINER, trainer_optimizer
-from llmdoctor.mem.settings import Strategy, check, dtype_of
+from llmdoctor.mem.settings import Strategy, dtype_of, validated
 from llmdoctor.mem.trainer_config import accelerate_strategy, trainer_strategy
 from llmdoctor.mem.workload import Lora
 
@@ -53,7 +53,7 @@ def read_strategy(text: str, given: Given) -> Strategy:
     if given.checkpointing:
         strategy = replace(strategy, checkpointing=True)
     world = given.world_size if strategy.world_size == 1 else strategy.world_size  # an accelerate config says how many processes there are
-    return check(replace(strategy, world_size=world, lora=_lora(strategy, given)))
+    return validated(replace(strategy, world_size=world, lora=_lora(strategy, given)))
 
 
 def _lora(strategy: Strategy, given: Given) -> Lora | None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmdoctor.mem.weights import Weight
+
 KINDS = ("attention", "mlp", "norm", "embedding", "other", "autocast", "logits", "temporaries", "inputs")
 TRACED = 5  # layers of a stack that are traced: the first, three in the middle, the last
 
@@ -41,6 +43,20 @@ class Stack:
         if layer < 2:
             return layer
         return min(2, self.traced - 1) if layer < self.layers - 2 else layer - self.layers + self.traced
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """One micro step of a model: its weights, the bytes of each buffer, and the events (none if the model's code was not run).
+
+    `layers` describes the layers that were traced, None if none was; `masked` is true if an attention kernel was handed a mask.
+    """
+
+    weights: tuple[Weight, ...]
+    buffers: tuple[int, ...] = ()
+    events: tuple[Event, ...] = ()
+    layers: str | None = None
+    masked: bool = False
 
 
 class NotAlike(Exception):

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.mem.options import Asked, Predictor
+from llmdoctor.mem.options import MemOptions
+from llmdoctor.mem.predictor import Predictor
 
 pytestmark = pytest.mark.live
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "measured.jsonl").read_text().splitlines()]
-NAMES = {"--batch": "batch", "--seq-len": "seq_len", "--image": "image", "--attn": "attention", "--stage": "stage", "--lora": "lora"}
+NAMES = {"--batch": "batch", "--seq-len": "seq_len", "--image": "image", "--attn": "attn", "--stage": "stage", "--lora": "lora"}
 
 
 def predicted(row: dict[str, Any], folder: Path) -> tuple[int, int]:
@@ -21,8 +22,8 @@ def predicted(row: dict[str, Any], folder: Path) -> tuple[int, int]:
     (folder / "strategy.json").write_text(json.dumps(row["strategy"]))
     words = row["options"]
     options = {NAMES[name]: int(value) if value.isdigit() else value for name, value in zip(words[::2], words[1::2], strict=True)}
-    predictor = Predictor(Asked(str(folder), (str(folder / "strategy.json"),), **options))
-    prediction = predictor.case(predictor.strategy(str(folder / "strategy.json"))).prediction
+    predictor = Predictor(MemOptions(model=str(folder), strategy=(str(folder / "strategy.json"),), **options))
+    prediction = predictor.estimate(predictor.strategy(str(folder / "strategy.json"))).prediction
     return prediction.peak.total, prediction.steady.total
 
 

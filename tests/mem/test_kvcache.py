@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.options import KvcacheOptions
 from llmdoctor.mem.kvcache import kvcache_report, layer_of, layer_shapes, read_kind
 from tests.mem.conftest import CONFIGS, LAYERS, write_config
 
@@ -24,9 +25,7 @@ BATCH = 2
 
 
 def cache_of(model: Path, **options: Any) -> dict[str, Any]:
-    report = kvcache_report(
-        str(model), options.get("batch", BATCH), options["length"], options.get("cache", "dynamic"), options.get("dtype", "bfloat16")
-    )
+    report = kvcache_report(KvcacheOptions(model=str(model), batch=options.get("batch", BATCH), length=options["length"], cache=options.get("cache", "dynamic"), dtype=options.get("dtype", "bfloat16")))
     assert report.result is not None
     return report.result["kvcache"]
 

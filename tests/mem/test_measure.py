@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem import measure
+from llmdoctor.mem import cases, measure
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.measure import measure_report
-from llmdoctor.mem.options import Asked
+from llmdoctor.mem.options import CompareOptions, MeasureOptions
 from tests.conftest import run_command
 
 pytestmark = pytest.mark.live
@@ -35,12 +35,12 @@ WEIGHTS = 4 * (64 * 256 + 256 + 256 * 64 + 64)
 def test_the_trainer_holds_what_is_predicted(models: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "measured.jsonl"
     strategies = ("trainer:adamw_torch_fused,bf16",)
-    report = measure_report(Asked(str(models["qwen2"]), strategies, batch=1, seq_len=16), str(out), steps=2)
+    report = measure_report(MeasureOptions(model=str(models["qwen2"]), strategy=strategies, batch=1, seq_len=16, output=str(out), steps=2))
     assert report.result is not None
     rows = {row["what"]: row for row in report.result["beside"]}
     assert rows["steady params"]["error"] == 0
     assert abs(rows["steady optimizer_state"]["error"]) < 1e-3
-    again = compare_report(Asked(str(models["qwen2"]), strategies, batch=1, seq_len=16), str(out)).result
+    again = compare_report(CompareOptions(model=str(models["qwen2"]), strategy=strategies, batch=1, seq_len=16, measured=str(out))).result
     assert again is not None
     assert {row["what"] for row in again["measured"]} == set(rows)
 
@@ -51,7 +51,7 @@ def test_the_users_own_command(tmp_path: Path) -> None:
     done = run_command("mem", "measure", "-o", str(out), "--", sys.executable, str(script), timeout=120)
     assert done.code == 5
     assert done.out == "step 0\nstep 1\nstep 2\nstep 3\n"
-    assert "MEASURED 4 steps" in done.err
+    assert "Measured 4 steps" in done.err
     records = [json.loads(line) for line in out.read_text().splitlines()]
     held = {record["phase"]: record["components"] for record in records if record.get("components")}
     assert held["between steps"]["params"] == WEIGHTS
@@ -78,9 +78,9 @@ def test_a_command_that_trains_nothing(tmp_path: Path) -> None:
 def test_a_killed_worker_is_a_sentence(models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     import subprocess
 
-    monkeypatch.setattr(measure, "_execute", lambda *_: subprocess.CompletedProcess([], -9, "", ""))
+    monkeypatch.setattr(cases, "_execute", lambda *_: subprocess.CompletedProcess([], -9, "", ""))
     with pytest.raises(QuestionError, match="killed by signal 9"):
-        measure_report(Asked(str(models["qwen2"]), ("trainer:sgd,bf16",), batch=1, seq_len=16), None)
+        measure_report(MeasureOptions(model=str(models["qwen2"]), strategy=("trainer:sgd,bf16",), batch=1, seq_len=16))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_step_that_runs_out_of_memory_is_a_result(models: dict[str, Path], mon
         {**base, "kind": "failed", "outcome": "out_of_memory", "message": "CUDA out of memory", "phase": "backward", "step": 1},
     ]
     monkeypatch.setattr(measure, "run_case", lambda *_: records)
-    report = measure_report(Asked(str(models["qwen2"]), ("trainer:sgd,bf16",), batch=1, seq_len=16), None)
-    assert "RAN OUT OF MEMORY" in render(report, "text", Style(80, False))
+    report = measure_report(MeasureOptions(model=str(models["qwen2"]), strategy=("trainer:sgd,bf16",), batch=1, seq_len=16))
+    assert "out of memory" in render(report, "text", Style(80, False))
     assert report.result is not None
     assert report.result["strategies"][0]["failed"]["phase"] == "backward"

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.mem.options import Asked, Predictor
+from llmdoctor.mem.options import MemOptions
+from llmdoctor.mem.predictor import Predictor
 from llmdoctor.mem.predict import predict
 from tests.mem.conftest import write_config
 
@@ -31,8 +32,8 @@ HELD = ("params", "master_params", "optimizer_state.exp_avg", "optimizer_state.e
 
 
 def predicted(model: Path, config: Path, world: int, rank: int) -> dict[str, int]:
-    predictor = Predictor(Asked(str(model), (str(config),), batch=1, seq_len=16, world_size=world, rank=rank, static=True))
-    case = predictor.case(predictor.strategy(str(config)))
+    predictor = Predictor(MemOptions(model=str(model), strategy=(str(config),), batch=1, seq_len=16, world_size=world, rank=rank, static=True))
+    case = predictor.estimate(predictor.strategy(str(config)))
     from dataclasses import replace
 
     held = predict(replace(case.job, exact=True)).steady.components

@@ -12,7 +12,7 @@ import pytest
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.kvcache import kvcache_report
-from llmdoctor.mem.options import Asked
+from llmdoctor.mem.options import CompareOptions, KvcacheOptions
 from llmdoctor.report import Style, render
 from tests.mem.conftest import write_config
 
@@ -48,12 +48,12 @@ def valid(report: Any) -> dict[str, Any]:
 
 @pytest.mark.live
 def test_two_strategies(snapshot: Any) -> None:
-    assert text(compare_report(Asked("llama", TWO, batch=2, seq_len=128))) == snapshot
+    assert text(compare_report(CompareOptions(model="llama", strategy=TWO, batch=2, seq_len=128))) == snapshot
 
 
 @pytest.mark.live
 def test_what_does_not_fit(snapshot: Any) -> None:
-    report = compare_report(Asked("llama", TWO[1:], batch=2, seq_len=128, gpu_memory="1GiB"))
+    report = compare_report(CompareOptions(model="llama", strategy=TWO[1:], batch=2, seq_len=128, gpu_memory="1GiB"))
     assert text(report) == snapshot
     assert valid(report)["result"]["strategies"][0]["fits"] is False
     assert report.findings[0].code == "MEM001"
@@ -61,21 +61,21 @@ def test_what_does_not_fit(snapshot: Any) -> None:
 
 @pytest.mark.live
 def test_an_image_and_stages(snapshot: Any) -> None:
-    assert text(compare_report(Asked("vl", ("deepspeed:zero3",), batch=1, seq_len=64, image="112x112", stage="vision"))) == snapshot
+    assert text(compare_report(CompareOptions(model="vl", strategy=("deepspeed:zero3",), batch=1, seq_len=64, image="112x112", stage="vision"))) == snapshot
 
 
 def test_static(snapshot: Any) -> None:
-    assert text(compare_report(Asked("llama", TWO[1:], static=True, world_size=4))) == snapshot
+    assert text(compare_report(CompareOptions(model="llama", strategy=TWO[1:], static=True, world_size=4))) == snapshot
 
 
 def test_kvcache(snapshot: Any) -> None:
-    assert text(kvcache_report("llama", 2, 100, "static:4096", None)) == snapshot
-    assert text(kvcache_report("vl", 1, 100, "gpt-fast:1001", "float16")) == snapshot
+    assert text(kvcache_report(KvcacheOptions(model="llama", batch=2, length=100, cache="static:4096"))) == snapshot
+    assert text(kvcache_report(KvcacheOptions(model="vl", batch=1, length=100, cache="gpt-fast:1001", dtype="float16"))) == snapshot
 
 
 @pytest.mark.live
 def test_the_contract(folder: Path) -> None:
-    report = valid(compare_report(Asked("llama", TWO, batch=2, seq_len=128)))
+    report = valid(compare_report(CompareOptions(model="llama", strategy=TWO, batch=2, seq_len=128)))
     result = report["result"]
     assert result["model"]["params"] == result["model"]["trainable"]
     for strategy in result["strategies"]:
@@ -106,18 +106,18 @@ def test_the_contract(folder: Path) -> None:
 
 @pytest.mark.live
 def test_the_largest_batch_is_the_largest(folder: Path) -> None:
-    from llmdoctor.mem.fit import largest_batch, needs
-    from llmdoctor.mem.options import Predictor
+    from llmdoctor.mem.capacity import largest_batch, needs
+    from llmdoctor.mem.predictor import Predictor
 
-    predictor = Predictor(Asked("llama", TWO[:1], seq_len=128))
-    case = predictor.case(predictor.strategy(TWO[0]), 1)
+    predictor = Predictor(MemOptions(model="llama", strategy=TWO[:1], seq_len=128))
+    case = predictor.estimate(predictor.strategy(TWO[0]), 1)
     memory = 2 * 10**9
     largest = largest_batch(case, predictor, memory)
-    assert needs(predictor.case(case.strategy, largest)) <= memory < needs(predictor.case(case.strategy, largest + 1))
+    assert needs(predictor.estimate(case.strategy, largest)) <= memory < needs(predictor.estimate(case.strategy, largest + 1))
 
 
 def test_kvcache_is_by_the_contract() -> None:
-    result = valid(kvcache_report("llama", 2, 100, "dynamic", None))["result"]["kvcache"]
+    result = valid(kvcache_report(KvcacheOptions(model="llama", batch=2, length=100, cache="dynamic")))["result"]["kvcache"]
     assert (
         result["allocated_bytes"]
         == result["used_bytes"]
@@ -128,7 +128,7 @@ def test_kvcache_is_by_the_contract() -> None:
 
 @pytest.mark.live
 def test_flash_attention_needs_no_flash_attn_and_16_bit() -> None:
-    peaks = [compare_report(Asked("llama", TWO[:1], seq_len=64, attention=name)).result for name in ("sdpa", "flash_attention_2")]
+    peaks = [compare_report(CompareOptions(model="llama", strategy=TWO[:1], seq_len=64, attn=name)).result for name in ("sdpa", "flash_attention_2")]
     assert peaks[0] is not None
     assert peaks[1] is not None
     assert peaks[0]["strategies"][0]["peak_bytes"] == peaks[1]["strategies"][0]["peak_bytes"]
@@ -137,4 +137,4 @@ def test_flash_attention_needs_no_flash_attn_and_16_bit() -> None:
         ("magic", TWO[0], "expected sdpa, eager"),
     ):
         with pytest.raises(QuestionError, match=sentence):
-            compare_report(Asked("llama", (strategy,), seq_len=64, attention=name))
+            compare_report(CompareOptions(model="llama", strategy=(strategy,), seq_len=64, attn=name))

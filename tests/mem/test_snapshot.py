@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.attached import snapshot_report
+from llmdoctor.mem.snapshot_report import snapshot_report
 from llmdoctor.mem.snapshot import held_of, peak_of, read_snapshot
 
 MODEL = {"filename": "/x/transformers/models/qwen2/modeling_qwen2.py", "line": 47, "name": "forward"}

@@ -51,7 +51,7 @@ def inventory(models: list[Any], optimizers: list[Any]) -> dict[str, dict[str, i
     for label, tensor in _owned(models, optimizers):
         count(tensor, label)
     for found in gc.get_objects():
-        if issubclass(type(found), torch.Tensor):  # isinstance() would ask objects for their __class__, and some answer with a warning
+        if issubclass(type(found), torch.Tensor):  # isinstance() would ask objects for their __class__, and some comparison with a warning
             count(found, "unlabelled")
     return out
 

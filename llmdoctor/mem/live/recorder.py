@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAX_REAL = 2**24  # elements of an integer tensor that is still computed for real
 
 
-class Recorder:
+class StorageRecorder:
     """What happened so far: segments of events. Not thread-safe; one backward at a time."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Recorder:
         return [Segment(key, tuple(events)) for key, events in self._segments if events or key is not None]
 
 
-def make_mode(recorder: Recorder, fake: Any) -> Any:
+def make_mode(recorder: StorageRecorder, fake: Any) -> Any:
     """The dispatch mode that records into `recorder` and computes on `fake`, a FakeTensorMode."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensor
@@ -152,7 +152,7 @@ def _product(size: Any) -> int:
 
 
 @contextmanager
-def recording(recorder: Recorder, fake: Any) -> Iterator[None]:
+def recording(recorder: StorageRecorder, fake: Any) -> Iterator[None]:
     """Everything that runs inside is recorded, with CUDA's attention, dropout and autocast."""
     from llmdoctor.mem.live.cuda import make_function_mode
 

@@ -5,31 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.live.build import meta_model, read_config, shorten, to_fake, weights_of
 from llmdoctor.mem.live.inputs import make_inputs
-from llmdoctor.mem.live.recorder import Recorder, recording
-from llmdoctor.mem.timeline import Event, NotAlike, Segment, Stack, expand
-from llmdoctor.mem.weights import Weight
+from llmdoctor.mem.live.recorder import StorageRecorder, recording
+from llmdoctor.mem.timeline import NotAlike, Segment, Stack, Traced, expand
 
 if TYPE_CHECKING:
     from llmdoctor.mem.workload import Workload
 
 _KINDS = (("norm", "norm"), ("ln_", "norm"), ("attn", "attention"), ("attention", "attention"), ("mlp", "mlp"), ("expert", "mlp"))
-
-
-@dataclass(frozen=True, slots=True)
-class Traced:
-    """One micro step of a model: its weights, the bytes of each buffer, and the events. `masked`: an attention kernel was handed a mask."""
-
-    weights: tuple[Weight, ...]
-    buffers: tuple[int, ...]
-    events: tuple[Event, ...]
-    traced_layers: str
-    masked: bool = False
 
 
 def trace(path: str, workload: Workload) -> Traced:
@@ -55,7 +42,7 @@ def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
         enable_checkpointing(model)
         if workload.lora is not None:
             model.enable_input_require_grads()
-    recorder = Recorder()
+    recorder = StorageRecorder()
     segments = _record(model, config, stacks, workload, fake, recorder)
     said = ", ".join(f"{stack.traced} of {stack.layers} {stack.name}" for stack in stacks) or "every layer"
     return Traced(weights, buffers, tuple(expand(segments, stacks)), said, recorder.masked)
@@ -73,7 +60,7 @@ def _check_positions(model: Any, workload: Workload) -> None:
                 raise QuestionError(f"--seq-len {workload.seq_len}: the model has learned {rows} positions ({name}), and no more")
 
 
-def _record(model: Any, config: Any, stacks: list[Stack], workload: Workload, fake: Any, recorder: Recorder) -> list[Segment]:
+def _record(model: Any, config: Any, stacks: list[Stack], workload: Workload, fake: Any, recorder: StorageRecorder) -> list[Segment]:
     for tensor in [*model.parameters(), *model.buffers()]:
         recorder.static.add(tensor.untyped_storage()._cdata)
     inputs = make_inputs(config, workload, fake)
@@ -86,13 +73,13 @@ def _record(model: Any, config: Any, stacks: list[Stack], workload: Workload, fa
     return recorder.finish()
 
 
-def _see_inputs(inputs: dict[str, Any], recorder: Recorder) -> None:
+def _see_inputs(inputs: dict[str, Any], recorder: StorageRecorder) -> None:
     """A function of its own, so that no variable keeps the last one alive."""
     for tensor in inputs.values():
         recorder.see(tensor, "inputs")
 
 
-def _step(model: Any, inputs: dict[str, Any], workload: Workload, recorder: Recorder) -> None:
+def _step(model: Any, inputs: dict[str, Any], workload: Workload, recorder: StorageRecorder) -> None:
     import torch
 
     try:
@@ -134,7 +121,7 @@ def _float(value: Any) -> Any:
 
 
 @contextmanager
-def _marked(model: Any, stacks: list[Stack], recorder: Recorder) -> Iterator[None]:
+def _marked(model: Any, stacks: list[Stack], recorder: StorageRecorder) -> Iterator[None]:
     """Hooks that tell the recorder which layer and which kind of module runs, and when a parameter's gradient is complete."""
     import torch
     from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -160,7 +147,7 @@ def _marked(model: Any, stacks: list[Stack], recorder: Recorder) -> Iterator[Non
     del torch
 
 
-def _arrival(name: str, recorder: Recorder) -> Callable[[Any], None]:
+def _arrival(name: str, recorder: StorageRecorder) -> Callable[[Any], None]:
     def arrived(parameter: Any) -> None:
         recorder.mark("g", name, recorder.place(parameter.grad))
         parameter.grad = None
@@ -168,7 +155,7 @@ def _arrival(name: str, recorder: Recorder) -> Callable[[Any], None]:
     return arrived
 
 
-def _wrap(layer: Any, key: tuple[str, int], last: bool, recorder: Recorder) -> None:
+def _wrap(layer: Any, key: tuple[str, int], last: bool, recorder: StorageRecorder) -> None:
     """Make a call of `layer` a segment: a subclass of its class, so that every attribute stays what it is."""
     import torch
 
@@ -192,7 +179,7 @@ def _wrap(layer: Any, key: tuple[str, int], last: bool, recorder: Recorder) -> N
 class _Kinds:
     """The kind of the module that runs, by the names on the way to it; what follows the output layer is the loss."""
 
-    def __init__(self, model: Any, recorder: Recorder) -> None:
+    def __init__(self, model: Any, recorder: StorageRecorder) -> None:
         self.recorder = recorder
         self.output = model.get_output_embeddings()
         self.kinds = {id(module): _kind(name) for name, module in model.named_modules()}

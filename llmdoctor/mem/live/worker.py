@@ -1,6 +1,6 @@
-"""One case of `mem measure MODEL` in a process of its own: the model with random weights, the real Trainer or the real DeepSpeed engine.
+"""Runs one case of `mem measure MODEL` in a process of its own: random weights, the real Trainer or the real DeepSpeed engine.
 
-python -m llmdoctor.mem.live.worker CASE.json      the records go to the folder that CASE.json names, one file a rank
+python -m llmdoctor.mem.live.worker CASE.json      the records go to the folder that CASE.json names, one file per rank
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from llmdoctor.attach.records import PartFile
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.live.probe import Probe, watch_deepspeed, watch_torch
 from llmdoctor.mem.measured import SCHEMA
-from llmdoctor.mem.options import Asked, Predictor, base_workload
+from llmdoctor.mem.batch import base_workload
+from llmdoctor.mem.options import MemOptions
+from llmdoctor.mem.predictor import Predictor
 from llmdoctor.mem.predict import workload_of
 from llmdoctor.mem.settings import Strategy
 from llmdoctor.mem.workload import Workload
@@ -28,18 +30,20 @@ REFUSED = 2
 
 
 def main(argv: list[str]) -> int:
-    """Run one case; 0, or 2 with a sentence where it cannot be run."""
-    told = json.loads(Path(argv[1]).read_text())
+    """Run one case; return 0, or 2 with a record that gives the reason if it cannot be run."""
+    case = json.loads(Path(argv[1]).read_text())
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    sink = PartFile(told["folder"])
+    sink = PartFile(case["folder"])
 
     def write(kind: str, **fields: Any) -> None:
-        sink.write({"schema": SCHEMA, "kind": kind, "strategy": told["strategy"], "rank": rank, "world_size": world, **fields})
+        sink.write({"schema": SCHEMA, "kind": kind, "strategy": case["strategy"], "rank": rank, "world_size": world, **fields})
 
-    asked = Asked(**{**told["asked"], "strategies": tuple(told["asked"]["strategies"]), "trainable": tuple(told["asked"]["trainable"])})
-    probe = Probe(write, at=tuple(told["at"]), resets=True)
+    names = {entry.name for entry in fields(MemOptions)}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in case["options"].items() if name in names}
+    options = MemOptions(**given)
+    probe = Probe(write, at=tuple(case["at"]), resets=True)
     try:
-        _run(asked, told["strategy"], told["steps"], probe)
+        _run(options, case["strategy"], case["steps"], probe)
     except QuestionError as error:
         write("refused", message=str(error))
         return REFUSED
@@ -64,15 +68,15 @@ def _versions() -> dict[str, str]:
     return out
 
 
-def _run(asked: Asked, text: str, steps: int, probe: Probe) -> None:
+def _run(options: MemOptions, text: str, steps: int, probe: Probe) -> None:
     import torch
 
-    predictor = Predictor(asked)
+    predictor = Predictor(options)
     strategy = predictor.strategy(text)
     if strategy.engine is None:
         # accelerate imports deepspeed wherever the package is (utils/other.py:309): a broken one must not break a run without it.
         sys.modules["deepspeed"] = None  # type: ignore[assignment]
-    workload = replace(workload_of(strategy, base_workload(asked, strategy, predictor.config)), attention=asked.attention)
+    workload = replace(workload_of(strategy, base_workload(options, strategy, predictor.config)), attention=options.attn)
     if strategy.engine is not None or strategy.world_size > 1:
         _rendezvous()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")

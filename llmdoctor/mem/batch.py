@@ -1,0 +1,68 @@
+"""The micro step that the options describe: its batch, its length, its image, which parameters are trained, which attention runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.options import MemOptions
+from llmdoctor.mem.settings import Strategy
+from llmdoctor.mem.workload import Workload
+
+STAGES = ("vision", "all", "llm")
+VISION = "visual"
+FLASH = ("flash_attention_2", "flash_attention_3")
+DEFAULT_LENGTH = 512
+
+
+def base_workload(options: MemOptions, strategy: Strategy, config: dict[str, Any]) -> Workload:
+    """Return the micro step that the options describe; the strategy fills in what they leave open, else 1 sequence of 512 tokens.
+
+    Raises QuestionError for an option that is out of range or does not suit the model.
+    """
+    batch = options.batch if options.batch is not None else strategy.batch or 1
+    length = DEFAULT_LENGTH if options.seq_len is None else options.seq_len
+    for name, value in (("--batch", batch), ("--seq-len", length)):
+        if value < 1:
+            raise QuestionError(f"{name} {value}: expected at least 1")
+    return Workload(
+        batch=batch,
+        seq_len=length,
+        attention=_attention(options.attn, strategy),
+        image=image_size(options.image),
+        trainable=_trainable(options, config),
+        frozen=(VISION,) if options.stage == "llm" else (),
+    )
+
+
+def _attention(name: str | None, strategy: Strategy) -> str | None:
+    """Return the attention to trace. The kernels of flash-attn, which need not be installed, keep what torch's own flash kernel keeps."""
+    if name is None or name in ("sdpa", "eager"):
+        return name
+    if name not in FLASH:
+        raise QuestionError(f"--attn {name}: expected sdpa, eager or one of {', '.join(FLASH)}")
+    if strategy.dtype == "float32" and strategy.autocast is None:
+        raise QuestionError(f"--attn {name}: {strategy.name} computes in float32, and flash attention has 16-bit kernels only")
+    return "sdpa"
+
+
+def _trainable(options: MemOptions, config: dict[str, Any]) -> tuple[str, ...]:
+    if options.stage is None:
+        return options.trainable
+    if options.stage not in STAGES:
+        raise QuestionError(f"--stage {options.stage}: expected one of {', '.join(STAGES)}")
+    if "vision_config" not in config:
+        raise QuestionError(f"--stage {options.stage}: this model ({config.get('model_type')}) has no vision part")
+    if options.trainable and options.stage != "all":
+        raise QuestionError(f"--stage {options.stage} and --trainable both select the trained parameters: use one of them")
+    return (VISION,) if options.stage == "vision" else options.trainable
+
+
+def image_size(text: str | None) -> tuple[int, int] | None:
+    """Return (width, height) in pixels of a text such as 448x448; None for None. Raises QuestionError for any other text."""
+    if text is None:
+        return None
+    width, cross, height = text.lower().partition("x")
+    if not cross or not width.isdecimal() or not height.isdecimal() or not 0 < int(width) <= 2**15 or not 0 < int(height) <= 2**15:
+        raise QuestionError(f"--image {text}: expected WIDTHxHEIGHT in pixels, such as 448x448")
+    return int(width), int(height)

@@ -1,0 +1,58 @@
+"""The model that a memory question is about: its directory and the object in config.json."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from llmdoctor.core.errors import QuestionError
+
+if TYPE_CHECKING:
+    from llmdoctor.modeldir.directory import ModelDir
+
+
+def model_directory(name: str) -> ModelDir:
+    """Return the directory that `name` means: a directory, a config.json or a hub id in the local cache.
+
+    Raises QuestionError if it holds no config.json.
+    """
+    from llmdoctor.modeldir.directory import read_model_dir
+
+    directory = read_model_dir(os.path.dirname(name) or "." if os.path.basename(name) == "config.json" and os.path.isfile(name) else name)
+    if directory.config is None:
+        raise QuestionError(f"{directory.shown_name}: config.json is missing, so the model is unknown")
+    return directory
+
+
+def config_of(directory: ModelDir) -> dict[str, Any]:
+    """Return the object in config.json.
+
+    Raises QuestionError if it is no object, names no model type, or describes quantized weights.
+    """
+    file = directory.config
+    if file is None:
+        raise QuestionError(f"{directory.shown_name}: config.json is missing")
+    if not isinstance(file.value, dict):
+        reason = next((problem.message for problem in file.problems), "expected a JSON object")
+        raise QuestionError(reason if file.shown_name in reason else f"{file.shown_name}: {reason}")
+    if file.value.get("quantization_config"):
+        raise QuestionError(
+            f"{file.shown_name}: the checkpoint is quantized (quantization_config), and training such weights is not modelled: "
+            "use the config.json of the original model, and set the quantization in the strategy file"
+        )
+    if not isinstance(file.value.get("model_type"), str) or not file.value["model_type"]:
+        raise QuestionError(f"{file.shown_name}: model_type is missing, so the model is unknown")
+    value: dict[str, Any] = file.value
+    return value
+
+
+def text_part(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the language model's part of a config: text_config if there is one, else the whole."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
+
+
+def dtype_name(config: dict[str, Any]) -> str | None:
+    """Return the dtype that config.json names (float32, bfloat16 or float16); None if it names none of them."""
+    dtype = config.get("dtype") or config.get("torch_dtype")
+    return dtype if isinstance(dtype, str) and dtype in ("float32", "bfloat16", "float16") else None

@@ -1,0 +1,135 @@
+"""Predicts the strategies of one model; what two strategies share is traced once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.inputs import Inputs
+from llmdoctor.core.installed import installed_version
+from llmdoctor.core.report import Skipped
+from llmdoctor.mem.batch import DEFAULT_LENGTH, base_workload
+from llmdoctor.mem.fields import Given
+from llmdoctor.mem.model_config import config_of, dtype_name, model_directory, text_part
+from llmdoctor.mem.options import MemOptions
+from llmdoctor.mem.predict import predict, with_dtype, workload_of
+from llmdoctor.mem.runners.base import Job
+from llmdoctor.mem.settings import Strategy
+from llmdoctor.mem.strategies import read_strategy
+from llmdoctor.mem.timeline import Traced
+from llmdoctor.mem.types import Comparison, Estimate
+from llmdoctor.mem.workload import Workload
+
+MASKED = (
+    "this model hands its attention kernels a mask or a bias, whose copies and gradients on CUDA are not modelled: the peak can be higher "
+    "(on an H100 by 14% for Falcon, by 30% for T5)"
+)
+
+
+class Predictor:
+    """Estimates of one model. `live` is true if its code can be traced here; `masked` becomes true if an attention kernel gets a mask."""
+
+    def __init__(self, options: MemOptions) -> None:
+        self.options = options
+        self.directory = model_directory(options.model)
+        self.config = config_of(self.directory)
+        self.live = not options.static and installed_version("torch") is not None and installed_version("transformers") is not None
+        self.masked = False
+        self._traces: dict[Workload, Traced] = {}
+        if self.live:
+            _silence_libraries()
+
+    def strategy(self, text: str) -> Strategy:
+        """Return the strategy that `text` names, a file or a name, combined with the options."""
+        hidden = self.config.get("hidden_size") or text_part(self.config).get("hidden_size")
+        given = Given(
+            model_dtype=dtype_name(self.config),
+            hidden_size=hidden if isinstance(hidden, int) and not isinstance(hidden, bool) else None,
+            world_size=1 if self.options.world_size is None else self.options.world_size,
+            asked_world=self.options.world_size is not None,
+            lora=self.options.lora,
+            checkpointing=self.options.gradient_checkpointing,
+        )
+        return read_strategy(text, given)
+
+    def estimate(self, strategy: Strategy, batch: int | None = None, seq_len: int | None = None) -> Estimate:
+        """Return the estimate of one strategy; `batch` and `seq_len` replace those of the options."""
+        base = base_workload(self.options, strategy, self.config)
+        workload = workload_of(strategy, replace(base, batch=batch or base.batch, seq_len=seq_len or base.seq_len))
+        traced = self._traced(workload)
+        job = Job(strategy, traced.weights, traced.buffers, traced.events, self.options.rank)
+        return Estimate(strategy, workload, predict(job), traced.layers, job)
+
+    def _traced(self, workload: Workload) -> Traced:
+        if workload not in self._traces:
+            self._traces[workload] = self._trace(workload) if self.live else self._states_alone(workload)
+        return self._traces[workload]
+
+    def _trace(self, workload: Workload) -> Traced:
+        from llmdoctor.mem.live.trace import trace
+        from llmdoctor.mem.shapes import check_headers
+
+        traced = trace(self.directory.path, workload)
+        self.masked = self.masked or traced.masked
+        if workload.lora is None:
+            check_headers(self.directory, traced.weights)
+        return traced
+
+    def _states_alone(self, workload: Workload) -> Traced:
+        from llmdoctor.mem.shapes import check_headers, weights_without_torch
+
+        positions = self.config.get("n_positions")
+        if isinstance(positions, int) and workload.seq_len > positions:
+            raise QuestionError(f"--seq-len {workload.seq_len}: the model has {positions} learned positions (n_positions)")
+        weights = weights_without_torch(self.directory, workload)
+        check_headers(self.directory, weights)
+        return Traced(with_dtype(weights, workload.dtype))
+
+
+def compare_strategies(options: MemOptions) -> tuple[Comparison, Predictor]:
+    """Return the estimates of every strategy that the options name, and the predictor for further ones.
+
+    Raises QuestionError if a file, a strategy or an option cannot be understood.
+    """
+    if not options.strategy:
+        raise QuestionError("no --strategy: expected at least one, such as --strategy trainer:adamw_torch,bf16 --strategy deepspeed:zero2")
+    predictor = Predictor(options)
+    strategies = [predictor.strategy(text) for text in options.strategy]
+    world = options.world_size or 1
+    if not 0 <= options.rank < world:
+        raise QuestionError(f"--rank {options.rank}: expected a process of --world-size {world}, from 0 to {world - 1}")
+    estimates = tuple(predictor.estimate(strategy) for strategy in strategies)
+    return Comparison(options, predictor.directory, estimates, _skipped(predictor), _inputs(options, strategies)), predictor
+
+
+def _inputs(options: MemOptions, strategies: Sequence[Strategy]) -> Inputs:
+    """Return what the options and files set, and what nothing sets and the answer depends on."""
+    assumed: dict[str, object] = {}
+    if options.seq_len is None:
+        assumed["--seq-len"] = DEFAULT_LENGTH
+    if options.batch is None and any(strategy.batch is None for strategy in strategies):
+        assumed["--batch"] = 1
+    return Inputs(assumed=assumed)
+
+
+def _skipped(predictor: Predictor) -> tuple[Skipped, ...]:
+    """Return what is missing from the numbers, and why."""
+    if predictor.live and predictor.masked:
+        return (Skipped("what attention keeps of a mask", MASKED),)
+    if predictor.live:
+        return ()
+    missing = "torch and transformers are not installed here (pip install 'llmdoctor-toolkit[live]')"
+    reason = "--static was given" if predictor.options.static else missing
+    return (Skipped("activations, logits, loss and temporary tensors of the backward", f"{reason}, so the model's code was not traced"),)
+
+
+def _silence_libraries() -> None:
+    """Keep transformers and torch from writing to the terminal or to the network."""
+    import logging
+
+    for name, value in (("TRANSFORMERS_VERBOSITY", "error"), ("HF_HUB_OFFLINE", "1"), ("TOKENIZERS_PARALLELISM", "false")):
+        os.environ.setdefault(name, value)
+    for name in ("transformers", "torch._subclasses.fake_tensor"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
