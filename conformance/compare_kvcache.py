@@ -1,7 +1,7 @@
 """Hold `mem kvcache` against real caches: `python conformance/compare_kvcache.py [TYPE...]` prints which model types agree to the byte.
 
 A tiny random model of each type reads 19 tokens and then one more, with the library's own DynamicCache, and 20 with a StaticCache of 24; every
-storage that the cache holds is counted once. What agrees is written into KNOWN of llmdoctor/mem/kvcache.py by hand.
+storage that the cache holds is counted once. What agrees is written into llmdoctor/mem/kvcache_types.json by hand.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from compare_masks import tiny
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem import kvcache
+from llmdoctor.mem.options import KvcacheOptions
 from llmdoctor.modeldir import layerkinds
 
 
@@ -56,7 +57,8 @@ def compare(kind: str) -> str:
         config.save_pretrained(folder)
         mine = {}
         for kind_of in ("dynamic", "static:24"):
-            mine[kind_of] = kvcache.kvcache_report(KvcacheOptions(model=folder, batch=2, length=20, cache=kind_of, dtype="float32")).result["kvcache"]["allocated_bytes"]
+            options = KvcacheOptions(model=folder, batch=2, length=20, cache=kind_of, dtype="float32")
+            mine[kind_of] = kvcache.kvcache_report(options).result["kvcache"]["allocated_bytes"]
         model = build.build(build.config_of(folder), "eager", "float32")
         ids = torch.arange(40).reshape(2, 20) + 5
         cache = model(input_ids=ids[:, :-1], use_cache=True).past_key_values

@@ -29,11 +29,12 @@ Length = Annotated[int | None, _option("--seq-len", "Tokens in a sequence; defau
 Image = Annotated[str | None, _option("--image", "One image in each sequence, its tokens inside --seq-len.", "WxH")]
 Attention = Annotated[str | None, _option("--attn", "sdpa, eager or flash_attention_2; default: the model's own choice.", "NAME")]
 World = Annotated[int | None, _option("--world-size", "Processes, one device each.", "N")]
-Rank = Annotated[int, typer.Option("--rank", help="The process whose device is asked about.", metavar="N", show_default=False)]
+Rank = Annotated[int, typer.Option("--rank", help="The process whose device the answer is about.", metavar="N", show_default=False)]
 Trainable = Annotated[list[str] | None, _option("--trainable", "Train only parameters with this in their name; repeatable.", "PATTERN")]
 Stage = Annotated[str | None, _option("--stage", "vision, all or llm: which part of a vision-language model is trained.", "NAME")]
 Lora = Annotated[int | None, _option("--lora", "Train adapters of this rank on the linear layers, nothing else.", "R")]
 Checkpointing = Annotated[bool, typer.Option("--gradient-checkpointing", help="Recompute layers in the backward.", show_default=False)]
+Without = Annotated[list[str] | None, _option("--without", "Read the strategy files as if they did not set this key; repeatable.", "KEY")]
 Memory = Annotated[str | None, _option("--gpu-memory", "What fits, the largest batch, the change that makes it fit.", "SIZE")]
 
 
@@ -52,7 +53,8 @@ def compare(
     gradient_checkpointing: Checkpointing = False,
     gpu_memory: Memory = None,
     measured: Annotated[str | None, _option("--measured", "JSON lines of `mem measure`, set beside the prediction.", "FILE")] = None,
-    static: Annotated[bool, typer.Option("--static", help="States alone, without torch, even where it is installed.")] = False,
+    static: Annotated[bool, typer.Option("--static", help="Weights and states alone, without torch, even if it is installed.")] = False,
+    without: Without = None,
     format: Format = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -62,13 +64,27 @@ def compare(
     Predicted by component for each strategy, without weights or a GPU, and why they differ. The model's own code is traced on fake tensors.
     """
     from llmdoctor.mem.compare import compare_report
-    from llmdoctor.mem.options import Asked
+    from llmdoctor.mem.options import CompareOptions
 
-    asked = Asked(
-        model, tuple(strategy or ()), batch, seq_len, image, attn, world_size, rank, tuple(trainable or ()), stage, lora,
-        gradient_checkpointing, gpu_memory, static,
-    )  # fmt: skip
-    answer(lambda: compare_report(asked, measured), "mem compare", format, fail_on, color)
+    options = CompareOptions(
+        model=model,
+        strategy=tuple(strategy or ()),
+        batch=batch,
+        seq_len=seq_len,
+        image=image,
+        attn=attn,
+        world_size=world_size,
+        rank=rank,
+        trainable=tuple(trainable or ()),
+        stage=stage,
+        lora=lora,
+        gradient_checkpointing=gradient_checkpointing,
+        gpu_memory=gpu_memory,
+        measured=measured,
+        static=static,
+        without=tuple(without or ()),
+    )
+    answer(lambda: compare_report(options), "mem compare", format, fail_on, color)
 
 
 def kvcache(
@@ -88,8 +104,10 @@ def kvcache(
     What it allocates for a batch and a length, layer by layer, how much of a static placeholder is used, and what training pays for it.
     """
     from llmdoctor.mem.kvcache import kvcache_report
+    from llmdoctor.mem.options import KvcacheOptions
 
-    answer(lambda: kvcache_report(model, batch, length, cache, dtype), "mem kvcache", format, fail_on, color)
+    options = KvcacheOptions(model=model, batch=batch, length=length, cache=cache, dtype=dtype)
+    answer(lambda: kvcache_report(options), "mem kvcache", format, fail_on, color)
 
 
 def measure(
@@ -114,7 +132,7 @@ def measure(
     steps: Annotated[int, typer.Option("--steps", help="Optimizer steps of each strategy.", metavar="N")] = 3,
     at: Annotated[int, typer.Option("--at", help="With a command: the step of which tensors are listed.", metavar="N")] = 2,
     stop_after: Annotated[int | None, _option("--stop-after", "With a command: end it after so many steps.", "N")] = None,
-    summary: Annotated[str | None, _option("--summary", "Run nothing: say what the records of a command show.", "FILE")] = None,
+    summary: Annotated[str | None, _option("--summary", "Run nothing: report what the records of a command show.", "FILE")] = None,
     snapshot: Annotated[str | None, _option("--snapshot", "Run nothing: explain a torch memory snapshot (_dump_snapshot).", "FILE")] = None,
     format: Format = None,
     fail_on: Fail = None,
@@ -126,9 +144,10 @@ def measure(
     history of the peak and NVML's; on a CPU what is held between steps, tensor by tensor. Of your own command, unchanged, under python,
     torchrun, accelerate launch or deepspeed: its exit code is passed on and the summary goes to stderr.
     """
-    from llmdoctor.mem.attached import attached_report, run_measured, snapshot_report
+    from llmdoctor.mem.attached import attached_report, run_measured
     from llmdoctor.mem.measure import measure_report
-    from llmdoctor.mem.options import Asked
+    from llmdoctor.mem.options import MeasureOptions
+    from llmdoctor.mem.snapshot_report import snapshot_report
 
     command = command_after_dashes()
     model = (words or [])[: len(words or []) - len(command)]
@@ -142,21 +161,23 @@ def measure(
         answer(lambda: attached_report(summary), "mem measure", format, fail_on, color)
     if snapshot is not None:
         answer(lambda: snapshot_report(snapshot), "mem measure", format, fail_on, color)
-    asked = Asked(
-        model[0],
-        tuple(strategy or ()),
-        batch,
-        seq_len,
-        image,
-        attn,
-        world_size,
-        rank,
-        tuple(trainable or ()),
-        stage,
-        lora,
-        gradient_checkpointing,
+    options = MeasureOptions(
+        model=model[0],
+        strategy=tuple(strategy or ()),
+        batch=batch,
+        seq_len=seq_len,
+        image=image,
+        attn=attn,
+        world_size=world_size,
+        rank=rank,
+        trainable=tuple(trainable or ()),
+        stage=stage,
+        lora=lora,
+        gradient_checkpointing=gradient_checkpointing,
+        output=output,
+        steps=steps,
     )
-    answer(lambda: measure_report(asked, output, steps), "mem measure", format, fail_on, color)
+    answer(lambda: measure_report(options), "mem measure", format, fail_on, color)
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "measure": measure, "kvcache": kvcache}

@@ -15,8 +15,8 @@ from llmdoctor.core.document import Bar, Bars, Block, Cell, Note, Table
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
-from llmdoctor.mem.components import COMPONENTS, LABELS, Unit
 from llmdoctor.mem.cases import phase_record, write_records
+from llmdoctor.mem.components import COMPONENTS, LABELS, Unit
 from llmdoctor.mem.measured import read_measured
 from llmdoctor.mem.results import MeasureResult
 

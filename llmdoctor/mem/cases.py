@@ -31,9 +31,7 @@ def run_case(options: MemOptions, strategy: Strategy, steps: int) -> list[dict[s
     """
     with tempfile.TemporaryDirectory(prefix="llmdoctor-mem-") as folder:
         case = Path(folder) / "case"
-        case.write_text(
-            json.dumps({"options": asdict(options), "strategy": strategy.name, "steps": steps, "at": [2], "folder": folder})
-        )
+        case.write_text(json.dumps({"options": asdict(options), "strategy": strategy.name, "steps": steps, "at": [2], "folder": folder}))
         done = _execute(strategy.world_size, case)
         records = [json.loads(line) for part in sorted(Path(folder).glob("*.jsonl")) for line in part.read_text().splitlines()]
     refused = next((record["message"] for record in records if record["kind"] == "refused"), None)

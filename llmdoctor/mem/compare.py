@@ -20,8 +20,8 @@ from llmdoctor.mem.results import (
     ChangeResult,
     CompareResult,
     ExplanationResult,
-    FitResult,
     MeasuredResult,
+    MemoryFitResult,
     ModelResult,
     StrategyResult,
 )
@@ -44,6 +44,7 @@ def compare_report(options: CompareOptions) -> Report:
     found = tuple(fit_of(estimate, predictor, memory) for estimate in comparison.estimates) if memory is not None else ()
     reasons = reasons_of(comparison)
     findings = findings_of(comparison, found, memory, rows)
+    verdict = verdict_of(comparison, found, memory)
     shown = Shown(comparison, reasons, found, memory, rows, advice(comparison, predictor, found), findings)
     return Report(
         "mem compare",
@@ -52,7 +53,8 @@ def compare_report(options: CompareOptions) -> Report:
         findings=findings,
         skipped=comparison.skipped,
         document=document(shown),
-        verdict=verdict_of(comparison, found, memory),
+        verdict=verdict,
+        unanswered=memory is not None and verdict.status == "bound",
     )
 
 
@@ -64,9 +66,9 @@ def fit_of(estimate: Estimate, predictor: Predictor, memory: int) -> MemoryFit:
 
 
 def advice(comparison: Comparison, predictor: Predictor, found: Sequence[MemoryFit]) -> tuple[Change, ...]:
-    """Return the changes to print: those of the strategies that do not fit, else those that lower the largest peak."""
+    """Return the changes that lower the largest peak; none if each strategy has its own in `found`."""
     if found:
-        return tuple(change for fit in found for change in fit.changes)
+        return ()
     return changes_of(max(comparison.estimates, key=lambda estimate: estimate.prediction.peak.total), predictor, None)
 
 
@@ -146,10 +148,8 @@ def strategy_result(estimate: Estimate, fit: MemoryFit | None) -> StrategyResult
     }
 
 
-def _fit_result(fit: MemoryFit) -> FitResult:
-    changes: list[ChangeResult] = [
-        {"change": change.text, "needs_bytes": change.needs, "enough": change.enough} for change in fit.changes
-    ]
+def _fit_result(fit: MemoryFit) -> MemoryFitResult:
+    changes: list[ChangeResult] = [{"change": change.text, "needs_bytes": change.needs, "enough": change.enough} for change in fit.changes]
     return {"needs_bytes": fit.needs, "largest_batch": fit.largest_batch, "changes": changes}
 
 

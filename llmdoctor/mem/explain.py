@@ -87,7 +87,10 @@ def _why_states(estimate: Estimate) -> tuple[str, str]:
     strategy, engine = estimate.strategy, estimate.strategy.engine
     keys = ", ".join(parts_of(estimate.prediction.steady, "optimizer_state")) or "no state"
     if strategy.optimizer.kind == "adamw8bit":
-        return f"{strategy.optimizer.name} holds moments of 8 bit, and of 32 bit for embeddings and small tensors", strategy.optimizer.setting
+        return (
+            f"{strategy.optimizer.name} holds moments of 8 bit, and of 32 bit for embeddings and small tensors",
+            strategy.optimizer.setting,
+        )
     if strategy.optimizer.kind == "adafactor":
         return f"{strategy.optimizer.name} holds row and column sums in float32 ({keys})", strategy.optimizer.setting
     dtype = trained_dtypes(estimate) if engine is None else engine.master
@@ -165,7 +168,10 @@ def _why_temporaries(estimate: Estimate) -> tuple[str, str]:
         what = {"adafactor": "fp32 copies of one parameter at a time"}.get(strategy.optimizer.kind, copies)
         return f"the step of {strategy.optimizer.name}: {what}", strategy.optimizer.setting
     where = {0: "fp16/fused_optimizer.py:286, :287", 3: "zero/stage3.py:2686"}.get(strategy.stage, "zero/stage_1_and_2.py:1399, :3118")
-    return f"copies at the step: the flat gradients and their cast to {strategy.deepspeed.master} ({where})", "the step of DeepSpeed's optimizer"
+    return (
+        f"copies at the step: the flat gradients and their cast to {strategy.deepspeed.master} ({where})",
+        "the step of DeepSpeed's optimizer",
+    )
 
 
 def _why_workspace(_estimate: Estimate) -> tuple[str, str]:

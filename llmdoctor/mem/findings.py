@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from llmdoctor.core.finding import Finding, Location
-from llmdoctor.mem.components import by_component
+from llmdoctor.mem.components import Unit, by_component
 from llmdoctor.mem.rules import BUCKET, MISPREDICTED, NO_GRADIENT, TIGHT, TOO_LARGE, UNSHARDED
-from llmdoctor.mem.types import Comparison, Estimate, MeasuredRow, MemoryFit
+from llmdoctor.mem.types import Change, Comparison, Estimate, MeasuredRow, MemoryFit
 
 FAR = 0.05  # share of the measured peak
 
 
-def findings_of(comparison: Comparison, fits: Sequence[MemoryFit], memory: int | None, measured: Sequence[MeasuredRow]) -> tuple[Finding, ...]:
+def findings_of(
+    comparison: Comparison, fits: Sequence[MemoryFit], memory: int | None, measured: Sequence[MeasuredRow]
+) -> tuple[Finding, ...]:
     """Return all findings of a comparison in the order of its strategies. `fits` is empty without `memory`, the bytes of a device."""
     out: list[Finding] = []
     for number, estimate in enumerate(comparison.estimates):
@@ -37,11 +39,20 @@ def _of_memory(estimate: Estimate, fit: MemoryFit, memory: int) -> Iterator[Find
         _place(estimate),
         f"{estimate.strategy.name} needs {least}{fit.needs:,} bytes with a margin for the allocator's reserve, the device has {memory:,}",
         cause=f"the peak is in the {estimate.prediction.peak.phase}",
-        fix="; ".join(f"{change.text} ({change.needs:,} bytes)" for change in fit.changes if change.enough) or None,
+        fix=_changes(fit.changes, memory) or None,
         needs_bytes=fit.needs,
         memory_bytes=memory,
         largest_batch=fit.largest_batch,
     )
+
+
+def _changes(changes: Sequence[Change], memory: int) -> str:
+    """Return the changes that help, one per line, with what the device needs then."""
+    unit = Unit(memory)
+    lines = [f"{change.text}: needs {unit(change.needs)} {unit.name}" for change in changes]
+    if lines and not any(change.enough for change in changes):
+        lines.append("None of them is enough by itself: llmdoctor mem fit combines them.")
+    return "\n".join(lines)
 
 
 def _no_gradient(estimate: Estimate) -> Iterator[Finding]:

@@ -6,8 +6,11 @@ QuantizedLayer:743, Fp8QuantizedLayer:966); gpt-fast model.py (setup_caches, fin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from llmdoctor.core.document import Bar, Bars, Block, Note, Table
@@ -24,22 +27,17 @@ from llmdoctor.modeldir import layerkinds
 MOST_LAYERS = 10_000
 GROUP = 64  # q_group_size, QuantizedCache
 GPT_FAST_MULTIPLE = 8
-# Model types whose caches were held against real ones of tiny models, dynamic and static, to the byte (conformance/compare_kvcache.py).
-KNOWN = frozenset(
-    """
-    afmoe apertus arcee aria_text axk1 beam biogpt bitnet bloom codegen cohere cohere2 cohere2_moe ctrl cwm deepseek_v2 deepseek_v3 diffllama
-    ernie4_5 ernie4_5_moe exaone4 exaone_moe falcon flex_olmo flint gemma gemma2 gemma3_text glm glm4 glm4_moe glm4v_text gpt2 gpt_bigcode
-    gpt_neo gpt_neox gpt_neox_japanese gpt_oss gptj granite granite_docling_text granite_swa granitemoe granitemoe_swa granitemoeshared helium
-    hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax jais2 kolibri1 laguna llama llama4_text mellum minimax_m2 minimax_m3_vl_text ministral
-    ministral3 mistral mixtral modernbert-decoder mpt muse_glimmer_text nanochat nemotron olmo olmo2 olmo3 olmoe opt persimmon phi phi3
-    phi4_multimodal phimoe qwen2 qwen2_5_vl_text qwen2_moe qwen2_vl_text qwen3 qwen3_moe qwen3_vl_moe_text qwen3_vl_text seed_oss smollm3
-    solar_open stablelm starcoder2 vaultgemma xglm youtu
-    """.split()
-)
 ODD = ("is_encoder_decoder", "add_cross_attention", "num_kv_shared_layers", "global_head_dim", "num_global_key_value_heads", "swa_head_dim",
        "swa_num_key_value_heads", "use_bidirectional_attention")  # fmt: skip
 NOT_ATTENTION = ("moe", "mlp")
 MIB = 2**20
+
+
+@cache
+def known_types() -> dict[str, Any]:
+    """Return the model types whose caches are known (kvcache_types.json)."""
+    table: dict[str, Any] = json.loads(Path(__file__).with_name("kvcache_types.json").read_text())
+    return table
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class CacheShape:
 
 @dataclass(frozen=True, slots=True)
 class CacheKind:
-    """What --cache says: dynamic, static, gpt-fast or quantized, with its length or bits."""
+    """The kind of cache that --cache names: dynamic, static, gpt-fast or quantized, with its length or bits."""
 
     name: str
     size: int = 0
@@ -62,7 +60,7 @@ class CacheKind:
 
 @dataclass(frozen=True, slots=True)
 class CacheLayer:
-    """What one layer holds: tokens in its tensors, tokens that mean something, bytes of both."""
+    """What one layer holds: tokens in its tensors, tokens of them that are used, bytes of both."""
 
     shape: CacheShape
     tokens: int
@@ -76,15 +74,15 @@ def kvcache_report(options: KvcacheOptions) -> Report:
 
     Raises QuestionError for a model or a cache that is not understood.
     """
-    batch, length, cache = options.batch, options.length, options.cache
+    batch, length = options.batch, options.length
     for name, value in (("--batch", batch), ("--length", length)):
         if value < 1:
             raise QuestionError(f"{name} {value}: expected at least 1")
     directory = model_directory(options.model)
     config = config_of(directory)
-    kind = read_kind(cache)
+    kind = read_kind(options.cache)
     if kind.name in ("static", "gpt-fast") and length > kind.size:
-        raise QuestionError(f"--length {length}: does not fit into --cache {cache}, which has room for {kind.size} tokens")
+        raise QuestionError(f"--length {length}: does not fit into --cache {options.cache}, which has room for {kind.size} tokens")
     text = text_config(config)
     chosen = dtype_of(options.dtype, "--dtype") if options.dtype is not None else _model_dtype(config, text)
     layers = tuple(layer_of(shape, kind, batch, length, chosen) for shape in layer_shapes(text))
@@ -95,18 +93,18 @@ def kvcache_report(options: KvcacheOptions) -> Report:
             "used_bytes": used,
             "per_token_bytes": sum(per_token(layer.shape, kind, chosen) for layer in layers),
             "layers": [_plain(number, layer) for number, layer in enumerate(layers)],
-            "cache": cache,
+            "cache": options.cache,
             "dtype": chosen,
             "mask_bytes": _mask_bytes(kind),
         }
     }
-    subject = {"path": options.model, "batch": batch, "length": length, "cache": cache, "dtype": chosen}
+    subject = {"path": options.model, "batch": batch, "length": length, "cache": options.cache, "dtype": chosen}
     document = _document(kind, options, chosen, layers)
     return Report("mem kvcache", subject, {**result}, document=document, verdict=_verdict(options, allocated, used))
 
 
 def read_kind(text: str) -> CacheKind:
-    """--cache; QuestionError for one that is not known."""
+    """Return what --cache names. Raises QuestionError for anything unknown."""
     name, colon, size = text.partition(":")
     if text == "dynamic":
         return CacheKind("dynamic")
@@ -120,7 +118,7 @@ def read_kind(text: str) -> CacheKind:
 
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The language model's part of a config, under its own model type; a composite that does not name it has the type's own."""
+    """Return the language model's part of a config, under its own model type; a composite config may leave the type out."""
     for key in ("text_config", "thinker_config"):
         inner = config.get(key)
         if isinstance(inner, dict):
@@ -131,15 +129,15 @@ def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def layer_shapes(text: Mapping[str, Any]) -> tuple[CacheShape, ...]:
-    """Every layer's cache; QuestionError where the config does not say enough, or its type's caches are not known."""
+    """Return the cache of every layer. Raises QuestionError if the config is incomplete or the caches of its type are not known."""
     kind = str(text.get("model_type"))
     entry = layerkinds.table()["types"].get(kind)
-    if entry is None or kind not in KNOWN:
-        raise QuestionError(f"config.json: the key-value cache of {kind} was not held against a real one, so it is not guessed")
+    if entry is None or kind not in known_types()["types"]:
+        raise QuestionError(f"config.json: the key-value cache of {kind} was not compared with a real one, so it is not predicted")
     config = layerkinds.filled(text, kind, entry)
     odd = next((name for name in ODD if config.get(name)), None)
     if odd is not None:
-        raise QuestionError(f"config.json: {kind} with {odd} {config[odd]!r} has layers of other caches, which are not known here")
+        raise QuestionError(f"config.json: {kind} with {odd} {config[odd]!r} has layers of other caches, which are not modelled")
     layers = _number(config, ("num_hidden_layers", "n_layer", "num_layers"))
     if layers > MOST_LAYERS:
         raise QuestionError(f"config.json: {layers} layers, expected at most {MOST_LAYERS}")
@@ -160,7 +158,7 @@ def layer_shapes(text: Mapping[str, Any]) -> tuple[CacheShape, ...]:
             shapes.append(CacheShape(groups, size, size, None))
             continue
         if name not in (layerkinds.SLIDING, layerkinds.CHUNKED):
-            raise QuestionError(f"a layer of type {name} keeps another state than keys and values: not known here")
+            raise QuestionError(f"a layer of type {name} keeps a state other than keys and values, which is not modelled")
         window = config.get("attention_chunk_size") if name == layerkinds.CHUNKED else layerkinds.window_of(config)
         if not isinstance(window, int) or isinstance(window, bool) or window < 2:
             raise QuestionError(f"a layer of type {name}, but no sliding_window in the config")
@@ -169,28 +167,27 @@ def layer_shapes(text: Mapping[str, Any]) -> tuple[CacheShape, ...]:
 
 
 def _groups(kind: str, config: Mapping[str, Any], heads: int) -> int:
-    """Heads of the cached keys and values. Falcon counts them by two flags (modeling_falcon.py), GPTBigCode by one."""
-    if kind == "falcon":  # the newer architecture repeats its groups for every head before it caches them (_split_heads)
-        return 1 if config.get("multi_query", True) and not config.get("new_decoder_architecture") else heads
-    if kind == "gpt_bigcode":
-        return 1 if config.get("multi_query", True) else heads
-    known = "num_key_value_heads" in layerkinds.table()["types"][kind]["defaults"]  # else the class does not look at it
+    """Return the heads of the cached keys and values. Some types share one group among all heads, by a flag of the config."""
+    flags = known_types()["shared_heads"].get(kind)
+    if flags is not None:
+        return 1 if config.get(flags["if"], flags["default"]) and not config.get(flags.get("unless", "")) else heads
+    known = "num_key_value_heads" in layerkinds.table()["types"][kind]["defaults"]  # else the class does not read the field
     return _number(config, ("num_key_value_heads",)) if known and config.get("num_key_value_heads") else heads
 
 
 def _layer_types(kind: str, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The layers' types as the config class has them; without any, a window makes every layer slide (cache_utils.py:1919)."""
+    """Return the types of the layers as the config class has them; without any, a window makes every layer slide (cache_utils.py:1919)."""
     rule = layerkinds.LAYER_RULES.get(kind)
     if rule is None:
         rule = "full" if config.get("layer_types") else "window_if_set"
     found = layerkinds.layer_types(kind, config, rule)
     if found is None:
-        raise QuestionError(f"config.json: the layer types of {kind} cannot be told")
+        raise QuestionError(f"config.json: the layer types of {kind} are unknown")
     return found
 
 
 def layer_of(shape: CacheShape, kind: CacheKind, batch: int, length: int, dtype: str) -> CacheLayer:
-    """One layer's tensors. A dynamic window holds one token more than it uses once a decoding step has cut it (cache_utils.py:236)."""
+    """Return the tensors of one layer. A dynamic window holds one token more than it uses once a decoding step has cut it (cache_utils.py:236)."""
     window = shape.window
     if kind.name == "static":
         tokens = kind.size if window is None else min(window, kind.size)
@@ -206,7 +203,7 @@ def layer_of(shape: CacheShape, kind: CacheKind, batch: int, length: int, dtype:
 
 
 def per_token(shape: CacheShape, kind: CacheKind, dtype: str) -> float:
-    """Bytes of one token's keys and values in one layer. Quantized: the bits, and a scale and a zero point for each group of 64."""
+    """Return the bytes of one token's keys and values in one layer. Quantized: the bits, and a scale and a zero point for each group of 64."""
     elements = shape.heads * (shape.key_size + shape.value_size)
     if kind.name == "fp8":
         return elements
@@ -216,7 +213,7 @@ def per_token(shape: CacheShape, kind: CacheKind, dtype: str) -> float:
 
 
 def _mask_bytes(kind: CacheKind) -> int:
-    """gpt-fast's setup_caches makes a boolean causal mask of the whole length beside the caches."""
+    """Return the bytes of the mask: gpt-fast's setup_caches makes a boolean causal mask of the whole length beside the caches."""
     return (-(-kind.size // GPT_FAST_MULTIPLE) * GPT_FAST_MULTIPLE) ** 2 if kind.name == "gpt-fast" else 0
 
 
@@ -288,7 +285,7 @@ def _document(kind: CacheKind, options: KvcacheOptions, dtype: str, layers: tupl
 
 
 def _picture(groups: tuple[list[CacheLayer], ...]) -> Bars:
-    """What the layers of each kind hold: used tokens, and room that is not used."""
+    """Return what the layers of each kind hold: used tokens, and room that is not used."""
     bars = []
     for same in groups:
         first, used = same[0], sum(layer.used for layer in same)

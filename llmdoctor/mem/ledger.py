@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from llmdoctor.mem.allocator import Allocator, MemoryBlock, Exact
+from llmdoctor.mem.allocator import Allocator, Exact, MemoryBlock
 
 
 @dataclass(slots=True)

@@ -84,7 +84,9 @@ def _verdict(records: Sequence[Record], rows: Sequence[MeasuredRow]) -> Verdict:
         return Verdict(f"Measured on {device}.")
     worst = max(abs(row.error) for row in rows)
     peaks = "" if device != "cpu" else "; without a GPU the peaks are not measured"
-    return Verdict(f"Measured on {device}: the prediction is off by at most {100 * worst:.2f}%{peaks}.", "ok" if worst <= NEAR else "problem")
+    return Verdict(
+        f"Measured on {device}: the prediction is off by at most {100 * worst:.2f}%{peaks}.", "ok" if worst <= NEAR else "problem"
+    )
 
 
 def _outcome(record: Record) -> str:
@@ -110,7 +112,8 @@ def _picture(rows: Sequence[MeasuredRow], names: Mapping[str, str]) -> Bars:
     cells = tuple((names[row.strategy], row.what, gb(row.predicted), gb(row.measured), Cell(f"{100 * row.error:+.2f}%")) for row in rows)
     table = Table((gb.title, "", "predicted", "measured", "error"), cells)
     bars = tuple(
-        Bar(f"{names[row.strategy]}: {row.what}", (row.predicted / gb.size, row.measured / gb.size), f"{100 * row.error:+.2f}%") for row in rows
+        Bar(f"{names[row.strategy]}: {row.what}", (row.predicted / gb.size, row.measured / gb.size), f"{100 * row.error:+.2f}%")
+        for row in rows
     )
     return Bars("Predicted and measured", gb.name, ("predicted", "measured"), bars, stacked=False, digits=3, instead=(table,))
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.components import by_component
-from llmdoctor.mem.types import Comparison, MeasuredRow
 from llmdoctor.mem.predict import predict
+from llmdoctor.mem.types import Comparison, MeasuredRow
 
 SCHEMA = "llmdoctor.mem/1"
 HELD = ("params", "master_params", "optimizer_state", "grad_accum", "grads", "buckets")
@@ -62,7 +62,9 @@ def compare_measured(comparison: Comparison, records: Sequence[dict[str, Any]]) 
             rows += _rows(estimate.strategy.name, exact if record.get("device") == "cpu" else estimate.prediction, record)
     if not rows:
         known = ", ".join(sorted({str(record.get("strategy")) for record in records}))
-        raise QuestionError(f"--measured: no record of {', '.join(estimate.strategy.name for estimate in comparison.estimates)}; the file has {known}")
+        raise QuestionError(
+            f"--measured: no record of {', '.join(estimate.strategy.name for estimate in comparison.estimates)}; the file has {known}"
+        )
     return tuple(rows)
 
 

@@ -26,7 +26,7 @@ class ChangeResult(TypedDict):
     enough: bool  # whether it fits with this change alone
 
 
-class FitResult(TypedDict):
+class MemoryFitResult(TypedDict):
     """Whether a strategy fits into --gpu-memory."""
 
     needs_bytes: int  # the peak, the allocator's reserve beyond it and the context
@@ -53,7 +53,7 @@ class StrategyResult(TypedDict):
     reserved_range: list[int]  # least and most
     phases: dict[str, dict[str, Any]]
     fits: bool | None  # None: not asked, tight, or not known
-    fit: FitResult | None
+    fit: MemoryFitResult | None
 
 
 class ExplanationResult(TypedDict):

@@ -14,7 +14,7 @@ TOO_LARGE = Rule(
     "between steps: the step of DeepSpeed alone can need half as much again as the weights, masters and moments together.",
     "llmdoctor mem compare MODEL --strategy zero2.json --gpu-memory 24GiB\n  needs 50.0 GB",
     "the same with offload_optimizer on cpu\n  needs 11.4 GB",
-    "Make one of the changes that the report lists with the bytes that each of them needs.",
+    "Search for a combination of changes that fits: llmdoctor mem fit MODEL --strategy FILE --gpu-memory SIZE",
 )
 NO_GRADIENT = Rule(
     "MEM002",

@@ -128,7 +128,8 @@ def _reasons(shown: Shown, names: Sequence[str]) -> tuple[Block, ...]:
             continue
         than = f": {name} against {names[0]}" if mine[0].than is not None else ""
         rows = tuple(
-            (f"{reason.size / gb.size:+.1f}", f"{LABELS[reason.component]}: {reason.because} [{reason.setting}]") for reason in mine[:REASONS]
+            (f"{reason.size / gb.size:+.1f}", f"{LABELS[reason.component]}: {reason.because} [{reason.setting}]")
+            for reason in mine[:REASONS]
         )
         blocks.append(Table((f"Why{than}", ""), rows))
     return tuple(blocks)
@@ -188,13 +189,8 @@ def _inputs(comparison: Comparison) -> tuple[Note, ...]:
 
 
 def _advice(shown: Shown) -> tuple[Block, ...]:
-    """Return the changes that help, each with the bytes that it leads to."""
-    if all(fit.fits for fit in shown.fits) and shown.fits:
+    """Return the changes that lower the largest peak; if the question was about a device's memory, the findings list what helps."""
+    if shown.memory is not None or not shown.changes:
         return ()
-    gb = unit_of(shown.comparison.estimates, shown.memory or 0)
-    label = "peak" if shown.memory is None else "needs"
-    lines = [f"{change.text}: {label} {gb(change.needs)} {gb.name}" for change in shown.changes]
-    if shown.memory is not None and lines and not any(change.enough for change in shown.changes):
-        note = Note("Limits", "None of these changes makes it fit by itself; `llmdoctor mem fit` combines them.", "warn")
-        return (note, Code("Fix", "\n".join(dict.fromkeys(lines))))
-    return (Code("Fix", "\n".join(dict.fromkeys(lines))),) if lines else ()
+    gb = unit_of(shown.comparison.estimates)
+    return (Code("Fix", "\n".join(dict.fromkeys(f"{change.text}: peak {gb(change.needs)} {gb.name}" for change in shown.changes))),)

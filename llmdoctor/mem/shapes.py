@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import QuestionError
@@ -13,15 +14,26 @@ from llmdoctor.mem.workload import Workload
 if TYPE_CHECKING:
     from llmdoctor.modeldir.directory import ModelDir
 
+
+@dataclass(frozen=True, slots=True)
+class DecoderKind:
+    """What tells relatives of Llama apart: biases of q, k and v, norms of q and k, a bias of the output projection with attention_bias."""
+
+    bias: bool = False
+    qk_norm: bool = False
+    output_bias: bool = False
+
+
 LLAMA_LIKE = {
-    "llama": (False, False),
-    "mistral": (False, False),
-    "qwen2": (True, False),
-    "qwen3": (False, True),
-    "qwen2_vl_text": (True, False),
+    "llama": DecoderKind(output_bias=True),
+    "mistral": DecoderKind(),
+    "qwen2": DecoderKind(bias=True),
+    "qwen3": DecoderKind(qk_norm=True, output_bias=True),
+    "qwen2_vl_text": DecoderKind(bias=True),
 }
 NOT_WEIGHTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
 MOST_LAYERS = 1_000
+MOST_SIZE = 2**40
 ParameterShape = tuple[str, tuple[int, ...], bool]
 
 
@@ -68,6 +80,7 @@ def weights_without_torch(directory: ModelDir, workload: Workload) -> tuple[Weig
     if isinstance(family, str) and family in FAMILIES:
         if any(isinstance(config.get(key), int) and config[key] > MOST_LAYERS for key in ("num_hidden_layers", "n_layer")):
             raise QuestionError(f"{file.shown_name}: more than {MOST_LAYERS} layers")
+        _check_sizes(file.shown_name, config)
         try:
             shapes = list(FAMILIES[family](config))
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
@@ -84,6 +97,21 @@ def weights_without_torch(directory: ModelDir, workload: Workload) -> tuple[Weig
     return tuple(_weight(name, shape, table, workload) for name, shape, table in shapes)
 
 
+SIZES = frozenset(
+    "hidden_size num_attention_heads num_key_value_heads head_dim intermediate_size vocab_size num_hidden_layers n_embd n_inner n_positions "
+    "n_layer n_head embed_dim depth mlp_ratio in_channels in_chans patch_size spatial_merge_size temporal_patch_size".split()
+)
+
+
+def _check_sizes(where: str, config: dict[str, Any]) -> None:
+    """Raise QuestionError if a size is set to something other than a number."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            _check_sizes(f"{where}: {key}", value)
+        elif key in SIZES and value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value > MOST_SIZE):
+            raise QuestionError(f"{where}: {key}: expected a number of at most {MOST_SIZE:,}, found {repr(value)[:40]}")
+
+
 def _weight(name: str, shape: tuple[int, ...], table: bool, workload: Workload) -> Weight:
     trained = (not workload.trainable or any(p in name for p in workload.trainable)) and not any(p in name for p in workload.frozen)
     return Weight(name, shape, workload.dtype, trained, table)
@@ -98,8 +126,8 @@ def _product(shape: Sequence[int]) -> int:
 
 def _decoder(config: dict[str, Any], prefix: str = "model", *, tied: bool | None = None) -> Iterator[ParameterShape]:
     """Llama and its relatives (transformers models/llama/modeling_llama.py): projections, gated MLP, two norms a layer."""
-    bias, qk_norm = LLAMA_LIKE[config["model_type"]]
-    bias = bias or bool(config.get("attention_bias"))
+    kind = LLAMA_LIKE[config["model_type"]]
+    bias = kind.bias or bool(config.get("attention_bias"))
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     size = config.get("head_dim") or hidden // heads
     groups, inner = config.get("num_key_value_heads") or heads, config["intermediate_size"]
@@ -111,9 +139,9 @@ def _decoder(config: dict[str, Any], prefix: str = "model", *, tied: bool | None
             if bias:
                 yield f"{at}.self_attn.{name}_proj.bias", (out,), False
         yield f"{at}.self_attn.o_proj.weight", (hidden, heads * size), False
-        if config.get("attention_bias") and config["model_type"] in ("llama", "qwen3"):
+        if config.get("attention_bias") and kind.output_bias:
             yield f"{at}.self_attn.o_proj.bias", (hidden,), False
-        for name in ("q_norm", "k_norm") if qk_norm else ():
+        for name in ("q_norm", "k_norm") if kind.qk_norm else ():
             yield f"{at}.self_attn.{name}.weight", (size,), False
         for name, shape in (("gate", (inner, hidden)), ("up", (inner, hidden)), ("down", (hidden, inner))):
             yield f"{at}.mlp.{name}_proj.weight", shape, False

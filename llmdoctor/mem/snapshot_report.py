@@ -86,7 +86,15 @@ def _result(held: DeviceUse, peak: SnapshotPeak, event: OutOfMemory | None) -> d
         "peak_bytes": peak.bytes,
         "peak_components": peak.by_component,
         "peak_by_site": [list(site) for site in peak.by_site[:KEPT]],
-        "out_of_memory": None
-        if event is None
-        else {"tried_bytes": event.size, "free_bytes": event.free, "site": event.site, "frames": list(event.frames), "fragmented": is_fragmented(held, event)},
+        "out_of_memory": None if event is None else _event_result(held, event),
+    }
+
+
+def _event_result(held: DeviceUse, event: OutOfMemory) -> dict[str, Any]:
+    return {
+        "tried_bytes": event.size,
+        "free_bytes": event.free,
+        "site": event.site,
+        "frames": list(event.frames),
+        "fragmented": is_fragmented(held, event),
     }

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.options import KvcacheOptions
 from llmdoctor.mem.kvcache import kvcache_report, layer_of, layer_shapes, read_kind
+from llmdoctor.mem.options import KvcacheOptions
 from tests.mem.conftest import CONFIGS, LAYERS, write_config
 
 SLIDING = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 24, "head_dim": 12}
@@ -25,7 +25,15 @@ BATCH = 2
 
 
 def cache_of(model: Path, **options: Any) -> dict[str, Any]:
-    report = kvcache_report(KvcacheOptions(model=str(model), batch=options.get("batch", BATCH), length=options["length"], cache=options.get("cache", "dynamic"), dtype=options.get("dtype", "bfloat16")))
+    report = kvcache_report(
+        KvcacheOptions(
+            model=str(model),
+            batch=options.get("batch", BATCH),
+            length=options["length"],
+            cache=options.get("cache", "dynamic"),
+            dtype=options.get("dtype", "bfloat16"),
+        )
+    )
     assert report.result is not None
     return report.result["kvcache"]
 
@@ -133,10 +141,10 @@ def test_what_is_refused(tmp_path: Path, models: dict[str, Path]) -> None:
         cache_of(models["llama"], length=65, cache="static:64")
     recurrent = {**CONFIGS["qwen2"], "layer_types": ["linear_attention"] * LAYERS}
     (tmp_path / "config.json").write_text(json.dumps(recurrent))
-    with pytest.raises(QuestionError, match="another state than keys and values"):
+    with pytest.raises(QuestionError, match="a state other than keys and values"):
         cache_of(tmp_path, length=3)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "x"}))
-    with pytest.raises(QuestionError, match="was not held against a real one"):
+    with pytest.raises(QuestionError, match="was not compared with a real one"):
         cache_of(tmp_path, length=3)
 
 

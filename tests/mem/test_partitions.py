@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from llmdoctor.mem.options import MemOptions
-from llmdoctor.mem.predictor import Predictor
 from llmdoctor.mem.predict import predict
+from llmdoctor.mem.predictor import Predictor
 from tests.mem.conftest import write_config
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,9 @@ HELD = ("params", "master_params", "optimizer_state.exp_avg", "optimizer_state.e
 
 
 def predicted(model: Path, config: Path, world: int, rank: int) -> dict[str, int]:
-    predictor = Predictor(MemOptions(model=str(model), strategy=(str(config),), batch=1, seq_len=16, world_size=world, rank=rank, static=True))
+    predictor = Predictor(
+        MemOptions(model=str(model), strategy=(str(config),), batch=1, seq_len=16, world_size=world, rank=rank, static=True)
+    )
     case = predictor.estimate(predictor.strategy(str(config)))
     from dataclasses import replace
 

@@ -12,7 +12,7 @@ import pytest
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.kvcache import kvcache_report
-from llmdoctor.mem.options import CompareOptions, KvcacheOptions
+from llmdoctor.mem.options import CompareOptions, KvcacheOptions, MemOptions
 from llmdoctor.report import Style, render
 from tests.mem.conftest import write_config
 
@@ -61,7 +61,12 @@ def test_what_does_not_fit(snapshot: Any) -> None:
 
 @pytest.mark.live
 def test_an_image_and_stages(snapshot: Any) -> None:
-    assert text(compare_report(CompareOptions(model="vl", strategy=("deepspeed:zero3",), batch=1, seq_len=64, image="112x112", stage="vision"))) == snapshot
+    assert (
+        text(
+            compare_report(CompareOptions(model="vl", strategy=("deepspeed:zero3",), batch=1, seq_len=64, image="112x112", stage="vision"))
+        )
+        == snapshot
+    )
 
 
 def test_static(snapshot: Any) -> None:
@@ -101,19 +106,20 @@ def test_the_contract(folder: Path) -> None:
     assert sum(reason["bytes"] for reason in result["explanation"]) == zero["peak_bytes"] - trainer["peak_bytes"]
     sizes = [abs(reason["bytes"]) for reason in result["explanation"]]
     assert sizes == sorted(sizes, reverse=True)
-    assert all(reason["because"] and reason["setting"] and reason["remove"] for reason in result["explanation"])
+    assert all(reason["because"] and reason["setting"] for reason in result["explanation"])
 
 
 @pytest.mark.live
 def test_the_largest_batch_is_the_largest(folder: Path) -> None:
-    from llmdoctor.mem.capacity import largest_batch, needs
+    from llmdoctor.mem.capacity import largest_batch, need_of
     from llmdoctor.mem.predictor import Predictor
 
     predictor = Predictor(MemOptions(model="llama", strategy=TWO[:1], seq_len=128))
     case = predictor.estimate(predictor.strategy(TWO[0]), 1)
     memory = 2 * 10**9
     largest = largest_batch(case, predictor, memory)
-    assert needs(predictor.estimate(case.strategy, largest)) <= memory < needs(predictor.estimate(case.strategy, largest + 1))
+    needed = [need_of(predictor.estimate(case.strategy, batch)).safe for batch in (largest, largest + 1)]
+    assert needed[0] <= memory < needed[1]
 
 
 def test_kvcache_is_by_the_contract() -> None:
@@ -128,7 +134,10 @@ def test_kvcache_is_by_the_contract() -> None:
 
 @pytest.mark.live
 def test_flash_attention_needs_no_flash_attn_and_16_bit() -> None:
-    peaks = [compare_report(CompareOptions(model="llama", strategy=TWO[:1], seq_len=64, attn=name)).result for name in ("sdpa", "flash_attention_2")]
+    peaks = [
+        compare_report(CompareOptions(model="llama", strategy=TWO[:1], seq_len=64, attn=name)).result
+        for name in ("sdpa", "flash_attention_2")
+    ]
     assert peaks[0] is not None
     assert peaks[1] is not None
     assert peaks[0]["strategies"][0]["peak_bytes"] == peaks[1]["strategies"][0]["peak_bytes"]

@@ -34,9 +34,11 @@ def test_shapes_are_the_real_models(models: dict[str, Path], family: str) -> Non
 @pytest.mark.live
 @pytest.mark.parametrize("strategy", ["trainer:adamw_torch,bf16", "deepspeed:zero2", "deepspeed:zero3", "deepspeed:zero0,fp32"])
 def test_steady_without_torch_is_steady_with_it(models: dict[str, Path], strategy: str) -> None:
-    static, live = (compare_strategies(CompareOptions(model=str(models["llama"]), strategy=(strategy,), static=flag))[0] for flag in (True, False))
+    static, live = (
+        compare_strategies(CompareOptions(model=str(models["llama"]), strategy=(strategy,), static=flag))[0] for flag in (True, False)
+    )
     parts = [
-        {name: size for name, size in answer.cases[0].prediction.steady.components.items() if name != "model_buffers"}
+        {name: size for name, size in answer.estimates[0].prediction.steady.components.items() if name != "model_buffers"}
         for answer in (static, live)
     ]
     assert parts[0] == parts[1]
@@ -75,4 +77,4 @@ def test_an_unknown_family_needs_its_files(tmp_path: Path) -> None:
         compare_strategies(CompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True))
     save(model, {"a.embed.weight": [10, 4], "b.weight": [4, 4]})
     answer, _ = compare_strategies(CompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True))
-    assert answer.cases[0].prediction.parameters == 56
+    assert answer.estimates[0].prediction.parameters == 56

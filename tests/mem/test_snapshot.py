@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.snapshot_report import snapshot_report
 from llmdoctor.mem.snapshot import held_of, peak_of, read_snapshot
+from llmdoctor.mem.snapshot_report import snapshot_report
 
 MODEL = {"filename": "/x/transformers/models/qwen2/modeling_qwen2.py", "line": 47, "name": "forward"}
 ADAM = {"filename": "/x/torch/optim/adam.py", "line": 791, "name": "_multi_tensor_adam"}

@@ -17,12 +17,12 @@ from typing import Any
 from llmdoctor.attach.patches import Patches
 from llmdoctor.attach.records import PartFile
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.batch import base_workload
 from llmdoctor.mem.live.probe import Probe, watch_deepspeed, watch_torch
 from llmdoctor.mem.measured import SCHEMA
-from llmdoctor.mem.batch import base_workload
 from llmdoctor.mem.options import MemOptions
-from llmdoctor.mem.predictor import Predictor
 from llmdoctor.mem.predict import workload_of
+from llmdoctor.mem.predictor import Predictor
 from llmdoctor.mem.settings import Strategy
 from llmdoctor.mem.workload import Workload
 
@@ -39,7 +39,9 @@ def main(argv: list[str]) -> int:
         sink.write({"schema": SCHEMA, "kind": kind, "strategy": case["strategy"], "rank": rank, "world_size": world, **fields})
 
     names = {entry.name for entry in fields(MemOptions)}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in case["options"].items() if name in names}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in case["options"].items() if name in names
+    }
     options = MemOptions(**given)
     probe = Probe(write, at=tuple(case["at"]), resets=True)
     try:
