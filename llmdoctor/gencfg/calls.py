@@ -36,12 +36,12 @@ def resolve_files(options: GencfgOptions) -> Resolution:
         prompt_length=1 if options.prompt_length is None else options.prompt_length,
     )
     call = without_keys(call, options.without)
-    call, notes = _trained(call, options, directory)
+    call, notes, limits = _trained(call, options, directory)
     call = replace(call, mutations=call.mutations + tuple(_assignments(options.mutate, "--mutate", "mutation").items()))
     asked = version or (options.transformers if engine.keeps_assignments else None)
     chosen = version_for(engine, asked)
     effective = engine.resolve(call, facts_of(directory), chosen.version)
-    return Resolution(options, directory.tokenizer, call, effective, options.presets, notes, terminator=_terminator(directory))
+    return Resolution(options, directory.tokenizer, call, effective, options.presets, notes, limits, _terminator(directory))
 
 
 def _terminator(directory: ModelDir) -> Terminator | None:
@@ -115,19 +115,22 @@ def special_id(directory: ModelDir, name: str) -> int | None:
     return None if found is None else found.id
 
 
-def _trained(call: GenerateCall, options: GencfgOptions, directory: ModelDir) -> tuple[GenerateCall, tuple[str, ...]]:
-    """Return `call` after what the trainers do to the model, and what had to be assumed."""
+def _trained(call: GenerateCall, options: GencfgOptions, directory: ModelDir) -> tuple[GenerateCall, tuple[str, ...], tuple[str, ...]]:
+    """Return `call` after what the trainers do to it, what was assumed, and what the verdict depends on."""
     if not options.presets:
-        return call, ()
-    from llmdoctor.gencfg.trainers import apply_preset, preset_notes
+        return call, (), ()
+    from llmdoctor.gencfg.trained import SpecialIds, Training, apply_preset, preset_limits, preset_notes
 
-    eos, pad, bos = (special_id(directory, name) for name in ("eos_token", "pad_token", "bos_token"))
-    version = options.transformers
+    tokens = SpecialIds(*(special_id(directory, name) for name in ("eos_token", "pad_token", "bos_token")))
+    training = Training(tokens=tokens, transformers=options.transformers)
+    own_call = options.config is None
     notes: list[str] = []
+    limits: list[str] = []
     for name in options.presets:
-        call = apply_preset(name, call, tokenizer_eos=eos, tokenizer_pad=pad, tokenizer_bos=bos, transformers_version=version)
-        notes += preset_notes(name, tokenizer_eos=eos, tokenizer_pad=pad, transformers_version=version)
-    return call, tuple(notes)
+        call = apply_preset(name, call, training, own_call=own_call)
+        notes += preset_notes(name, training)
+        limits += preset_limits(name, training, own_call=own_call)
+    return call, tuple(notes), tuple(limits)
 
 
 def _settings(file: JsonFile | None, layer: ConfigLayer, lines: bool) -> Mapping[str, SourcedValue] | None:

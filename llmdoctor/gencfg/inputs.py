@@ -10,6 +10,7 @@ from llmdoctor.gencfg.limits import default_limit
 from llmdoctor.gencfg.types import Resolution
 from llmdoctor.gencfg.versions import METADATA, field_defaults, known_field, newest_known, rules_for
 
+_FILE_LAYERS = ("generation_config.json", "user-config", "mutation")
 _FROM_CONFIG = ("vocab_size", "is_encoder_decoder", "max_position_embeddings", "model_type", "sliding_window")
 
 
@@ -22,16 +23,16 @@ def unread_fields(resolution: Resolution) -> dict[str, str]:
     minor, _ = rules_for(version)
     known = field_defaults(minor)
     return {
-        name: _reason(name, version)
+        name: _reason(name)
         for name, field in resolution.effective.fields.items()
-        if name not in known and name not in METADATA and field.origin.layer in ("generation_config.json", "user-config", "mutation")
+        if name not in known
+        and known_field(name) is None
+        and name not in METADATA
+        and field.origin.layer in ("generation_config.json", "user-config", "mutation")
     }
 
 
-def _reason(name: str, version: str) -> str:
-    since = known_field(name)
-    if since is not None:
-        return f"no field of GenerationConfig in transformers {version} ({since})"
+def _reason(name: str) -> str:
     return f"no version of transformers has this field{_meant(name)}"
 
 

@@ -13,7 +13,8 @@ from llmdoctor.core.errors import MissingExtra
 from llmdoctor.core.installed import installed_version
 from llmdoctor.demo.live.tiny_qwen2_vl import build
 from llmdoctor.gencfg import live
-from llmdoctor.gencfg.trainers import apply_preset, load_preset
+from llmdoctor.gencfg.trained import SpecialIds, Training, apply_preset
+from llmdoctor.gencfg.trainers import load_preset
 from llmdoctor.gencfg.types import GenerateCall, Origin, SourcedValue
 
 pytestmark = pytest.mark.live
@@ -127,7 +128,9 @@ has_ppo = pytest.mark.skipif(
 def predicted(ids: list[int], **arguments: Any) -> SourcedValue:
     """What the preset says happens to eos."""
     config = {"eos_token_id": SourcedValue(ids, Origin("generation_config.json", "generation_config.json:5"))}
-    call = apply_preset("trl-ppo", GenerateCall(generation_config=config), tokenizer_eos=ids[0], arguments=arguments)
+    call = apply_preset(
+        "trl-ppo", GenerateCall(generation_config=config), Training(tokens=SpecialIds(ids[0]), arguments=arguments), own_call=False
+    )
     return dict(call.mutations)["eos_token_id"]
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.gencfg import trainers as presets
-from llmdoctor.gencfg.trainers import apply_preset, load_preset, preset_advice, preset_names, preset_notes
+from llmdoctor.gencfg.trained import SpecialIds, Training, apply_preset, preset_notes
+from llmdoctor.gencfg.trainers import load_preset, preset_advice, preset_names
 from llmdoctor.gencfg.types import GenerateCall, Origin, SourcedValue
 
 END, TEXT = 151645, 151643
@@ -33,6 +34,14 @@ def qwen(**config: Any) -> GenerateCall:
         config=settings_of(eos_token_id=END, pad_token_id=TEXT, **config),
         generation_config=settings_of(eos_token_id=[END, TEXT], pad_token_id=TEXT),
     )
+
+
+def after(
+    name: str, call: GenerateCall, *, eos: int | None = None, pad: int | None = None, transformers: str | None = None, **arguments: Any
+) -> Any:
+    """The call after what the trainer does to the model alone."""
+    training = Training(tokens=SpecialIds(eos, pad), transformers=transformers, arguments=arguments)
+    return apply_preset(name, call, training, own_call=False)
 
 
 def changes(call: GenerateCall) -> dict[str, Any]:
@@ -68,38 +77,38 @@ READ_BY_HAND = [
 def test_a_preset_assigns_what_the_source_of_that_version_assigns(
     version: str, name: str, field: str, value: Any, file: str, line: int
 ) -> None:
-    call = apply_preset(f"{name}@{version}", qwen(), tokenizer_eos=END, tokenizer_pad=TEXT)
+    call = after(f"{name}@{version}", qwen(), eos=END, pad=TEXT)
     setting = dict(call.mutations)[field]
     assert setting.value == value
     assert setting.origin == Origin("mutation", f"trl {version} {file.rsplit('/', 1)[-1]}:{line}", file, None, line)
 
 
 def test_ppo_up_to_0_13_clears_pad_too_and_later_versions_only_eos() -> None:
-    assert changes(apply_preset("trl-ppo@0.13.0", qwen())) == {"eos_token_id": None, "pad_token_id": None}
-    assert changes(apply_preset("trl-ppo@0.14.0", qwen())) == {"eos_token_id": None}
+    assert changes(after("trl-ppo@0.13.0", qwen())) == {"eos_token_id": None, "pad_token_id": None}
+    assert changes(after("trl-ppo@0.14.0", qwen())) == {"eos_token_id": None}
 
 
 def test_stop_token_eos_sets_one_id_from_0_14_on() -> None:
     asked = {"stop_token": "eos"}
-    assert changes(apply_preset("trl-ppo@1.0.0", qwen(), tokenizer_eos=END, arguments=asked)) == {"eos_token_id": END}
-    assert changes(apply_preset("trl-ppo@1.0.0", qwen(), arguments={"stop_token_id": 7})) == {"eos_token_id": 7}
-    assert changes(apply_preset("trl-ppo@0.13.0", qwen(), tokenizer_eos=END, arguments=asked))["eos_token_id"] is None
+    assert changes(after("trl-ppo@1.0.0", qwen(), eos=END, **asked)) == {"eos_token_id": END}
+    assert changes(after("trl-ppo@1.0.0", qwen(), stop_token_id=7)) == {"eos_token_id": 7}
+    assert changes(after("trl-ppo@0.13.0", qwen(), eos=END, **asked))["eos_token_id"] is None
 
 
 def test_sft_unites_eos_only_where_a_new_one_is_asked_for() -> None:
     def call(**arguments: Any) -> dict[str, Any]:
-        return changes(apply_preset("trl-sft@1.16.0", qwen(), tokenizer_eos=7, transformers_version="4.50.0", arguments=arguments))
+        return changes(after("trl-sft@1.16.0", qwen(), eos=7, transformers="4.50.0", **arguments))
 
     assert "eos_token_id" not in call()
     assert call(eos_token="<|end|>")["eos_token_id"] == [7, END, TEXT]
 
 
 def test_a_trainer_that_trains_like_transformers_also_aligns_its_tokens() -> None:
-    new = apply_preset("trl-sft@1.0.0", qwen(), tokenizer_eos=7, transformers_version="5.23.0")
+    new = after("trl-sft@1.0.0", qwen(), eos=7, transformers="5.23.0")
     assert changes(new) == {"eos_token_id": [7, END, TEXT]}
     assert new.mutations[0][1].origin.source == "transformers 5.23.0 trainer_utils.py:1205"
-    assert not apply_preset("trl-sft@1.0.0", qwen(), tokenizer_eos=7, transformers_version="4.55.4").mutations
-    assert changes(apply_preset("trl-ppo@1.0.0", qwen(), tokenizer_eos=7, transformers_version="5.23.0")) == {"eos_token_id": None}
+    assert not after("trl-sft@1.0.0", qwen(), eos=7, transformers="4.55.4").mutations
+    assert changes(after("trl-ppo@1.0.0", qwen(), eos=7, transformers="5.23.0")) == {"eos_token_id": None}
 
 
 @pytest.mark.parametrize(
@@ -123,15 +132,15 @@ def test_a_preset_that_is_none_is_refused_in_one_sentence(name: str, words: str)
 
 def test_a_newer_version_is_answered_with_the_newest_and_says_so() -> None:
     assert load_preset("trl-sft@2.0.0").known == "1.16.0"
-    assert any("newer than any version known here" in note for note in preset_notes("trl-sft@2.0.0"))
-    assert not preset_notes("trl-ppo@1.0.0")
+    assert any("newer than any version known here" in note for note in preset_notes("trl-sft@2.0.0", Training()))
+    assert not preset_notes("trl-ppo@1.0.0", Training())
 
 
 def test_the_default_version_is_the_installed_one_or_the_newest_with_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     for installed, answered in (("0.13.0", "0.13.0"), ("1.16.0", "1.12.0"), (None, "1.12.0"), ("unknown", "1.12.0")):
         monkeypatch.setattr(presets, "installed_version", lambda _, found=installed: found)
         assert load_preset("trl-ppo").version == answered
-        assert bool(preset_notes("trl-ppo")) == (installed != answered)
+        assert bool(preset_notes("trl-ppo", Training())) == (installed != answered)
 
 
 def test_advice_names_what_that_version_understands() -> None:
@@ -144,8 +153,8 @@ def test_advice_names_what_that_version_understands() -> None:
 
 
 def test_an_unknown_tokenizer_is_said_and_not_guessed() -> None:
-    assert not apply_preset("trl-grpo@1.13.0", qwen(), transformers_version="4.50.0").mutations
-    assert any("pad_token_id" in note for note in preset_notes("trl-grpo@1.13.0"))
+    assert not after("trl-grpo@1.13.0", qwen(), transformers="4.50.0").mutations
+    assert any("pad_token_id" in note for note in preset_notes("trl-grpo@1.13.0", Training()))
 
 
 @settings(max_examples=200, deadline=None)
@@ -161,15 +170,15 @@ def test_a_preset_only_ever_appends_mutations(name: str, eos: int | None, pad: i
         config={}, generation_config=settings_of(eos_token_id=model_eos), mutations=earlier, user_config=settings_of(top_k=3)
     )
     version = load_preset(name).known
-    after = apply_preset(name, before, tokenizer_eos=eos, tokenizer_pad=pad, transformers_version="5.23.0")
-    assert after.mutations[:1] == earlier
-    assert (after.config, after.generation_config, after.user_config, after.kwargs) == (
+    trained = after(name, before, eos=eos, pad=pad, transformers="5.23.0")
+    assert trained.mutations[:1] == earlier
+    assert (trained.config, trained.generation_config, trained.user_config, trained.kwargs) == (
         before.config,
         before.generation_config,
         before.user_config,
         {},
     )
-    assert all(setting.origin.layer == "mutation" and setting.origin.line for _, setting in after.mutations[1:])
+    assert all(setting.origin.layer == "mutation" and setting.origin.line for _, setting in trained.mutations[1:])
     assert version
 
 
@@ -255,5 +264,5 @@ def test_the_alignment_is_that_of_the_real_trainer(own: int | None, eos: Any, de
     model = SimpleNamespace(config=config, generation_config=SimpleNamespace(eos_token_id=eos, pad_token_id=None, bos_token_id=None))
     utils.align_special_tokens(model, SimpleNamespace(eos_token_id=own, pad_token_id=None, bos_token_id=None))
     call = GenerateCall(config=settings_of(eos_token_id=declared), generation_config=settings_of(eos_token_id=eos))
-    aligned = changes(apply_preset("transformers-trainer", call, tokenizer_eos=own)).get("eos_token_id", eos)
+    aligned = changes(after("transformers-trainer", call, eos=own)).get("eos_token_id", eos)
     assert aligned == model.generation_config.eos_token_id
