@@ -1,4 +1,4 @@
-"""Write the files that come from the code: docs/rules/*.md, docs/commands.md and the JSON schema of a report.
+"""Write the files that come from the code: docs/rules/*.md, docs/commands.md, the JSON schema of a report and the Python API.
 
 `make docs` runs it, CI checks that it changes nothing.
 """
@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+from generate_api import write as write_api
 
 from llmdoctor.core.rule import Rule
 from llmdoctor.results import SCHEMA_FILE, schema_text
@@ -33,6 +35,7 @@ def main() -> None:
     (folder / "index.md").write_text(index(rules))
     (DOCS / "commands.md").write_text(commands())
     SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
+    write_api()
 
 
 def rule_page(rule: Rule) -> str:

@@ -1,6 +1,55 @@
 """llmdoctor answers, from files or from a real run, what went wrong when a language model is trained or served.
 
+The Python API has a function for every command (`llmdoctor.gencfg_show(model=...)`, see docs/api.md); a name is imported when it is first used.
+
 PYTEST_DONT_REWRITE: a traced pytest finds this package imported before its own hook (`gencfg trace -- pytest`); it must not warn of that.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llmdoctor.api import *  # noqa: F403 its names are in its __all__
+    from llmdoctor.core.errors import QuestionError as QuestionError
+    from llmdoctor.core.finding import Finding as Finding
+    from llmdoctor.core.finding import Location as Location
+    from llmdoctor.core.finding import Severity as Severity
+    from llmdoctor.core.report import Verdict as Verdict
+    from llmdoctor.gencfg.trace.live import trace_callback
+    from llmdoctor.gencfg.trace.recording import recording as recording
+    from llmdoctor.printable import PrintableReport as PrintableReport
+
+    TraceCallback = trace_callback
+
 __version__ = "0.1.0"
+
+_NAMES = {
+    "QuestionError": "llmdoctor.core.errors:QuestionError",
+    "Finding": "llmdoctor.core.finding:Finding",
+    "Location": "llmdoctor.core.finding:Location",
+    "Severity": "llmdoctor.core.finding:Severity",
+    "Verdict": "llmdoctor.core.report:Verdict",
+    "PrintableReport": "llmdoctor.printable:PrintableReport",
+    "TraceCallback": "llmdoctor.gencfg.trace.live:trace_callback",
+    "recording": "llmdoctor.gencfg.trace.recording:recording",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name of the Python API, which is imported now."""
+    from importlib import import_module
+
+    if name.startswith("__"):
+        raise AttributeError(f"module 'llmdoctor' has no attribute {name!r}")
+    module, _, attribute = _NAMES.get(name, f"llmdoctor.api:{name}").partition(":")
+    found = import_module(module)
+    if module == "llmdoctor.api" and name not in found.__all__:
+        raise AttributeError(f"module 'llmdoctor' has no attribute {name!r}")
+    return getattr(found, attribute)
+
+
+def __dir__() -> list[str]:
+    from llmdoctor.api import __all__ as functions
+
+    return sorted([*functions, *_NAMES, "__version__"])

@@ -8,6 +8,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from llmdoctor import results
 from llmdoctor.cli.app import make_app
+from llmdoctor.commands import COMMANDS
 from tests import schema
 
 
@@ -26,8 +27,7 @@ class Result(TypedDict):
 
 @pytest.fixture
 def declared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "TYPES", {"x": ""})
-    monkeypatch.setattr(results, "result_type", lambda _command: Result)
+    monkeypatch.setattr(results, "result_types", lambda: {"x": Result})
     schema._strict.cache_clear()
     yield
     schema._strict.cache_clear()
@@ -62,4 +62,4 @@ def test_every_command_is_in_the_table() -> None:
     for name, command in group.commands.items():  # type: ignore[attr-defined]
         inner = getattr(command, "commands", None)
         names |= {name} if inner is None else {f"{name} {one}" for one in inner}
-    assert names - {"demo"} <= set(results.TYPES)
+    assert names - {"demo"} <= {command.name for command in COMMANDS}
