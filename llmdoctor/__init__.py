@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from llmdoctor.gencfg.trace.live import trace_callback
     from llmdoctor.gencfg.trace.recording import recording as recording
     from llmdoctor.printable import PrintableReport as PrintableReport
+    from llmdoctor.version import __version__ as __version__
 
     TraceCallback = trace_callback
 
-__version__ = "0.1.0"
-
 _NAMES = {
+    "__version__": "llmdoctor.version:__version__",
     "QuestionError": "llmdoctor.core.errors:QuestionError",
     "Finding": "llmdoctor.core.finding:Finding",
     "Location": "llmdoctor.core.finding:Location",
@@ -40,7 +40,7 @@ def __getattr__(name: str) -> Any:
     """Return a name of the Python API, which is imported now."""
     from importlib import import_module
 
-    if name.startswith("__"):
+    if name.startswith("__") and name not in _NAMES:
         raise AttributeError(f"module 'llmdoctor' has no attribute {name!r}")
     module, _, attribute = _NAMES.get(name, f"llmdoctor.api:{name}").partition(":")
     found = import_module(module)
@@ -52,4 +52,4 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from llmdoctor.api import __all__ as functions
 
-    return sorted([*functions, *_NAMES, "__version__"])
+    return sorted([*functions, *_NAMES])

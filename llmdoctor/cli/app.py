@@ -43,7 +43,7 @@ def _command(name: str) -> Callable[..., None]:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from llmdoctor import __version__
+        from llmdoctor.version import __version__
 
         typer.echo(f"llmdoctor {__version__}")
         raise typer.Exit

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from llmdoctor import __version__
 from llmdoctor.core.document import Block, Note, Table
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.look.results import EnvResult
+from llmdoctor.version import __version__
 
 PACKAGES = (
     "torch",

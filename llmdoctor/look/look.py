@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 
-from llmdoctor import __version__
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.look.env import gpus, versions_of
 from llmdoctor.look.options import LookOptions
@@ -13,6 +12,7 @@ from llmdoctor.look.recognise import recognise
 from llmdoctor.look.results import LookResult
 from llmdoctor.look.screen import document
 from llmdoctor.look.types import Recognised
+from llmdoctor.version import __version__
 
 _LIBRARIES = ("transformers", "torch", "trl", "deepspeed")
 

@@ -12,7 +12,6 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmdoctor import __version__
 from llmdoctor.core.document import Bars, Block, Cell, Code, Fold, Grid, Headline, Note, Table
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report
@@ -22,6 +21,7 @@ from llmdoctor.report import svg
 from llmdoctor.report import text as screen
 from llmdoctor.report.layout import blocks, message_of, parts, sentence
 from llmdoctor.report.markup import attribute, breakable, text
+from llmdoctor.version import __version__
 
 if TYPE_CHECKING:
     from llmdoctor.report import Style

@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmdoctor import __version__
 from llmdoctor.core.finding import Finding
 from llmdoctor.core.report import SCHEMA, Report
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import plain
+from llmdoctor.version import __version__
 
 if TYPE_CHECKING:
     from llmdoctor.report import Style

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from llmdoctor import __version__
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.fingerprint import fingerprints
 from llmdoctor.core.report import Report
@@ -18,6 +17,7 @@ from llmdoctor.core.text import clean, clean_lines, plain
 from llmdoctor.report.json import dumps
 from llmdoctor.report.layout import parts
 from llmdoctor.report.subjects import placed
+from llmdoctor.version import __version__
 
 if TYPE_CHECKING:
     from llmdoctor.report import Style

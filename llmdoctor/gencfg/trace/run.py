@@ -10,12 +10,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from llmdoctor import __version__
 from llmdoctor.attach.launch import launch
 from llmdoctor.attach.records import Record, encode, merge
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.writing import replacing
 from llmdoctor.gencfg.trace.read import PARTS, SCHEMA, joined
+from llmdoctor.version import __version__
 
 TARGET = "llmdoctor.gencfg.trace.recorder:attach"
 
