@@ -19,6 +19,31 @@ assert [finding.code for finding in report.findings if finding.severity == "erro
 report = llmdoctor.gencfg_presets(name="trl-ppo@1.0.0")
 print(report)
 """,
+    "mem compare": """
+report = llmdoctor.mem_compare(model="llama-sized", strategy=["trainer:adamw_torch,bf16", "deepspeed:zero2"], static=True)
+for strategy in report.result["strategies"]:
+    print(strategy["name"], strategy["peak_bytes"])
+""",
+    "mem measure": """
+report = llmdoctor.mem_measure(model="llama-sized", strategy="trainer:adamw_torch", seq_len=8, steps=2)
+print(report)
+""",
+    "mem kvcache": """
+report = llmdoctor.mem_kvcache(model="llama-sized", batch=2, length=100, cache="static:4096")
+print(report.result["kvcache"]["allocated_bytes"])
+""",
+    "sample replay": """
+report = llmdoctor.sample_replay(logits="logits.npy", tokens="tokens.json", engine="transformers", temperature=1.0, top_p=0.7)
+assert report.result["verdict"] == "inconsistent"
+""",
+    "sample engines": """
+report = llmdoctor.sample_engines(logits="4,3,2.5,2,1,0", temperature=0.7, top_p=0.9)
+print(sorted(report.result["engines"]))
+""",
+    "sample draw": """
+report = llmdoctor.sample_draw(probs=".5,.3,.2", count=300)
+print(report)
+""",
     "look": """
 report = llmdoctor.look_at(path="chat")
 print(report.verdict.text)

@@ -18,7 +18,7 @@ from llmdoctor.commands import COMMANDS, Command, load
 
 ROOT = Path(__file__).parent.parent
 MODULE, PAGE = ROOT / "llmdoctor" / "api.py", ROOT / "docs" / "api.md"
-TEXTS = "tuple[str, ...]"
+TEXTS = ("tuple[str, ...]", "Sequence[str]")
 HEAD = '''"""Every command as a function: options in, a report out.
 
 Written by docs/generate_api.py from the options of each command; `make docs` renews it. A function raises QuestionError if its question cannot be
@@ -27,7 +27,7 @@ answered (exit 2 of the command); the sentence is the error's text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llmdoctor.printable import PrintableReport
 
@@ -64,27 +64,41 @@ def present() -> tuple[Command, ...]:
 def parameters(options: Any, prefix: str = "") -> tuple[list[Parameter], str]:
     """Return the parameters for the fields of the dataclass `options`, and the call that builds it from them.
 
-    A field that is itself a dataclass of options is flattened: `left: GencfgOptions` becomes `left` (its first field), `left_config`, ...
+    A field that is itself a dataclass is replaced by its fields. If two fields have the same dataclass, as `left` and `right` of a diff, the
+    names begin with the field's: `left` (its first field), `left_config`, ...
     """
     found: list[Parameter] = []
     passed = []
-    for number, field in enumerate(dataclasses.fields(options)):
+    fields = dataclasses.fields(options)
+    for number, field in enumerate(fields):
         name = field.name if not prefix else prefix if number == 0 else f"{prefix}_{field.name}"
-        inner = vars(sys.modules[options.__module__]).get(str(field.type))
-        if dataclasses.is_dataclass(inner):
-            nested, call = parameters(inner, field.name)
+        inner = nested_class(options, field)
+        if inner is not None:
+            twice = sum(one.type == field.type for one in fields) > 1
+            nested, call = parameters(inner, field.name if twice else "")
             found += nested
             passed.append(f"{field.name}={call}")
             continue
-        texts = field.type == TEXTS
-        kind = "str | Sequence[str]" if texts else str(field.type)
-        default = None if field.default is dataclasses.MISSING else repr(field.default)
-        if field.default_factory is not dataclasses.MISSING:
-            default = repr(field.default_factory())
-        expression = f"_texts({name})" if texts else name
-        found.append(Parameter(name=name, type=kind, default=default, expression=expression))
-        passed.append(f"{field.name}={expression}")
+        parameter = parameter_of(name, field)
+        found.append(parameter)
+        passed.append(f"{field.name}={parameter.expression}")
     return found, f"{options.__name__}({', '.join(passed)})"
+
+
+def nested_class(options: Any, field: dataclasses.Field[Any]) -> Any:
+    """Return the dataclass that is the type of a field of `options`; None for any other type."""
+    found = vars(sys.modules[options.__module__]).get(str(field.type))
+    return found if dataclasses.is_dataclass(found) else None
+
+
+def parameter_of(name: str, field: dataclasses.Field[Any]) -> Parameter:
+    """Return the parameter `name` for a field."""
+    texts = field.type in TEXTS
+    default = None if field.default is dataclasses.MISSING else repr(field.default)
+    if field.default_factory is not dataclasses.MISSING:
+        default = repr(field.default_factory())
+    kind = "str | Sequence[str]" if texts else str(field.type)
+    return Parameter(name=name, type=kind, default=default, expression=f"_texts({name})" if texts else name)
 
 
 def signature(command: Command) -> tuple[list[Parameter], str]:
@@ -103,6 +117,9 @@ def signature(command: Command) -> tuple[list[Parameter], str]:
             for one in names
         ]
         call = ", ".join(f"{one.name}" for one in names)
+    names_of = [one.name for one in found]
+    if len(set(names_of)) < len(names_of):
+        raise SystemExit(f"{command.name}: two fields of {command.options} have the same name")
     return sorted(found, key=lambda one: one.default is not None), call
 
 
@@ -112,8 +129,8 @@ def description(command: Command) -> str:
     if command.options:
         options = load(command.options)
         classes = [one for one in reversed(options.__mro__) if dataclasses.is_dataclass(one)]
-        nested = [vars(sys.modules[options.__module__]).get(str(field.type)) for field in dataclasses.fields(options)]
-        classes += [one for one in dict.fromkeys(nested) if dataclasses.is_dataclass(one)]
+        nested = [nested_class(options, field) for field in dataclasses.fields(options)]
+        classes += [one for one in dict.fromkeys(nested) if one is not None]
         texts += [inspect.cleandoc(one.__doc__ or "") for one in classes]
     return "\n\n".join(text for text in texts if text)
 
@@ -127,7 +144,8 @@ def function(command: Command) -> str:
     lines = [f"from llmdoctor.{module} import {name}"]
     if command.options:
         imported = sorted(set(re.findall(r"\b(\w+)\(", call)) - {"_texts"})
-        lines.insert(0, f"from llmdoctor.{command.options.split(':')[0]} import {', '.join(imported)}")
+        classes = vars(sys.modules[load(command.options).__module__])
+        lines = [f"from {classes[one].__module__} import {one}" for one in imported] + lines
     body = "\n".join(f"    {line}" for line in lines)
     doc = description(command).replace("\n", "\n    ").replace("\n    \n", "\n\n")
     doc += "\n    " if "\n" in doc else ""

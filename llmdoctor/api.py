@@ -6,7 +6,7 @@ answered (exit 2 of the command); the sentence is the error's text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from llmdoctor.printable import PrintableReport
 
@@ -17,6 +17,12 @@ __all__ = (
     "gencfg_presets",
     "gencfg_show",
     "look_at",
+    "mem_compare",
+    "mem_kvcache",
+    "mem_measure",
+    "sample_draw",
+    "sample_engines",
+    "sample_replay",
 )
 
 
@@ -178,6 +184,376 @@ def gencfg_presets(*, name: str | None = None) -> PrintableReport:
     from llmdoctor.gencfg.presets import presets_report
 
     return PrintableReport.of(presets_report(PresetsOptions(name=name)))
+
+
+def mem_compare(
+    *,
+    model: str,
+    strategy: str | Sequence[str] = (),
+    batch: int | None = None,
+    seq_len: int | None = None,
+    image: str | None = None,
+    attn: str | None = None,
+    world_size: int | None = None,
+    rank: int = 0,
+    trainable: str | Sequence[str] = (),
+    stage: str | None = None,
+    lora: int | None = None,
+    gradient_checkpointing: bool = False,
+    without: str | Sequence[str] = (),
+    static: bool = False,
+    gpu_memory: str | None = None,
+    measured: str | None = None,
+) -> PrintableReport:
+    """Predict every strategy, explain the differences, and set them beside what was measured.
+
+    Raises QuestionError if a file, a strategy or an option cannot be understood.
+
+    What the commands about training memory have in common; None or an empty tuple for an option that was not given.
+
+    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `trainable`
+    holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
+
+    Options of `mem compare`: `gpu_memory` is a size such as 80GiB, `measured` a file that `mem measure` wrote.
+    """
+    from llmdoctor.mem.compare import compare_report
+    from llmdoctor.mem.options import CompareOptions
+
+    return PrintableReport.of(
+        compare_report(
+            CompareOptions(
+                model=model,
+                strategy=_texts(strategy),
+                batch=batch,
+                seq_len=seq_len,
+                image=image,
+                attn=attn,
+                world_size=world_size,
+                rank=rank,
+                trainable=_texts(trainable),
+                stage=stage,
+                lora=lora,
+                gradient_checkpointing=gradient_checkpointing,
+                without=_texts(without),
+                static=static,
+                gpu_memory=gpu_memory,
+                measured=measured,
+            )
+        )
+    )
+
+
+def mem_measure(
+    *,
+    model: str,
+    strategy: str | Sequence[str] = (),
+    batch: int | None = None,
+    seq_len: int | None = None,
+    image: str | None = None,
+    attn: str | None = None,
+    world_size: int | None = None,
+    rank: int = 0,
+    trainable: str | Sequence[str] = (),
+    stage: str | None = None,
+    lora: int | None = None,
+    gradient_checkpointing: bool = False,
+    without: str | Sequence[str] = (),
+    static: bool = False,
+    output: str | None = None,
+    steps: int = 3,
+) -> PrintableReport:
+    """Run real steps of every strategy and report what they held; a step that runs out of memory is a result.
+
+    Raises QuestionError if a case cannot be run or its process is killed.
+
+    What the commands about training memory have in common; None or an empty tuple for an option that was not given.
+
+    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `trainable`
+    holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
+
+    Options of `mem measure MODEL`: `output` is the file of records, `steps` the optimizer steps of each strategy.
+    """
+    from llmdoctor.mem.measure import measure_report
+    from llmdoctor.mem.options import MeasureOptions
+
+    return PrintableReport.of(
+        measure_report(
+            MeasureOptions(
+                model=model,
+                strategy=_texts(strategy),
+                batch=batch,
+                seq_len=seq_len,
+                image=image,
+                attn=attn,
+                world_size=world_size,
+                rank=rank,
+                trainable=_texts(trainable),
+                stage=stage,
+                lora=lora,
+                gradient_checkpointing=gradient_checkpointing,
+                without=_texts(without),
+                static=static,
+                output=output,
+                steps=steps,
+            )
+        )
+    )
+
+
+def mem_kvcache(*, model: str, batch: int = 1, length: int = 1024, cache: str = "dynamic", dtype: str | None = None) -> PrintableReport:
+    """Return the key-value cache of `options.batch` sequences of `options.length` tokens.
+
+    Raises QuestionError for a model or a cache that is not understood.
+
+    Options of `mem kvcache`: `cache` is dynamic, static:N, gpt-fast:N or quantized:BITS; `dtype` is that of keys and values.
+    """
+    from llmdoctor.mem.kvcache import kvcache_report
+    from llmdoctor.mem.options import KvcacheOptions
+
+    return PrintableReport.of(kvcache_report(KvcacheOptions(model=model, batch=batch, length=length, cache=cache, dtype=dtype)))
+
+
+def sample_replay(
+    *,
+    logits: str | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    typical_p: float | None = None,
+    top_h: float | None = None,
+    epsilon_cutoff: float | None = None,
+    eta_cutoff: float | None = None,
+    repetition_penalty: float | None = None,
+    frequency_penalty: float | None = None,
+    presence_penalty: float | None = None,
+    penalty_last_n: int | None = None,
+    logit_bias: Mapping[int, float] | None = None,
+    do_sample: bool = True,
+    tokens: str | None = None,
+    claim: str | None = None,
+    engine: str | None = None,
+    model: str | None = None,
+    prompt: str | None = None,
+    sequence: int | None = None,
+    step: int | None = None,
+    rows: int = 8,
+    alpha: float = 0.01,
+    tolerance: float | None = None,
+    dtype: str | None = None,
+    versus: str | None = None,
+    logprobs: str | None = None,
+    images: str | Sequence[str] = (),
+    eos: Sequence[int] = (),
+    scores: bool | None = None,
+    kind: str | None = None,
+    without: str | Sequence[str] = (),
+) -> PrintableReport:
+    """Replay, judge and report. Raises QuestionError.
+
+    What all sample commands share: `logits` is a file (or numbers), `settings` are the sampling parameters that options set.
+
+    Options of `sample replay`; paths as given.
+
+    `alpha` is the share of true claims that may be called inconsistent, `tolerance` a mass beyond the nucleus, `step` and `sequence` count
+    from 0. `scores` is True for --scores, False for --raw; `kind` is that of listed log-probabilities.
+
+    The sampling parameters of a call. None means "not set": the stage is off, whatever an engine's own default is.
+
+    A value that an engine reads as off (top_k 0, top_p 1.0) is still set: another engine may refuse it.
+    """
+    from llmdoctor.sample.options import ReplayOptions
+    from llmdoctor.sample.replay import replay_report
+    from llmdoctor.sample.types import SamplingParams
+
+    return PrintableReport.of(
+        replay_report(
+            ReplayOptions(
+                logits=logits,
+                settings=SamplingParams(
+                    temperature=temperature,
+                    top_k=top_k,
+                    top_p=top_p,
+                    min_p=min_p,
+                    typical_p=typical_p,
+                    top_h=top_h,
+                    epsilon_cutoff=epsilon_cutoff,
+                    eta_cutoff=eta_cutoff,
+                    repetition_penalty=repetition_penalty,
+                    frequency_penalty=frequency_penalty,
+                    presence_penalty=presence_penalty,
+                    penalty_last_n=penalty_last_n,
+                    logit_bias=logit_bias,
+                    do_sample=do_sample,
+                ),
+                tokens=tokens,
+                claim=claim,
+                engine=engine,
+                model=model,
+                prompt=prompt,
+                sequence=sequence,
+                step=step,
+                rows=rows,
+                alpha=alpha,
+                tolerance=tolerance,
+                dtype=dtype,
+                versus=versus,
+                logprobs=logprobs,
+                images=_texts(images),
+                eos=eos,
+                scores=scores,
+                kind=kind,
+                without=_texts(without),
+            )
+        )
+    )
+
+
+def sample_engines(
+    *,
+    logits: str | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    typical_p: float | None = None,
+    top_h: float | None = None,
+    epsilon_cutoff: float | None = None,
+    eta_cutoff: float | None = None,
+    repetition_penalty: float | None = None,
+    frequency_penalty: float | None = None,
+    presence_penalty: float | None = None,
+    penalty_last_n: int | None = None,
+    logit_bias: Mapping[int, float] | None = None,
+    do_sample: bool = True,
+    prompt: tuple[int, ...] = (),
+    output: tuple[int, ...] = (),
+    step: int = 0,
+    model: str | None = None,
+    defaults: bool = False,
+    engines: str | Sequence[str] = (),
+) -> PrintableReport:
+    """Return one step's logits through every engine, or through those that are named. Raises QuestionError.
+
+    What all sample commands share: `logits` is a file (or numbers), `settings` are the sampling parameters that options set.
+
+    Options of `sample engines`: `context` holds the tokens in front of the step, `engines` the names (all if empty).
+
+    The sampling parameters of a call. None means "not set": the stage is off, whatever an engine's own default is.
+
+    A value that an engine reads as off (top_k 0, top_p 1.0) is still set: another engine may refuse it.
+
+    The tokens in front of a step: those of the prompt, and those that the call has produced.
+    """
+    from llmdoctor.sample.engines import engines_report
+    from llmdoctor.sample.options import EnginesOptions
+    from llmdoctor.sample.types import SamplingParams, TokenContext
+
+    return PrintableReport.of(
+        engines_report(
+            EnginesOptions(
+                logits=logits,
+                settings=SamplingParams(
+                    temperature=temperature,
+                    top_k=top_k,
+                    top_p=top_p,
+                    min_p=min_p,
+                    typical_p=typical_p,
+                    top_h=top_h,
+                    epsilon_cutoff=epsilon_cutoff,
+                    eta_cutoff=eta_cutoff,
+                    repetition_penalty=repetition_penalty,
+                    frequency_penalty=frequency_penalty,
+                    presence_penalty=presence_penalty,
+                    penalty_last_n=penalty_last_n,
+                    logit_bias=logit_bias,
+                    do_sample=do_sample,
+                ),
+                context=TokenContext(prompt=prompt, output=output),
+                step=step,
+                model=model,
+                defaults=defaults,
+                engines=_texts(engines),
+            )
+        )
+    )
+
+
+def sample_draw(
+    *,
+    logits: str | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    typical_p: float | None = None,
+    top_h: float | None = None,
+    epsilon_cutoff: float | None = None,
+    eta_cutoff: float | None = None,
+    repetition_penalty: float | None = None,
+    frequency_penalty: float | None = None,
+    presence_penalty: float | None = None,
+    penalty_last_n: int | None = None,
+    logit_bias: Mapping[int, float] | None = None,
+    do_sample: bool = True,
+    probs: str | None = None,
+    engine: str = "transformers",
+    step: int = 0,
+    count: int = 1000,
+    seed: int = 0,
+    only_counts: bool = False,
+    sampler: str | None = None,
+    draws: str | None = None,
+    output: str | None = None,
+    alpha: float = 0.01,
+) -> PrintableReport:
+    """Draw, or test a sampler or a file of draws. Raises QuestionError.
+
+    What all sample commands share: `logits` is a file (or numbers), `settings` are the sampling parameters that options set.
+
+    Options of `sample draw`: `count` draws with `seed`, or a `sampler` (module:function) or a file of `draws` to test.
+
+    The sampling parameters of a call. None means "not set": the stage is off, whatever an engine's own default is.
+
+    A value that an engine reads as off (top_k 0, top_p 1.0) is still set: another engine may refuse it.
+    """
+    from llmdoctor.sample.draw import draw_report
+    from llmdoctor.sample.options import DrawOptions
+    from llmdoctor.sample.types import SamplingParams
+
+    return PrintableReport.of(
+        draw_report(
+            DrawOptions(
+                logits=logits,
+                settings=SamplingParams(
+                    temperature=temperature,
+                    top_k=top_k,
+                    top_p=top_p,
+                    min_p=min_p,
+                    typical_p=typical_p,
+                    top_h=top_h,
+                    epsilon_cutoff=epsilon_cutoff,
+                    eta_cutoff=eta_cutoff,
+                    repetition_penalty=repetition_penalty,
+                    frequency_penalty=frequency_penalty,
+                    presence_penalty=presence_penalty,
+                    penalty_last_n=penalty_last_n,
+                    logit_bias=logit_bias,
+                    do_sample=do_sample,
+                ),
+                probs=probs,
+                engine=engine,
+                step=step,
+                count=count,
+                seed=seed,
+                only_counts=only_counts,
+                sampler=sampler,
+                draws=draws,
+                output=output,
+                alpha=alpha,
+            )
+        )
+    )
 
 
 def look_at(*, path: str = ".", versions: bool = False) -> PrintableReport:
