@@ -22,12 +22,13 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from llmdoctor.check.report import check_report  # noqa: E402
-from llmdoctor.core.settings import Settings  # noqa: E402
+from llmdoctor.check.check import check_report  # noqa: E402
+from llmdoctor.check.options import CheckOptions  # noqa: E402
+from llmdoctor.files.project import ProjectSettings  # noqa: E402
 
 WANTED = (".json", ".jsonl", ".yaml", ".yml", "training_args.bin")
 LARGEST = 8 * 2**20
-PYTHON = Settings(ignore=("PYC", "DIR", "GEN00", "GEN010", "GEN011", "GEN012", "GEN013"))  # measured elsewhere
+PYTHON = ProjectSettings(ignore=("PYC", "DIR", "GEN00", "GEN010", "GEN011", "GEN012", "GEN013"))  # measured elsewhere
 
 
 def main() -> int:
@@ -44,7 +45,7 @@ def main() -> int:
             name = archive.name.removesuffix(".tar.gz").removesuffix(".zip")
             name = " ".join(name.split("-")[:2]) if archive.suffix == ".whl" else " ".join(name.rsplit("-", 1))
             os.chdir(scratch)
-            report = check_report(["."], PYTHON, None)
+            report = check_report(CheckOptions(paths=(".",)), PYTHON)
             subjects = [subject["kind"] for subject in (report.result or {})["subjects"]]
             kinds.update(subjects)
             packages.append(f"{name} ({count:,}, {len(subjects)} checked)")

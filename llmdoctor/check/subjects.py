@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
-from llmdoctor.check.find import Found
-from llmdoctor.check.kinds import DEEPSPEED, KINDS, Kind, candidates
+from llmdoctor.check.inventory import Inventory
+from llmdoctor.check.kinds import DEEPSPEED, KINDS, FileKind, candidates
 from llmdoctor.configs.linked import Neighbours
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding
 from llmdoctor.core.report import Skipped
-from llmdoctor.core.settings import Settings
 from llmdoctor.files.jsonfile import JsonFile, parse
 from llmdoctor.files.opening import Refusal, read_bytes, shown_path
+from llmdoctor.files.project import ProjectSettings
 from llmdoctor.files.yamlfile import YAML_LIMIT, parse_yaml
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 from llmdoctor.requests.requests import read_batch
@@ -39,20 +39,20 @@ class Subject:
 class Checker:
     """Goes through what was found. `skipped` fills while the subjects are taken."""
 
-    def __init__(self, found: Found, settings: Settings) -> None:
+    def __init__(self, found: Inventory, settings: ProjectSettings) -> None:
         self.found, self.neighbours = found, Neighbours(settings)
         self.skipped: list[Skipped] = []
         self._autos: list[
             tuple[Subject, JsonFile]
         ] = []  # DeepSpeed configs with "auto" in them: whether somebody fills it in is told later
         self._no_models: list[Subject] = []  # config.json files of something else that is checked
-        self._later: list[tuple[Kind, JsonFile]] = []
+        self._later: list[tuple[FileKind, JsonFile]] = []
 
     def subjects(self) -> list[Subject]:
         """Everything but code, in the order of the walk within each kind."""
         models = [*self._models()]
         subjects = [*models, *self._no_models, *self._texts(), *self._pickles()]
-        return [*subjects, *(Subject(file.path, kind.name, kind.findings(file, self.neighbours)) for kind, file in self._later)]
+        return [*subjects, *(Subject(file.path, kind.name, kind.judge(file, self.neighbours)) for kind, file in self._later)]
 
     # --- model directories
 
@@ -114,7 +114,7 @@ class Checker:
                 read = parse if ending == ".json" else parse_yaml
                 yield from self._judged(read(data, path, shown_path(path)), kinds)
 
-    def _judged(self, file: JsonFile, kinds: list[Kind]) -> list[Subject]:
+    def _judged(self, file: JsonFile, kinds: list[FileKind]) -> list[Subject]:
         """The subject that a file is, if it is one of `kinds` and is not held against others, which comes later."""
         if file.value is None and kinds[0].strict and file.path.endswith(".json"):
             return [Subject(file.path, kinds[0].name, file.problems)]  # its library reads it with json.load too
@@ -122,19 +122,19 @@ class Checker:
             reason = next((problem.message for problem in file.problems), "holds nothing")
             self.skipped.append(Skipped(file.path, reason.removeprefix(f"{file.shown_name}: ").removeprefix(f"{file.shown_name} ")))
             return []
-        kind = next((kind for kind in kinds if kind.is_it(file.value)), None)
+        kind = next((kind for kind in kinds if kind.recognise(file.value)), None)
         if kind is None:
             return []
         if kind.names_others and file.path.endswith(".json") and len(self._later) < _LATER:
             self._later.append((kind, file))
             return []
         self.neighbours.keep(file)
-        subject = Subject(file.path, kind.name, kind.findings(file, self.neighbours))
+        subject = Subject(file.path, kind.name, kind.judge(file, self.neighbours))
         if kind.name == DEEPSPEED and '"auto"' in file.text:
             self._autos.append((subject, file))
         return [subject]
 
-    def launched(self, configs: Mapping[str, str]) -> None:
+    def add_launched(self, configs: Mapping[str, str]) -> None:
         """Add what is wrong with an "auto" in the configs that are handed to DeepSpeed itself: `configs` by code, and those that scripts name."""
         if not self._autos:
             return

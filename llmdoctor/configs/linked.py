@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from llmdoctor.core.settings import Settings
 from llmdoctor.files.jsonfile import JsonFile, parse
 from llmdoctor.files.opening import Refusal, read_bytes
+from llmdoctor.files.project import ProjectSettings
 
 _LIMIT, _KEPT, _ABOVE = 2**20, 16 * 2**20, 6  # bytes of a file, characters kept in all, folders above the one that names another
 
@@ -16,7 +16,7 @@ _LIMIT, _KEPT, _ABOVE = 2**20, 16 * 2**20, 6  # bytes of a file, characters kept
 class Neighbours:
     """`settings`, and the JSON files read so far by their full path."""
 
-    settings: Settings
+    settings: ProjectSettings
     _read: dict[str, JsonFile] = field(default_factory=dict)
     _size: int = 0
 

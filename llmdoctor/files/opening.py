@@ -5,11 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from llmdoctor.core.finding import Finding, Location
 from llmdoctor.core.rule import Rule
 from llmdoctor.files.rules import BEYOND_LIMITS, OUTSIDE, UNREADABLE
+
+_instead: dict[str, bytes] = {}  # by absolute path; not empty only inside reading_instead()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,30 @@ def read_bytes(path: str, limit: int, root: str | None = None) -> bytes | Refusa
         os.close(opened)
 
 
+@contextmanager
+def reading_instead(files: Mapping[str, bytes]) -> Iterator[None]:
+    """Let every reader get the bytes of `files` (by path) instead of those on the disk while the block runs: edits are tried, not made."""
+    _instead.update({os.path.abspath(path): data for path, data in files.items()})
+    try:
+        yield
+    finally:
+        _instead.clear()
+
+
+def _temporary(data: bytes) -> int:
+    """Return the file descriptor of a file without a name that holds `data`."""
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        descriptor = os.dup(file.fileno())
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
 def open_inside(path: str, root: str | None) -> int | Refusal | None:
     """Return the file descriptor of a regular file, opened for reading; None if there is no such file, a Refusal if it may not be opened."""
+    if _instead and (data := _instead.get(os.path.abspath(path))) is not None:
+        return _temporary(data)
     try:
         link = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -102,12 +102,6 @@ class Walk:
             self.skipped.append(Skipped(path, reason))
 
 
-def excluded(path: str, patterns: tuple[str, ...], base: str) -> bool:
-    """Return whether `patterns`, as in a .gitignore in the folder `base`, leave out the file `path` or a folder that it is in."""
-    relative = os.path.relpath(path, base or ".")
-    return bool(patterns) and not relative.startswith("..") and Patterns(patterns).match(relative.replace(os.sep, "/"))
-
-
 def _ignore_file(folder: str, name: str = ".gitignore") -> tuple[str, Patterns] | None:
     data = read_bytes(os.path.join(folder, name), MAX_IGNORE)
     return (folder, Patterns(data.decode("utf-8", "replace").splitlines())) if isinstance(data, bytes) else None

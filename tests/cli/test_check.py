@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from llmdoctor.check.report import check_report
-from llmdoctor.core.settings import Settings
+from llmdoctor.check.check import check_report
+from llmdoctor.check.options import CheckOptions
+from llmdoctor.files.project import ProjectSettings
 from tests.conftest import Outcome, write_model
 
 Run = Callable[..., Outcome]
@@ -62,7 +63,7 @@ def test_nothing_is_read_twice(tree: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tree / "models" / "again.py").write_text("")
     watching = True
     sys.addaudithook(note)
-    check_report(["."], Settings(), None)
+    check_report(CheckOptions(paths=(".",)), ProjectSettings())
     watching = False  # a hook is there until the process ends
     assert {"src/train.py", "models/again.py", "models/bad/tokenizer.json", "models/good/generation_config.json"} <= set(opened)
     assert set(opened.values()) == {1}
@@ -204,9 +205,3 @@ def test_a_worktree_is_a_repository(tree: Path, llmdoctor: Run) -> None:
     assert [subject["path"] for subject in llmdoctor("check", "src", "--format", "json", cwd=tree).report["result"]["subjects"]] == [
         "src/train.py"
     ]
-
-
-def test_notes_are_shown_where_they_count(tree: Path, llmdoctor: Run) -> None:
-    shutil.copy(RULES / "PYC002" / "bad" / "example.py", tree / "note.py")
-    assert "PYC002" not in llmdoctor("check", "note.py", cwd=tree).out
-    assert "PYC002" in llmdoctor("check", "note.py", "--fail-on", "info", cwd=tree).out

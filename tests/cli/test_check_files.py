@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.check.report import check_report
+from llmdoctor.check.check import check_report
+from llmdoctor.check.options import CheckOptions
 from llmdoctor.configs.recognise import is_accelerate, is_deepspeed, is_training
-from llmdoctor.core.settings import Settings
+from llmdoctor.files.project import ProjectSettings
 from llmdoctor.requests.requests import is_request
 from tests.conftest import Outcome, write_model
 
@@ -71,7 +72,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def kinds(path: Path) -> dict[str, str]:
-    report = check_report([str(path)], Settings(), None)
+    report = check_report(CheckOptions(paths=(str(path),)), ProjectSettings())
     assert report.result is not None
     return {str(Path(subject["path"]).relative_to(path)): subject["kind"] for subject in report.result["subjects"]}
 
@@ -85,10 +86,10 @@ def test_each_file_is_what_it_is(tree: Path) -> None:
 
 
 def test_each_file_is_opened_once(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_report([str(tree)], Settings(), None)  # what is imported on the way is opened too
+    check_report(CheckOptions(paths=(str(tree),)), ProjectSettings())  # what is imported on the way is opened too
     counts: Counter[str] = Counter()
     monkeypatch.setattr(sys.modules[__name__], "_opened", counts)
-    check_report([str(tree)], Settings(), None)
+    check_report(CheckOptions(paths=(str(tree),)), ProjectSettings())
     monkeypatch.setattr(sys.modules[__name__], "_opened", None)
     inside = {name: count for name, count in counts.items() if name.startswith(str(tree))}
     assert set(inside.values()) == {1}, inside
@@ -120,7 +121,7 @@ def test_a_named_file_of_no_kind_is_said(tmp_path: Path, llmdoctor: Any) -> None
     write(tmp_path / "notes.txt", "x")
     outcome: Outcome = llmdoctor("check", "notes.txt", "--format", "json", cwd=tmp_path)
     assert outcome.code == 3
-    assert "no kind of file that is checked" in outcome.report["skipped"][0]["reason"]
+    assert "not a kind of file that is checked" in outcome.report["skipped"][0]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,9 @@ AUTO = {
 def test_auto_where_deepspeed_reads_the_file_itself(name: str, text: str, told: bool, tmp_path: Path) -> None:
     write(tmp_path / "conf" / "ds.json", AUTO)
     write(tmp_path / name, text)
-    found = [finding for finding in check_report([str(tmp_path)], Settings(), None).findings if finding.code == "MEM009"]
+    found = [
+        finding for finding in check_report(CheckOptions(paths=(str(tmp_path),)), ProjectSettings()).findings if finding.code == "MEM009"
+    ]
     assert bool(found) is told
     if told:
         assert name in found[0].message

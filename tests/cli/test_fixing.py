@@ -17,7 +17,7 @@ from tests.conftest import Outcome
 
 Run = Callable[..., Outcome]
 TEXT = '{\r\n  "temperature": 0.7,\r\n  "eos_token_id": 2,\r\n  "typical_p": 0.5,\r\n  "temperature": 0.8\r\n}'
-SAFE = '{\r\n  "eos_token_id": 2,\r\n  "temperature": 0.8\r\n}'
+SAFE = '{\r\n  "eos_token_id": 2,\r\n  "typical_p": 0.5,\r\n  "temperature": 0.8\r\n}'
 ALL = '{\r\n  "eos_token_id": 2\r\n}'
 
 
@@ -40,7 +40,7 @@ def test_safe_fixes_keep_the_file_as_it_is_written(model: Path, llmdoctor: Run) 
     outcome = llmdoctor("check", "model", "--fix", "--format", "json", cwd=model.parent)
     assert content(model) == SAFE
     assert (model / "generation_config.json").stat().st_mode & 0o777 == 0o640
-    assert [entry["pointer"] for entry in outcome.report["result"]["fixed"]] == ["/temperature", "/typical_p"]
+    assert [entry["pointer"] for entry in outcome.report["result"]["fixed"]] == ["/temperature"]
     assert [finding["code"] for finding in outcome.report["findings"] if finding["severity"] == "warning"] == ["GEN008"]
     assert outcome.report["result"]["fixable"] == {"safe": 0, "unsafe": 1}
 
@@ -83,13 +83,20 @@ def test_a_link_is_left_alone(model: Path, llmdoctor: Run) -> None:
     (model / "generation_config.json").symlink_to("blob")
     outcome = llmdoctor("check", "model", "--fix", "--format", "json", cwd=model.parent)
     assert shared.read_bytes().decode() == TEXT
-    assert any("a link, not edited" in entry["reason"] for entry in outcome.report["skipped"])
+    assert any("is a link" in entry["reason"] for entry in outcome.report["skipped"])
 
 
-def test_a_file_that_changes_while_it_is_checked_is_left_alone(model: Path) -> None:
-    before = fixing.Fixed(str(model / "generation_config.json"), "{}", "{ }", ())
-    with pytest.raises(QuestionError, match="the file changed while it was checked"):
-        before.write()
+def test_a_file_that_changes_while_it_is_checked_is_left_alone(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other files are named, those that were changed before and those that were not."""
+    others = [model.parent / "a.json", model.parent / "z.json"]
+    for other in others:
+        other.write_text("{}")
+    names = ["a.json", "model/generation_config.json", "z.json"]
+    monkeypatch.chdir(model.parent)
+    with pytest.raises(QuestionError, match=r"generation_config.json: the file changed.*Changed before that: a.json; not changed: z.json"):
+        fixing._write([fixing.FixedFile(name, "{}", "{ }", ()) for name in names])
+    assert [other.read_text() for other in others] == ["{ }", "{}"]
+    assert content(model) == TEXT
 
 
 def test_the_settings_are_shown_and_nothing_is_checked(model: Path, llmdoctor: Run) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from llmdoctor.callsites.check import check_file
 from llmdoctor.rules import all_rules
-from llmdoctor.check.report import check_report as check_repository
+from llmdoctor.check.check import check_report as check_repository
+from llmdoctor.check.options import CheckOptions
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.files.project import load_settings
 from llmdoctor.gencfg.check import check_report
@@ -44,7 +45,7 @@ def findings(directory: Path, code: str) -> tuple[Finding, ...]:
     if (directory / "draws.json").exists():
         return draw_report(DrawOptions(probs=str(directory / "probs.json"), draws=str(directory / "draws.json"))).findings
     if code in REPOSITORIES:
-        return check_repository([str(directory)], load_settings(str(directory)), None).findings
+        return check_repository(CheckOptions(paths=(str(directory),)), load_settings(str(directory))).findings
     if code.startswith("PYC"):
         return tuple(finding for path in sorted(directory.iterdir()) for finding in check_file(str(path)))
     if (directory / "outputs.jsonl").exists():

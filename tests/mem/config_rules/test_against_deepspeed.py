@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from llmdoctor.configs import deepspeed_schema as schema
 from llmdoctor.configs.linked import Neighbours
 from llmdoctor.core.finding import Severity
-from llmdoctor.core.settings import Settings
 from llmdoctor.files.jsonfile import parse
+from llmdoctor.files.project import ProjectSettings
 from llmdoctor.mem.config_rules.deepspeed import check_deepspeed
 
 pytestmark = pytest.mark.live
@@ -33,7 +33,7 @@ def real() -> Any:
 
 def refused_by_us(config: dict[str, Any]) -> list[str]:
     file = parse(json.dumps(config).encode(), "ds.json", "ds.json")
-    found = check_deepspeed(file, Neighbours(Settings()))
+    found = check_deepspeed(file, Neighbours(ProjectSettings()))
     errors = [finding.message for finding in found if finding.severity is Severity.ERROR and finding.code in ("MEM006", "MEM007")]
     return [message for message in errors if not any(part in message for part in ENGINE)]
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.check.report import check_report
+from llmdoctor.check.check import check_report
+from llmdoctor.check.options import CheckOptions
 from llmdoctor.configs import deepspeed_schema as schema
 from llmdoctor.configs.linked import Neighbours
-from llmdoctor.core.settings import Settings
 from llmdoctor.files.jsonfile import parse
+from llmdoctor.files.project import ProjectSettings
 from llmdoctor.mem.config_rules.deepspeed import FILLED, check_deepspeed
 from llmdoctor.mem.config_rules.trainer import check_training
 
@@ -89,7 +90,7 @@ def test_auto_is_filled_in_where_the_table_says_so(place: tuple[str, ...], argum
     file = parse(json.dumps(config).encode(), "ds.json", "ds.json")
     ours = {
         finding.location.pointer
-        for finding in check_deepspeed(file, Neighbours(Settings()))
+        for finding in check_deepspeed(file, Neighbours(ProjectSettings()))
         if finding.code == "MEM009" and finding.location
     }
     args = arguments(per_device_train_batch_size=1, learning_rate=1e-4)
@@ -132,11 +133,11 @@ def test_what_differs_is_what_the_trainer_refuses(
     held.trainer_config_process(arguments(**given))
     (tmp_path / "ds.json").write_text(json.dumps(config))
     text = json.dumps({"output_dir": "out", "per_device_train_batch_size": 8, **given, "deepspeed": "ds.json"})
-    found = check_training(parse(text.encode(), str(tmp_path / "args.json"), "args.json"), Neighbours(Settings()))
+    found = check_training(parse(text.encode(), str(tmp_path / "args.json"), "args.json"), Neighbours(ProjectSettings()))
     ours = [finding for finding in found if finding.code in ("MEM006", "MEM008")]
     if kind == "default" and name == "per_device_train_batch_size":
         text = json.dumps({"output_dir": "out", "learning_rate": 5e-5, "logging_steps": 1, "save_steps": 1, "deepspeed": "ds.json"})
-        ours = list(check_training(parse(text.encode(), str(tmp_path / "args.json"), "args.json"), Neighbours(Settings())))
+        ours = list(check_training(parse(text.encode(), str(tmp_path / "args.json"), "args.json"), Neighbours(ProjectSettings())))
     assert bool(ours) == bool(held.mismatches), (held.mismatches, ours)
 
 
@@ -147,7 +148,7 @@ def test_a_config_without_zero_optimization(arguments: Any, tmp_path: Path) -> N
         DeepSpeedPlugin(hf_ds_config={"train_micro_batch_size_per_gpu": 8})
     (tmp_path / "ds.json").write_text('{"train_micro_batch_size_per_gpu": 8}')
     text = json.dumps({"output_dir": "out", "per_device_train_batch_size": 8, "deepspeed": "ds.json"})
-    found = check_training(parse(text.encode(), str(tmp_path / "a.json"), "a.json"), Neighbours(Settings()))
+    found = check_training(parse(text.encode(), str(tmp_path / "a.json"), "a.json"), Neighbours(ProjectSettings()))
     assert [finding.code for finding in found] == ["MEM007"]
 
 
@@ -175,7 +176,9 @@ def test_both_halves(names: tuple[str, str], arguments: Any) -> None:
     with pytest.raises(ValueError, match="but not both"):
         arguments(**values)
     text = json.dumps({"output_dir": "out", "per_device_train_batch_size": 8, **values})
-    assert [finding.code for finding in check_training(parse(text.encode(), "a.json", "a.json"), Neighbours(Settings()))] == ["MEM006"]
+    assert [finding.code for finding in check_training(parse(text.encode(), "a.json", "a.json"), Neighbours(ProjectSettings()))] == [
+        "MEM006"
+    ]
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -190,7 +193,7 @@ def test_a_checkpoint_as_it_lies(zipped: bool, arguments: Any, tmp_path: Path) -
     checkpoint = tmp_path / "checkpoint-10"
     checkpoint.mkdir()
     torch.save(args, checkpoint / "training_args.bin", _use_new_zipfile_serialization=zipped)
-    report = check_report([str(tmp_path)], Settings(), None)
+    report = check_report(CheckOptions(paths=(str(tmp_path),)), ProjectSettings())
     assert report.skipped == ()
     assert sorted(finding.code for finding in report.findings) == ["MEM008", "MEM013"]
     pinned = next(finding for finding in report.findings if finding.code == "MEM013")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from llmdoctor.check.kinds import KINDS
 from llmdoctor.configs import deepspeed_schema as schema
 from llmdoctor.configs.linked import Neighbours
-from llmdoctor.core.settings import Settings
 from llmdoctor.core.text import plain
 from llmdoctor.files.jsonfile import JsonFile, parse
 from llmdoctor.files.pickles import Record
+from llmdoctor.files.project import ProjectSettings
 from llmdoctor.files.yamlfile import parse_yaml
 from llmdoctor.mem.config_rules.trainer import _SAME, check_pickled
 
@@ -38,7 +38,7 @@ VALUES = st.recursive(
     max_leaves=25,
 )
 OBJECTS = st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=12)
-NEIGHBOURS = Neighbours(Settings(gpu_memory=2**34))
+NEIGHBOURS = Neighbours(ProjectSettings(gpu_memory=2**34))
 
 
 @settings(max_examples=500, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,15 +1,16 @@
-"""What lies in a tree and may be worth opening, told by names alone: nothing is opened here but .gitignore."""
+"""The files of a tree that may be worth opening, by their names alone: only .gitignore files are opened here."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Skipped
-from llmdoctor.core.settings import Settings
 from llmdoctor.files.opening import shown_path
-from llmdoctor.files.tree import Folder, Walk, excluded
+from llmdoctor.files.project import ProjectSettings
+from llmdoctor.files.tree import Folder, Walk
 from llmdoctor.modeldir.directory import FILES as MODEL_FILES
 
 CODE = (".py", ".ipynb")
@@ -17,17 +18,20 @@ TEXTS = (".json", ".jsonl", ".yaml", ".yml")
 SCRIPTS = (".sh", ".bash", ".slurm", ".sbatch")
 PICKLES = ("training_args.bin",)
 _OF_A_MODEL = frozenset({*MODEL_FILES, "preprocessor_config.json", "processor_config.json", "chat_template.json", "vocab.json"})
-# Files of other programs that no library here reads, and that a repository may hold by the thousand.
+# Files of other programs, of which a repository may hold thousands.
 _OF_OTHERS = frozenset(
     "package.json package-lock.json tsconfig.json composer.json launch.json tasks.json settings.json .pre-commit-config.yaml mkdocs.yml".split()
 )
-# Any of them makes a folder a model's; a config.json alone may be anybody's, and its content decides.
+# Each of them makes a folder a model directory; for a config.json alone its content decides.
 _SURE = frozenset({"generation_config.json", "tokenizer_config.json", "adapter_config.json", "model.safetensors.index.json"})
 
 
 @dataclass(slots=True)
-class Found:
-    """Paths by what will be done with them, and what the walk has left out. `maybe` are folders with a config.json and nothing else of a model."""
+class Inventory:
+    """Paths by what they are checked as, and what the walk skipped.
+
+    `maybe` are folders with a config.json and no other file of a model: many programs have a config.json.
+    """
 
     models: list[str] = field(default_factory=list)
     maybe: list[str] = field(default_factory=list)
@@ -38,19 +42,19 @@ class Found:
     skipped: list[Skipped] = field(default_factory=list)
 
 
-def find(paths: list[str], settings: Settings) -> Found:
-    """Everything in `paths` that may be worth opening. A file that is named is taken by its ending alone.
+def take_inventory(paths: Sequence[str], settings: ProjectSettings) -> Inventory:
+    """Return everything in `paths` that may be worth opening. A file that is named is sorted by its ending alone.
 
-    Raises QuestionError where a path is not there.
+    Raises QuestionError if a path does not exist.
     """
-    found = Found()
+    found = Inventory()
     for path in map(shown_path, paths):
         if os.path.isdir(path):
             walk = Walk(path, settings.exclude, settings.root)
             for folder in walk.folders():
                 _sort(folder, found)
             found.skipped += walk.skipped
-        elif os.path.exists(path) and excluded(path, settings.exclude, settings.root):
+        elif os.path.exists(path) and settings.excludes(path):
             found.skipped.append(Skipped(path, f"excluded by {settings.source}"))
         elif os.path.exists(path):
             _named(path, found)
@@ -61,7 +65,7 @@ def find(paths: list[str], settings: Settings) -> Found:
     return found
 
 
-def _sort(folder: Folder, found: Found) -> None:
+def _sort(folder: Folder, found: Inventory) -> None:
     names = frozenset(folder.files)
     of_a_model = names & _OF_A_MODEL
     _model(os.path.normpath(folder.path), names, found)
@@ -77,14 +81,14 @@ def _sort(folder: Folder, found: Found) -> None:
             found.scripts.append(path)
 
 
-def _model(path: str, names: frozenset[str], found: Found) -> None:
+def _model(path: str, names: frozenset[str], found: Inventory) -> None:
     if names & _SURE:
         found.models.append(path)
     elif "config.json" in names:
         found.maybe.append(path)
 
 
-def _named(path: str, found: Found) -> None:
+def _named(path: str, found: Inventory) -> None:
     folder, name = os.path.split(os.path.normpath(path))
     if name in _OF_A_MODEL:
         _model(folder or ".", frozenset(os.listdir(folder or ".")), found)
@@ -95,4 +99,6 @@ def _named(path: str, found: Found) -> None:
     elif name.endswith((".bin", ".pt", ".pth", ".pkl", ".pickle")):
         found.pickles.append(os.path.normpath(path))
     else:
-        found.skipped.append(Skipped(path, f"no kind of file that is checked: expected {', '.join((*CODE, *TEXTS))}, or training_args.bin"))
+        found.skipped.append(
+            Skipped(path, f"not a kind of file that is checked: expected {', '.join((*CODE, *TEXTS))}, or training_args.bin")
+        )
