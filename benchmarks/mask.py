@@ -98,14 +98,14 @@ def in_process(folder: str) -> dict[int, float]:
     """Best seconds of five, in this process, of the report and its text: what is left when nothing has to start."""
     sys.path.insert(0, str(ROOT))
     from llmdoctor.mask.inspect import inspect_report
-    from llmdoctor.mask.options import Options
+    from llmdoctor.mask.options import MaskInspectOptions
     from llmdoctor.report import Style, render
 
     best = dict.fromkeys(LENGTHS, math.inf)
     for _ in range(5):
         for length in LENGTHS:
             start = time.perf_counter()
-            render(inspect_report(folder, Options(shape=f"1,{length}")), "text", Style())
+            render(inspect_report(MaskInspectOptions(model=folder, shape=f"1,{length}")), "text", Style())
             best[length] = min(best[length], time.perf_counter() - start)
     return best
 

@@ -31,9 +31,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask import architectures
-from llmdoctor.mask.options import Options, ask
+from llmdoctor.mask.forward_inputs import forward_inputs
+from llmdoctor.mask.options import MaskOptions
 from llmdoctor.mask.plan import plan
-from llmdoctor.mask.types import BACKENDS, Plan
+from llmdoctor.mask.types import BACKENDS, BackendPlan
 from llmdoctor.modeldir import layerkinds
 
 TARGET = Path(__file__).parent.parent / "llmdoctor" / "modeldir" / "architectures.json"
@@ -156,7 +157,7 @@ def cases_of(arch: architectures.Architecture, parameters: Any) -> list[str]:
     return [name for name in CASES if name not in left_out]
 
 
-def differences(expected: Plan, seen: Plan) -> list[str]:
+def differences(expected: BackendPlan, seen: BackendPlan) -> list[str]:
     """What differs between a plan and a run, layer by layer."""
     if (expected.error is None) != (seen.error is None):
         return [f"error {expected.error!r}, ran into {seen.error!r}"[:300]]
@@ -171,7 +172,7 @@ def differences(expected: Plan, seen: Plan) -> list[str]:
     return out
 
 
-def flat(made: Plan) -> dict[tuple[str, int], Any]:
+def flat(made: BackendPlan) -> dict[tuple[str, int], Any]:
     out = {}
     for group in made.layers:
         role = group.type if group.type in ("linear", "cross", "encoder") else "self"
@@ -225,7 +226,7 @@ def compare(kind: str) -> tuple[str, list[str], int]:
                 for name in names:
                     if backend == "flex_attention" and name not in SOME:
                         continue
-                    inputs = ask(Options(**CASES[name]))
+                    inputs = forward_inputs(MaskOptions(model="", **CASES[name]))
                     expected, seen = plan(read, inputs, backend, dtype), run.attempt(model, inputs, backend)
                     made += 1
                     found += [f"{backend} {name}: {text}" for text in differences(expected, seen)]

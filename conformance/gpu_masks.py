@@ -21,10 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from llmdoctor.mask import architectures
 from llmdoctor.mask.differ import real_queries
-from llmdoctor.mask.options import Options, ask
+from llmdoctor.mask.forward_inputs import forward_inputs
+from llmdoctor.mask.options import MaskOptions
 from llmdoctor.mask.plan import plan
 from llmdoctor.mask.screen import object_text, size_text
-from llmdoctor.mask.types import Inputs, Plan
+from llmdoctor.mask.types import BackendPlan, ForwardInputs
 
 TEXT = {
     "num_hidden_layers": 2,
@@ -120,13 +121,13 @@ def model_rows(config: dict[str, Any], length: int, flash: bool) -> int:
         for case, words in cases(length).items():
             if row.endswith("only") and case != "plain":
                 continue  # a mask rules the flash kernel out
-            wrong += one_row(arch, model, backend, row, case, ask(Options(**words)), told)
+            wrong += one_row(arch, model, backend, row, case, forward_inputs(MaskOptions(model="", **words)), told)
         del model
         torch.cuda.empty_cache()
     return wrong
 
 
-def one_row(arch: Any, model: Any, backend: str, row: str, case: str, inputs: Inputs, told: dict[str, Any]) -> int:
+def one_row(arch: Any, model: Any, backend: str, row: str, case: str, inputs: ForwardInputs, told: dict[str, Any]) -> int:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -156,7 +157,7 @@ def one_row(arch: Any, model: Any, backend: str, row: str, case: str, inputs: In
     return int(not same)
 
 
-def flat(made: Plan) -> dict[Any, Any]:
+def flat(made: BackendPlan) -> dict[Any, Any]:
     return {
         (group.type, index): (
             group.object,

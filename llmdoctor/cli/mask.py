@@ -38,6 +38,7 @@ Mask = Annotated[str | None, _option("--mask", "A 2-D or 4-D mask: safetensors, 
 InputIds = Annotated[
     str | None, _option("--input-ids", "Real inputs: input_ids, with attention_mask, position_ids, token_type_ids.", "FILE")
 ]
+Without = Annotated[list[str] | None, _option("--without", "A field of the inputs file that counts as absent; repeatable.", "FIELD")]
 Messages = Annotated[str | None, _option("--messages", "A chat, with images and videos, through the model's own processor.", "FILE")]
 Mode = Annotated[str, typer.Option("--mode", help="plan: from the config alone; run: a real forward with hooks.", metavar="plan|run")]
 
@@ -57,6 +58,7 @@ def inspect(
     mask: Mask = None,
     input_ids: InputIds = None,
     messages: Messages = None,
+    without: Without = None,
     mode: Mode = "plan",
     query: Annotated[int | None, typer.Option("--query", help="The runs of keys that this query sees.", min=0, show_default=False)] = None,
     weights: Annotated[bool, typer.Option("--weights", help="In --mode run: the directory's own weights, not random ones.")] = False,
@@ -69,15 +71,17 @@ def inspect(
     How the 2-D mask becomes what each layer and backend receives: objects, shapes, bytes, the kernel's arguments, a picture.
     """
     from llmdoctor.mask.inspect import inspect_report
-    from llmdoctor.mask.options import Options
+    from llmdoctor.mask.options import MaskInspectOptions
 
-    options = Options(
-        shape, lengths, pad, packed, image, backend, phase, past, cache, dtype, mask, input_ids, messages, mode, query, weights
-    )
-    answer(lambda: inspect_report(model, options), "mask inspect", format, fail_on, color)
+    options = MaskInspectOptions(
+        model=model, shape=shape, lengths=lengths, pad=pad, packed=packed, image=image, backend=tuple(backend or ()), phase=phase, past=past,
+        cache=cache, dtype=dtype, mask=mask, input_ids=input_ids, messages=messages, mode=mode, query=query, weights=weights,
+        without=tuple(without or ()),
+    )  # fmt: skip
+    answer(lambda: inspect_report(options), "mask inspect", format, fail_on, color)
 
 
-def check_leaks(
+def run_tests(
     model: Annotated[str, typer.Argument(help=_MODEL + " Or module:function that builds a model.", metavar="MODEL")],
     shape: Shape = None,
     lengths: Lengths = None,
@@ -91,6 +95,7 @@ def check_leaks(
     mask: Mask = None,
     input_ids: InputIds = None,
     messages: Messages = None,
+    without: Without = None,
     weights: Annotated[bool, typer.Option("--weights", help="The directory's own weights, not random ones.")] = False,
     budget: Annotated[str | None, _option("--budget", "Bytes that the masks of one forward may take: 8GiB (default).", "SIZE")] = None,
     static: Annotated[bool, typer.Option("--static", help="Only the rules that need no run.")] = False,
@@ -104,23 +109,36 @@ def check_leaks(
 
     Runs the model on the inputs, or on a small suite, and finds leaks, holes, dead rows and wrong positions, with what was measured.
     """
-    from llmdoctor.mask.leaks import leak_report
-    from llmdoctor.mask.options import Options, ask_size
+    from llmdoctor.mask.options import MaskTestOptions
+    from llmdoctor.mask.test import test_report
 
     def build() -> Report:
-        options = Options(
-            shape, lengths, pad, packed, image, backend, phase, past, cache, None, mask, input_ids, messages, "run",
-            weights=weights, budget=ask_size(budget),
-        )  # fmt: skip
         from llmdoctor.rules import code_prefixes
 
-        chosen, left_out = code_prefixes(select or (), "--select"), code_prefixes(ignore or (), "--ignore")
-        return leak_report(model, options, list(chosen), list(left_out), static)
+        options = MaskTestOptions(
+            model=model, shape=shape, lengths=lengths, pad=pad, packed=packed, image=image, backend=tuple(backend or ()), phase=phase, past=past,
+            cache=cache, mask=mask, input_ids=input_ids, messages=messages, weights=weights, budget=_bytes(budget), without=tuple(without or ()),
+            static=static, select=code_prefixes(select or (), "--select"), ignore=code_prefixes(ignore or (), "--ignore"),
+        )  # fmt: skip
+        return test_report(options)
 
     answer(build, "mask test", format, fail_on, color)
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {"inspect": inspect, "test": check_leaks}
+def _bytes(text: str | None) -> int | None:
+    """Return the bytes of --budget; None without it. Raises QuestionError for anything that is no size with a unit."""
+    from llmdoctor.core.errors import QuestionError
+    from llmdoctor.core.text import size_of
+
+    if text is None:
+        return None
+    size = size_of(text)
+    if size is None:
+        raise QuestionError(f"--budget {text}: expected a size with a unit, such as 8GiB, 8GB or 500MB")
+    return size
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"inspect": inspect, "test": run_tests}
 
 
 def make_app(name: str) -> typer.Typer:

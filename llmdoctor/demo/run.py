@@ -175,12 +175,11 @@ def _sampled() -> int:
 
 def _masks() -> int:
     """The trainer's other mistake: a mask rebuilt from ids whose pad is the eos, and queries padded on the right. Found, run, measured."""
-    from llmdoctor.mask.leaks import leak_report
-    from llmdoctor.mask.options import Options
+    from llmdoctor.mask.options import MaskTestOptions
+    from llmdoctor.mask.test import test_report
 
     Path(BATCH).write_text(json.dumps(rebuilt_masks()) + "\n")
-    options = Options(input_ids=BATCH, phase="decode", backend=["sdpa"], mode="run")
-    report = leak_report(MODEL, options, [], [])
+    report = test_report(MaskTestOptions(model=MODEL, input_ids=BATCH, phase="decode", backend=("sdpa",)))
     _say("")
     command = f"llmdoctor mask test {MODEL} --input-ids {BATCH} --phase decode --backend sdpa"
     _step("5  And the trainer's masks: input_ids != pad, with pad the eos, then masked_fill with 0", command, lambda: report)

@@ -1,18 +1,18 @@
 """From config.json to the layers of a model and the pattern of each one's mask.
 
-architectures.json is made from the installed library by conformance/make_mask_architectures.py: the backends each class supports, the
-configuration defaults, and the mask factories each modeling file calls. `agree` names the model types whose plans were held against real
-forwards without a difference (conformance/compare_masks.py); the others' plans are given as not exact.
+modeldir/architectures.json is made from the installed library by conformance/make_mask_architectures.py: the backends each class supports, the
+defaults of the configuration, and the mask factories each modeling file calls. modeldir/traits.json holds what a modeling file does besides. `agree`
+names the model types whose plans agreed with real forwards in all cases (conformance/compare_masks.py); the others' plans are not exact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mask.factory import Pattern
+from llmdoctor.mask.calls import BlockRule, MaskPattern
 from llmdoctor.modeldir import layerkinds as kinds
 from llmdoctor.modeldir.layerkinds import CHUNKED, CONV, FULL, HYBRID, LINEAR, SLIDING, table
 
@@ -23,63 +23,49 @@ _REFUSALS = {
     "flash_attention_2": "does not support Flash Attention 2 yet",
     "flex_attention": "does not support an attention implementation through torch's flex_attention",
 }
-# Position ids of three rows (time, height, width); only a fourth, first row of text positions reaches the masks.
-MROPE = (
-    "qwen2_vl qwen2_vl_text qwen2_5_vl qwen2_5_vl_text qwen3_vl qwen3_vl_text qwen3_vl_moe qwen3_vl_moe_text qwen3_5 qwen3_5_text "
-    "qwen3_5_moe qwen3_5_moe_text glm4v glm4v_text glm4v_moe glm4v_moe_text"
-).split()
-# The model makes blocks of token_type_ids: "window" where the sliding layers' blocks are cut by the window.
-IMAGE_BLOCKS = {"gemma3": "window"}
-# Measured by conformance/compare_masks.py: position_ids do not reach the flash-attention kernel.
-NO_FLASH_PACKS = ("gptj", "gpt_bigcode", "zamba", "gpt_neo", "persimmon", "granitemoehybrid", "ctrl")
-MROPE_EXPANDS = ("qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_5_text", "qwen3_5_moe_text")  # [B, S] ids become all four rows
-NO_FLASH_WINDOW = ("qwen2_moe", "phimoe")  # sliding layers that hand flash-attention no window
-# Attention without the attention interface: what a layer receives is seen at the attention module.
-ALIBI = ("bloom", "mpt")
-BIDIRECTIONAL_TEXT = ("gemma3_text",)  # use_bidirectional_attention joins a mask of its own to the causal one (modeling_gemma3.py:536)
-# Attention that no mask tells: blocks of its own (big_bird), windows kept in a buffer of the module (gpt_neo), by model type.
-HIDDEN_PATTERNS = {
-    "big_bird": ("attention_type", ("original_full",)), "bigbird_pegasus": ("attention_type", ("original_full",)),
-    "gpt_neo": ("attention_types", ()), "nystromformer": ("segment_means_seq_len", ()),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Layer:
+class ModelLayer:
     """One layer: its place, the kind its type is reported as, its mask's pattern (None: linear), and its cache's window."""
 
     index: int
     type: str
-    pattern: Pattern | None
+    pattern: MaskPattern | None
     cache_window: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Architecture:
-    """A model as its masks see it.
+    """The layers of a model and what their masks depend on.
 
     `layers` are those of the decoder (or of the only stack), `encoder` of the encoder, `cross` of the decoder's cross-attention. `linear`
-    is "recurrent" where create_recurrent_attention_mask makes the linear layers' mask, "raw" where they get the caller's own. `doubt` says
-    why a plan is not exact; it is empty where plans of such a model were held against real forwards. `two_stacks` says that the
-    configuration is an encoder-decoder's, whatever stacks the class runs.
+    is "recurrent" if create_recurrent_attention_mask makes the linear layers' mask, "raw" if they receive the caller's own. `doubt` is the
+    reason why a plan is not exact, empty if plans of such a model agreed with real forwards. `two_stacks` is True for the configuration of an
+    encoder-decoder, whatever stacks the class runs. `takes` are the arguments of the class's forward(), empty if they are not known.
     """
 
     model_type: str
     class_name: str
-    layers: tuple[Layer, ...]
-    encoder: tuple[Layer, ...] = ()
-    cross: tuple[Layer, ...] = ()
+    layers: tuple[ModelLayer, ...]
+    encoder: tuple[ModelLayer, ...] = ()
+    cross: tuple[ModelLayer, ...] = ()
     heads: int = 1
     supports: str = ""
     linear: str = "recurrent"
     alibi: bool = False
     bias: bool = False
     doubt: str = ""
-    mrope: bool = False
-    expands: bool = False
+    traits: Mapping[str, Any] = field(default_factory=dict)
     two_stacks: bool = False
     dtype: str = "float32"
     not_understood: tuple[int, ...] = ()
+    takes: tuple[str, ...] = ()
+
+    @property
+    def mrope(self) -> bool:
+        """Whether position ids have three rows (time, height, width)."""
+        return bool(self.traits.get("mrope"))
 
     @property
     def verified(self) -> bool:
@@ -107,14 +93,15 @@ def read(config: Mapping[str, Any]) -> Architecture:
     class_name = _class_name(config, entry, known["classes"])
     text, text_kind, text_entry = _text(config, kind, entry)
     filled = kinds.filled(text, text_kind, text_entry)
+    for name, value in kinds.traits(kind).get("text_defaults", {}).items():
+        filled[name] = value if filled.get(name) is None else filled[name]
     facts = _Facts(kind, text_kind, text_entry["masks"], filled, text_entry)
     supports = known["classes"].get(class_name, "")
     if text_kind != kind:  # both the whole and the text model in it must support a backend
         inner = known["classes"].get(text_entry["class"], supports)
         supports = "".join(letter for letter in supports if letter in inner)
     base: dict[str, Any] = {
-        "heads": _count(filled.get("num_attention_heads"), 1), "supports": supports, "mrope": text_kind in MROPE,
-        "expands": text_kind in MROPE_EXPANDS,
+        "heads": _count(filled.get("num_attention_heads"), 1), "supports": supports, "traits": facts.traits, "takes": tuple(entry.get("takes", ())),
         "doubt": _doubt(facts, class_name, kind in known["agree"]), "dtype": _dtype(config, text),
     }  # fmt: skip
     if filled.get("is_encoder_decoder"):
@@ -126,11 +113,12 @@ def _doubt(facts: _Facts, class_name: str, agrees: bool) -> str:
     """Why the plan is not exact: a type that no run confirmed, or a field or class that none of the runs had."""
     if not agrees:
         return f"{facts.kind} has not been held against a real forward: the plan follows its modeling file"
-    field, known = HIDDEN_PATTERNS.get(facts.text_kind, ("", ()))
-    if field and facts.config.get(field) not in known:
-        return f"{facts.text_kind} with {field} {facts.config.get(field)!r} hides keys by itself, and not by a mask that could be told"
+    own = facts.traits.get("own_pattern")
+    if own is not None and facts.config.get(own["field"]) not in own["modelled"]:
+        return f"{facts.text_kind} with {own['field']} {facts.config.get(own['field'])!r} hides keys inside the layer, not by a mask"
     both = facts.config.get("use_bidirectional_attention")
-    if both and both != facts.entry["defaults"].get("use_bidirectional_attention") and facts.kind not in BIDIRECTIONAL_TEXT:
+    modelled = facts.traits.get("joins_bidirectional") or facts.text_traits.get("flag_field") or "if" in facts.traits.get("blocks", {})
+    if both and both != facts.entry["defaults"].get("use_bidirectional_attention") and not modelled:
         return f"{facts.kind} with use_bidirectional_attention {both!r} has not been held against a real forward"
     if facts.config.get("is_encoder_decoder") and not class_name.endswith((*_BOTH_STACKS, *_ENCODER, *_DECODER)):
         return f"{class_name} has not been held against a real forward: the plan is that of {facts.entry['class']}"
@@ -148,6 +136,16 @@ class _Facts:
     masks: list[str]
     config: Mapping[str, Any]
     entry: Mapping[str, Any]
+
+    @property
+    def text_traits(self) -> Mapping[str, Any]:
+        """Return the traits of the text model alone."""
+        return kinds.traits(self.text_kind)
+
+    @property
+    def traits(self) -> Mapping[str, Any]:
+        """Return the traits of the text model and, before them, of the model around it."""
+        return {**kinds.traits(self.text_kind), **kinds.traits(self.kind)}
 
     def calls(self, name: str) -> list[str]:
         return [call for call in self.masks if call.startswith(f"{name}(")]
@@ -187,11 +185,11 @@ def _dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str:
 def _single(facts: _Facts, class_name: str, base: dict[str, Any]) -> Architecture:
     """A decoder, an encoder, or a stack of linear layers."""
     if not facts.masks or facts.masks == ["no interface"]:
-        rule = kinds.LAYER_RULES.get(facts.text_kind)
+        rule = kinds.layer_rule(facts.text_kind)
         if rule not in ("linear", "window_if_set"):
             raise QuestionError(f"config.json: a {facts.kind} model has no attention masks of the kind known here")
     causal = [*facts.calls("causal_mask"), *facts.calls("sliding_window_causal_mask"), *facts.calls("recurrent_attention_mask")]
-    named = kinds.LAYER_RULES.get(facts.text_kind)
+    named = kinds.layer_rule(facts.text_kind)
     is_encoder = not named and (not causal or (facts.calls("bidirectional_mask") and facts.config.get("is_decoder") is False))
     is_encoder = is_encoder or (not causal and bool(facts.calls("bidirectional_sliding_window_mask")))
     if is_encoder:
@@ -199,24 +197,25 @@ def _single(facts: _Facts, class_name: str, base: dict[str, Any]) -> Architectur
     types = _types(facts)
     made, unknown = _layers(facts, types)
     linear = "recurrent" if facts.calls("recurrent_attention_mask") else "raw"
-    alibi = facts.text_kind in ALIBI or (facts.text_kind == "falcon" and bool(facts.config.get("alibi")))
+    switch = facts.text_traits.get("alibi_field")
+    alibi = bool(facts.text_traits.get("alibi")) or (switch is not None and bool(facts.config.get(switch)))
     return Architecture(facts.kind, class_name, made, linear=linear, alibi=alibi, not_understood=unknown, **base)
 
 
-def _encoder_layers(facts: _Facts) -> tuple[Layer, ...]:
+def _encoder_layers(facts: _Facts) -> tuple[ModelLayer, ...]:
     """Every layer sees everything, or, where the file makes windows for both sides (ModernBERT), what lies in its window."""
-    whole = Pattern("bidirectional", packs=False)
+    whole = MaskPattern("bidirectional", packs=False)
     if not facts.calls("bidirectional_sliding_window_mask"):
-        return tuple(Layer(index, "encoder", whole) for index in range(kinds.layer_count(facts.config)))
+        return tuple(ModelLayer(index, "encoder", whole) for index in range(kinds.layer_count(facts.config)))
     size = kinds.window_of(facts.config)
     if size is None:
         raise QuestionError(f"config.json: {facts.text_kind} has windows, and none of a known name")
-    window = Pattern("bidirectional", local="window", size=size, packs=False)
-    return tuple(Layer(index, "encoder", window if name == SLIDING else whole) for index, name in enumerate(_types(facts)))
+    window = MaskPattern("bidirectional", local="window", size=size, packs=False)
+    return tuple(ModelLayer(index, "encoder", window if name == SLIDING else whole) for index, name in enumerate(_types(facts)))
 
 
 def _types(facts: _Facts) -> tuple[str, ...]:
-    rule = kinds.LAYER_RULES.get(facts.text_kind)
+    rule = kinds.layer_rule(facts.text_kind)
     if rule is None:
         given = facts.config.get("layer_types")
         rule = "full" if not facts.entry.get("typed") or not given else "given"
@@ -231,45 +230,60 @@ def _types(facts: _Facts) -> tuple[str, ...]:
     return found
 
 
-def _layers(facts: _Facts, types: tuple[str, ...]) -> tuple[tuple[Layer, ...], tuple[int, ...]]:
-    made: list[Layer] = []
+def _layers(facts: _Facts, types: tuple[str, ...]) -> tuple[tuple[ModelLayer, ...], tuple[int, ...]]:
+    made: list[ModelLayer] = []
     unknown: list[int] = []
     for index, name in enumerate(types):
         if name in (LINEAR, CONV, HYBRID):
-            made.append(Layer(index, "linear", None))
+            made.append(ModelLayer(index, "linear", None))
         if name in (FULL, SLIDING, CHUNKED, HYBRID):
             kind = FULL if name == HYBRID else name
             pattern = _pattern(facts, kind)
-            made.append(Layer(index, kind, pattern, pattern.width if pattern.local is not None else None))
+            made.append(ModelLayer(index, kind, pattern, pattern.width if pattern.local is not None else None))
         elif name not in (LINEAR, CONV, "moe", "mlp"):
             unknown.append(index)
     return tuple(made), tuple(unknown)
 
 
-def _pattern(facts: _Facts, kind: str) -> Pattern:
+def _pattern(facts: _Facts, kind: str) -> MaskPattern:
     calls = facts.calls("causal_mask") + facts.calls("sliding_window_causal_mask") + facts.calls("chunked_causal_mask")
     told = facts.config.get("is_causal") is not False  # else the factories make a bidirectional mask, which knows of no documents
-    joined = facts.kind in BIDIRECTIONAL_TEXT and bool(facts.config.get("use_bidirectional_attention"))
+    joined = bool(facts.traits.get("joins_bidirectional")) and bool(facts.config.get("use_bidirectional_attention"))
     packs = told and (not calls or any("position_ids" in call for call in calls))
     skips = not joined and not any("allow_is_causal_skip" in call for call in facts.calls("causal_mask"))
     base = "causal" if told and not joined else "bidirectional"
-    blocks = IMAGE_BLOCKS.get(facts.kind)
     common: dict[str, Any] = {
-        "base": base, "packs": packs, "skips": skips, "blocks": blocks,
-        "flash_packs": facts.text_kind not in NO_FLASH_PACKS, "flash_window": facts.text_kind not in NO_FLASH_WINDOW,
+        "base": base, "packs": packs, "skips": skips, "blocks": _blocks(facts, kind), "flag": _flag(facts),
+        "flash_packs": facts.text_traits.get("flash_packs", True), "flash_window": facts.text_traits.get("flash_window", True),
     }  # fmt: skip
     if kind == SLIDING:
         size = kinds.window_of(facts.config)
         if size is None:
             raise QuestionError(f"config.json: {facts.text_kind} has sliding layers and no sliding_window")
         # configuration_gemma3.py:103 halves the window; its overlay leaves out the distance of a whole one
-        return Pattern(local="window", size=size // 2 if joined else size, **common)
+        return MaskPattern(local="window", size=size // 2 if joined else size, **common)
     if kind == CHUNKED:
         size = facts.config.get("attention_chunk_size")
         if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= kinds.MAX_WINDOW:
             raise QuestionError(f"config.json: attention_chunk_size is {size!r}, expected an integer from 1 to {kinds.MAX_WINDOW}")
-        return Pattern(local="chunk", size=size, **common)
-    return Pattern(**common)
+        return MaskPattern(local="chunk", size=size, **common)
+    return MaskPattern(**common)
+
+
+def _blocks(facts: _Facts, kind: str) -> BlockRule | None:
+    """Return the blocks that layers of this kind make, if the configuration turns them on."""
+    marks = facts.traits.get("blocks")
+    if marks is None or kind not in marks.get("layers", (kind,)):
+        return None
+    if "if" in marks and facts.config.get(marks["if"][0]) != marks["if"][1]:
+        return None
+    return BlockRule(marks["field"], tuple(marks["values"]), marks["each_run"], marks["inside_window"], bool(marks.get("always")))
+
+
+def _flag(facts: _Facts) -> bool:
+    """Return whether the attention modules tell their kernel that they are causal."""
+    name = facts.text_traits.get("flag_field")
+    return name is None or not facts.config.get(name)
 
 
 def _encoder_decoder(facts: _Facts, class_name: str, base: dict[str, Any]) -> Architecture:
@@ -279,12 +293,12 @@ def _encoder_decoder(facts: _Facts, class_name: str, base: dict[str, Any]) -> Ar
     decoder = _count(config.get("decoder_layers") or config.get("num_decoder_layers"), 0) or encoder
     if not 0 < encoder <= kinds.MAX_LAYERS or not 0 < decoder <= kinds.MAX_LAYERS:
         raise QuestionError(f"config.json: the number of layers of {facts.kind} cannot be told")
-    both = Pattern("bidirectional", packs=False)
-    own = tuple(Layer(index, FULL, Pattern(packs=False)) for index in range(decoder))
-    read = tuple(Layer(index, "encoder", both) for index in range(encoder))
-    cross = tuple(Layer(index, "cross", both) for index in range(decoder))
+    both = MaskPattern("bidirectional", packs=False)
+    own = tuple(ModelLayer(index, FULL, MaskPattern(packs=False)) for index in range(decoder))
+    read = tuple(ModelLayer(index, "encoder", both) for index in range(encoder))
+    cross = tuple(ModelLayer(index, "cross", both) for index in range(decoder))
     if class_name.endswith(_ENCODER):
         own, cross = (), ()
     elif class_name.endswith(_DECODER):  # without encoder_hidden_states its cross-attention is left out
         read, cross = (), ()
-    return Architecture(facts.kind, class_name, own, read, cross, bias="t5" in facts.kind, two_stacks=True, **base)
+    return Architecture(facts.kind, class_name, own, read, cross, bias=bool(facts.traits.get("position_bias")), two_stacks=True, **base)

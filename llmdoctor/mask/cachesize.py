@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmdoctor.mask.types import Inputs
+from llmdoctor.mask.types import ForwardInputs
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
+class CacheExtent:
     """`kv_len` keys from absolute position `kv_offset` on; the first query is at `q_offset`.
 
     `counter` says that the offset is the static cache's own counter tensor, which update() moves on before a kernel reads it.
@@ -24,24 +24,24 @@ class Extent:
     static: bool = False
 
 
-def extent(inputs: Inputs, window: int | None) -> Extent:
+def extent(inputs: ForwardInputs, window: int | None) -> CacheExtent:
     """The extent of a layer; `window` is its cache's window (None: it keeps everything)."""
     past, new, cache = inputs.past, inputs.q_len, inputs.cache
     if cache.kind == "none":
         mask = inputs.mask_2d
-        return Extent(new if mask is None else mask.shape[1], 0, 0)
+        return CacheExtent(new if mask is None else mask.shape[1], 0, 0)
     if cache.kind == "static":
         if window is None:
-            return Extent(cache.size, 0, past, counter=past > 0, static=True)
+            return CacheExtent(cache.size, 0, past, counter=past > 0, static=True)
         return _static_sliding(past, new, min(window, cache.size))
     if window is None:
-        return Extent(past + new, 0, past)
+        return CacheExtent(past + new, 0, past)
     held = window - 1 if past >= window else past
-    return Extent(held + new, max(past - window + 1, 0), past)
+    return CacheExtent(held + new, max(past - window + 1, 0), past)
 
 
-def _static_sliding(past: int, new: int, size: int) -> Extent:
+def _static_sliding(past: int, new: int, size: int) -> CacheExtent:
     offset = max(past - size + 1, 0)
     if past >= size:
-        return Extent(size + new - 1, offset, past, static=True)
-    return Extent(past + new if past + new > size else size, offset, past, static=True)
+        return CacheExtent(size + new - 1, offset, past, static=True)
+    return CacheExtent(past + new if past + new > size else size, offset, past, static=True)

@@ -1,19 +1,18 @@
-"""`--messages chat.json`: a chat through the model's own processor, with the checks that only its inputs allow."""
+"""`--messages chat.json`: a chat through the model's own processor."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llmdoctor.core.document import Block, Cell, Note, Table
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.core.finding import Finding
-from llmdoctor.mask.check import finding
-from llmdoctor.mask.options import Options, ask_cache, ask_phase, read_config
-from llmdoctor.mask.types import CachePlan, Inputs
+from llmdoctor.mask.forward_inputs import parse_cache, parse_phase, read_config
+from llmdoctor.mask.options import MaskOptions
+from llmdoctor.mask.types import CachePlan, ForwardInputs
 
 if TYPE_CHECKING:
     from llmdoctor.modeldir.directory import ModelDir
@@ -23,21 +22,20 @@ MAX_MESSAGES = 1000
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Chat:
-    """What a chat adds to a report."""
+    """What a chat adds to a report: blocks, and `result.chat`."""
 
-    findings: tuple[Finding, ...]
     blocks: tuple[Block, ...]
     result: dict[str, Any]
 
 
-def ask_chat(directory: ModelDir, options: Options) -> tuple[Inputs, Chat]:
-    """The tensors that the processor makes of the messages, and what is wrong with them.
+def chat_inputs(directory: ModelDir, options: MaskOptions) -> tuple[ForwardInputs, Chat]:
+    """Return the tensors that the processor makes of the messages.
 
-    Raises QuestionError where the file is no list of messages or the processor refuses it, MissingExtra where a package is missing.
+    Raises QuestionError if the file holds no list of messages or the processor refuses it, MissingExtra if a package is missing.
     """
     messages = read_messages(options.messages or "")
-    if ask_phase(options.phase)[0] != "prefill":
-        raise QuestionError("--messages: a chat is prefilled; --phase decode asks about --lengths")
+    if parse_phase(options.phase)[0] != "prefill":
+        raise QuestionError("--messages: a chat is prefilled; --phase decode takes --lengths")
     from llmdoctor.mask.live.processor import process
 
     tensors, tokens = process(directory.path, messages)
@@ -47,23 +45,20 @@ def ask_chat(directory: ModelDir, options: Options) -> tuple[Inputs, Chat]:
         raise QuestionError(f"{options.messages}: the model's tokenizer makes no tokens of this chat")
     image_ids = [value for name in ("image_token_id", "video_token_id", "image_token_index") if isinstance(value := config.get(name), int)]
     image = np.isin(ids, image_ids).astype(np.int64)
-    inputs = Inputs(
-        ids.shape[0], ids.shape[1], cache=ask_cache(options.cache, CachePlan()), attention_mask=tensors.get("attention_mask"), input_ids=ids,
-        tokens=tuple(tokens), said=f"{len(messages)} messages, {ids.shape[1]} tokens, {int(image.sum())} of them placeholders",
+    inputs = ForwardInputs(
+        ids.shape[0], ids.shape[1], cache=parse_cache(options.cache, CachePlan()), attention_mask=tensors.get("attention_mask"), input_ids=ids,
+        token_types=tensors.get("token_type_ids"), media=tensors.get("mm_token_type_ids"),
+        grids={name: tensors[name] for name in ("image_grid_thw", "video_grid_thw") if name in tensors}, tokens=tuple(tokens),
+        words=f"{len(messages)} messages, {ids.shape[1]} tokens, {int(image.sum())} of them placeholders",
     )  # fmt: skip
-    if "token_type_ids" in tensors:
-        inputs = replace(inputs, image=tensors["token_type_ids"])
-    found = tuple(placeholders(ids, tensors, config))
     positions = tensors.get("mrope_position_ids")
-    blocks = (*_grids(tensors), *([] if positions is None else [_positions(positions, ids, image)]))
-    result = {
-        "chat": {name: tensors[name].tolist() for name in ("image_grid_thw", "video_grid_thw", "mrope_position_ids") if name in tensors}
-    }
-    return inputs, Chat(found, blocks, result)
+    blocks = (*_grids(tensors), *([] if positions is None else [_positions(positions, image)]))
+    kept = ("image_grid_thw", "video_grid_thw", "mrope_position_ids")
+    return inputs, Chat(blocks, {name: tensors[name].tolist() for name in kept if name in tensors})
 
 
 def read_messages(path: str) -> list[dict[str, Any]]:
-    """The messages of a chat: a JSON list, or an object with a list under "messages"."""
+    """Return the messages of a chat: a JSON list, or an object with a list under "messages". Raises QuestionError for anything else."""
     from llmdoctor.files.jsonfile import read_json_file
 
     file = read_json_file(path)
@@ -81,36 +76,16 @@ def read_messages(path: str) -> list[dict[str, Any]]:
     return value
 
 
-def placeholders(ids: Any, tensors: dict[str, Any], config: dict[str, Any]) -> list[Finding]:
-    """MSK021: as many placeholder tokens as the grids make patches after merging."""
-    merge = (config.get("vision_config") or {}).get("spatial_merge_size", 2)
-    out = []
-    for kind in ("image", "video"):
-        token, grid = config.get(f"{kind}_token_id"), tensors.get(f"{kind}_grid_thw")
-        if not isinstance(token, int):
-            continue
-        held = int((ids == token).sum())
-        wanted = 0 if grid is None else int((grid.prod(axis=1) // merge**2).sum())
-        if held != wanted:
-            out.append(
-                finding(
-                    "MSK021", f"{held} {kind} placeholder tokens, but {kind}_grid_thw makes {wanted}", placeholders=held, patches=wanted
-                )
-            )
-    return out
-
-
 def _grids(tensors: dict[str, Any]) -> list[Block]:
     lines = [
         f"{kind} {number}: {t} x {h} x {w} patches" for kind in ("image", "video") if (grid := tensors.get(f"{kind}_grid_thw")) is not None
         for number, (t, h, w) in enumerate(grid.tolist())
     ]  # fmt: skip
-    return [Note("PICTURES", "\n".join(lines))] if lines else []
+    return [Note("Pictures", "\n".join(lines))] if lines else []
 
 
-def _positions(positions: Any, ids: Any, image: Any) -> Table:
-    """The M-RoPE ids, one row a run of text or picture: first and last of time, height, width."""
-    del ids
+def _positions(positions: Any, image: Any) -> Table:
+    """Return the M-RoPE ids, one row per run of text or picture: first and last of time, height, width."""
     line = image[0]
     edges = [0, *(np.flatnonzero(np.diff(line)) + 1).tolist(), len(line)]
     rows: list[tuple[str | Cell, ...]] = []

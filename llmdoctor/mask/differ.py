@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmdoctor.mask.intervals import Bools, Ints, Visible, trimmed
-from llmdoctor.mask.types import Inputs
+from llmdoctor.mask.types import ForwardInputs
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class MaskDifference:
     """How many real queries see other keys, and the first of them: its row, its place, and the runs it sees under each."""
 
     queries: int
@@ -21,7 +21,7 @@ class Difference:
     right: tuple[tuple[int, int], ...]
 
 
-def real_queries(inputs: Inputs) -> Bools:
+def real_queries(inputs: ForwardInputs) -> Bools:
     """bool [B, Q]: the queries that are tokens, not padding."""
     mask = inputs.mask_2d
     if mask is None or mask.shape[1] < inputs.q_len:
@@ -29,7 +29,7 @@ def real_queries(inputs: Inputs) -> Bools:
     return np.asarray(mask[:, -inputs.q_len :] != 0, np.bool_)
 
 
-def difference(left: Visible, right: Visible, real: Bools) -> Difference | None:
+def difference(left: Visible, right: Visible, real: Bools) -> MaskDifference | None:
     """Where two masks over the same queries differ; None where they do not. Masks over unlike numbers of keys are compared key by key."""
     count, first = 0, None
     batch = left.rows * left.repeat
@@ -44,7 +44,7 @@ def difference(left: Visible, right: Visible, real: Bools) -> Difference | None:
         if left.rows == right.rows == 1 and row == 0 and real.all():
             count *= batch
             break
-    return None if first is None else Difference(count, *first)
+    return None if first is None else MaskDifference(count, *first)
 
 
 def _unlike(left: Visible, one: int, right: Visible, other: int) -> Bools:

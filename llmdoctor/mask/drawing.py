@@ -9,12 +9,12 @@ import numpy as np
 
 from llmdoctor.core.document import Block, Fold, Grid, Mark, Note
 from llmdoctor.core.finding import Finding
-from llmdoctor.mask.check import documents_meant
 from llmdoctor.mask.differ import real_queries
+from llmdoctor.mask.documents import documents_meant, same_document
 from llmdoctor.mask.intervals import Bools, Visible, density, trimmed
 from llmdoctor.mask.picture import legend, name_of, picture
 from llmdoctor.mask.screen import layers_text
-from llmdoctor.mask.types import SHORT, Inputs, LayerMask, Plan
+from llmdoctor.mask.types import SHORT, BackendPlan, ForwardInputs, LayerMask
 
 IN_WORDS, MOST = 2, 8  # pictures of a terminal, of a page
 EXACT, CELLS = 128, 64  # a side of a picture of single pairs, and of a map
@@ -35,7 +35,7 @@ _SHARES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Pattern:
+class Picture:
     """One picture: the mask that is drawn, and whose it is, with the layers and the backends that share it."""
 
     visible: Visible
@@ -43,7 +43,7 @@ class Pattern:
     owners: tuple[str, ...]
 
 
-def pictures(plans: Sequence[Plan], inputs: Inputs, findings: Sequence[Finding] = ()) -> list[Block]:
+def pictures(plans: Sequence[BackendPlan], inputs: ForwardInputs, findings: Sequence[Finding] = ()) -> list[Block]:
     """A picture for each different mask among all groups of layers and backends; where a finding names a batch row, of that row."""
     row = next((at for one in findings if isinstance(at := one.evidence.get("row"), int)), 0)
     if any(group.type in ("encoder", "cross") for plan in plans for group in plan.layers):
@@ -52,21 +52,21 @@ def pictures(plans: Sequence[Plan], inputs: Inputs, findings: Sequence[Finding] 
     more = len(found) - IN_WORDS
     if more <= 0:
         return [*found]
-    also = Note("ALSO", f"{more} other patterns (--format html draws them)", "dim")
+    also = Note("Also", f"{more} other patterns (--format html draws them)", "dim")
     left = len(found) - MOST
     end = (Note("", f"{left} more patterns are not drawn"),) if left > 0 else ()
     return [*found[:IN_WORDS], Fold(f"{more} other patterns", (*found[IN_WORDS:MOST], *end), (also,))]
 
 
-def leaking(plans: Sequence[Plan], inputs: Inputs, findings: Sequence[Finding]) -> list[Grid]:
+def leaking(plans: Sequence[BackendPlan], inputs: ForwardInputs, findings: Sequence[Finding]) -> list[Grid]:
     """The pictures in which a pair is seen that must not be, with the inputs they are of; maps of long inputs are left out."""
     if not findings or max(inputs.q_len, inputs.past + inputs.q_len) > EXACT:
         return []
     found = (block for block in pictures(plans, inputs, findings) if isinstance(block, Grid))
-    return [replace(grid, label=f"{inputs.told}: {grid.label}") for grid in found if any(_LEAK in line for line in grid.cells)]
+    return [replace(grid, label=f"{inputs.description}: {grid.label}") for grid in found if any(_LEAK in line for line in grid.cells)]
 
 
-def patterns(plans: Sequence[Plan], row: int = 0) -> list[Pattern]:
+def patterns(plans: Sequence[BackendPlan], row: int = 0) -> list[Picture]:
     """The different masks of one batch row, each with everybody who gets it, in the order of the plans."""
     found: dict[tuple[object, ...], tuple[Visible, LayerMask, dict[str, list[str]]]] = {}
     for plan in plans:
@@ -77,7 +77,7 @@ def patterns(plans: Sequence[Plan], row: int = 0) -> list[Pattern]:
             some = "layer" if len(group.layers) == 1 else "layers"
             who = f"{group.type.replace('_', ' ')}, {some} {layers_text(group.layers)}"
             kept[2].setdefault(who, []).append(SHORT.get(plan.backend, plan.backend))
-    return [Pattern(visible, group, _owners(owners)) for visible, group, owners in found.values()]
+    return [Picture(visible, group, _owners(owners)) for visible, group, owners in found.values()]
 
 
 def _owners(layers: Mapping[str, list[str]]) -> tuple[str, ...]:
@@ -103,9 +103,9 @@ def _content(visible: Visible, row: int) -> tuple[object, ...]:
     return (visible.kv_len, low.tobytes(), high.tobytes(), holes if any(holes) else b"")
 
 
-def _grid(pattern: Pattern, inputs: Inputs, row: int, told: int) -> Grid:
+def _grid(pattern: Picture, inputs: ForwardInputs, row: int, batch_row: int) -> Grid:
     visible, first = pattern.visible, pattern.group.q_offset
-    where = f"; row {told} of {inputs.batch}" if inputs.batch > 1 else ""
+    where = f"; row {batch_row} of {inputs.batch}" if inputs.batch > 1 else ""
     label = "; ".join(pattern.owners) + where
     words: list[Note] = [Note(f"{label}: queries down, keys across", "", "dim")]
     key = legend(visible)
@@ -113,7 +113,7 @@ def _grid(pattern: Pattern, inputs: Inputs, row: int, told: int) -> Grid:
         words += [Note("", picture(visible, row, inputs.tokens, first)), key]
     if max(visible.q_len, visible.kv_len) > EXACT:
         return _map(visible, row, label, tuple(words), first)
-    wrong = visible.square(row) & forbidden(visible, inputs, told, pattern.group)
+    wrong = visible.square(row) & forbidden(visible, inputs, batch_row, pattern.group)
     if key is None:
         drawn = picture(visible, row, inputs.tokens, first, wrong)
         words.append(Note("", drawn + ("\n× seen, and must not be" if wrong.any() else "")))
@@ -133,7 +133,7 @@ def _cells(visible: Visible, row: int, wrong: Bools) -> tuple[str, ...]:
     return tuple("".join(line) for line in out)
 
 
-def forbidden(visible: Visible, inputs: Inputs, row: int, group: LayerMask) -> Bools:
+def forbidden(visible: Visible, inputs: ForwardInputs, row: int, group: LayerMask) -> Bools:
     """bool [Q, kv_len]: pairs that no mask may let through: a real query and padding, an empty slot, or another document's token.
 
     `row` is a row of the batch. Which future keys are allowed is the model's business, and is not judged here.
@@ -148,8 +148,8 @@ def forbidden(visible: Visible, inputs: Inputs, row: int, group: LayerMask) -> B
     out[:, inputs.past + q_len :] = True
     documents = documents_meant(inputs)
     if documents is not None and documents.shape[1] <= q_len:
-        mine = documents[min(row, len(documents) - 1)]
-        out[: len(mine), : len(mine)] |= mine[:, None] != mine[None, :]
+        size = documents.shape[1]
+        out[:size, :size] |= ~same_document(documents, row)
     return np.asarray(out & real_queries(inputs)[row][:, None])
 
 

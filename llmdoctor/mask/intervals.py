@@ -103,7 +103,7 @@ def runs_of(line: Bools) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
+class BlockCounts:
     """How many blocks of `size` x `size` of the batch are empty, partly visible and fully visible."""
 
     size: int
@@ -112,7 +112,7 @@ class Blocks:
     full: int
 
 
-def count_blocks(visible: Visible, size: int = 128) -> Blocks:
+def count_blocks(visible: Visible, size: int = 128) -> BlockCounts:
     """The kinds of all blocks, exactly, in O(S log size): neither pairs nor blocks are visited one by one."""
     full = busy = 0
     for row in range(visible.rows):
@@ -124,7 +124,7 @@ def count_blocks(visible: Visible, size: int = 128) -> Blocks:
         full += every
     blocks = visible.rows * -(-visible.q_len // size) * -(-visible.kv_len // size)
     repeat = visible.repeat
-    return Blocks(size, (blocks - busy) * repeat, (busy - full) * repeat, full * repeat)
+    return BlockCounts(size, (blocks - busy) * repeat, (busy - full) * repeat, full * repeat)
 
 
 def _row_blocks(visible: Visible, row: int, size: int) -> tuple[int, int]:

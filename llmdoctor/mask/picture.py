@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmdoctor.core.document import Note, Table
-from llmdoctor.mask.intervals import Blocks, Bools, Visible, count_blocks, density
+from llmdoctor.mask.intervals import BlockCounts, Bools, Visible, count_blocks, density
 from llmdoctor.mask.types import BLOCK
 
 ONE_A_LINE, HALF_BLOCKS, MAP = 16, 48, 24
@@ -67,7 +67,7 @@ def _map(visible: Visible, row: int, first: int) -> str:
     return "\n".join(lines)
 
 
-def blocks_of(visible: Visible) -> Blocks:
+def blocks_of(visible: Visible) -> BlockCounts:
     """The blocks of 128 x 128, as flex_attention's kernel has them."""
     return count_blocks(visible, BLOCK)
 
@@ -91,4 +91,4 @@ def legend(visible: Visible) -> Note | None:
         return None
     blocks = blocks_of(visible)
     text = f"{blocks.empty:,} empty, {blocks.partial:,} partial, {blocks.full:,} full of {blocks.size} x {blocks.size} pairs"
-    return Note("BLOCKS", text, "dim")
+    return Note("Blocks", text, "dim")

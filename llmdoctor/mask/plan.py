@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mask.architectures import Architecture, Layer
-from llmdoctor.mask.cachesize import Extent, extent
-from llmdoctor.mask.factory import Made, call_of, make
-from llmdoctor.mask.types import NOTHING, SIZES, Inputs, Kernel, LayerMask, Object, Plan
+from llmdoctor.mask.architectures import Architecture, ModelLayer
+from llmdoctor.mask.cachesize import CacheExtent, extent
+from llmdoctor.mask.calls import FactoryResult, call_of
+from llmdoctor.mask.factory import make
+from llmdoctor.mask.types import NOTHING, SIZES, BackendPlan, CachePlan, ForwardInputs, KernelArguments, LayerMask, MaskObject
 
 
-def plan(arch: Architecture, inputs: Inputs, backend: str, dtype: str, *, counted: bool = True) -> Plan:
+def plan(arch: Architecture, inputs: ForwardInputs, backend: str, dtype: str, *, counted: bool = True) -> BackendPlan:
     """What each layer receives under `backend` in a model of `dtype`, or the error that the library raises.
 
     Without `counted` the visible pairs are not counted.
@@ -33,19 +34,19 @@ def plan(arch: Architecture, inputs: Inputs, backend: str, dtype: str, *, counte
         )
     error = arch.refusal(backend) or _fails(arch, inputs, backend) or _misfit(arch, inputs, backend, dtype)
     if error is not None:
-        return Plan(backend, error=error)
+        return BackendPlan(backend, error=error)
     found: list[LayerMask] = []
     if arch.encoder and inputs.phase == "prefill":
-        found += _groups(arch, arch.encoder, _encoder_inputs(inputs), backend, dtype, counted)
+        found += _groups(arch, arch.encoder, _encoder_inputs(arch, inputs), backend, dtype, counted)
     found += _groups(arch, arch.layers, _decoder_inputs(arch, inputs), backend, dtype, counted)
     if arch.cross:
         found += _groups(arch, arch.cross, inputs, backend, dtype, counted)
-    return Plan(backend, tuple(found), unobserved=arch.not_understood)
+    return BackendPlan(backend, tuple(found), unobserved=arch.not_understood)
 
 
-def _fails(arch: Architecture, inputs: Inputs, backend: str) -> str | None:
+def _fails(arch: Architecture, inputs: ForwardInputs, backend: str) -> str | None:
     """What the library raises whatever the backend, and falcon's own refusal of one (models/falcon/modeling_falcon.py)."""
-    mask, falcon = inputs.mask_2d, arch.model_type == "falcon"
+    mask, falcon = inputs.mask_2d, bool(arch.traits.get("bias_in_mask"))
     if arch.alibi and falcon and backend == "flash_attention_2":
         return "ValueError: `alibi` is not supported when `use_flash_attn` is True"
     if arch.alibi and inputs.cache.kind == "static" and (falcon or mask is not None):
@@ -60,7 +61,7 @@ def _fails(arch: Architecture, inputs: Inputs, backend: str) -> str | None:
     return None
 
 
-def _misfit(arch: Architecture, inputs: Inputs, backend: str, dtype: str) -> str | None:
+def _misfit(arch: Architecture, inputs: ForwardInputs, backend: str, dtype: str) -> str | None:
     """What the library raises over a 2-D mask of other columns than tokens: without a cache the mask's columns are taken for the keys."""
     mask = inputs.mask_2d
     if mask is None or not unequal(inputs):
@@ -77,31 +78,33 @@ def _misfit(arch: Architecture, inputs: Inputs, backend: str, dtype: str) -> str
     return None
 
 
-def unequal(inputs: Inputs) -> bool:
+def unequal(inputs: ForwardInputs) -> bool:
     """Whether there is a 2-D mask, no cache to count by, and not one column a token."""
     mask = inputs.mask_2d
     return mask is not None and inputs.cache.kind == "none" and mask.shape[1] != inputs.q_len
 
 
-def _encoder_inputs(inputs: Inputs) -> Inputs:
-    from llmdoctor.mask.types import CachePlan
+def _encoder_inputs(arch: Architecture, inputs: ForwardInputs) -> ForwardInputs:
+    """An encoder has no cache; the positions of an encoder-decoder are not passed on."""
+    return replace(inputs, cache=CachePlan(), position_ids=None if arch.two_stacks else inputs.position_ids)
 
-    return replace(inputs, cache=CachePlan(), position_ids=None)
 
-
-def _decoder_inputs(arch: Architecture, inputs: Inputs) -> Inputs:
+def _decoder_inputs(arch: Architecture, inputs: ForwardInputs) -> ForwardInputs:
     """An encoder-decoder's own mask is its encoder's: the decoder gets none. M-RoPE needs four rows of positions to see documents."""
     if arch.cross:
-        return replace(inputs, attention_mask=None, position_ids=None)
+        length = inputs.q_len if inputs.decoder_ids is None else inputs.decoder_ids.shape[1]
+        return replace(inputs, q_len=length, attention_mask=inputs.decoder_mask, position_ids=None)
     positions = inputs.position_ids
     if arch.mrope and positions is not None and (positions.ndim == 2 or positions.shape[0] != 4):
-        return inputs if arch.expands and positions.ndim == 2 else replace(inputs, position_ids=None)
+        return inputs if arch.traits.get("mrope_expands") and positions.ndim == 2 else replace(inputs, position_ids=None)
     return inputs
 
 
-def _groups(arch: Architecture, layers: tuple[Layer, ...], inputs: Inputs, backend: str, dtype: str, counted: bool) -> list[LayerMask]:
+def _groups(
+    arch: Architecture, layers: tuple[ModelLayer, ...], inputs: ForwardInputs, backend: str, dtype: str, counted: bool
+) -> list[LayerMask]:
     """Layers that get the same, together."""
-    by_kind: dict[Any, list[Layer]] = {}
+    by_kind: dict[Any, list[ModelLayer]] = {}
     for layer in layers:
         pattern = layer.pattern
         key = (layer.type, layer.cache_window, None if pattern is None else (pattern.local, pattern.size))
@@ -109,19 +112,21 @@ def _groups(arch: Architecture, layers: tuple[Layer, ...], inputs: Inputs, backe
     return [_group(arch, alike, inputs, backend, dtype, counted) for alike in by_kind.values()]
 
 
-def _group(arch: Architecture, alike: list[Layer], inputs: Inputs, backend: str, dtype: str, counted: bool) -> LayerMask:
+def _group(arch: Architecture, alike: list[ModelLayer], inputs: ForwardInputs, backend: str, dtype: str, counted: bool) -> LayerMask:
     first, indices = alike[0], tuple(layer.index for layer in alike)
     if first.pattern is None:
         return _linear(arch, indices, inputs, backend)
     if first.type == "cross":
         size, given = _cross_extent(inputs)
-        call = call_of(given, first.pattern, size, dtype)
-        made = make(call, backend)
+        made = make(call_of(given, first.pattern, size, dtype), backend)
+        inputs = given
     else:
         size = extent(inputs, first.cache_window)
         made = make(call_of(inputs, first.pattern, size, dtype), backend)
         if unequal(inputs):
-            size = Extent(inputs.q_len, 0, 0)  # the kernel has the tokens' own keys; what flash-attention unpads by the mask is not told
+            size = CacheExtent(
+                inputs.q_len, 0, 0
+            )  # the kernel has the tokens' own keys; what flash-attention unpads by the mask is not told
             pattern = (
                 first.pattern if backend == "flash_attention_2" else replace(first.pattern, local=None)
             )  # a mask left out has no window
@@ -134,21 +139,23 @@ def _group(arch: Architecture, alike: list[Layer], inputs: Inputs, backend: str,
     total = inputs.batch * inputs.q_len * size.kv_len
     return LayerMask(
         indices, first.type, backend, inputs.q_len, size.kv_len, size.q_offset, made.formula, made.object, made.kernel, visible,
-        made.skip_reason, arch.verified and visible is not None, count, total,
+        made.skip_reason, arch.verified and visible is not None, count, total, doubt=arch.doubt or ("" if visible is not None else _NOT_INTERVALS),
     )  # fmt: skip
 
 
-def _cross_extent(inputs: Inputs) -> tuple[Extent, Inputs]:
-    """Cross-attention: as many keys as the encoder had tokens, under the encoder's mask; its cache is already full in decode."""
-    from llmdoctor.mask.types import CachePlan
+_NOT_INTERVALS = "the pairs that this mask shows are not known"
 
+
+def _cross_extent(inputs: ForwardInputs) -> tuple[CacheExtent, ForwardInputs]:
+    """Cross-attention: as many keys as the encoder had tokens, under the encoder's mask; its cache is already full in decode."""
     length = inputs.q_len if inputs.phase == "prefill" else inputs.past
+    queries = inputs.q_len if inputs.decoder_ids is None or inputs.phase != "prefill" else inputs.decoder_ids.shape[1]
     mask = inputs.mask_2d
     kept = None if mask is None else mask[:, :length]
-    return Extent(length, 0, 0), replace(inputs, attention_mask=kept, cache=CachePlan(), position_ids=None)
+    return CacheExtent(length, 0, 0), replace(inputs, q_len=queries, attention_mask=kept, cache=CachePlan(), position_ids=None)
 
 
-def _linear(arch: Architecture, indices: tuple[int, ...], inputs: Inputs, backend: str) -> LayerMask:
+def _linear(arch: Architecture, indices: tuple[int, ...], inputs: ForwardInputs, backend: str) -> LayerMask:
     """Mamba, DeltaNet, short convolutions: create_recurrent_attention_mask, or the caller's own mask as it is."""
     mask = inputs.mask_2d
     reason = None
@@ -162,26 +169,28 @@ def _linear(arch: Architecture, indices: tuple[int, ...], inputs: Inputs, backen
     if mask is not None and reason is None:
         kept = mask[:, -inputs.q_len :] if arch.linear == "recurrent" else mask
         size = int(kept.size) * SIZES["int64"]
-        made = Object("tensor", tuple(kept.shape), "int64", size, size)
+        made = MaskObject("tensor", tuple(kept.shape), "int64", size, size)
     formula = "none: a linear layer reads its state, padding is zeroed" if made.kind == "tensor" else "none: a linear layer reads its state"
-    return LayerMask(indices, "linear", backend, inputs.q_len, None, inputs.past, formula, made, Kernel(), None, reason, arch.verified)
+    return LayerMask(
+        indices, "linear", backend, inputs.q_len, None, inputs.past, formula, made, KernelArguments(), None, reason, arch.verified
+    )
 
 
-def _module(arch: Architecture, made: Made, backend: str, dtype: str) -> Made:
+def _module(arch: Architecture, made: FactoryResult, backend: str, dtype: str) -> FactoryResult:
     """Falcon with alibi writes its bias into the mask, one head each, always in floats (models/falcon/modeling_falcon.py)."""
-    if arch.model_type != "falcon" or not arch.alibi or backend not in ("eager", "sdpa") or made.object.kind != "tensor":
+    if not arch.traits.get("bias_in_mask") or not arch.alibi or backend not in ("eager", "sdpa") or made.object.kind != "tensor":
         return made
     batch, _, q_len, kv_len = made.object.shape or (0, 0, 0, 0)
     shape = (batch, arch.heads, q_len, kv_len)
     size = int(np.prod(shape, dtype=object)) * SIZES[dtype]
-    return replace(made, object=Object("tensor", shape, dtype, size, size))
+    return replace(made, object=MaskObject("tensor", shape, dtype, size, size))
 
 
-def _biased(arch: Architecture, made: Made, backend: str, dtype: str, inputs: Inputs) -> Made:
+def _biased(arch: Architecture, made: FactoryResult, backend: str, dtype: str, inputs: ForwardInputs) -> FactoryResult:
     """T5 under sdpa: position bias and mask become one float mask (create_position_bias_mask), and causality is in it."""
     if not arch.bias or backend != "sdpa" or made.visible is None:
         return made
     batch = 1 if made.object.kind == "none" else inputs.batch
     shape = (batch, arch.heads, inputs.q_len, made.visible.kv_len)
     size = int(np.prod(shape, dtype=object)) * SIZES[dtype]
-    return replace(made, kernel=replace(made.kernel, is_causal=False, mask=Object("tensor", shape, dtype, size, size)))
+    return replace(made, kernel=replace(made.kernel, is_causal=False, mask=MaskObject("tensor", shape, dtype, size, size)))

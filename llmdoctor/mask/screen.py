@@ -1,20 +1,20 @@
-"""What a person reads of `mask inspect`: the answer in one sentence, the stages side by side, the picture, what would change it."""
+"""The blocks of `mask inspect`: the stages side by side, why a mask is left out, where backends differ."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from llmdoctor.core.document import Block, Cell, Headline, Note, Table, Tone
+from llmdoctor.core.document import Block, Cell, Note, Table
 from llmdoctor.core.text import plural
 from llmdoctor.mask.differ import difference, real_queries
 from llmdoctor.mask.picture import query_table
-from llmdoctor.mask.types import SHORT, Inputs, LayerMask, Object, Plan
+from llmdoctor.mask.types import SHORT, BackendPlan, ForwardInputs, LayerMask, MaskObject
 
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def size_text(count: int) -> str:
-    """1.0 GiB, 128 KiB, 512 B; 0 stays 0."""
+    """Return bytes as 1.0 GiB, 128 KiB, 512 B or 0."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if value < 1024 or unit == "TiB":
@@ -23,45 +23,20 @@ def size_text(count: int) -> str:
     raise AssertionError
 
 
-def headline(plans: list[Plan]) -> Headline:
-    """The answer to "does one sample really need S x S?" with this model's own bytes."""
-    told = [each for each in plans if each.error is None]
-    if not told:
-        return Headline(f"FAILS: {plans[0].error}", "bad")
-    attended = {each.backend: [group for group in each.layers if group.type != "linear"] for each in told}
-    if not any(attended.values()):
-        return Headline("NO ATTENTION: every layer reads a state, so there is no mask of pairs", "good")
-    spent = {backend: sum(group.object.storage_bytes for group in groups) for backend, groups in attended.items()}
-    square = [backend for backend, groups in attended.items() if any(group.object.kind == "tensor" for group in groups)]
-    amounts = ", ".join(f"{SHORT.get(backend, backend)} {_spent(count)}" for backend, count in spent.items())
-    if len(told) == 1:
-        backend = told[0].backend
-        return Headline(f"{backend} builds {_spent(spent[backend])} here", "plain")
-    if not square:
-        return Headline(f"NO: nobody builds a mask of queries x keys here: {amounts}", "good")
-    if square == ["eager"]:
-        return Headline(f"NO: only eager builds a mask of queries x keys: {amounts}", "good")
-    return Headline(f"{' and '.join(SHORT.get(name, name) for name in square)} build a mask of queries x keys: {amounts}")
-
-
-def _spent(count: int) -> str:
-    return size_text(count) if count else "nothing"
-
-
-def stage_table(plans: list[Plan], inputs: Inputs) -> Table:
-    """The stages, one column a backend: what you pass, what the layers get and its bytes, what the kernel is told, what is seen."""
-    told = [each for each in plans if each.error is None]
-    rows: list[tuple[str | Cell, ...]] = [("you pass", *[_passed(inputs)] * len(told))]
-    kinds = list(dict.fromkeys((group.type, group.layers) for each in told for group in each.layers))
+def stage_table(plans: Sequence[BackendPlan], inputs: ForwardInputs) -> Table:
+    """Return the stages, one column per backend: the mask passed, the mask of a layer and its bytes, the kernel's arguments, the pairs seen."""
+    answered = [each for each in plans if each.error is None]
+    rows: list[tuple[str | Cell, ...]] = [("you pass", *[_passed(inputs)] * len(answered))]
+    kinds = list(dict.fromkeys((group.type, group.layers) for each in answered for group in each.layers))
     for kind, layers in kinds:
-        mine = [next((group for group in each.layers if (group.type, group.layers) == (kind, layers)), None) for each in told]
-        rows.append((Cell(f"{kind.removesuffix('_attention')} {layers_text(layers)}", "dim"), *[""] * len(told)))
+        mine = [next((group for group in each.layers if (group.type, group.layers) == (kind, layers)), None) for each in answered]
+        rows.append((Cell(f"{kind.removesuffix('_attention')} {layers_text(layers)}", "dim"), *[""] * len(answered)))
         rows.append(("  a layer gets", *[_gets(group) for group in mine]))
         rows.append(("  bytes", *[_bytes(group) for group in mine]))
         if kind != "linear":
             rows.append(("  the kernel", *[_kernel(group) for group in mine]))
             rows.append(("  sees", *[_seen(group) for group in mine]))
-    return Table(("", *(SHORT.get(each.backend, each.backend) for each in told)), tuple(rows))
+    return Table(("", *(SHORT.get(each.backend, each.backend) for each in answered)), tuple(rows))
 
 
 def layers_text(layers: tuple[int, ...]) -> str:
@@ -73,11 +48,11 @@ def layers_text(layers: tuple[int, ...]) -> str:
     return ", ".join(map(str, layers))
 
 
-def _passed(inputs: Inputs) -> str:
+def _passed(inputs: ForwardInputs) -> str:
     mask = inputs.attention_mask
     if mask is not None:
         return f"{_DTYPES.get(mask.dtype.name, mask.dtype.name)} {_shape(mask.shape)}"
-    given = [name for name, value in (("position_ids", inputs.position_ids), ("image ids", inputs.image)) if value is not None]
+    given = [name for name, value in (("position_ids", inputs.position_ids), ("image ids", inputs.token_types)) if value is not None]
     return ", ".join(given) or "nothing"
 
 
@@ -132,12 +107,12 @@ def _seen(group: LayerMask | None) -> str | Cell:
     return f"{group.count:,}" + (f" ({share:.3g}%)" if group.count < (group.total or 0) else " (all)")
 
 
-def reasons(plans: list[Plan]) -> list[Block]:
-    """Why a layer gets nothing, and the mask function as a formula."""
+def reasons(plans: Sequence[BackendPlan]) -> list[Block]:
+    """Return the mask functions as formulas, and why layers receive no mask."""
     out: list[Block] = []
     formulas = list(dict.fromkeys(f"{group.type}: {group.formula}" for each in plans for group in each.layers if group.type != "linear"))
     if formulas:
-        out.append(Note("FORMULA", "\n".join(_unique(formulas))))
+        out.append(Note("Formula", "\n".join(_unique(formulas))))
     why = [
         f"{SHORT.get(each.backend, each.backend)}: {group.skip_reason}"
         for each in plans
@@ -145,7 +120,7 @@ def reasons(plans: list[Plan]) -> list[Block]:
         if group.skip_reason and group.type != "linear"
     ]
     if why:
-        out.append(Note("WHY NOTHING", "\n".join(dict.fromkeys(why)), "dim"))
+        out.append(Note("Left out", "\n".join(dict.fromkeys(why)), "dim"))
     return out
 
 
@@ -153,8 +128,8 @@ def _unique(lines: list[str]) -> list[str]:
     return lines if len(lines) <= 6 else [*lines[:5], f"... {len(lines) - 5} more"]
 
 
-def queries(plans: list[Plan], query: int) -> list[Block]:
-    """The keys that one query sees, in every layer kind, backend and row."""
+def queries(plans: Sequence[BackendPlan], query: int) -> list[Block]:
+    """Return the keys that one query sees, in every layer kind, backend and row."""
     rows: list[tuple[str, str, list[tuple[int, int]], int]] = []
     for each in plans:
         for group in each.layers:
@@ -166,17 +141,17 @@ def queries(plans: list[Plan], query: int) -> list[Block]:
                 name = "all" if visible.rows == 1 else str(row)
                 label = f"{group.type.removesuffix('_attention')} {layers_text(group.layers)} {SHORT.get(each.backend, each.backend)}"
                 rows.append((label, name, runs, sum(end - start for start, end in runs)))
-    return [Note(f"QUERY {query}", "keys are numbered as the layer has them"), query_table(rows)]
+    return [Note("Query", f"{query}; keys are numbered as the layer has them"), query_table(rows)]
 
 
-def differences(plans: list[Plan], inputs: Inputs) -> list[Block]:
-    """Backends that let a real query see other keys than the first one does."""
-    told = [each for each in plans if each.error is None]
-    if len(told) < 2:
+def differences(plans: Sequence[BackendPlan], inputs: ForwardInputs) -> list[Block]:
+    """Return where a real query sees other keys than under the first backend, or that none does if all plans are exact."""
+    answered = [each for each in plans if each.error is None]
+    if len(answered) < 2:
         return []
     real, lines = real_queries(inputs), []
-    base = told[0]
-    for other in told[1:]:
+    base = answered[0]
+    for other in answered[1:]:
         for group in base.layers:
             twin = next((one for one in other.layers if (one.type, one.layers) == (group.type, group.layers)), None)
             if twin is None or twin.visible is None or group.visible is None:
@@ -188,8 +163,11 @@ def differences(plans: list[Plan], inputs: Inputs) -> list[Block]:
                     f"{names}, {group.type} {layers_text(group.layers)}: {plural(found.queries, 'real query').replace('querys', 'queries')} "
                     f"differ; row {found.row} query {found.query} sees {_runs(found.left)} or {_runs(found.right)}"
                 )
-    tone: Tone = "warn" if lines else "dim"
-    return [Note("DIFFER" if lines else "ALIKE", "\n".join(lines) or "every real query sees the same keys under each of them", tone)]
+    if lines:
+        return [Note("Differ", "\n".join(lines), "warn")]
+    unsure = any(not group.exact for each in answered for group in each.layers)
+    text = "not compared: the plan is not exact" if unsure else "every real query sees the same keys under each backend"
+    return [Note("Limits" if unsure else "Checked", text, "dim")]
 
 
 def _runs(runs: tuple[tuple[int, int], ...]) -> str:
@@ -198,7 +176,7 @@ def _runs(runs: tuple[tuple[int, int], ...]) -> str:
     return runs_text(list(runs))
 
 
-def object_text(made: Object) -> str:
+def object_text(made: MaskObject) -> str:
     """`bool [2,1,8,8] 128 B`, `nothing`."""
     if made.kind == "none":
         return "nothing"
@@ -208,11 +186,6 @@ def object_text(made: Object) -> str:
     return f"{name} {_shape(made.shape)} {size_text(made.storage_bytes)}"
 
 
-def errors(plans: list[Plan]) -> list[Block]:
-    """Backends that the library refuses."""
-    return [Note("REFUSED", f"{each.backend}: {each.error}", "warn") for each in plans if each.error is not None]
-
-
 def facts(named: Mapping[str, str]) -> list[Block]:
-    """Short labelled lines."""
+    """Return a dim note for each text that is not empty."""
     return [Note(label, text, "dim") for label, text in named.items() if text]

@@ -1,6 +1,6 @@
-"""Tensors that the user hands over, from safetensors, npy, npz or JSON; never a pickle, never more than fits.
+"""Tensors in a file of the user: safetensors, npy, npz or JSON; never a pickle.
 
-A file nobody vouches for: sizes are judged by the header before anything is read.
+The file is not trusted: its header is checked before an array is allocated.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import io
 import json
 import math
 import zipfile
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,26 @@ _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
 _TYPES = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
 }  # fmt: skip
-NAMES = ("attention_mask", "mask", "input_ids", "position_ids", "token_type_ids", "image_grid_thw", "video_grid_thw", "labels")
+SCALARS = ("max_length_q", "max_length_k")
+# Fields that must hold numbers: anything else under these names is refused, not listed.
+NUMBERS = (
+    "attention_mask", "mask", "input_ids", "position_ids", "token_type_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "labels",
+    "decoder_input_ids", "decoder_attention_mask", "inputs_embeds", "cu_seq_lens_q", "cu_seq_lens_k", *SCALARS,
+)  # fmt: skip
 
 
-def read_tensors(path: str) -> dict[str, NDArray[Any]]:
-    """The tensors of a file by name; a file of one tensor without a name (npy, a JSON list) has it under "".
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class TensorFile:
+    """The content of a tensor file: `tensors` by name ("" for the only one of a file without names), `others` are the fields that hold no numbers."""
 
-    Raises QuestionError where there is no such file, it is a pickle, of another format, cut short, or larger than 512 MiB.
+    tensors: dict[str, NDArray[Any]]
+    others: dict[str, str] = field(default_factory=dict)
+
+
+def read_tensors(path: str) -> TensorFile:
+    """Return the tensors of a safetensors, npy, npz or JSON file.
+
+    Raises QuestionError if the file is missing, a pickle, of another format, cut short, or larger than 512 MiB.
     """
     shown = shown_path(path)
     if path.lower().endswith(_PICKLES):
@@ -42,11 +56,11 @@ def read_tensors(path: str) -> dict[str, NDArray[Any]]:
         raise QuestionError(f"{shown}: a pickle can run code when it is read and is refused: save the tensors as safetensors, npz or JSON")
     try:
         if data[:6] == b"\x93NUMPY":
-            return {"": _npy(data, shown)}
+            return TensorFile({"": _npy(data, shown)})
         if data[:4] == b"PK\x03\x04":
-            return _npz(data, shown)
+            return TensorFile(_npz(data, shown))
         if path.endswith(".safetensors"):
-            return _safetensors(data, path, shown)
+            return TensorFile(_safetensors(data, path, shown))
         return _json(data, path, shown)
     except QuestionError:
         raise
@@ -105,19 +119,34 @@ def _bfloat16(data: bytes) -> NDArray[Any]:
     return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
 
 
-def _json(data: bytes, path: str, shown: str) -> dict[str, NDArray[Any]]:
+def _json(data: bytes, path: str, shown: str) -> TensorFile:
     from llmdoctor.files.jsonfile import parse
 
     file = parse(data, path, shown)
     if file.value is None:
         reason = file.problems[0].message if file.problems else "null"
         raise QuestionError(reason if shown in reason else f"{shown}: {reason}")
-    value = file.value if isinstance(file.value, dict) else {"": file.value}
-    return {name: _array(item, shown, name) for name, item in value.items() if isinstance(item, list) or name in NAMES or name == ""}
+    if not isinstance(file.value, dict):
+        return TensorFile({"": _array(file.value, shown, "")})
+    tensors: dict[str, NDArray[Any]] = {}
+    others: dict[str, str] = {}
+    for name, item in file.value.items():
+        if name in NUMBERS or _numeric(item):
+            tensors[name] = _array(item, shown, name)
+        else:
+            others[name] = "null" if item is None else f"{type(item).__name__}, not numbers"
+    return TensorFile(tensors, others)
+
+
+def _numeric(value: Any) -> bool:
+    """Return whether `value` is a number, or a list whose first element is one, at any depth."""
+    while isinstance(value, list) and value:
+        value = value[0]
+    return isinstance(value, bool | int | float)
 
 
 def _array(value: Any, shown: str, name: str) -> NDArray[Any]:
-    """A nested list of numbers as an array; ragged or mixed lists are refused."""
+    """Return a number or a nested list of numbers as an array. Raises QuestionError for a ragged or mixed list."""
     what = f"{shown}: {name}" if name else shown
     try:
         found = np.asarray(value)
@@ -125,6 +154,6 @@ def _array(value: Any, shown: str, name: str) -> NDArray[Any]:
             found = found.astype(np.float32) if found.dtype == np.float64 else found  # as torch.tensor() reads a list of floats
     except ValueError:
         raise QuestionError(f"{what}: rows of different lengths, expected a rectangle of numbers") from None
-    if found.dtype.kind not in "biuf" or (found.ndim == 0):
+    if found.dtype.kind not in "biuf" or (found.ndim == 0 and name not in SCALARS):
         raise QuestionError(f"{what}: expected a list of lists of numbers, found {json.dumps(value)[:40]}")
     return found

@@ -1,8 +1,9 @@
-"""The nouns of the mask job: what is put into a model, and what each of its layers makes of it."""
+"""The nouns of the mask job: the inputs of a forward(), and what each layer receives for them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -32,13 +33,15 @@ class CachePlan:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Inputs:
-    """What goes into one forward().
+class ForwardInputs:
+    """The inputs of one forward().
 
     `batch` rows of `q_len` new tokens after `past` cached ones. `attention_mask` is what the caller passes: int64 [B, past + q_len], a 4-D
-    mask, or None. `position_ids` is int64 [1|B, S], or [3|4, B, S] for models with M-RoPE, or None. `image` is int64 [B, S], 1 where a
-    token belongs to an image (token_type_ids), and `makes_blocks` that the model lets an image's tokens see each other. `labels` is int64
-    [B, S]. `tokens` are names for a picture, `input_ids` int64 [B, S] where the question has them.
+    mask, or None. `position_ids` is int64 [1|B, S], or [3|4, B, S] for models with M-RoPE, or None. `token_types` (token_type_ids) and `media`
+    (mm_token_type_ids) are int64 [B, S]. `labels` and `input_ids` are int64 [B, S]. `cu_seqlens` are the offsets of packed documents
+    (cu_seq_lens_q/k) and `varlen` is True if all four fields that flash-attention needs are there. `decoder_ids`, `decoder_mask` are the
+    decoder's own inputs in an encoder-decoder. `grids` are image_grid_thw and video_grid_thw, int64 [pictures, 3]. `source` is
+    the inputs file, `fields` its fields with their shapes, `without` those left out. `tokens` are names for a picture, `words` describes the tokens.
     """
 
     batch: int
@@ -48,35 +51,45 @@ class Inputs:
     cache: CachePlan = CachePlan()
     attention_mask: NDArray[Any] | None = None
     position_ids: Ints | None = None
-    image: Ints | None = None
+    token_types: Ints | None = None
+    media: Ints | None = None
     input_ids: Ints | None = None
     labels: Ints | None = None
-    makes_blocks: bool = False
+    cu_seqlens: tuple[int, ...] | None = None
+    varlen: bool = False
+    decoder_ids: Ints | None = None
+    decoder_mask: NDArray[Any] | None = None
+    grids: Mapping[str, Ints] = field(default_factory=dict)
+    source: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()  # fields of the file that are no argument of forward() known here
+    assumed: bool = False  # whether no option describes the tokens
     tokens: tuple[str, ...] = ()
-    said: str = ""
+    words: str = ""
 
     @property
-    def told(self) -> str:
-        """The inputs in words: what is there, what comes, and into which cache."""
+    def description(self) -> str:
+        """Return the inputs in words: what is cached, what is new, and which cache."""
         new = {"prefill": "", "decode": ", then one new token", "chunk": f", then {self.q_len} new tokens"}[self.phase]
-        return self.said + new + ("" if self.cache.kind == "none" else f", {self.cache} cache")
+        return self.words + new + ("" if self.cache.kind == "none" else f", {self.cache} cache")
 
     @property
     def mask_2d(self) -> NDArray[Any] | None:
-        """The 2-D mask, where that is what is passed."""
+        """Return the mask if it is 2-D, else None."""
         mask = self.attention_mask
         return mask if mask is not None and mask.ndim == 2 else None
 
     @property
     def mask_4d(self) -> NDArray[Any] | None:
-        """The 4-D mask, where the caller made one."""
+        """Return the mask if it is 4-D, else None."""
         mask = self.attention_mask
         return mask if mask is not None and mask.ndim == 4 else None
 
 
 @dataclass(frozen=True, slots=True)
-class Object:
-    """What a layer receives as its mask. Bytes are 0 and shape and dtype None where it receives nothing."""
+class MaskObject:
+    """The mask that a layer receives. If it receives nothing, bytes are 0, shape and dtype None."""
 
     kind: Literal["none", "tensor", "block_mask", "varlen"]
     shape: tuple[int, ...] | None = None
@@ -85,29 +98,30 @@ class Object:
     storage_bytes: int = 0
 
 
-NOTHING = Object("none")
+NOTHING = MaskObject("none")
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
-    """What the attention kernel is told besides the mask: flash-attention's inclusive window, the offsets of unpadded sequences.
+class KernelArguments:
+    """The kernel's arguments besides the mask: flash-attention's inclusive window, the offsets of unpadded sequences.
 
-    `mask` is the mask that the kernel gets where it is another one than the layer's (T5's position bias under sdpa).
+    `mask` is the kernel's own mask if it differs from the layer's (T5's position bias under sdpa).
     """
 
     is_causal: bool | None = None
     window: tuple[int, int] | None = None
     cu_seqlens: tuple[int, ...] | None = None
     cu_seqlens_q: tuple[int, ...] | None = None
-    mask: Object | None = None
+    mask: MaskObject | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LayerMask:
-    """One group of layers that get the same thing under one backend.
+    """A group of layers that receive the same mask under one backend.
 
     `type` is full_attention, sliding_attention, chunked_attention, encoder, cross or linear. `visible` is None for linear layers, which
-    have no keys, and where `exact` is False. `skip_reason` says why there is no object.
+    have no keys, and if the pairs are not known. `skip_reason` is the reason why there is no mask. `exact` is True if the group was observed in a
+    run, or if plans of this kind were compared with runs and agreed; `doubt` is the reason if it is False.
     """
 
     layers: tuple[int, ...]
@@ -117,18 +131,19 @@ class LayerMask:
     kv_len: int | None
     q_offset: int
     formula: str
-    object: Object
-    kernel: Kernel
+    object: MaskObject
+    kernel: KernelArguments
     visible: Visible | None = None
     skip_reason: str | None = None
     exact: bool = True
     count: int | None = None
     total: int | None = None
+    doubt: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Plan:
-    """One backend's layers, or the error that the library raises; `unobserved` are layers that nothing is known of."""
+class BackendPlan:
+    """The layers under one backend, or the error that the library raises; `unobserved` are layers of which nothing is known."""
 
     backend: str
     layers: tuple[LayerMask, ...] = ()
@@ -138,5 +153,5 @@ class Plan:
 
 
 def ones(batch: int, length: int) -> NDArray[np.int64]:
-    """A 2-D mask without padding."""
+    """Return a 2-D mask without padding."""
     return np.ones((batch, length), np.int64)

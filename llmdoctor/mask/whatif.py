@@ -1,7 +1,8 @@
-"""What would change it: padding, packing, a cache. Each is the same plan of other inputs."""
+"""What padding, packing or a cache would change. Each is the same plan with other inputs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +11,13 @@ from llmdoctor.core.document import Block, Note
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.plan import plan
 from llmdoctor.mask.screen import object_text
-from llmdoctor.mask.types import GPT_FAST, SHORT, CachePlan, Inputs, Plan
+from llmdoctor.mask.types import GPT_FAST, SHORT, BackendPlan, CachePlan, ForwardInputs
 
 PROBE = 16  # tokens of the packed row that is tried: whether documents are kept apart does not depend on the length
 
 
-def what_if(arch: Architecture, inputs: Inputs, plans: list[Plan], dtype: str) -> list[Block]:
-    """IF PADDED, IF PACKED, IF CACHED: said of a plain prefill, where the next question is always one of them."""
+def what_if(arch: Architecture, inputs: ForwardInputs, plans: Sequence[BackendPlan], dtype: str) -> list[Block]:
+    """Return what padding, a cache or packing would change, for a plain prefill."""
     backends = [each.backend for each in plans if each.error is None and each.backend != GPT_FAST]
     if inputs.phase != "prefill" or inputs.mask_4d is not None or not backends or not any(layer.pattern for layer in arch.layers):
         return []
@@ -24,23 +25,23 @@ def what_if(arch: Architecture, inputs: Inputs, plans: list[Plan], dtype: str) -
     if inputs.mask_2d is None and inputs.position_ids is None and inputs.q_len > 1:
         mask = np.ones((inputs.batch, inputs.q_len), np.int64)
         mask[0, 0] = 0
-        blocks.append(Note("IF PADDED", _objects(arch, replace(inputs, attention_mask=mask), backends, dtype)))
+        blocks.append(Note("If padded", _objects(arch, replace(inputs, attention_mask=mask), backends, dtype)))
     if inputs.cache.kind == "none":
         cached = _objects(arch, replace(inputs, cache=CachePlan("dynamic")), backends, dtype)
-        now = _told([next(each for each in plans if each.backend == backend) for backend in backends])
+        now = _listed([next(each for each in plans if each.backend == backend) for backend in backends])
         leak = ", and packed documents leak" if inputs.position_ids is not None else ""
         text = f"use_cache=True, the library's default: {'the same' if cached == now else cached}{leak}"
-        blocks.append(Note("IF CACHED", text))
+        blocks.append(Note("If cached", text))
     if inputs.position_ids is None and not arch.cross and not arch.encoder:
-        blocks.append(Note("IF PACKED", packing(arch, backends, dtype)))
+        blocks.append(Note("If packed", packing(arch, backends, dtype)))
     return blocks
 
 
-def _objects(arch: Architecture, inputs: Inputs, backends: list[str], dtype: str) -> str:
-    return _told([plan(arch, inputs, backend, dtype, counted=False) for backend in backends])
+def _objects(arch: Architecture, inputs: ForwardInputs, backends: list[str], dtype: str) -> str:
+    return _listed([plan(arch, inputs, backend, dtype, counted=False) for backend in backends])
 
 
-def _told(plans: list[Plan]) -> str:
+def _listed(plans: Sequence[BackendPlan]) -> str:
     words = []
     for each in plans:
         name = SHORT.get(each.backend, each.backend)
@@ -58,7 +59,7 @@ def packing(arch: Architecture, backends: list[str], dtype: str) -> str:
     leaks: list[str] = []
     kept: list[str] = []
     for backend in backends:
-        made = plan(arch, Inputs(1, PROBE, position_ids=positions), backend, dtype)
+        made = plan(arch, ForwardInputs(1, PROBE, position_ids=positions), backend, dtype)
         crossing = any(
             group.type == "linear"
             or (group.visible is not None and any(start < PROBE // 2 for start, _ in group.visible.runs(0, PROBE // 2)))
@@ -70,5 +71,5 @@ def packing(arch: Architecture, backends: list[str], dtype: str) -> str:
     if arch.mrope:
         return "pass position_ids with 4 rows, the text row first, or documents leak"
     if not kept:
-        return "documents leak whatever you pass: one document a row"
+        return "documents leak whatever is passed: one document per row"
     return f"documents leak under {', '.join(leaks)}; {', '.join(kept)} keeps them apart"

@@ -177,7 +177,7 @@ def _groups(kind: str, config: Mapping[str, Any], heads: int) -> int:
 
 def _layer_types(kind: str, config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the types of the layers as the config class has them; without any, a window makes every layer slide (cache_utils.py:1919)."""
-    rule = layerkinds.LAYER_RULES.get(kind)
+    rule = layerkinds.layer_rule(kind)
     if rule is None:
         rule = "full" if config.get("layer_types") else "window_if_set"
     found = layerkinds.layer_types(kind, config, rule)

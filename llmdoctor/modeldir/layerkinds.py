@@ -30,6 +30,28 @@ def table() -> dict[str, Any]:
     return value
 
 
+@cache
+def _all_traits() -> dict[str, dict[str, Any]]:
+    value: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("traits.json").read_bytes())["types"]
+    return value
+
+
+def traits(kind: str) -> Mapping[str, Any]:
+    """Return what the masks of a model type depend on besides table(); traits.json lists the names and their meaning."""
+    return _all_traits().get(kind, {})
+
+
+def layer_rule(kind: str) -> str | None:
+    """Return the name of the rule by which the class derives layer_types; None if it has none."""
+    rule: str | None = traits(kind).get("layers")
+    return rule
+
+
+def ruled_types() -> tuple[str, ...]:
+    """Return the model types that have a rule."""
+    return tuple(kind for kind, each in _all_traits().items() if "layers" in each)
+
+
 def filled(text: Config, kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that layers depend on, under their usual names, with the class's defaults; `entry` is the type's in table()."""
     out = dict(entry["defaults"])
@@ -37,7 +59,7 @@ def filled(text: Config, kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         if real in text:
             out[name] = text[real]
     out.update({name: value for name, value in text.items() if name not in entry.get("names", {})})
-    out["_gated_window"] = kind in GATED_WINDOWS
+    out["_gated_window"] = bool(traits(kind).get("gated_window"))
     return out
 
 
@@ -51,9 +73,10 @@ def layer_types(kind: str, config: Config, rule: str) -> tuple[str, ...] | None:
         names = [name for name in given if isinstance(name, str)]
         if len(names) != len(given) or len(given) > MAX_LAYERS:
             raise QuestionError(f"config.json: layer_types of {kind} is not a list of at most {MAX_LAYERS} names")
-        return tuple(_LEGACY.get(name, name) for name in names)
+        found = tuple(_LEGACY.get(name, name) for name in names)
+        return (*found[:-1], FULL) if traits(kind).get("last_full") else found
     derive = _RULES.get(rule)
-    return None if derive is None else tuple(derive(config, layer_count(config)))
+    return None if derive is None else tuple(derive(config, 0 if rule in _OWN_COUNT else layer_count(config)))
 
 
 def layer_count(config: Config) -> int:
@@ -183,6 +206,17 @@ def _lfm2(config: Config, count: int) -> list[str]:
     return [FULL if full is None or layer in full else CONV for layer in range(count)]
 
 
+def _hybrid_pattern(config: Config, _count: int) -> list[str]:
+    """Nemotron-H: one letter per layer in hybrid_override_pattern (configuration_nemotron_h.py, _pattern_to_list)."""
+    pattern = config.get("hybrid_override_pattern")
+    if pattern is None:
+        return [LINEAR, "moe", FULL, "mlp"]
+    names = {"M": LINEAR, "E": "moe", "*": FULL, "-": "mlp"}
+    if not isinstance(pattern, str) or not 0 < len(pattern) <= MAX_LAYERS or not set(pattern) <= set(names):
+        raise QuestionError(f"config.json: hybrid_override_pattern is {pattern!r}, expected the letters {' '.join(names)}")
+    return [names[letter] for letter in pattern]
+
+
 def _alternating(first: str, second: str) -> Callable[[Config, int], list[str]]:
     return lambda _, count: [first if layer % 2 == 0 else second for layer in range(count)]
 
@@ -213,35 +247,7 @@ _RULES: dict[str, Callable[[Config, int], list[str]]] = {
     "zamba": _zamba,
     "zamba2": _zamba2,
     "lfm2": _lfm2,
+    "hybrid_pattern": _hybrid_pattern,
 }
+_OWN_COUNT = ("hybrid_pattern",)  # rules that do not need num_hidden_layers
 _PROPERTIES = ("jamba", "bamba")  # layer_types is a property there: what config.json says under that name is not read
-
-LAYER_RULES: dict[str, str] = {
-    **dict.fromkeys(("mistral", "mixtral", "phi3", "phimoe", "starcoder2", "ministral3", "phi4_multimodal", "ministral"), "window_if_set"),
-    **dict.fromkeys(("qwen2", "qwen3", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl", "dots1", "seed_oss"), "from_layer"),
-    "qwen3_moe": "window_if_set",
-    "qwen2_moe": "qwen2_moe",
-    **dict.fromkeys(("gemma2", "gpt_oss", "vaultgemma", "t5gemma_module"), "alternating"),
-    "minimax": "alternating_full",
-    **dict.fromkeys(("cohere2", "exaone4"), "every_4"),
-    **dict.fromkeys(("gemma3_text", "gemma3"), "every_6"),
-    **dict.fromkeys(("gemma4_text",), "fixed_6_last"),
-    "gemma3n_text": "every_5",
-    "olmo3": "fixed_4",
-    "afmoe": "global_4",
-    "cwm": "first_of_4",
-    **dict.fromkeys(("modernbert", "modernbert-decoder"), "first_of_3"),
-    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), "linear_4"),
-    "olmo_hybrid": "olmo_hybrid",
-    **dict.fromkeys(("llama4_text", "llama4"), "rope_flags"),
-    "smollm3": "smollm3",
-    "jamba": "jamba",
-    "bamba": "bamba",
-    "zamba": "zamba",
-    "zamba2": "zamba2",
-    "lfm2": "lfm2",
-    "falcon_h1": "hybrid",
-    "granitemoehybrid": "linear",
-    **dict.fromkeys(("mamba", "mamba2", "falcon_mamba"), "linear"),
-}
-GATED_WINDOWS = ("qwen2", "qwen3", "qwen3_moe", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_vl", "qwen2_5_vl")  # post_init clears the window

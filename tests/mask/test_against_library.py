@@ -12,7 +12,7 @@ import pytest
 from llmdoctor.mask import architectures
 from llmdoctor.mask.options import Options, ask
 from llmdoctor.mask.plan import plan
-from llmdoctor.mask.types import BACKENDS, CachePlan, Inputs, Plan
+from llmdoctor.mask.types import BACKENDS, CachePlan, ForwardInputs, BackendPlan
 from tests.mask.models import CONFIGS, write_config
 
 pytestmark = pytest.mark.live
@@ -32,7 +32,7 @@ WITHOUT = {
 }  # fmt: skip
 
 
-def flat(made: Plan) -> dict[Any, Any]:
+def flat(made: BackendPlan) -> dict[Any, Any]:
     out = {}
     for group in made.layers:
         role = group.type if group.type in ("linear", "cross", "encoder") else "self"
@@ -93,7 +93,7 @@ MATRIX = {
 @pytest.mark.parametrize(("name", "backend", "rows"), MATRIX)
 def test_the_packing_matrix(name: str, backend: str, rows: int | None, tmp_path: Path) -> None:
     """Each cell by the plan and by gradients of a real forward: document 1's gradients are 0.0 where it is kept apart."""
-    from llmdoctor.mask.check import examine
+    from llmdoctor.mask.findings import examine
     from llmdoctor.mask.live import build, run
     from llmdoctor.mask.live.differential import _document_leak, _Gradients
     from llmdoctor.mask.live.patches import has_flash_attn
@@ -105,10 +105,10 @@ def test_the_packing_matrix(name: str, backend: str, rows: int | None, tmp_path:
     model = build.build(build.config_of(str(folder)), backend, "bfloat16" if half else "float32")
     ones = np.ones((1, 8), np.int64)
     cells = (
-        Inputs(1, 8, position_ids=positions(1, rows)),
-        Inputs(1, 8, position_ids=positions(1, rows), cache=CachePlan("dynamic")),
-        Inputs(1, 8, position_ids=positions(1, rows), attention_mask=ones),
-        Inputs(2, 8, position_ids=positions(2, rows)),
+        ForwardInputs(1, 8, position_ids=positions(1, rows)),
+        ForwardInputs(1, 8, position_ids=positions(1, rows), cache=CachePlan("dynamic")),
+        ForwardInputs(1, 8, position_ids=positions(1, rows), attention_mask=ones),
+        ForwardInputs(2, 8, position_ids=positions(2, rows)),
     )
     for inputs, leaks in zip(cells, MATRIX[name, backend, rows], strict=True):
         made = plan(arch, inputs, backend, "float32")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmdoctor.demo.run import rebuilt_masks
-from llmdoctor.mask.leaks import leak_report
+from llmdoctor.mask.test import leak_report
 from llmdoctor.mask.options import Options
 from tests.mask.models import write_config
 

@@ -11,7 +11,7 @@ import pytest
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.inspect import inspect_report
-from llmdoctor.mask.leaks import leak_report
+from llmdoctor.mask.test import leak_report
 from llmdoctor.mask.options import Options
 from tests.mask.models import write_config
 

@@ -11,10 +11,10 @@ import pytest
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask import architectures
-from llmdoctor.mask.leaks import leak_report
+from llmdoctor.mask.test import leak_report
 from llmdoctor.mask.options import Options, ask
 from llmdoctor.mask.plan import plan
-from llmdoctor.mask.types import CachePlan, Inputs
+from llmdoctor.mask.types import CachePlan, ForwardInputs
 from tests.mask.models import write_config
 from tests.mask.test_against_library import flat
 
@@ -112,7 +112,7 @@ def test_what_no_mask_tells_is_not_exact_in_plan_and_run(name: str, tmp_path: Pa
     ids=["use_bidirectional_attention", "another head", "another attention"],
 )
 def test_a_field_that_no_run_had_is_not_exact(config: dict[str, Any]) -> None:
-    made = plan(architectures.read(config), Inputs(1, 8), "eager", "float32")
+    made = plan(architectures.read(config), ForwardInputs(1, 8), "eager", "float32")
     assert made.layers
     assert not any(group.exact for group in made.layers)
 
@@ -125,7 +125,7 @@ def test_what_such_models_cannot_do_is_refused() -> None:
     with pytest.raises(QuestionError, match="decodes nothing"):
         plan(encoder, ask(Options(shape="1,8", phase="decode")), "sdpa", "float32")
     with pytest.raises(QuestionError, match="static cache of an encoder-decoder"):
-        plan(both, Inputs(1, 8, cache=CachePlan("static", 20)), "sdpa", "float32")
+        plan(both, ForwardInputs(1, 8, cache=CachePlan("static", 20)), "sdpa", "float32")
 
 
 @pytest.mark.live
@@ -138,7 +138,7 @@ def test_a_mask_of_other_columns_than_tokens(name: str, columns: int, tmp_path: 
     folder = write_config(tmp_path, name)
     arch = architectures.read(json.loads((folder / "config.json").read_text()))
     config = build.config_of(str(folder))
-    inputs = Inputs(1, 8, attention_mask=np.ones((1, columns), np.int64))
+    inputs = ForwardInputs(1, 8, attention_mask=np.ones((1, columns), np.int64))
     for backend in ("eager", "sdpa", "flash_attention_2"):
         dtype = "bfloat16" if backend == "flash_attention_2" else "float32"
         made, seen = plan(arch, inputs, backend, dtype), run.attempt(build.build(config, backend, dtype), inputs, backend)

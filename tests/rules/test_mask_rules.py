@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmdoctor.core.finding import Finding, Severity
-from llmdoctor.mask.leaks import leak_report
+from llmdoctor.mask.test import leak_report
 from llmdoctor.mask.options import Options
 from llmdoctor.mask.rules import RULES
 from tests.conftest import run_command

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llmdoctor.mask.types import Inputs, Plan
+from llmdoctor.mask.architectures import Architecture
+from llmdoctor.mask.types import BackendPlan, ForwardInputs
 
 if TYPE_CHECKING:
-    from llmdoctor.mask.live.differential import Failed, Measure
+    from llmdoctor.mask.live.differential import FailedTest, Measurement
+    from llmdoctor.mask.meant import Design
 
 
-def observe(directory: str, inputs: Inputs, backends: tuple[str, ...], dtype: str, weights: bool) -> tuple[list[Plan], list[str]]:
-    """What the layers of the directory's model really receive, one Plan a backend, and notes on how the model was made."""
+def observe(
+    directory: str, inputs: ForwardInputs, backends: tuple[str, ...], dtype: str, weights: bool
+) -> tuple[list[BackendPlan], list[str]]:
+    """What the layers of the directory's model really receive, one BackendPlan a backend, and notes on how the model was made."""
     from llmdoctor.mask.live import build, patches, run
 
     build.need("torch", "transformers")
     build.quiet()
     config, was_narrowed = (None, False) if weights else build.narrowed(build.config_of(directory))
-    plans: list[Plan] = []
+    plans: list[BackendPlan] = []
     for backend in backends:
         try:
             model = build.load(directory, backend, dtype) if weights else build.build(config, backend, dtype)
         except (ValueError, ImportError) as error:
-            plans.append(Plan(backend, error=f"{type(error).__name__}: {str(error).splitlines()[0]}"))
+            plans.append(BackendPlan(backend, error=f"{type(error).__name__}: {str(error).splitlines()[0]}"))
             continue
         plans.append(run.attempt(model, inputs, backend))
     notes = ["weights: " + ("the directory's own" if weights else "random" + (", widths narrowed" if was_narrowed else ""))]
@@ -32,40 +37,98 @@ def observe(directory: str, inputs: Inputs, backends: tuple[str, ...], dtype: st
 
 
 def measure_model(
-    source: str, is_function: bool, inputs: Inputs, backends: tuple[str, ...], weights: bool
-) -> tuple[list[Measure], list[Failed], list[tuple[str, str]]]:
-    """The differential tests of one set of inputs under each backend, those that failed, and backends that could not be built, with the reason."""
-    from llmdoctor.mask.live import build, patches
-    from llmdoctor.mask.live.differential import measure
+    source: str, inputs: ForwardInputs, backends: tuple[str, ...], *, is_function: bool, weights: bool, arch: Architecture | None
+) -> tuple[list[Measurement], list[FailedTest], list[tuple[str, str]]]:
+    """Return the results of the tests under each backend, the tests that raised, and backends that could not be built, with the reason.
+
+    A change that may repair a failed test is applied and measured; the first that passes is the fix.
+    """
+    from llmdoctor.mask.live import build
+    from llmdoctor.mask.meant import design_of
 
     build.need("torch", "transformers")
     build.quiet()
-    import torch
-
-    found: list[Measure] = []
-    failed: list[Failed] = []
-    missed: list[tuple[str, str]] = []
     config = None if is_function or weights else build.narrowed(build.config_of(source))[0]
+    models = _Models(source, config, is_function=is_function)
+    found: list[Measurement] = []
+    failed: list[FailedTest] = []
+    missed: list[tuple[str, str]] = []
+    design = design_of(arch, inputs)
     for backend in backends if not is_function else ("as built",):
-        # the real kernel wants half precision; the reference kernel takes float32, but not every model's path to it does (gpt2)
-        half = backend == "flash_attention_2" and patches.has_flash_attn()
-        dtype = "bfloat16" if half else "float32"
         try:
-            if is_function:
-                model = build.from_function(source)
-            else:
-                model = build.load(source, backend, dtype) if weights else build.build(config, backend, dtype)
+            model = models.of(backend)
         except (ValueError, ImportError) as error:
-            missed.append((backend, f"{type(error).__name__}: {str(error).splitlines()[0][:160]}"))
+            missed.append((backend, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"))
             continue
         found += _no_mask_function(model, backend)
-        measured, left_out = measure(model, inputs, str(model.config._attn_implementation), _is_causal(model))
-        if left_out and not measured and backend == "flash_attention_2" and not half and not is_function:
-            model = model.to(torch.bfloat16)
-            measured, left_out = measure(model, inputs, str(model.config._attn_implementation), _is_causal(model))
-        found += measured
+        measured, left_out = _tests(models, backend, inputs, design)
+        mrope = arch is not None and arch.mrope
+        found += [one if one.passed else _repaired(models, one, inputs, backend, arch, mrope=mrope) for one in measured]
         failed += left_out
     return found, failed, missed
+
+
+class _Models:
+    """The model under each backend, built once."""
+
+    def __init__(self, source: str, config: Any, *, is_function: bool) -> None:
+        self.source, self.config, self.is_function = source, config, is_function
+        self.built: dict[str, Any] = {}
+
+    def of(self, backend: str) -> Any:
+        """Return the model; raises what the library raises if its class does not support `backend`."""
+        from llmdoctor.mask.live import build, patches
+
+        if backend not in self.built:
+            # the real kernel wants half precision; the reference kernel takes float32, but not every model's path to it does (gpt2)
+            half = backend == "flash_attention_2" and patches.has_flash_attn()
+            dtype = "bfloat16" if half else "float32"
+            if self.is_function:
+                self.built[backend] = build.from_function(self.source)
+            elif self.config is None:
+                self.built[backend] = build.load(self.source, backend, dtype)
+            else:
+                self.built[backend] = build.build(self.config, backend, dtype)
+        return self.built[backend]
+
+
+def _tests(models: _Models, backend: str, inputs: ForwardInputs, design: Design) -> tuple[list[Measurement], list[FailedTest]]:
+    """Run every test; a path to flash-attention that does not take float32 is run in bfloat16."""
+    import torch
+
+    from llmdoctor.mask.live.differential import measure
+
+    model = models.of(backend)
+    name = str(model.config._attn_implementation)
+    measured, left_out = measure(model, inputs, name, design, causal=_is_causal(model))
+    if left_out and not measured and backend == "flash_attention_2" and model.dtype == torch.float32:
+        model = models.built[backend] = model.to(torch.bfloat16)
+        measured, left_out = measure(model, inputs, name, design, causal=_is_causal(model))
+    return measured, left_out
+
+
+def _repaired(
+    models: _Models, one: Measurement, inputs: ForwardInputs, backend: str, arch: Architecture | None, *, mrope: bool
+) -> Measurement:
+    """Return a failed test with the first change that makes all tests pass, or with those that did not help."""
+    from llmdoctor.mask.meant import design_of
+    from llmdoctor.mask.remedies import remedies
+
+    tried: list[str] = []
+    for remedy in remedies(inputs, backend, mrope=mrope):
+        if remedy.backend is not None and models.is_function:
+            continue
+        try:
+            measured, raised = _tests(models, remedy.backend or backend, remedy.inputs, design_of(arch, remedy.inputs))
+        except (ValueError, ImportError):
+            continue  # the class does not support that backend
+        tried.append(remedy.text)
+        if measured and not raised and all(each.passed for each in measured):
+            value = max(each.value for each in measured)
+            return replace(one, fix=remedy.text, fix_measured=value, tried=tuple(tried))
+    if not tried:
+        return one
+    return replace(one, fix=f"none found. Tried without success: {'; '.join(tried)}", tried=tuple(tried))
 
 
 def _is_causal(model: Any) -> bool:
@@ -76,15 +139,15 @@ def _is_causal(model: Any) -> bool:
     return getattr(config, "is_causal", True) and any(part in type(model).__name__ for part in names)
 
 
-def _no_mask_function(model: Any, backend: str) -> list[Measure]:
+def _no_mask_function(model: Any, backend: str) -> list[Measurement]:
     """An attention function without a mask function of its name (transformers: no mask is made at all)."""
     from transformers.masking_utils import AttentionMaskInterface
     from transformers.modeling_utils import AttentionInterface
 
-    from llmdoctor.mask.live.differential import Measure as Made
+    from llmdoctor.mask.live.differential import Measurement as FactoryResult
 
     name = model.config.get_text_config()._attn_implementation
     if name == "eager" or name not in AttentionInterface._global_mapping or name in AttentionMaskInterface._global_mapping:
         return []
     text = f"{name} is registered as an attention function and not as a mask function: no layer gets a mask"
-    return [Made("a mask function", str(name or backend), "MSK010", 1.0, 0.0, 0, (0, 0), text)]
+    return [FactoryResult("a mask function", str(name or backend), "MSK010", 1.0, 0.0, 0, (0, 0), text)]

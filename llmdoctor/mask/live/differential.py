@@ -1,4 +1,4 @@
-"""Tests that run the model: what reaches a token's logits is told by gradients, exactly; what padding changes, by the row alone.
+"""Tests that run the model: gradients show exactly what reaches a token's logits, the row alone shows what padding changes.
 
 A gradient of a real token's logits with respect to the embedding of a token that it must not see is 0.0 where the mask holds, whatever the
 weights are, so that random ones do. Rows that are padding are never asked about.
@@ -7,23 +7,24 @@ weights are, so that random ones do. Rows that are padding are never asked about
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from llmdoctor.mask.factory import documents_of, image_blocks
+from llmdoctor.mask.documents import documents_meant
 from llmdoctor.mask.live import run
 from llmdoctor.mask.live.build import seeded
-from llmdoctor.mask.types import Inputs
+from llmdoctor.mask.meant import Design
+from llmdoctor.mask.types import ForwardInputs
 
 # Logits may differ by this share of their own spread before a difference counts: rounding alone stays a hundred times below.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 8e-2, "float16": 2e-2}
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class Measurement:
     """One test of one row: what was measured against which threshold. `code` is the rule that a failure belongs to.
 
     `span` is [first, last + 1] of the tokens that reached where they must not, or whose logits differ.
@@ -37,6 +38,9 @@ class Measure:
     row: int
     span: tuple[int, int]
     text: str
+    fix: str | None = None  # a change that was applied and measured, or a sentence on those that did not help
+    fix_measured: float | None = None
+    tried: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -45,7 +49,7 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailedTest:
     """A test that could not be made: the backend, which test, the library's words, and whether a plain forward over the inputs raises too."""
 
     backend: str
@@ -54,26 +58,29 @@ class Failed:
     plainly: bool
 
 
-def measure(model: Any, inputs: Inputs, backend: str, causal: bool) -> tuple[list[Measure], list[Failed]]:
-    """Every test that the inputs allow, and those that the model raised in."""
-    found: list[Measure] = []
-    failed: list[Failed] = []
-    tests = {"leaks": _leaks, "each row against itself alone": _against_alone}
+def measure(model: Any, inputs: ForwardInputs, backend: str, design: Design, *, causal: bool) -> tuple[list[Measurement], list[FailedTest]]:
+    """Return the results of every test that the inputs allow, and the tests that the model raised in."""
+    found: list[Measurement] = []
+    failed: list[FailedTest] = []
+    tests: dict[str, Callable[[], Iterator[Measurement]]] = {
+        "leaks": lambda: _leaks(model, inputs, backend, design, causal),
+        "each row against itself alone": lambda: _against_alone(model, inputs, backend),
+    }
     for name, test in tests.items():
         try:
             with seeded(), run.reference_kernels(model):
-                found += list(test(model, inputs, backend, causal))
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, NotImplementedError) as error:
+                found += list(test())
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, NotImplementedError, AssertionError) as error:
             line = (str(error).strip().splitlines() or [""])[0][:160]
             plain = run.attempt(model, inputs, backend).error
-            failed.append(Failed(backend, name, plain or f"{type(error).__name__}: {line}", plain is not None))
+            failed.append(FailedTest(backend, name, plain or f"{type(error).__name__}: {line}", plain is not None))
     return found, failed
 
 
 # --- leaks, by gradients ------------------------------------------------------------------------------------------------------------
 
 
-def _leaks(model: Any, inputs: Inputs, backend: str, causal: bool) -> Iterator[Measure]:
+def _leaks(model: Any, inputs: ForwardInputs, backend: str, design: Design, causal: bool) -> Iterator[Measurement]:
     if inputs.phase != "prefill":
         return
     probe = _probe(model, inputs)
@@ -81,12 +88,11 @@ def _leaks(model: Any, inputs: Inputs, backend: str, causal: bool) -> Iterator[M
     real = _real(inputs)
     if inputs.mask_2d is not None and not real.all():
         yield from _padding_leaks(probe, real, backend)
-    apart = inputs.position_ids is not None and (inputs.mask_2d is None or bool(real.all()))
-    documents = documents_of(_text_rows(inputs.position_ids)) if apart else None
+    documents = documents_meant(inputs)
     if documents is not None and not encoder_decoder:
         yield _document_leak(probe, documents, backend)
-    elif causal and not encoder_decoder and inputs.q_len > 1:
-        yield _future_leak(probe, real, inputs, backend)
+    elif causal and design.causal and not encoder_decoder and inputs.q_len > 1:
+        yield from _future_leak(probe, real, inputs, design, backend)
 
 
 class _Gradients:
@@ -140,7 +146,7 @@ class _Perturbed:
         return value, row, int(np.flatnonzero(hidden[row])[0]) if hidden[row].any() else 0
 
 
-def _probe(model: Any, inputs: Inputs) -> _Gradients | _Perturbed:
+def _probe(model: Any, inputs: ForwardInputs) -> _Gradients | _Perturbed:
     if model.config._attn_implementation == "flex_attention" and not next(model.parameters()).is_cuda:
         return _Perturbed(model, run.prepared(model, inputs))
     return _Gradients(model, run.prepared(model, inputs))
@@ -157,64 +163,67 @@ def _largest(values: Any) -> tuple[float, int, int]:
     return float(values[row, token]), row, token
 
 
-def _padding_leaks(probe: _Gradients | _Perturbed, real: Any, backend: str) -> Iterator[Measure]:
+def _padding_leaks(probe: _Gradients | _Perturbed, real: Any, backend: str) -> Iterator[Measurement]:
     same = probe.logits.shape[1] == real.shape[1]
     targets = real if same else np.ones(tuple(probe.logits.shape[:2]), np.bool_)
     value, row, token = probe.reach(targets, ~real)
     if np.isnan(value):
-        yield Measure("no NaN", backend, "MSK003", value, 0.0, row, (0, real.shape[1]), f"row {row}: a real token's logits are NaN")
+        yield Measurement("no NaN", backend, "MSK003", value, 0.0, row, (0, real.shape[1]), f"row {row}: a real token's logits are NaN")
         return
     text = f"masked token {token} of row {row} reaches a real token's logits"
-    yield Measure("masked tokens stay out", backend, "MSK019", value, probe.threshold, row, (token, token + 1), text)
+    yield Measurement("masked tokens stay out", backend, "MSK019", value, probe.threshold, row, (token, token + 1), text)
 
 
-def _document_leak(probe: _Gradients | _Perturbed, documents: Any, backend: str) -> Measure:
+def _document_leak(probe: _Gradients | _Perturbed, documents: Any, backend: str) -> Measurement:
     worst = (0.0, 0, 0, 0)
     rows = np.ascontiguousarray(np.broadcast_to(documents, tuple(probe.embeds.shape[:2])))
-    for document in np.unique(documents)[:8]:
+    for document in np.unique(documents[documents >= 0])[:8]:
         inside = rows == document
         value, row, token = probe.reach(inside, ~inside)
         if not value <= worst[0]:
             worst = (value, row, token, int(document))
     value, row, token, document = worst
     text = f"token {token} of row {row} reaches document {document + 1}, which it is no part of"
-    return Measure("documents stay apart", backend, "MSK007", value, probe.threshold, row, (token, token + 1), text)
+    return Measurement("documents stay apart", backend, "MSK007", value, probe.threshold, row, (token, token + 1), text)
 
 
-def _future_leak(probe: _Gradients | _Perturbed, real: Any, inputs: Inputs, backend: str) -> Measure:
-    """Tokens behind a cut must not reach those before it; a cut never goes through an image that its model sees whole."""
+def _future_leak(probe: _Gradients | _Perturbed, real: Any, inputs: ForwardInputs, design: Design, backend: str) -> Iterator[Measurement]:
+    """Tokens behind a cut must not reach those before it; no cut goes through tokens that see one another by design."""
     length = probe.embeds.shape[1]
-    cuts = {length // 2, 1, length - 1}
-    if inputs.image is not None and inputs.makes_blocks:
-        start, end = image_blocks(inputs.image[:1])
-        cuts = {int(start[0, cut]) if start[0, cut] >= 0 and end[0, cut] > cut else cut for cut in cuts} - {0}
+    places = [cut for cut in range(1, length) if not design.crosses(cut)]
+    cuts = {places[0], places[len(places) // 2], places[-1]} if places else set()
     worst = (0.0, 0, 0)
+    tested = False
     for cut in sorted(cuts):
         before = np.broadcast_to(np.arange(length) < cut, (probe.embeds.shape[0], length))
         targets = np.ascontiguousarray(before & real) if inputs.mask_2d is not None else np.ascontiguousarray(before)
         if targets.any():
+            tested = True
             value, row, token = probe.reach(targets, ~before)
             worst = worst if value <= worst[0] else (value, row, token)
             if np.isnan(value):
                 break
+    if not tested:
+        return
     value, row, token = worst
     if np.isnan(value):
-        return Measure("no NaN", backend, "MSK003", value, 0.0, row, (token, token + 1), f"row {row}: a token's logits are NaN")
+        text = f"row {row}: a token's logits are NaN"
+        yield Measurement("no NaN", backend, "MSK003", value, 0.0, row, (token, token + 1), text)
+        return
     text = f"token {token} of row {row} reaches a token before it"
-    return Measure("the future stays out", backend, "MSK019", value, probe.threshold, row, (token, token + 1), text)
+    yield Measurement("the future stays out", backend, "MSK019", value, probe.threshold, row, (token, token + 1), text)
 
 
 # --- a row against itself alone ----------------------------------------------------------------------------------------------------
 
 
-def _against_alone(model: Any, inputs: Inputs, backend: str, causal: bool) -> Iterator[Measure]:
+def _against_alone(model: Any, inputs: ForwardInputs, backend: str) -> Iterator[Measurement]:
     import torch
 
     mask = inputs.mask_2d
     total = inputs.past + inputs.q_len
-    if mask is None or (bool((mask != 0).all()) and mask.shape[1] >= total) or inputs.image is not None:
+    if mask is None or (bool((mask != 0).all()) and mask.shape[1] >= total) or _marked(inputs) or documents_meant(inputs) is not None:
         return
-    del causal
     with torch.no_grad():
         arguments = run.prepared(model, inputs)
         together = model(**arguments)
@@ -224,7 +233,7 @@ def _against_alone(model: Any, inputs: Inputs, backend: str, causal: bool) -> It
                 yield found
 
 
-def _one_row(model: Any, inputs: Inputs, backend: str, together: Any, row: int) -> Measure | None:
+def _one_row(model: Any, inputs: ForwardInputs, backend: str, together: Any, row: int) -> Measurement | None:
     """Row `row`'s logits in the batch against the same tokens without padding; a hole counts as tokens that should be there."""
     given = np.asarray(inputs.attention_mask)[row] != 0
     missing = max(inputs.past + inputs.q_len - len(given), 0)  # columns that the caller forgot: their tokens are real
@@ -262,15 +271,17 @@ def _one_row(model: Any, inputs: Inputs, backend: str, together: Any, row: int) 
     code = "MSK005" if missing else "MSK001" if behind else "MSK002" if hole else "MSK018"
     token = int(kept[worst]) + inputs.past
     text = f"row {row}: the logits of token {token} are not those of the row without its {'holes' if hole else 'padding'}"
-    return Measure("as alone", backend, code, value, TOLERANCE.get(dtype, 1e-3), row, (token, token + 1), text)
+    return Measurement("as alone", backend, code, value, TOLERANCE.get(dtype, 1e-3), row, (token, token + 1), text)
 
 
-def _real(inputs: Inputs) -> Any:
+def _real(inputs: ForwardInputs) -> Any:
     mask = inputs.mask_2d
     if mask is None:
         return np.ones((inputs.batch, inputs.q_len), np.bool_)
     return np.ascontiguousarray(mask[:, -inputs.q_len :] != 0)
 
 
-def _text_rows(positions: Any) -> Any:
-    return positions[0] if positions.ndim == 3 else positions
+def _marked(inputs: ForwardInputs) -> bool:
+    """Return whether the row alone would need fields besides its tokens: token types, M-RoPE ids, a decoder's own inputs."""
+    mrope = inputs.position_ids is not None and inputs.position_ids.ndim == 3
+    return mrope or any(field is not None for field in (inputs.token_types, inputs.media, inputs.decoder_ids))

@@ -11,13 +11,13 @@ import numpy as np
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.intervals import Visible
-from llmdoctor.mask.live.watch import Seen, watching
-from llmdoctor.mask.types import NOTHING, Inputs, Kernel, LayerMask, Object, Plan
+from llmdoctor.mask.live.watch import LayerCall, watching
+from llmdoctor.mask.types import NOTHING, BackendPlan, ForwardInputs, KernelArguments, LayerMask, MaskObject
 
 MAX_PAIRS = 2**27  # pairs of one layer whose visibility is read off as booleans
 
 
-def run(model: Any, inputs: Inputs, backend: str) -> Plan:
+def run(model: Any, inputs: ForwardInputs, backend: str) -> BackendPlan:
     """Fill the cache by one forward where there is a past, then watch the next one."""
     import torch
 
@@ -25,23 +25,23 @@ def run(model: Any, inputs: Inputs, backend: str) -> Plan:
         arguments = prepared(model, inputs)
         with watching(model) as watch:
             model(**arguments)
-    return Plan(backend, tuple(groups(model, watch.calls, backend, inputs)))
+    return BackendPlan(backend, tuple(groups(model, watch.calls, backend, inputs)))
 
 
-def attempt(model: Any, inputs: Inputs, backend: str) -> Plan:
+def attempt(model: Any, inputs: ForwardInputs, backend: str) -> BackendPlan:
     """run(), with what the library raises as the answer."""
     try:
         return run(model, inputs, backend)
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, NotImplementedError, KeyError, AssertionError) as error:
-        return Plan(backend, error=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
+        return BackendPlan(backend, error=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
 
 
-def prepared(model: Any, inputs: Inputs) -> dict[str, Any]:
+def prepared(model: Any, inputs: ForwardInputs) -> dict[str, Any]:
     """The arguments of the forward to watch, on the model's device; a cache in them has been filled by a real forward over the past."""
     return {name: value.to(model.device) if hasattr(value, "numel") else value for name, value in _prepared(model, inputs).items()}
 
 
-def _prepared(model: Any, inputs: Inputs) -> dict[str, Any]:
+def _prepared(model: Any, inputs: ForwardInputs) -> dict[str, Any]:
     config = model.config
     parameters = inspect.signature(model.forward).parameters
     ids = token_ids(model, inputs).to(model.device)
@@ -65,19 +65,34 @@ def _prepared(model: Any, inputs: Inputs) -> dict[str, Any]:
         arguments["attention_mask"] = mask
     if inputs.position_ids is not None:
         arguments["position_ids"] = tensor(inputs.position_ids)
-    if inputs.image is not None and "token_type_ids" in parameters and not past:
-        arguments["token_type_ids"] = tensor(inputs.image)
+    if not past:
+        extra = {"token_type_ids": inputs.token_types, "mm_token_type_ids": inputs.media}
+        arguments |= {name: tensor(value) for name, value in extra.items() if value is not None and name in parameters}
+        if inputs.varlen and inputs.cu_seqlens is not None:
+            arguments |= _varlen_arguments(inputs.cu_seqlens)
     open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
     return {name: value for name, value in arguments.items() if name != "use_cache" or open_ended or name in parameters}
 
 
-def _encoder_decoder(model: Any, inputs: Inputs, ids: Any, mask: Any, cache: Any) -> dict[str, Any]:
+def _varlen_arguments(offsets: tuple[int, ...]) -> dict[str, Any]:
+    """Return FlashAttentionKwargs of the offsets of packed documents."""
+    import torch
+
+    line = torch.tensor(offsets, dtype=torch.int32)
+    longest = int(line.diff().max())
+    return {"cu_seq_lens_q": line, "cu_seq_lens_k": line, "max_length_q": longest, "max_length_k": longest}
+
+
+def _encoder_decoder(model: Any, inputs: ForwardInputs, ids: Any, mask: Any, cache: Any) -> dict[str, Any]:
     length = inputs.past or inputs.q_len
     shared = {"input_ids": ids[:, :length], "attention_mask": None if mask is None else mask[:, :length]}
     shared = {name: value for name, value in shared.items() if value is not None}
     if not inputs.past:
         more = {} if cache is None else {"past_key_values": cache}
-        return {**shared, "decoder_input_ids": ids[:, :length], "use_cache": cache is not None, **more}
+        own = ids[:, :length] if inputs.decoder_ids is None else tensor(inputs.decoder_ids)
+        if inputs.decoder_mask is not None:
+            more["decoder_attention_mask"] = tensor(inputs.decoder_mask)
+        return {**shared, "decoder_input_ids": own, "use_cache": cache is not None, **more}
     with reference_kernels(model):
         early = model(**shared, decoder_input_ids=ids[:, :length], past_key_values=cache, use_cache=True)
     encoded = (early.encoder_last_hidden_state,)
@@ -92,7 +107,7 @@ def reference_kernels(model: Any) -> Iterator[None]:
         yield
 
 
-def token_ids(model: Any, inputs: Inputs) -> Any:
+def token_ids(model: Any, inputs: ForwardInputs) -> Any:
     """int64 [B, past + q_len]: the caller's own, else ordinary words by a fixed rule."""
     import torch
 
@@ -111,7 +126,7 @@ def vocabulary(model: Any) -> int:
     return int(getattr(embedding, "num_embeddings", 0) or model.config.get_text_config().vocab_size)
 
 
-def make_cache(model: Any, inputs: Inputs, parameters: Any) -> tuple[Any, str]:
+def make_cache(model: Any, inputs: ForwardInputs, parameters: Any) -> tuple[Any, str]:
     """An empty cache of the kind asked for, and the argument it goes by."""
     from transformers import DynamicCache, EncoderDecoderCache, StaticCache
 
@@ -135,9 +150,9 @@ def tensor(array: Any) -> Any:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def groups(model: Any, calls: list[Seen], backend: str, inputs: Inputs) -> list[LayerMask]:
+def groups(model: Any, calls: list[LayerCall], backend: str, inputs: ForwardInputs) -> list[LayerMask]:
     """Layers that got the same, together, in the order of the forward."""
-    found: dict[Any, list[tuple[Seen, LayerMask]]] = {}
+    found: dict[Any, list[tuple[LayerCall, LayerMask]]] = {}
     times: dict[tuple[str, str], int] = {}
     depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None) or 0
     shared = len({seen.index for seen in calls}) < depth  # one module for many layers (albert): each call is a layer of its own
@@ -152,17 +167,17 @@ def groups(model: Any, calls: list[Seen], backend: str, inputs: Inputs) -> list[
     return [_merged(same) for same in found.values()]
 
 
-def _merged(same: list[tuple[Seen, LayerMask]]) -> LayerMask:
+def _merged(same: list[tuple[LayerCall, LayerMask]]) -> LayerMask:
     from dataclasses import replace
 
     return replace(same[0][1], layers=tuple(sorted({seen.index for seen, _ in same})))
 
 
-def one(model: Any, seen: Seen, backend: str, inputs: Inputs) -> LayerMask:
+def one(model: Any, seen: LayerCall, backend: str, inputs: ForwardInputs) -> LayerMask:
     """One layer's record as a LayerMask."""
     made = object_of(seen)
     if seen.role == "linear":
-        return LayerMask((seen.index,), "linear", backend, seen.q_len, None, inputs.past, "observed", made, Kernel())
+        return LayerMask((seen.index,), "linear", backend, seen.q_len, None, inputs.past, "observed", made, KernelArguments())
     kernel = _kernel(seen)
     q_len, kv_len = seen.q_len, seen.kv_len or seen.kernel.get("kv_len") or seen.q_len
     sees = _sees(seen, inputs, kv_len)
@@ -177,7 +192,7 @@ def one(model: Any, seen: Seen, backend: str, inputs: Inputs) -> LayerMask:
     )  # fmt: skip
 
 
-def _type(model: Any, seen: Seen) -> str:
+def _type(model: Any, seen: LayerCall) -> str:
     if seen.role in ("cross", "encoder"):
         return seen.role
     kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None)
@@ -186,12 +201,12 @@ def _type(model: Any, seen: Seen) -> str:
     return "sliding_attention" if seen.sliding else "full_attention"
 
 
-def object_of(seen: Seen) -> Object:
+def object_of(seen: LayerCall) -> MaskObject:
     """What the layer got."""
     mask = seen.mask
     flash = seen.kernel.get("flash")
     if mask is None:
-        return Object("varlen") if flash and seen.kernel.get("cu_k") is not None else NOTHING
+        return MaskObject("varlen") if flash and seen.kernel.get("cu_k") is not None else NOTHING
     if hasattr(mask, "mask_mod"):
         size = sum(
             part.numel() * part.element_size()
@@ -201,9 +216,9 @@ def object_of(seen: Seen) -> Object:
             )
             if part is not None
         )  # fmt: skip
-        return Object("block_mask", (mask.shape[0], 1, seen.q_len, seen.kv_len or 0), None, size, size)
+        return MaskObject("block_mask", (mask.shape[0], 1, seen.q_len, seen.kv_len or 0), None, size, size)
     kind: Any = "varlen" if flash and seen.kernel.get("cu_k") is not None and seen.role != "linear" else "tensor"
-    return Object(kind, tuple(mask.shape), str(mask.dtype).removeprefix("torch."), mask.numel() * mask.element_size(), stored(mask))
+    return MaskObject(kind, tuple(mask.shape), str(mask.dtype).removeprefix("torch."), mask.numel() * mask.element_size(), stored(mask))
 
 
 def stored(mask: Any) -> int:
@@ -212,24 +227,24 @@ def stored(mask: Any) -> int:
     return int(np.prod(extents, dtype=np.int64)) * int(mask.element_size())
 
 
-def _kernel(seen: Seen) -> Kernel:
+def _kernel(seen: LayerCall) -> KernelArguments:
     told = seen.kernel
     if told.get("flash"):
         window = told.get("window", (-1, -1))
         limited = None if tuple(window) == (-1, -1) else (int(window[0]), int(window[1]))
         offsets = [None if told.get(name) is None else tuple(told[name]) for name in ("cu_k", "cu_q")]
-        return Kernel(bool(told["causal"]), limited, offsets[0], offsets[1])
+        return KernelArguments(bool(told["causal"]), limited, offsets[0], offsets[1])
     if told.get("sdpa"):
         mask = told.get("attn_mask")
         other = None
         if mask is not None and mask is not seen.mask and (seen.mask is None or tuple(mask.shape) != tuple(seen.mask.shape)):
             dtype = str(mask.dtype).removeprefix("torch.")
-            other = Object("tensor", tuple(mask.shape), dtype, mask.numel() * mask.element_size(), stored(mask))
-        return Kernel(told["is_causal"], mask=other)
-    return Kernel(False)
+            other = MaskObject("tensor", tuple(mask.shape), dtype, mask.numel() * mask.element_size(), stored(mask))
+        return KernelArguments(told["is_causal"], mask=other)
+    return KernelArguments(False)
 
 
-def _sees(seen: Seen, inputs: Inputs, kv_len: int) -> Any:
+def _sees(seen: LayerCall, inputs: ForwardInputs, kv_len: int) -> Any:
     """bool [R, Q, KV], numpy; None where it would be too large or cannot be told."""
     if inputs.batch * seen.q_len * kv_len > MAX_PAIRS:
         return None
@@ -260,7 +275,7 @@ def _of_tensor(mask: Any, sdpa: bool) -> Any:
     return (head > floor).cpu().numpy()
 
 
-def _flash_sees(seen: Seen, inputs: Inputs, kv_len: int) -> Any:
+def _flash_sees(seen: LayerCall, inputs: ForwardInputs, kv_len: int) -> Any:
     from llmdoctor.mask.live.flash import window_mask
 
     told = seen.kernel

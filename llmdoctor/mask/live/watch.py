@@ -20,7 +20,7 @@ CROSS = re.compile(r"cross|EncDecAttention|encoder_attn|encoder_decoder_attentio
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Seen:
+class LayerCall:
     """One call of one layer's attention. `mask` is what the layer got; `kernel` what its kernel was told."""
 
     path: str
@@ -35,16 +35,16 @@ class Seen:
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Watch:
+class ForwardRecord:
     """The record of one forward. `factory` is what each mask factory was asked for and gave."""
 
     model: Any
-    calls: list[Seen] = field(default_factory=list)
+    calls: list[LayerCall] = field(default_factory=list)
     factory: list[dict[str, Any]] = field(default_factory=list)
     _paths: dict[int, str] = field(default_factory=dict)
     _times: dict[tuple[int, str], int] = field(default_factory=dict)
-    _inside: list[list[Seen]] = field(default_factory=list)
-    _current: Seen | None = None
+    _inside: list[list[LayerCall]] = field(default_factory=list)
+    _current: LayerCall | None = None
 
     def on_factory(self, name: str, kwargs: dict[str, Any], result: Any) -> None:
         """A mask factory has been called."""
@@ -92,13 +92,13 @@ class Watch:
         if self._current is not None:
             self._current.kernel.update(flash=True, **told)
 
-    def _start(self, module: Any, mask: Any, q_len: int, kv_len: int | None, sliding: Any) -> Seen | None:
+    def _start(self, module: Any, mask: Any, q_len: int, kv_len: int | None, sliding: Any) -> LayerCall | None:
         path = self._paths.get(id(module), "")
         if NOT_TEXT.search(path):
             return None
         role = self._role(module, path)
         index = self._index(module, path)
-        seen = Seen(path, index, role, mask, q_len, kv_len, sliding if isinstance(sliding, int) else None)
+        seen = LayerCall(path, index, role, mask, q_len, kv_len, sliding if isinstance(sliding, int) else None)
         self.calls.append(seen)
         for inner in self._inside:
             inner.append(seen)
@@ -137,7 +137,7 @@ class Watch:
         path = self._paths.get(id(module), "")
         role = "linear" if linear else self._role(module, path)
         kv_len = None if linear or mask is None or getattr(mask, "ndim", 0) != 4 else mask.shape[-1]
-        seen = Seen(path, self._index(module, path), role, mask, q_len, kv_len)
+        seen = LayerCall(path, self._index(module, path), role, mask, q_len, kv_len)
         seen.kernel["own"] = linear or _masks_by_itself(module)
         self._inside[-1].append(seen)
         if self._current is None or linear:
@@ -156,9 +156,9 @@ class Watch:
 
 
 @contextmanager
-def watching(model: Any) -> Iterator[Watch]:
+def watching(model: Any) -> Iterator[ForwardRecord]:
     """Everything each layer of `model` is handed while the block runs; registries, hooks and functions are as before afterwards."""
-    watch = Watch(model)
+    watch = ForwardRecord(model)
     watch._paths = {id(module): name for name, module in model.named_modules()}
     with ExitStack() as stack:
         stack.enter_context(patches.watched_factories(watch.on_factory))
@@ -200,7 +200,7 @@ def _number(value: Any) -> Any:
     return int(value) if hasattr(value, "item") else value
 
 
-def _read_block_mask(seen: Seen) -> None:
+def _read_block_mask(seen: LayerCall) -> None:
     """Which pairs a BlockMask lets through, evaluated now: its function may look at tensors that change later."""
     mask = seen.mask
     if not hasattr(mask, "mask_mod") or seen.kv_len is None:

@@ -1,0 +1,253 @@
+"""What is wrong with the inputs themselves: the 2-D mask, the labels, the positions, the placeholders of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from llmdoctor.core.finding import Finding, Location
+from llmdoctor.mask import rules
+from llmdoctor.mask.architectures import Architecture
+from llmdoctor.mask.documents import documents_meant
+from llmdoctor.mask.intervals import Bools, Ints, runs_of
+from llmdoctor.mask.plan import unequal
+from llmdoctor.mask.types import ForwardInputs
+
+
+def place(inputs: ForwardInputs, field: str, row: int | None = None) -> Location | None:
+    """Return the place of a field in the inputs file; None if no file holds it."""
+    if inputs.source is None or field not in inputs.fields:
+        return None
+    return Location(inputs.source, f"/{field}" if row is None else f"/{field}/{row}")
+
+
+def of_inputs(arch: Architecture, inputs: ForwardInputs, pad_id: int | None) -> Iterator[Finding]:
+    """Return what is wrong with the inputs, whatever the backend."""
+    if inputs.mask_2d is not None:
+        inverted = _inverted(inputs, pad_id)
+        if inverted is not None:
+            yield inverted
+            return
+        yield from _of_2d_mask(arch, inputs, inputs.mask_2d)
+    yield from _of_labels(inputs)
+    yield from _of_documents(inputs, pad_id)
+
+
+def _inverted(inputs: ForwardInputs, pad_id: int | None) -> Finding | None:
+    """Return the finding of a 2-D mask that is 1 on padding and 0 on every other token, as the ids or the labels show; else None."""
+    mask, ids, labels = inputs.mask_2d, inputs.input_ids, inputs.labels
+    if mask is None or ids is None or mask.shape != ids.shape or _odd_values(mask) is not None or bool((mask != 0).all()):
+        return None
+    shown = mask != 0
+    padding = None if pad_id is None else ids == pad_id
+    by_ids = padding is not None and bool((shown == padding).all()) and bool(padding.any())
+    trained = labels != -100 if labels is not None and labels.shape == mask.shape else None
+    by_labels = trained is not None and bool(trained.any()) and bool((~shown[trained]).all()) and bool((~trained[shown]).all())
+    if not by_ids and not (by_labels and bool(shown.any()) and _at_edges(shown)):
+        return None
+    why = f"it is 1 exactly where input_ids is pad_token_id {pad_id}" if by_ids else "it is 1 exactly where the labels are -100"
+    count = int(shown.sum())
+    return rules.INVERTED_2D.at(
+        place(inputs, "attention_mask"), f"the 2-D mask is inverted: {why} ({count} tokens), and 0 on the other {mask.size - count} tokens",
+        cause=rules.INVERTED_2D.reason, shown=count, hidden=int(mask.size) - count, by="ids" if by_ids else "labels",
+    )  # fmt: skip
+
+
+def _at_edges(shown: Bools) -> bool:
+    """Return whether what the mask shows lies at one end of each row, as padding does."""
+    return all(not line.any() or (len(runs_of(line)) == 1 and (line[0] or line[-1])) for line in shown)
+
+
+def _of_2d_mask(arch: Architecture, inputs: ForwardInputs, mask: Any) -> Iterator[Finding]:
+    odd = _odd_values(mask)
+    at = place(inputs, "attention_mask")
+    if odd is not None:
+        yield rules.MASK_CAST.at(
+            at, f"the 2-D mask holds {odd}; cast to bool it is {_as_bool(mask)}", cause=rules.MASK_CAST.reason, values=odd
+        )
+        return
+    yield from _holes(mask, inputs)
+    yield from _short(mask, inputs)
+    real = mask != 0
+    empty = np.flatnonzero(~real[:, : inputs.past or None].any(axis=1))
+    if len(empty):
+        row = int(empty[0])
+        yield rules.DEAD_ROW.at(
+            place(inputs, "attention_mask", row), f"row {row} of the 2-D mask has no real token at all ({len(empty)} such rows)",
+            cause=rules.DEAD_ROW.reason, row=row,
+        )  # fmt: skip
+        return
+    if inputs.phase in ("decode", "chunk") and inputs.past and not arch.cross:
+        yield from _right_padded(real, inputs)
+    if arch.traits.get("absolute") and inputs.position_ids is None and inputs.phase == "prefill":
+        rows = np.flatnonzero(~real[:, 0] & real.any(axis=1))
+        if len(rows):
+            row = int(rows[0])
+            shift = int(real[row].argmax())
+            yield rules.LEFT_PADDED_POSITIONS.at(
+                place(inputs, "attention_mask", row),
+                f"row {row} starts at column {shift}, and {arch.model_type} counts its positions from column 0: every position is {shift} too high",
+                cause=rules.LEFT_PADDED_POSITIONS.reason, row=row, shift=shift,
+            )  # fmt: skip
+
+
+def _odd_values(mask: Any) -> str | None:
+    """Return the first values of a 2-D mask if it holds others than 0 and 1, else None."""
+    values = np.unique(mask)
+    if mask.dtype == np.bool_ or bool(np.isin(values, (0, 1)).all()):
+        return None
+    shown = ", ".join(f"{value:g}" for value in values[:5].astype(float))
+    return shown + (" ..." if len(values) > 5 else "")
+
+
+def _as_bool(mask: Any) -> str:
+    share = int((mask != 0).sum())
+    if share == mask.size:
+        return "all True: documents are not kept apart"
+    return f"True in {share} of {mask.size} places, the additive ones inverted"
+
+
+def _holes(mask: Any, inputs: ForwardInputs) -> Iterator[Finding]:
+    """Find zeros with real tokens on both sides, among the tokens of the prompt."""
+    mask = mask[:, : inputs.past] if inputs.past else mask
+    for row in range(mask.shape[0]):
+        runs = runs_of(np.asarray(mask[row] != 0, np.bool_))
+        if len(runs) < 2:
+            continue
+        holes = [(runs[at][1], runs[at + 1][0]) for at in range(len(runs) - 1)]
+        spans = ", ".join(f"{start}" if end == start + 1 else f"{start}..{end - 1}" for start, end in holes[:4])
+        more = f" and {len(holes) - 4} more" if len(holes) > 4 else ""
+        name = ""
+        if inputs.input_ids is not None and holes[0][0] < inputs.input_ids.shape[1]:
+            token = int(inputs.input_ids[row, holes[0][0]])
+            name = f" (token id {token}" + (", put there by masked_fill)" if token == 0 else ")")
+        rows = sum(len(runs_of(np.asarray(line != 0, np.bool_))) > 1 for line in mask)
+        yield rules.MASK_HOLE.at(
+            place(inputs, "attention_mask", row),
+            f"row {row} is masked inside its text, at {spans}{more}{name}; {rows} of {mask.shape[0]} rows have holes",
+            cause=rules.MASK_HOLE.reason, row=row, spans=[list(hole) for hole in holes[:20]], rows=rows,
+        )  # fmt: skip
+        return
+
+
+def _short(mask: Any, inputs: ForwardInputs) -> Iterator[Finding]:
+    """Find a 2-D mask without one column per token."""
+    total, columns = inputs.past + inputs.q_len, int(mask.shape[1])
+    at, cause = place(inputs, "attention_mask"), rules.SHORT_MASK.reason
+    if unequal(inputs):
+        yield rules.SHORT_MASK.at(
+            at, f"the 2-D mask has {columns} columns for {total} tokens: without a cache its columns count as the keys, and forward() raises if the "
+            "mask is written out", cause=cause, fix="attention_mask with one column per token", columns=columns, tokens=total,
+        )  # fmt: skip
+    elif columns < total:
+        yield rules.SHORT_MASK.at(
+            at, f"the 2-D mask has {columns} columns for {inputs.past} cached and {inputs.q_len} new tokens: no query sees tokens "
+            f"{columns}..{total - 1}", cause=cause, columns=columns, tokens=total,
+        )  # fmt: skip
+
+
+def _right_padded(real: Bools, inputs: ForwardInputs) -> Iterator[Finding]:
+    rows = np.flatnonzero((~real[:, : inputs.past]).any(axis=1) & real[:, 0])
+    rows = np.asarray([row for row in rows if not real[row, inputs.past - 1]])
+    if len(rows):
+        row = int(rows[0])
+        start = int(real[row, : inputs.past].nonzero()[0].max()) + 1
+        yield rules.RIGHT_PADDED_GENERATION.at(
+            place(inputs, "attention_mask", row),
+            f"row {row} is right-padded: new tokens follow {inputs.past - start} padding tokens ({start}..{inputs.past - 1})",
+            cause=rules.RIGHT_PADDED_GENERATION.reason, row=row, span=[start, inputs.past],
+        )  # fmt: skip
+
+
+def _of_labels(inputs: ForwardInputs) -> Iterator[Finding]:
+    labels, ids, mask = inputs.labels, inputs.input_ids, inputs.mask_2d
+    if labels is None or ids is None or labels.shape != ids.shape:
+        return
+    trained = labels[:, :-1] != -100
+    if trained.sum() >= 4 and labels.shape[1] > 2:
+        same = float((labels == ids)[:, :-1][trained].mean())
+        moved = float((labels[:, :-1] == ids[:, 1:])[trained].mean())
+        if moved > 0.95 and same < 0.5:
+            yield rules.LABELS_SHIFTED_TWICE.at(
+                place(inputs, "labels"), f"{moved:.0%} of the labels are the next token of input_ids: the loss of the model shifts them once more",
+                cause=rules.LABELS_SHIFTED_TWICE.reason, equal_next=round(moved, 4), equal_same=round(same, 4),
+            )  # fmt: skip
+    if mask is not None and mask.shape == labels.shape:
+        hidden = (mask == 0) & (labels != -100)
+        if hidden.any():
+            row, at = (int(where[0]) for where in np.nonzero(hidden))
+            yield rules.MASKED_LABELS.at(
+                place(inputs, "labels", row), f"{int(hidden.sum())} masked tokens have labels, the first in row {row} at {at}",
+                cause=rules.MASKED_LABELS.reason, row=row, token=at, count=int(hidden.sum()),
+            )  # fmt: skip
+
+
+def _of_documents(inputs: ForwardInputs, pad_id: int | None) -> Iterator[Finding]:
+    """Find labels at the first token of a document, and documents of one token that are padding."""
+    documents, labels, ids = documents_meant(inputs), inputs.labels, inputs.input_ids
+    if documents is None:
+        return
+    documents = np.broadcast_to(documents, (inputs.batch, inputs.q_len))
+    padding = _padding_documents(documents, ids, pad_id)
+    fresh = np.pad(np.diff(documents, axis=1) > 0, ((0, 0), (1, 0))) & ~padding
+    if labels is not None and labels.shape == documents.shape:
+        crossing = fresh & (labels != -100) & (np.pad(documents, ((0, 0), (1, 0)))[:, :-1] >= 0)
+        if crossing.any():
+            row, at = (int(where[0]) for where in np.nonzero(crossing))
+            count = int(crossing.sum())
+            yield rules.LABELS_CROSS_DOCUMENTS.at(
+                place(inputs, "labels", row),
+                f"{count} packed document{'s begin' if count > 1 else ' begins'} with a label, the first in row {row} at token {at}: the last token of "
+                "the document before it is trained to predict it",
+                cause=rules.LABELS_CROSS_DOCUMENTS.reason, fix=_label_fix(inputs), row=row, token=at, count=count,
+            )  # fmt: skip
+    if padding.any() and inputs.mask_2d is None:
+        row, at = (int(where[0]) for where in np.nonzero(padding))
+        trained = labels is not None and labels.shape == padding.shape and bool((labels[padding] != -100).any())
+        yield rules.PADDING_DOCUMENTS.at(
+            place(inputs, "position_ids", row),
+            f"{int(padding.sum())} padding tokens are documents of one token each, the first in row {row} at token {at}"
+            + (", and they have labels" if trained else ""),
+            cause=rules.PADDING_DOCUMENTS.reason, severity=rules.WARNING if trained else None, row=row, token=at, count=int(padding.sum()),
+        )  # fmt: skip
+
+
+def _label_fix(inputs: ForwardInputs) -> str | None:
+    """Return the fix for documents that positions do not show; None for the rule's own."""
+    return "labels[:, cu_seq_lens_k[1:-1]] = -100" if inputs.position_ids is None else None
+
+
+def _padding_documents(documents: Ints, ids: Ints | None, pad_id: int | None) -> Bools:
+    """Return bool [B, S]: documents of one token at the end of a row whose token is the pad token, or the same token in each of two or more."""
+    out = np.zeros(documents.shape, np.bool_)
+    if ids is None:
+        return out
+    for row, line in enumerate(documents):
+        start = len(line)
+        while start > 1 and line[start - 1] > line[start - 2] >= 0 and (start == len(line) or line[start] > line[start - 1]):
+            start -= 1
+        tail = ids[row, start:]
+        if len(tail) and bool((tail == tail[0]).all()) and (tail[0] == pad_id or (pad_id is None and len(tail) > 1)):
+            out[row, start:] = True
+    return out
+
+
+def of_placeholders(inputs: ForwardInputs, config: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find placeholder tokens that are not as many as image_grid_thw and video_grid_thw make patches after merging."""
+    vision = config.get("vision_config")
+    merge = vision.get("spatial_merge_size", 2) if isinstance(vision, dict) else 2
+    if inputs.input_ids is None or isinstance(merge, bool) or not isinstance(merge, int) or merge < 1:
+        return
+    for kind in ("image", "video"):
+        token, grid = config.get(f"{kind}_token_id"), inputs.grids.get(f"{kind}_grid_thw")
+        if not isinstance(token, int) or (grid is None and not inputs.grids):
+            continue
+        held = int((inputs.input_ids == token).sum())
+        wanted = 0 if grid is None else int((grid.prod(axis=1) // merge**2).sum())
+        if held != wanted:
+            yield rules.PLACEHOLDER_COUNT.at(
+                place(inputs, "input_ids"), f"{held} {kind} placeholder tokens, but {kind}_grid_thw makes {wanted}",
+                cause=rules.PLACEHOLDER_COUNT.reason, placeholders=held, patches=wanted,
+            )  # fmt: skip

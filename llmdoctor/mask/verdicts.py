@@ -1,0 +1,102 @@
+"""The first line of `mask inspect` and `mask test`: the answer with every limit that could change it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmdoctor.core.finding import Finding, Severity
+from llmdoctor.core.inputs import Inputs
+from llmdoctor.core.report import Verdict
+from llmdoctor.core.text import plural
+from llmdoctor.mask.screen import size_text
+from llmdoctor.mask.types import SHORT, BackendPlan, ForwardInputs
+
+
+def of_inspect(plans: Sequence[BackendPlan], findings: Sequence[Finding], inputs: ForwardInputs) -> Verdict:
+    """Return the verdict: the worst fault, else which backend builds how much, with the reason if the plan is not exact."""
+    limits = _limits(inputs)
+    worst = next((one for one in findings if one.severity is Severity.ERROR), None)
+    worst = worst or next((one for one in findings if one.severity is Severity.WARNING and one.code != "MSK016"), None)
+    doubts = list(dict.fromkeys(group.doubt for each in plans for group in each.layers if not group.exact))
+    if worst is not None:
+        unsure = f" (exact: false: {doubts[0] or _UNKNOWN})" if doubts and worst.code not in _SURE else ""
+        return Verdict(worst.message + unsure + limits, "problem")
+    answer = _answer(plans)
+    if doubts:
+        return Verdict(
+            f"Undecided (exact: false): {doubts[0] or _UNKNOWN}. By the plan, {answer[0].lower()}{answer[1:]}{limits}", "undecided"
+        )
+    return Verdict(answer + limits)
+
+
+_UNKNOWN = "the pairs that a layer sees are not known"
+_SURE = ("MSK014", "MSK015", "MSK020", "MSK021", "MSK022", "MSK024", "MSK025")  # found in the inputs alone, whatever the plan
+
+
+def _answer(plans: Sequence[BackendPlan]) -> str:
+    """Return which backends build a mask of queries x keys, and its bytes."""
+    answered = [each for each in plans if each.error is None]
+    if not answered:
+        return f"{plans[0].backend} fails: {plans[0].error}"
+    attended = {each.backend: [group for group in each.layers if group.type != "linear"] for each in answered}
+    if not any(attended.values()):
+        return "No attention: every layer reads a state, so there is no mask of pairs"
+    spent = {backend: sum(group.object.storage_bytes for group in groups) for backend, groups in attended.items()}
+    square = [backend for backend, groups in attended.items() if any(group.object.kind == "tensor" for group in groups)]
+    if len(answered) == 1:
+        backend = answered[0].backend
+        return f"{backend} builds {_bytes(spent[backend])} here"
+    amounts = ", ".join(f"{SHORT.get(backend, backend)} {_bytes(count)}" for backend, count in spent.items())
+    if not square:
+        return f"No backend builds a mask of queries x keys here: {amounts}"
+    if square == ["eager"]:
+        return f"Only eager builds a mask of queries x keys: {amounts}"
+    return f"{' and '.join(SHORT.get(name, name) for name in square)} build a mask of queries x keys: {amounts}"
+
+
+def _bytes(count: int) -> str:
+    return size_text(count) if count else "nothing"
+
+
+def _limits(inputs: ForwardInputs) -> str:
+    """Return what was assumed or left out, as the end of a sentence."""
+    parts = []
+    if inputs.assumed:
+        parts.append("1 x 16 tokens assumed: --shape")
+    if inputs.without:
+        parts.append(f"without {', '.join(inputs.without)}")
+    if inputs.unread:
+        parts.append(f"{', '.join(inputs.unread)} not read: no argument of forward() that is known here")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def ignored_text(read: Inputs) -> str:
+    """Return the fields that have no influence, one reason per line."""
+    by_reason: dict[str, list[str]] = {}
+    for key, reason in read.ignored.items():
+        by_reason.setdefault(reason, []).append(key)
+    return "\n".join(f"{', '.join(keys)}: {reason}" for reason, keys in by_reason.items())
+
+
+_NOTHING = "these inputs have nothing to test: no padding, no documents, no later token"
+
+
+def of_test(
+    findings: Sequence[Finding], measured: int, not_run: int, why: str | None, inputs: Sequence[ForwardInputs], *, static: bool
+) -> Verdict:
+    """Return the verdict of `mask test`: faults found, what passed, what did not run. `why` is the reason if nothing ran."""
+    limits = _limits(inputs[0]) if inputs else ""
+    missing = f"; {plural(not_run, 'test')} did not run" + (f": {why}" if why else "") if not_run else ""
+    errors = sum(one.severity is Severity.ERROR for one in findings)
+    warnings = sum(one.severity is Severity.WARNING for one in findings)
+    count = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}"
+    if errors or warnings:
+        first = next(one for one in findings if one.severity is (Severity.ERROR if errors else Severity.WARNING))
+        return Verdict(f"{count}: {first.message}{missing}{limits}", "problem")
+    if static:
+        return Verdict(f"No fault in the inputs and the plan; the model was not run (--static){limits}")
+    if not measured:
+        return Verdict(f"Nothing was tested: {why or _NOTHING}{limits}", "undecided")
+    if not_run:
+        return Verdict(f"Undecided: {plural(measured, 'test')} passed{missing}{limits}", "undecided")
+    return Verdict(f"Nothing leaks in {plural(measured, 'test')}{limits}")
