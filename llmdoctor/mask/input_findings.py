@@ -234,15 +234,18 @@ def _padding_documents(documents: Ints, ids: Ints | None, pad_id: int | None) ->
     return out
 
 
-def of_placeholders(inputs: ForwardInputs, config: Mapping[str, Any]) -> Iterator[Finding]:
-    """Find placeholder tokens that are not as many as image_grid_thw and video_grid_thw make patches after merging."""
+def of_placeholders(inputs: ForwardInputs, config: Mapping[str, Any], *, complete: bool = False) -> Iterator[Finding]:
+    """Find placeholder tokens that are not as many as image_grid_thw and video_grid_thw make patches after merging.
+
+    Inputs without any grid are left alone, unless they are `complete`: then placeholders without a grid are a fault.
+    """
     vision = config.get("vision_config")
     merge = vision.get("spatial_merge_size", 2) if isinstance(vision, dict) else 2
     if inputs.input_ids is None or isinstance(merge, bool) or not isinstance(merge, int) or merge < 1:
         return
     for kind in ("image", "video"):
         token, grid = config.get(f"{kind}_token_id"), inputs.grids.get(f"{kind}_grid_thw")
-        if not isinstance(token, int) or (grid is None and not inputs.grids):
+        if not isinstance(token, int) or (not inputs.grids and not complete):
             continue
         held = int((inputs.input_ids == token).sum())
         wanted = 0 if grid is None else int((grid.prod(axis=1) // merge**2).sum())

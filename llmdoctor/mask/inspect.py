@@ -47,7 +47,7 @@ def inspect_report(options: MaskInspectOptions) -> Report:
         raise QuestionError(f"--query {options.query}: the queries are 0 to {inputs.q_len - 1}")
     budget = BUDGET if options.budget is None else options.budget
     findings = [] if arch is None else examine(arch, inputs, plans, budget=budget, pad_id=pad_id_of(config))
-    findings += of_placeholders(inputs, config)
+    findings += of_placeholders(inputs, config, complete=chat is not None)
     result: InspectResult = {**result_of(plans, inputs), "inputs": read.result()}  # type: ignore[typeddict-item]
     if chat is not None:
         result["chat"] = chat.result

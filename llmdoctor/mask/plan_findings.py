@@ -65,7 +65,7 @@ def _of_documents(arch: Architecture, inputs: ForwardInputs, plan: BackendPlan) 
         yield from _leaks(arch, inputs, plan, documents)
     elif documents is not None:
         yield from _encoder_leaks(inputs, plan, documents)
-    if inputs.position_ids is not None and inputs.mask_4d is None:
+    if inputs.position_ids is not None and inputs.attention_mask is None:
         yield from _splits(inputs, plan, documents)
 
 

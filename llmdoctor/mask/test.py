@@ -38,7 +38,7 @@ SUITE: tuple[dict[str, str | None], ...] = (
     {"packed": "3,5"},
 )
 _DESCRIBING = ("shape", "lengths", "packed", "input_ids", "messages", "mask", "phase")
-_HOW = "gradients of real tokens' logits with respect to tokens they must not see (exactly 0.0 if the mask holds), and each row compared with itself alone"
+_HOW = "gradients of real tokens' logits with respect to tokens they must not see (exactly 0.0 if the mask holds), and each row against itself alone"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -145,15 +145,16 @@ def _add(run: TestRun, model: TestedModel, options: MaskTestOptions, backends: t
 
 
 def _plans(arch: Architecture, inputs: ForwardInputs, backends: tuple[str, ...], options: MaskTestOptions) -> list[BackendPlan]:
-    plans = [plan(arch, inputs, backend, "float32") for backend in backends]
+    plans = [plan(arch, inputs, backend, arch.dtype) for backend in backends]
     return [each for each in plans if each.error is None or options.backend or not each.error.startswith("ValueError")]
 
 
 def _static(model: TestedModel, inputs: ForwardInputs, plans: list[BackendPlan], options: MaskTestOptions) -> list[Finding]:
     if model.arch is None:
-        return list(of_placeholders(inputs, model.config))
+        return list(of_placeholders(inputs, model.config, complete=options.messages is not None))
     budget = BUDGET if options.budget is None else options.budget
-    found = [*examine(model.arch, inputs, plans, budget=budget, pad_id=pad_id_of(model.config)), *of_placeholders(inputs, model.config)]
+    found = examine(model.arch, inputs, plans, budget=budget, pad_id=pad_id_of(model.config))
+    found += of_placeholders(inputs, model.config, complete=options.messages is not None)
     return [one for one in found if one.code != "MSK020" or options.backend]
 
 

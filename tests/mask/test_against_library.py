@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from llmdoctor.mask import architectures
-from llmdoctor.mask.options import Options, ask
+from llmdoctor.mask.forward_inputs import forward_inputs
+from llmdoctor.mask.options import MaskOptions
 from llmdoctor.mask.plan import plan
-from llmdoctor.mask.types import BACKENDS, CachePlan, ForwardInputs, BackendPlan
+from llmdoctor.mask.types import BACKENDS, BackendPlan, CachePlan, ForwardInputs
 from tests.mask.models import CONFIGS, write_config
 
 pytestmark = pytest.mark.live
@@ -62,7 +63,7 @@ def test_the_plan_is_what_the_layers_get(name: str, tmp_path: Path) -> None:
         for case in cases:
             if case in WITHOUT.get(name, ()):
                 continue
-            inputs = ask(Options(**CASES[case]))
+            inputs = forward_inputs(MaskOptions(model="", **CASES[case]))
             made, seen = plan(arch, inputs, backend, dtype), run.attempt(model, inputs, backend)
             assert seen.error is None, f"{backend} {case}: {seen.error}"
             assert flat(made) == flat(seen), f"{backend} {case}"
@@ -127,7 +128,7 @@ def test_everything_is_as_before_also_after_an_exception(tmp_path: Path) -> None
 
     folder = write_config(tmp_path, "llama")
     model = build.build(build.config_of(str(folder)), "sdpa", "float32")
-    inputs = ask(Options(lengths="5,8"))
+    inputs = forward_inputs(MaskOptions(model="", lengths="5,8"))
 
     def state() -> tuple[Any, ...]:
         hooks = [(len(module._forward_hooks), len(module._forward_pre_hooks)) for module in model.modules()]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from llmdoctor.demo.run import rebuilt_masks
-from llmdoctor.mask.test import leak_report
-from llmdoctor.mask.options import Options
+from llmdoctor.mask import test as mask_test
+from llmdoctor.mask.options import MaskTestOptions
 from tests.mask.models import write_config
 
 REPAIRED = {
@@ -22,8 +22,9 @@ def codes(folder: Path, batch: dict[str, list[list[int]]], static: bool) -> dict
     """Rule -> whether it was measured."""
     write_config(folder, "qwen2_vl")
     (folder / "batch.json").write_text(json.dumps(batch))
-    options = Options(input_ids=str(folder / "batch.json"), phase="decode", backend=["eager", "sdpa"], mode="run")
-    report = leak_report(str(folder / "qwen2_vl"), options, [], [], static)
+    batch_file, model = str(folder / "batch.json"), str(folder / "qwen2_vl")
+    options = MaskTestOptions(model=model, input_ids=batch_file, phase="decode", backend=("eager", "sdpa"), static=static)
+    report = mask_test.test_report(options)
     return {finding.code: "measured" in finding.evidence for finding in report.findings}
 
 
@@ -40,7 +41,9 @@ def test_both_are_measured_and_the_repaired_batch_is_silent(tmp_path: Path) -> N
 def test_the_hole_says_what_erased_the_token(tmp_path: Path) -> None:
     write_config(tmp_path, "qwen2_vl")
     (tmp_path / "batch.json").write_text(json.dumps(rebuilt_masks()))
-    report = leak_report(str(tmp_path / "qwen2_vl"), Options(input_ids=str(tmp_path / "batch.json"), phase="decode"), [], [], True)
+    report = mask_test.test_report(
+        MaskTestOptions(model=str(tmp_path / "qwen2_vl"), input_ids=str(tmp_path / "batch.json"), phase="decode", static=True)
+    )
     hole = next(finding for finding in report.findings if finding.code == "MSK002")
     assert "masked_fill" in hole.message
     assert hole.evidence["spans"] == [[2, 3]]

@@ -103,7 +103,7 @@ def test_drawn_options(words: list[tuple[str, str]], tmp_path: Path, capsys: Any
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_the_files_are_read_when_whole(name: str, tmp_path: Path) -> None:
-    from llmdoctor.mask.options import read_mask
+    from llmdoctor.mask.inputs_file import read_mask
 
     (tmp_path / name).write_bytes(FILES[name])
     assert read_mask(str(tmp_path / name)).tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]

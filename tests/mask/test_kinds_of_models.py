@@ -11,8 +11,9 @@ import pytest
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask import architectures
-from llmdoctor.mask.test import leak_report
-from llmdoctor.mask.options import Options, ask
+from llmdoctor.mask import test as mask_test
+from llmdoctor.mask.forward_inputs import forward_inputs
+from llmdoctor.mask.options import MaskOptions, MaskTestOptions
 from llmdoctor.mask.plan import plan
 from llmdoctor.mask.types import CachePlan, ForwardInputs
 from tests.mask.models import write_config
@@ -73,7 +74,7 @@ def test_behind_twice_its_window_the_plan_is_what_the_layers_get(name: str, tmp_
         for case, asked in CASES.items():
             if (case == "decode" and not arch.layers) or (case == "packed" and name in ("t5 encoder", "bart decoder", "modernbert")):
                 continue
-            inputs = ask(Options(**asked))
+            inputs = forward_inputs(MaskOptions(model="", **asked))
             made, seen = plan(arch, inputs, backend, dtype), run.run(model, inputs, backend)
             assert flat(made) == flat(seen), f"{backend} {case}"
             assert all(group.exact for group in made.layers)
@@ -95,7 +96,7 @@ def test_what_no_mask_tells_is_not_exact_in_plan_and_run(name: str, tmp_path: Pa
 
     build.quiet()
     folder, arch = written(tmp_path / "model", HIDDEN[name])
-    inputs = ask(Options(shape="1,40"))
+    inputs = forward_inputs(MaskOptions(model="", shape="1,40"))
     seen = run.run(build.build(build.config_of(folder), "eager", "float32"), inputs, "eager")
     assert arch.doubt
     assert [group.exact for group in (*plan(arch, inputs, "eager", "float32").layers, *seen.layers)] == [False] * (1 + len(seen.layers))
@@ -105,7 +106,7 @@ def test_what_no_mask_tells_is_not_exact_in_plan_and_run(name: str, tmp_path: Pa
 @pytest.mark.parametrize(
     "config",
     [
-        {**_GEMMA, "model_type": "gemma", "layer_types": None},
+        {**_GEMMA, "model_type": "gemma4_text", "use_bidirectional_attention": "all"},
         {**_BART, "architectures": ["BartForSequenceClassification"]},
         {**HIDDEN["big_bird"], "attention_type": None},
     ],
@@ -123,7 +124,7 @@ def test_what_such_models_cannot_do_is_refused() -> None:
         architectures.read({**_BART, "architectures": ["BartForConditionalGeneration"]}),
     )
     with pytest.raises(QuestionError, match="decodes nothing"):
-        plan(encoder, ask(Options(shape="1,8", phase="decode")), "sdpa", "float32")
+        plan(encoder, forward_inputs(MaskOptions(model="", shape="1,8", phase="decode")), "sdpa", "float32")
     with pytest.raises(QuestionError, match="static cache of an encoder-decoder"):
         plan(both, ForwardInputs(1, 8, cache=CachePlan("static", 20)), "sdpa", "float32")
 
@@ -160,7 +161,7 @@ def test_packed_images_are_kept_apart_in_sliding_layers(tmp_path: Path) -> None:
     folder = write_config(tmp_path, "gemma3")
     arch = architectures.read(json.loads((folder / "config.json").read_text()))
     path = inputs_file(tmp_path, position_ids=[[0, 1, 2, 3, 0, 1, 2, 3]], token_type_ids=[[0, 1, 1, 0, 0, 1, 1, 0]])
-    inputs = ask(Options(input_ids=path))
+    inputs = forward_inputs(MaskOptions(model="", input_ids=path))
     made, seen = (
         plan(arch, inputs, "sdpa", "float32"),
         run.run(build.build(build.config_of(str(folder)), "sdpa", "float32"), inputs, "sdpa"),
@@ -173,9 +174,9 @@ def test_packed_images_are_kept_apart_in_sliding_layers(tmp_path: Path) -> None:
 def test_an_exception_over_the_users_inputs_is_a_finding(tmp_path: Path) -> None:
     folder = str(write_config(tmp_path, "llama"))
     short = inputs_file(tmp_path, attention_mask=[[1] * 5])
-    report = leak_report(folder, Options(input_ids=short, backend=["eager"]), [], [])
+    report = mask_test.test_report(MaskTestOptions(model=folder, input_ids=short, backend=("eager",)))
     assert [one.code for one in report.findings] == ["MSK005"]
     odd = inputs_file(tmp_path, position_ids=[[0, 1, 2, 3, 4, 5, 6, 10**15]])
-    report = leak_report(str(write_config(tmp_path, "gpt2")), Options(input_ids=odd, backend=["eager"]), [], [])
+    report = mask_test.test_report(MaskTestOptions(model=str(write_config(tmp_path, "gpt2")), input_ids=odd, backend=("eager",)))
     assert [one.code for one in report.findings] == ["MSK020"]
     assert report.document[0].text.endswith("1 test not run")  # type: ignore[union-attr]
