@@ -52,7 +52,8 @@ def _passed(inputs: ForwardInputs) -> str:
     mask = inputs.attention_mask
     if mask is not None:
         return f"{_DTYPES.get(mask.dtype.name, mask.dtype.name)} {_shape(mask.shape)}"
-    given = [name for name, value in (("position_ids", inputs.position_ids), ("token types", inputs.token_types), ("cu_seq_lens", inputs.cu_seqlens)) if value is not None]
+    fields = (("position_ids", inputs.position_ids), ("token types", inputs.token_types), ("cu_seq_lens", inputs.cu_seqlens))
+    given = [name for name, value in fields if value is not None]
     return ", ".join(given) or "nothing"
 
 

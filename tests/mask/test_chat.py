@@ -46,7 +46,7 @@ def test_a_chat_with_a_picture(tmp_path: Path) -> None:
         report = inspect_report(options)
         assert report.result is not None
         assert report.findings == ()
-        size = report.result["inputs"]["q_len"]
+        size = report.result["forward"]["q_len"]
         assert {group["visible"] for group in report.result["layers"]} == {size * (size + 1) // 2}
         grid, positions = report.result["chat"]["image_grid_thw"], np.asarray(report.result["chat"]["mrope_position_ids"])
         assert positions.shape == (3, 1, size)
