@@ -18,6 +18,7 @@ def all_rules() -> tuple[Rule, ...]:
     from llmdoctor.gencfg.request_rules import RULES as REQUESTS
     from llmdoctor.gencfg.rules import RULES as GENERATION
     from llmdoctor.gencfg.runaway.rules import RULES as OUTPUTS
+    from llmdoctor.labels.rules import RULES as LABELS
     from llmdoctor.mask.rules import RULES as MASK
     from llmdoctor.mem.config_rules.rules import RULES as TRAINING
     from llmdoctor.mem.rules import RULES as MEMORY
@@ -25,7 +26,7 @@ def all_rules() -> tuple[Rule, ...]:
     from llmdoctor.sample.rules import RULES as SAMPLING
 
     generation, memory = (*GENERATION, *OUTPUTS, *REQUESTS), (*MEMORY, *TRAINING)
-    return tuple(sorted((*CALL_SITES, *FILES, *DIRECTORY, *generation, *MASK, *memory, *SAMPLING), key=lambda rule: rule.code))
+    return tuple(sorted((*CALL_SITES, *FILES, *DIRECTORY, *generation, *LABELS, *MASK, *memory, *SAMPLING), key=lambda rule: rule.code))
 
 
 def code_prefixes(given: Iterable[str], where: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "llmdoctor"
-JOBS = {"gencfg", "mask", "mem", "sample", "callsites"}
+JOBS = {"gencfg", "mask", "mem", "sample", "labels", "callsites"}
 BELOW = {"configs", "requests", "attach", "modeldir", "files", "core"}  # what every job may use
 ALLOWED: dict[str, set[str]] = {
     "cli": {"check", "look", "demo", *JOBS, "report", *BELOW},

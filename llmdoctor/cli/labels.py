@@ -1,0 +1,102 @@
+"""`llmdoctor labels`: options in, a report out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from llmdoctor.cli.groups import make_group
+from llmdoctor.cli.output import Colors, Fail, Format, answer
+from llmdoctor.report.terminal import Color
+
+_TRAINER = "trl-sft, trl-dpo, transformers-clm, axolotl, llama-factory, unsloth, torchtune or none (the labels as they are); @VERSION names a release."
+
+
+def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(name, help=help, metavar=metavar, show_default=False)
+    return option
+
+
+Model = Annotated[str, typer.Argument(help="A directory with a tokenizer, or a hub id in the local cache.", metavar="MODEL")]
+Data = Annotated[str, typer.Argument(help="The dataset: JSON lines, a JSON list, or parquet.", metavar="DATA")]
+TrainerName = Annotated[str, typer.Option("--trainer", help=_TRAINER, metavar="NAME[@VERSION]")]
+Config = Annotated[str | None, _option("--config", "The trainer's configuration, as JSON or YAML.", "FILE")]
+RowNumber = Annotated[int | None, typer.Option("--row", help="Show the sequences that hold this row, from 0.", min=0, show_default=False)]
+TextColumn = Annotated[str | None, _option("--text-column", "The column that holds plain text.", "NAME")]
+MaxLength = Annotated[int | None, typer.Option("--max-length", help="The longest sequence, in tokens.", min=1, show_default=False)]
+Without = Annotated[list[str] | None, _option("--without", "Answer as if the configuration did not set this key; repeatable.", "KEY")]
+
+
+def inspect(
+    model: Model,
+    data: Data,
+    trainer: TrainerName = "trl-sft",
+    config: Config = None,
+    row: RowNumber = None,
+    text_column: TextColumn = None,
+    max_length: MaxLength = None,
+    without: Without = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Token by token, what is a training target.
+
+    The rows of a dataset as the trainer tokenizes, templates, truncates, packs and masks them; which token is a target, which is not, and
+    which setting decided it. Needs the tokenizer, not the weights.
+    """
+    from llmdoctor.labels.inspect import inspect_report
+    from llmdoctor.labels.options import LabelsOptions
+
+    options = LabelsOptions(
+        model=model,
+        data=data,
+        trainer=trainer,
+        config=config,
+        row=row,
+        text_column=text_column,
+        max_length=max_length,
+        without=tuple(without or ()),
+    )
+    answer(lambda: inspect_report(options), "labels inspect", format, fail_on, color)
+
+
+def audit(
+    model: Model,
+    data: Data,
+    trainer: TrainerName = "trl-sft",
+    config: Config = None,
+    text_column: TextColumn = None,
+    max_length: MaxLength = None,
+    without: Without = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """The same, counted over a whole dataset.
+
+    Rows without any target, ends that are not trained or cut off, prompts trained on, two bos tokens, ids beyond the embedding.
+    """
+    from llmdoctor.labels.audit import audit_report
+    from llmdoctor.labels.options import LabelsOptions
+
+    options = LabelsOptions(
+        model=model,
+        data=data,
+        trainer=trainer,
+        config=config,
+        text_column=text_column,
+        max_length=max_length,
+        without=tuple(without or ()),
+    )
+    answer(lambda: audit_report(options), "labels audit", format, fail_on, color)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"inspect": inspect, "audit": audit}
+
+
+def make_app(name: str) -> typer.Typer:
+    """Return the group, with the command `name` alone if it is one."""
+    return make_group(name, "What a model is trained on, token by token.", _COMMANDS)

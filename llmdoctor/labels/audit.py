@@ -1,0 +1,133 @@
+"""`labels audit`: what a whole dataset trains, counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from llmdoctor.core.document import Block, Table
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.progress import Progress
+from llmdoctor.core.report import Report, Verdict
+from llmdoctor.labels.built import Setup, set_up, the_end_ids
+from llmdoctor.labels.counts import Counts, count, tokens_of
+from llmdoctor.labels.findings import findings_of, raised
+from llmdoctor.labels.inspect import error_result, subject_of, vocabulary_of
+from llmdoctor.labels.options import LabelsOptions
+from llmdoctor.labels.packing import BATCH
+from llmdoctor.labels.results import AuditResult
+from llmdoctor.labels.rows import read_rows
+from llmdoctor.labels.screen import input_notes
+from llmdoctor.labels.types import Row, TrainerError
+from llmdoctor.labels.verdict import verdict_of
+from llmdoctor.modeldir.template import TemplateWorker
+
+
+def audit_report(options: LabelsOptions) -> Report:
+    """Return the counts over all rows, in memory that does not grow with their number.
+
+    The trainer's function runs over batches of 1,000 rows, as `datasets.map` hands them over. Raises QuestionError if the tokenizer, the rows
+    or the settings cannot be read, or a setting is not known.
+    """
+    progress = Progress("labels audit")
+    with TemplateWorker() as worker:
+        worker.start()
+        setup = set_up(options, worker)
+        counts = Counts()
+        try:
+            for batch in _batches(read_rows(options.data)):
+                _count(setup, counts, batch)
+                setup.chat.detail = (
+                    False  # whose message a token belongs to is looked up in the first batch only: it takes as long as tokenizing
+                )
+                if progress.due():
+                    progress.say(f"{counts.rows:,} rows, {counts.of('end_ignored'):,} sequences without a trained end")
+        except TrainerError as error:
+            return _refused(setup, counts, error)
+        finally:
+            progress.close()
+    if not counts.rows:
+        raise QuestionError(f"{options.data}: the file holds no row")
+    findings = findings_of(setup, counts)
+    document = (_table(counts), *findings, *input_notes(setup.inputs, []))
+    result = dict(_result(setup, counts))
+    return Report("labels audit", subject_of(setup), result, findings, document=document, verdict=verdict_of(setup, counts))
+
+
+def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while batch := list(islice(rows, BATCH)):
+        yield batch
+
+
+def _count(setup: Setup, counts: Counts, batch: list[Row]) -> None:
+    setup.chat.prepare([row.columns for row in batch])
+    counts.rows += len(batch)
+    talks = any(isinstance(batch[0].columns.get(name), list) for name in ("messages", "conversations"))
+    tokens = tokens_of(setup.chat, the_end_ids(setup), vocabulary_of(setup.directory), talks)
+    sequences = setup.build(batch)
+    counts.kept += len({row for sequence in sequences for row in sequence.rows})
+    for sequence in sequences:
+        count(counts, sequence, tokens)
+
+
+def _refused(setup: Setup, counts: Counts, error: TrainerError) -> Report:
+    finding = raised(setup, error)
+    result: AuditResult = {**_result(setup, counts), "error": error_result(error)}
+    verdict = Verdict(f"{setup.trainer.name} {setup.version_text or ''} raises {error.kind}: {error.message}", "problem")
+    return Report("labels audit", subject_of(setup), dict(result), (finding,), document=(finding,), verdict=verdict)
+
+
+def _result(setup: Setup, counts: Counts) -> AuditResult:
+    return {
+        "trainer": setup.trainer.name,
+        "version": setup.version_text,
+        "rows": counts.rows,
+        "sequences": counts.sequences,
+        "tokens": counts.tokens,
+        "trained_tokens": counts.trained,
+        "dropped_rows": counts.rows - counts.kept,
+        "no_target_rows": counts.of("no_target"),
+        "truncated_rows": counts.of("truncated"),
+        "end_untrained_rows": counts.of("end_ignored"),
+        "end_cut_rows": counts.of("end_cut"),
+        "end_missing_rows": counts.of("end_missing"),
+        "prompt_trained_rows": counts.of("prompt_trained"),
+        "double_bos_rows": counts.of("double_bos"),
+        "double_eos_rows": counts.of("double_eos"),
+        "beyond_vocabulary_rows": counts.of("beyond_vocabulary"),
+        "padding_trained_rows": counts.of("padding_trained"),
+        "end_token": setup.chat.end_text if setup.chat.template is not None else setup.chat.encoder.names["eos_token"],
+        "error": None,
+        "inputs": setup.inputs.result(),
+        "limits": setup.limits,
+    }
+
+
+_NAMES = {
+    "no_target": "without any target",
+    "truncated": "truncated",
+    "end_ignored": "end of an answer not trained",
+    "end_cut": "end of an answer cut off",
+    "end_missing": "answer without an end token",
+    "prompt_trained": "user, system or tool tokens trained",
+    "double_bos": "two bos tokens at the start",
+    "double_eos": "two eos tokens at the end",
+    "beyond_vocabulary": "id beyond the embedding",
+    "padding_trained": "padding trained",
+}
+
+
+def _table(counts: Counts) -> Block:
+    share = 100 * counts.trained / counts.tokens if counts.tokens else 0.0
+    rows: list[tuple[Any, ...]] = [
+        ("rows read", f"{counts.rows:,}", ""),
+        ("sequences", f"{counts.sequences:,}", ""),
+        ("tokens", f"{counts.tokens:,}", ""),
+        ("targets", f"{counts.trained:,}", f"{share:.1f}% of the tokens"),
+    ]
+    for name, words in _NAMES.items():
+        if counts.of(name):
+            examples = ", ".join(map(str, counts.examples.get(name, ())))
+            rows.append((words, f"{counts.of(name):,}", f"rows {examples}" if examples else ""))
+    return Table(("", "count", ""), tuple(rows))

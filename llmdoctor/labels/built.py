@@ -1,0 +1,166 @@
+"""From options to sequences: the model's tokenizer, the rows, the trainer's settings, and what the trainer makes of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.inputs import Inputs
+from llmdoctor.core.installed import installed_version
+from llmdoctor.files.jsonfile import read_json_file
+from llmdoctor.files.opening import read_bytes, shown_path
+from llmdoctor.files.yamlfile import YAML_LIMIT, parse_yaml
+from llmdoctor.labels.chat import Chat
+from llmdoctor.labels.options import LabelsOptions
+from llmdoctor.labels.trainers import trainer_named
+from llmdoctor.labels.trainers.base import Task, Trainer, as_version
+from llmdoctor.labels.types import Row, Sequence
+from llmdoctor.modeldir.directory import ModelDir, read_model_dir
+from llmdoctor.modeldir.template import TemplateWorker
+
+
+@dataclass(slots=True, kw_only=True)
+class Setup:
+    """Everything but the rows: what `build` needs for each batch of them."""
+
+    options: LabelsOptions
+    directory: ModelDir
+    chat: Chat
+    trainer: Trainer
+    version: tuple[int, ...]
+    asked: str | None  # the version that the user or the installed package names
+    config: dict[str, Any]
+    inputs: Inputs
+    limits: list[str] = field(default_factory=list)
+
+    def build(self, rows: list[Row]) -> list[Sequence]:
+        """Return the sequences that the trainer makes of `rows`. Raises TrainerError as the trainer does."""
+        return self.trainer.build(Task(rows=rows, config=self.config, chat=self.chat, version=self.version))
+
+    @property
+    def version_text(self) -> str | None:
+        """The release whose rules are applied."""
+        return ".".join(map(str, self.version)) if self.version else None
+
+
+def set_up(options: LabelsOptions, worker: TemplateWorker, detail: bool = True) -> Setup:
+    """Return everything that building sequences needs. Raises QuestionError for what cannot be read or is not known."""
+    from llmdoctor.labels.live.encoder import FastEncoder
+
+    name, _, version = options.trainer.partition("@")
+    trainer = trainer_named(name)
+    directory = read_model_dir(options.model)
+    chat = Chat(FastEncoder(directory), directory.chat_template, worker, detail)
+    config, inputs = _settings(options, trainer)
+    chosen, asked, limits = _version_of(trainer, version)
+    if options.without:
+        limits.append(f"answered without {', '.join(options.without)}")
+    return Setup(
+        options=options,
+        directory=directory,
+        chat=chat,
+        trainer=trainer,
+        version=chosen,
+        asked=asked,
+        config=config,
+        inputs=inputs,
+        limits=limits,
+    )
+
+
+def _version_of(trainer: Trainer, text: str) -> tuple[tuple[int, ...], str | None, list[str]]:
+    """Return the rules to apply, the version asked about, and the limits of the answer.
+
+    The rules are those of the newest compared release that is not newer than the version asked about.
+    """
+    if not trainer.versions:
+        return (), None, []
+    asked = text or installed_version(trainer.library)
+    known = [as_version(one) for one in trainer.versions]
+    if asked is None:
+        return (
+            known[-1],
+            None,
+            [f"the rules are those of {trainer.library} {trainer.versions[-1]}; no version was named and none is installed"],
+        )
+    match = re.match(r"\d+(\.\d+){0,3}", asked)
+    wanted = as_version(match[0] if match and not text else asked)
+    if wanted < known[0]:
+        raise QuestionError(
+            f"--trainer {trainer.name}@{asked}: the oldest release compared is {trainer.versions[0]}, older ones are not modelled"
+        )
+    chosen = max(one for one in known if one <= wanted)
+    exact = wanted == chosen
+    return (
+        chosen,
+        asked,
+        [] if exact else [f"{trainer.library} {asked} was not compared: the rules are those of {'.'.join(map(str, chosen))}"],
+    )
+
+
+def _settings(options: LabelsOptions, trainer: Trainer) -> tuple[dict[str, Any], Inputs]:
+    """Return the trainer's settings and what was done with each. Raises QuestionError for a key that is not known."""
+    values = {} if options.config is None else _read_config(options.config)
+    for key in options.without:
+        _drop(values, key)
+    for key, value in (("text_column", options.text_column), ("max_length", options.max_length)):
+        if value is not None:
+            values["dataset_text_field" if key == "text_column" and "dataset_text_field" in trainer.keys else key] = value
+    used = {key: value for key, value in values.items() if key in trainer.keys}
+    ignored: dict[str, str] = {}
+    for key in values.keys() - used.keys():
+        reason = trainer.harmless.get(key) or _harmless(key)
+        if reason is None:
+            place = options.config or "the options"
+            raise QuestionError(
+                f"{place}: {key}: not known for {trainer.name}, so it could change the labels; --without {key} answers as if it were not set"
+            )
+        ignored[key] = reason
+    return used, Inputs(used=used, ignored=ignored)
+
+
+def _drop(values: dict[str, Any], key: str) -> None:
+    head, _, rest = key.partition(".")
+    if rest and isinstance(values.get(head), dict):
+        _drop(values[head], rest)
+    else:
+        values.pop(key, None)
+
+
+def _harmless(key: str) -> str | None:
+    """Return why a setting of the training loop cannot change a label; None if it is not one."""
+    return None if key not in LOOP else "a setting of the training loop: no influence on ids or labels"
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    """Return the object in a JSON or YAML file. Raises QuestionError if there is none."""
+    if path.endswith((".yaml", ".yml")):
+        data = read_bytes(path, YAML_LIMIT)
+        if not isinstance(data, bytes):
+            raise QuestionError(f"--config {path}: no such file" if data is None else f"--config {path} {data.reason}")
+        file = parse_yaml(data, path, shown_path(path))
+    else:
+        file = read_json_file(path)
+    if not isinstance(file.value, dict):
+        reason = next((problem.message for problem in file.problems), "expected an object with the trainer's settings")
+        raise QuestionError(f"--config {path}: {reason}")
+    return file.value
+
+
+def the_end_ids(setup: Setup) -> frozenset[int]:
+    """Return the ids that end an answer: the template's end of a turn and the tokenizer's eos_token."""
+    found: Iterable[int | None] = (setup.chat.end_id if setup.chat.template is not None else None, setup.chat.encoder.eos_id)
+    return frozenset(token for token in found if token is not None)
+
+
+LOOP = frozenset(
+    "output_dir overwrite_output_dir per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps num_train_epochs max_steps "
+    "learning_rate lr_scheduler_type warmup_ratio warmup_steps weight_decay optim adam_beta1 adam_beta2 adam_epsilon max_grad_norm bf16 fp16 tf32 "
+    "logging_steps logging_dir logging_strategy save_steps save_strategy save_total_limit eval_steps eval_strategy evaluation_strategy report_to "
+    "run_name gradient_checkpointing gradient_checkpointing_kwargs deepspeed fsdp fsdp_config dataloader_num_workers dataloader_pin_memory ddp_timeout "
+    "push_to_hub hub_model_id model_name_or_path dataset_name dataset_config dataset_train_split dataset_test_split attn_implementation "
+    "torch_dtype dtype use_peft lora_r lora_alpha lora_dropout lora_target_modules load_in_4bit load_in_8bit seed disable_tqdm".split()
+)

@@ -1,0 +1,188 @@
+"""A tokenizer with its chat template, as the trainers call them: text to ids, messages to ids, and which tokens the assistant wrote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from llmdoctor.labels.types import Encoded, TrainerError
+from llmdoctor.modeldir.template import ChatTemplate, Rendering, TemplateWorker
+
+if TYPE_CHECKING:
+    from llmdoctor.labels.live.encoder import FastEncoder
+
+Message = Mapping[str, Any]
+# {%- generation -%} in all its spellings (trl 1.16.0 chat_template_utils.py:50, transformers 5.23.0 utils/chat_template_utils.py:737)
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+NO_TEMPLATE = "the tokenizer has no chat template"
+
+
+@dataclass
+class Chat:
+    """`encoder` and `template` (None if the directory has none) with the worker that renders it. `detail` asks for roles."""
+
+    encoder: FastEncoder
+    template: ChatTemplate | None
+    worker: TemplateWorker
+    detail: bool = True
+    _prepared: dict[int, tuple[Any, Conversation]] = field(default_factory=dict)
+
+    def prepare(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Render and tokenize the `messages` of many rows at once, which is several times faster than one by one.
+
+        `tokenized` uses what was prepared if it gets the same list of messages without options. What does not render is left to it, so that
+        errors appear where they belong. The last rows prepared are forgotten.
+        """
+        self._prepared.clear()
+        talks = [
+            row["messages"]
+            for row in rows
+            if isinstance(row.get("messages"), list) and row.get("tools") is None and "chat_template_kwargs" not in row
+        ]
+        if self.template is None or not talks or self.has_generation_markers:
+            return
+        names = {name: token for name, token in self.encoder.names.items() if token is not None}
+        plain = [
+            {"messages": [_plain(message) for message in talk]} for talk in talks if all(isinstance(message, dict) for message in talk)
+        ]
+        if len(plain) != len(talks):
+            return
+        given: dict[str, Any] = dict(names)
+        renderings = self.worker.render_many(self.template, plain, **given)
+        fine = [(talk, one.text) for talk, one in zip(talks, renderings, strict=True) if one.text is not None]
+        encoded = self.encoder.encode_batch([text for _, text in fine], special=False, offsets=self.detail)
+        for (talk, text), one in zip(fine, encoded, strict=True):
+            roles = roles_of(text, one, talk) if self.detail else []
+            self._prepared[id(talk)] = (talk, Conversation(text, one.ids, roles, None))
+
+    @property
+    def has_generation_markers(self) -> bool:
+        """Whether the template has a {% generation %} block."""
+        return self.template is not None and _GENERATION.search(self.template.source) is not None
+
+    def render(
+        self, messages: Sequence[Message], *, generation_prompt: bool = False, tools: Any = None, spans: bool = False, **more: Any
+    ) -> Rendering:
+        """Return the text of a conversation. Raises TrainerError as apply_chat_template does."""
+        template = self._template()
+        names = {name: token for name, token in self.encoder.names.items() if token is not None}
+        variables = {**names, "tools": tools, "add_generation_prompt": generation_prompt, **more}
+        rendering = self.worker.render(template, [_plain(message) for message in messages], spans, **variables)
+        if rendering.text is None:
+            raise _error(rendering)
+        return rendering
+
+    def _template(self) -> ChatTemplate:
+        if self.template is None:
+            raise TrainerError("ValueError", NO_TEMPLATE, "transformers tokenization_utils_base.py get_chat_template")
+        return self.template
+
+    def ids(self, messages: Sequence[Message], **options: Any) -> list[int]:
+        """Return the ids of a conversation; options are those of `render`."""
+        return self.encoder.encode(self.render(messages, **options).text or "", special=False).ids
+
+    def tokenized(self, messages: Sequence[Message], *, mask: bool = False, **options: Any) -> Conversation:
+        """Return a conversation's ids with the roles and, with `mask`, the assistant mask of its {% generation %} blocks."""
+        ready = self._prepared.get(id(messages))
+        if ready is not None and ready[0] is messages and not mask and not any(options.values()):
+            return ready[1]
+        rendering = self.render(messages, spans=mask, **options)
+        text = rendering.text or ""
+        encoded = self.encoder.encode(text, special=False)
+        roles = roles_of(text, encoded, messages) if self.detail else []
+        return Conversation(text, encoded.ids, roles, assistant_mask(encoded, rendering.spans) if mask else None)
+
+    @cached_property
+    def end_text(self) -> str | None:
+        """The special token that ends an assistant's turn by the template; None if it has none, or cannot be found."""
+        return None if self.end_id is None else self.encoder.token_of(self.end_id)
+
+    @cached_property
+    def end_id(self) -> int | None:
+        """The id of that token: the last special token after an answer that comes before the next user's turn."""
+        answer, question = "Wq7 answer", "Wq8 question"
+        talk = [{"role": "user", "content": "Wq6"}, {"role": "assistant", "content": answer}]
+        try:
+            alone = self.render(talk).text or ""
+            followed = self.render([*talk, {"role": "user", "content": question}]).text or alone
+        except TrainerError:
+            return None
+        tail = alone.rpartition(answer)[2]
+        other = followed.rpartition(answer)[2].partition(question)[0]
+        common = next((tail[:count] for count in range(len(tail), 0, -1) if other.startswith(tail[:count])), tail)
+        special = [token for token in self.encoder.encode(common, special=False).ids if self.encoder.is_special(token)]
+        return special[-1] if special else None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A rendered conversation: text, ids, the role of each token, and the assistant mask if it was asked for."""
+
+    text: str
+    ids: list[int]
+    roles: list[str]
+    mask: list[int] | None
+
+
+def assistant_mask(encoded: Encoded, spans: Sequence[tuple[int, int]]) -> list[int]:
+    """Return 1 for each token of a {% generation %} block (transformers 5.23.0, tokenization_utils_base.py:3190).
+
+    A span whose last character no token starts with runs to the end, as it does there (`end_token + 1 if end_token else len`).
+    """
+    mask = [0] * len(encoded.ids)
+    for start, stop in spans:
+        first, last = encoded.token_at(start), encoded.token_at(stop - 1)
+        if first is None:
+            break
+        for place in range(first, last + 1 if last else len(mask)):
+            mask[place] = 1
+    return mask
+
+
+def roles_of(text: str, encoded: Encoded, messages: Sequence[Message]) -> list[str]:
+    """Return whose message each token belongs to: "system", "user", "assistant" ...; "" for the template's own tokens.
+
+    Contents are looked for in the order of the messages, so a template that drops or rewrites one leaves its tokens without a role.
+    """
+    roles = [""] * len(encoded.ids)
+    starts = [start for start, _ in encoded.offsets]
+    cursor = 0
+    for message in messages:
+        content = message.get("content")
+        words = content.strip() if isinstance(content, str) else ""
+        at = text.find(words, cursor) if words else -1
+        if at < 0:
+            continue
+        cursor = at + len(words)
+        for place in range(_bisect(starts, at), len(roles)):
+            start, stop = encoded.offsets[place]
+            if start >= cursor:
+                break
+            if stop > at:
+                roles[place] = str(message.get("role", ""))
+    return roles
+
+
+def _bisect(starts: list[int], character: int) -> int:
+    """Return the first token that may reach `character`: one before the first that starts after it."""
+    from bisect import bisect_right
+
+    return max(bisect_right(starts, character) - 1, 0)
+
+
+def _plain(message: Message) -> dict[str, Any]:
+    """Return a message without the None values that a table inserts for keys that another row has."""
+    return {key: value for key, value in message.items() if value is not None}
+
+
+def _error(rendering: Rendering) -> TrainerError:
+    """Return what the library would raise: the template's own exception by its class, or a limit of this tool's sandbox."""
+    kind, _, message = (rendering.message or "").partition(": ")
+    if rendering.error == "raised" and kind:
+        return TrainerError(kind, message, "the chat template")
+    return TrainerError(
+        "TemplateSyntaxError" if rendering.error == "syntax" else "TemplateLimit", rendering.message or "", "the chat template"
+    )

@@ -1,0 +1,104 @@
+"""Counts over sequences, in memory that does not grow with their number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from llmdoctor.labels.chat import Chat
+from llmdoctor.labels.ends import Ends, ends_of
+from llmdoctor.labels.types import IGNORED, Sequence
+
+_NOT_ANSWERS = frozenset({"user", "system", "tool", "prompt", "human", "observation"})
+EXAMPLES = 3  # dataset rows named as examples of each fault
+
+
+@dataclass(slots=True)
+class Counts:
+    """What all sequences come to. `examples` names the first dataset rows of each fault."""
+
+    rows: int = 0
+    kept: int = 0  # dataset rows of which a sequence holds something
+    sequences: int = 0
+    tokens: int = 0
+    trained: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[int]] = field(default_factory=dict)
+    reasons: dict[str, int] = field(default_factory=dict)  # why an end token is ignored
+
+    def fault(self, name: str, sequence: Sequence) -> None:
+        """Count a sequence with the fault `name`."""
+        self.faults[name] = self.faults.get(name, 0) + 1
+        kept = self.examples.setdefault(name, [])
+        if len(kept) < EXAMPLES and sequence.rows:
+            kept.append(sequence.rows[0])
+
+    def of(self, name: str) -> int:
+        """Return how many sequences have the fault `name`."""
+        return self.faults.get(name, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """The ids that the counts look for. `vocabulary` is the number of rows of the embedding, None if it is unknown."""
+
+    ends: frozenset[int]
+    bos: int | None
+    eos: int | None
+    pad: int | None
+    vocabulary: int | None
+    chat: bool = False  # the rows are conversations
+
+
+def count(counts: Counts, sequence: Sequence, tokens: Tokens) -> Ends:
+    """Add one sequence to the counts, and return how its answers end."""
+    ids, labels = sequence.ids, sequence.labels
+    ends = ends_of(sequence, tokens.ends)
+    trained = sequence.trained
+    counts.sequences += 1
+    counts.tokens += len(ids)
+    counts.trained += trained
+    found = {
+        "no_target": not trained,
+        "truncated": sequence.truncated,
+        "end_ignored": ends.ignored > 0,
+        "end_cut": ends.cut > 0,
+        "end_missing": ends.missing > 0,
+        "prompt_trained": _prompt_trained(sequence, tokens.chat),
+        "double_bos": tokens.bos is not None and ids[:2] == [tokens.bos, tokens.bos],
+        "double_eos": tokens.eos is not None and len(ids) > 1 and ids[-2:] == [tokens.eos, tokens.eos],
+        "beyond_vocabulary": tokens.vocabulary is not None and max(ids, default=0) >= tokens.vocabulary,
+        "padding_trained": _padding_trained(ids, labels, tokens),
+    }
+    for name, present in found.items():
+        if present:
+            counts.fault(name, sequence)
+    if ends.ignored:
+        _remember_reason(counts, sequence, tokens)
+    return ends
+
+
+def _prompt_trained(sequence: Sequence, chat: bool) -> bool:
+    """Whether tokens of other messages than answers are targets. Without roles: whether every token of a conversation is."""
+    if not sequence.roles:
+        return chat and sequence.trained == len(sequence.ids) > 0
+    return any(role in _NOT_ANSWERS and label != IGNORED for role, label in zip(sequence.roles, sequence.labels, strict=False))
+
+
+def _padding_trained(ids: list[int], labels: list[int], tokens: Tokens) -> bool:
+    """Whether the sequence ends in two or more pad tokens that are targets, and the pad token is not what ends an answer."""
+    pad = tokens.pad
+    return pad is not None and pad not in tokens.ends and ids[-2:] == [pad, pad] and labels[-2:] == [pad, pad]
+
+
+def _remember_reason(counts: Counts, sequence: Sequence, tokens: Tokens) -> None:
+    for place, token in enumerate(sequence.ids):
+        if token in tokens.ends and sequence.labels[place] == IGNORED and place and sequence.labels[place - 1] != IGNORED:
+            source = sequence.sources[place]
+            counts.reasons[source] = counts.reasons.get(source, 0) + 1
+            return
+
+
+def tokens_of(chat: Chat, ends: frozenset[int], vocabulary: int | None, talks: bool = False) -> Tokens:
+    """Return the ids that the counts look for."""
+    encoder = chat.encoder
+    return Tokens(ends=ends, bos=encoder.bos_id, eos=encoder.eos_id, pad=encoder.pad_id, vocabulary=vocabulary, chat=talks)

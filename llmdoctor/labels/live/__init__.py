@@ -1,0 +1,1 @@
+"""The parts of the labels job that import tokenizers, transformers or torch."""

@@ -1,0 +1,151 @@
+"""A directory's tokenizer through the `tokenizers` package (Rust; no torch), as transformers' fast tokenizers use it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from llmdoctor.core.errors import MissingExtra, QuestionError
+from llmdoctor.files.opening import read_bytes
+from llmdoctor.labels.types import Encoded
+from llmdoctor.modeldir.directory import ModelDir
+from llmdoctor.modeldir.tokenizer import TOKENIZER_LIMIT
+
+_DEFAULTS = Path(__file__).parents[1] / "tokenizer_classes.json"
+NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+class FastEncoder:
+    """tokenizer.json as transformers loads it: `encode()` is `tokenizer(text)`, `special=False` is add_special_tokens=False.
+
+    `bos_id`, `eos_id`, `pad_id` and `unk_id` are the ids of the special tokens that tokenizer_config.json names; they can be changed, as trainers do.
+    """
+
+    def __init__(self, directory: ModelDir) -> None:
+        """Load `directory`'s tokenizer.json. Raises QuestionError if it is missing or damaged, MissingExtra without the tokenizers package."""
+        self._tokenizer = _load(directory)
+        self.names: dict[str, str | None] = {}
+        defaults = _class_defaults(directory)
+        for name in NAMES:
+            found = directory.tokenizer.special(name)
+            default = defaults.get(name) if name not in directory.tokenizer.named else None
+            self.names[name] = (
+                found.token if found is not None else default if default is not None and self.token_id(default) is not None else None
+            )
+        self._texts: dict[int, str] = {}
+
+    @property
+    def bos_id(self) -> int | None:
+        """The id of bos_token."""
+        return self._named("bos_token")
+
+    @property
+    def eos_id(self) -> int | None:
+        """The id of eos_token."""
+        return self._named("eos_token")
+
+    @property
+    def pad_id(self) -> int | None:
+        """The id of pad_token."""
+        return self._named("pad_token")
+
+    @property
+    def unk_id(self) -> int | None:
+        """The id of unk_token."""
+        return self._named("unk_token")
+
+    def _named(self, name: str) -> int | None:
+        token = self.names[name]
+        return None if token is None else self.token_id(token)
+
+    def encode(self, text: str, special: bool = True) -> Encoded:
+        """Return `text` tokenized. Special tokens in `text` become their ids, as transformers does by default."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=special)
+        return Encoded(encoding.ids, encoding)
+
+    def encode_batch(self, texts: list[str], special: bool = True, offsets: bool = True) -> list[Encoded]:
+        """Return all `texts` tokenized; one call is faster than one for each, and faster still without `offsets`."""
+        encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
+        return [Encoded(one.ids, one) for one in encode(texts, add_special_tokens=special)]
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token; None if the vocabulary does not have it."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def token_id_or_unknown(self, token: str) -> int | None:
+        """Return the id of a token, that of unk_token if the vocabulary does not have it (transformers' convert_tokens_to_ids)."""
+        found = self.token_id(token)
+        return self.unk_id if found is None else found
+
+    def token_of(self, token_id: int) -> str | None:
+        """Return the vocabulary entry of an id."""
+        found: str | None = self._tokenizer.id_to_token(token_id)
+        return found
+
+    def text_of(self, token_id: int) -> str:
+        """Return the text of one token, for a person to read; the entry itself if it does not decode alone."""
+        if token_id not in self._texts:
+            text: str = self._tokenizer.decode([token_id], skip_special_tokens=False)
+            self._texts[token_id] = text if text and "\ufffd" not in text else self.token_of(token_id) or f"<{token_id}>"
+        return self._texts[token_id]
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of `ids`, special tokens included."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=False)
+        return text
+
+    def add_special(self, token: str) -> None:
+        """Add a special token at the end of the vocabulary, if it is not there (transformers' add_special_tokens)."""
+        if self.token_id(token) is None or not self.is_special(self.token_id(token) or 0):
+            self._tokenizer.add_special_tokens([token])
+            self.__dict__.pop("_special", None)
+
+    def is_special(self, token_id: int) -> bool:
+        """Return whether an id is that of a special token (an added token marked special)."""
+        if not hasattr(self, "_special"):
+            added: dict[int, Any] = self._tokenizer.get_added_tokens_decoder()
+            self._special = {number for number, token in added.items() if token.special}
+        return token_id in self._special
+
+    @property
+    def size(self) -> int:
+        """The number of entries, added tokens included."""
+        count: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        return count
+
+
+def _class_defaults(directory: ModelDir) -> dict[str, str]:
+    """Return the special tokens that the tokenizer's class has if no file names them, a null in tokenizer_config.json excepted.
+
+    The table is written by conformance/make_tokenizer_defaults.py from the constructors of transformers.
+    """
+    config = directory.tokenizer_config
+    value = config.value if config is not None and isinstance(config.value, dict) else {}
+    kind = str(value.get("tokenizer_class") or "").removesuffix("Fast")
+    table: dict[str, dict[str, str]] = json.loads(_DEFAULTS.read_bytes())["classes"]
+    return {name: token for name, token in table.get(kind, {}).items() if name not in value}
+
+
+def _load(directory: ModelDir) -> Any:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise MissingExtra("labels", "tokenizers", "labels") from None
+    path = f"{directory.path}/tokenizer.json"
+    data = read_bytes(path, TOKENIZER_LIMIT, directory.path)
+    if not isinstance(data, bytes):
+        reason = "no tokenizer.json: only fast tokenizers are read" if data is None else f"tokenizer.json {data.reason}"
+        raise QuestionError(f"{directory.shown_name}: {reason}")
+    try:
+        tokenizer = Tokenizer.from_buffer(data)
+    except Exception as error:  # noqa: BLE001 the package raises Exception itself
+        raise QuestionError(
+            f"{directory.shown_name}/tokenizer.json: the tokenizers package cannot load it: {' '.join(str(error).split())[:200]}"
+        ) from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

@@ -1,0 +1,60 @@
+"""What a trainer is to this job: an entry of data, and one function from rows to sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.labels.chat import Chat
+from llmdoctor.labels.types import Row, Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a trainer gets: `rows`, its own `config`, the tokenizer with its template, and the version whose rules apply."""
+
+    rows: list[Row]
+    config: Mapping[str, Any]
+    chat: Chat
+    version: tuple[int, ...]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a setting; null counts as not set."""
+        value = self.config.get(key)
+        return default if value is None else value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainer:
+    """A trainer by the name that --trainer takes.
+
+    `versions` are the releases that were compared, ascending; the newest is the default. `keys` are the settings that `build` reads,
+    `harmless` those that cannot change a label or an id, with the reason. `fixes` maps the beginning of a source (the setting that decided a
+    label) to what to paste if it leaves out the end of an answer; {end} is the end token. `library` is the distribution that has the version.
+    """
+
+    name: str
+    library: str
+    versions: tuple[str, ...]
+    build: Callable[[Task], list[Sequence]]
+    keys: frozenset[str]
+    source: str
+    harmless: Mapping[str, str] = field(default_factory=dict)
+    fixes: Mapping[str, str] = field(default_factory=dict)
+
+
+def as_version(text: str) -> tuple[int, ...]:
+    """Return "1.16.0" as (1, 16, 0). Raises QuestionError for anything else."""
+    parts = text.split(".")
+    if not all(part.isdigit() for part in parts) or not 1 <= len(parts) <= 4:
+        raise QuestionError(f"--trainer: {text!r} is not a version, expected one such as 1.0.0")
+    return tuple(int(part) for part in parts)
+
+
+def apply_processing_class(task: Task) -> None:
+    """Set the special tokens that a script sets on the tokenizer before the trainer gets it (`processing_class`)."""
+    for name, token in (task.get("processing_class") or {}).items():
+        if name in task.chat.encoder.names:
+            task.chat.encoder.names[name] = token

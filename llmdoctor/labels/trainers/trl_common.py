@@ -1,0 +1,100 @@
+"""What TRL's trainers share: conversational rows, special tokens, the boundary between prompt and completion."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from llmdoctor.labels.chat import Chat
+from llmdoctor.labels.types import TrainerError
+
+_SUPPORTED = ("prompt", "chosen", "rejected", "completion", "messages")
+
+
+def is_conversational(columns: Mapping[str, Any], content: bool = False) -> bool:
+    """Return whether a row holds messages (trl data_utils.py is_conversational; 0.24.0 also asks for `content`)."""
+    for key in _SUPPORTED:
+        if columns.get(key) is not None:
+            value = columns[key]
+            first = value[0] if isinstance(value, list) and value else None
+            return isinstance(first, dict) and "role" in first and (not content or "content" in first)
+    return False
+
+
+def from_value(columns: Mapping[str, Any]) -> bool:
+    """Return whether a row is ShareGPT's: `conversations` of {from, value}."""
+    value = columns.get("conversations")
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, dict) and "from" in first and "value" in first
+
+
+def to_chatml(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with `from` and `value` renamed to `role` and `content`; the names of the roles stay (trl data_utils.py maybe_convert_to_chatml)."""
+    out = dict(columns)
+    for key in (*_SUPPORTED, "conversations"):
+        if isinstance(out.get(key), list):
+            out[key] = [_renamed(message) for message in out[key]]
+    if "conversations" in out:
+        out["messages"] = out.pop("conversations")
+    return out
+
+
+def _renamed(message: Any) -> Any:
+    names = {"from": "role", "value": "content"}
+    return {names.get(key, key): value for key, value in message.items()} if isinstance(message, dict) else message
+
+
+def tools_of(columns: Mapping[str, Any]) -> Any:
+    """Return the row's tools, decoded if they are JSON text."""
+    tools = columns.get("tools")
+    return json.loads(tools) if isinstance(tools, str) else tools
+
+
+def more_of(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row's chat_template_kwargs."""
+    return dict(columns.get("chat_template_kwargs") or {})
+
+
+def column(columns: Mapping[str, Any], name: str) -> Any:
+    """Return a column. Raises TrainerError as a missing column does."""
+    if columns.get(name) is None:
+        raise TrainerError("KeyError", f"the dataset has no column {name!r}; its columns are {', '.join(sorted(columns))}")
+    return columns[name]
+
+
+def set_eos(chat: Chat, token: str | None, *, strict: bool) -> None:
+    """Make `token` the eos_token. Raises TrainerError if the vocabulary lacks it.
+
+    Before trl 1.16 (`strict` false) a tokenizer with an unk_token takes any token, and unk becomes the eos (1.0.0 sft_trainer.py:711).
+    """
+    if token is None:
+        return
+    found = chat.encoder.token_id(token) if strict else chat.encoder.token_id_or_unknown(token)
+    if found is None:
+        raise TrainerError("ValueError", f"the specified eos_token ({token!r}) is not in the vocabulary", "trl sft_trainer.py")
+    chat.encoder.names["eos_token"] = chat.encoder.token_of(found)
+
+
+def check_pad(chat: Chat, token: str | None, *, strict: bool) -> None:
+    """Make `token`, the tokenizer's own pad_token or its eos_token the pad_token. Raises TrainerError if the vocabulary lacks it."""
+    chosen = token or chat.encoder.names["pad_token"] or chat.encoder.names["eos_token"]
+    lookup = chat.encoder.token_id if strict else chat.encoder.token_id_or_unknown
+    if chosen is None or lookup(chosen) is None:
+        raise TrainerError("ValueError", f"the specified pad_token ({chosen!r}) is not in the vocabulary", "trl sft_trainer.py")
+    chat.encoder.names["pad_token"] = chosen
+
+
+def common_prefix(left: list[int], right: list[int]) -> int:
+    """Return how many leading ids are equal."""
+    count = 0
+    for a, b in zip(left, right, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def boundary(prompt: list[int], whole: list[int], by_prefix: bool) -> int:
+    """Return where the completion begins: after len(prompt) ids, or (trl 1.16 on) where the two tokenizations part."""
+    return common_prefix(prompt, whole) if by_prefix else min(len(prompt), len(whole))

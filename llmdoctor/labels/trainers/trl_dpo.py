@@ -1,0 +1,78 @@
+"""TRL's DPOTrainer (trl/trainer/dpo_trainer.py `_prepare_dataset`, DataCollatorForPreference): two sequences per pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmdoctor.labels.trainers.base import Task, Trainer
+from llmdoctor.labels.trainers.trl_common import column, common_prefix, is_conversational, more_of, set_eos, tools_of
+from llmdoctor.labels.types import Row, Sequence, sequence_of
+
+_BY_PREFIX = (1, 16)
+
+
+def build(task: Task) -> list[Sequence]:
+    """Return, for each pair, the chosen sequence and then the rejected one; the completion's tokens are the targets."""
+    if not task.rows:
+        return []
+    set_eos(task.chat, task.get("eos_token"), strict=task.version >= _BY_PREFIX)
+    implicit = task.rows[0].columns.get("prompt") is None
+    rows = [Row(row.number, extract_prompt(row.columns) if implicit else row.columns) for row in task.rows]
+    if not is_conversational(rows[0].columns):
+        rows = [Row(row.number, _ended(row.columns, task.chat.encoder.names["eos_token"] or "")) for row in rows]
+    return [one for row in rows for one in _pair(task, row)]
+
+
+def extract_prompt(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the common beginning of chosen and rejected as the prompt (trl data_utils.py extract_prompt)."""
+    chosen, rejected = column(columns, "chosen"), column(columns, "rejected")
+    shorter = min(len(chosen), len(rejected))
+    at = next((at for at in range(shorter) if chosen[at] != rejected[at]), None)
+    if at is None:
+        at = max(shorter - 1, 0)  # the library's loop variable keeps its last value
+    elif chosen[at - 1] == " ":
+        at -= 1
+    return {**columns, "prompt": chosen[:at], "chosen": chosen[at:], "rejected": rejected[at:]}
+
+
+def _ended(columns: Mapping[str, Any], eos: str) -> dict[str, Any]:
+    return {**columns, **{key: columns[key] + ("" if columns[key].endswith(eos) else eos) for key in ("chosen", "rejected")}}
+
+
+def _pair(task: Task, row: Row) -> list[Sequence]:
+    columns, chat = row.columns, task.chat
+    options = {"tools": tools_of(columns), **more_of(columns)}
+    sides = [column(columns, name) for name in ("chosen", "rejected")]
+    if is_conversational(columns):
+        prompt = chat.ids(columns["prompt"], generation_prompt=True, **options)
+        wholes = [chat.ids([*columns["prompt"], *side], **options) for side in sides]
+    else:
+        prompt = chat.encoder.encode(columns["prompt"]).ids
+        wholes = [chat.encoder.encode(columns["prompt"] + side).ids for side in sides]
+    start = min(common_prefix(prompt, whole) for whole in wholes) if task.version >= _BY_PREFIX else len(prompt)
+    length = task.config.get("max_length", 1024)
+    if task.version >= _BY_PREFIX and length is not None and start >= length and task.get("truncation_mode", "keep_start") == "keep_start":
+        return []  # a prompt that fills max_length alone is dropped (trl 1.16.0 dpo_trainer.py:1140)
+    return [_side(task, row.number, prompt[:start] + whole[start:], start) for whole in wholes]
+
+
+def _side(task: Task, row: int, ids: list[int], start: int) -> Sequence:
+    one = sequence_of(ids, row, roles=["prompt"] * start + ["completion"] * (len(ids) - start))
+    one.mask(0, start, "prompt")
+    length = task.config.get("max_length", 1024)
+    if length is None:
+        return one
+    return (
+        one.part(0, length) if task.get("truncation_mode", "keep_start") == "keep_start" else one.part(max(len(ids) - length, 0), len(ids))
+    )
+
+
+TRAINER = Trainer(
+    name="trl-dpo",
+    library="trl",
+    versions=("1.0.0", "1.16.0"),
+    build=build,
+    keys=frozenset({"max_length", "truncation_mode", "eos_token", "pad_token"}),
+    source="trl/trainer/dpo_trainer.py",
+)

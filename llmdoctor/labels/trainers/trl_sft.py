@@ -1,0 +1,228 @@
+"""TRL's SFTTrainer, 0.17 to 1.16 (trl/trainer/sft_trainer.py `_prepare_dataset` and DataCollatorForLanguageModeling)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmdoctor.labels.packing import best_fit_decreasing, wrapped
+from llmdoctor.labels.trainers import trl_legacy
+from llmdoctor.labels.trainers.base import Task, Trainer, apply_processing_class
+from llmdoctor.labels.trainers.trl_common import (
+    boundary,
+    check_pad,
+    column,
+    from_value,
+    is_conversational,
+    more_of,
+    set_eos,
+    to_chatml,
+    tools_of,
+)
+from llmdoctor.labels.types import Row, Sequence, TrainerError, sequence_of
+
+PROMPT, ASSISTANT = "completion_only_loss", "assistant_only_loss"
+FIRST = "padding-free collator: the first token of a document is ignored"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What differs between the releases. `since` is the first release that a set of rules is for."""
+
+    since: tuple[int, ...]
+    missing: frozenset[str] = frozenset()  # label-relevant fields of SFTConfig that the release does not have
+    strategies: tuple[str, ...] = ("bfd", "wrapped")  # the first is the default
+    needs_content: bool = False  # is_conversational asks for `content` beside `role`
+    passes_tools: bool = True
+    packs_masks: bool = True  # packing keeps the completion mask
+    eos_column: str | None = "text"  # the one column that gets an eos; None: dataset_text_field
+    by_prefix: bool = False  # the completion begins where the tokenizations part
+    strict_vocabulary: bool = False  # a token outside the vocabulary is refused even if there is an unk_token
+    checks_markers: bool = False  # assistant_only_loss without {% generation %} is refused before the data are read
+    drops_masked: bool = False  # rows that truncation leaves without a target are dropped
+    padding_free_needs_no_length: bool = False
+    drops_empty: bool = True  # packing drops rows without tokens
+
+
+_OLD = frozenset({"assistant_only_loss", "truncation_mode", "packing_strategy"})
+_RULES = (
+    Rules(since=(0, 17), missing=_OLD, strategies=("wrapped",), needs_content=True, passes_tools=False, packs_masks=False),
+    Rules(since=(0, 24), missing=frozenset({"truncation_mode"}), needs_content=True, drops_empty=False),
+    Rules(since=(1, 0), strategies=("bfd", "bfd_split", "wrapped"), padding_free_needs_no_length=True),
+    Rules(
+        since=(1, 16),
+        strategies=("bfd", "bfd_split", "wrapped"),
+        padding_free_needs_no_length=True,
+        eos_column=None,
+        by_prefix=True,
+        strict_vocabulary=True,
+        checks_markers=True,
+        drops_masked=True,
+    ),
+)
+
+
+def rules_for(version: tuple[int, ...]) -> Rules:
+    """Return the newest rules that are not newer than `version`."""
+    return next(rules for rules in reversed(_RULES) if rules.since <= version)
+
+
+def build(task: Task) -> list[Sequence]:
+    """Return the sequences that SFTTrainer trains on."""
+    if task.version < _RULES[0].since:
+        return trl_legacy.build(task)
+    rules = rules_for(task.version)
+    for name in sorted(rules.missing & task.config.keys()):
+        raise TrainerError("TypeError", f"SFTConfig.__init__() got an unexpected keyword argument {name!r}", "trl sft_config.py")
+    if not task.rows:
+        return []
+    first = task.rows[0].columns
+    _prepare_tokenizer(task, rules, first)
+    only_completion = task.get("completion_only_loss", "prompt" in first and "completion" in first)
+    forget = task.get("packing", False) and not rules.packs_masks
+    built = [_masked(_tokenized(task, rules, row), only_completion, forget) for row in _with_eos(task, rules)]
+    return _packed(task, rules, built) if task.get("packing", False) else _cut(task, rules, built)
+
+
+def _prepare_tokenizer(task: Task, rules: Rules, first: Mapping[str, Any]) -> None:
+    """Set the special tokens, and raise what the constructor raises before it reads the data."""
+    only = task.get("assistant_only_loss", False)
+    apply_processing_class(task)
+    set_eos(task.chat, task.get("eos_token"), strict=rules.strict_vocabulary)
+    if only and not is_conversational(first, rules.needs_content):
+        raise TrainerError("ValueError", "assistant_only_loss=True, but the dataset is not conversational", "trl sft_trainer.py")
+    if only and rules.checks_markers and not task.chat.has_generation_markers:
+        raise TrainerError(
+            "ValueError", "assistant_only_loss=True needs a chat template with {% generation %}", "trl 1.16.0 sft_trainer.py:942"
+        )
+    check_pad(task.chat, task.get("pad_token"), strict=rules.strict_vocabulary)
+    free = task.get("padding_free", False) and not task.get("packing", False)
+    if free and rules.padding_free_needs_no_length and _length(task) is not None:
+        raise TrainerError("ValueError", "padding_free=True without packing does not enforce max_length", "trl 1.0.0 sft_trainer.py:925")
+
+
+def _length(task: Task) -> int | None:
+    """Return max_length: null turns truncation off, a missing key is 1024 (trl sft_config.py)."""
+    for name in ("max_length", "max_seq_length"):
+        if name in task.config:
+            value: int | None = task.config[name]
+            return value
+    return 1024
+
+
+def _with_eos(task: Task, rules: Rules) -> list[Row]:
+    """Return the rows as they are tokenized: ShareGPT renamed, and the eos string added to plain text and completions."""
+    rows = task.rows
+    if from_value(rows[0].columns):
+        rows = [Row(row.number, to_chatml(row.columns)) for row in rows]
+    if is_conversational(rows[0].columns, rules.needs_content):
+        return rows
+    eos = task.chat.encoder.names["eos_token"] or ""
+    name = rules.eos_column or task.get("dataset_text_field", "text")
+    return [Row(row.number, _ended(row.columns, name, eos)) for row in rows]
+
+
+def _ended(columns: Mapping[str, Any], name: str, eos: str) -> dict[str, Any]:
+    out = dict(columns)
+    key = name if isinstance(out.get(name), str) and not out[name].endswith(eos) else "completion"
+    if isinstance(out.get(key), str) and not out[key].endswith(eos):
+        out[key] += eos
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokenized:
+    row: int
+    ids: list[int]
+    roles: list[str]
+    completion: int | None = None  # where the completion begins
+    assistant: list[int] | None = None  # 1 for tokens of a {% generation %} block
+
+
+def _tokenized(task: Task, rules: Rules, row: Row) -> _Tokenized:
+    columns, chat = row.columns, task.chat
+    talks = is_conversational(columns, rules.needs_content)
+    only = bool(task.get("assistant_only_loss", False))
+    options = {**more_of(columns), **({"tools": tools_of(columns)} if rules.passes_tools else {})}
+    if columns.get("prompt") is not None and talks:
+        prompt = chat.ids(columns["prompt"], generation_prompt=True, **options)
+        whole = chat.tokenized([*columns["prompt"], *column(columns, "completion")], mask=only, **options)
+        _refuse_unmarked(whole.mask)
+        return _Tokenized(row.number, whole.ids, whole.roles, boundary(prompt, whole.ids, rules.by_prefix), whole.mask)
+    if columns.get("prompt") is not None:
+        prompt = chat.encoder.encode(columns["prompt"]).ids
+        ids = chat.encoder.encode(columns["prompt"] + column(columns, "completion")).ids
+        start = boundary(prompt, ids, rules.by_prefix)
+        return _Tokenized(row.number, ids, ["prompt"] * start + ["completion"] * (len(ids) - start), start)
+    if talks:
+        whole = chat.tokenized(column(columns, "messages"), mask=only, **options)
+        _refuse_unmarked(whole.mask)
+        return _Tokenized(row.number, whole.ids, whole.roles, None, whole.mask)
+    ids = chat.encoder.encode(column(columns, task.get("dataset_text_field", "text"))).ids
+    return _Tokenized(row.number, ids, ["text"] * len(ids))
+
+
+def _refuse_unmarked(mask: list[int] | None) -> None:
+    if mask is not None and 1 not in mask:
+        message = (
+            "assistant_only_loss=True, but an example has no assistant tokens: the chat template has no {% generation %} block around them"
+        )
+        raise TrainerError("RuntimeError", message, "trl sft_trainer.py")
+
+
+def _masked(parts: _Tokenized, only_completion: bool, forget: bool) -> Sequence:
+    sequence = sequence_of(parts.ids, parts.row, roles=parts.roles)
+    if parts.completion is not None and only_completion and not forget:
+        sequence.mask(0, parts.completion, PROMPT)
+    if parts.assistant is not None and not forget:
+        sequence.keep(parts.assistant, ASSISTANT)
+    return sequence
+
+
+def _cut(task: Task, rules: Rules, built: list[Sequence]) -> list[Sequence]:
+    """Return the sequences truncated, and without their first target if the collator is padding-free."""
+    length, mode = _length(task), task.get("truncation_mode", "keep_start")
+    if length is not None and mode not in ("keep_start", "keep_end"):
+        raise TrainerError("ValueError", f"unsupported truncation mode: {mode}", "trl sft_trainer.py")
+    if length is not None:
+        built = [one.part(0, length) if mode == "keep_start" else one.part(max(len(one.ids) - length, 0), len(one.ids)) for one in built]
+        built = [one for one in built if one.trained or not rules.drops_masked]
+    if task.get("padding_free", False):
+        for one in built:
+            one.mask(0, 1, FIRST)
+    return built
+
+
+def _packed(task: Task, rules: Rules, built: list[Sequence]) -> list[Sequence]:
+    length, strategy = _length(task), task.get("packing_strategy", rules.strategies[0])
+    if length is None:
+        raise TrainerError("ValueError", "when packing is enabled, `max_length` can't be `None`", "trl sft_trainer.py")
+    if strategy not in rules.strategies:
+        raise TrainerError("ValueError", f"invalid packing strategy {strategy!r}, must be one of {rules.strategies}", "trl data_utils.py")
+    if strategy == "wrapped":
+        out = wrapped(built, length)
+    else:
+        out = best_fit_decreasing(built, length, split=strategy == "bfd_split", drop_empty=rules.drops_empty)
+    for one in out:  # position_ids 0 is never a target of the padding-free collator
+        if strategy != "wrapped" or task.get("padding_free", False):
+            for start in one.starts if strategy != "wrapped" else (0,):
+                one.mask(start, start + 1, FIRST)
+    return out
+
+
+TRAINER = Trainer(
+    name="trl-sft",
+    library="trl",
+    versions=("0.12.2", "0.17.0", "0.24.0", "1.0.0", "1.16.0"),
+    build=build,
+    keys=frozenset(
+        "assistant_only_loss completion_only_loss dataset_text_field eos_token pad_token max_length max_seq_length packing packing_strategy "
+        "padding_free truncation_mode processing_class data_collator".split()
+    ),
+    source="trl/trainer/sft_trainer.py",
+    fixes={
+        ASSISTANT: "Move {end} in front of {{% endgeneration %}} in the chat template, or set assistant_only_loss=False.",
+        "DataCollatorForCompletionOnlyLM": "Use SFTConfig(completion_only_loss=True) with prompt and completion columns (trl 0.17 and newer).",
+    },
+)

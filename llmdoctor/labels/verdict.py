@@ -1,0 +1,45 @@
+"""The verdict on what a model is taught, with its limits."""
+
+from __future__ import annotations
+
+from llmdoctor.core.report import Status, Verdict
+from llmdoctor.labels.built import Setup
+from llmdoctor.labels.counts import Counts
+
+
+def verdict_of(setup: Setup, counts: Counts) -> Verdict:
+    """Return the answer to: is the end of each answer trained?"""
+    limits = f" ({'; '.join(setup.limits)})" if setup.limits else ""
+    total = f"{counts.sequences:,} sequences"
+    end = _end(setup)
+    if not counts.sequences:
+        return Verdict(f"The trainer makes no sequence of these rows{limits}.", "problem")
+    if counts.of("end_ignored"):
+        return Verdict(
+            f"The end of the answer is not trained: {end} has label -100 in {counts.of('end_ignored'):,} of {total}{limits}.", "problem"
+        )
+    if counts.of("no_target") == counts.sequences:
+        return Verdict(f"Nothing is trained: no sequence of {counts.sequences:,} has a target{limits}.", "problem")
+    bad = [(name, words) for name, words in _WORDS if counts.of(name)]
+    if bad:
+        said = ", ".join(f"{counts.of(name):,} of {total} {words}" for name, words in bad)
+        return Verdict(f"The end of each answer is not always trained: {said}{limits}.", "problem")
+    if setup.chat.template is None and setup.chat.encoder.eos_id is None:
+        return Verdict(
+            f"Undecided: the tokenizer names no eos_token and has no chat template, so the end of an answer is unknown{limits}.",
+            "undecided",
+        )
+    status: Status = "undecided" if any("not compared" in limit for limit in setup.limits) else "ok"
+    return Verdict(f"The end of each answer is trained: {end} is a target in all of {total}{limits}.", status)
+
+
+_WORDS = (
+    ("end_cut", "lose it to truncation"),
+    ("end_missing", "train an answer without an end token"),
+    ("no_target", "have no target"),
+)
+
+
+def _end(setup: Setup) -> str:
+    found = setup.chat.end_id if setup.chat.template is not None and setup.chat.end_id is not None else setup.chat.encoder.eos_id
+    return "the end token" if found is None else f"{setup.chat.encoder.token_of(found)} ({found})"
