@@ -35,7 +35,7 @@ def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def text(report: Any) -> str:
     out = render(report, "text", Style(80, False))
-    code = out.find("FIX\n")
+    code = out.find("\nFix")
     assert all(len(line) <= 80 for line in out[:code].splitlines())
     return out
 
