@@ -16,7 +16,7 @@ from llmdoctor.files.yamlfile import YAML_LIMIT, parse_yaml
 from llmdoctor.look.binaries import recognise_binary
 from llmdoctor.look.paths import model_near, quoted
 from llmdoctor.look.types import Recognised, Suggestion
-from llmdoctor.mem.fields import Given
+from llmdoctor.mem.keys import StrategyContext
 from llmdoctor.mem.strategies import read_strategy
 
 HEAD = 256 * 2**10
@@ -255,7 +255,7 @@ def _strategy(path: str, what: str, rows: tuple[tuple[str, str], ...]) -> Recogn
     file, model = quoted(path), model_near(path)
     check = Suggestion(f"llmdoctor check {file}", "settings that contradict each other or have no effect")
     try:
-        stage = read_strategy(path, Given(model_dtype="bfloat16", hidden_size=1024)).stage
+        stage = read_strategy(path, StrategyContext(model_dtype="bfloat16", hidden_size=1024)).stage
     except QuestionError as error:  # such as an "auto" that only the Trainer fills in
         rows = (*rows, ("memory", f"not predictable from this file alone: {str(error).removeprefix(f'{path}: ')}"))
         named = f"llmdoctor mem compare {model} --strategy trainer:adamw_torch,bf16 --strategy deepspeed:zero2,bf16"

@@ -21,14 +21,14 @@ def base_workload(options: MemOptions, strategy: Strategy, config: dict[str, Any
     Raises QuestionError for an option that is out of range or does not suit the model.
     """
     batch = options.batch if options.batch is not None else strategy.batch or 1
-    length = DEFAULT_LENGTH if options.seq_len is None else options.seq_len
+    length = options.seq_len if options.seq_len is not None else strategy.seq_len or DEFAULT_LENGTH
     for name, value in (("--batch", batch), ("--seq-len", length)):
         if value < 1:
             raise QuestionError(f"{name} {value}: expected at least 1")
     return Workload(
         batch=batch,
         seq_len=length,
-        attention=_attention(options.attn, strategy),
+        attention=_attention(options.attn or strategy.attention, strategy),
         image=image_size(options.image),
         trainable=_trainable(options, config),
         frozen=(VISION,) if options.stage == "llm" else (),
@@ -40,9 +40,9 @@ def _attention(name: str | None, strategy: Strategy) -> str | None:
     if name is None or name in ("sdpa", "eager"):
         return name
     if name not in FLASH:
-        raise QuestionError(f"--attn {name}: expected sdpa, eager or one of {', '.join(FLASH)}")
+        raise QuestionError(f"attention {name}: expected sdpa, eager or one of {', '.join(FLASH)}")
     if strategy.dtype == "float32" and strategy.autocast is None:
-        raise QuestionError(f"--attn {name}: {strategy.name} computes in float32, and flash attention has 16-bit kernels only")
+        raise QuestionError(f"attention {name}: {strategy.name} computes in float32, and flash attention has 16-bit kernels only")
     return "sdpa"
 
 

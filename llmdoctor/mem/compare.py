@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmdoctor.core.report import Report
+from llmdoctor.core.report import Report, ReportError
 from llmdoctor.mem.advice import changes_of
 from llmdoctor.mem.capacity import fits, largest_batch, need_of, read_size
 from llmdoctor.mem.components import by_component, context_of, host_parts, parts_of
 from llmdoctor.mem.explain import Reason, explain
 from llmdoctor.mem.findings import findings_of
+from llmdoctor.mem.keys import UnmodelledSetting
 from llmdoctor.mem.ledger import Moment
 from llmdoctor.mem.measured import compare_measured, read_measured
 from llmdoctor.mem.options import CompareOptions
@@ -35,8 +36,17 @@ RESERVED = (0.77, 1.29)  # the reserved bytes of 71 measured runs, as a ratio to
 def compare_report(options: CompareOptions) -> Report:
     """Predict every strategy, explain the differences, and set them beside what was measured.
 
-    Raises QuestionError if a file, a strategy or an option cannot be understood.
+    A setting that is not modelled is an error in the report, which lists what was read until then. Raises QuestionError if a file, a strategy
+    or an option cannot be understood.
     """
+    try:
+        return _report(options)
+    except UnmodelledSetting as error:
+        result = {"inputs": error.inputs.result()}
+        return Report("mem compare", {"path": options.model}, result, error=ReportError(error.kind, str(error)))
+
+
+def _report(options: CompareOptions) -> Report:
     memory = None if options.gpu_memory is None else read_size(options.gpu_memory)
     records = () if options.measured is None else read_measured(options.measured)
     comparison, predictor = compare_strategies(options)

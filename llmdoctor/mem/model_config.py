@@ -56,3 +56,28 @@ def dtype_name(config: dict[str, Any]) -> str | None:
     """Return the dtype that config.json names (float32, bfloat16 or float16); None if it names none of them."""
     dtype = config.get("dtype") or config.get("torch_dtype")
     return dtype if isinstance(dtype, str) and dtype in ("float32", "bfloat16", "float16") else None
+
+
+def hidden_size(config: dict[str, Any]) -> int | None:
+    """Return the hidden size as transformers' Trainer finds it for "auto" in a DeepSpeed config; None if it finds none.
+
+    Source: transformers 5.23, integrations/deepspeed.py, trainer_config_finalize: hidden_size, the largest of hidden_sizes, or the same of
+    text_config; hidden_size may have another name in config.json (attribute_map) and a default of the class.
+    """
+    for part in (config, config.get("text_config")):
+        if isinstance(part, dict):
+            found = _named_size(part)
+            if found is not None:
+                return found
+    return None
+
+
+def _named_size(part: dict[str, Any]) -> int | None:
+    from llmdoctor.modeldir import layerkinds
+
+    entry = layerkinds.table()["types"].get(str(part.get("model_type")), {})
+    name = entry.get("names", {}).get("hidden_size", "hidden_size")
+    sizes = part.get("hidden_sizes")
+    found = part.get(name, part.get("hidden_size", max(sizes) if isinstance(sizes, list) and sizes else None))
+    found = entry.get("defaults", {}).get("hidden_size") if found is None else found
+    return found if isinstance(found, int) and not isinstance(found, bool) else None

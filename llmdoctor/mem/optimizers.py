@@ -79,6 +79,14 @@ def torch_optimizer(path: Any, kwargs: Mapping[str, Any], where: str) -> Optimiz
     )  # fmt: skip
 
 
+def client_optimizer(client: Any, where: str) -> Optimizer:
+    """Return the optimizer object that the caller makes: {"class": "torch.optim.AdamW", "kwargs": {...}}."""
+    if not isinstance(client, dict) or "class" not in client:
+        raise QuestionError(f"{where}: expected an object with class and kwargs")
+    kwargs = client.get("kwargs") or {}
+    return torch_optimizer(client["class"], kwargs if isinstance(kwargs, dict) else {}, f"{where}.class")
+
+
 def deepspeed_optimizer(name: Any, params: Mapping[str, Any], *, offload: bool, half_states: bool, where: str) -> Optimizer:
     """DeepSpeed's optimizer.type, as engine.py:2476 (_configure_basic_optimizer) and :2380 choose its class."""
     known = str(name).lower()

@@ -11,8 +11,8 @@ from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Skipped
 from llmdoctor.mem.batch import DEFAULT_LENGTH, base_workload
-from llmdoctor.mem.fields import Given
-from llmdoctor.mem.model_config import config_of, dtype_name, model_directory, text_part
+from llmdoctor.mem.keys import StrategyContext, joined
+from llmdoctor.mem.model_config import config_of, dtype_name, hidden_size, model_directory
 from llmdoctor.mem.options import MemOptions
 from llmdoctor.mem.predict import predict, with_dtype, workload_of
 from llmdoctor.mem.runners.base import Job
@@ -43,16 +43,17 @@ class Predictor:
 
     def strategy(self, text: str) -> Strategy:
         """Return the strategy that `text` names, a file or a name, combined with the options."""
-        hidden = self.config.get("hidden_size") or text_part(self.config).get("hidden_size")
-        given = Given(
+        options = self.options
+        context = StrategyContext(
             model_dtype=dtype_name(self.config),
-            hidden_size=hidden if isinstance(hidden, int) and not isinstance(hidden, bool) else None,
-            world_size=1 if self.options.world_size is None else self.options.world_size,
-            asked_world=self.options.world_size is not None,
-            lora=self.options.lora,
-            checkpointing=self.options.gradient_checkpointing,
+            model_type=str(self.config.get("model_type")),
+            hidden_size=hidden_size(self.config),
+            world_size=options.world_size,
+            lora=options.lora,
+            checkpointing=options.gradient_checkpointing,
+            without=options.without,
         )
-        return read_strategy(text, given)
+        return read_strategy(text, context)
 
     def estimate(self, strategy: Strategy, batch: int | None = None, seq_len: int | None = None) -> Estimate:
         """Return the estimate of one strategy; `batch` and `seq_len` replace those of the options."""
@@ -97,21 +98,22 @@ def compare_strategies(options: MemOptions) -> tuple[Comparison, Predictor]:
         raise QuestionError("no --strategy: expected at least one, such as --strategy trainer:adamw_torch,bf16 --strategy deepspeed:zero2")
     predictor = Predictor(options)
     strategies = [predictor.strategy(text) for text in options.strategy]
-    world = options.world_size or 1
+    world = min((strategy.world_size for strategy in strategies), default=1)
     if not 0 <= options.rank < world:
-        raise QuestionError(f"--rank {options.rank}: expected a process of --world-size {world}, from 0 to {world - 1}")
+        raise QuestionError(f"--rank {options.rank}: expected a process of {world}, from 0 to {world - 1}")
     estimates = tuple(predictor.estimate(strategy) for strategy in strategies)
     return Comparison(options, predictor.directory, estimates, _skipped(predictor), _inputs(options, strategies)), predictor
 
 
 def _inputs(options: MemOptions, strategies: Sequence[Strategy]) -> Inputs:
     """Return what the options and files set, and what nothing sets and the answer depends on."""
-    assumed: dict[str, object] = {}
-    if options.seq_len is None:
+    inputs = joined(strategy.inputs for strategy in strategies)
+    assumed = dict(inputs.assumed)
+    if options.seq_len is None and any(strategy.seq_len is None for strategy in strategies):
         assumed["--seq-len"] = DEFAULT_LENGTH
     if options.batch is None and any(strategy.batch is None for strategy in strategies):
         assumed["--batch"] = 1
-    return Inputs(assumed=assumed)
+    return Inputs(used=inputs.used, ignored=inputs.ignored, assumed=assumed)
 
 
 def _skipped(predictor: Predictor) -> tuple[Skipped, ...]:

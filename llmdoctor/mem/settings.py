@@ -1,4 +1,4 @@
-"""A training configuration as memory sees it: frozen, every "auto" resolved, nothing guessed."""
+"""A training configuration as the prediction of memory needs it: frozen, every "auto" filled in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.workload import BYTES, Lora
+from llmdoctor.core.inputs import Inputs
+from llmdoctor.mem.workload import BYTES, Lora, Quantization
 
 Runner = Literal["trainer", "deepspeed", "trainer+deepspeed"]
 DTYPES = {
@@ -68,7 +69,12 @@ class DeepSpeedEngine:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """One training configuration. `dtype` is the weights' during the forward; `batch` is what the file says, None where it says nothing."""
+    """One training configuration.
+
+    `dtype` is the dtype of the weights during the forward. `batch` and `seq_len` are what the file or its framework sets, None if neither
+    does. `config` is DeepSpeed's configuration with every "auto" filled in, `client` describes the optimizer that the caller makes, `inputs`
+    what was done with the settings of the file.
+    """
 
     name: str
     runner: Runner
@@ -81,31 +87,36 @@ class Strategy:
     engine: DeepSpeedEngine | None = None
     lora: Lora | None = None
     batch: int | None = None
+    seq_len: int | None = None
     world_size: int = 1
     attention: str | None = None
+    quantization: Quantization | None = None
+    trained_dtype: str | None = None
+    loss: str | None = None
     file: str | None = None
-    config: dict[str, Any] = field(default_factory=dict, compare=False)  # DeepSpeed's, with every "auto" filled in
-    client: dict[str, Any] | None = field(default=None, compare=False)  # the optimizer that the caller makes
+    config: dict[str, Any] = field(default_factory=dict, compare=False)
+    client: dict[str, Any] | None = field(default=None, compare=False)
+    inputs: Inputs = field(default_factory=Inputs, compare=False)
 
     @property
     def deepspeed(self) -> DeepSpeedEngine:
-        """DeepSpeed's settings, where it is known that there are some; ValueError where there are none."""
+        """Return DeepSpeed's settings. Raises ValueError if the strategy runs without DeepSpeed."""
         if self.engine is None:
             raise ValueError(f"{self.name} runs without DeepSpeed")
         return self.engine
 
     @property
     def width(self) -> int:
-        """Bytes of one weight."""
+        """Return the bytes of one weight."""
         return BYTES[self.dtype]
 
     @property
     def stage(self) -> int:
-        """The ZeRO stage; -1 without DeepSpeed."""
+        """Return the ZeRO stage; -1 without DeepSpeed."""
         return -1 if self.engine is None else self.engine.zero.stage
 
     def plain(self) -> dict[str, Any]:
-        """The settings for a program."""
+        """Return the settings for a program."""
         out: dict[str, Any] = {
             "runner": self.runner,
             "dtype": self.dtype,
@@ -115,7 +126,11 @@ class Strategy:
             "max_grad_norm": self.clip,
             "gradient_checkpointing": self.checkpointing,
             "world_size": self.world_size,
+            "seq_len": self.seq_len,
+            "attention": self.attention,
             "lora_rank": None if self.lora is None else self.lora.rank,
+            "quantization_bits": None if self.quantization is None else self.quantization.bits,
+            "fused_loss": self.loss,
             "file": self.file,
         }
         if self.engine is not None:
@@ -126,7 +141,7 @@ class Strategy:
 
 
 def dtype_of(name: Any, where: str) -> str:
-    """A dtype by any of its usual names; QuestionError for another."""
+    """Return a dtype by any of its usual names. Raises QuestionError for any other text."""
     text = str(name).removeprefix("torch.")
     if text not in DTYPES:
         raise QuestionError(f"{where}: unknown dtype {text!r}, expected float32, bfloat16 or float16")
@@ -134,20 +149,17 @@ def dtype_of(name: Any, where: str) -> str:
 
 
 def validated(strategy: Strategy) -> Strategy:
-    """`strategy` as it is; QuestionError where its settings exclude each other."""
+    """Return `strategy` itself. Raises QuestionError if its settings exclude each other or are not modelled together."""
     engine, name = strategy.engine, strategy.name
     if strategy.world_size < 1:
         raise QuestionError(f"--world-size {strategy.world_size}: expected at least 1 process")
     if engine is None and strategy.world_size > 1:
         raise QuestionError(
-            f"{name}: on {strategy.world_size} processes the Trainer runs under DistributedDataParallel, whose buckets of gradients are not modelled: "
-            "say --world-size 1, or name a DeepSpeed config"
+            f"{name}: on {strategy.world_size} processes the Trainer runs under DistributedDataParallel, whose buckets of gradients are not modelled"
         )
     if engine is None:
         return strategy
     zero = engine.zero
-    if zero.offload_param is not None and zero.stage != 3:
-        raise QuestionError(f"{name}: zero_optimization.offload_param needs stage 3, this is stage {zero.stage}")
     if zero.offload_optimizer is not None and zero.stage == 0:
         raise QuestionError(f"{name}: zero_optimization.offload_optimizer needs stage 1, 2 or 3, this is stage 0")
     if zero.stage == 0 and strategy.dtype not in {engine.grad_accum, "float32"}:

@@ -4,24 +4,46 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ALL_LINEAR = "all-linear"
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Lora:
-    """Low-rank adapters on the linear layers whose last name is one of `targets` (peft: suffix match)."""
+    """Low-rank adapters.
+
+    `targets` is what PEFT's target_modules takes: names (the ends of module names), "all-linear", a regular expression for whole names in a
+    tuple of one with `pattern`, or nothing for PEFT's own choice for the model type. `float32`: PEFT makes the adapters of a 16-bit model in
+    float32 (autocast_adapter_dtype); DeepSpeed casts them to the model's dtype.
+    """
 
     rank: int
-    targets: tuple[str, ...] = LORA_TARGETS
+    targets: tuple[str, ...] = (ALL_LINEAR,)
+    pattern: bool = False
     dropout: float = 0.0
-    bias: str = "none"
-    float32: bool = True  # peft's autocast_adapter_dtype; DeepSpeed casts them to the model's dtype
+    float32: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """Weights that bitsandbytes quantizes: 4 or 8 `bits`, `double`: the scales of 4-bit weights are quantized too.
+
+    `prepared`: prepare_model_for_kbit_training of PEFT has converted every other weight to float32. `compute` is the dtype of the products.
+    """
+
+    bits: int
+    double: bool = False
+    prepared: bool = True
+    compute: str = "bfloat16"
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One micro step. `trainable` are patterns of parameter names (empty: all), `image` is (width, height) in pixels."""
+    """One micro step. `trainable` are patterns of parameter names (empty: all), `image` is (width, height) in pixels.
+
+    `trained_dtype` is the dtype to which trained weights are converted, None if they keep that of the model. `loss` is None for the
+    model's own loss, "liger" for Liger's kernels with a fused loss.
+    """
 
     batch: int = 1
     seq_len: int = 512
@@ -34,5 +56,8 @@ class Workload:
     trainable: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
     lora: Lora | None = None
+    quantization: Quantization | None = None
+    trained_dtype: str | None = None
+    loss: str | None = None
     use_cache: bool | None = None
     float_outputs: bool = False

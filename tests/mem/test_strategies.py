@@ -10,13 +10,13 @@ import pytest
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.compare import compare_report
-from llmdoctor.mem.fields import Given
+from llmdoctor.mem.keys import StrategyContext
 from llmdoctor.mem.options import CompareOptions
 from llmdoctor.mem.runners import base
 from llmdoctor.mem.strategies import read_strategy
 
-GIVEN = Given(model_dtype="bfloat16", hidden_size=64, world_size=2)
-ALONE = Given(model_dtype="bfloat16", hidden_size=64)
+GIVEN = StrategyContext(model_dtype="bfloat16", hidden_size=64, world_size=2)
+ALONE = StrategyContext(model_dtype="bfloat16", hidden_size=64)
 BASE = {"bf16": {"enabled": True}, "optimizer": {"type": "AdamW", "params": {}}, "zero_optimization": {"stage": 2}}
 
 
@@ -172,10 +172,10 @@ def test_refused_in_one_sentence(tmp_path: Path, value: Any, sentence: str) -> N
 
 def test_world_size_zero_and_contradicting_ranks(tmp_path: Path) -> None:
     with pytest.raises(QuestionError, match="at least 1 process"):
-        read_strategy("deepspeed:zero2", Given(world_size=0))
+        read_strategy("deepspeed:zero2", StrategyContext(world_size=0))
     peft = {"optim": "adamw_torch", "model_init": {"peft_config": {"r": 8}}}
     with pytest.raises(QuestionError, match="contradicts"):
-        read_strategy(written(tmp_path, peft), Given(lora=16))
+        read_strategy(written(tmp_path, peft), StrategyContext(lora=16))
 
 
 @pytest.mark.parametrize(
@@ -224,9 +224,9 @@ def test_ddp_is_refused_and_not_left_out() -> None:
 def test_an_accelerate_config_says_how_many_processes(tmp_path: Path) -> None:
     path = tmp_path / "acc.yaml"
     path.write_text("distributed_type: DEEPSPEED\nmixed_precision: bf16\nnum_processes: 8\ndeepspeed_config:\n  zero_stage: 3\n")
-    assert read_strategy(str(path), Given(hidden_size=64)).world_size == 8
+    assert read_strategy(str(path), StrategyContext(hidden_size=64)).world_size == 8
     with pytest.raises(QuestionError, match="num_processes is 8"):
-        read_strategy(str(path), Given(hidden_size=64, world_size=2, asked_world=True))
+        read_strategy(str(path), StrategyContext(hidden_size=64, world_size=2))
 
 
 def test_a_deepspeed_path_is_looked_for_where_the_command_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

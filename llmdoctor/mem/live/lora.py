@@ -1,31 +1,65 @@
-"""peft's LoRA on a meta model: same modules, same operations (peft tuners/lora/layer.py, Linear.forward), without peft."""
+"""PEFT's LoRA on a meta model: the same modules and operations (peft 0.21, tuners/lora/layer.py, Linear.forward), without PEFT."""
 
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.adapters import default_targets
+from llmdoctor.mem.workload import ALL_LINEAR
 
 if TYPE_CHECKING:
     from llmdoctor.mem.workload import Lora
 
+HEADS = ("score", "classifier")  # SEQ_CLS_HEAD_NAMES of PEFT: a classification head gets no adapters
+
 
 def add_adapters(model: Any, lora: Lora, dtype: str) -> None:
-    """Replace the target linear layers by ones with adapters and freeze everything else; QuestionError where none is a target."""
+    """Replace the target layers of a meta model by layers with adapters, and freeze everything else.
+
+    Raises QuestionError if no layer is a target.
+    """
     import torch
 
+    wanted = target_names(model, lora)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     kind = _layer()
-    found = 0
-    for module in list(model.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, torch.nn.Linear) and name in lora.targets:
-                setattr(module, name, kind(child, lora, torch.float32 if lora.float32 else getattr(torch, dtype)))
-                found += 1
+    for name in wanted:
+        parent, _, last = name.rpartition(".")
+        owner = model.get_submodule(parent)
+        setattr(owner, last, kind(getattr(owner, last), lora, torch.float32 if lora.float32 else getattr(torch, dtype)))
+
+
+def target_names(model: Any, lora: Lora) -> list[str]:
+    """Return the names of the layers that get adapters, as PEFT chooses them (tuners/tuners_utils.py, check_target_module_exists).
+
+    Raises QuestionError if there are none, or if one of them is of a kind that is not modelled.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    linear = (torch.nn.Linear, Conv1D)
+    targets = lora.targets or default_targets(str(model.config.model_type))
+    if targets == (ALL_LINEAR,):
+        output = model.get_output_embeddings()
+        heads = {getattr(model, name, None) for name in HEADS} if output is None else {output}
+        return [name for name, module in model.named_modules() if isinstance(module, linear) and not any(module is head for head in heads)]
+    found = [(name, module) for name, module in model.named_modules() if name and _matches(name, targets, lora.pattern)]
+    other = next((name for name, module in found if not isinstance(module, linear)), None)
+    if other is not None:
+        raise QuestionError(f"LoRA on {other}, which is no linear layer, is not modelled")
     if not found:
-        raise QuestionError(f"--lora {lora.rank}: the model has none of the linear layers {', '.join(lora.targets)}; name its own ones")
+        raise QuestionError(f"LoRA: the model has none of the target modules {', '.join(targets)}: set target_modules")
+    return [name for name, _ in found]
+
+
+def _matches(name: str, targets: tuple[str, ...], pattern: bool) -> bool:
+    if pattern:
+        return re.fullmatch(targets[0], name) is not None
+    return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
 def _layer() -> Any:
@@ -39,8 +73,9 @@ def _layer() -> Any:
             super().__init__()
             self.base_layer = base
             with torch.device("meta"):
-                self.lora_A = nn.ModuleDict({"default": nn.Linear(base.in_features, lora.rank, bias=False, dtype=dtype)})
-                self.lora_B = nn.ModuleDict({"default": nn.Linear(lora.rank, base.out_features, bias=False, dtype=dtype)})
+                inner, outer = (base.in_features, base.out_features) if isinstance(base, nn.Linear) else base.weight.shape  # Conv1D
+                self.lora_A = nn.ModuleDict({"default": nn.Linear(inner, lora.rank, bias=False, dtype=dtype)})
+                self.lora_B = nn.ModuleDict({"default": nn.Linear(lora.rank, outer, bias=False, dtype=dtype)})
             self.lora_dropout = nn.ModuleDict({"default": nn.Dropout(lora.dropout) if lora.dropout else nn.Identity()})
             self.scaling = 2.0 / math.sqrt(1.0)
 
@@ -56,11 +91,10 @@ def _layer() -> Any:
 
 
 def add_real_adapters(model: Any, lora: Lora) -> Any:
-    """peft's own adapters; QuestionError where peft is not installed."""
+    """Return the model with PEFT's own adapters. Raises QuestionError if PEFT is not installed."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise QuestionError("--lora: a real run with adapters needs peft, which is not installed here") from None
-    return get_peft_model(
-        model, LoraConfig(r=lora.rank, lora_dropout=lora.dropout, target_modules=list(lora.targets), task_type="CAUSAL_LM")
-    )
+        raise QuestionError("a real run with adapters needs peft, which is not installed here") from None
+    targets = lora.targets[0] if lora.pattern or lora.targets == (ALL_LINEAR,) else list(lora.targets) or None
+    return get_peft_model(model, LoraConfig(r=lora.rank, lora_dropout=lora.dropout, target_modules=targets))

@@ -1,0 +1,98 @@
+"""What becomes of each key of a configuration file: used, ignored with the reason, or refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from llmdoctor.configs.fields import FIELDS
+from llmdoctor.configs.types import Configuration, Ignored, Refused, Uses
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.inputs import Inputs
+
+# Settings that have no influence on a run that another setting has switched off.
+IDLE = {"optimizer_targets": "the optimizer projects no layers", "lora_layers_pattern": "lora_layers is not set"}
+
+
+class UnmodelledSetting(QuestionError):
+    """A configuration sets something that could change the answer and is not modelled; `inputs` is what was read of it."""
+
+    def __init__(self, message: str, inputs: Inputs) -> None:
+        super().__init__(message)
+        self.inputs = inputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyContext:
+    """What a strategy depends on besides its file: facts of the model, and options of the command line.
+
+    `world_size` is None if --world-size was not given; `hidden_size` is what "auto" under the Trainer is computed from.
+    """
+
+    model_dtype: str | None = None
+    model_type: str | None = None
+    hidden_size: int | None = None
+    world_size: int | None = None
+    lora: int | None = None
+    checkpointing: bool = False
+    without: tuple[str, ...] = ()
+
+    @property
+    def processes(self) -> int:
+        """Return the number of processes, 1 if it was not given."""
+        return self.world_size or 1
+
+
+def check_keys(configuration: Configuration) -> None:
+    """Raise QuestionError for a key or a value that the framework rejects, UnmodelledSetting for a key that is not modelled."""
+    path, format_ = configuration.path, configuration.format
+    for unknown in configuration.unknown:
+        if unknown.effect == "raises":
+            raise UnmodelledSetting(f"{path}: {unknown.sentence(format_, configuration.variant.name)}", inputs_of(configuration))
+    for reason in configuration.rejected.values():
+        raise UnmodelledSetting(f"{path}: {reason}", inputs_of(configuration))
+    refused = configuration.of("memory", Refused)
+    if refused:
+        _refuse(configuration, refused)
+
+
+def check_modelled(configuration: Configuration, modelled: frozenset[str]) -> None:
+    """Raise UnmodelledSetting if the file, or its framework, sets something that is not among the settings `modelled`."""
+    normal = configuration.normal
+    refused = {
+        normal.key(name) or name: f"{FIELDS[name].about} is not modelled"
+        for name in normal.values
+        if name not in modelled and name not in IDLE and not normal.is_neutral(name)
+    }
+    if refused:
+        _refuse(configuration, refused)
+
+
+def _refuse(configuration: Configuration, refused: dict[str, str]) -> None:
+    inputs = inputs_of(configuration)
+    keys = "; ".join(f"{key}: {reason}" for key, reason in refused.items())
+    options = " ".join(f"--without {key}" for key in refused)
+    raise UnmodelledSetting(f"{configuration.path}: {keys}. {options} answers as if the file did not set it", inputs)
+
+
+def inputs_of(configuration: Configuration) -> Inputs:
+    """Return what is done with each key of a file: used, ignored with the reason, or not known to its framework."""
+    ignored = configuration.of("memory", Ignored)
+    ignored |= {
+        unknown.key: f"{configuration.format.library} ignores it" for unknown in configuration.unknown if unknown.effect == "ignores"
+    }
+    ignored |= dict.fromkeys(configuration.without, "--without: answered as if the file did not set it")
+    return Inputs(used=configuration.of("memory", Uses), ignored=ignored)
+
+
+def joined(several: Iterable[Inputs]) -> Inputs:
+    """Return the inputs of several files as one."""
+    used: dict[str, Any] = {}
+    ignored: dict[str, str] = {}
+    assumed: dict[str, Any] = {}
+    for inputs in several:
+        used |= inputs.used
+        ignored |= inputs.ignored
+        assumed |= inputs.assumed
+    return Inputs(used=used, ignored=ignored, assumed=assumed)

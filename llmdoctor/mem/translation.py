@@ -1,0 +1,118 @@
+"""From the settings of a configuration file to a strategy: what memory depends on is taken, what is not modelled is refused by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from llmdoctor.configs.reading import linked_path, read, read_value
+from llmdoctor.configs.types import Configuration
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.adapters import adapters_of, quantization_of
+from llmdoctor.mem.deepspeed import deepspeed_strategy, with_autos_filled
+from llmdoctor.mem.keys import StrategyContext, check_keys, check_modelled, inputs_of, joined
+from llmdoctor.mem.optimizers import client_optimizer, trainer_optimizer
+from llmdoctor.mem.settings import Optimizer, Strategy, dtype_of
+
+# Normalised settings (configs/fields.py) that the prediction uses under the Trainer and the frameworks that extend it.
+MODELLED = frozenset(
+    "batch accumulation sequence_length world_size objective load_dtype bf16 fp16 trained_dtype checkpointing attention optimizer "
+    "optimizer_arguments weight_decay clip client_optimizer adapter lora_rank lora_targets lora_dropout lora_float32 quantization "
+    "quantization_bits quantization_method quantization_type quantization_double quantization_compute deepspeed distributed_type".split()
+)
+
+
+def file_strategy(path: str, context: StrategyContext) -> Strategy:
+    """Return the strategy that the configuration file `path` describes.
+
+    Raises QuestionError if it cannot be read, UnmodelledSetting if it sets something that could change the answer and is not modelled.
+    """
+    configuration = read(path, without=context.without)
+    check_keys(configuration)
+    if configuration.format.name == "deepspeed":
+        return replace(deepspeed_strategy(configuration, context), inputs=inputs_of(configuration))
+    return trainer_strategy(configuration, context)
+
+
+def trainer_strategy(configuration: Configuration, context: StrategyContext) -> Strategy:
+    """Return the strategy of a file of the Trainer or of a framework that extends it, with the DeepSpeed configuration that it names."""
+    path, normal = configuration.path, configuration.normal
+    check_modelled(configuration, MODELLED)
+    if normal.get("bf16", False) and normal.get("fp16", False):
+        raise QuestionError(f"{path}: bf16 and fp16 are both true, but the Trainer accepts only one of them")
+    processes = normal.get("world_size", context.processes)
+    if context.world_size is not None and processes != context.world_size:
+        raise QuestionError(f"--world-size {context.world_size} contradicts {path}, whose {normal.key('world_size')} is {processes}")
+    dtype = _load_dtype(normal.get("load_dtype"), f"{path}: {normal.key('load_dtype') or 'dtype'}") or context.model_dtype or "float32"
+    strategy = Strategy(
+        path,
+        "trainer",
+        dtype,
+        _optimizer(configuration),
+        "bfloat16" if normal.get("bf16", False) else "float16" if normal.get("fp16", False) else None,
+        accumulation=normal.get("accumulation", 1),
+        clip=normal.get("clip", 1.0),
+        checkpointing=bool(normal.get("checkpointing", False)),
+        lora=adapters_of(configuration),
+        batch=normal.get("batch"),
+        seq_len=normal.get("sequence_length"),
+        world_size=processes,
+        attention=normal.get("attention"),
+        quantization=quantization_of(configuration),
+        trained_dtype=normal.get("trained_dtype"),
+        file=path,
+        client=normal.get("client_optimizer"),
+        inputs=inputs_of(configuration),
+    )
+    named = normal.get("deepspeed")
+    return _under_deepspeed(strategy, configuration, named, replace(context, world_size=processes)) if named else strategy
+
+
+def _load_dtype(name: Any, where: str) -> str | None:
+    return None if name in (None, "auto") else dtype_of(name, where)
+
+
+def _optimizer(configuration: Configuration) -> Optimizer:
+    path, normal = configuration.path, configuration.normal
+    client = normal.get("client_optimizer")
+    if client is not None:
+        return client_optimizer(client, f"{path}: client_optimizer")
+    where = f"{path}: {normal.key('optimizer') or 'optim'}"
+    found = trainer_optimizer(normal.get("optimizer"), normal.get("optimizer_arguments"), where)
+    return replace(found, decay=found.decay or bool(normal.get("weight_decay", 0.0)))
+
+
+def _under_deepspeed(strategy: Strategy, configuration: Configuration, named: Any, context: StrategyContext) -> Strategy:
+    """Return `strategy` as the Trainer runs it under the DeepSpeed configuration `named`: a path or an object."""
+    from llmdoctor.configs.deepspeed import FORMAT
+
+    path = configuration.path
+    if isinstance(named, str):
+        engine = read(linked_path(path, named), without=context.without)
+        if engine.format.name != "deepspeed":
+            raise QuestionError(f"{path}: deepspeed names {named}, which is no DeepSpeed configuration ({engine.format.title})")
+    elif isinstance(named, dict):
+        engine = read_value(named, f"{path}: deepspeed", FORMAT, without=context.without)
+    else:
+        raise QuestionError(f"{path}: deepspeed: expected a configuration or the path of one, found {type(named).__name__}")
+    check_keys(engine)
+    filled = with_autos_filled(engine, strategy, context)
+    made = deepspeed_strategy(filled, context, client=strategy.optimizer)
+    return replace(
+        made,
+        name=strategy.name,
+        file=strategy.file,
+        runner="trainer+deepspeed",
+        accumulation=strategy.accumulation,
+        checkpointing=strategy.checkpointing,
+        lora=strategy.lora,
+        quantization=strategy.quantization,
+        trained_dtype=strategy.trained_dtype,
+        attention=strategy.attention,
+        batch=strategy.batch,
+        seq_len=strategy.seq_len,
+        clip=strategy.clip,
+        client=strategy.client,
+        world_size=strategy.world_size,
+        inputs=joined((strategy.inputs, inputs_of(engine))),
+    )
