@@ -37,6 +37,7 @@ class Framework:
     older: tuple[str, ...] = ()
     distribution: str = ""
     needs: tuple[str, ...] = ()  # frameworks whose classes are bases here
+    tables: dict[str, tuple[str, str]] = field(default_factory=dict)  # dictionaries of literals: name here -> (file, name there)
 
 
 FRAMEWORKS = {
@@ -50,7 +51,10 @@ FRAMEWORKS = {
          "ORPOConfig", "GKDConfig", "OnlineDPOConfig", "NashMDConfig", "XPOConfig", "PPOConfig", "PRMConfig", "BCOConfig"),
         {}, ("0.24.0", "0.19.1", "0.12.2"), needs=("transformers",),
     ),
-    "peft": Framework("peft", ("config.py", "tuners/lora/config.py"), ("LoraConfig",)),
+    "peft": Framework(
+        "peft", ("config.py", "tuners/lora/config.py"), ("LoraConfig",),
+        tables={"target_modules": ("utils/constants.py", "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING")},
+    ),
     "accelerate": Framework("accelerate", ("commands/config/config_args.py",), ("BaseConfig", "ClusterConfig")),
     "axolotl": Framework(
         "axolotl", ("utils/schemas/*.py", "utils/schemas/internal/*.py", "integrations/*/args.py"),
@@ -124,7 +128,8 @@ def schema_of(name: str, sources: Path) -> dict[str, Any]:
             for name_ in fields_of(key, old) if key in old else ():
                 if name_ not in known:
                     older.setdefault(name_, release)
-    values = {key: members(enum, root, framework.files) for key, enum in framework.enums.items()}
+    values: dict[str, Any] = {key: members(enum, root, framework.files) for key, enum in framework.enums.items()}
+    values |= {key: table(root, *place) for key, place in framework.tables.items()}
     extended = {key: extension(fields) if framework.needs else {"extends": None, "fields": fields} for key, fields in written.items()}
     aliases = {} if framework.needs else {alias: key for one in written for alias, key in aliases_of(one, classes).items()}
     described = framework.distribution or framework.package
@@ -251,6 +256,14 @@ def default_of(value: ast.expr | None) -> Any:
     except TypeError:
         return {"computed": ast.unparse(value)[:80]}
     return literal
+
+
+def table(root: Path, file: str, name: str) -> Any:
+    """Return a dictionary of literals that a file assigns to `name`."""
+    for node in next(trees(root, (file,))).body:
+        if isinstance(node, ast.Assign) and any(isinstance(target, ast.Name) and target.id == name for target in node.targets):
+            return ast.literal_eval(node.value)
+    raise SystemExit(f"{file} has no {name}")
 
 
 def members(name: str, root: Path, patterns: Iterable[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from llmdoctor.configs import deepspeed_schema as schema
 from llmdoctor.configs.normal import Normal
 from llmdoctor.configs.schema import NO_TARGETS, Meanings
-from llmdoctor.configs.trainer import OURS
+from llmdoctor.configs.trainer import OURS, settle_model_init
 from llmdoctor.configs.types import Effect, Format, Ignored, Key, Refused, Variant
 
 ZERO = "zero_optimization"
@@ -179,6 +179,7 @@ def settle(normal: Normal) -> None:
         if normal.get(f"zero.{old}", False) and normal.values.get(f"zero.{new}") is None:
             normal.put(f"zero.{new}", "cpu", normal.key(f"zero.{old}"))
         normal.drop(f"zero.{old}")
+    settle_model_init(normal)
 
 
 def is_deepspeed(value: Any) -> bool:

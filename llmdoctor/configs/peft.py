@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -68,6 +69,19 @@ def settle(normal: Normal) -> None:
     normal.put("adapter", kind, normal.key("adapter"))
     if normal.values.get("lora_rank") is None:
         normal.put("lora_rank", DEFAULT_RANK)
+
+
+def default_targets(model_type: str) -> tuple[str, ...] | str | None:
+    """Return the modules that get adapters if target_modules is not set, by PEFT's own table; None if it has none for this type of model."""
+    found: list[str] | str | None = declared("peft")["values"]["target_modules"].get(model_type)
+    return tuple(found) if isinstance(found, list) else found
+
+
+def matches(path: str, targets: Sequence[str] | str) -> bool:
+    """Return whether PEFT selects the module `path`: a text is a regular expression for all of it, names are its end (tuners/tuners_utils.py)."""
+    if isinstance(targets, str):
+        return re.fullmatch(targets, path) is not None
+    return any(path == name or path.endswith(f".{name}") for name in targets)
 
 
 def is_adapter(value: Any) -> bool:

@@ -33,7 +33,7 @@ def read_file(file: JsonFile, *, without: Iterable[str] = (), format_: Format | 
     if not isinstance(file.value, Mapping):
         reason = next((problem.message for problem in file.problems), "expected an object of settings")
         raise QuestionError(reason if file.shown_name in reason else f"{file.shown_name}: {reason}")
-    found = format_ or recognise(file.value)
+    found = format_ or recognise(file.value, stated=True)
     if found is None:
         from llmdoctor.configs.formats import FORMATS
 

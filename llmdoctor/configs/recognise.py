@@ -10,13 +10,21 @@ from llmdoctor.configs.types import Format
 TRAINING = frozenset({"transformers", "trl", "llamafactory", "axolotl", "ms-swift", "torchtune"})
 
 
-def recognise(value: Any) -> Format | None:
-    """Return the format that the content of a file has; None if it has none of the known ones."""
+def recognise(value: Any, *, stated: bool = False) -> Format | None:
+    """Return the format that the content of a file has; None if it has none of the known ones.
+
+    `stated`: the user has called it a training configuration, so that one key of TrainingArguments is enough.
+    """
     from llmdoctor.configs.formats import FORMATS
 
     if not isinstance(value, Mapping):
         return None
-    return next((one for one in FORMATS if one.recognise(value)), None)
+    found = next((one for one in FORMATS if one.recognise(value)), None)
+    if found is None and stated:
+        from llmdoctor.configs import trainer
+
+        return trainer.FORMAT if trainer.SIGNATURE & set(value) else None
+    return found
 
 
 def is_deepspeed(value: Any) -> bool:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from llmdoctor.configs.types import Configuration
@@ -40,24 +37,6 @@ def _targets(value: Any, where: str) -> tuple[tuple[str, ...], bool]:
     if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
         return ((ALL_LINEAR,), False) if list(value) == [ALL_LINEAR] else (tuple(value), False)
     raise QuestionError(f"{where}: expected a list of names, a regular expression or {ALL_LINEAR}")
-
-
-@cache
-def _default_targets() -> dict[str, list[str]]:
-    table: dict[str, Any] = json.loads(Path(__file__).with_name("lora_targets.json").read_text())
-    targets: dict[str, list[str]] = table["targets"]
-    return targets
-
-
-def default_targets(model_type: str) -> tuple[str, ...]:
-    """Return PEFT's own target modules of a model type.
-
-    Raises QuestionError if PEFT has none, as PEFT itself does.
-    """
-    targets = _default_targets().get(model_type)
-    if targets is None:
-        raise QuestionError(f"target_modules is not set, and PEFT 0.21 has no default for the model type {model_type}: set target_modules")
-    return tuple(targets)
 
 
 def quantization_of(configuration: Configuration) -> Quantization | None:

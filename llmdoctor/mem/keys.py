@@ -41,7 +41,7 @@ class StrategyContext:
     @property
     def processes(self) -> int:
         """Return the number of processes, 1 if it was not given."""
-        return self.world_size or 1
+        return 1 if self.world_size is None else self.world_size
 
 
 def check_keys(configuration: Configuration) -> None:

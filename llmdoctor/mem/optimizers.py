@@ -33,7 +33,7 @@ ARGUMENTS = frozenset(
 def _check_arguments(kwargs: Mapping[str, Any], where: str) -> None:
     unknown = next((name for name in kwargs if name not in ARGUMENTS), None)
     if unknown is not None:
-        raise QuestionError(f"{where}: the optimizer's argument {unknown!r} is not known here, so its memory is not guessed")
+        raise QuestionError(f"{where}: the optimizer's argument {unknown!r} is not modelled")
 
 
 def _true(value: Any) -> bool:
@@ -44,9 +44,7 @@ def _true(value: Any) -> bool:
 def trainer_optimizer(name: Any, args: Any, where: str) -> Optimizer:
     """TrainingArguments.optim and optim_args; QuestionError for an optimizer that is not known here."""
     if not isinstance(name, str) or name not in TRAINER:
-        raise QuestionError(
-            f"{where}: the optimizer {name!r} is not known here, so its memory is not guessed; known are {', '.join(SHOWN)}"
-        )
+        raise QuestionError(f"{where}: the optimizer {name!r} is not modelled; modelled are {', '.join(SHOWN)}")
     kind, how = TRAINER[name]
     wanted = {}
     if args:
@@ -68,9 +66,7 @@ def torch_optimizer(path: Any, kwargs: Mapping[str, Any], where: str) -> Optimiz
         return Optimizer("adamw", "CPUAdam", name, where)
     kind = TORCH.get(name.lower())
     if kind is None or "torch" not in str(path):
-        raise QuestionError(
-            f"{where}: the optimizer {path!r} is not known here, so its memory is not guessed; known are torch.optim.AdamW, Adam, SGD, Adagrad, RMSprop"
-        )
+        raise QuestionError(f"{where}: the optimizer {path!r} is not modelled; modelled are torch.optim.AdamW, Adam, SGD, Adagrad, RMSprop")
     _check_arguments(kwargs, where)
     how = "fused" if kwargs.get("fused") else "loop" if kwargs.get("foreach") is False else "foreach"
     return Optimizer(
@@ -108,9 +104,7 @@ def deepspeed_optimizer(name: Any, params: Mapping[str, Any], *, offload: bool, 
             TORCH[known], how, str(name), where, momentum=bool(params.get("momentum")), centered=bool(params.get("centered")),
             decay=bool(params.get("weight_decay")),
         )  # fmt: skip
-    raise QuestionError(
-        f"{where}: the optimizer {name!r} is not known here, so its memory is not guessed; known are Adam, AdamW, Lion, Adagrad, SGD, RMSprop"
-    )
+    raise QuestionError(f"{where}: the optimizer {name!r} is not modelled; modelled are Adam, AdamW, Lion, Adagrad, SGD, RMSprop")
 
 
 def state_keys(optimizer: Optimizer) -> tuple[str, ...]:

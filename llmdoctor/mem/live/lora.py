@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
+from llmdoctor.configs.peft import default_targets, matches
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.adapters import default_targets
 from llmdoctor.mem.workload import ALL_LINEAR
 
 if TYPE_CHECKING:
@@ -42,24 +41,23 @@ def target_names(model: Any, lora: Lora) -> list[str]:
     from transformers.pytorch_utils import Conv1D
 
     linear = (torch.nn.Linear, Conv1D)
-    targets = lora.targets or default_targets(str(model.config.model_type))
+    kind = str(model.config.model_type)
+    targets = (lora.targets[0] if lora.pattern else lora.targets) or default_targets(kind)
+    if targets is None:
+        raise QuestionError(f"target_modules is not set, and PEFT has no default for models of type {kind}: set target_modules")
     if targets == (ALL_LINEAR,):
         output = model.get_output_embeddings()
         heads = {getattr(model, name, None) for name in HEADS} if output is None else {output}
         return [name for name, module in model.named_modules() if isinstance(module, linear) and not any(module is head for head in heads)]
-    found = [(name, module) for name, module in model.named_modules() if name and _matches(name, targets, lora.pattern)]
+    found = [(name, module) for name, module in model.named_modules() if name and matches(name, targets)]
     other = next((name for name, module in found if not isinstance(module, linear)), None)
     if other is not None:
         raise QuestionError(f"LoRA on {other}, which is no linear layer, is not modelled")
     if not found:
-        raise QuestionError(f"LoRA: the model has none of the target modules {', '.join(targets)}: set target_modules")
+        raise QuestionError(
+            f"LoRA: the model has none of the target modules {targets if isinstance(targets, str) else ', '.join(targets)}: set target_modules"
+        )
     return [name for name, _ in found]
-
-
-def _matches(name: str, targets: tuple[str, ...], pattern: bool) -> bool:
-    if pattern:
-        return re.fullmatch(targets[0], name) is not None
-    return any(name == target or name.endswith(f".{target}") for target in targets)
 
 
 def _layer() -> Any:
