@@ -19,6 +19,15 @@ assert [finding.code for finding in report.findings if finding.severity == "erro
 report = llmdoctor.gencfg_presets(name="trl-ppo@1.0.0")
 print(report)
 """,
+    "mask inspect": """
+report = llmdoctor.mask_inspect(model="gemma2", lengths="5,8")
+for layers in report.result["layers"]:
+    print(layers["layers"], layers["backend"], layers["visible"], layers["total"])
+""",
+    "mask test": """
+report = llmdoctor.mask_test(model="qwen2_vl", packed="3,5", static=True)
+print(report.verdict.text)
+""",
     "mem compare": """
 report = llmdoctor.mem_compare(model="llama-sized", strategy=["trainer:adamw_torch,bf16", "deepspeed:zero2"], static=True)
 for strategy in report.result["strategies"]:
@@ -43,6 +52,10 @@ print(sorted(report.result["engines"]))
     "sample draw": """
 report = llmdoctor.sample_draw(probs=".5,.3,.2", count=300)
 print(report)
+""",
+    "check": """
+report = llmdoctor.check_tree(paths="endless")
+assert [finding.code for finding in report.findings if finding.severity == "error"] == ["GEN001"]
 """,
     "look": """
 report = llmdoctor.look_at(path="chat")

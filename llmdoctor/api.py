@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from llmdoctor.printable import PrintableReport
 
 __all__ = (
+    "check_tree",
     "environment",
     "gencfg_check",
     "gencfg_diff",
@@ -551,6 +552,47 @@ def sample_draw(
                 draws=draws,
                 output=output,
                 alpha=alpha,
+            )
+        )
+    )
+
+
+def check_tree(
+    *,
+    paths: str | Sequence[str] = (".",),
+    select: str | Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
+    baseline: str | None = None,
+    write_baseline: str | None = None,
+    fix: bool = False,
+    unsafe_fixes: bool = False,
+    allow_nothing: bool = False,
+) -> PrintableReport:
+    """Return the findings of every static rule in `options.paths`.
+
+    `settings` are those of the project, which are read if they are not given. With `options.fix` the files are changed first, and the report
+    is about what is left. Raises QuestionError if a path or the baseline does not exist, or the options contradict each other.
+
+    The options of `check`.
+
+    `paths` are folders and files. `select` and `ignore` are prefixes of rule codes, as the user wrote them. `baseline` is the file of the
+    findings that are accepted, `write_baseline` the file to write them to. `fix` changes the files, `unsafe_fixes` also makes the fixes
+    that change a behaviour on which a user may rely. `allow_nothing` accepts a tree without anything to check.
+    """
+    from llmdoctor.check.check import check_report
+    from llmdoctor.check.options import CheckOptions
+
+    return PrintableReport.of(
+        check_report(
+            CheckOptions(
+                paths=_texts(paths),
+                select=_texts(select),
+                ignore=_texts(ignore),
+                baseline=baseline,
+                write_baseline=write_baseline,
+                fix=fix,
+                unsafe_fixes=unsafe_fixes,
+                allow_nothing=allow_nothing,
             )
         )
     )

@@ -46,7 +46,15 @@ FIELDS = {
 }
 # Words that a command needs beside the option under test, and options that lead to another question than the options' own.
 NEEDED = {"mem measure": ["model"]}
-ELSEWHERE = {"mem measure words", "mem measure --at", "mem measure --stop-after", "mem measure --summary", "mem measure --snapshot"}
+ELSEWHERE = {
+    "check --diff",
+    "check --show-settings",
+    "mem measure words",
+    "mem measure --at",
+    "mem measure --stop-after",
+    "mem measure --summary",
+    "mem measure --snapshot",
+}
 
 
 class Captured(Exception):
