@@ -17,7 +17,10 @@ __all__ = (
     "gencfg_diff",
     "gencfg_presets",
     "gencfg_show",
+    "labels_inspect",
     "look_at",
+    "mask_inspect",
+    "mask_test",
     "mem_compare",
     "mem_kvcache",
     "mem_measure",
@@ -187,6 +190,136 @@ def gencfg_presets(*, name: str | None = None) -> PrintableReport:
     return PrintableReport.of(presets_report(PresetsOptions(name=name)))
 
 
+def mask_inspect(
+    *,
+    model: str,
+    shape: str | None = None,
+    lengths: str | None = None,
+    pad: str | None = None,
+    packed: str | None = None,
+    image: str | None = None,
+    backend: str | Sequence[str] = (),
+    phase: str | None = None,
+    past: int | None = None,
+    cache: str | None = None,
+    dtype: str | None = None,
+    mask: str | None = None,
+    input_ids: str | None = None,
+    messages: str | None = None,
+    weights: bool = False,
+    budget: int | None = None,
+    without: str | Sequence[str] = (),
+    mode: str = "plan",
+    query: int | None = None,
+) -> PrintableReport:
+    """Return what each layer of the model receives for the inputs that `options` describe.
+
+    Raises QuestionError if the model, the inputs or an option cannot be understood.
+
+    The options that both commands have: which model, which inputs, which backends.
+
+    `model` is a model directory or a hub id in the local cache, for `mask test` also `module:function`. `shape`, `lengths`, `packed`,
+    `input_ids`, `messages` and `mask` describe the inputs, at most one of the first five. `without` names fields of the inputs file that are
+    treated as absent.
+
+    The options of `mask inspect`: `mode` is plan or run, `query` the query whose keys are listed.
+    """
+    from llmdoctor.mask.inspect import inspect_report
+    from llmdoctor.mask.options import MaskInspectOptions
+
+    return PrintableReport.of(
+        inspect_report(
+            MaskInspectOptions(
+                model=model,
+                shape=shape,
+                lengths=lengths,
+                pad=pad,
+                packed=packed,
+                image=image,
+                backend=_texts(backend),
+                phase=phase,
+                past=past,
+                cache=cache,
+                dtype=dtype,
+                mask=mask,
+                input_ids=input_ids,
+                messages=messages,
+                weights=weights,
+                budget=budget,
+                without=_texts(without),
+                mode=mode,
+                query=query,
+            )
+        )
+    )
+
+
+def mask_test(
+    *,
+    model: str,
+    shape: str | None = None,
+    lengths: str | None = None,
+    pad: str | None = None,
+    packed: str | None = None,
+    image: str | None = None,
+    backend: str | Sequence[str] = (),
+    phase: str | None = None,
+    past: int | None = None,
+    cache: str | None = None,
+    dtype: str | None = None,
+    mask: str | None = None,
+    input_ids: str | None = None,
+    messages: str | None = None,
+    weights: bool = False,
+    budget: int | None = None,
+    without: str | Sequence[str] = (),
+    static: bool = False,
+    select: str | Sequence[str] = (),
+    ignore: str | Sequence[str] = (),
+) -> PrintableReport:
+    """Return the findings of every MSK rule over the inputs that `options` describe, or over a small suite if they describe none.
+
+    Raises QuestionError if the model, the inputs or an option cannot be understood.
+
+    The options that both commands have: which model, which inputs, which backends.
+
+    `model` is a model directory or a hub id in the local cache, for `mask test` also `module:function`. `shape`, `lengths`, `packed`,
+    `input_ids`, `messages` and `mask` describe the inputs, at most one of the first five. `without` names fields of the inputs file that are
+    treated as absent.
+
+    The options of `mask test`: `static` leaves out everything that runs the model, `select` and `ignore` are prefixes of rule codes.
+    """
+    from llmdoctor.mask.options import MaskTestOptions
+    from llmdoctor.mask.test import test_report
+
+    return PrintableReport.of(
+        test_report(
+            MaskTestOptions(
+                model=model,
+                shape=shape,
+                lengths=lengths,
+                pad=pad,
+                packed=packed,
+                image=image,
+                backend=_texts(backend),
+                phase=phase,
+                past=past,
+                cache=cache,
+                dtype=dtype,
+                mask=mask,
+                input_ids=input_ids,
+                messages=messages,
+                weights=weights,
+                budget=budget,
+                without=_texts(without),
+                static=static,
+                select=_texts(select),
+                ignore=_texts(ignore),
+            )
+        )
+    )
+
+
 def mem_compare(
     *,
     model: str,
@@ -208,7 +341,8 @@ def mem_compare(
 ) -> PrintableReport:
     """Predict every strategy, explain the differences, and set them beside what was measured.
 
-    Raises QuestionError if a file, a strategy or an option cannot be understood.
+    A setting that is not modelled is an error in the report, which lists what was read until then. Raises QuestionError if a file, a strategy
+    or an option cannot be understood.
 
     What the commands about training memory have in common; None or an empty tuple for an option that was not given.
 
@@ -552,6 +686,45 @@ def sample_draw(
                 draws=draws,
                 output=output,
                 alpha=alpha,
+            )
+        )
+    )
+
+
+def labels_inspect(
+    *,
+    model: str,
+    data: str,
+    trainer: str = "trl-sft",
+    config: str | None = None,
+    row: int | None = None,
+    text_column: str | None = None,
+    max_length: int | None = None,
+    without: str | Sequence[str] = (),
+) -> PrintableReport:
+    """Return the labels of each sequence that a trainer makes of a dataset.
+
+    Raises QuestionError if the tokenizer, the rows or the settings cannot be read, or a setting is not known.
+
+    The options of `labels inspect` and `labels audit`.
+
+    `data` is a file of rows, `trainer` NAME or NAME@VERSION, `config` the trainer's own settings as JSON or YAML, `row` the one dataset row
+    to show (from 0), `without` keys of the configuration to answer without.
+    """
+    from llmdoctor.labels.inspect import inspect_report
+    from llmdoctor.labels.options import LabelsOptions
+
+    return PrintableReport.of(
+        inspect_report(
+            LabelsOptions(
+                model=model,
+                data=data,
+                trainer=trainer,
+                config=config,
+                row=row,
+                text_column=text_column,
+                max_length=max_length,
+                without=_texts(without),
             )
         )
     )

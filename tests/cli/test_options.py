@@ -117,17 +117,24 @@ def words_for(parameter: Any, command: Command, mark: str) -> list[str]:
     return [text] if is_argument else [name, text]
 
 
+def words_of(command: Command, found: Any, parameter: Any, mark: str) -> list[str]:
+    """A whole command line: what the command needs, and `parameter` with `mark` unless that is "base-" and it may be left out."""
+    words = list(NEEDED.get(command.name, []))
+    for one in found.params:
+        if one is parameter and (mark != "base-" or one.required):
+            words += words_for(one, command, mark)
+        elif one is not parameter and one.required:
+            words += words_for(one, command, "base-")
+    return words
+
+
 @pytest.mark.parametrize(("command", "found", "parameter"), list(runs()))
 def test_an_option_reaches_the_field_of_its_name(
     command: Command, found: Any, parameter: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    required = [one for one in found.params if one.required]
-    base = NEEDED.get(command.name, []) + [word for one in required if one is not parameter for word in words_for(one, command, "base-")]
-    before = options_of(command, found, base + (words_for(parameter, command, "base-") if parameter.required else []), monkeypatch)
-    given = words_for(parameter, command, "given-")
-    position = required.index(parameter) if parameter in required else len(base)
-    after = options_of(command, found, [*base[:position], *given, *base[position:]], monkeypatch)
+    before = options_of(command, found, words_of(command, found, parameter, "base-"), monkeypatch)
+    after = options_of(command, found, words_of(command, found, parameter, "given-"), monkeypatch)
     changed = {path for path in before if before[path] != after[path]}
     assert changed, f"{parameter.opts[0]} reaches no field"
     assert all(reached(parameter, path) for path in changed), f"{parameter.opts[0]} changes {sorted(changed)}"
