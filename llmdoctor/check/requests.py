@@ -6,7 +6,7 @@ from llmdoctor.configs.linked import Neighbours
 from llmdoctor.core.finding import Finding
 from llmdoctor.files.jsonfile import JsonFile
 from llmdoctor.gencfg import request_findings as generation
-from llmdoctor.requests.requests import Request, requests_in
+from llmdoctor.requests.request_files import Request, requests_in
 from llmdoctor.sample import file_findings as hidden
 
 

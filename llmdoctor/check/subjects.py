@@ -19,7 +19,7 @@ from llmdoctor.files.opening import Refusal, read_bytes, shown_path
 from llmdoctor.files.project import ProjectSettings
 from llmdoctor.files.yamlfile import YAML_LIMIT, parse_yaml
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
-from llmdoctor.requests.requests import read_batch
+from llmdoctor.requests.request_files import read_batch
 
 SCRIPT_LIMIT = 2**18
 _LATER = 2000  # JSON files that wait for the files they name; one more reads them itself

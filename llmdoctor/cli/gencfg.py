@@ -271,7 +271,7 @@ def runaway(
     passed, repetition loops, and with --model the likely cause.
     """
     from llmdoctor.gencfg.runaway.command import runaway_report
-    from llmdoctor.requests.rows import Columns
+    from llmdoctor.requests.sequences import Columns
 
     answer(lambda: runaway_report(file, model, terminator, max_new_tokens, Columns(ids, text)), "gencfg runaway", format, fail_on, color)
 

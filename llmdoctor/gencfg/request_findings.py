@@ -13,7 +13,7 @@ from llmdoctor.gencfg.engines.vllm import effective_vllm
 from llmdoctor.gencfg.engines.vllm_checks import EPSILON
 from llmdoctor.gencfg.request_rules import IDLE, NO_LIMIT, REFUSED, RUNS_ON
 from llmdoctor.gencfg.types import GenerateCall, Origin, SourcedValue
-from llmdoctor.requests.requests import Request
+from llmdoctor.requests.request_files import Request
 
 _PARAMETERS = (
     "n temperature top_p top_k min_p presence_penalty frequency_penalty repetition_penalty min_tokens seed stop".split()

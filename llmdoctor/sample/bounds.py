@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from llmdoctor.requests.responses import Listed
+from llmdoctor.requests.logprob_files import Listed
 from llmdoctor.sample.judge import claimed
 from llmdoctor.sample.sketch import Sketch
 from llmdoctor.sample.tables import SamplingEngine

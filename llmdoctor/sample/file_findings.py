@@ -12,7 +12,7 @@ from llmdoctor.core.text import shown
 from llmdoctor.files.jsonfile import JsonFile
 from llmdoctor.modeldir import hub
 from llmdoctor.modeldir.directory import ModelDir
-from llmdoctor.requests.requests import Request
+from llmdoctor.requests.request_files import Request
 from llmdoctor.sample.rules import DEFAULTS, TAKEN
 
 # What is off, in both libraries: a file that says so changes nothing. vLLM reads these (config/model.py:1882 available_params).

@@ -13,7 +13,7 @@ from llmdoctor.configs.linked import Neighbours
 from llmdoctor.files.jsonfile import parse
 from llmdoctor.files.project import ProjectSettings
 from llmdoctor.gencfg.engines.vllm_checks import refusal
-from llmdoctor.requests.requests import read_batch, requests_in
+from llmdoctor.requests.request_files import read_batch, requests_in
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.arrays import open_logits, parse_logits
-from llmdoctor.requests.responses import read_responses
+from llmdoctor.requests.logprob_files import read_responses
 from llmdoctor.sample.claim import read_claim
 from llmdoctor.sample.rounding import rounded
 from llmdoctor.sample.tokens import read_tokens

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.report import Style, render
-from llmdoctor.requests.responses import Listed, read_responses
+from llmdoctor.requests.logprob_files import Listed, read_responses
 from llmdoctor.sample.bounds import Law, bounds_of
 from llmdoctor.sample.listed import listed_report
 from llmdoctor.sample.options import ReplayOptions

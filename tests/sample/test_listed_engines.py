@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmdoctor.requests.responses import read_responses
+from llmdoctor.requests.logprob_files import read_responses
 from llmdoctor.sample.listed import listed_report
 from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.types import SamplingParams

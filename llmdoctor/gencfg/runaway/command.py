@@ -20,9 +20,9 @@ from llmdoctor.gencfg.runaway.judge import Judge
 from llmdoctor.gencfg.runaway.marks import SAMPLE, Marks, infer
 from llmdoctor.gencfg.runaway.screen import ENDS, document_of
 from llmdoctor.gencfg.runaway.tally import Looped, Passed, Tally
-from llmdoctor.requests.outputs import read_rows
-from llmdoctor.requests.reading import Reading
-from llmdoctor.requests.rows import Columns, Row
+from llmdoctor.requests.output_files import read_rows
+from llmdoctor.requests.record_log import RecordLog
+from llmdoctor.requests.sequences import Columns, OutputSequence
 
 _TICK = 256
 _MUCH = 2**24  # bytes and characters of rows that are kept to infer a terminator from
@@ -37,7 +37,7 @@ def runaway_report(
     """
     examined = _examine(model)
     marks = marks_of(terminators or [], examined)
-    reading = Reading("standard input" if path == "-" else shown_path(path), columns or Columns())
+    reading = RecordLog("standard input" if path == "-" else shown_path(path), columns or Columns())
     tally, marks = _count(path, reading, marks, limit)
     _refuse_unusable(reading, tally)
     evidence = Evidence(path, reading, marks, tally, examined, tally.infer_length())
@@ -62,7 +62,7 @@ def _examine(model: str | None) -> Examined | None:
     return examine(model)
 
 
-def _count(path: str, reading: Reading, marks: Marks, limit: int | None) -> tuple[Tally, Marks]:
+def _count(path: str, reading: RecordLog, marks: Marks, limit: int | None) -> tuple[Tally, Marks]:
     """One pass over the rows; the first few are kept until they have told the terminator, where nobody names one."""
     tally, progress = Tally(limit), Progress()
     rows = read_rows(path, reading)
@@ -80,9 +80,9 @@ def _count(path: str, reading: Reading, marks: Marks, limit: int | None) -> tupl
     return tally, marks
 
 
-def _sample(rows: Iterator[Row]) -> list[Row]:
+def _sample(rows: Iterator[OutputSequence]) -> list[OutputSequence]:
     """The first rows: so many, or so much."""
-    sample: list[Row] = []
+    sample: list[OutputSequence] = []
     size = 0
     for row in islice(rows, SAMPLE):
         sample.append(row)
@@ -92,7 +92,7 @@ def _sample(rows: Iterator[Row]) -> list[Row]:
     return sample
 
 
-def _refuse_unusable(reading: Reading, tally: Tally) -> None:
+def _refuse_unusable(reading: RecordLog, tally: Tally) -> None:
     """Raise QuestionError where there are records and none of them holds a sequence."""
     if tally.sequences or not (reading.skipped or (reading.size and reading.names)):
         return
@@ -107,7 +107,7 @@ def _refuse_unusable(reading: Reading, tally: Tally) -> None:
     raise QuestionError(f"{where}: no column with outputs is known, found {found}: name it with --ids COLUMN or --text COLUMN")
 
 
-def _skipped(reading: Reading) -> Iterator[Skipped]:
+def _skipped(reading: RecordLog) -> Iterator[Skipped]:
     for line, reason in reading.first:
         yield Skipped(f"{reading.shown_name}:{line}", reason)
     rest = reading.skipped - len(reading.first)

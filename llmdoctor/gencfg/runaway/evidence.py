@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from llmdoctor.gencfg.examined import Examined
 from llmdoctor.gencfg.runaway.marks import Marks
 from llmdoctor.gencfg.runaway.tally import Tally
-from llmdoctor.requests.reading import Reading
+from llmdoctor.requests.record_log import RecordLog
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -19,7 +19,7 @@ class Evidence:
     """
 
     path: str
-    reading: Reading
+    reading: RecordLog
     marks: Marks
     tally: Tally
     examined: Examined | None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from llmdoctor.gencfg.runaway.loops import Loop, find_text_loop, find_token_loop
 from llmdoctor.gencfg.runaway.marks import Mark, Marks, find_id, needle, number_of, pattern, without_tail
 from llmdoctor.requests.prompts import ids_start, text_start
-from llmdoctor.requests.rows import Ended, Row
+from llmdoctor.requests.sequences import Ended, OutputSequence
 
 _QUOTES = ("'", '"', "`")
 _SPECIALS = re.compile(r"(?:\s*(?:<[^<>\s]{1,40}>|\[PAD\]))*\s*")
@@ -46,7 +46,7 @@ class Judge:
         self._pattern = pattern(self._by_text)
         self._limit = limit
 
-    def look(self, row: Row) -> Seen:
+    def look(self, row: OutputSequence) -> Seen:
         """What `row` shows, by its ids where it has them."""
         if row.ids is not None:
             start = ids_start(row.ids, self._pads, self._by_id, self._turns)
@@ -56,11 +56,11 @@ class Judge:
             seen = self._text(row, (row.text or "")[start:])
         return seen._replace(start=start) if start else seen
 
-    def _ids(self, row: Row, ids: bytes) -> Seen:
+    def _ids(self, row: OutputSequence, ids: bytes) -> Seen:
         size = len(ids) // 4
         at, mark = self._first(ids, size)
         rest = ids[4 * (at + 1) :]
-        if mark is not None and (not rest or (row.said != "length" and self._fills(rest))):
+        if mark is not None and (not rest or (row.reported != "length" and self._fills(rest))):
             return Seen(at + 1, self._ended(row, at + 1, True), bool(rest), None, 0, 0, find_token_loop(ids, at))
         end = self._without_fill(row, ids, size)
         loop = find_token_loop(ids, end)
@@ -85,34 +85,34 @@ class Judge:
             return number_of(rest[:4]) in self._filling or (self._any_pad and len(rest) > 4)
         return all(number_of(rest[at : at + 4]) in self._filling for at in range(0, len(rest), 4))
 
-    def _without_fill(self, row: Row, ids: bytes, size: int) -> int:
+    def _without_fill(self, row: OutputSequence, ids: bytes, size: int) -> int:
         """The length of a row without the run of a pad id at its end: two or more, and not where the engine says that it ran to its limit.
 
         Id 0 is a real token in most vocabularies ("!"): where nobody names it as padding, it is only where the row is said to have stopped.
         """
         last = ids[-4:]
-        if row.said == "length" or last != ids[-8:-4] or number_of(last) not in self._filling:
+        if row.reported == "length" or last != ids[-8:-4] or number_of(last) not in self._filling:
             return size
-        if number_of(last) == 0 and not self._zero_pads and row.said not in ("eos", "stop"):
+        if number_of(last) == 0 and not self._zero_pads and row.reported not in ("eos", "stop"):
             return size
         return len(without_tail(ids, last)) // 4 + (last in self._by_id)
 
-    def _ended(self, row: Row, length: int | None, terminal: bool) -> Ended:
+    def _ended(self, row: OutputSequence, length: int | None, terminal: bool) -> Ended:
         """How a row of `length` tokens ended; `terminal` says that its last token is a terminator."""
-        if terminal and row.said in (None, "stop"):
+        if terminal and row.reported in (None, "stop"):
             return "eos"
-        if row.said is not None:
-            return row.said
+        if row.reported is not None:
+            return row.reported
         limit = row.limit or self._limit
         return "length" if limit is not None and length is not None and length >= limit else "unknown"
 
-    def _text(self, row: Row, text: str) -> Seen:
+    def _text(self, row: OutputSequence, text: str) -> Seen:
         found = self._search(text)
         length = len(text)
         if found is None:
             return Seen(length, self._ended(row, row.tokens, False), False, None, 0, 0, find_text_loop(text, length))
         at, behind, mark = found
-        if behind == length or (row.said != "length" and _SPECIALS.fullmatch(text, behind)):
+        if behind == length or (row.reported != "length" and _SPECIALS.fullmatch(text, behind)):
             return Seen(at, self._ended(row, row.tokens, True), behind < length, None, 0, 0, find_text_loop(text, at))
         loop = find_text_loop(text, length) or find_text_loop(text, at)
         return Seen(length, self._ended(row, row.tokens, False), False, mark, at, length - behind, loop)

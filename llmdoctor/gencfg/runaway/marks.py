@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.requests.rows import Row
+from llmdoctor.requests.sequences import OutputSequence
 
 Source = Literal["model", "option", "well-known", "inferred"]
 
@@ -71,7 +71,7 @@ class Marks:
 
 
 def needle(token_id: int) -> bytes:
-    """A token id as its bytes stand in Row.ids."""
+    """A token id as its bytes stand in OutputSequence.ids."""
     return struct.pack("=i", token_id)
 
 
@@ -106,14 +106,14 @@ def pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
     return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
-def infer(marks: Marks, sample: Sequence[Row]) -> Marks:
+def infer(marks: Marks, sample: Sequence[OutputSequence]) -> Marks:
     """`marks` with the padding that the first rows give away, and the terminator, where nobody names an id of one.
 
     Padding is an id whose run fills three or more rows, from different positions, to the same width; behind a terminator, where one is known:
     else it may be a loop. A terminator is the id in which at least half of the rows end that stopped early, and which hardly ever stands
     elsewhere in them: a full stop ends many rows and stands in most.
     """
-    rows = [row for row in sample if row.ids and row.said != "length"]
+    rows = [row for row in sample if row.ids and row.reported != "length"]
     if len(rows) < _FEW:
         return marks
     width = max(len(row.ids) for row in sample if row.ids)
@@ -123,7 +123,7 @@ def infer(marks: Marks, sample: Sequence[Row]) -> Marks:
     ends = []
     for row in rows:
         bare = without_tail(row.ids or b"", pad or b"")
-        if bare and (len(bare) < width or row.said in ("eos", "stop")):
+        if bare and (len(bare) < width or row.reported in ("eos", "stop")):
             ends.append(bare)
     last = Counter(row[-4:] for row in ends).most_common(1)
     if last:

@@ -13,7 +13,7 @@ from llmdoctor.gencfg.runaway.evidence import Evidence
 from llmdoctor.gencfg.runaway.marks import Marks
 from llmdoctor.gencfg.runaway.tally import Looped, Passed, Tally
 from llmdoctor.gencfg.screen import name_tokens
-from llmdoctor.requests.rows import Ended
+from llmdoctor.requests.sequences import Ended
 
 ENDS: tuple[Ended, ...] = ("eos", "stop", "length", "other", "unknown")
 _SHOWN = 3

@@ -9,8 +9,8 @@ from typing import Literal
 from llmdoctor.gencfg.runaway.judge import Seen
 from llmdoctor.gencfg.runaway.loops import Loop, find_text_loop
 from llmdoctor.gencfg.runaway.marks import Mark
-from llmdoctor.requests.outputs import decode_line
-from llmdoctor.requests.rows import Columns, Row, Unusable, rows_of
+from llmdoctor.files.jsonstream import decode_line
+from llmdoctor.requests.sequences import Columns, OutputSequence, Unusable, sequences_of
 
 Unit = Literal["token", "character"]
 EXAMPLES = 5
@@ -107,7 +107,7 @@ class Tally:
     passed: dict[tuple[str, Unit], Passed] = field(default_factory=dict)
     loops: dict[tuple[int, Unit], Looped] = field(default_factory=dict)
 
-    def add(self, row: Row, seen: Seen) -> None:
+    def add(self, row: OutputSequence, seen: Seen) -> None:
         """Count one sequence."""
         unit: Unit = "character" if row.ids is None else "token"
         self.sequences += 1
@@ -115,7 +115,7 @@ class Tally:
         self.padded += seen.padded
         self.fronted += seen.start > 0
         self.with_ids += row.ids is not None
-        self.told += row.said is not None
+        self.told += row.reported is not None
         self.ended[seen.ended] += 1
         self.units[unit] += seen.length
         if seen.ended == "length" and self.first_length is None:
@@ -138,7 +138,7 @@ class Tally:
         if seen.ended == "unknown" and (size in self.open_lengths or len(self.open_lengths) < _DISTINCT or size >= self.longest):
             self.open_lengths[size] += 1
 
-    def _pass(self, row: Row, seen: Seen, mark: Mark, unit: Unit) -> None:
+    def _pass(self, row: OutputSequence, seen: Seen, mark: Mark, unit: Unit) -> None:
         entry = self.passed.setdefault((mark.name, unit), Passed(mark, unit))
         entry.count += 1
         entry.stopped += seen.ended in STOPPED
@@ -149,7 +149,7 @@ class Tally:
         if len(entry.examples) < EXAMPLES:
             entry.examples.append((row.line, seen.at))
 
-    def _loop(self, row: Row, seen: Seen, loop: Loop, unit: Unit) -> None:
+    def _loop(self, row: OutputSequence, seen: Seen, loop: Loop, unit: Unit) -> None:
         entry = self.loops.setdefault((loop.period, unit), Looped(loop.period, unit))
         if not entry.count:
             entry.unit_ids, entry.unit_text = _repeated(row, loop, seen.start)
@@ -207,7 +207,7 @@ class Tally:
         return sum(entry.count for entry in self.loops.values())
 
 
-def _repeated(row: Row, loop: Loop, start: int) -> tuple[tuple[int, ...] | None, str | None]:
+def _repeated(row: OutputSequence, loop: Loop, start: int) -> tuple[tuple[int, ...] | None, str | None]:
     """What a loop repeats: its ids, where there are any, and its text, where the record has one that loops too."""
     if row.ids is None:
         return None, (row.text or "")[start + loop.start : start + loop.start + min(loop.period, _SHOWN)]
@@ -215,11 +215,11 @@ def _repeated(row: Row, loop: Loop, start: int) -> tuple[tuple[int, ...] | None,
     return tuple(ids), _spoken(row)
 
 
-def _spoken(row: Row) -> str | None:
+def _spoken(row: OutputSequence) -> str | None:
     text = row.text
     if text is None and row.raw is not None:
         try:
-            text = next((other.text for other in rows_of(decode_line(row.raw), row.line, Columns()) if other.text), None)
+            text = next((other.text for other in sequences_of(decode_line(row.raw), row.line, Columns()) if other.text), None)
         except Unusable:
             return None
     loop = find_text_loop(text, len(text)) if text else None

@@ -24,9 +24,9 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.progress import Progress
 from llmdoctor.gencfg.runaway.command import runaway_report
 from llmdoctor.requests import outputs
-from llmdoctor.requests.outputs import read_rows
-from llmdoctor.requests.reading import Reading
-from llmdoctor.requests.rows import Columns, Row, pack
+from llmdoctor.requests.output_files import read_outputs
+from llmdoctor.requests.record_log import RecordLog
+from llmdoctor.requests.sequences import Columns, OutputSequence, pack
 from tests.cli.test_contract import valid
 from tests.conftest import Outcome, run_command
 
@@ -37,15 +37,15 @@ RECORDS: list[dict[str, Any]] = [
 ]
 
 
-def read(path: Path, columns: Columns | None = None) -> tuple[list[Row], Reading]:
-    reading = Reading(path.name, columns or Columns())
-    return [row._replace(raw=None) for row in read_rows(str(path), reading)], reading
+def read(path: Path, columns: Columns | None = None) -> tuple[list[OutputSequence], RecordLog]:
+    reading = RecordLog(path.name, columns or Columns())
+    return [row._replace(raw=None) for row in read_outputs(str(path), reading)], reading
 
 
-def expected() -> list[Row]:
+def expected() -> list[OutputSequence]:
     ended = {"stop": "stop", "length": "length"}
     return [
-        Row(number, pack(record["token_ids"]), None, len(record["token_ids"]), ended[record["finish_reason"]], record["max_tokens"])  # type: ignore[arg-type]
+        OutputSequence(number, pack(record["token_ids"]), None, len(record["token_ids"]), ended[record["finish_reason"]], record["max_tokens"])  # type: ignore[arg-type]
         for number, record in enumerate(RECORDS, 1)
     ]
 
@@ -134,7 +134,7 @@ def test_lines_of_another_shape_than_the_first(tmp_path: Path) -> None:
     others = [{"text": "a"}, {"choices": [{"text": "b", "finish_reason": "length"}]}, {"token_ids": None, "text": "c"}, [5, 6]]
     path.write_bytes(lines([RECORDS[0], *others, RECORDS[1]]))
     rows, reading = read(path)
-    assert [(row.text, row.said) for row in rows] == [
+    assert [(row.text, row.reported) for row in rows] == [
         (None, "stop"),
         ("a", None),
         ("b", "length"),
@@ -165,7 +165,7 @@ def test_the_quick_way_and_the_slow_way_read_the_same(ids: list[int], rest: dict
     record = {"token_ids": ids, **rest}
     found = fast(json.dumps(record).encode(), 1)
     if found is not None:
-        slow = list(Reading("f").rows(record, 1))
+        slow = list(RecordLog("f").rows(record, 1))
         assert [found._replace(raw=None, text=None)] == [row._replace(text=None) for row in slow]
 
 

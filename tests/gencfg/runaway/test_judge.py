@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from llmdoctor.gencfg.runaway.judge import Judge, Seen
 from llmdoctor.gencfg.runaway.marks import WELL_KNOWN, Mark, Marks, infer, well_known
-from llmdoctor.requests.rows import Row, pack
+from llmdoctor.requests.sequences import OutputSequence, pack
 
 SETTINGS = settings(deadline=None, max_examples=300)
 END, EOS, PAD = 11, 10, 9
@@ -21,15 +21,15 @@ TEXTS = Marks(tuple(well_known()))
 
 
 def look(ids: list[int], said: Any = None, limit: int | None = None, marks: Marks = NAMED) -> Seen:
-    return Judge(marks, None).look(Row(1, pack(ids), None, len(ids), said, limit))
+    return Judge(marks, None).look(OutputSequence(1, pack(ids), None, len(ids), said, limit))
 
 
 def read(text: str, said: Any = None, marks: Marks = TEXTS) -> Seen:
-    return Judge(marks, None).look(Row(1, None, text, None, said, None))
+    return Judge(marks, None).look(OutputSequence(1, None, text, None, said, None))
 
 
 @SETTINGS
-@given(seed=st.integers(0, 2**32), at=st.integers(0, 300), behind=st.integers(1, 300), said=st.sampled_from([None, "length"]))
+@given(seed=st.integers(0, 2**32), at=st.integers(0, 300), behind=st.integers(1, 300), reported=st.sampled_from([None, "length"]))
 def test_a_planted_terminator_is_found_at_its_position(seed: int, at: int, behind: int, said: str | None) -> None:
     chance = random.Random(seed)
     ids = [chance.randrange(100, 70_000) for _ in range(at + 1 + behind)]
@@ -48,7 +48,7 @@ def test_a_sequence_that_stopped_and_was_padded_passed_nothing(seed: int, size: 
 
 
 @SETTINGS
-@given(ids=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=80), said=st.sampled_from([None, "eos", "length", "stop", "other"]))
+@given(ids=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=80), reported=st.sampled_from([None, "eos", "length", "stop", "other"]))
 def test_any_ids_can_be_looked_at(ids: list[int], said: Any) -> None:
     seen = look(ids, said, 40)
     assert 0 <= seen.length <= len(ids)
@@ -151,7 +151,7 @@ ROWS = st.lists(st.lists(st.integers(20, 40), min_size=1, max_size=30), min_size
 @given(rows=ROWS)
 def test_what_ends_rows_and_fills_them_up_is_inferred(rows: list[list[int]]) -> None:
     width = max(map(len, rows)) + 4
-    padded = [Row(1, pack([*row, 7, *[3] * (width - len(row) - 1)]), None, width, None, None) for row in rows]
+    padded = [OutputSequence(1, pack([*row, 7, *[3] * (width - len(row) - 1)]), None, width, None, None) for row in rows]
     marks = infer(Marks(), padded)
     assert {mark.id for mark in marks.marks} <= {7, 3}
     if len({len(row) for row in rows}) > 1:
@@ -163,15 +163,15 @@ def test_a_full_stop_is_not_taken_for_the_terminator() -> None:
     chance = random.Random(3)
     rows = [[token for _ in range(5) for token in (*(chance.randrange(100, 900) for _ in range(9)), 13)] for _ in range(50)]
     rows = [row[: 10 * chance.randrange(2, 5)] for row in rows]
-    assert infer(Marks(), [Row(1, pack(row), None, len(row), None, None) for row in rows]).marks == ()
+    assert infer(Marks(), [OutputSequence(1, pack(row), None, len(row), None, None) for row in rows]).marks == ()
 
 
 def test_padding_of_a_batch_is_inferred_where_the_terminator_is_named() -> None:
     """One pad alone behind a terminator tells nothing; the other rows of its batch do."""
     marks = Marks((Mark(None, END, "option"),))
     rows = [[*range(100, 100 + size), END, *[77] * (20 - size)] for size in (10, 12, 15, 19)]
-    known = infer(marks, [Row(1, pack(row), None, len(row), None, None) for row in rows])
+    known = infer(marks, [OutputSequence(1, pack(row), None, len(row), None, None) for row in rows])
     assert known.pads == {77}
     assert [look(row, marks=known).passed for row in rows] == [None] * 4
     loops = [[*range(100, 100 + size), *[77] * (20 - size)] for size in (10, 12, 15, 17)]
-    assert infer(marks, [Row(1, pack(row), None, len(row), None, None) for row in loops]).pads == frozenset()
+    assert infer(marks, [OutputSequence(1, pack(row), None, len(row), None, None) for row in loops]).pads == frozenset()

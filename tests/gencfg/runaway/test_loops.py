@@ -79,7 +79,7 @@ def test_one_repeat_less_than_the_bounds_is_none() -> None:
 
 
 ORDINARY = (
-    "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream.",
+    "OutputSequence, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream.",
     "ha ha ha ha ha ha ha ha ha ha",
     "\n".join(f"{number}. item number {number}" for number in range(200)),
     "| a | b |\n|---|---|\n" + "\n".join(f"| {number} | {number * number} |" for number in range(50)),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.requests.rows import Columns, Row, Unusable, ended, pack, rows_of
+from llmdoctor.requests.sequences import Columns, OutputSequence, Unusable, ended, pack, sequences_of
 
 Expected = list[tuple[list[int] | None, str | None, int | None, str | None, int | None]]  # ids, text, tokens, said, limit
 
@@ -134,8 +134,8 @@ SHAPES: dict[str, tuple[Any, Expected]] = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_shape(name: str) -> None:
     value, expected = SHAPES[name]
-    rows = list(rows_of(value, 4, Columns()))
-    assert rows == [Row(4, None if ids is None else pack(ids), *rest) for ids, *rest in expected]
+    rows = list(sequences_of(value, 4, Columns()))
+    assert rows == [OutputSequence(4, None if ids is None else pack(ids), *rest) for ids, *rest in expected]
 
 
 REFUSED = {
@@ -155,14 +155,14 @@ REFUSED = {
 def test_what_holds_no_sequence_says_why(name: str) -> None:
     value, said = REFUSED[name]
     with pytest.raises(Unusable, match=said):
-        list(rows_of(value, 1, Columns()))
+        list(sequences_of(value, 1, Columns()))
 
 
 def test_named_columns_are_the_only_ones() -> None:
     value = {"text": "a", "answer": "b", "ids": [4], "token_ids": [5], "choices": []}
-    assert next(rows_of(value, 1, Columns(text="answer"))).text == "b"
-    assert next(rows_of(value, 1, Columns(ids="ids"))).ids == pack([4])
-    both = next(rows_of(value, 1, Columns("ids", "answer")))
+    assert next(sequences_of(value, 1, Columns(text="answer"))).text == "b"
+    assert next(sequences_of(value, 1, Columns(ids="ids"))).ids == pack([4])
+    both = next(sequences_of(value, 1, Columns("ids", "answer")))
     assert (both.ids, both.text) == (pack([4]), "b")
 
 

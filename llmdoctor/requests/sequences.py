@@ -51,11 +51,11 @@ _ENDED: Mapping[str, Ended] = {
 _DEPTH = 4
 
 
-class Row(NamedTuple):
+class OutputSequence(NamedTuple):
     """One sequence (a tuple for speed: there are millions of them).
 
     `line` counts from 1 (rows of a table too), `ids` are int32 in native order, `tokens` the number of generated tokens where it is known,
-    `said` how the engine says that it ended (None: it does not say), `limit` in tokens. `raw` is the line it came from, where
+    `reported` how the engine reports that it ended (None: it does not), `limit` in tokens. `raw` is the line it came from, where
     the text beside the ids was not read.
     """
 
@@ -63,7 +63,7 @@ class Row(NamedTuple):
     ids: bytes | None
     text: str | None
     tokens: int | None
-    said: Ended | None
+    reported: Ended | None
     limit: int | None
     raw: bytes | None = None
 
@@ -94,7 +94,7 @@ class Unusable(Exception):
         self.names = names
 
 
-def rows_of(value: Any, line: int, columns: Columns) -> Iterator[Row]:
+def sequences_of(value: Any, line: int, columns: Columns) -> Iterator[OutputSequence]:
     """The sequences of one decoded record.
 
     Raises Unusable where there are none in it.
@@ -102,9 +102,9 @@ def rows_of(value: Any, line: int, columns: Columns) -> Iterator[Row]:
     yield from _walk(value, line, columns, {}, 0)
 
 
-def _walk(value: Any, line: int, columns: Columns, around: Mapping[str, Any], depth: int) -> Iterator[Row]:
+def _walk(value: Any, line: int, columns: Columns, around: Mapping[str, Any], depth: int) -> Iterator[OutputSequence]:
     if is_ids(value) and value:
-        yield Row(line, pack(value), None, len(value), None, None)
+        yield OutputSequence(line, pack(value), None, len(value), None, None)
         return
     if isinstance(value, list) and depth < _DEPTH:
         for item in value:
@@ -115,7 +115,7 @@ def _walk(value: Any, line: int, columns: Columns, around: Mapping[str, Any], de
     yield from _object(value, line, columns, around, depth)
 
 
-def _object(value: dict[str, Any], line: int, columns: Columns, around: Mapping[str, Any], depth: int) -> Iterator[Row]:
+def _object(value: dict[str, Any], line: int, columns: Columns, around: Mapping[str, Any], depth: int) -> Iterator[OutputSequence]:
     named = columns.ids in value or columns.text in value
     inner = value.get("response", value.get("body"))
     if not named and isinstance(inner, dict) and depth < _DEPTH:
@@ -133,7 +133,7 @@ def _object(value: dict[str, Any], line: int, columns: Columns, around: Mapping[
         yield from _flat(value, line, columns, around)
 
 
-def _choices(value: dict[str, Any], choices: list[Any], line: int, around: Mapping[str, Any]) -> Iterator[Row]:
+def _choices(value: dict[str, Any], choices: list[Any], line: int, around: Mapping[str, Any]) -> Iterator[OutputSequence]:
     """OpenAI's and vLLM's chat.completion and text_completion."""
     usage = value.get("usage") if len(choices) == 1 else None
     for choice in choices:
@@ -166,7 +166,7 @@ def _logprob_ids(logprobs: Any) -> tuple[list[int] | None, int | None]:
     return None, len(tokens)
 
 
-def _flat(value: Mapping[str, Any], line: int, columns: Columns, around: Mapping[str, Any]) -> Iterator[Row]:
+def _flat(value: Mapping[str, Any], line: int, columns: Columns, around: Mapping[str, Any]) -> Iterator[OutputSequence]:
     """A record with its output in a column; a column of lists holds several sequences."""
     ids = next((lists for name in columns.id_names if (lists := _id_lists(value.get(name))) is not None), None)
     texts = next((column for name in columns.text_names if (column := _texts(value.get(name), name)) is not None), None)
@@ -203,11 +203,11 @@ def ended(reason: Any, stop: Any = ...) -> Ended | None:
     return found or "other"
 
 
-def _row(line: int, ids: list[int] | None, text: str | None, count: int | None, said: Ended | None, limit: int | None) -> Row:
+def _row(line: int, ids: list[int] | None, text: str | None, count: int | None, reported: Ended | None, limit: int | None) -> OutputSequence:
     if ids is None and text is None:
         text = ""
     packed = None if ids is None else pack(ids)
-    return Row(line, packed, text, count if ids is None else len(ids), said, limit)
+    return OutputSequence(line, packed, text, count if ids is None else len(ids), said, limit)
 
 
 def pack(ids: list[int]) -> bytes:

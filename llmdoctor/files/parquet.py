@@ -1,0 +1,47 @@
+"""Parquet tables, row by row in batches, so that memory does not grow with the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from io import BufferedReader
+from typing import Any
+
+from llmdoctor.core.errors import MissingExtra, QuestionError
+from llmdoctor.core.text import clean
+
+_BATCH = 256
+
+
+class ParquetTable:
+    """An open parquet file: the names of its columns and the number of its rows."""
+
+    def __init__(self, file: BufferedReader, shown_name: str, command: str) -> None:
+        """Read the footer of `file`. Raises MissingExtra, for `command`, without pyarrow, and QuestionError if the file is not whole."""
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError:
+            raise MissingExtra(f"{command} on a parquet file", "pyarrow", "tables") from None
+        self._shown_name = shown_name
+        # pyarrow raises OSError for damaged data too, and UnicodeDecodeError for a column whose name is not UTF-8.
+        self._errors = (pyarrow.ArrowException, OSError, ValueError)
+        with_table: Callable[[], Any] = lambda: parquet.ParquetFile(file)  # noqa: E731
+        self._table: Any = self._read(with_table)
+        self.columns: list[str] = self._read(lambda: [str(name) for name in self._table.schema_arrow.names])
+        self.rows: int = self._table.metadata.num_rows
+
+    def read(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield each row with the values of `columns`. Raises QuestionError for damaged data."""
+        batches = iter(self._table.iter_batches(batch_size=_BATCH, columns=list(columns)))
+        while True:
+            batch = self._read(lambda: next(batches, None))
+            if batch is None:
+                return
+            yield from self._read(batch.to_pylist)
+
+    def _read(self, step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except self._errors as error:
+            reason = clean(" ".join(str(error).split()))[:200]
+            raise QuestionError(f"{self._shown_name}: cannot be read as parquet: {reason}") from None
