@@ -257,7 +257,7 @@ def runaway(
     model: Annotated[str | None, _option("--model", "The model that made them: its terminators, and the likely cause.", "DIR")] = None,
     terminator: Annotated[list[str] | None, _option("--terminator", "A token that ends a sequence; repeatable.", "ID|TEXT")] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", help="The limit, where the records name none.", min=1, show_default=False)
+        int | None, typer.Option("--max-new-tokens", help="The limit in tokens, if the records give none.", min=1, show_default=False)
     ] = None,
     ids: Annotated[str | None, _option("--ids", "The column of token ids.", "COLUMN")] = None,
     text: Annotated[str | None, _option("--text", "The column of text.", "COLUMN")] = None,
@@ -267,13 +267,15 @@ def runaway(
 ) -> None:
     """Decoding that did not stop, in recorded outputs.
 
-    From any engine: transformers, TRL's completions tables, OpenAI, vLLM, SGLang, TGI, llama.cpp. How sequences ended, terminators that were
-    passed, repetition loops, and with --model the likely cause.
+    Reads the records of transformers, TRL, OpenAI, Anthropic, Gemini, vLLM, SGLang, TGI, llama.cpp, Ollama, MT-Bench, lm-evaluation-harness,
+    inspect-ai, lighteval, HELM, OpenCompass and LLaMA-Factory. Counts how sequences ended, terminators that were passed and repetition loops,
+    and with --model names the likely cause.
     """
-    from llmdoctor.gencfg.runaway.command import runaway_report
-    from llmdoctor.requests.sequences import Columns
+    from llmdoctor.gencfg.runaway.options import RunawayOptions
+    from llmdoctor.gencfg.runaway.report import runaway_report
 
-    answer(lambda: runaway_report(file, model, terminator, max_new_tokens, Columns(ids, text)), "gencfg runaway", format, fail_on, color)
+    options = RunawayOptions(path=file, model=model, terminators=tuple(terminator or ()), max_new_tokens=max_new_tokens, ids=ids, text=text)
+    answer(lambda: runaway_report(options), "gencfg runaway", format, fail_on, color)
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {

@@ -32,8 +32,8 @@ from llmdoctor.requests.sequences import (
     ended,
     is_ids,
     pack,
-    sequences_of,
 )
+from llmdoctor.requests.shapes import CONTAINERS, sequences_of
 
 RECORD_LIMIT = 64 * 2**20
 _HEAD = 4096
@@ -45,7 +45,7 @@ _OTHERS = (
     (b"(\xb5/\xfd", "zstd-compressed"),
 )
 # Of records with one of these keys more than the ids has to be read.
-_NOT_PLAIN = ("choices", "outputs", "kind", "response", "body", "finish_reasons", "stop_type", "status")
+_NOT_PLAIN = (*CONTAINERS, "kind", "response", "finish_reasons", "stop_type", "status", "done_reason", "finishReason")
 _OPENS = (b"{", b"[", b"[{")
 _COMMAND = "gencfg runaway"
 
@@ -173,9 +173,9 @@ def _table(file: BufferedReader, log: RecordLog) -> Iterator[OutputSequence]:
     log.unit = "row"
     log.column_names, log.size = tuple(table.columns), table.rows
     columns = log.columns
-    known = {*IDS, *TEXTS, *REASONS, *LIMITS, *COUNTS, *HOLDERS, *PROMPTS, "choices", "body", columns.ids, columns.text}
+    known = {*IDS, *TEXTS, *REASONS, *LIMITS, *COUNTS, *HOLDERS, *PROMPTS, *CONTAINERS, columns.ids, columns.text}
     wanted = [name for name in table.columns if name in known]
-    if not any(name in wanted for name in (*columns.id_names, *columns.text_names, "choices", "body")):
+    if not any(name in wanted for name in (*columns.id_names, *columns.text_names, *CONTAINERS)):
         return  # the caller reports which columns there are
     for number, value in enumerate(table.read(wanted), 1):
         yield from _value(value, number, log)
@@ -200,6 +200,7 @@ def _record(value: Any, line: int, log: RecordLog) -> Iterator[OutputSequence]:
         yield from list(sequences_of(value, line, log.columns))
     except Unusable as error:
         log.column_names = log.column_names or error.names
+        log.failed += error.failed
         log.skip(line, str(error))
     except RecursionError:
         log.skip(line, "an object that is nested too deeply")
@@ -234,7 +235,9 @@ def _fast(value: Any, columns: Columns) -> Callable[[bytes, int], OutputSequence
             ids, limit, stop = found.ids, found.limit, found.stop
             if not ids or (found.reason is None and isinstance(stop, str)):
                 return None
-            return OutputSequence(number, pack(ids), None, len(ids), ended(found.reason, stop), limit if limit and limit > 0 else None, line)
+            return OutputSequence(
+                number, pack(ids), None, len(ids), ended(found.reason, stop), limit if limit and limit > 0 else None, line
+            )
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Unusable):
             return None
 

@@ -22,7 +22,8 @@ from llmdoctor.files.project import load_settings
 from llmdoctor.gencfg.check import check_report
 from llmdoctor.gencfg.options import GencfgCheckOptions
 from llmdoctor.gencfg.request_rules import RULES as REQUESTS
-from llmdoctor.gencfg.runaway.command import runaway_report
+from llmdoctor.gencfg.runaway.options import RunawayOptions
+from llmdoctor.gencfg.runaway.report import runaway_report
 from llmdoctor.mem.config_rules.rules import RULES as TRAINING
 from llmdoctor.sample.draw import draw_report
 from llmdoctor.sample.options import DrawOptions, ReplayOptions
@@ -49,7 +50,7 @@ def findings(directory: Path, code: str) -> tuple[Finding, ...]:
     if code.startswith("PYC"):
         return tuple(finding for path in sorted(directory.iterdir()) for finding in check_file(str(path)))
     if (directory / "outputs.jsonl").exists():
-        return runaway_report(str(directory / "outputs.jsonl")).findings
+        return runaway_report(RunawayOptions(path=str(directory / "outputs.jsonl"))).findings
     return check_report(GencfgCheckOptions(paths=(str(directory),), transformers=VERSIONS.get(code, "5.23.0"))).findings
 
 

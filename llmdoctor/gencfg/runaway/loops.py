@@ -4,7 +4,7 @@ A sequence of n units (token ids, or characters where there are no ids) loops wi
 s <= i < n - p, n - s >= SPAN and n - s >= REPEATS * p, and 1 <= p <= PERIOD. The loop that is reported has the least such p, and for it the
 least s.
 
-Why these bounds: three full repeats, for a refrain or a sentence said twice is ordinary writing; at least 32 tokens, which is longer than
+LikelyCause these bounds: three full repeats, for a refrain or a sentence said twice is ordinary writing; at least 32 tokens, which is longer than
 "ha ha ha", a row of dashes or the zeros of a small table; at most 256 tokens, which holds a paragraph that is written again and again and
 leaves three of them inside an answer of 768. Numbers that count up do not repeat at all. A token is three to four characters in most
 tokenizers, hence 96 and 1024 characters.
@@ -19,7 +19,7 @@ ID_BYTES = 4  # token ids are held as int32 in native order
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class LoopBounds:
     """What counts as a loop, in units: the longest `period`, the shortest `span` from start to end, and the fewest `repeats`."""
 
     period: int
@@ -32,8 +32,8 @@ class Bounds:
         return min(max(self.span - period, (self.repeats - 1) * period) for period in range(1, self.span + 1))
 
 
-TOKENS = Bounds(256, 32, 3)
-CHARACTERS = Bounds(1024, 96, 3)
+TOKENS = LoopBounds(256, 32, 3)
+CHARACTERS = LoopBounds(1024, 96, 3)
 _PROBES = {bounds: bounds.probe for bounds in (TOKENS, CHARACTERS)}
 
 
@@ -61,7 +61,7 @@ def find_text_loop(text: str, end: int) -> Loop | None:
     return _find(text, end, CHARACTERS, 1)
 
 
-def _find(units: bytes | str, end: int, bounds: Bounds, width: int) -> Loop | None:
+def _find(units: bytes | str, end: int, bounds: LoopBounds, width: int) -> Loop | None:
     """Where the last units stood before, the nearest place first: each is a period to try.
 
     `width` is the length of one unit in `units`. Only PERIOD units before the end are searched, so the time does not grow with the length.

@@ -1,106 +1,88 @@
-"""What a person reads of recorded outputs."""
+"""What a person reads of recorded outputs, below the verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llmdoctor.core.document import Block, Cell, Code, Headline, Note, Table, Tone
+from llmdoctor.core.document import Block, Cell, Code, Note, Table, Tone
+from llmdoctor.core.finding import Finding
 from llmdoctor.core.text import plural, shown
 from llmdoctor.gencfg.examined import Examined
-from llmdoctor.gencfg.runaway.cause import FEW, Why
+from llmdoctor.gencfg.runaway.cause import LikelyCause
+from llmdoctor.gencfg.runaway.counts import LoopGroup, OutputCounts, PassedMark
+from llmdoctor.gencfg.runaway.end_marks import EndMarks
 from llmdoctor.gencfg.runaway.evidence import Evidence
-from llmdoctor.gencfg.runaway.marks import Marks
-from llmdoctor.gencfg.runaway.tally import Looped, Passed, Tally
 from llmdoctor.gencfg.screen import name_tokens
 from llmdoctor.requests.sequences import Ended
 
 ENDS: tuple[Ended, ...] = ("eos", "stop", "length", "other", "unknown")
+_LABELS = {
+    "eos": "ended at eos",
+    "stop": "ended at a stop",
+    "length": "ended at the limit",
+    "other": "ended otherwise",
+    "unknown": "end unknown",
+}
 _SHOWN = 3
 _EARLY = 2  # units: hardly an answer
 
 
-def document_of(evidence: Evidence, why: Why | None) -> tuple[Block, ...]:
-    """The verdict, the counts, what was inferred, the cause, the fix, the next command."""
-    tally = evidence.tally
-    if not tally.sequences:
-        return (Headline(f"NOTHING TO CHECK: no sequence in {evidence.reading.shown_name}", "warn"),)
-    blocks: list[Block] = [_verdict(tally), Table(("", "", ""), tuple(_rows(tally, evidence.examined, evidence.reading.word)))]
-    blocks += [Note("INFERRED", text, "dim") for text in evidence.inferred]
-    blocks += [Note("NOTE", text, "dim") for text in _notes(tally, evidence.marks)]
-    if why is not None:
-        where = "" if why.location is None else f"\nat {why.location}"
-        blocks.append(Note("CAUSE", why.text + where))
-        blocks += [Code("FIX", why.fix)] if why.fix else []
-        blocks += [Code("NEXT", why.next)] if why.next else []
+def document_of(evidence: Evidence, cause: LikelyCause | None, findings: Sequence[Finding]) -> tuple[Block, ...]:
+    """Return the counts, the findings with their cause and fix, what was assumed, and the next command."""
+    counts = evidence.counts
+    if not counts.sequences:
+        return ()
+    blocks: list[Block] = [Table(("", "", ""), tuple(_rows(counts, evidence.examined, evidence.log.unit))), *findings]
+    blocks += [Note("Assumed", text, "dim") for text in evidence.inferred]
+    blocks += [Note("Note", text, "dim") for text in _notes(counts, evidence.marks)]
+    if cause is not None and cause.next:
+        blocks.append(Code("Next", cause.next))
     return tuple(blocks)
 
 
-def _verdict(tally: Tally) -> Headline:
-    total, ran = tally.sequences, tally.ended["length"]
-    if tally.passing:
-        names = ", ".join(entry.mark.text or f"id {entry.mark.id}" for entry in tally.by_passed()[:2])
-        stopped = all(entry.stopped == entry.count for entry in tally.by_passed())
-        return Headline(f"{tally.passing:,} OF {total:,} SEQUENCES PASSED {names} AND WENT ON", "warn" if stopped else "bad")
-    looping = sum(entry.count - entry.stopped for entry in tally.by_loop())
-    if ran > FEW * total or (ran and ran == total):
-        loops = f", {looping:,} of them in a loop" if looping else ""
-        return Headline(f"{ran:,} OF {total:,} SEQUENCES ENDED BY LENGTH{loops}", "bad" if ran >= (1 - FEW) * total else "warn")
-    if looping:
-        return Headline(f"{looping:,} OF {total:,} SEQUENCES RUN OUT IN A LOOP", "bad")
-    if tally.ended["unknown"] == total:
-        return Headline(f"NO RUNAWAY SEEN, but nothing here says how {total:,} sequences ended", "warn")
-    stopped_count = tally.ended["eos"] + tally.ended["stop"]
-    return Headline(f"NO RUNAWAY: {stopped_count:,} of {total:,} sequences stopped", "good")
-
-
-def _rows(tally: Tally, examined: Examined | None, word: str) -> Iterator[tuple[str | Cell, ...]]:
+def _rows(counts: OutputCounts, examined: Examined | None, unit: str) -> Iterator[tuple[str | Cell, ...]]:
     for name in ENDS:
-        if count := tally.ended[name]:
-            label = {"unknown": "end not known", "other": "ended otherwise"}.get(name, f"ended by {name}")
-            yield (label, f"{count:,}", _about(name, tally))
-    for entry in tally.by_passed()[:_SHOWN]:
+        if count := counts.ended[name]:
+            yield (_LABELS[name], f"{count:,}", _about(name, counts))
+    for entry in counts.by_passed()[:_SHOWN]:
         at = f"at {entry.unit} {entry.positions.median():,}" + (" (median)" if entry.count > 1 else "")
-        yield (Cell("passed", _tone(entry)), f"{entry.count:,}", f"{entry.mark.name} {at}{_examples(entry.examples, word)}")
-    if any(entry.stopped < entry.count for entry in tally.by_passed()):
-        unit = tally.unit
-        share = f"{tally.wasted[unit]:,} of {tally.units[unit]:,} {unit}s stand behind a terminator"
-        yield ("wasted", f"{tally.wasted_share:.0%}", share)
-    for loop in tally.by_loop()[:_SHOWN]:
-        yield (Cell("loop", "bad" if loop.stopped < loop.count else "warn"), f"{loop.count:,}", _loop_words(loop, word))
-    if len(tally.loops) > _SHOWN:
-        more = tally.by_loop()[_SHOWN:]
+        yield (Cell("passed", _tone(entry)), f"{entry.count:,}", f"{entry.mark.name} {at}{_examples(entry.examples, unit)}")
+    if any(entry.stopped < entry.count for entry in counts.by_passed()):
+        share = f"{counts.wasted[counts.unit]:,} of {counts.units[counts.unit]:,} {counts.unit}s are after a terminator"
+        yield ("wasted", f"{counts.wasted_share:.0%}", share)
+    for loop in counts.by_loop()[:_SHOWN]:
+        yield (Cell("loop", "bad" if loop.stopped < loop.count else "warn"), f"{loop.count:,}", _loop_words(loop, unit))
+    if len(counts.loops) > _SHOWN:
+        more = counts.by_loop()[_SHOWN:]
         yield ("", f"{sum(loop.count for loop in more):,}", f"with {len(more)} other periods")
     if examined is not None:
         yield ("the model", "", _stops(examined))
 
 
-def _tone(entry: Passed) -> Tone:
+def _tone(entry: PassedMark) -> Tone:
     return "warn" if entry.stopped == entry.count else "bad"
 
 
-def _about(name: str, tally: Tally) -> str:
-    if name == "length" and tally.limit:
-        return f"limit {tally.limit:,} tokens"
-    if name in ("eos", "stop") and tally.stops.median():
-        return (
-            f"after {tally.stops.median():,} tokens (median)"
-            if tally.stops.counts.total() > 1
-            else f"after {tally.stops.median():,} tokens"
-        )
+def _about(name: str, counts: OutputCounts) -> str:
+    if name == "length" and counts.limit:
+        return f"limit {counts.limit:,} tokens"
+    if name in ("eos", "stop") and counts.stops.median():
+        median = " (median)" if counts.stops.counts.total() > 1 else ""
+        return f"after {counts.stops.median():,} tokens{median}"
     return ""
 
 
-def _loop_words(loop: Looped, word: str) -> str:
+def _loop_words(loop: LoopGroup, unit: str) -> str:
     median = " (median)" if loop.count > 1 else ""
     words = f"{plural(loop.period, loop.unit)} long, from {loop.unit} {loop.starts.median():,} on, {loop.repeats.median():,} times{median}"
-    said = loop.unit_text if loop.unit_text is not None else list(loop.unit_ids or ())
-    return f"{words}{_examples(loop.examples, word)}: {shown(said, 48)}"
+    repeated = loop.unit_text if loop.unit_text is not None else list(loop.unit_ids or ())
+    return f"{words}{_examples(loop.examples, unit)}: {shown(repeated, 48)}"
 
 
-def _examples(examples: list[Any], word: str) -> str:
+def _examples(examples: list[Any], unit: str) -> str:
     numbers = ", ".join(str(example[0]) for example in examples[:_SHOWN])
-    return f", {word if len(examples) == 1 else word + 's'} {numbers}"
+    return f", {unit if len(examples) == 1 else unit + 's'} {numbers}"
 
 
 def _stops(examined: Examined) -> str:
@@ -113,18 +95,20 @@ def _stops(examined: Examined) -> str:
     return f"stops at {name_tokens(examined.answer, stop.eos_token_id) or 'a stop string'}  {source}".rstrip()
 
 
-def _notes(tally: Tally, marks: Marks) -> Iterator[str]:
-    if tally.fronted:
-        yield f"{plural(tally.fronted, 'record')} begin with padding or a chat prompt: looked at, and counted, behind it"
-    if tally.passing and any(entry.positions.median() <= _EARLY for entry in tally.by_passed()):
-        yield "a terminator so early may stand in a prompt that the record holds: record the output alone, or keep prompt_ids beside it"
-    if tally.with_ids and not marks.by_id:
-        yield "no id of a terminator is known, so none can be looked for in token ids: name one with --terminator, or give --model DIR"
-    if tally.with_ids < tally.sequences and not marks.by_text:
-        yield "no text of a terminator is known, so none can be looked for in texts: name one with --terminator, or give --model DIR"
-    if not tally.ended["unknown"]:
+def _notes(counts: OutputCounts, marks: EndMarks) -> Iterator[str]:
+    if counts.fronted:
+        yield f"{plural(counts.fronted, 'record')} begin with padding or a chat prompt, which was left out of the counts."
+    if counts.passing and any(entry.positions.median() <= _EARLY for entry in counts.by_passed()):
+        yield "A terminator so early may belong to a prompt that the record holds: record the output alone, or keep prompt_ids beside it."
+    if counts.with_ids and not marks.by_id:
+        yield "No id of a terminator is known, so none was searched for in token ids: name one with --terminator, or give --model DIR."
+    if counts.with_ids < counts.sequences and not marks.by_text:
+        yield "No text of a terminator is known, so none was searched for in texts: name one with --terminator, or give --model DIR."
+    if counts.padding_assumed:
+        yield "--model DIR gives the padding token; a finish reason in the records says whether the call stopped."
+    if not counts.ended["unknown"]:
         return
-    if tally.with_ids and not tally.limit and not tally.told:
-        yield "without a finish reason or a limit a row's end is not known: --max-new-tokens N gives the limit"
-    if not tally.with_ids and not tally.told:
-        yield "texts alone do not tell how they ended: record finish reasons or token ids, or run the command under llmdoctor gencfg trace"
+    if counts.with_ids and not counts.limit and not counts.reported:
+        yield "Without a finish reason or a limit the end of a sequence is unknown: --max-new-tokens N gives the limit."
+    if not counts.with_ids and not counts.reported:
+        yield "Texts alone do not tell how they ended: record finish reasons or token ids, or run the command under llmdoctor gencfg trace."

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.progress import Progress
-from llmdoctor.gencfg.runaway.command import runaway_report
-from llmdoctor.requests import outputs
+from llmdoctor.gencfg.runaway.options import RunawayOptions
+from llmdoctor.gencfg.runaway.report import runaway_report
+from llmdoctor.requests import output_files
 from llmdoctor.requests.output_files import read_outputs
 from llmdoctor.requests.record_log import RecordLog
 from llmdoctor.requests.sequences import Columns, OutputSequence, pack
@@ -38,14 +39,16 @@ RECORDS: list[dict[str, Any]] = [
 
 
 def read(path: Path, columns: Columns | None = None) -> tuple[list[OutputSequence], RecordLog]:
-    reading = RecordLog(path.name, columns or Columns())
-    return [row._replace(raw=None) for row in read_outputs(str(path), reading)], reading
+    log = RecordLog(path.name, columns or Columns())
+    return [row._replace(raw=None) for row in read_outputs(str(path), log)], log
 
 
 def expected() -> list[OutputSequence]:
     ended = {"stop": "stop", "length": "length"}
     return [
-        OutputSequence(number, pack(record["token_ids"]), None, len(record["token_ids"]), ended[record["finish_reason"]], record["max_tokens"])  # type: ignore[arg-type]
+        OutputSequence(
+            number, pack(record["token_ids"]), None, len(record["token_ids"]), ended[record["finish_reason"]], record["max_tokens"]
+        )  # type: ignore[arg-type]
         for number, record in enumerate(RECORDS, 1)
     ]
 
@@ -66,7 +69,7 @@ def parquet(records: list[dict[str, Any]]) -> bytes:
 def survives(path: Path, *terminators: str) -> None:
     """An answer whose counts add up, or one sentence."""
     try:
-        report = runaway_report(str(path), terminators=list(terminators))
+        report = runaway_report(RunawayOptions(path=str(path), terminators=tuple(terminators)))
     except QuestionError as refused:
         said = str(refused)
     else:
@@ -94,9 +97,9 @@ WHOLE: dict[str, Callable[[], bytes]] = {
 def test_the_same_sequences_from_every_kind_of_file(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "outputs"
     path.write_bytes(WHOLE[kind]())
-    rows, reading = read(path)
+    rows, log = read(path)
     assert [row._replace(line=0) for row in rows] == [row._replace(line=0) for row in expected()]
-    assert reading.skipped == 0
+    assert log.skipped == 0
     if "many" not in kind:
         assert [row.line for row in rows] == [1, 2, 3]
 
@@ -114,11 +117,11 @@ def test_broken_lines_are_skipped_by_number(tmp_path: Path) -> None:
     path = tmp_path / "outputs"
     bad = [b"{cut off", b"\xff\xfe\n", b"null", b"[" * 5000, b'{"token_ids": [1e400]}', b'{"other": 1}', b"\x00\x01"]
     path.write_bytes(lines(RECORDS) + b"\n".join(bad) + b"\n" + lines(RECORDS))
-    rows, reading = read(path)
+    rows, log = read(path)
     assert len(rows) == 6
-    assert reading.skipped == len(bad)
-    assert [line for line, _ in reading.first] == [4, 5, 7, 8, 9]
-    report = runaway_report(str(path))
+    assert log.skipped == len(bad)
+    assert [line for line, _ in log.first_skipped] == [4, 5, 7, 8, 9]
+    report = runaway_report(RunawayOptions(path=str(path)))
     assert len(report.skipped) == 6
     assert "more record" in report.skipped[-1].reason
 
@@ -133,7 +136,7 @@ def test_lines_of_another_shape_than_the_first(tmp_path: Path) -> None:
     path = tmp_path / "outputs"
     others = [{"text": "a"}, {"choices": [{"text": "b", "finish_reason": "length"}]}, {"token_ids": None, "text": "c"}, [5, 6]]
     path.write_bytes(lines([RECORDS[0], *others, RECORDS[1]]))
-    rows, reading = read(path)
+    rows, log = read(path)
     assert [(row.text, row.reported) for row in rows] == [
         (None, "stop"),
         ("a", None),
@@ -142,7 +145,7 @@ def test_lines_of_another_shape_than_the_first(tmp_path: Path) -> None:
         (None, None),
         (None, "length"),
     ]
-    assert reading.skipped == 0
+    assert log.skipped == 0
 
 
 @given(
@@ -160,28 +163,28 @@ def test_lines_of_another_shape_than_the_first(tmp_path: Path) -> None:
 @settings(max_examples=300, deadline=None)
 def test_the_quick_way_and_the_slow_way_read_the_same(ids: list[int], rest: dict[str, Any]) -> None:
     first = {"token_ids": [1], "finish_reason": "stop", "max_tokens": 5, "stop_reason": None}
-    fast = outputs._fast(first, Columns())
+    fast = output_files._fast(first, Columns())
     assert fast is not None
     record = {"token_ids": ids, **rest}
     found = fast(json.dumps(record).encode(), 1)
     if found is not None:
-        slow = list(RecordLog("f").rows(record, 1))
+        slow = list(output_files._value(record, 1, RecordLog("f")))
         assert [found._replace(raw=None, text=None)] == [row._replace(text=None) for row in slow]
 
 
 def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outputs, "RECORD_LIMIT", 2000)
+    monkeypatch.setattr(output_files, "RECORD_LIMIT", 2000)
     path = tmp_path / "outputs"
     path.write_bytes(lines([RECORDS[0], {"token_ids": [5] * 100_000}, RECORDS[1]]))
-    rows, reading = read(path)
+    rows, log = read(path)
     assert [row.line for row in rows] == [1, 3]
-    assert reading.first == [(2, "a line of more than 2000 bytes")]
+    assert log.first_skipped == [(2, "a line of more than 2000 bytes")]
     path.write_bytes(lines([{"token_ids": [5] * 100_000}]) * 3)
     assert read(path)[0] == []
 
 
 def test_an_array_larger_than_a_record_on_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outputs, "RECORD_LIMIT", 2000)
+    monkeypatch.setattr(output_files, "RECORD_LIMIT", 2000)
     path = tmp_path / "outputs"
     path.write_bytes(json.dumps(RECORDS * 100).encode())
     assert len(read(path)[0]) == 300
@@ -190,12 +193,12 @@ def test_an_array_larger_than_a_record_on_one_line(tmp_path: Path, monkeypatch: 
 def test_a_file_that_is_cut_off_gives_what_stands_before_the_cut(tmp_path: Path) -> None:
     path = tmp_path / "outputs"
     path.write_bytes(lines(RECORDS)[:-20])
-    rows, reading = read(path)
-    assert (len(rows), reading.skipped) == (2, 1)
+    rows, log = read(path)
+    assert (len(rows), log.skipped) == (2, 1)
     path.write_bytes(json.dumps(RECORDS, indent=1).encode()[:-20])
-    rows, reading = read(path)
-    assert (len(rows), reading.skipped) == (2, 1)
-    assert reading.first[0][1].endswith("nothing after it was read")
+    rows, log = read(path)
+    assert (len(rows), log.skipped) == (2, 1)
+    assert log.first_skipped[0][1].endswith("nothing after it was read")
 
 
 def test_trl_writes_its_completions_so(tmp_path: Path) -> None:
@@ -218,13 +221,13 @@ def test_trl_writes_its_completions_so(tmp_path: Path) -> None:
     }
     path = tmp_path / "completions_00010.parquet"
     pandas.DataFrame(table).to_parquet(path)
-    result = runaway_report(str(path)).result
+    result = runaway_report(RunawayOptions(path=str(path))).result
     assert result is not None
     assert (result["sequences"], result["ended_by"]["unknown"], result["format"]) == (8, 8, "parquet")
     assert [(loop["period"], loop["sequences"], loop["examples"][0]["line"]) for loop in result["loops"]] == [(10, 4, 5)]
     conversations = [[{"role": "assistant", "content": text}] for text in logs["completion"]]
     pandas.DataFrame({**table, "completion": conversations}).to_parquet(path)
-    again = runaway_report(str(path)).result
+    again = runaway_report(RunawayOptions(path=str(path))).result
     assert again is not None
     assert again["loops"] == result["loops"]
 
@@ -238,16 +241,16 @@ def test_depth_is_no_fault(depth: int, tmp_path: Path) -> None:
 
 
 BAD: dict[str, tuple[Callable[[], bytes], int, str]] = {
-    "nothing": (lambda: b"", 3, "NOTHING TO CHECK: no sequence in outputs"),
-    "blank lines": (lambda: b"\n \n", 3, "NOTHING TO CHECK"),
-    "an empty array": (lambda: b"[]", 3, "NOTHING TO CHECK"),
+    "nothing": (lambda: b"", 3, "Nothing to check: no sequence in outputs"),
+    "blank lines": (lambda: b"\n \n", 3, "Nothing to check"),
+    "an empty array": (lambda: b"[]", 3, "Nothing to check"),
     "other columns": (
         lambda: lines([{"id": 1, "score": 2}]),
         2,
         "outputs:1: no column with outputs is known, found id, score: name it with",
     ),
     "other columns in parquet": (lambda: parquet([{"id": 1, "score": 2}]), 2, "outputs: no column with outputs is known, found id, score"),
-    "text": (lambda: b"Dear reader,\nhello\n", 2, "outputs:1: no outputs in it: expected one JSON object a line, found Dear reader,"),
+    "text": (lambda: b"Dear reader,\nhello\n", 2, "outputs:1: no outputs in it: expected one JSON object per line, found Dear reader,"),
     "a number": (lambda: b"5\n", 2, "outputs:1: no outputs in it: expected an object with an output, found a number"),
     "cut off at once": (lambda: b'{"token_ids": [5,', 2, "outputs:1: no outputs in it"),
     "binary": (lambda: bytes(range(256)) * 10, 2, "outputs: binary data, expected JSON lines, JSON or parquet"),
@@ -277,14 +280,14 @@ def test_what_cannot_be_used_is_one_sentence(kind: str, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     Path("outputs").write_bytes(make())
     if code == 3:
-        report = runaway_report("outputs")
+        report = runaway_report(RunawayOptions(path="outputs"))
         assert report.nothing
         assert report.result is not None
         assert report.result["sequences"] == 0
-        assert said in str(report.document[0].text)  # type: ignore[union-attr]
+        assert said in str(report.verdict.text)  # type: ignore[union-attr]
         return
     with pytest.raises(QuestionError) as refused:
-        runaway_report("outputs")
+        runaway_report(RunawayOptions(path="outputs"))
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -324,7 +327,33 @@ def test_exit_codes_and_formats(tmp_path: Path, llmdoctor: Callable[..., Outcome
     assert llmdoctor("gencfg", "runaway", str(path)).code == 0
     path.write_bytes(b"")
     nothing = llmdoctor("gencfg", "runaway", "outputs.jsonl", cwd=tmp_path)
-    assert (nothing.code, nothing.out) == (3, "NOTHING TO CHECK: no sequence in outputs.jsonl\n")
+    assert (nothing.code, nothing.out) == (3, "Undecided: Nothing to check: no sequence in outputs.jsonl\n")
+
+
+@pytest.mark.parametrize("unread", [b"{cut\n", b'{"words": ["a"]}\n', b'{"choices": [{"index": 0, "words": ["a"]}]}\n'])
+def test_what_was_not_read_limits_the_verdict(unread: bytes, tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
+    path = tmp_path / "outputs.jsonl"
+    path.write_bytes(lines([{"token_ids": [5, 6, 11], "finish_reason": "stop"}] * 9) + unread)
+    found = llmdoctor("gencfg", "runaway", str(path), "--terminator", "11", "-f", "json")
+    verdict = valid(found)["verdict"]
+    assert (found.code, verdict["status"]) == (2, "undecided")
+    assert "1 of 10 records could not be read" in verdict["text"]
+    assert valid(found)["result"]["sequences"] == 9
+
+
+def test_a_failed_request_does_not_limit_it(tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
+    path = tmp_path / "outputs.jsonl"
+    path.write_bytes(lines([{"token_ids": [5, 6, 11], "finish_reason": "stop"}, {"response": None, "error": {"code": "x"}}]))
+    found = llmdoctor("gencfg", "runaway", str(path), "--terminator", "11", "-f", "json")
+    assert (found.code, valid(found)["verdict"]["status"], valid(found)["result"]["failed"]) == (0, "ok", 1)
+
+
+def test_a_repeated_terminator_is_padding_or_a_runaway_and_both_are_named(tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
+    path = tmp_path / "outputs.jsonl"
+    path.write_bytes(lines([{"token_ids": [*range(50, 50 + size), *[11] * (90 - size)]} for size in range(20, 30)]))
+    found = valid(llmdoctor("gencfg", "runaway", str(path), "--terminator", "11", "--max-new-tokens", "90", "-f", "json"))
+    assert (found["verdict"]["status"], found["result"]["padding_assumed"]) == ("undecided", 10)
+    assert "10 sequences repeat a terminator to the end" in found["verdict"]["text"]
 
 
 def test_ctrl_c_is_130_and_says_one_line(tmp_path: Path) -> None:
@@ -353,7 +382,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         path.write_bytes(lines([{"token_ids": list(range(500)), "finish_reason": "stop"}]) * times)
         tracemalloc.start()
         try:
-            runaway_report(str(path))
+            runaway_report(RunawayOptions(path=str(path)))
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from llmdoctor.demo.live.tiny_qwen2_vl import build
-from llmdoctor.gencfg.runaway.command import runaway_report
+from llmdoctor.gencfg.runaway.options import RunawayOptions
+from llmdoctor.gencfg.runaway.report import runaway_report
 
 pytestmark = pytest.mark.live
 LIMIT = 64
@@ -41,12 +42,12 @@ def generate(directory: Path, out: Path, *, cleared: bool) -> None:
 def test_a_real_generate_that_stops_and_one_whose_eos_was_cleared(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "rollouts.jsonl"
     generate(model, out, cleared=False)
-    good = runaway_report(str(out), str(model), limit=LIMIT)
+    good = runaway_report(RunawayOptions(path=str(out), model=str(model), max_new_tokens=LIMIT))
     assert good.result is not None
     assert (good.findings, good.result["ended_by"]["eos"], good.result["sequences"]) == ((), 4, 4)
 
     generate(model, out, cleared=True)
-    bad = runaway_report(str(out), str(model), limit=LIMIT)
+    bad = runaway_report(RunawayOptions(path=str(out), model=str(model), max_new_tokens=LIMIT))
     assert bad.result is not None
     rows = [json.loads(line)["completion_ids"] for line in out.read_text().splitlines()]
     end = bad.result["model"]["terminator"]["id"]
@@ -59,7 +60,7 @@ def test_a_real_generate_that_stops_and_one_whose_eos_was_cleared(model: Path, t
     damaged = build(tmp_path / "damaged")
     config = json.loads((damaged / "generation_config.json").read_text())
     (damaged / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": None}, indent=2))
-    found = runaway_report(str(out), str(damaged), limit=LIMIT)
+    found = runaway_report(RunawayOptions(path=str(out), model=str(damaged), max_new_tokens=LIMIT))
     assert found.result is not None
     assert found.result["cause"].startswith("the files: the model ends with <|im_end|>")
 
@@ -91,7 +92,7 @@ def test_trls_grpo_trainer_writes_a_table_that_is_read(model: Path, tmp_path: Pa
     data = datasets.Dataset.from_dict({"prompt": ["hi"] * 4})
     trl.GRPOTrainer(policy, reward_funcs=reward, args=arguments, train_dataset=data, processing_class=tokenizer).train()
     (table,) = (tmp_path / "completions").glob("completions_*.parquet")
-    made = runaway_report(str(table)).result
+    made = runaway_report(RunawayOptions(path=str(table))).result
     assert made is not None
     written = pandas.read_parquet(table)["completion"]
     assert (made["sequences"], made["characters"], made["ended_by"]["unknown"]) == (4, sum(map(len, written)), 4)

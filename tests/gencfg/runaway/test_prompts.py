@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.gencfg.runaway.command import runaway_report
+from llmdoctor.gencfg.runaway.options import RunawayOptions
+from llmdoctor.gencfg.runaway.report import runaway_report
 from llmdoctor.requests.prompts import answers, ids_start, text_start
 
 CHAT = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
@@ -30,7 +31,7 @@ def model(tmp_path: Path) -> str:
 
 def read(path: Path, records: list[Any], model: str | None = None) -> dict[str, Any]:
     path.write_text("\n".join(map(json.dumps, records)))
-    result = runaway_report(str(path), model).result
+    result = runaway_report(RunawayOptions(path=str(path), model=model)).result
     assert result is not None
     return result
 

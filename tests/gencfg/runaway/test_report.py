@@ -12,7 +12,8 @@ import pytest
 
 from llmdoctor.core.finding import Severity
 from llmdoctor.core.report import Report
-from llmdoctor.gencfg.runaway.command import runaway_report
+from llmdoctor.gencfg.runaway.options import RunawayOptions
+from llmdoctor.gencfg.runaway.report import runaway_report
 from llmdoctor.report import Style, render
 from tests.conftest import END, EOS, write_model
 
@@ -70,7 +71,11 @@ def report(rows: Rows, *, terminators: list[str] | None = None, model: dict[str,
     Path("outputs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if model is not None:
         write_model(Path("model"), **model)
-    return runaway_report("outputs.jsonl", None if model is None else "model", terminators, limit)
+    return runaway_report(
+        RunawayOptions(
+            path="outputs.jsonl", model=None if model is None else "model", terminators=tuple(terminators or ()), max_new_tokens=limit
+        )
+    )
 
 
 def result(made: Report) -> dict[str, Any]:
@@ -91,75 +96,75 @@ REJECTED: dict[str, Any] = {"generation_config": {"eos_token_id": [END], "do_sam
 CAUSES: dict[str, tuple[Callable[[], Report], str, str | None, str | None]] = {
     "the files do not name it": (
         lambda: report(passed(), model=NARROW),
-        "the files: the model ends with <|im_end|> (11), and generation_config.json:2 has eos_token_id [10]",
+        "The files: the model ends with <|im_end|> (11), but generation_config.json:2 has eos_token_id [10]",
         '"eos_token_id": [10, 11]   in generation_config.json',
         "model/generation_config.json:2",
     ),
     "the files name none": (
         lambda: report(passed(), model=EMPTY),
-        "generation_config.json has no eos_token_id; where that file exists, config.json's 11 (config.json:7) is ignored; vLLM would stop there",
+        "generation_config.json has no eos_token_id; where that file exists, config.json's 11 (config.json:7) is ignored. vLLM would stop there",
         '"eos_token_id": [11]   in generation_config.json',
         "model/generation_config.json",
     ),
     "the files suppress it": (
         lambda: report(passed(), model=SUPPRESSED),
-        "the files: suppress_tokens holds every eos_token_id",
+        "The files: suppress_tokens holds every eos_token_id",
         "leave out suppress_tokens, or give it a value that lets eos through",
         "model/generation_config.json:5",
     ),
     "the files are rejected": (lambda: report(passed(), model=REJECTED), "transformers raises ValueError on them", None, None),
     "the files name it": (
         lambda: report(passed(), model=GOOD),
-        "not the files: generation_config.json:4 names 11, so a plain generate() stops there, and vLLM too. Something at run time took it away",
+        "The files are right: generation_config.json:4 names 11, so a plain generate() stops there, and vLLM too. Something at run time removed it",
         "generate(..., generation_config=GenerationConfig(..., eos_token_id=[11, 10]))",
         None,
     ),
     "no model is given": (
         lambda: report(passed(), terminators=["11"]),
-        "the model produced id 11 and the call did not stop at it: either the model's files do not name it as eos, or something at run time",
+        "The model produced id 11 and the call did not stop at it: either the model's files do not name it as eos, or something at run time",
         None,
         None,
     ),
     "the model spells another model's token": (
         lambda: report([{"text": "Yes.<|eot_id|>And no."}] * 3, terminators=["<|eot_id|>"], model=GOOD),
-        "<|eot_id|> is no token that model names",
+        "<|eot_id|> is not a token of model",
         "stop=['<|eot_id|>']   in the request, or prompts from this model's own chat template",
         None,
     ),
     "records of several turns": (
         lambda: report(turns(), model=GOOD),
-        "records that hold several turns (tools, agents) look like this",
+        "Records of several turns (tools, agents) look like this",
         None,
         None,
     ),
     "loops": (
         lambda: report(looping(), model=GOOD),
-        "the model repeats itself and does not come out of it, and none of them had produced a terminator before",
+        "The model repeats itself to the end, and none of them had produced a terminator before",
         "do_sample=True, temperature=0.7   or repetition_penalty=1.05",
         None,
     ),
     "the limit is short": (
         lambda: report(stopped(10, 90) + ran_out(10), model=GOOD),
-        "the limit is short for these answers: those that stopped have a median of 91 tokens, with a limit of 128",
+        "The limit is short for these answers: those that stopped have a median of 91 tokens, with a limit of 128",
         "max_new_tokens=512",
         None,
     ),
     "some never end": (
         lambda: report(stopped(10, 20) + ran_out(10), model=GOOD),
-        "no sequence produced a terminator and went on, while those that stopped had a median of only 21 tokens",
+        "No sequence produced a terminator and went on, while those that stopped had a median of only 21 tokens",
         "max_new_tokens=512   for a few prompts; if they do not end, look at the labels",
         None,
     ),
     "none ends": (
         lambda: report(ran_out(), model=EMPTY),
-        "(its files would not have stopped it either)",
+        "Its files would not have stopped it either.",
         "max_new_tokens=512   for a few",
         None,
     ),
-    "no terminator is known": (lambda: report(ran_out()), "not to be told: no id of a terminator is known", None, None),
+    "no terminator is known": (lambda: report(ran_out()), "Unknown: no id of a terminator is known", None, None),
     "texts without special tokens": (
         lambda: report(texts()),
-        "not to be told from these texts: they were decoded without special tokens",
+        "Unknown from these texts: they were decoded without special tokens",
         "tokenizer.decode(ids, skip_special_tokens=False)   or record the token ids",
         None,
     ),
@@ -175,9 +180,8 @@ def test_cause(name: str) -> None:
     assert said in (finding.cause or "")
     if fix is not None:
         assert (finding.fix or "").startswith(fix)
-    assert ("\n       at " in screen(made)) == (place is not None)
     if place is not None:
-        assert f"at {place}" in screen(made)
+        assert f"({place})" in (finding.cause or "")
 
 
 def test_nothing_wrong_has_no_cause_and_no_finding() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.requests.sequences import Columns, OutputSequence, Unusable, ended, pack, sequences_of
+from llmdoctor.requests.sequences import Columns, OutputSequence, Unusable, ended, pack
+from llmdoctor.requests.shapes import sequences_of
 
 Expected = list[tuple[list[int] | None, str | None, int | None, str | None, int | None]]  # ids, text, tokens, said, limit
 
@@ -124,6 +125,100 @@ SHAPES: dict[str, tuple[Any, Expected]] = {
         {"choices": [{"message": {"reasoning_content": "Hm.", "content": "Yes."}, "finish_reason": "stop", "stop_reason": None}]},
         [(None, "Hm.Yes.", None, "eos", None)],
     ),
+    "FastChat's MT-Bench answer": (
+        {"question_id": 1, "model_id": "m", "choices": [{"index": 0, "turns": ["one", "two"]}], "tstamp": 1.0},
+        [(None, "one", None, None, None), (None, "two", None, None, None)],
+    ),
+    "lm-evaluation-harness sample": (
+        {
+            "doc": {"q": "?"},
+            "arguments": {"gen_args_0": {"arg_0": "q", "arg_1": {"until": ["."], "max_gen_toks": 32}}},
+            "resps": [["a", "b"]],
+            "filtered_resps": ["a"],
+        },
+        [(None, "a", None, None, 32), (None, "b", None, None, 32)],
+    ),
+    "inspect-ai log": (
+        {
+            "version": 2,
+            "status": "success",
+            "eval": {"model": "m"},
+            "samples": [
+                {"id": 1, "output": {"choices": [{"message": {"role": "assistant", "content": "a"}, "stop_reason": "max_tokens"}]}}
+            ],
+        },
+        [(None, "a", None, "length", None)],
+    ),
+    "lighteval details": (
+        {"doc": {"query": "q"}, "metric": {}, "model_response": {"text": ["ab"], "output_tokens": [[5, 6]], "input_tokens": [1]}},
+        [([5, 6], "ab", 2, None, None)],
+    ),
+    "HELM scenario state": (
+        {
+            "adapter_spec": {"max_tokens": 9},
+            "request_states": [
+                {
+                    "request": {"prompt": "q", "max_tokens": 5},
+                    "result": {
+                        "success": True,
+                        "completions": [{"text": "a", "tokens": [{"text": "a"}], "finish_reason": {"reason": "length"}}],
+                    },
+                }
+            ],
+        },
+        [(None, "a", 1, "length", 5)],
+    ),
+    "LLaMA-Factory prediction": ({"prompt": "q", "predict": "a", "label": "b"}, [(None, "a", None, None, None)]),
+    "OpenCompass predictions": (
+        {"0": {"origin_prompt": "q", "prediction": "a", "gold": "b"}, "1": {"origin_prompt": "r", "prediction": "c"}},
+        [(None, "a", None, None, None), (None, "c", None, None, None)],
+    ),
+    "Anthropic's batch": (
+        {"custom_id": "r", "result": {"type": "succeeded", "message": {**ANTHROPIC, "stop_reason": "max_tokens"}}},
+        [(None, "Hi", 3, "length", None)],
+    ),
+    "Gemini": (
+        {
+            "candidates": [{"content": {"parts": [{"text": "a"}, {"text": "b"}], "role": "model"}, "finishReason": "MAX_TOKENS"}],
+            "usageMetadata": {"candidatesTokenCount": 7},
+        },
+        [(None, "ab", 7, "length", None)],
+    ),
+    "Gemini's batch": (
+        {
+            "key": "r",
+            "request": {"generationConfig": {"maxOutputTokens": 5}},
+            "response": {"candidates": [{"content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"}]},
+        },
+        [(None, "a", None, "stop", None)],
+    ),
+    "LiteLLM's log": (
+        {"messages": [{"role": "user", "content": "q"}], "model_parameters": {"max_tokens": 4}, "response": CHAT},
+        [(None, "Hi", 10, "length", 4)],
+    ),
+    "Ollama's generate": (
+        {"model": "m", "response": "a", "done": True, "done_reason": "length", "eval_count": 9, "context": [1, 2, 3]},
+        [(None, "a", 9, "length", None)],
+    ),
+    "Ollama's chat": (
+        {"model": "m", "message": {"role": "assistant", "content": "a"}, "done": True, "done_reason": "stop", "eval_count": 9},
+        [(None, "a", 9, "stop", None)],
+    ),
+    "ShareGPT": (
+        {
+            "conversations": [
+                {"from": "human", "value": "q"},
+                {"from": "gpt", "value": "a"},
+                {"from": "human", "value": "r"},
+                {"from": "gpt", "value": "b"},
+            ]
+        },
+        [(None, "a", None, None, None), (None, "b", None, None, None)],
+    ),
+    "messages": (
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+        [(None, "a", None, None, None)],
+    ),
     "request and response": (
         {"request": {"max_tokens": 10}, "response": CHAT},
         [(None, "Hi", 10, "length", 10)],
@@ -134,7 +229,7 @@ SHAPES: dict[str, tuple[Any, Expected]] = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_shape(name: str) -> None:
     value, expected = SHAPES[name]
-    rows = list(sequences_of(value, 4, Columns()))
+    rows = [row._replace(engine="") for row in sequences_of(value, 4, Columns())]
     assert rows == [OutputSequence(4, None if ids is None else pack(ids), *rest) for ids, *rest in expected]
 
 
@@ -142,8 +237,18 @@ REFUSED = {
     "a number": (5, "expected an object with an output, found a number"),
     "other columns": ({"id": 1, "score": 2.0}, "no column with an output"),
     "fractional ids": ({"token_ids": [1.0, 2.0]}, "no column with an output"),
-    "an id of 64 bits": ({"token_ids": [2**40]}, "a token id that is no 32-bit number"),
+    "an id of 64 bits": ({"token_ids": [2**40]}, "a token id that is not a 32-bit number"),
     "a failed request": ({"custom_id": "r", "response": None, "error": {"code": "x"}}, "the request failed, so there is no output"),
+    "a choice without a known text": ({"choices": [{"index": 0, "words": ["a"]}]}, "no text and no token ids in its choices"),
+    "a log-likelihood request": ({"doc": {}, "resps": [["-3.2", "False"]]}, "a log-likelihood request"),
+    "a candidate without content": ({"candidates": [{"index": 0}]}, "a candidate without content.parts"),
+    "Anthropic's failed request": ({"custom_id": "r", "result": {"type": "errored", "error": {}}}, "the request failed"),
+    "OpenAI's failed request": (
+        {"custom_id": "r", "response": {"status_code": 400, "body": {"error": {"message": "m"}}}, "error": None},
+        "the request failed",
+    ),
+    "a chunk of Ollama": ({"model": "m", "response": "a", "done": False}, "a chunk of a streamed answer"),
+    "a conversation without an answer": ({"conversations": [{"from": "human", "value": "q"}]}, "a conversation without an answer"),
     "a chunk of a stream": (
         {"object": "chat.completion.chunk", "choices": [{"delta": {"content": "a"}}]},
         "a chunk of a streamed answer: join the chunks of each answer first",
@@ -185,3 +290,18 @@ def test_named_columns_are_the_only_ones() -> None:
 )
 def test_reasons(reason: Any, stop: Any, said: str | None) -> None:
     assert ended(reason, stop) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "engine"),
+    [
+        (SGLANG, "sglang"),
+        (TGI, "tgi"),
+        (LLAMA_CPP, "llama.cpp"),
+        (VLLM, "vllm"),
+        (TRL_CHAT, ""),
+        ({"model": "m", "response": "a", "done": True}, "ollama"),
+    ],
+)
+def test_the_engine_whose_format_it_is(value: Any, engine: str) -> None:
+    assert {row.engine for row in sequences_of(value, 1, Columns())} == {engine}

@@ -1,4 +1,4 @@
-"""What ends a sequence, as the analysis looks for it: token ids, texts, and the ids that only fill rows up."""
+"""What ends a sequence, as the analysis searches for it: token ids, texts, and the ids that only fill rows up."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _FEW = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Mark:
-    """A terminator: its text and id, as far as they are known, and who says that it is one."""
+class EndMark:
+    """A terminator: its text and id, as far as they are known, and where it comes from."""
 
     text: str | None
     id: int | None
@@ -36,82 +36,85 @@ class Mark:
 
     @property
     def name(self) -> str:
-        """What a person reads: "<|im_end|> (151645)"."""
+        """Return what a person reads: "<|im_end|> (151645)"."""
         if self.text is None:
             return f"id {self.id}"
         return self.text if self.id is None else f"{self.text} ({self.id})"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Marks:
-    """All terminators, the padding's ids as far as they are known, and what was inferred about them (None: nothing was).
+class EndMarks:
+    """All terminators, the ids and texts of padding as far as they are known, and what was inferred about them (None: nothing was).
 
-    `turns` are the ids with which a chat prompt's turns begin, each with the one that opens the model's own.
+    `turns` are the ids with which a chat prompt's turns begin, each with the one that opens the model's own. `pads_known` says that the model's
+    files give the padding token, so that no other token is padding.
     """
 
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[EndMark, ...] = ()
     pads: frozenset[int] = frozenset()
     inferred: str | None = None
     turns: Mapping[int, int] = field(default_factory=dict)
+    pad_texts: frozenset[str] = frozenset()
+    pads_known: bool = False
 
     @property
-    def by_id(self) -> dict[bytes, Mark]:
-        """The terminators by their id's four bytes."""
+    def by_id(self) -> dict[bytes, EndMark]:
+        """Return the terminators by the four bytes of their id."""
         return {needle(mark.id): mark for mark in self.marks if mark.id is not None}
 
     @property
-    def by_text(self) -> dict[str, Mark]:
-        """The terminators by their text."""
+    def by_text(self) -> dict[str, EndMark]:
+        """Return the terminators by their text."""
         return {mark.text: mark for mark in self.marks if mark.text}
 
     @property
     def filling(self) -> frozenset[int]:
-        """Every id that may fill a row up behind its end."""
+        """Return every id that may fill a row up after its end."""
         return self.pads | {mark.id for mark in self.marks if mark.id is not None} | frozenset(_FILLS)
 
 
 def needle(token_id: int) -> bytes:
-    """A token id as its bytes stand in OutputSequence.ids."""
+    """Return a token id as four bytes, as in OutputSequence.ids."""
     return struct.pack("=i", token_id)
 
 
 def number_of(token: bytes) -> int:
-    """The token id whose bytes these are."""
+    """Return the token id of four bytes."""
     return int.from_bytes(token, sys.byteorder, signed=True)
 
 
-def from_options(words: Iterable[str]) -> list[Mark]:
-    """--terminator ID|TEXT as marks; QuestionError for an id that cannot be one."""
+def from_options(words: Iterable[str]) -> list[EndMark]:
+    """Return the marks that --terminator ID|TEXT names. Raises QuestionError for an id that cannot be one."""
     marks = []
     for word in words:
         if word.lstrip("-").isdecimal() and word.isascii():
             if len(word) > 10 or not 0 <= int(word) < 2**31:
                 raise QuestionError(f"--terminator {word}: a token id is a number from 0 to {2**31 - 1}")
-            marks.append(Mark(None, int(word), "option"))
+            marks.append(EndMark(None, int(word), "option"))
         elif not word.strip():
             raise QuestionError("--terminator: expected a token id or a token's text, found nothing")
         else:
-            marks.append(Mark(word, None, "option"))
+            marks.append(EndMark(word, None, "option"))
     return marks
 
 
-def well_known() -> list[Mark]:
-    """The terminators that are recognised by their text."""
-    return [Mark(text, None, "well-known") for text in WELL_KNOWN]
+def well_known() -> list[EndMark]:
+    """Return the terminators that are recognised by their text."""
+    return [EndMark(text, None, "well-known") for text in WELL_KNOWN]
 
 
 def pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
-    """A search for any of `texts`, the longest first; None without any."""
+    """Return a search for any of `texts`, the longest first; None without any."""
     ordered = sorted(texts, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
-def infer(marks: Marks, sample: Sequence[OutputSequence]) -> Marks:
-    """`marks` with the padding that the first rows give away, and the terminator, where nobody names an id of one.
+def infer(marks: EndMarks, sample: Sequence[OutputSequence]) -> EndMarks:
+    """Return `marks` with the padding that the first rows show, and with the terminator if no id of one is known.
 
-    Padding is an id whose run fills three or more rows, from different positions, to the same width; behind a terminator, where one is known:
-    else it may be a loop. A terminator is the id in which at least half of the rows end that stopped early, and which hardly ever stands
-    elsewhere in them: a full stop ends many rows and stands in most.
+    Padding is an id whose run fills three or more rows, from different positions, to the same width; after a terminator, if one is known:
+    else it may be a loop. A terminator is the id in which at least half of the rows end that stopped early, and which is rare
+    elsewhere in them: a full stop ends many rows too, but most rows hold others.
     """
     rows = [row for row in sample if row.ids and row.reported != "length"]
     if len(rows) < _FEW:
@@ -136,14 +139,14 @@ def infer(marks: Marks, sample: Sequence[OutputSequence]) -> Marks:
     return marks
 
 
-def _inferred(marks: Marks, end: bytes, pad: bytes | None, why: str) -> Marks:
+def _inferred(marks: EndMarks, end: bytes, pad: bytes | None, cause: str) -> EndMarks:
     found = number_of(end)
     pads = marks.pads if pad is None else marks.pads | {number_of(pad)}
-    text = f"id {found} is taken for the terminator: {why}"
-    return replace(marks, marks=(*marks.marks, Mark(None, found, "inferred")), pads=pads, inferred=text)
+    text = f"id {found} is taken for the terminator: {cause}"
+    return replace(marks, marks=(*marks.marks, EndMark(None, found, "inferred")), pads=pads, inferred=text)
 
 
-def _padding(rows: Sequence[bytes], width: int, terminators: Mapping[bytes, Mark]) -> bytes | None:
+def _padding(rows: Sequence[bytes], width: int, terminators: Mapping[bytes, EndMark]) -> bytes | None:
     runs: dict[bytes, set[int]] = {}
     counts: Counter[bytes] = Counter()
     for row in rows:
@@ -159,7 +162,7 @@ def _padding(rows: Sequence[bytes], width: int, terminators: Mapping[bytes, Mark
 
 
 def without_tail(row: bytes, pad: bytes) -> bytes:
-    """`row` without the run of `pad` at its end; `row` where there is no pad."""
+    """Return `row` without the run of `pad` at its end; `row` itself without a pad."""
     end = len(row)
     while pad and end and row[end - 4 : end] == pad:
         end -= 4
@@ -167,7 +170,7 @@ def without_tail(row: bytes, pad: bytes) -> bytes:
 
 
 def find_id(ids: bytes, token: bytes, end: int) -> int:
-    """The first place, in bytes, at which the id `token` stands wholly before `end`; -1 without one. Four bytes across two ids are no id."""
+    """Return the first place, in bytes, of the whole id `token` before `end`; -1 without one. Four bytes across two ids are no id."""
     at = ids.find(token, 0, end)
     while at >= 0 and at % 4:
         at = ids.find(token, at + 1, end)

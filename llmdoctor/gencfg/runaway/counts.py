@@ -6,11 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
-from llmdoctor.gencfg.runaway.judge import Seen
-from llmdoctor.gencfg.runaway.loops import Loop, find_text_loop
-from llmdoctor.gencfg.runaway.marks import Mark
 from llmdoctor.files.jsonstream import decode_line
-from llmdoctor.requests.sequences import Columns, OutputSequence, Unusable, sequences_of
+from llmdoctor.gencfg.runaway.end_marks import EndMark
+from llmdoctor.gencfg.runaway.loops import Loop, find_text_loop
+from llmdoctor.gencfg.runaway.observe import Observation
+from llmdoctor.requests.sequences import Columns, OutputSequence, Unusable
+from llmdoctor.requests.shapes import sequences_of
 
 Unit = Literal["token", "character"]
 EXAMPLES = 5
@@ -44,13 +45,13 @@ class Spread:
 
 
 @dataclass(slots=True)
-class Passed:
+class PassedMark:
     """The sequences that produced one terminator and went on, in units.
 
     `stopped` of them stopped at a terminator in the end. `examples` are the first: the line and the position.
     """
 
-    mark: Mark
+    mark: EndMark
     unit: Unit
     count: int = 0
     stopped: int = 0
@@ -61,7 +62,7 @@ class Passed:
 
 
 @dataclass(slots=True)
-class Looped:
+class LoopGroup:
     """The sequences that run out in a loop of one period; `unit_ids` or `unit_text` is what the first of them repeats.
 
     `stopped` of them stopped by themselves all the same. `examples` are the first: the line, the start, the repeats.
@@ -79,7 +80,7 @@ class Looped:
 
 
 @dataclass(slots=True)
-class Tally:
+class OutputCounts:
     """Counts over the sequences of a file.
 
     `given` is the limit for rows that name none. `units` are the tokens (or characters, where there are no ids) of all sequences without
@@ -92,10 +93,12 @@ class Tally:
     sequences: int = 0
     empty: int = 0
     padded: int = 0
+    padding_assumed: int = 0
     fronted: int = 0
     with_ids: int = 0
-    told: int = 0
+    reported: int = 0
     ended: Counter[str] = field(default_factory=Counter)
+    engines: Counter[str] = field(default_factory=Counter)
     wasted: Counter[str] = field(default_factory=Counter)
     units: Counter[str] = field(default_factory=Counter)
     limits: Spread = field(default_factory=Spread)
@@ -104,57 +107,60 @@ class Tally:
     open_lengths: Counter[int] = field(default_factory=Counter)
     longest: int = 0
     first_length: int | None = None
-    passed: dict[tuple[str, Unit], Passed] = field(default_factory=dict)
-    loops: dict[tuple[int, Unit], Looped] = field(default_factory=dict)
+    passed: dict[tuple[str, Unit], PassedMark] = field(default_factory=dict)
+    loops: dict[tuple[int, Unit], LoopGroup] = field(default_factory=dict)
 
-    def add(self, row: OutputSequence, seen: Seen) -> None:
+    def add(self, row: OutputSequence, observed: Observation) -> None:
         """Count one sequence."""
         unit: Unit = "character" if row.ids is None else "token"
         self.sequences += 1
-        self.empty += seen.length == 0
-        self.padded += seen.padded
-        self.fronted += seen.start > 0
+        self.empty += observed.length == 0
+        self.padded += observed.padded
+        self.padding_assumed += observed.assumed
+        if row.engine:
+            self.engines[row.engine] += 1
+        self.fronted += observed.start > 0
         self.with_ids += row.ids is not None
-        self.told += row.reported is not None
-        self.ended[seen.ended] += 1
-        self.units[unit] += seen.length
-        if seen.ended == "length" and self.first_length is None:
+        self.reported += row.reported is not None
+        self.ended[observed.ended] += 1
+        self.units[unit] += observed.length
+        if observed.ended == "length" and self.first_length is None:
             self.first_length = row.line
         if row.limit is not None:
             self.limits.add(row.limit)
-        self.marked += row.ids is None and (seen.passed is not None or seen.length < len(row.text or "") - seen.start)
-        size = row.tokens if row.ids is None else seen.length
+        self.marked += row.ids is None and (observed.passed is not None or observed.length < len(row.text or "") - observed.start)
+        size = row.tokens if row.ids is None else observed.length
         if size is not None:
-            self._size(size, seen)
-        if seen.passed is not None:
-            self._pass(row, seen, seen.passed, unit)
-        if seen.loop is not None:
-            self._loop(row, seen, seen.loop, unit)
+            self._size(size, observed)
+        if observed.passed is not None:
+            self._pass(row, observed, observed.passed, unit)
+        if observed.loop is not None:
+            self._loop(row, observed, observed.loop, unit)
 
-    def _size(self, size: int, seen: Seen) -> None:
+    def _size(self, size: int, observed: Observation) -> None:
         self.longest = max(self.longest, size)
-        if seen.ended in STOPPED:
+        if observed.ended in STOPPED:
             self.stops.add(size)
-        if seen.ended == "unknown" and (size in self.open_lengths or len(self.open_lengths) < _DISTINCT or size >= self.longest):
+        if observed.ended == "unknown" and (size in self.open_lengths or len(self.open_lengths) < _DISTINCT or size >= self.longest):
             self.open_lengths[size] += 1
 
-    def _pass(self, row: OutputSequence, seen: Seen, mark: Mark, unit: Unit) -> None:
-        entry = self.passed.setdefault((mark.name, unit), Passed(mark, unit))
+    def _pass(self, row: OutputSequence, observed: Observation, mark: EndMark, unit: Unit) -> None:
+        entry = self.passed.setdefault((mark.name, unit), PassedMark(mark, unit))
         entry.count += 1
-        entry.stopped += seen.ended in STOPPED
-        entry.wasted += seen.wasted
-        entry.length += seen.length
-        entry.positions.add(seen.at)
-        self.wasted[unit] += seen.wasted
+        entry.stopped += observed.ended in STOPPED
+        entry.wasted += observed.wasted
+        entry.length += observed.length
+        entry.positions.add(observed.at)
+        self.wasted[unit] += observed.wasted
         if len(entry.examples) < EXAMPLES:
-            entry.examples.append((row.line, seen.at))
+            entry.examples.append((row.line, observed.at))
 
-    def _loop(self, row: OutputSequence, seen: Seen, loop: Loop, unit: Unit) -> None:
-        entry = self.loops.setdefault((loop.period, unit), Looped(loop.period, unit))
+    def _loop(self, row: OutputSequence, observed: Observation, loop: Loop, unit: Unit) -> None:
+        entry = self.loops.setdefault((loop.period, unit), LoopGroup(loop.period, unit))
         if not entry.count:
-            entry.unit_ids, entry.unit_text = _repeated(row, loop, seen.start)
+            entry.unit_ids, entry.unit_text = _repeated(row, loop, observed.start)
         entry.count += 1
-        entry.stopped += seen.ended in STOPPED
+        entry.stopped += observed.ended in STOPPED
         entry.starts.add(loop.start)
         entry.repeats.add(int(loop.repeats))
         if len(entry.examples) < EXAMPLES:
@@ -173,11 +179,11 @@ class Tally:
         del self.open_lengths[self.longest]
         return f"{count:,} of {self.sequences:,} sequences have exactly {self.longest:,} tokens and none has more"
 
-    def by_passed(self) -> list[Passed]:
+    def by_passed(self) -> list[PassedMark]:
         """The passed terminators, the most frequent first."""
         return sorted(self.passed.values(), key=lambda entry: (-entry.count, entry.mark.name))
 
-    def by_loop(self) -> list[Looped]:
+    def by_loop(self) -> list[LoopGroup]:
         """The loops, the most frequent first."""
         return sorted(self.loops.values(), key=lambda entry: (-entry.count, entry.period))
 
