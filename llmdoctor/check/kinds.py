@@ -36,7 +36,7 @@ class FileKind:
 
 
 def _is_request(value: Any) -> bool:
-    from llmdoctor.requests.requests import is_request
+    from llmdoctor.requests.request_files import is_request
 
     return is_request(value)
 

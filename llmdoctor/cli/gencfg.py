@@ -272,7 +272,7 @@ def runaway(
     and with --model names the likely cause.
     """
     from llmdoctor.gencfg.runaway.options import RunawayOptions
-    from llmdoctor.gencfg.runaway.report import runaway_report
+    from llmdoctor.gencfg.runaway.runaway import runaway_report
 
     options = RunawayOptions(path=file, model=model, terminators=tuple(terminator or ()), max_new_tokens=max_new_tokens, ids=ids, text=text)
     answer(lambda: runaway_report(options), "gencfg runaway", format, fail_on, color)

@@ -13,7 +13,7 @@ from llmdoctor.core.document import Block, Cell, Headline, Note, Table, Tone
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report
 from llmdoctor.core.text import plural
-from llmdoctor.requests.responses import Listed, Responses, read_responses
+from llmdoctor.requests.logprob_files import Listed, Responses, read_responses
 from llmdoctor.sample.bounds import Law, StepBounds, bounds_of, sure_sketch
 from llmdoctor.sample.claim import Claim, make_claim
 from llmdoctor.sample.estimate import Interval, temperature_interval

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from llmdoctor.core.report import Report
-from llmdoctor.requests.responses import looks_like_responses
+from llmdoctor.requests.logprob_files import looks_like_responses
 from llmdoctor.sample.beams import beam_report
 from llmdoctor.sample.claim import make_claim
 from llmdoctor.sample.estimate import Estimates, Interval

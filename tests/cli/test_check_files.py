@@ -15,7 +15,7 @@ from llmdoctor.check.check import check_report
 from llmdoctor.check.options import CheckOptions
 from llmdoctor.configs.recognise import is_accelerate, is_deepspeed, is_training
 from llmdoctor.files.project import ProjectSettings
-from llmdoctor.requests.requests import is_request
+from llmdoctor.requests.request_files import is_request
 from tests.conftest import Outcome, write_model
 
 MESSAGES = [{"role": "user", "content": "hi"}]

@@ -23,7 +23,7 @@ from llmdoctor.gencfg.check import check_report
 from llmdoctor.gencfg.options import GencfgCheckOptions
 from llmdoctor.gencfg.request_rules import RULES as REQUESTS
 from llmdoctor.gencfg.runaway.options import RunawayOptions
-from llmdoctor.gencfg.runaway.report import runaway_report
+from llmdoctor.gencfg.runaway.runaway import runaway_report
 from llmdoctor.mem.config_rules.rules import RULES as TRAINING
 from llmdoctor.sample.draw import draw_report
 from llmdoctor.sample.options import DrawOptions, ReplayOptions

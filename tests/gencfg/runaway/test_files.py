@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.progress import Progress
 from llmdoctor.gencfg.runaway.options import RunawayOptions
-from llmdoctor.gencfg.runaway.report import runaway_report
+from llmdoctor.gencfg.runaway.runaway import runaway_report
 from llmdoctor.requests import output_files
 from llmdoctor.requests.output_files import read_outputs
 from llmdoctor.requests.record_log import RecordLog

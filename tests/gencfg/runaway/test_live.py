@@ -10,7 +10,7 @@ import pytest
 
 from llmdoctor.demo.live.tiny_qwen2_vl import build
 from llmdoctor.gencfg.runaway.options import RunawayOptions
-from llmdoctor.gencfg.runaway.report import runaway_report
+from llmdoctor.gencfg.runaway.runaway import runaway_report
 
 pytestmark = pytest.mark.live
 LIMIT = 64

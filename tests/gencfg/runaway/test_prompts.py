@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmdoctor.gencfg.runaway.options import RunawayOptions
-from llmdoctor.gencfg.runaway.report import runaway_report
+from llmdoctor.gencfg.runaway.runaway import runaway_report
 from llmdoctor.requests.prompts import answers, ids_start, text_start
 
 CHAT = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"

@@ -13,7 +13,7 @@ import pytest
 from llmdoctor.core.finding import Severity
 from llmdoctor.core.report import Report
 from llmdoctor.gencfg.runaway.options import RunawayOptions
-from llmdoctor.gencfg.runaway.report import runaway_report
+from llmdoctor.gencfg.runaway.runaway import runaway_report
 from llmdoctor.report import Style, render
 from tests.conftest import END, EOS, write_model
 
