@@ -62,7 +62,7 @@ def _main(
         answer(lambda: look_report(LookOptions(versions=True)), "look", None, None, Color.AUTO)
 
 
-_GROUPS = {name: f"llmdoctor.cli.{name}" for name in ("gencfg", "labels", "mask", "mem", "sample")}
+_GROUPS = {name: f"llmdoctor.cli.{name}" for name in ("gencfg", "labels", "mask", "mem", "prompt", "sample")}
 _COMMANDS = {
     "check": "llmdoctor.cli.check:check",
     "look": "llmdoctor.cli.look:look",

@@ -21,3 +21,25 @@ class LabelsOptions:
     text_column: str | None = None
     max_length: int | None = None
     without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideOptions:
+    """How one side of `prompt diff` builds its prompt.
+
+    `name` is a builder ("trl-sft", "vllm", "template:FILE", "ids:FILE", "model:DIR" ...), `kwargs` are the chat template's own variables as JSON
+    text ('{"enable_thinking": false}').
+    """
+
+    name: str
+    kwargs: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptOptions:
+    """The options of `prompt diff`. Without `messages`, two tokenizer directories are compared."""
+
+    model: str
+    messages: str | None = None
+    left: SideOptions = SideOptions(name="trl-sft")
+    right: SideOptions = SideOptions(name="vllm")

@@ -77,3 +77,38 @@ class AuditResult(TypedDict):
     error: ErrorResult | None
     inputs: InputsResult
     limits: list[str]
+
+
+class PromptResult(TypedDict):
+    """The prompt that one side builds."""
+
+    name: str
+    ids: list[int]
+    text: str
+
+
+class DifferenceResult(TypedDict):
+    """The first place at which two prompts part."""
+
+    index: int  # the position in ids
+    left: str  # what follows there
+    right: str
+    before: str  # the text that both sides share in front of it
+
+
+class CauseResult(TypedDict):
+    """A reason why two prompts differ."""
+
+    name: str
+    evidence: str
+    fix: str | None
+
+
+class PromptDiffResult(TypedDict):
+    """`prompt diff`: the ids that two sides build from the same messages."""
+
+    same: bool
+    left: PromptResult | None
+    right: PromptResult | None
+    first_difference: DifferenceResult | None
+    causes: list[CauseResult]

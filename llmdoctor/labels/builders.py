@@ -1,0 +1,163 @@
+"""Who builds a prompt, and how: trainers, servers, a template, another directory, recorded ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.files.opening import read_bytes
+from llmdoctor.labels.chat import Chat
+from llmdoctor.labels.trainers.base import Task
+from llmdoctor.labels.types import TrainerError
+from llmdoctor.modeldir.template import ChatTemplate, TemplateWorker
+
+_ANSWER = "Wq7answer"
+_LIMIT = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A built prompt: its ids and text, and the template's text if one was rendered."""
+
+    name: str
+    ids: list[int]
+    text: str
+    template: str | None = None
+    generation_prompt: bool | None = None
+    chat: Chat | None = None  # whose tokenizer made the ids
+
+    def decode(self, start: int, stop: int | None = None) -> str:
+        """Return the text of the ids [start, stop)."""
+        return "" if self.chat is None else self.chat.encoder.decode(self.ids[start:stop])
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """A way to build a prompt. `answers` says what it stands for, with the library's file; `build` makes it."""
+
+    answers: str
+    build: Callable[[Chat, list[dict[str, Any]], Mapping[str, Any]], Prompt]
+
+
+def chat_side(chat: Chat, messages: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> Prompt:
+    """The chat template with the generation prompt, tokenized without further special tokens."""
+    text = chat.render(messages, generation_prompt=True, **kwargs).text or ""
+    return Prompt("", chat.encoder.encode(text, special=False).ids, text, _source(chat), True)
+
+
+def text_side(chat: Chat, messages: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> Prompt:
+    """The rendered text sent as plain text, which is tokenized with the tokenizer's own special tokens."""
+    text = chat.render(messages, generation_prompt=True, **kwargs).text or ""
+    ids = chat.encoder.encode(text, special=True).ids
+    return Prompt("", ids, chat.encoder.decode(ids), _source(chat), True)
+
+
+def plain_side(chat: Chat, messages: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> Prompt:
+    """The chat template without a generation prompt."""
+    text = chat.render(messages, **kwargs).text or ""
+    return Prompt("", chat.encoder.encode(text, special=False).ids, text, _source(chat), False)
+
+
+def trained_side(chat: Chat, messages: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> Prompt:
+    """What stands before the answer in a training sequence: the conversation with an answer, up to the answer's first token."""
+    text = chat.render([*messages, {"role": "assistant", "content": _ANSWER}], **kwargs).text or ""
+    place = text.rfind(_ANSWER)
+    if place < 0:
+        raise QuestionError("the chat template does not write the assistant's content, so the training prompt cannot be found")
+    encoded = chat.encoder.encode(text, special=False)
+    ids = [token for token, (start, _) in zip(encoded.ids, encoded.offsets, strict=True) if start < place]
+    return Prompt("", ids, text[:place], _source(chat), True)
+
+
+def llama_factory_side(chat: Chat, messages: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> Prompt:
+    """LLaMA-Factory's own template: every turn tokenized alone."""
+    from llmdoctor.labels.trainers.llama_factory_template import Talk, template_of
+
+    name = kwargs.get("template")
+    task = Task(rows=[], config={} if name is None else {"template": name}, chat=chat, version=())
+    system = messages[0]["content"] if messages and messages[0].get("role") == "system" else ""
+    turns = [(str(message["role"]), str(message["content"])) for message in messages[bool(system) :]]
+    pairs = template_of(task).pairs(Talk([*turns, ("assistant", _ANSWER)], system), discard_thoughts=False)
+    ids = [token for source, target in pairs[:-1] for token in (*source, *target)] + pairs[-1][0]
+    return Prompt("", ids, chat.encoder.decode(ids), f"LLaMA-Factory template {name or '(parsed from the tokenizer)'}", True)
+
+
+def _source(chat: Chat) -> str | None:
+    return None if chat.template is None else chat.template.source
+
+
+BUILDERS = {
+    "trl-sft": Builder("training: apply_chat_template over the whole conversation (trl sft_trainer.py)", trained_side),
+    "trl-dpo": Builder("training: the prompt of a pair, with a generation prompt (trl dpo_trainer.py)", chat_side),
+    "trl-grpo": Builder("rollouts: apply_chat_template with a generation prompt (trl grpo_trainer.py)", chat_side),
+    "transformers-clm": Builder("training: apply_chat_template over the whole conversation", trained_side),
+    "axolotl": Builder("training: the chat_template strategy over the whole conversation (axolotl chat_template.py)", trained_side),
+    "unsloth": Builder("training: apply_chat_template over the whole conversation", trained_side),
+    "llama-factory": Builder(
+        "training: LLaMA-Factory's own template, kwargs {'template': NAME} (llamafactory template.py)", llama_factory_side
+    ),
+    "transformers": Builder("apply_chat_template(add_generation_prompt=True, tokenize=True)", chat_side),
+    "transformers-text": Builder("tokenizer(apply_chat_template(tokenize=False)): special tokens are added again", text_side),
+    "transformers-plain": Builder("apply_chat_template() without add_generation_prompt", plain_side),
+    "vllm": Builder("the chat endpoint: add_special_tokens is false by default (vllm entrypoints/openai)", chat_side),
+    "vllm-completions": Builder("the completions endpoint with the rendered text: add_special_tokens is true by default", text_side),
+    "sglang": Builder("the chat endpoint (sglang srt/entrypoints/openai)", chat_side),
+    "sglang-generate": Builder("/generate with the rendered text: the tokenizer's special tokens are added", text_side),
+}
+
+
+def build_prompt(chat: Chat, name: str, messages: list[dict[str, Any]], kwargs: Mapping[str, Any], worker: TemplateWorker) -> Prompt:
+    """Return the prompt of the builder `name`. Raises QuestionError for an unknown name or a file that cannot be read."""
+    kind, colon, argument = name.partition(":")
+    try:
+        if colon and kind == "template":
+            chat = replace(chat, template=ChatTemplate("given", _text(argument), argument), _prepared={})
+            return replace(chat_side(chat, messages, kwargs), name=name, chat=chat)
+        if colon and kind == "ids":
+            return replace(_recorded(chat, name, argument), chat=chat)
+        if colon and kind == "model":
+            other = _other(chat, argument, worker)
+            return replace(chat_side(other, messages, kwargs), name=name, chat=other)
+        if kind not in BUILDERS or colon:
+            raise QuestionError(f"{name}: unknown side, expected one of {', '.join(BUILDERS)}, template:FILE, ids:FILE or model:DIR")
+        return replace(BUILDERS[kind].build(chat, messages, kwargs), name=name, chat=chat)
+    except TrainerError as error:
+        raise QuestionError(f"{name}: the chat template raises {error.kind}: {error.message}") from None
+
+
+def _other(chat: Chat, folder: str, worker: TemplateWorker) -> Chat:
+    from llmdoctor.labels.live.encoder import FastEncoder
+    from llmdoctor.modeldir.directory import read_model_dir
+
+    directory = read_model_dir(folder)
+    return Chat(FastEncoder(directory), directory.chat_template, worker, chat.detail)
+
+
+def _recorded(chat: Chat, name: str, path: str) -> Prompt:
+    value = json_file(path)
+    if isinstance(value, dict):
+        value = next((value[key] for key in ("prompt_token_ids", "input_ids", "ids") if key in value), None)
+    if not isinstance(value, list) or not all(isinstance(token, int) and not isinstance(token, bool) for token in value):
+        raise QuestionError(f"{path}: expected a list of token ids, or an object with prompt_token_ids, input_ids or ids")
+    return Prompt(name, value, chat.encoder.decode(value))
+
+
+def _text(path: str) -> str:
+    data = read_bytes(path, _LIMIT)
+    if not isinstance(data, bytes):
+        raise QuestionError(f"{path}: no such file" if data is None else f"{path} {data.reason}")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise QuestionError(f"{path}: byte {error.start} is not UTF-8") from None
+
+
+def json_file(path: str) -> Any:
+    """Return the JSON value of a file. Raises QuestionError with the reason."""
+    try:
+        return json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise QuestionError(f"{path}: not JSON: {error}") from None
