@@ -1,4 +1,4 @@
-"""PYC001 to PYC012 over one file: told from its bytes whether it can matter, parsed once, walked once, judged, and what is ignored left out."""
+"""The PYC rules over one file: its bytes decide whether it is parsed; it is parsed once and walked once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 import warnings
 from dataclasses import replace
 
-from llmdoctor.callsites.finding import Found
 from llmdoctor.callsites.prefilter import may_hold_a_finding
 from llmdoctor.callsites.rules import UNPARSED
+from llmdoctor.callsites.types import Pitfall
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding, Location
 from llmdoctor.files.opening import read_bytes, shown_path
@@ -56,7 +56,7 @@ def check_source(text: str | bytes, path: str) -> tuple[Finding, ...]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return (_unparsed(path, error),)
     lines = data.splitlines()
-    return tuple(_diagnostic(each, Location(path, line=_line(each.node)), evidence) for each, evidence in _found(tree, lines))
+    return tuple(_finding(each, Location(path, line=_line(each.node)), evidence) for each, evidence in _found(tree, lines))
 
 
 def check_notebook(data: bytes, path: str) -> tuple[Finding, ...]:
@@ -83,7 +83,7 @@ def check_notebook(data: bytes, path: str) -> tuple[Finding, ...]:
     for each, evidence in found:
         pointer, inside = notebook.place(_line(each.node))
         cell = pointer.split("/")[2]
-        diagnostic = _diagnostic(each, Location(path, pointer, lines.get(pointer)), evidence)
+        diagnostic = _finding(each, Location(path, pointer, lines.get(pointer)), evidence)
         findings.append(replace(diagnostic, message=f"cell {cell}, line {inside}: {diagnostic.message}", cause=None))
     if notebook.broken and not findings:
         cells = ", ".join(map(str, notebook.broken[:5]))
@@ -97,28 +97,29 @@ def _parse(text: str | bytes) -> ast.Module:
         return ast.parse(text)
 
 
-def _found(tree: ast.Module, lines: list[bytes]) -> list[tuple[Found, dict[str, str]]]:
+def _found(tree: ast.Module, lines: list[bytes]) -> list[tuple[Pitfall, dict[str, str]]]:
     """What is not ignored, in order, each with what it is known by from run to run: the function it stands in and its line as it is written."""
-    from llmdoctor.callsites import padding, sampling
+    from llmdoctor.callsites import labels, padding, sampling, stopping, vllm
     from llmdoctor.callsites.module import read_module
 
     module = read_module(tree)
-    found = [each for each in (*padding.find(module), *sampling.find(module)) if not _is_ignored(each, lines)]
+    every = [each for rules in (padding, labels, stopping, sampling, vllm) for each in rules.find(module)]
+    found = [each for each in every if not _is_ignored(each, lines)]
     return [(each, {"scope": module.scope_at(_line(each.node)), "source": _source(lines, each)}) for each in _in_order(found)]
 
 
-def _source(lines: list[bytes], found: Found) -> str:
+def _source(lines: list[bytes], found: Pitfall) -> str:
     """The first line of what was found, without its indentation and with single blanks; cut where it is long."""
     return " ".join(b"".join(lines[_line(found.node) - 1 : _line(found.node)]).decode("utf-8", "replace").split())[:200]
 
 
-def _in_order(found: list[Found]) -> list[Found]:
+def _in_order(found: list[Pitfall]) -> list[Pitfall]:
     """By line, code and message, each once."""
     unique = {(_line(each.node), each.rule.code, each.message): each for each in reversed(found)}
     return [unique[key] for key in sorted(unique)]
 
 
-def _is_ignored(found: Found, lines: list[bytes]) -> bool:
+def _is_ignored(found: Pitfall, lines: list[bytes]) -> bool:
     """Whether `# llmdoctor: ignore[CODE]` stands on a line of what was found; a prefix (PYC) stands for all codes that begin with it."""
     first = _line(found.node)
     for line in lines[first - 1 : getattr(found.node, "end_lineno", first)]:
@@ -129,14 +130,15 @@ def _is_ignored(found: Found, lines: list[bytes]) -> bool:
     return False
 
 
-def _diagnostic(found: Found, location: Location, evidence: dict[str, str]) -> Finding:
-    return Finding(found.rule.code, found.rule.severity, found.message, location, evidence, found.cause, found.rule.fix)
+def _finding(pitfall: Pitfall, location: Location, evidence: dict[str, str]) -> Finding:
+    scope, source = evidence["scope"], evidence["source"]
+    return pitfall.rule.at(location, pitfall.message, cause=pitfall.cause, severity=pitfall.severity, scope=scope, source=source)
 
 
 def _unparsed(path: str, error: Exception) -> Finding:
     line = error.lineno if isinstance(error, SyntaxError) else None
     reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
-    return Finding(UNPARSED.code, UNPARSED.severity, f"not parsed: {reason}", Location(path, line=line), fix=UNPARSED.fix)
+    return UNPARSED.at(Location(path, line=line), f"not parsed: {reason}")
 
 
 def _json_lines(data: bytes) -> dict[str, int]:

@@ -21,7 +21,7 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Settings:
+class Keywords:
     """Names with their values: a call's keywords, or a dict's string keys. `call` is None for a dict."""
 
     node: ast.expr
@@ -41,6 +41,8 @@ class Scope:
     quotients: list[ast.BinOp] = field(default_factory=list)
     loops: list[ast.For] = field(default_factory=list)
     branches: list[ast.If] = field(default_factory=list)
+    returns: list[ast.expr] = field(default_factory=list)
+    choices: list[ast.IfExp] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -55,15 +57,15 @@ class Scope:
         given = self.node.args
         return {each.arg: each.annotation for each in (*given.posonlyargs, *given.args, *given.kwonlyargs)}
 
-    def settings(self) -> Iterator[Settings]:
-        """What every call and every dict sets by name."""
+    def keywords(self) -> Iterator[Keywords]:
+        """Yield what every call and every dictionary sets by name."""
         for call in self.calls:
             if call.keywords:
-                yield Settings(call, {given.arg: given.value for given in call.keywords if given.arg is not None}, call)
+                yield Keywords(call, {given.arg: given.value for given in call.keywords if given.arg is not None}, call)
         for node in self.dicts:
             pairs = zip(node.keys, node.values, strict=True)
             entries = {key.value: value for key, value in pairs if isinstance(key, ast.Constant) and isinstance(key.value, str)}
-            yield Settings(node, entries, None)
+            yield Keywords(node, entries, None)
 
     def value_of(self, name: ast.expr, before: ast.AST) -> ast.expr | None:
         """What was last assigned to a name (or a chain of attributes) above the line of `before`; None where nothing was."""
@@ -148,6 +150,15 @@ def _note_branch(scope: Scope, node: ast.If) -> None:
     scope.branches.append(node)
 
 
+def _note_return(scope: Scope, node: ast.Return) -> None:
+    if node.value is not None:
+        scope.returns.append(node.value)
+
+
+def _note_choice(scope: Scope, node: ast.IfExp) -> None:
+    scope.choices.append(node)
+
+
 def _note_comprehension(scope: Scope, node: ast.comprehension) -> None:
     scope.assignments.append(Assignment(node.target, node.iter, node.target, iterated=True))
 
@@ -177,6 +188,8 @@ _NOTED: dict[type, Callable[[Scope, Any], None]] = {
     ast.NamedExpr: _note_assignment,
     ast.For: _note_loop,
     ast.If: _note_branch,
+    ast.Return: _note_return,
+    ast.IfExp: _note_choice,
     ast.comprehension: _note_comprehension,
     ast.BinOp: _note_quotient,
     ast.AugAssign: _note_quotient,

@@ -1,4 +1,4 @@
-"""PYC002, PYC003, PYC005, PYC006, PYC011: padding, and the masks made from it."""
+"""PYC002, PYC003, PYC006 and PYC011: padding, and the attention masks made from it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import ast
 import re
 from collections.abc import Iterator
 
-from llmdoctor.callsites.finding import Found
 from llmdoctor.callsites.module import Module, Scope
 from llmdoctor.callsites.names import are_ids, called, dotted, is_literal, keyword, last, number, unwrapped
-from llmdoctor.callsites.rules import NO_MASK, PAD_LABELS, PAD_MASK, RIGHT_PADDING, ZERO_FILL
+from llmdoctor.callsites.pads import EOS, PAD, compared, pad_origin
+from llmdoctor.callsites.rules import NO_MASK, PAD_MASK, RIGHT_PADDING, ZERO_FILL
 from llmdoctor.callsites.state import Setting, Write, line_of
+from llmdoctor.callsites.types import Pitfall
 
-_PAD = re.compile(r"^_?pad(ding)?(_token)?(_ids?)?$")
-_EOS = re.compile(r"^_?(eos|eod)(_token)?(_ids?)?$")
 _MASK = re.compile(r"^_*(\w+_)?att(entio)?n_masks?$")
 _SIDE = re.compile(r"^padding_side$")
 _TOKENIZERS = re.compile(r"tok|processor", re.IGNORECASE)
 _ONE_TEXT = ("str", "Optional[str]", "typing.Optional[str]", "str | None")
 _BATCH = re.compile(r"batch|chunk|loader|\brange\(", re.IGNORECASE)
 _FILLS = ("masked_fill", "masked_fill_")
-_COLLATORS = {"DataCollatorForLanguageModeling": "transformers", "DataCollatorForCompletionOnlyLM": "trl"}
 # Models whose encoder reads the prompt, so that its padding may stand on the right: transformers 5.23, models/*/configuration_*.py with
 # is_encoder_decoder = True, and the classes that load one of them. Flax and TF are prefixes of older releases.
 _ENCODER_DECODERS = re.compile(
@@ -32,79 +30,43 @@ _ENCODER_DECODERS = re.compile(
 )
 
 
-def find(module: Module) -> Iterator[Found]:
-    """Every finding of the rules about padding."""
-    padded = any(_EOS.match(last(assignment.value)) and _PAD.match(last(assignment.target)) for assignment in module.assignments())
+def find(module: Module) -> Iterator[Pitfall]:
+    """Yield what the rules about padding apply to."""
+    padded = any(EOS.match(last(assignment.value)) and PAD.match(last(assignment.target)) for assignment in module.assignments())
     padded = padded or any(called(call) == "add_special_tokens" for scope in module.scopes for call in scope.calls)
     decoder_only = not any(_ENCODER_DECODERS.match(origin.rpartition(".")[2]) for origin in module.imported.values())
-    pads, sides = Setting(module, _PAD), Setting(module, _SIDE)
+    pads, sides = Setting(module, PAD), Setting(module, _SIDE)
     for scope in module.scopes:
         if padded:
             yield from _masks(scope, pads)
-            yield from _collators(scope, pads)
         yield from _zeros(scope)
         if decoder_only:
             yield from _right(scope, sides)
             yield from _maskless(scope)
 
 
-def _eos_write(name: str | None, scope: Scope, pads: Setting, before: ast.AST) -> Write | None:
-    """The write that makes a tokenizer's pad its eos, if that is what holds before a node."""
-    write = pads.last(name, scope, before) if name is not None else None
-    return write if write is not None and write.value is not None and _EOS.match(last(write.value)) else None
-
-
-def _pad_origin(pad: ast.expr, scope: Scope, pads: Setting) -> ast.AST | None:
-    """What makes this pad id the eos id, if the file has something that does it for the same tokenizer or name."""
-    if not _PAD.match(last(pad)):
-        return None
-    if isinstance(pad, ast.Name):
-        for assignment in reversed(scope.assignments):
-            if dotted(assignment.target) == pad.id and line_of(assignment.node) < line_of(pad):
-                if _EOS.match(last(assignment.value)):
-                    return assignment.node
-                pad = assignment.value
-                break
-    write = _eos_write(dotted(pad.value), scope, pads, pad) if isinstance(pad, ast.Attribute) else None
-    return write.node if write is not None else None
-
-
-def _compared(node: ast.expr, operator: type[ast.cmpop], method: str) -> tuple[ast.expr, ast.expr] | None:
-    """The two sides of `a != b`, a.ne(b) and torch.ne(a, b)."""
-    node = unwrapped(node)
-    if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], operator):
-        return node.left, node.comparators[0]
-    if isinstance(node, ast.Call) and called(node) == method and isinstance(node.func, ast.Attribute):
-        return (node.func.value, node.args[0]) if len(node.args) == 1 else (node.args[0], node.args[1]) if len(node.args) == 2 else None
-    return None
-
-
-def _masks(scope: Scope, pads: Setting) -> Iterator[Found]:
+def _masks(scope: Scope, pads: Setting) -> Iterator[Pitfall]:
     named = [(last(assignment.target), assignment.value) for assignment in scope.assignments]
-    named += [entry for settings in scope.settings() for entry in settings.entries.items()]
+    named += [entry for keywords in scope.keywords() for entry in keywords.entries.items()]
     for name, value in named:
-        sides = _compared(value, ast.NotEq, "ne") if _MASK.match(name) else None
-        origin = _pad_origin(sides[1], scope, pads) if sides and are_ids(sides[0]) else None
+        sides = compared(value, ast.NotEq, "ne") if _MASK.match(name) else None
+        origin = pad_origin(sides[1], scope, pads) if sides and are_ids(sides[0]) else None
         if origin is not None:
-            yield Found(
+            yield Pitfall(
                 PAD_MASK,
                 value,
-                f"{name} masks every eos in {last(unwrapped(sides[0])) if sides else ''} with the padding",
-                _eos_is_pad(origin),
+                f"{origin.condition}{name} masks every eos in {last(unwrapped(sides[0])) if sides else ''} with the padding",
+                origin.cause,
             )
 
 
-def _eos_is_pad(origin: ast.AST) -> str:
-    return f"line {line_of(origin)} makes the eos token the pad token"
-
-
-def _zeros(scope: Scope) -> Iterator[Found]:
+def _zeros(scope: Scope) -> Iterator[Pitfall]:
     for call in scope.calls:
         if called(call) not in _FILLS or not isinstance(call.func, ast.Attribute):
             continue
         arguments = call.args if dotted(call.func.value) == "torch" else [call.func.value, *call.args]
         if len(arguments) == 3 and number(arguments[2]) == 0 and _are_token_ids(arguments[0]) and _about_attention(arguments[1]):
-            yield Found(ZERO_FILL, call, f"{last(unwrapped(arguments[0]))} becomes token 0 wherever the attention mask is 0")
+            yield Pitfall(ZERO_FILL, call, f"{last(unwrapped(arguments[0]))} becomes token 0 wherever the attention mask is 0")
 
 
 def _are_token_ids(node: ast.expr) -> bool:
@@ -117,30 +79,13 @@ def _about_attention(mask: ast.expr) -> bool:
     mask = unwrapped(mask)
     if isinstance(mask, ast.UnaryOp) and isinstance(mask.op, ast.Invert | ast.Not):
         mask = mask.operand
-    elif (sides := _compared(mask, ast.Eq, "eq")) is not None:
+    elif (sides := compared(mask, ast.Eq, "eq")) is not None:
         mask = sides[0]
     elif called(mask) == "logical_not" and isinstance(mask, ast.Call) and isinstance(mask.func, ast.Attribute):
         mask = mask.func.value
     else:
         return False
     return _MASK.match(last(unwrapped(mask))) is not None
-
-
-def _collators(scope: Scope, pads: Setting) -> Iterator[Found]:
-    for call in scope.calls:
-        package = _COLLATORS.get(called(call))
-        origin_of_name = pads.module.imported.get((dotted(call.func) or "").split(".")[0], "")
-        if package is None or origin_of_name.split(".")[0] != package:
-            continue
-        tokenizer = keyword(call, "tokenizer") or (call.args[0] if call.args and package == "transformers" else None)
-        causal = is_literal(keyword(call, "mlm") or (call.args[1] if len(call.args) > 1 else None), False) or package == "trl"
-        if causal and (origin := _eos_write(dotted(tokenizer), scope, pads, call)) is not None:
-            yield Found(
-                PAD_LABELS,
-                call,
-                f"{called(call)} takes the pad token out of the loss, and the pad token is the eos token",
-                _eos_is_pad(origin.node),
-            )
 
 
 def _batches(scope: Scope) -> Iterator[tuple[ast.expr, ast.Call]]:
@@ -201,7 +146,7 @@ def _root(node: ast.expr) -> str | None:
     return dotted(node)
 
 
-def _right(scope: Scope, sides: Setting) -> Iterator[Found]:
+def _right(scope: Scope, sides: Setting) -> Iterator[Pitfall]:
     for name, call in _batches(scope):
         generates = [
             generate
@@ -213,7 +158,7 @@ def _right(scope: Scope, sides: Setting) -> Iterator[Found]:
             continue
         for generate in generates:
             message = f"{dotted(name)} is padded on the right: generate() continues the shorter prompts after their padding"
-            yield Found(RIGHT_PADDING, generate, message, f"line {line_of(side.node)} sets padding_side to right")
+            yield Pitfall(RIGHT_PADDING, generate, message, f"line {line_of(side.node)} sets padding_side to right")
 
 
 def _side(tokenizer: str | None, scope: Scope, sides: Setting, call: ast.Call) -> Write | None:
@@ -225,7 +170,7 @@ def _side(tokenizer: str | None, scope: Scope, sides: Setting, call: ast.Call) -
     return sides.last(f"{tokenizer}.tokenizer", scope, call) or sides.last(tokenizer, scope, call)
 
 
-def _maskless(scope: Scope) -> Iterator[Found]:
+def _maskless(scope: Scope) -> Iterator[Pitfall]:
     batches = [(dotted(name), call) for name, call in _batches(scope) if isinstance(name, ast.Name)]
     for generate in scope.calls:
         if called(generate) != "generate" or any(given.arg in (None, "attention_mask", "inputs_embeds") for given in generate.keywords):
@@ -242,4 +187,6 @@ def _maskless(scope: Scope) -> Iterator[Found]:
         )
         if last(source) == "input_ids" and (made or direct):
             line = line_of(made[-1] if made else source)
-            yield Found(NO_MASK, generate, "a padded batch goes into generate() without its attention_mask", f"line {line} pads the batch")
+            yield Pitfall(
+                NO_MASK, generate, "a padded batch goes into generate() without its attention_mask", f"line {line} pads the batch"
+            )

@@ -48,12 +48,18 @@ _SIGNS = (
     _signs("masked_fill _mask", rb"masked_fill_?\s*\([^;]{0,300}?att(?:entio)?n_mask[^;]{0,100}?\b0"),  # PYC003
     _signs("log_softmax scores output_scores"),  # PYC004
     _signs("DataCollatorFor pad_token eos_token", _PAD_IS_EOS),  # PYC005
+    _signs("-100 pad eos_token", _PAD_IS_EOS, rb"masked_fill|where\s*\(|\[[^\n\]]*(?:==|eq\()|\bif\b[^\n]*\belse\b"),
+    _signs("gnore pad eos_token", _PAD_IS_EOS, rb"[iI]gnore_?(?:index|id|label|token)|IGNORE"),
     _signs("padding_side right .generate(", rb"padding_side[^\n]*right", _PADDING),  # PYC006
     *map(_drawn, ("random", "rand", "uniform")),  # PYC007
     _signs("softmax temp", rb"(?:/[^/]{0,80}?|div(?:ide)?_?\s*\([^;]{0,80}?)\btemp(?:erature)?\b"),  # PYC008
     _signs("do_sample True", rb"do_sample(?:" + _QUOTE + rb")?\s*[=:]\s*True", rb"temperature|top_k"),  # PYC009
     _signs("do_sample False", rb"do_sample(?:" + _QUOTE + rb")?\s*[=:]\s*False", rb"temperature|top_[pk]|min_p|typical_p"),  # PYC010
     _signs("padding input_ids .generate(", _PADDING),  # PYC011
+    _signs("eos_token_id generate(", rb"(?:[tT]ok\w*|[pP]rocessor)\.eos_token_id"),  # PYC013
+    _signs("vllm SamplingParams("),  # PYC014
+    _signs("vllm LLM("),
+    _signs("do_sample True generate( .logits", rb"log_softmax|cross_entropy"),  # PYC015
 )
 
 

@@ -1,4 +1,4 @@
-"""The rules over Python sources, with the words of their pages. What PYC001 and PYC009 say of generate() was tried once with transformers 5.23.0."""
+"""The rules over Python sources. What PYC001 and PYC009 state about generate() was run with transformers 5.23.0."""
 
 from __future__ import annotations
 
@@ -9,69 +9,71 @@ EOS_NONE = Rule(
     "PYC001",
     "eos-set-to-none",
     Severity.WARNING,
-    "eos_token_id of a model's generation config is set to None, or generate() gets eos_token_id=None.",
-    "Nothing ends a sequence before the length limit then. The assignment also outlives the call: whatever generates with this model later, and what "
-    "save_pretrained() writes, has no terminator. A config that is passed to a call, generate(generation_config=GenerationConfig(eos_token_id=None)), is not meant: there "
-    "the model's own id is taken (in transformers 5 and from 4.43 on; 4.41 and 4.42 run on). "
-    "No finding where the same function assigns another value as well, as one that saves the old value and puts it back does. A warning: benchmarks and tests "
-    "do it on purpose, for a fixed length.",
+    "The eos_token_id of a model's generation config is set to None, or generate() is called with eos_token_id=None.",
+    "Without an eos_token_id nothing ends a sequence before the length limit. The assignment also outlives the call: every later generate() of this model and "
+    "every checkpoint that save_pretrained() writes has no terminator. The rule does not apply to a config that is passed to a call, "
+    "generate(generation_config=GenerationConfig(eos_token_id=None)), because the model's own id replaces None there (transformers 4.43 and later; 4.41 and 4.42 "
+    "do not stop). It does not apply either if the same function assigns another value, as code does that saves the old value and restores it. The severity is "
+    "warning because benchmarks and tests clear the id on purpose to get a fixed length.",
     "policy.generation_config.eos_token_id = None",
-    "config = GenerationConfig(max_new_tokens=256, min_new_tokens=256)   # a fixed length, and nothing outlives it",
-    "Leave eos_token_id as it is. For a fixed length give min_new_tokens; to hide the id for one call, put it back afterwards.",
+    "config = GenerationConfig(max_new_tokens=256, min_new_tokens=256)   # a fixed length that no later call inherits",
+    "Leave eos_token_id as it is. For a fixed length set min_new_tokens. To clear the id for one call, restore it afterwards.",
 )
 PAD_MASK = Rule(
     "PYC002",
     "mask-hides-eos",
     Severity.INFO,
-    "An attention mask is made by comparing ids with a pad token that this file sets to the eos token.",
-    "The comparison cannot tell padding from a real end of text: every eos inside a sequence is masked out as well, the end of each turn in a "
-    "conversation and the last token of a training example. The model never attends to its own terminator, and logprobs shift. A note, as only ids "
-    "that hold an eos are harmed: the three places found in public code mask texts without one, or mend the mask later.",
+    "An attention mask is computed by comparing ids with a pad token that this file sets to the eos token.",
+    "The comparison cannot distinguish padding from a real end of text. It also masks every eos inside a sequence: the end of each turn of a conversation and the "
+    "last token of a training example. The model never attends to its own terminator, and the log-probabilities change. The severity is info because only ids that "
+    "contain an eos are affected.",
     "tokenizer.pad_token = tokenizer.eos_token\nattention_mask = input_ids != tokenizer.pad_token_id",
     'batch = tokenizer(texts, padding=True, return_tensors="pt")\nattention_mask = batch["attention_mask"]',
-    "Take the mask that the tokenizer returns, build it from lengths, or give the tokenizer a pad token of its own.",
+    "Use the mask that the tokenizer returns, compute the mask from lengths, or give the tokenizer a separate pad token.",
 )
 ZERO_FILL = Rule(
     "PYC003",
     "padding-filled-with-token-0",
     Severity.WARNING,
     "Masked positions of token ids are overwritten with 0.",
-    "0 is a token like any other (in Qwen's and GPT-2's vocabularies it is an exclamation mark). Where the mask came from a pad token that is "
-    "the eos, real ends of text become that token; where the mask is not passed on, the model reads it; and what looks for padding later finds none.",
+    "Token 0 is an ordinary token: in the vocabularies of Qwen and GPT-2 it is an exclamation mark. If the mask comes from a pad token that is the eos token, real "
+    "ends of text become exclamation marks. If the mask is not passed on, the model reads them. Code that searches for padding later finds none.",
     "input_ids = torch.masked_fill(query_responses, ~attention_mask, 0)",
     "outputs = model(input_ids=query_responses, attention_mask=attention_mask, position_ids=position_ids)",
-    "Leave the ids as they are and pass attention_mask; where an id must be in the vocabulary, fill with pad_token_id.",
+    "Leave the ids unchanged and pass attention_mask. If an id must be in the vocabulary, fill with pad_token_id.",
 )
 PROCESSED = Rule(
     "PYC004",
     "logprobs-of-processed-scores",
     Severity.WARNING,
-    "log_softmax is taken over the .scores that generate() returned.",
-    "`scores` are what is left after temperature, top_k, top_p and the penalties: their logprobs are those of the distorted distribution, with -inf for "
-    "everything cut off. As old logprobs in PPO, as confidences or in a perplexity they are wrong: at temperature 0.7 and top_p 0.9 by about 37 nats "
-    "over 256 tokens. No finding where the call says do_sample=False.",
+    "log_softmax is applied to the .scores that generate() returned.",
+    "The scores are the logits after temperature, top_k, top_p and the penalties. Their log-probabilities belong to the modified distribution, with -inf for every "
+    "token that was cut off. As old log-probabilities in PPO, as confidences or in a perplexity they are wrong: at temperature 0.7 and top_p 0.9 by about 37 nats "
+    "over 256 tokens. The rule does not apply if the call sets do_sample=False.",
     "logits = torch.stack(outputs.scores, 1)\nlogprobs = F.log_softmax(logits, dim=-1)",
     "outputs = model.generate(**batch, output_logits=True, return_dict_in_generate=True)\nlogprobs = F.log_softmax(torch.stack(outputs.logits, 1), dim=-1)",
-    "Ask for output_logits=True (transformers 4.38 or newer) and use outputs.logits.",
+    "Set output_logits=True (transformers 4.38 or later) and use outputs.logits.",
 )
 PAD_LABELS = Rule(
     "PYC005",
     "eos-never-learned",
     Severity.WARNING,
-    "The pad token is the eos token, and the collator sets labels that equal the pad token to -100.",
-    "transformers' DataCollatorForLanguageModeling(mlm=False) takes every label that equals pad_token_id out of the loss. If that is the eos, the "
-    "model is never trained to end, and the fine-tuned model runs on to its length limit. trl's DataCollatorForCompletionOnlyLM is built on it.",
+    "The pad token is the eos token, and the labels that equal the pad token are set to -100.",
+    "A label of -100 is excluded from the loss. If the pad token is the eos token, the real end of each example is excluded with the padding. The model is not trained "
+    "to end, and the fine-tuned model generates up to its length limit. DataCollatorForLanguageModeling(mlm=False) of transformers sets these labels, as does "
+    "DataCollatorForCompletionOnlyLM of trl, which is built on it, and as does code that compares labels with pad_token_id. If the line that sets the pad token runs "
+    "only for a tokenizer without one (`if tokenizer.pad_token is None`), the finding is a note.",
     "tokenizer.pad_token = tokenizer.eos_token\ncollator = DataCollatorForLanguageModeling(tokenizer, mlm=False)",
     'tokenizer.add_special_tokens({"pad_token": "<|pad|>"})\nmodel.resize_token_embeddings(len(tokenizer))',
-    "Give the tokenizer a pad token of its own, or mask labels by attention_mask instead of by the id.",
+    "Give the tokenizer a separate pad token, or mask the labels with attention_mask: labels[attention_mask == 0] = -100.",
 )
 RIGHT_PADDING = Rule(
     "PYC006",
     "right-padding-before-generate",
     Severity.ERROR,
-    "A tokenizer pads on the right, and the same function gives its padded batch to generate().",
-    "A decoder-only model continues after the last position. With padding on the right that is a pad token for every prompt but the longest: the answers "
-    "of the shorter ones begin behind a gap and are worse, which no error tells.",
+    "A tokenizer pads on the right, and its padded batch is passed to generate().",
+    "A decoder-only model continues after the last position. With padding on the right, that position is a pad token for every prompt except the longest one. The "
+    "answers to the shorter prompts begin after a gap and are worse, and no error reports it.",
     'tokenizer.padding_side = "right"\nbatch = tokenizer(prompts, padding=True, return_tensors="pt")\nmodel.generate(**batch)',
     'tokenizer.padding_side = "left"\nbatch = tokenizer(prompts, padding=True, return_tensors="pt")\nmodel.generate(**batch)',
     'Set padding_side = "left" before the prompts are tokenized.',
@@ -80,9 +82,9 @@ LAST_PASS = Rule(
     "PYC007",
     "last-pass-wins",
     Severity.ERROR,
-    "A loop draws a fresh random number for each candidate and lets the last one that passes win.",
-    "That does not draw from the probabilities. P(i) is p_i times the product of (1 - p_j) over all later j: for 0.5, 0.4, 0.1 it draws .27, .36 and .37 "
-    "(the last one also gets what nobody took), and another order of the same candidates gives another law.",
+    "A loop draws a new random number for each candidate and keeps the last candidate that passes.",
+    "This does not draw from the given probabilities. P(i) is p_i times the product of (1 - p_j) over all later j. For 0.5, 0.4 and 0.1 it draws .27, .36 and .37, "
+    "because the last candidate also receives what no candidate accepted, and another order of the candidates gives another distribution.",
     "for token in probs:\n    if random.random() <= probs[token]:\n        chosen = token",
     "chosen = random.choices(list(probs), weights=list(probs.values()))[0]",
     "Draw once: random.choices with weights, torch.multinomial, or numpy's Generator.choice with p.",
@@ -92,8 +94,8 @@ PROBABILITIES = Rule(
     "temperature-on-probabilities",
     Severity.ERROR,
     "Probabilities, the result of a softmax, are divided by a temperature.",
-    "Temperature divides logits. Divided probabilities, made to sum to one again (as torch.multinomial does), are the same probabilities: the setting "
-    "does nothing. A second softmax over them is almost uniform.",
+    "Temperature divides logits. Divided probabilities are the same probabilities once they are normalised again, as torch.multinomial does, so that the setting has no "
+    "effect. A second softmax over them is almost uniform.",
     "probs = torch.softmax(logits, dim=-1) / temperature",
     "probs = torch.softmax(logits / temperature, dim=-1)",
     "Divide the logits before the softmax.",
@@ -102,32 +104,32 @@ REJECTED = Rule(
     "PYC009",
     "rejected-sampling-value",
     Severity.ERROR,
-    "do_sample=True stands beside a temperature or top_k that transformers refuses.",
-    "With sampling on, the temperature must be a float above 0 (an int 2 or 0 and a 0.0 raise; an int 1 is never looked at), and top_k a positive int (50.0 and -1 "
-    "raise; 0 turns it off): generate() raises a ValueError, in the first step and after the model has been loaded. Some releases of 4.5x take a temperature of 0 as "
-    "do_sample=False instead. What other engines take (-1 for off, 0 for greedy) does not carry over.",
+    "do_sample=True is set with a temperature or top_k that transformers rejects.",
+    "With sampling, the temperature must be a float above 0 (the ints 2 and 0 and the float 0.0 raise; the int 1 is never examined), and top_k a positive int (50.0 and "
+    "-1 raise; 0 turns it off). generate() raises a ValueError in the first step, after the model has been loaded. Some releases of 4.5x treat a temperature of 0 as "
+    "do_sample=False instead. The conventions of other engines (-1 for off, 0 for greedy) do not apply.",
     "model.generate(**batch, do_sample=True, temperature=2, top_k=-1)",
     "model.generate(**batch, do_sample=True, temperature=2.0, top_k=0)",
-    "Write the temperature as a float above 0, top_k as an int (0 is off); for greedy decoding say do_sample=False.",
+    "Write the temperature as a float above 0 and top_k as an int (0 is off). For greedy decoding set do_sample=False.",
 )
 IGNORED = Rule(
     "PYC010",
     "sampling-settings-ignored",
     Severity.WARNING,
-    "do_sample=False stands beside a temperature, top_p, top_k, min_p or typical_p that does something only when sampling.",
-    "Decoding is greedy whatever they say. A reader, and the table of results, believe a temperature that was never used; as a generation_config.json, "
-    "transformers refuses to save it. Values that are off or greedy anyway (temperature 0 or 1, top_p 1, top_k 0, 1 or 50, None) are not meant.",
+    "do_sample=False is set with a temperature, top_p, top_k, min_p or typical_p, which only sampling uses.",
+    "Decoding is greedy whatever these settings are. A reader, or the table of results, reports a temperature that was never used, and transformers refuses to save such "
+    "a generation_config.json. The rule does not apply to values that are neutral or greedy (temperature 0 or 1, top_p 1, top_k 0, 1 or 50, None).",
     "model.generate(**batch, do_sample=False, temperature=0.7)",
     "model.generate(**batch, do_sample=False)",
-    "Leave the sampling settings out, or set do_sample=True if sampling was meant.",
+    "Remove the sampling settings, or set do_sample=True if sampling was intended.",
 )
 NO_MASK = Rule(
     "PYC011",
     "batch-without-attention-mask",
     Severity.WARNING,
-    "A padded batch's input_ids go into generate(), its attention_mask does not.",
-    "transformers then guesses: positions that equal pad_token_id are masked, but only if that id is not an eos. For a tokenizer whose pad is the eos nothing "
-    "is masked, and the model reads the padding as text: the shorter prompts of a batch get other answers than they get alone.",
+    "The input_ids of a padded batch are passed to generate() without its attention_mask.",
+    "transformers then guesses the mask: positions that equal pad_token_id are masked, but only if that id is not an eos. If the pad token is the eos token, nothing "
+    "is masked and the model reads the padding as text. The shorter prompts of a batch get other answers than they get alone.",
     'batch = tokenizer(prompts, padding=True, return_tensors="pt")\nmodel.generate(batch.input_ids)',
     'batch = tokenizer(prompts, padding=True, return_tensors="pt")\nmodel.generate(**batch)',
     "Pass attention_mask=batch.attention_mask, or the whole batch: model.generate(**batch).",
@@ -136,11 +138,46 @@ UNPARSED = Rule(
     "PYC012",
     "not-parsed",
     Severity.INFO,
-    "A Python file or a notebook in which a rule may apply could not be parsed, so none looked at it.",
-    "It is written for Python 2, for a newer Python than the one llmdoctor runs on, is a template, or broken. What is wrong in it is not known.",
+    "A Python file or a notebook in which a rule may apply could not be parsed, so no rule was applied.",
+    "The file is written for Python 2 or for a later Python than the one that runs llmdoctor, is a template, or is broken. Its faults are not known.",
     "print model.generate(input_ids, do_sample=True, temperature=2)",
     "print(model.generate(input_ids, do_sample=True, temperature=2.0))",
-    "Correct it, run llmdoctor with the Python that the file is for, or exclude the file.",
+    "Correct the file, run llmdoctor with the Python that the file is for, or exclude the file.",
+)
+EOS_NARROWED = Rule(
+    "PYC013",
+    "eos-narrowed-at-the-call",
+    Severity.INFO,
+    "generate() is called with eos_token_id=tokenizer.eos_token_id, which is one id.",
+    "The argument replaces the list in the model's generation_config.json. Llama 3, Gemma, Qwen and other chat models list several terminators there, and the one of the "
+    "tokenizer is often not the one that ends a turn: the answers then continue past the end of the turn. For a model with one terminator the argument changes nothing, "
+    "so the finding is a note.",
+    "model.generate(**batch, eos_token_id=tokenizer.eos_token_id)",
+    "model.generate(**batch)",
+    "Leave eos_token_id out: generate() then uses every terminator of the model. `llmdoctor gencfg show MODEL` lists them.",
+)
+SIXTEEN_TOKENS = Rule(
+    "PYC014",
+    "vllm-sixteen-tokens",
+    Severity.WARNING,
+    "vLLM's SamplingParams is created without max_tokens, or LLM.generate() is called without sampling parameters.",
+    'max_tokens of SamplingParams is 16 by default (vllm/sampling_params.py). Every answer ends after 16 tokens, with finish_reason "length" and without a warning. The '
+    "server is different: for chat requests it uses the remaining context.",
+    "SamplingParams(temperature=0.8, top_p=0.95)",
+    "SamplingParams(temperature=0.8, top_p=0.95, max_tokens=1024)",
+    "Set max_tokens to the length that an answer needs.",
+)
+INHERITED = Rule(
+    "PYC015",
+    "inherited-sampling-beside-raw-logprobs",
+    Severity.INFO,
+    "generate() samples without an explicit temperature, top_k or top_p, and the same function computes log-probabilities from raw logits.",
+    "Settings that a call does not name come from the model's generation_config.json: Qwen2.5-Instruct, for example, sets temperature 0.7, top_p 0.8 and top_k 20, and "
+    "releases of transformers before 5 add top_k 50. The tokens are then drawn from another distribution than the one whose log-probabilities are computed, and the "
+    "importance ratios of PPO and GRPO are biased. For a model whose files set none of the three, nothing differs, so the finding is a note.",
+    "out = model.generate(**batch, do_sample=True)\nlogprobs = F.log_softmax(model(out).logits, dim=-1)",
+    "out = model.generate(**batch, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)\nlogprobs = F.log_softmax(model(out).logits, dim=-1)",
+    "Name temperature, top_k and top_p at the call, and divide the logits by the same temperature before log_softmax.",
 )
 RULES = (
     EOS_NONE,
@@ -155,4 +192,7 @@ RULES = (
     IGNORED,
     NO_MASK,
     UNPARSED,
+    EOS_NARROWED,
+    SIXTEEN_TOKENS,
+    INHERITED,
 )

@@ -15,12 +15,17 @@ _DEPTH = 5  # another name for another name for ...
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Write:
-    """`value` is what the setting gets at `node` in `scope`; None where that is not known. `owner` where the value is that of another object."""
+    """What a setting is given at `node` in `scope`: `value`, None if that is not known.
+
+    With `owner` the setting is that of another object: of that name in `scope` before `node`, or at the end of the function `function` that
+    returned the object.
+    """
 
     node: ast.AST
     scope: Scope
     value: ast.expr | None
     owner: str | None = None
+    function: Scope | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -33,19 +38,21 @@ class Setting:
     methods: dict[int, list[Scope]] = field(default_factory=dict)
 
     def last(self, name: str, scope: Scope, before: ast.AST | None, depth: int = 0) -> Write | None:
-        """The write that holds for the object `name` in a scope above `before` (anywhere in it without one); None where no code of the file writes it.
+        """Return the write that holds for the object `name` in a scope above `before` (anywhere in it without one); None if the file has none.
 
-        A name is a function's own, its class's if it begins with self, or that of what stands around the function: another function's
-        variable, or another class's self, is another object.
+        A name belongs to its function, to its class if it begins with self, or to what surrounds the function. An object that a function of
+        the file returns is followed into that function, and a parameter to the calls of its function if they all agree.
         """
-        found = self._last_of(name, scope, before)
-        if found is None:
+        if depth > _DEPTH:
             return None
-        if found.owner is None or depth == _DEPTH:
-            return found if found.owner is None else None
+        found = self._last_of(name, scope, before, depth)
+        if found is None or found.owner is None:
+            return found
+        if found.function is not None:
+            return self.last(found.owner, found.function, None, depth + 1)
         return self.last(found.owner, found.scope, found.node, depth + 1)
 
-    def _last_of(self, name: str, scope: Scope, before: ast.AST | None) -> Write | None:
+    def _last_of(self, name: str, scope: Scope, before: ast.AST | None, depth: int) -> Write | None:
         own = [write for write in self._writes(name, scope) if before is None or line_of(write.node) < line_of(before)]
         if own:
             return own[-1]
@@ -55,11 +62,42 @@ class Setting:
             writes = [write for method in self._methods(home) if method is not scope for write in self._writes(name, method)]
             return max(writes, key=lambda write: line_of(write.node), default=None)
         if root in scope.parameters():
-            return None
+            return self._from_callers(name, scope, depth)
         around = scope.parent
         while around is not None and isinstance(around.node, ast.ClassDef):
             around = around.parent
-        return self._last_of(name, around, None) if around is not None else None
+        return self._last_of(name, around, None, depth) if around is not None else None
+
+    def _from_callers(self, name: str, scope: Scope, depth: int) -> Write | None:
+        """Return the write to an argument, if every call of the function in this file passes an object with the same value."""
+        root, dot, rest = name.partition(".")
+        function, names = (scope.node.name if scope.node else ""), [each for each in scope.parameters() if each not in ("self", "cls")]
+        writes: list[Write] = []
+        for caller in self.module.scopes:
+            for call in caller.calls:
+                if called(call) != function or caller is scope:
+                    continue
+                at = names.index(root) if root in names else len(call.args)
+                given = dotted(keyword(call, root) or (call.args[at] if at < len(call.args) else None))
+                found = self.last(f"{given}{dot}{rest}", caller, call, depth + 1) if given is not None else None
+                if found is None or found.value is None:
+                    return None
+                writes.append(found)
+        same = {ast.dump(write.value) for write in writes if write.value is not None}
+        return writes[0] if len(same) == 1 else None
+
+    def _returned(self, call: ast.Call, at: int | None) -> tuple[str, Scope] | None:
+        """Return the name that a function of this file returns (the item `at` of a tuple) and the function; None if the returns differ."""
+        functions = [scope for scope in self.module.scopes if isinstance(scope.node, ast.FunctionDef) and scope.node.name == called(call)]
+        if len(functions) != 1:
+            return None
+        values = [
+            each.elts[at] if at is not None and isinstance(each, ast.Tuple) and at < len(each.elts) else each
+            for each in functions[0].returns
+        ]
+        names = {dotted(value) for value in values}
+        name = names.pop() if len(names) == 1 else None
+        return None if name is None else (name, functions[0])
 
     def _methods(self, home: Scope) -> list[Scope]:
         if not self.methods:
@@ -82,11 +120,15 @@ class Setting:
             if isinstance(target, ast.Attribute) and self.attribute.match(target.attr):
                 yield dotted(target.value) or "", Write(assignment.node, scope, value)
                 continue
-            for name in map(dotted, target.elts if isinstance(target, ast.Tuple) else [target]):
+            for at, name in enumerate(map(dotted, target.elts if isinstance(target, ast.Tuple) else [target])):
                 if name is not None and not isinstance(value, ast.Call):
                     yield name, Write(assignment.node, scope, None, dotted(value))
                 elif name is not None and isinstance(value, ast.Call) and name not in map(dotted, value.args):
-                    yield name, Write(assignment.node, scope, self._given(value))  # tokenizer = prepare(tokenizer) keeps what was set
+                    returned = self._returned(value, at if isinstance(target, ast.Tuple) else None)
+                    if returned is not None:
+                        yield name, Write(assignment.node, scope, None, *returned)
+                    else:
+                        yield name, Write(assignment.node, scope, self._given(value))  # tokenizer = prepare(tokenizer) keeps what was set
 
     def _called(self, scope: Scope) -> Iterator[tuple[str, Write]]:
         for call in scope.calls:

@@ -354,3 +354,18 @@ def test_whatever_stands_in_it(text: str, data: bytes) -> None:
     check_source(text, "x.py")
     module.check_notebook(text.encode() + data, "x.ipynb")
     check_source(text.encode() + data, "x.py")
+
+
+@pytest.mark.parametrize("test", ["tokenizer.pad_token is None", "not tokenizer.pad_token", "getattr(tokenizer, 'pad_token', None) is None"])
+def test_a_guarded_pad_is_a_condition(test: str) -> None:
+    """The line does nothing for a tokenizer with a pad token, so the finding says "if" and is a note."""
+    source = (
+        "from transformers import DataCollatorForLanguageModeling\n"
+        f"if {test}:\n    tokenizer.pad_token = tokenizer.eos_token\n"
+        "collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)\n"
+    )
+    (found,) = check_source(source, "train.py")
+    assert (found.code, found.severity.value) == ("PYC005", "info")
+    assert "if the tokenizer has no pad token of its own, the pad token is the eos token" in found.message
+    (plain,) = check_source(source.replace(f"if {test}:\n    ", ""), "train.py")
+    assert (plain.severity.value, "if the tokenizer" in plain.message) == ("warning", False)

@@ -1,0 +1,1 @@
+model.generate(**batch, eos_token_id=tokenizer.eos_token_id)
