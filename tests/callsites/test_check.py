@@ -356,7 +356,9 @@ def test_whatever_stands_in_it(text: str, data: bytes) -> None:
     check_source(text.encode() + data, "x.py")
 
 
-@pytest.mark.parametrize("test", ["tokenizer.pad_token is None", "not tokenizer.pad_token", "getattr(tokenizer, 'pad_token', None) is None"])
+@pytest.mark.parametrize(
+    "test", ["tokenizer.pad_token is None", "not tokenizer.pad_token", "getattr(tokenizer, 'pad_token', None) is None"]
+)
 def test_a_guarded_pad_is_a_condition(test: str) -> None:
     """The line does nothing for a tokenizer with a pad token, so the finding says "if" and is a note."""
     source = (
