@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmdoctor.core.finding import Location
+from llmdoctor.core.text import is_id
+from llmdoctor.gencfg.engines.table import engine_named
+from llmdoctor.gencfg.stop_ids import stop_ids_of
 from llmdoctor.gencfg.types import Effective, Origin, Resolution, Resolved, SourcedValue
 
 
@@ -30,21 +33,34 @@ def cause_of(answer: Resolution) -> Cause | None:
 
 
 def passed_cause(answer: Resolution, token: int) -> Cause:
-    """Why a call that has eos ids did not stop at the terminator `token`: who replaced the ids that held it, else where ids without it are from."""
+    """Return why a call that has eos ids does not stop at `token`: what replaced the ids that held it, else where the ids without it come from."""
     field = answer.effective.fields["eos_token_id"]
-    name = answer.tokenizer.token_of(token)
-    shown = str(token) if name is None else f"{token} {name}"
+    stop_ids = stop_ids_of(answer)
+    shown = stop_ids.name(token)
     held = next((setting.value for setting in field.overrides if token in _ids(setting.value)), None)
-    kept = ", ".join(map(str, [*_ids(field.value), *([] if token in _ids(field.value) else [token])]))
     what = f"eos_token_id {field.value!r} does not hold {shown}"
     if held is not None:
         what = f"set eos_token_id {held!r} -> {field.value!r}, without {shown}"
+    kept = stop_ids.wanted(each for each in _ids(field.value) if is_id(each))
+    ids = _ids(held) if held is not None else list(dict.fromkeys((*kept, token)))
     return Cause(
         f"{shown} is not among the ids at which the call stops",
         f"{field.origin.source} {what}" if held is not None else f"{what} ({field.origin.source})",
-        f"GenerationConfig(..., eos_token_id={held if held is not None else f'[{kept}]'})",
+        _stop_fix(answer, field.origin, ids),
         _place(field.origin),
     )
+
+
+def _stop_fix(answer: Resolution, origin: Origin, ids: list[int]) -> str:
+    """Return what to paste so that the call stops at `ids`: where its eos_token_id comes from, else in the language of the engine."""
+    if origin.layer == "trainer":
+        from llmdoctor.gencfg.trainers import call_advice
+
+        advice = next((found for name in answer.presets if (found := call_advice(name, ids)) is not None), None)
+        return advice or f"trainer.generation_config.eos_token_id = {ids}"
+    if origin.layer in ("generation_config.json", "config.json", "class-default") and not answer.from_trace:
+        return f'"eos_token_id": {ids}   in generation_config.json'
+    return engine_named(answer.options.engine)[0].stop_fix(ids)
 
 
 def _ids(value: Any) -> list[Any]:
@@ -161,18 +177,17 @@ def _preset_words(answer: Resolution) -> tuple[str | None, str | None]:
 
 
 def _wanted(answer: Resolution, before: Any = None) -> Any:
-    """The ids to stop at, as well as the files tell: what was there before, or the tokenizer's eos."""
-    if before:
-        return before
+    """Return the ids to stop at, as the files tell: those that were there before, the end of a turn, the tokenizer's eos_token."""
     field = answer.effective.fields.get("eos_token_id")
-    for setting in field.overrides if field is not None else ():
-        if setting.value:
-            return setting.value
-    special = answer.tokenizer.special("eos_token")
-    if special is not None and special.id is not None:
-        return special.id
-    config = (answer.call.config or {}).get("eos_token_id")
-    return config.value if config is not None and config.value else "<the id that ends a turn>"
+    earlier = [before, *(setting.value for setting in (field.overrides if field is not None else ()))]
+    present = next((ids for value in earlier if (ids := [token for token in _ids(value) if is_id(token)])), [])
+    if not present:
+        config = (answer.call.config or {}).get("eos_token_id")
+        present = [token for token in _ids(config.value if config is not None else None) if is_id(token)]
+    wanted = stop_ids_of(answer).wanted(present)
+    if not wanted:
+        return before or "<the id that ends a turn>"
+    return wanted if len(wanted) > 1 or isinstance(before, list) else wanted[0]
 
 
 def _same(field: Resolved | None, setting: SourcedValue) -> bool:
@@ -180,7 +195,8 @@ def _same(field: Resolved | None, setting: SourcedValue) -> bool:
 
 
 def _under(answer: Resolution) -> str:
-    return answer.effective.transformers if answer.engine == "vllm" else f"transformers {answer.effective.transformers}"
+    engine, _ = engine_named(answer.options.engine)
+    return f"{engine.title} {answer.effective.transformers.removeprefix(f'{engine.name} ')}"
 
 
 def _place(origin: Origin) -> Location | None:

@@ -13,12 +13,12 @@ from llmdoctor.gencfg.causes import Cause, cause_of
 from llmdoctor.gencfg.consequences import consequence
 from llmdoctor.gencfg.engines.table import engine_named
 from llmdoctor.gencfg.engines.types import same_meaning
-from llmdoctor.gencfg.findings import call_findings
+from llmdoctor.gencfg.findings import call_findings, missed_turn_end
 from llmdoctor.gencfg.imports import import_blocks
 from llmdoctor.gencfg.inputs import unread_fields
 from llmdoctor.gencfg.options import DiffOptions
 from llmdoctor.gencfg.results import ChangeResult, DiffResult
-from llmdoctor.gencfg.screen import call_verdict, misses_turn_end, name_tokens, rules_note, with_limits
+from llmdoctor.gencfg.screen import call_verdict, name_tokens, rules_note, with_limits
 from llmdoctor.gencfg.show import provenance, show_result, subject_of
 from llmdoctor.gencfg.sides import resolve_both
 from llmdoctor.gencfg.tables import VALUE, side_by_side
@@ -143,14 +143,12 @@ def _verdict(left: Resolution, right: Resolution, changed: list[str], cause: Cau
             return Verdict(with_limits(f"{who}: {cause.brief}", left, right), "problem")
     what = "1 field differs" if len(changed) == 1 else f"{len(changed)} fields differ"
     named = f"{what}: {', '.join(changed[:4])}{', ...' if len(changed) > 4 else ''}"
-    missing = [(name, side) for name, side in (("left", left), ("right", right)) if misses_turn_end(side)]
+    missing = [(name, side, end) for name, side in (("left", left), ("right", right)) if (end := missed_turn_end(side)) is not None]
     if missing:
-        name, side = missing[-1]
-        end = name_tokens(side, (side.terminator.id,)) if side.terminator is not None and side.terminator.id is not None else ""
+        name, side, end = missing[-1]
         who = "Neither call stops" if len(missing) == 2 else f"The {name} call does not stop"
-        return Verdict(
-            with_limits(f"{who} at {end}, with which a turn ends; {named if changed else 'no field differs'}", left, right), "problem"
-        )
+        text = f"{who} at {name_tokens(side, (end,))}, with which a turn ends; {named if changed else 'no field differs'}"
+        return Verdict(with_limits(text, left, right), "problem")
     if not changed:
         return Verdict(with_limits(f"No field differs, and both calls stop at {_stops(right)}", left, right), "ok")
     return Verdict(with_limits(f"Both calls stop, but {named}", left, right), "problem")

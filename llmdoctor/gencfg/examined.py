@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from llmdoctor.files.jsonfile import JsonFile
 from llmdoctor.gencfg.calls import default_version, facts_of, model_call, refuse_modelless, without_keys
 from llmdoctor.gencfg.engines.table import engines, version_for
 from llmdoctor.gencfg.engines.types import GenerationEngine
+from llmdoctor.gencfg.modelconfig import vocabulary_in
 from llmdoctor.gencfg.options import GencfgOptions
+from llmdoctor.gencfg.stop_ids import StopIds
 from llmdoctor.gencfg.terminator import Terminator
 from llmdoctor.gencfg.turns import terminator_of
 from llmdoctor.gencfg.types import Effective, Resolution
@@ -34,6 +37,22 @@ class Examined:
     def runs(self) -> bool:
         """Whether the plain call runs without an exception."""
         return self.answer.effective.error is None
+
+    @property
+    def vocab_size(self) -> int | None:
+        """vocab_size of config.json, or of the language model nested in it; None if no file gives it."""
+        config = self.directory.config.value if self.directory.config is not None else None
+        return vocabulary_in(config) if isinstance(config, dict) else None
+
+    @property
+    def stop_ids(self) -> StopIds:
+        """What the files say about ids that end a sequence."""
+        return StopIds(self.directory.tokenizer, self.terminator, self.vocab_size)
+
+    @property
+    def file(self) -> JsonFile | None:
+        """The file whose eos_token_id counts: generation_config.json, else config.json."""
+        return self.directory.generation_config or self.directory.config
 
     @property
     def vllm(self) -> Effective:

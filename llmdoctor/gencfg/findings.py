@@ -1,22 +1,48 @@
-"""Findings about one call: it raises (GEN005), or it never stops (GEN001, GEN004)."""
+"""Findings about one call: it raises (GEN005), never stops (GEN001, GEN004), or passes the end of an answer (GEN002)."""
 
 from __future__ import annotations
 
 from llmdoctor.core.finding import Finding
-from llmdoctor.gencfg.causes import Cause, cause_of
-from llmdoctor.gencfg.rules import NO_TERMINATOR, REJECTED, UNREACHABLE
+from llmdoctor.gencfg.causes import Cause, cause_of, passed_cause
+from llmdoctor.gencfg.rules import NO_TERMINATOR, REJECTED, TURN_END, UNREACHABLE
+from llmdoctor.gencfg.stop_ids import stop_ids_of
 from llmdoctor.gencfg.types import Resolution
 
 
 def call_findings(answer: Resolution) -> tuple[Finding, ...]:
-    """Return what is wrong with one call: it raises (GEN005), or it never stops (GEN001, GEN004)."""
+    """Return what is wrong with one call: it raises, never stops, or passes the token with which the chat template ends an answer."""
     effective = answer.effective
     if effective.error is not None:
         error = effective.error
         message = f"{error.type} at {error.stage}: {error.message}"
         return (REJECTED.at(None, message, type=error.type, stage=error.stage, under=effective.transformers),)
     cause = cause_of(answer)
-    return () if cause is None else (runs_on(answer, cause),)
+    if cause is not None:
+        return (runs_on(answer, cause),)
+    token = missed_turn_end(answer)
+    return () if token is None else (_passes_turn_end(answer, token),)
+
+
+def missed_turn_end(answer: Resolution) -> int | None:
+    """Return the id with which the chat template ends an answer if the call does not stop there; None if it does, or if the id is not known."""
+    stop, end = answer.effective.stop, answer.terminator
+    token = stop_ids_of(answer).turn_end
+    if end is None or token is None or stop.never_stops or not stop.eos_token_id or end.ends_at(stop.eos_token_id):
+        return None
+    return token
+
+
+def _passes_turn_end(answer: Resolution, token: int) -> Finding:
+    stop, cause = answer.effective.stop, passed_cause(answer, token)
+    return TURN_END.at(
+        cause.location,
+        f"the chat template ends an answer with {stop_ids_of(answer).name(token)}, but the call stops only at {', '.join(map(str, stop.eos_token_id))}",
+        cause=cause.text,
+        fix=cause.fix,
+        wanted=token,
+        eos_token_id=list(stop.eos_token_id),
+        under=answer.effective.transformers,
+    )
 
 
 def runs_on(answer: Resolution, cause: Cause) -> Finding:

@@ -6,9 +6,10 @@ from typing import Any
 
 from llmdoctor.core.inputs import Inputs
 from llmdoctor.gencfg.engines.table import engine_named
+from llmdoctor.gencfg.fields import near_field
 from llmdoctor.gencfg.limits import default_limit
 from llmdoctor.gencfg.types import Resolution
-from llmdoctor.gencfg.versions import METADATA, field_defaults, known_field, newest_known, rules_for
+from llmdoctor.gencfg.versions import METADATA, field_defaults, known_field, rules_for
 
 _FILE_LAYERS = ("generation_config.json", "user-config", "mutation")
 _FROM_CONFIG = ("vocab_size", "is_encoder_decoder", "max_position_embeddings", "model_type", "sliding_window")
@@ -39,40 +40,6 @@ def _reason(name: str) -> str:
 def _meant(name: str) -> str:
     found = near_field(name)
     return "" if found is None else f"; did you mean {found}?"
-
-
-# Names of other engines and common slips, by the field of transformers that is meant.
-_OTHER_NAMES = {
-    "max_tokens": "max_new_tokens",
-    "max_gen_len": "max_new_tokens",
-    "max_gen_toks": "max_new_tokens",
-    "num_predict": "max_new_tokens",
-    "n_predict": "max_new_tokens",
-    "repeat_penalty": "repetition_penalty",
-    "rep_penalty": "repetition_penalty",
-    "stop": "stop_strings",
-    "stop_words": "stop_strings",
-    "stop_sequences": "stop_strings",
-    "stop_token_ids": "eos_token_id",
-    "stop_words_ids": "eos_token_id",
-    "end_id": "eos_token_id",
-    "temp": "temperature",
-    "n": "num_return_sequences",
-    "min_tokens": "min_new_tokens",
-}
-
-
-def near_field(name: str) -> str | None:
-    """Return the field that a misspelt name most likely means; None if none is near."""
-    import difflib
-
-    fields = list(field_defaults(rules_for(newest_known())[0]))
-    plain = name.strip().lower().replace("-", "_")
-    if plain in _OTHER_NAMES:
-        return _OTHER_NAMES[plain]
-    if plain != name and plain in fields:
-        return plain
-    return next(iter(difflib.get_close_matches(plain, fields, 1, 0.86)), None)
 
 
 def inputs_of(resolution: Resolution) -> Inputs:

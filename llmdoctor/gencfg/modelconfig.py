@@ -14,7 +14,7 @@ from llmdoctor.gencfg.types import GenerateCall, Origin, Resolved, SourcedValue
 from llmdoctor.gencfg.versions import Minor, field_defaults, late_defaults
 
 TEXT_CONFIGS = ("decoder", "generator", "text_config")  # 5.x, and 4.x up to 4.44, by name (GenerationConfig.from_model_config)
-MORE_TEXT_CONFIGS = (*TEXT_CONFIGS, "text_encoder", "thinker_config", "language_config", "llm_config")
+MORE_TEXT_CONFIGS = (*TEXT_CONFIGS, "text_encoder", "thinker_config", "language_config", "language", "llm_config")
 # 4.42.4 to 4.52.4 models/gemma2/configuration_gemma2.py, 4.48 on cohere2, 4.50 on gemma3: cache_implementation="hybrid" is the class's default.
 HYBRID_SINCE: dict[str, Minor] = {
     "gemma2": (4, 42),
@@ -150,8 +150,13 @@ def _class_defaults(kind: Any, version: str, minor: Minor) -> dict[str, SourcedV
 
 
 def vocabulary_of(model: LoadedModel) -> int | None:
-    """vocab_size of config.json or of the language model nested in it."""
-    for value in (model.config_fields, *(model.config_fields.get(name) for name in MORE_TEXT_CONFIGS)):
+    """Return vocab_size of config.json, or of the language model nested in it."""
+    return vocabulary_in(model.config_fields)
+
+
+def vocabulary_in(config: Mapping[str, Any]) -> int | None:
+    """Return vocab_size of a config's values, or of the language model nested in them; None if neither has it."""
+    for value in (config, *(config.get(name) for name in MORE_TEXT_CONFIGS)):
         size = value.get("vocab_size") if isinstance(value, Mapping) else None
         if isinstance(size, int) and not isinstance(size, bool):
             return size

@@ -79,7 +79,7 @@ class ChangeResult(TypedDict):
     consequence: str
 
 
-class RunawayResult(TypedDict):
+class NeverStopsResult(TypedDict):
     """Whether each side never stops."""
 
     left: bool
@@ -102,7 +102,7 @@ class DiffResult(TypedDict):
     left: ShowResult
     right: ShowResult
     changed: list[ChangeResult]
-    runaway: RunawayResult
+    runaway: NeverStopsResult
     cause: str | None
     imports: list[ImportResult]
 

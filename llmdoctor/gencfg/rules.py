@@ -77,7 +77,7 @@ PAD_OUTSIDE = Rule(
     "GEN007",
     "pad-outside-vocabulary",
     Severity.WARNING,
-    "pad_token_id is at or beyond vocab_size.",
+    "pad_token_id is negative, or at or beyond vocab_size.",
     "A padded batch looks the id up in the embedding: an index error on a CPU, a device-side assert on a GPU. A single prompt never shows it.",
     'config.json            {"vocab_size": 32000}\ngeneration_config.json {"pad_token_id": 32000}',
     'generation_config.json {"pad_token_id": 0}',
@@ -149,6 +149,62 @@ UNRESOLVED = Rule(
     "the same with tokenizer.json",
     "Bring the tokenizer's files, or run the model once.",
 )
+TOOL_END = Rule(
+    "GEN021",
+    "tool-end-not-eos",
+    Severity.WARNING,
+    "The token with which the chat template ends a tool call is not among the ids at which generate() stops.",
+    "Some models end a tool call with another token than an answer (<|call|> of gpt-oss, <|eom_id|> of Llama 3.1, <|observation|> of GLM). Without it in "
+    "eos_token_id, the model writes the tool's result itself and goes on.",
+    'chat template          ...<|channel|>commentary json<|message|>{...}<|call|>\ngeneration_config.json {"eos_token_id": [200002, 199999]}',
+    'generation_config.json {"eos_token_id": [200002, 199999, 200012]}',
+    "Add the id that ends a tool call to eos_token_id.",
+)
+STOPS_EARLY = Rule(
+    "GEN022",
+    "stops-inside-an-answer",
+    Severity.ERROR,
+    "An eos id is ordinary text, or a token that the chat template writes inside an answer.",
+    "generate() ends at the first such token: answers are cut at the first comma, after the reasoning (</think>), or after the first of several sections. The ids "
+    "often come from another model's vocabulary.",
+    'tokenizer.json         {"model": {"vocab": {",": 11, ...}}}\ngeneration_config.json {"eos_token_id": [151645, 11]}',
+    'generation_config.json {"eos_token_id": [151645]}',
+    "Remove the id from eos_token_id.",
+)
+UNKNOWN_FIELD = Rule(
+    "GEN023",
+    "unknown-field",
+    Severity.WARNING,
+    "generation_config.json has a field that no version of transformers reads.",
+    "transformers keeps an unknown field as an attribute and does not warn: a misspelt setting (temprature), or one under another engine's name (max_tokens, "
+    "repeat_penalty), has no effect.",
+    '{"temprature": 0.2, "max_tokens": 512}',
+    '{"temperature": 0.2, "max_new_tokens": 512}',
+    "Use the name of the GenerationConfig field, or remove the field.",
+)
+BEYOND_EMBEDDING = Rule(
+    "GEN024",
+    "token-beyond-the-embedding",
+    Severity.ERROR,
+    "The chat template uses a token whose id is at or beyond vocab_size.",
+    "Tokens were added to the tokenizer, and the model's embedding was not resized, or not saved with an adapter. A prompt that holds such a token raises an index error, "
+    "and the model can never produce it: as an eos id it has no effect.",
+    'tokenizer.json {"added_tokens": [{"id": 4096, "content": "<|im_end|>"}]}\nconfig.json    {"vocab_size": 4096}',
+    "model.resize_token_embeddings(len(tokenizer)), then train and save",
+    "Resize the embeddings to the tokenizer before training: model.resize_token_embeddings(len(tokenizer)); save an adapter with "
+    'modules_to_save=["embed_tokens", "lm_head"].',
+)
+ADAPTER_VOCABULARY = Rule(
+    "GEN025",
+    "adapter-with-another-vocabulary",
+    Severity.WARNING,
+    "The tokenizer of an adapter gives a special token another id than the tokenizer of its base model.",
+    "The adapter was trained on another base model, or its tokenizer was changed: prompts that this tokenizer makes mean something else to the base model, and an engine "
+    "that loads the base's tokenizer (vLLM) stops elsewhere.",
+    "adapter: <|im_end|> is 32000   base model: <|im_end|> is 151645",
+    "both tokenizers give <|im_end|> the same id",
+    "Use the adapter with the base model that it was trained on.",
+)
 RULES = (
     NO_TERMINATOR,
     TURN_END,
@@ -163,4 +219,9 @@ RULES = (
     MODEL_DEFAULTS,
     ENGINES_DIFFER,
     UNRESOLVED,
+    TOOL_END,
+    STOPS_EARLY,
+    UNKNOWN_FIELD,
+    BEYOND_EMBEDDING,
+    ADAPTER_VOCABULARY,
 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from llmdoctor.core.document import Block, Code, Note
+from llmdoctor.core.document import Note
 from llmdoctor.core.report import Verdict
-from llmdoctor.gencfg.causes import Cause
 from llmdoctor.gencfg.engines.table import engine_named, release, version_for
+from llmdoctor.gencfg.findings import missed_turn_end
 from llmdoctor.gencfg.limits import default_limit, limits_of
 from llmdoctor.gencfg.types import Effective, Resolution
 
@@ -19,13 +19,6 @@ def name_tokens(resolution: Resolution, ids: tuple[int, ...]) -> str:
     return ", ".join(named)
 
 
-def misses_turn_end(resolution: Resolution) -> bool:
-    """Return whether the call stops, but not at the token with which the chat template ends a turn."""
-    stop, end = resolution.effective.stop, resolution.terminator
-    known = end is not None and end.id is not None and bool(stop.eos_token_id)
-    return known and end is not None and end.id not in stop.eos_token_id and not stop.never_stops
-
-
 def call_verdict(resolution: Resolution, subject: str = "The call") -> Verdict:
     """Return whether a call stops, and where, with every limit of the answer."""
     effective, stop = resolution.effective, resolution.effective.stop
@@ -35,9 +28,10 @@ def call_verdict(resolution: Resolution, subject: str = "The call") -> Verdict:
     if stop.never_stops:
         return _limited(resolution, f"{subject} never stops before {limit}: {stop.because or 'no token ends it'}", False)
     where = name_tokens(resolution, stop.eos_token_id) or "a stop string"
-    if misses_turn_end(resolution) and resolution.terminator is not None and resolution.terminator.id is not None:
-        end = name_tokens(resolution, (resolution.terminator.id,))
-        return _limited(resolution, f"{subject} stops at {where}, but a turn ends with {end}: it runs on to {limit}", False)
+    missed = missed_turn_end(resolution)
+    if missed is not None:
+        end = name_tokens(resolution, (missed,))
+        return _limited(resolution, f"{subject} stops at {where}, but a turn ends with {end}: an answer goes on, to at most {limit}", False)
     return _limited(resolution, f"{subject} stops at {where}, at the latest after {limit}", True)
 
 
@@ -91,11 +85,3 @@ def rules_note(*sides: Resolution) -> Note:
     if len(set(lines)) == 1:
         return Note("Rules", lines[0], "dim")
     return Note("Rules", "\n".join(f"{name}: {line}" for name, line in zip(("left", "right"), lines, strict=False)), "dim")
-
-
-def cause_blocks(cause: Cause | None) -> tuple[Block, ...]:
-    """Return why a call never stops, what else is affected, and what to paste."""
-    if cause is None:
-        return ()
-    watch = (Note("Warning", cause.watch, "warn"),) if cause.watch else ()
-    return (Note("Cause", cause.text), *watch, Code("Fix", cause.fix))

@@ -104,7 +104,7 @@ def _document(resolution: Resolution) -> tuple[Block, ...]:
     fields = {name: field for name, field in effective.fields.items() if name not in unread}
     rows = [row for name, field in fields.items() if worth_showing(field) for row in _rows(name, field)]
     quiet = sum(field.value is not None and not worth_showing(field) for field in fields.values())
-    also = Note("Defaults", f"{quiet} further fields have the library's default (--format json lists them)", "dim") if quiet else None
+    also = Note("More", f"{quiet} further fields have the library's default (--format json lists them)", "dim") if quiet else None
     table, *folded = origins(fields, effective.stop.never_stops, Table(("Field", "Value", "From"), tuple(rows)), also)
     notes: list[Block] = [rules_note(resolution), *folded]
     notes += [Note("Note", note, "dim") for note in resolution.notes]

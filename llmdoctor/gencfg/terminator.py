@@ -1,69 +1,238 @@
-"""Which token ends an answer: found by rendering the chat template, not by a token's name.
+"""Which tokens end an answer and a tool call, and which can occur inside one: found by rendering the chat template.
 
-A user and an assistant message are rendered first: the first special token after the answer ends the turn (gpt-oss ends a last turn
-otherwise than an inner one, so this goes first). Where none follows, a further user message is added and the gap before it is read
-(Qwen1.5 closes a turn only when another follows; GLM's next header is its terminator).
+Several conversations are rendered with markers as their contents: an answer at the end and one that a further user message follows, an
+answer with reasoning, one and two tool calls, a tool's result, and the generation prompt. What follows the answer is compared:
+
+- An answer at the end and one inside a conversation close alike (ChatML, Gemma, section markers before the last token): the last token of
+  what both have ends the turn; what closes before it can occur inside an answer.
+- They close differently (gpt-oss: <|return|> and <|end|>): the token at the end counts, because generation ends there.
+- An answer at the end is not closed at all (GLM, early Qwen1.5): the first token between it and the next user message ends the turn.
+
+A token that was seen between the generation prompt and the end of an answer never counts as its end.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-QUESTION, ANSWER, FURTHER = "question5417", "answer9230", "further8316"
+QUESTION, ANSWER, FURTHER, REASON, RESULT = "question5417", "answer9230", "further8316", "reason7045", "result3358"
+ARGUMENTS = ("argument4471", "argument6092")
 _LOOKS_SPECIAL = re.compile(r"<[|｜][^<>|｜\s]{1,40}[|｜]>|</?[a-zA-Z_]{1,24}>|\[/?[A-Z_]{1,24}\]")
+_THINKING = ("<think>", "</think>")  # markers of reasoning, inside an answer whether or not the template writes them
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "lookup",
+        "description": "Look a word up.",
+        "parameters": {"type": "object", "properties": {"word": {"type": "string", "description": "The word."}}, "required": ["word"]},
+    },
+}
 
-Messages = list[dict[str, Any]]
-Renderer = Callable[[Messages], str | None]  # None: the template could not be rendered with these messages
+Conversation = dict[str, Any]  # the variables of one rendering: messages, add_generation_prompt, tools
+Renderer = Callable[[list[Conversation]], list[str | None]]  # None: the template could not be rendered with these messages
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A token that ends something, with its id, None if no file gives it."""
+
+    token: str
+    id: int | None
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Terminator:
-    """The token that ends an answer and its id; `token` None: the template ends turns with plain text or does not render."""
+    """The token that ends an answer and its id; `token` is None if the template ends turns with plain text or does not render.
+
+    `reason` says why an id could not be found. `after` are ids that follow the end, at which stopping is right as well. `tool` ends a
+    tool call (None: the template has none, or the same token ends both). `inside` are ids that can occur inside an answer, by text.
+    """
 
     token: str | None
     id: int | None
     reason: str | None = None
+    after: tuple[int, ...] = ()
+    tool: Ending | None = None
+    inside: Mapping[int, str] = field(default_factory=dict)
+
+    def ends_at(self, ids: Iterable[int]) -> bool:
+        """Return whether a call that stops at `ids` stops at the end of an answer."""
+        return any(token in (self.id, *self.after) for token in ids)
 
 
-def find_terminator(render: Renderer, ids: Mapping[str, int | None], id_of: Callable[[str], int | None]) -> Terminator:
-    """What ends an answer. `ids` are the special tokens the files name, `id_of` looks an id up in all they have."""
-    for content in (_text, _parts):
-        text = render([_say("user", content(QUESTION)), _say("assistant", content(ANSWER))])
-        if text is None or ANSWER not in text:
-            continue
-        token = _first_token(text[text.rfind(ANSWER) + len(ANSWER) :], ids)
-        if token is None:
-            token = _in_gap(render, content, ids)
-        if token is None:
-            return Terminator(None, None, "the chat template ends an answer with plain text")
-        found = ids.get(token)
-        found = id_of(token) if found is None else found
-        return Terminator(token, found, None if found is not None else f"no file here gives the id of {token}")
+def find_terminator(
+    render: Renderer, ids: Mapping[str, int | None], id_of: Callable[[str], int | None], added: Iterable[str] = ()
+) -> Terminator:
+    """Return what ends an answer.
+
+    `ids` are the special tokens that the files name, `id_of` looks up the id of any token, and `added` are further tokens of the
+    tokenizer that are not special (such as <think>).
+    """
+    tokens = {**dict.fromkeys(added), **ids}
+    attempts: tuple[tuple[Callable[[str], Any], Conversation], ...] = ((_text, {}), (_parts, {}), (_text, {"tools": []}))
+    for content, more in attempts:
+        conversations = [{**more, **conversation} for conversation in _conversations(content)]
+        texts = dict(zip(_NAMES, render(conversations), strict=True))
+        if ANSWER in (texts["answer"] or ""):
+            return _Rendered(texts, tokens, frozenset(ids), id_of).terminator()
     return Terminator(None, None, "the chat template does not render a question and its answer")
 
 
-def _in_gap(render: Renderer, content: Callable[[str], Any], ids: Mapping[str, int | None]) -> str | None:
-    text = render([_say("user", content(QUESTION)), _say("assistant", content(ANSWER)), _say("user", content(FURTHER))])
-    if text is None or ANSWER not in text:
-        return None
-    gap = text[text.rfind(ANSWER) + len(ANSWER) :].partition(FURTHER)[0]
-    return _first_token(gap, ids)
+class _Rendered:
+    """The renderings of one template, taken apart."""
+
+    def __init__(
+        self, texts: Mapping[str, str | None], tokens: Mapping[str, int | None], special: frozenset[str], id_of: Callable[[str], int | None]
+    ) -> None:
+        self.texts = {name: text or "" for name, text in texts.items()}
+        self.special, self.id_of = special, id_of
+        known = sorted((token for token in tokens if token.strip()), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, known))) if known else None
+        self.inside: set[str] = set(_THINKING)
+        self.openers = self._openers()
+
+    def terminator(self) -> Terminator:
+        """Return the end of an answer, of a tool call, and what can occur inside."""
+        self._look_inside()
+        closing, end, after = self._end(_behind(self.texts["answer"], ANSWER), _between(self.texts["inner"], ANSWER, FURTHER))
+        self.inside.update(closing)
+        if end is None:
+            return self._plain()
+        tool = self._tool_end(end)
+        found = self.id_of(end)
+        reason = None if found is not None else f"no file here gives the id of {end}"
+        if end in self.inside:
+            reason = f"{end} ends a turn of the chat template, but it can also occur inside an answer"
+        return Terminator(end, found, reason, self._ids(after), tool, self._inside_ids())
+
+    def _plain(self) -> Terminator:
+        """Return the answer for a template that closes a turn with no token of the tokenizer: a text that looks like one, or plain text."""
+        for text in (_behind(self.texts["answer"], ANSWER), _between(self.texts["inner"], ANSWER, FURTHER)):
+            shaped = _LOOKS_SPECIAL.search(text)
+            if shaped is not None:
+                found = self.id_of(shaped.group())
+                reason = None if found is not None else f"no file here gives the id of {shaped.group()}"
+                return Terminator(shaped.group(), found, reason, inside=self._inside_ids())
+        return Terminator(None, None, "the chat template ends an answer with plain text", inside=self._inside_ids())
+
+    def _end(self, final: str, gap: str) -> tuple[list[str], str | None, list[str]]:
+        """Return the tokens that close an answer before its end, the token that ends it, and those behind it."""
+        last, inner = self._closing(final), self._specials(gap)
+        if not last:
+            return [], next((token for token in inner if token not in self.inside), None), []
+        shared = 0
+        while shared < min(len(last), len(inner)) and last[shared] == inner[shared]:
+            shared += 1
+        if 0 < shared < len(last) and (shared == len(inner) or inner[shared] in self.openers):
+            return last[: shared - 1], last[shared - 1], last[shared:]
+        return last[:-1], last[-1], []
+
+    def _closing(self, text: str) -> list[str]:
+        """Return the special tokens behind an answer, without the header of a next turn if the template always adds one."""
+        found = self._specials(text)
+        if self.texts["prompt"] != self.texts["plain"]:
+            return found
+        inner = self._specials(self.texts["inner"])
+        opener = next((token for token in inner if inner.count(token) > 1), None)  # nothing is closed before the first header
+        header = next((at for at, token in enumerate(found) if at and token == opener), len(found))
+        return found[:header]
+
+    def _openers(self) -> frozenset[str]:
+        """Return the tokens that begin a turn: the first of the generation prompt, and the last one before the user's message."""
+        answer, prompted = self.texts["answer"], self.texts["prompted"]
+        header = self._specials(prompted[_common(prompted, answer) :])
+        before = self._specials(answer.partition(QUESTION)[0])
+        return frozenset((*header[:1], *before[-1:]))
+
+    def _look_inside(self) -> None:
+        """Collect the tokens between the generation prompt and the content of an answer, its reasoning, or its tool calls."""
+        for name, mark, prompt in (("answer", ANSWER, "prompt"), ("thinking", ANSWER, "prompt"), ("call", ARGUMENTS[0], "tool_prompt")):
+            text, start = self.texts[name], _common(self.texts[name], self.texts[prompt])
+            if mark in text and self.texts[prompt] not in ("", self.texts["plain"]):
+                self.inside.update(token for at, token in self._tokens(text) if start < at + len(token) and at < text.rfind(mark))
+        between = [token for _, token in self._tokens(_between(self.texts["calls"], *ARGUMENTS))]
+        if not self.openers & set(between):  # else each call is a message of its own
+            self.inside.update(between)
+        header = self.texts["prompt"][_common(self.texts["prompt"], self.texts["plain"]) :]
+        self.inside.update(f"</{token[1:]}" for _, token in self._tokens(header) if re.fullmatch(r"<\w+>", token))
+
+    def _tool_end(self, end: str) -> Ending | None:
+        """Return the token that ends a tool call, None if it is that of an answer or cannot be told from a token inside."""
+        text = self.texts["call"]
+        if ARGUMENTS[0] not in text:
+            return None
+        closing = self._closing(_behind(text, ARGUMENTS[0]))
+        found = closing[-1] if closing and closing[-1] not in self.inside else None
+        if found is None:
+            gap = self._specials(_between(self.texts["result"], ARGUMENTS[0], RESULT))
+            found = next((token for token in gap if token not in self.inside), None)
+        self.inside.update(closing[:-1])
+        return None if found is None or found == end else Ending(found, self.id_of(found))
+
+    def _tokens(self, text: str) -> list[tuple[int, str]]:
+        return [] if self._pattern is None else [(found.start(), found.group()) for found in self._pattern.finditer(text)]
+
+    def _specials(self, text: str) -> list[str]:
+        return [token for _, token in self._tokens(text) if token in self.special]
+
+    def _ids(self, tokens: Iterable[str]) -> tuple[int, ...]:
+        return tuple(found for token in tokens if (found := self.id_of(token)) is not None)
+
+    def _inside_ids(self) -> dict[int, str]:
+        return {found: token for token in sorted(self.inside) if (found := self.id_of(token)) is not None}
 
 
-def _first_token(text: str, ids: Iterable[str]) -> str | None:
-    """The special token that stands first in `text`, the longest of those that start at the same place."""
-    found = [(text.find(token), -len(token), token) for token in ids if token.strip() and token in text]
-    shaped = _LOOKS_SPECIAL.search(text)
-    if shaped is not None:
-        found.append((shaped.start(), -len(shaped.group()), shaped.group()))
-    return min(found)[2] if found else None
+def _behind(text: str, mark: str) -> str:
+    return text[text.rfind(mark) + len(mark) :] if mark in text else ""
 
 
-def _say(role: str, content: Any) -> dict[str, Any]:
-    return {"role": role, "content": content}
+def _between(text: str, first: str, second: str) -> str:
+    return _behind(text, first).partition(second)[0] if first in text and second in _behind(text, first) else ""
+
+
+def _common(one: str, other: str) -> int:
+    """Return the length of the common prefix."""
+    length = 0
+    for left, right in zip(one, other, strict=False):
+        if left != right:
+            break
+        length += 1
+    return length
+
+
+_NAMES = ("answer", "inner", "plain", "prompt", "tool_prompt", "prompted", "thinking", "call", "calls", "result")
+
+
+def _conversations(content: Callable[[str], Any]) -> list[Conversation]:
+    """Return the conversations to render, in the order of _NAMES."""
+    user, further = _message("user", content(QUESTION)), _message("user", content(FURTHER))
+    answer = _message("assistant", content(ANSWER))
+    thinking = {**answer, "reasoning_content": REASON, "reasoning": REASON, "thinking": REASON}
+    calls = [
+        {"id": f"call0000{at}", "type": "function", "function": {"name": "lookup", "arguments": {"word": word}}}
+        for at, word in enumerate(ARGUMENTS)
+    ]
+    result = {"role": "tool", "name": "lookup", "tool_call_id": "call00000", "content": RESULT}
+    tools = {"tools": [_TOOL]}
+    return [
+        {"messages": [user, answer]},
+        {"messages": [user, answer, further]},
+        {"messages": [user]},
+        {"messages": [user], "add_generation_prompt": True},
+        {"messages": [user], "add_generation_prompt": True, **tools},
+        {"messages": [user, answer], "add_generation_prompt": True},
+        {"messages": [user, thinking]},
+        {"messages": [user, _message("assistant", "", tool_calls=calls[:1])], **tools},
+        {"messages": [user, _message("assistant", "", tool_calls=calls)], **tools},
+        {"messages": [user, _message("assistant", "", tool_calls=calls[:1]), result], **tools},
+    ]
+
+
+def _message(role: str, content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
 
 
 def _text(words: str) -> Any:

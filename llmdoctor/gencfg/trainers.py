@@ -25,6 +25,8 @@ _OVERRIDES_SINCE = {
     **dict.fromkeys(("trl-grpo", "trl-rloo", "trl-online-dpo", "trl-gkd", "trl-gold", "trl-nash-md", "trl-xpo"), "0.26.2"),
     "trl-dppo": "1.0.0",
 }
+# Trainers whose configuration takes generation_kwargs, which replace values of their own GenerationConfig (read in trl 0.25.1 and 1.0.0).
+_GENERATION_KWARGS = {"trl-grpo": "GRPOConfig", "trl-rloo": "RLOOConfig", "trl-online-dpo": "OnlineDPOConfig"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,15 @@ def preset_advice(name: str, trl_version: str | None = None) -> tuple[str | None
     """(what to paste, what else is affected) for a trainer that takes the model's eos away; None for one that does not."""
     preset = load_preset(name, version=version_for(name, trl_version, None))
     return (preset.fix, preset.warns) if preset.fix or preset.warns else None
+
+
+def call_advice(name: str, ids: list[int]) -> str | None:
+    """Return what to paste so that a trainer's own generate() stops at `ids`; None if its configuration has no setting for that."""
+    preset = load_preset(name)
+    config = _GENERATION_KWARGS.get(preset.name)
+    if config is None or (release(preset.known) or ()) < (0, 25, 1):
+        return None
+    return f'{config}(generation_kwargs={{"eos_token_id": {ids}}})'
 
 
 def preset_at(library: str, version: str, file: str, line: int) -> str | None:

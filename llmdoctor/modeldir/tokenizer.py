@@ -63,6 +63,11 @@ class Tokenizer:
         """The added or special token with this id."""
         return next((added.token for added in self.added.values() if added.id == token_id), None)
 
+    def text_of(self, token_id: int) -> str | None:
+        """Return the text of any token, as the vocabulary writes it ("Ġthe" for " the"); None if no file gives it."""
+        found = self.token_of(token_id)
+        return found if found is not None else _text_at(self.vocabulary, token_id)
+
     def special(self, name: str) -> SpecialToken | None:
         """The special token of a name such as "eos_token"; None where no file names it, or names the empty string."""
         found = self.named.get(name)
@@ -245,6 +250,37 @@ def _value(vocabulary: bytes, key: bytes) -> int | None:
             return int(match.group(1))
         at = vocabulary.rfind(key, 0, at + len(key) - 1)
     return None
+
+
+def _text_at(vocabulary: bytes, token_id: int) -> str | None:
+    """Return the token with an id in the raw JSON of a vocabulary."""
+    import msgspec
+
+    if vocabulary.lstrip()[:1] == b"[":
+        try:
+            entries = msgspec.json.decode(vocabulary, type=list[tuple[str, float]])
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+        return entries[token_id][0] if 0 <= token_id < len(entries) else None
+    found = re.search(rb":\s*%d\s*[,}]" % token_id, vocabulary)
+    end = -1 if found is None else vocabulary.rfind(b'"', 0, found.start())
+    start = _opening_quote(vocabulary, end)
+    try:
+        return None if start < 0 else str(json.loads(vocabulary[start : end + 1]))
+    except ValueError:
+        return None
+
+
+def _opening_quote(data: bytes, end: int) -> int:
+    """Return where the JSON text begins whose closing quote is at `end`; -1 if there is none."""
+    start = data.rfind(b'"', 0, max(end, 0))
+    while start > 0 and _backslashes(data[max(0, start - 64) : start]) % 2:
+        start = data.rfind(b'"', 0, start)
+    return start
+
+
+def _backslashes(data: bytes) -> int:
+    return len(data) - len(data.rstrip(b"\\"))
 
 
 def _position(vocabulary: bytes, token: str) -> int | None:

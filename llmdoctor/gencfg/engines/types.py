@@ -39,7 +39,8 @@ class GenerationEngine:
     `resolve` makes the effective config of a call for a version. `acts_on` are the fields, in transformers' names, that change what this
     engine generates, and `neutral` their values without effect if that is not None. `stops` and `ignores` say in a sentence each where
     its stop ids come from and what it does not read. `stop_fix` returns the text to paste that makes a request stop at ids.
-    `keeps_assignments` is true if assignments on a model in Python reach it.
+    `file_defaults` are the fields of generation_config.json that count as defaults of every request. `keeps_assignments` is true if
+    assignments on a model in Python reach the engine.
     """
 
     name: str
@@ -54,6 +55,7 @@ class GenerationEngine:
     ignores: str
     stop_fix: Callable[[Sequence[int]], str]
     neutral: Mapping[str, Json] = field(default_factory=dict)
+    file_defaults: tuple[str, ...] = ()
     keeps_assignments: bool = False
 
     def value(self, name: str, value: Json) -> Json:

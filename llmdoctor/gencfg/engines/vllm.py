@@ -330,4 +330,5 @@ ENGINE = GenerationEngine(
     ignores="vLLM ignores do_sample, stop_strings, suppress_tokens and every field of generation_config.json other than "
     "eos_token_id, temperature, top_k, top_p, min_p, the penalties and max_new_tokens.",
     stop_fix=_stop_fix,
+    file_defaults=FROM_FILE,
 )
