@@ -61,6 +61,18 @@ assert [finding.code for finding in report.findings if finding.severity == "erro
 report = llmdoctor.look_at(path="chat")
 print(report.verdict.text)
 """,
+    "rule": """
+report = llmdoctor.explain_rule(code="GEN001")
+print(report.result["rules"][0]["reason"])
+""",
+    "labels inspect": """
+report = llmdoctor.labels_inspect(model="tokenizer", data="rows.jsonl", trainer="trl-sft")
+print(report.verdict.text)
+""",
+    "labels audit": """
+report = llmdoctor.labels_audit(model="tokenizer", data="rows.jsonl", trainer="trl-sft")
+print(report.verdict.text)
+""",
     "env": """
 print(llmdoctor.environment().to_text(width=100))
 """,

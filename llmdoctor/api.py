@@ -13,10 +13,12 @@ from llmdoctor.printable import PrintableReport
 __all__ = (
     "check_tree",
     "environment",
+    "explain_rule",
     "gencfg_check",
     "gencfg_diff",
     "gencfg_presets",
     "gencfg_show",
+    "labels_audit",
     "labels_inspect",
     "look_at",
     "mask_inspect",
@@ -730,6 +732,46 @@ def labels_inspect(
     )
 
 
+def labels_audit(
+    *,
+    model: str,
+    data: str,
+    trainer: str = "trl-sft",
+    config: str | None = None,
+    row: int | None = None,
+    text_column: str | None = None,
+    max_length: int | None = None,
+    without: str | Sequence[str] = (),
+) -> PrintableReport:
+    """Return the counts over all rows, in memory that does not grow with their number.
+
+    The trainer's function runs over batches of 1,000 rows, as `datasets.map` hands them over. Raises QuestionError if the tokenizer, the rows
+    or the settings cannot be read, or a setting is not known.
+
+    The options of `labels inspect` and `labels audit`.
+
+    `data` is a file of rows, `trainer` NAME or NAME@VERSION, `config` the trainer's own settings as JSON or YAML, `row` the one dataset row
+    to show (from 0), `without` keys of the configuration to answer without.
+    """
+    from llmdoctor.labels.audit import audit_report
+    from llmdoctor.labels.options import LabelsOptions
+
+    return PrintableReport.of(
+        audit_report(
+            LabelsOptions(
+                model=model,
+                data=data,
+                trainer=trainer,
+                config=config,
+                row=row,
+                text_column=text_column,
+                max_length=max_length,
+                without=_texts(without),
+            )
+        )
+    )
+
+
 def check_tree(
     *,
     paths: str | Sequence[str] = (".",),
@@ -789,3 +831,13 @@ def environment() -> PrintableReport:
     from llmdoctor.look.env import env_report
 
     return PrintableReport.of(env_report())
+
+
+def explain_rule(*, code: str | None = None) -> PrintableReport:
+    """Return the page of the rule `code` (its code or its name), the list of a family such as GEN, or without `code` the list of all rules.
+
+    Raises QuestionError if there is no such rule or family.
+    """
+    from llmdoctor.rules import rule_report
+
+    return PrintableReport.of(rule_report(code))

@@ -55,7 +55,7 @@ COMMANDS = (
     _command("sample engines", "sample.engines:engines_report", "sample.options:EnginesOptions", "sample.results:EnginesResult"),
     _command("sample draw", "sample.draw:draw_report", "sample.options:DrawOptions", "sample.results:DrawResult"),
     _command("labels inspect", "labels.inspect:inspect_report", "labels.options:LabelsOptions", "labels.results:InspectResult"),
-    _command("labels audit", "labels.audit:audit_report", "labels.options:AuditOptions", "labels.results:AuditResult"),
+    _command("labels audit", "labels.audit:audit_report", "labels.options:LabelsOptions", "labels.results:AuditResult"),
     _command("prompt diff", "labels.prompt:diff_report", "labels.options:PromptOptions", "labels.results:PromptDiffResult"),
     _command("check", "check.check:check_report", "check.options:CheckOptions", "check.results:CheckResult", "check_tree"),
     _command("look", "look.look:look_report", "look.options:LookOptions", "look.results:LookResult", "look_at"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypedDict
 
-from llmdoctor.core.document import Block, Code, Headline, Note, Table
+from llmdoctor.core.document import Block, Code, Note, Table
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.core.report import Report
+from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.rule import Rule
+from llmdoctor.core.text import plural
 
 
 def all_rules() -> tuple[Rule, ...]:
@@ -44,30 +45,60 @@ def code_prefixes(given: Iterable[str], where: str) -> tuple[str, ...]:
     return prefixes
 
 
-def report(code: str | None) -> Report:
-    """One rule's page, or the list of all; QuestionError where there is no such rule."""
+class RuleEntry(TypedDict):
+    """One rule; `bad`, `good` and `fix` are text to read or to paste."""
+
+    code: str
+    name: str
+    severity: str
+    summary: str
+    reason: str
+    bad: str
+    good: str
+    fix: str
+
+
+class RuleResult(TypedDict):
+    """`rule`: the rules that the argument names, by code."""
+
+    rules: list[RuleEntry]
+
+
+def rule_report(code: str | None = None) -> Report:
+    """Return the page of the rule `code` (its code or its name), the list of a family such as GEN, or without `code` the list of all rules.
+
+    Raises QuestionError if there is no such rule or family.
+    """
     rules = all_rules()
-    if code is None:
-        rows = tuple((rule.code, rule.severity.value, rule.summary) for rule in rules)
-        return Report("rule", {}, {"rules": [_plain(rule) for rule in rules]}, document=(Table(("code", "severity", "looks for"), rows),))
-    for rule in rules:
-        if rule.code == code.upper() or rule.name == code.lower():
-            return Report("rule", {"code": rule.code}, {"rules": [_plain(rule)]}, document=_page(rule))
-    raise QuestionError(f"there is no rule {code}: `llmdoctor rule` lists them ({rules[0].code} to {rules[-1].code})")
+    one = next((rule for rule in rules if code is not None and (rule.code == code.upper() or rule.name == code.lower())), None)
+    if one is not None:
+        verdict = Verdict(f"{one.code} {one.name} ({one.severity.value})")
+        return Report("rule", {"code": one.code}, _result([one]), document=_page(one), verdict=verdict)
+    family = [rule for rule in rules if rule.code.startswith((code or "").upper())]
+    if not family:
+        raise QuestionError(f"there is no rule {code}: `llmdoctor rule` lists them ({rules[0].code} to {rules[-1].code})")
+    rows = tuple((rule.code, rule.severity.value, rule.summary) for rule in family)
+    subject = {} if code is None else {"code": code.upper()}
+    verdict = Verdict(plural(len(family), "rule") + ("" if code is None else f" whose code begins with {code.upper()}"))
+    return Report("rule", subject, _result(family), document=(Table(("Code", "Severity", "Looks for"), rows),), verdict=verdict)
+
+
+def _result(rules: list[Rule]) -> dict[str, Any]:
+    result: RuleResult = {"rules": [_entry(rule) for rule in rules]}
+    return dict(result)
 
 
 def _page(rule: Rule) -> tuple[Block, ...]:
     return (
-        Headline(f"{rule.code} {rule.name} ({rule.severity.value})"),
-        Note("LOOKS FOR", rule.summary),
-        Note("WHY", rule.reason),
-        Note("BAD", rule.bad, "bad"),
-        Note("GOOD", rule.good, "good"),
-        Code("FIX", rule.fix),
+        Note("Looks for", rule.summary),
+        Note("Why", rule.reason),
+        Note("Bad", rule.bad, "bad"),
+        Note("Good", rule.good, "good"),
+        Code("Fix", rule.fix),
     )
 
 
-def _plain(rule: Rule) -> dict[str, Any]:
+def _entry(rule: Rule) -> RuleEntry:
     return {
         "code": rule.code,
         "name": rule.name,

@@ -28,18 +28,19 @@ def look(
 
 def rule(
     code: Annotated[
-        str | None, typer.Argument(help="A rule's code, such as GEN001; without one, all are listed.", show_default=False)
+        str | None,
+        typer.Argument(help="A rule such as GEN001, or a family such as GEN; without it, all rules are listed.", show_default=False),
     ] = None,
     format: Format = None,
     color: Colors = Color.AUTO,
 ) -> None:
-    """Explain a rule.
+    """Explain a rule, or list the rules of a family.
 
-    What it looks for, why it hurts, a bad and a good example, the fix.
+    What the rule looks for, why it matters, an example with the fault and one without, and the fix.
     """
-    from llmdoctor import rules as catalogue
+    from llmdoctor.rules import rule_report
 
-    answer(lambda: catalogue.report(code), "rule", format, None, color)
+    answer(lambda: rule_report(code), "rule", format, None, color)
 
 
 def env(format: Format = None, color: Colors = Color.AUTO) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ def make_inputs(folder: Path) -> None:
     for name in ("gemma2", "mistral", "qwen2_vl"):
         write_config(folder, name)
     write_sizes(folder / "llama-sized", "llama", vocab_size=32000, hidden_size=512, intermediate_size=1536, num_attention_heads=8)
+    shutil.copytree(Path(__file__).parents[1] / "labels" / "models" / "chatml_pad_eos", folder / "tokenizer")
+    chat = [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Blue."}]
+    (folder / "rows.jsonl").write_text(json.dumps({"messages": chat}) + "\n")
     _outputs(folder)
     _measured(folder)
     _sampled(folder)

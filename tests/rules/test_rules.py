@@ -102,10 +102,10 @@ def test_select_and_ignore(code: str) -> None:
 
 @pytest.mark.parametrize("code", RULES)
 def test_the_page_has_all_the_words(code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    from llmdoctor.rules import report
+    from llmdoctor.rules import rule_report
     from llmdoctor.report import Style, render
 
-    page = render(report(code), "text", Style(width=80, color=False))
+    page = render(rule_report(code), "text", Style(width=80, color=False))
     for word in WORDS[code]:
         assert word in page
     assert all((RULES[code].summary, RULES[code].reason, RULES[code].bad, RULES[code].good, RULES[code].fix))
