@@ -16,9 +16,6 @@ OWN = Meanings(
         "micro_batch_size": "batch",
         "gradient_accumulation_steps": "accumulation",
         "sequence_len": "sequence_length",
-        "sample_packing": "packing",
-        "pad_to_multiple_of": "length_multiple",
-        "batch_flattening": "padding_free",
         "bf16": "precision_bf16",
         "fp16": "precision_fp16",
         "bfloat16": "pure_bf16",
@@ -61,6 +58,8 @@ OWN = Meanings(
         "chunked_cross_entropy": "fused_loss_chunked",
     },
     ignored={
+        "rows are filled up to the length that is predicted": "sample_packing",
+        "a batch without padding, or with lengths rounded up, holds no more tokens than full rows": "batch_flattening pad_to_multiple_of",
         "it names the model, its files or where it is loaded": (
             "base_model base_model_config tokenizer_* processor_type processor_kwargs trust_remote_code type_of_model revision_of_model strict "
             "is_*_derived_model device device_map local_rank world_size ddp low_cpu_mem_usage hf_use_auth_token experimental_skip_move_to_device "

@@ -50,7 +50,6 @@ MEANINGS = Meanings(
         f"{ZERO}.offload_optimizer": "zero.offload_optimizer_null",
         f"{ZERO}.offload_param": "zero.offload_param_null",
         f"{ZERO}.offload_optimizer.device": "zero.offload_optimizer",
-        f"{ZERO}.offload_optimizer.ratio": "zero.offload_ratio",
         f"{ZERO}.offload_param.device": "zero.offload_param",
         f"{ZERO}.cpu_offload": "zero.cpu_offload",
         f"{ZERO}.cpu_offload_param": "zero.cpu_offload_param",
@@ -96,6 +95,7 @@ MEANINGS = Meanings(
         "another engine is used, which is not modelled": f"hybrid_engine* {ZERO}.zenflow {ZERO}.leaf_module {ZERO}.offload_optimizer.super_offload",
     },
     refused_if={
+        f"{ZERO}.offload_optimizer.ratio": Refused("an optimizer that is offloaded in part is not modelled", (1.0, 1, None)),
         f"{ZERO}.zero_hpz_partition_size": Refused("a second shard of the weights (ZeRO++ hpZ) is not modelled", (1, 0, None)),
         f"{ZERO}.use_multi_rank_bucket_allreduce": Refused("another way to reduce gradients is not modelled", (True, None)),
         f"{ZERO}.compute_grad_norm": Refused("a step without the norm of the gradients is not modelled", (True, None)),

@@ -17,8 +17,6 @@ OWN = Meanings(
         "stage": "objective",
         "finetuning_type": "adapter",
         "cutoff_len": "sequence_length",
-        "packing": "packing",
-        "neat_packing": "packing",
         "pure_bf16": "pure_bf16",
         "flash_attn": "attention",
         "disable_gradient_checkpointing": "no_checkpointing",
@@ -39,6 +37,7 @@ OWN = Meanings(
         "use_muon": "muon",
     },
     ignored={
+        "rows are filled up to the length that is predicted": "packing neat_packing",
         "it names the model, its files or where it is loaded": (
             "model_name_or_path adapter_folder cache_dir use_fast_tokenizer model_revision low_cpu_mem_usage offload_folder hf_hub_token ms_hub_token "
             "om_hub_token trust_remote_code print_param_status quantization_device_map device_map add_tokens add_special_tokens "

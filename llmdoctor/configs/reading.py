@@ -18,6 +18,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.jsonfile import JsonFile
 
 _YAML = (".yaml", ".yml")
+COMPUTED = frozenset({"distributed_state", "deepspeed_plugin", "hf_deepspeed_config", "fsdp_plugin_args", "generation_config"})
 
 
 def read(path: str, *, without: Iterable[str] = (), text: str | None = None) -> Configuration:
@@ -65,7 +66,10 @@ def _pickled(data: bytes, path: str) -> JsonFile:
     from llmdoctor.files.pickles import parse_pickle, plain
 
     try:
-        return JsonFile(path, path, plain(parse_pickle(data)))
+        value = plain(parse_pickle(data))
+        if isinstance(value, dict):  # attributes that __post_init__ computes are no settings
+            value = {key: item for key, item in value.items() if not str(key).startswith("_") and key not in COMPUTED}
+        return JsonFile(path, path, value)
     except ValueError as error:
         raise QuestionError(f"{path}: a pickle that is not read: {error}") from None
 

@@ -42,15 +42,13 @@ TRAINERS = Meanings(
     uses={
         "max_length": "sequence_length",
         "max_seq_length": "sequence_length",
-        "packing": "packing",
-        "packing_strategy": "packing_strategy",
-        "padding_free": "padding_free",
         "loss_type": "loss_type",
         "precompute_ref_log_probs": "precomputed_reference",
         "activation_offloading": "activation_offloading",
-        "pad_to_multiple_of": "length_multiple",
     },
     ignored={
+        "rows are filled up to the length that is predicted": "packing packing_strategy",
+        "a batch without padding, or with lengths rounded up, holds no more tokens than full rows": "padding_free pad_to_multiple_of",
         "it says how examples become tokens, not how many are held": (
             "dataset_text_field dataset_kwargs dataset_num_proc dataset_batch_size chat_template_path chat_template_kwargs eos_token pad_token "
             "padding_value truncation_mode shuffle_dataset completion_only_loss assistant_only_loss eval_packing tools label_pad_token_id "
@@ -161,8 +159,6 @@ def _objective(normal: Normal) -> None:
     normal.drop("precomputed_reference")
     if normal.variant == "SFTConfig" and normal.get("loss_type", "nll") in ("nll", "dft"):
         normal.drop("loss_type")
-    if not normal.get("packing", False):
-        normal.drop("packing_strategy")
 
 
 def _adapter(normal: Normal) -> None:

@@ -13,6 +13,7 @@ from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.text import shown
 from llmdoctor.files.jsonfile import JsonFile
 from llmdoctor.mem.config_rules.deepspeed import deepspeed_findings
+from llmdoctor.mem.config_rules.keys import key_findings
 from llmdoctor.mem.config_rules.rules import DEAD, MISMATCH, PRECISION, REFUSED
 
 # DeepSpeed's place -> the argument it must equal (transformers 5.23, integrations/deepspeed.py:131 to :166).
@@ -30,11 +31,7 @@ _DEFAULTS = {
     "weight_decay": 0.0,
 }  # fmt: skip
 _AXOLOTL = {"per_device_train_batch_size": "micro_batch_size"}  # what axolotl calls an argument, where it is another name
-# Arguments of trl's configs, which have other defaults (bf16 true, learning rates of their own); LLaMA-Factory's share some names and not the defaults.
-_TRL = frozenset(
-    "beta num_generations max_completion_length max_length max_seq_length max_prompt_length dataset_name dataset_text_field packing use_peft lora_r "
-    "loss_type reward_funcs attn_implementation torch_dtype dtype model_init_kwargs use_vllm".split()
-)
+_TRAINERS_DEFAULTS = frozenset({"transformers", "llamafactory"})  # the formats whose defaults are TrainingArguments' own
 # What accelerate refuses beside deepspeed_config_file (accelerate 1.15, utils/dataclasses.py:1507), as its YAML names it.
 _BESIDE_FILE = (
     "gradient_accumulation_steps", "gradient_clipping", "zero_stage", "offload_optimizer_device", "offload_param_device", "offload_param_nvme_path",
@@ -59,8 +56,9 @@ def check_pickled(value: Any, path: str, shown_name: str, neighbours: Neighbours
 
 
 def check_accelerate(file: JsonFile, _neighbours: Neighbours) -> tuple[Finding, ...]:
-    """The findings in what `accelerate config` writes."""
-    return tuple(_accelerate(Config(file, file.value)))
+    """Return the findings in what `accelerate config` writes."""
+    config = Config(file, file.value)
+    return (*key_findings(config), *_accelerate(config))
 
 
 # --- the Trainer ---------------------------------------------------------------------------------------------------------------------
@@ -69,19 +67,37 @@ def check_accelerate(file: JsonFile, _neighbours: Neighbours) -> tuple[Finding, 
 def _training(config: Config, neighbours: Neighbours) -> Iterator[Finding]:
     axolotl = name_of(config.value) == "axolotl"
     yield from _both_halves(config)
+    if not config.file.path.endswith(".bin"):  # a pickle also holds what the class computes
+        yield from key_findings(config)
     inner = config.section("deepspeed")
     if inner is not None:
         yield from deepspeed_findings(inner, neighbours.settings.gpu_memory)
         yield from _against(config, inner, axolotl)
+        yield from _recomputation(config, inner)
         return
     named = config.value.get("deepspeed")
     other = neighbours.named(config.file.path, named) if isinstance(named, str) and named.endswith(".json") else None
     if other is not None:
         yield from _against(config, Config(other, other.value), axolotl)
+        yield from _recomputation(config, Config(other, other.value))
     elif isinstance(named, str) and named.endswith(".json") and _is_nowhere(config, named, neighbours):
         message = f"deepspeed names {shown(named)}, which is not in the working directory, beside this file or in a folder above it"
         fix = "the path as it is from where the run is started"
         yield config.found(REFUSED, message, "deepspeed", fix=fix, severity=Severity.INFO)
+
+
+def _recomputation(config: Config, other: Config) -> Iterator[Finding]:
+    """Yield a finding if the DeepSpeed config asks for recomputation in a way that transformers' models do not use."""
+    if other.section("activation_checkpointing") is None or _is_true(config.value.get("gradient_checkpointing")):
+        return
+    if name_of(config.value) not in _TRAINERS_DEFAULTS or _is_true(config.value.get("activation_checkpointing")):
+        return
+    message = (
+        f"activation_checkpointing in {_place(other, ('activation_checkpointing',))} has no effect: it configures deepspeed.checkpointing, which "
+        "transformers' models do not call, and gradient_checkpointing is not set here, so nothing is recomputed"
+    )
+    cause = "transformers/modeling_utils.py (gradient_checkpointing_enable uses torch.utils.checkpoint)"
+    yield config.found(DEAD, message, "deepspeed", cause=cause, fix='"gradient_checkpointing": true in this file')
 
 
 def _is_nowhere(config: Config, named: str, neighbours: Neighbours) -> bool:
@@ -109,7 +125,7 @@ def _against(config: Config, other: Config, axolotl: bool) -> Iterator[Finding]:
         yield config.found(
             REFUSED, message, "deepspeed", cause="accelerate/utils/dataclasses.py:1277", fix='"zero_optimization": {"stage": 0}'
         )
-    defaults = not axolotl and not (_TRL & config.value.keys() and "finetuning_type" not in config.value)
+    defaults = name_of(config.value) in _TRAINERS_DEFAULTS
     for name in ("bf16", "fp16"):
         said, wanted = other.get(name, "enabled"), config.value.get(name)
         wanted = config.value.get(f"{name}_full_eval") if wanted is None or _is_true(config.value.get(f"{name}_full_eval")) else wanted

@@ -168,7 +168,7 @@ def test_axolotls_auto_and_none_contradict_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("more", "told"),
-    [("", True), ("dataset_name: d\n", False), ("finetuning_type: lora\ndtype: bf16\n", True), ("bf16: true\ndataset_name: d\n", False)],
+    [("", True), ("dataset_name: d\n", False), ("finetuning_type: lora\nlora_rank: 8\n", True), ("bf16: true\ndataset_name: d\n", False)],
 )
 def test_what_is_not_said_is_the_trainers_default_and_not_trls(more: str, told: bool) -> None:
     text = f"output_dir: o\nper_device_train_batch_size: 1\n{more}deepspeed: {{zero_optimization: {{stage: 2}}, bf16: {{enabled: true}}}}\n"
@@ -191,3 +191,27 @@ def test_accelerate(text: str, code: str | None, severity: Severity | None) -> N
     whole = f"compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\ndeepspeed_config:\n{text}"
     found = check_accelerate(parse_yaml(whole.encode(), "a.yaml", "a.yaml"), Neighbours(ProjectSettings()))
     assert [(finding.code, finding.severity) for finding in found] == ([] if code is None else [(code, severity)])
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        ("output_dir: o\nper_device_train_batch_size: 1\noptim: adamw_hf\n", ["MEM007"]),
+        ("output_dir: o\nper_device_train_batch_size: 1\ngradient_accumulation_step: 8\n", ["MEM007"]),
+        ("output_dir: o\nper_device_train_batch_size: 1\nmy_own_argument: 8\n", ["MEM010"]),
+        ("base_model: m\nmicro_batch_size: 1\nsequence_len: 2048\nadapter: lora\nlora_rr: 8\n", ["MEM010"]),
+        ("model_name_or_path: m\nstage: sft\nfinetuning_type: lora\nlora_targets: all\n", ["MEM007"]),
+        ("output_dir: o\nper_device_train_batch_size: 1\nbf16: true\n", []),
+    ],
+)
+def test_names_and_values_that_a_framework_does_not_accept(text: str, codes: list[str]) -> None:
+    found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), Neighbours(ProjectSettings()))
+    assert [finding.code for finding in found] == codes
+
+
+def test_recomputation_that_transformers_does_not_use() -> None:
+    text = "output_dir: o\nper_device_train_batch_size: 1\ndeepspeed:\n  zero_optimization: {stage: 3}\n  activation_checkpointing: {}\n"
+    found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), Neighbours(ProjectSettings()))
+    assert [finding.code for finding in found] == ["MEM011"]
+    text += "gradient_checkpointing: true\n"
+    assert check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), Neighbours(ProjectSettings())) == ()

@@ -1,0 +1,71 @@
+"""Settings that a framework does not have, or whose value it does not accept: judged by the schemas of configs/, as `mem compare` reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from llmdoctor.configs.reading import read_file
+from llmdoctor.configs.types import Configuration, UnknownKey
+from llmdoctor.configs.view import Config
+from llmdoctor.core.finding import Finding, Severity
+from llmdoctor.mem.config_rules.rules import REFUSED, UNKNOWN
+
+# Scripts add arguments of their own to these, so that an unknown name alone is no mistake.
+EXTENDED = frozenset({"transformers", "trl"})
+_LISTED = 6
+
+
+def key_findings(config: Config) -> Iterator[Finding]:
+    """Yield the findings about the names and values of a file's settings."""
+    found = read_file(config.file)
+    strangers: list[UnknownKey] = []
+    for one in found.unknown:
+        if found.format.name in EXTENDED and not _is_misspelt(one):
+            strangers.append(one)
+        else:
+            yield _unknown(config, found, one)
+    if strangers:
+        yield _strangers(config, found, strangers)
+    for key, reason in found.rejected.items():
+        if key and not _is_template(found.values.get(key)):
+            who = f"{found.format.library} {found.format.version}"
+            keys = key.split(".")
+            yield config.found(REFUSED, reason, *keys, cause=f"the schema of {who}", fix="write one of the values that the message names")
+
+
+def _is_misspelt(one: UnknownKey) -> bool:
+    """Return whether a name is so close to a known one that it is not another program's own."""
+    import difflib
+
+    return bool(one.close) and difflib.SequenceMatcher(None, one.key, one.close[0]).ratio() >= 0.9
+
+
+def _unknown(config: Config, found: Configuration, one: UnknownKey) -> Finding:
+    who = f"{found.format.library} {found.format.version}"
+    ends = "it is ignored without a warning" if one.effect == "ignores" else "the run ends with an error"
+    fix = f'write "{one.close[0]}"' if one.close else "correct the name or remove it"
+    if one.removed is not None:
+        message = f"{one.sentence(found.format, found.variant.name)}; with {who} {ends}"
+        return config.found(REFUSED, message, *one.key.split("."), cause=f"the schema of {who}", fix="remove it", severity=Severity.INFO)
+    rule = UNKNOWN if one.effect == "ignores" else REFUSED
+    severity = None if one.effect == "ignores" or one.close else Severity.WARNING
+    message = f"{one.sentence(found.format, found.variant.name)}; {ends}"
+    return config.found(rule, message, *one.key.split("."), cause=f"the schema of {who}", fix=fix, severity=severity)
+
+
+def _strangers(config: Config, found: Configuration, several: list[UnknownKey]) -> Finding:
+    """Return one finding for all names that the framework does not have and that a script may add."""
+    names = ", ".join(one.key for one in several[:_LISTED]) + (f" and {len(several) - _LISTED} more" if len(several) > _LISTED else "")
+    who = f"{found.format.library} {found.format.version}"
+    message = f"{who} has no {names}: its own parser raises an error, unless the script adds them"
+    keys = several[0].key.split(".")
+    fix = "remove them, or keep them for the script that reads them"
+    return config.found(
+        UNKNOWN, message, *keys, cause=f"the schema of {who}", fix=fix, severity=Severity.INFO, keys=[one.key for one in several]
+    )
+
+
+def _is_template(value: Any) -> bool:
+    """Return whether a value is filled in by another program (${BATCH}, {{ batch }})."""
+    return isinstance(value, str) and ("$" in value or "{" in value or "<" in value)
