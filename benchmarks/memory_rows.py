@@ -90,8 +90,8 @@ def others(estimate: Estimate) -> dict[str, float]:
 def summary(results: list[tuple[dict[str, Any], dict[str, float]]]) -> None:
     """Errors by runner, then those of the other estimators on the rows that they have an answer for."""
     print(f"\n{'':28s} {'rows':>4s} {'peak median':>12s} {'worst':>8s} {'<=2%':>5s} {'steady median':>14s} {'worst':>8s}")
-    for runner in [*sorted({row["runner"] for row, _ in results}), "all"]:
-        mine = [errors for row, errors in results if runner in (row["runner"], "all")]
+    for runner in [*sorted({row.get("runner", "newer rows") for row, _ in results}), "all"]:
+        mine = [errors for row, errors in results if runner in (row.get("runner", "newer rows"), "all")]
         peaks, steadies = [abs(errors["peak"]) for errors in mine], [abs(errors["steady"]) for errors in mine]
         within = sum(error <= 0.02 for error in peaks)
         print(f"{runner:28s} {len(mine):4d} {_percent(statistics.median(peaks)):>12s} {_percent(max(peaks)):>8s} {within:5d} "

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.capacity import fits, need_of
+from llmdoctor.mem.optimizers import bitsandbytes_optimizer
 from llmdoctor.mem.predictor import Predictor
 from llmdoctor.mem.settings import Strategy
 from llmdoctor.mem.types import Change, Estimate
@@ -99,6 +100,5 @@ def _precision(strategy: Strategy) -> Iterator[tuple[str, Strategy]]:
     if strategy.dtype == "float32":
         yield "bf16 weights (model_init.dtype bfloat16; less exact)", replace(strategy, dtype="bfloat16", autocast=None)
     if optimizer.kind == "adamw":
-        eight = replace(optimizer, kind="adamw8bit", how="loop", name="adamw_bnb_8bit")
-        yield "optim adamw_bnb_8bit", replace(strategy, optimizer=eight)
+        yield "optim adamw_bnb_8bit", replace(strategy, optimizer=bitsandbytes_optimizer("adamw_bnb_8bit", optimizer.setting))
         yield "optim adafactor", replace(strategy, optimizer=replace(optimizer, kind="adafactor", how="loop", name="adafactor"))

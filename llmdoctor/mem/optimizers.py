@@ -1,4 +1,4 @@
-"""The optimizers known here, by the names that the Trainer, DeepSpeed and torch give them. Any other is refused by its name."""
+"""The optimizers that are modelled, by the names that the Trainer, DeepSpeed and torch give them. Any other is refused by name."""
 
 from __future__ import annotations
 
@@ -16,9 +16,18 @@ TRAINER = {
     "adagrad": ("adagrad", "foreach"),
     "rmsprop": ("rmsprop", "foreach"),
     "adafactor": ("adafactor", "loop"),
-    "adamw_bnb_8bit": ("adamw8bit", "loop"),
-    "adamw_8bit": ("adamw8bit", "loop"),
+    **{name: ("bitsandbytes", "loop") for name in ("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_32bit", "paged_adamw", "paged_adamw_8bit")},
+    **{f"{paged}lion_{bits}bit": ("bitsandbytes", "loop") for paged in ("", "paged_") for bits in (8, 32)},
+    **{name: ("bitsandbytes", "loop") for name in ("rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit")},
+    **{f"{paged}ademamix{bits}": ("bitsandbytes", "loop") for paged in ("", "paged_") for bits in ("", "_8bit", "_32bit")},
 }
+# States of bitsandbytes' optimizers (0.50.2, optim/optimizer.py and ademamix.py): their key and its size in parameters, by a part of the name.
+BITSANDBYTES = (
+    ("ademamix", (("state1", 2), ("state2", 1))),
+    ("adam", (("state1", 1), ("state2", 1))),
+    ("lion", (("state1", 1),)),
+    ("rmsprop", (("state1", 1),)),
+)
 DEFAULT_TRAINER = "adamw_torch_fused"
 TORCH = {"adamw": "adamw", "adam": "adamw", "sgd": "sgd", "adagrad": "adagrad", "rmsprop": "rmsprop"}
 STATES = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": (), "adagrad": ("sum",), "rmsprop": ("square_avg",), "lion": ("exp_avg",)}
@@ -37,12 +46,12 @@ def _check_arguments(kwargs: Mapping[str, Any], where: str) -> None:
 
 
 def _true(value: Any) -> bool:
-    """A flag or a number as optim_args writes them, in text too."""
+    """Return whether a flag or a number is set, also if optim_args holds it as text."""
     return str(value or 0).lower() not in ("0", "0.0", "false", "none")
 
 
 def trainer_optimizer(name: Any, args: Any, where: str) -> Optimizer:
-    """TrainingArguments.optim and optim_args; QuestionError for an optimizer that is not known here."""
+    """Return the optimizer of TrainingArguments.optim and optim_args. Raises QuestionError for one that is not modelled."""
     if not isinstance(name, str) or name not in TRAINER:
         raise QuestionError(f"{where}: the optimizer {name!r} is not modelled; modelled are {', '.join(SHOWN)}")
     kind, how = TRAINER[name]
@@ -51,14 +60,23 @@ def trainer_optimizer(name: Any, args: Any, where: str) -> Optimizer:
         pairs = args.items() if isinstance(args, Mapping) else (item.partition("=")[::2] for item in str(args).replace(" ", "").split(","))
         wanted = dict(pairs)
     _check_arguments(wanted, where)
+    if kind == "bitsandbytes":
+        return bitsandbytes_optimizer(name, where)
     return Optimizer(
         kind, how, str(name), where, momentum=kind in ("sgd", "rmsprop") and _true(wanted.get("momentum")), amsgrad=_true(wanted.get("amsgrad")),
         centered=_true(wanted.get("centered")), decay=_true(wanted.get("weight_decay")), groups=2,
     )  # fmt: skip
 
 
+def bitsandbytes_optimizer(name: str, where: str) -> Optimizer:
+    """Return an optimizer of bitsandbytes: 8 bit if its name contains 8bit, else 32 bit (transformers 5.23, trainer_optimizer.py:257)."""
+    states = next(states for part, states in BITSANDBYTES if part in name)
+    bits = 8 if "8bit" in name else 32
+    return Optimizer("bitsandbytes", "loop", name, where, groups=2, bits=bits, paged=name.startswith("paged_"), states=states)
+
+
 def torch_optimizer(path: Any, kwargs: Mapping[str, Any], where: str) -> Optimizer:
-    """An optimizer object that the caller made: "torch.optim.AdamW" and its keyword arguments."""
+    """Return the optimizer object that a caller makes: "torch.optim.AdamW" and its keyword arguments."""
     name = str(path).rpartition(".")[2]
     if name == "FusedAdam":
         return Optimizer("adamw", "FusedAdam", name, where)
@@ -84,7 +102,7 @@ def client_optimizer(client: Any, where: str) -> Optimizer:
 
 
 def deepspeed_optimizer(name: Any, params: Mapping[str, Any], *, offload: bool, half_states: bool, where: str) -> Optimizer:
-    """DeepSpeed's optimizer.type, as engine.py:2476 (_configure_basic_optimizer) and :2380 choose its class."""
+    """Return the optimizer of DeepSpeed's optimizer.type, as engine.py:2476 (_configure_basic_optimizer) and :2380 choose its class."""
     known = str(name).lower()
     if known in ("adam", "adamw"):
         if params.get("torch_adam"):
@@ -108,7 +126,7 @@ def deepspeed_optimizer(name: Any, params: Mapping[str, Any], *, offload: bool, 
 
 
 def state_keys(optimizer: Optimizer) -> tuple[str, ...]:
-    """The keys of a parameter's state that are as large as the parameter."""
+    """Return the keys of a parameter's state that are as large as the parameter."""
     keys = STATES.get(optimizer.kind, ())
     if optimizer.momentum:
         keys = (*keys, "momentum_buffer")

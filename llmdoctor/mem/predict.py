@@ -44,7 +44,7 @@ def predict(job: Job) -> Prediction:
         dict(ledger.peaks),
         dict(ledger.host),
         ledger.allocator.largest_reserved,
-        sum(weight.numel for weight in job.weights),
+        sum(weight.numel * weight.packed for weight in job.weights),
         sum(weight.numel for weight in job.trained),
         sum(weight.numel for weight in job.trained if weight.name in runner.reached),
     )
@@ -65,7 +65,6 @@ def workload_of(strategy: Strategy, base: Workload) -> Workload:
         checkpointing=strategy.checkpointing,
         lora=strategy.lora,
         quantization=strategy.quantization,
-        trained_dtype=strategy.trained_dtype,
         loss=strategy.loss,
         use_cache=False if trainer else None,
         float_outputs=strategy.runner == "trainer" and strategy.autocast is not None,

@@ -26,6 +26,11 @@ MASKED = (
     "this model hands its attention kernels a mask or a bias, whose copies and gradients on CUDA are not modelled: the peak can be higher "
     "(on an H100 by 14% for Falcon, by 30% for T5)"
 )
+OUTLIERS = (
+    "bitsandbytes keeps a copy of the columns whose values exceed 6.0, and their number depends on the data (with random weights on an H200 "
+    "the peak was 5% higher)"
+)
+PAGED = "they lie in managed memory, which the allocator does not count: on the device while it has room, else in the host's memory"
 
 
 class Predictor:
@@ -102,7 +107,7 @@ def compare_strategies(options: MemOptions) -> tuple[Comparison, Predictor]:
     if not 0 <= options.rank < world:
         raise QuestionError(f"--rank {options.rank}: expected a process of {world}, from 0 to {world - 1}")
     estimates = tuple(predictor.estimate(strategy) for strategy in strategies)
-    return Comparison(options, predictor.directory, estimates, _skipped(predictor), _inputs(options, strategies)), predictor
+    return Comparison(options, predictor.directory, estimates, _skipped(predictor, estimates), _inputs(options, strategies)), predictor
 
 
 def _inputs(options: MemOptions, strategies: Sequence[Strategy]) -> Inputs:
@@ -116,15 +121,22 @@ def _inputs(options: MemOptions, strategies: Sequence[Strategy]) -> Inputs:
     return Inputs(used=inputs.used, ignored=inputs.ignored, assumed=assumed)
 
 
-def _skipped(predictor: Predictor) -> tuple[Skipped, ...]:
+def _skipped(predictor: Predictor, estimates: Sequence[Estimate]) -> tuple[Skipped, ...]:
     """Return what is missing from the numbers, and why."""
+    paged = max((sum(estimate.prediction.host.values()) for estimate in estimates if estimate.strategy.optimizer.paged), default=0)
+    out = [Skipped(f"{paged / 1e9:.1f} GB of paged optimizer states", PAGED)] if paged else []
+    if predictor.live and any(
+        estimate.workload.quantization is not None and estimate.workload.quantization.bits == 8 for estimate in estimates
+    ):
+        out.append(Skipped("outlier columns of 8-bit products", OUTLIERS))
     if predictor.live and predictor.masked:
-        return (Skipped("what attention keeps of a mask", MASKED),)
-    if predictor.live:
-        return ()
-    missing = "torch and transformers are not installed here (pip install 'llmdoctor-toolkit[live]')"
-    reason = "--static was given" if predictor.options.static else missing
-    return (Skipped("activations, logits, loss and temporary tensors of the backward", f"{reason}, so the model's code was not traced"),)
+        out.append(Skipped("what attention keeps of a mask", MASKED))
+    if not predictor.live:
+        missing = "torch and transformers are not installed here (pip install 'llmdoctor-toolkit[live]')"
+        reason = "--static was given" if predictor.options.static else missing
+        what = "activations, logits, loss and temporary tensors of the backward"
+        out.append(Skipped(what, f"{reason}, so the model's code was not traced"))
+    return tuple(out)
 
 
 def _silence_libraries() -> None:

@@ -17,10 +17,11 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Optimizer:
-    """`kind` is adamw, sgd, adagrad, rmsprop, lion, adafactor or adamw8bit; `how` is fused, foreach, loop, FusedAdam or CPUAdam.
+    """`kind` is adamw, sgd, adagrad, rmsprop, lion, adafactor or bitsandbytes; `how` is fused, foreach, loop, FusedAdam or CPUAdam.
 
-    `name` is what the user calls it, `setting` where; `groups` how many parameter groups its maker gives it (the Trainer two),
-    `decay` that there is a weight decay, which SGD adds to a copy of the gradients.
+    `name` is the user's name for it, `setting` the place that sets it; `groups` is the number of parameter groups (the Trainer makes two),
+    `decay` reports a weight decay, which SGD adds to a copy of the gradients. Of bitsandbytes: `bits` of a state, `paged` for states in
+    managed memory, `states` as (key, size in parameters).
     """
 
     kind: str
@@ -33,6 +34,9 @@ class Optimizer:
     decay: bool = False
     half_states: bool = False
     groups: int = 1
+    bits: int = 32
+    paged: bool = False
+    states: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,6 @@ class Strategy:
     world_size: int = 1
     attention: str | None = None
     quantization: Quantization | None = None
-    trained_dtype: str | None = None
     loss: str | None = None
     file: str | None = None
     config: dict[str, Any] = field(default_factory=dict, compare=False)
@@ -166,8 +169,8 @@ def validated(strategy: Strategy) -> Strategy:
         raise QuestionError(
             f"{name}: stage 0 in {strategy.dtype} with grad_accum_dtype {engine.grad_accum}: DeepSpeed refuses this (engine.py:2323, unsupported mix)"
         )
-    if strategy.optimizer.kind in {"adafactor", "adamw8bit"} and zero.stage > 0:
+    if strategy.optimizer.kind in {"adafactor", "bitsandbytes"} and zero.stage > 0:
         raise QuestionError(
-            f"{name}: {strategy.optimizer.name} under ZeRO {zero.stage}: its state is shaped by the parameters, which ZeRO makes flat; not known here"
+            f"{name}: {strategy.optimizer.name} under ZeRO {zero.stage}: its state is shaped by the parameters, which ZeRO makes flat: not modelled"
         )
     return strategy

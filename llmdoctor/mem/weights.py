@@ -11,13 +11,17 @@ WIDTHS = {**BYTES, "float64": 8, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A parameter: shape, dtype by its torch name, whether it is trained, whether it is an embedding table."""
+    """A parameter: shape, dtype by its torch name, whether it is trained, whether it is an embedding table.
+
+    `packed` is the number of the model's parameters that one element holds: 2 for quantized weights of 4 bits.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     trainable: bool = True
     embedding: bool = False
+    packed: int = 1
 
     @property
     def numel(self) -> int:

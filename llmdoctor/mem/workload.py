@@ -41,8 +41,7 @@ class Quantization:
 class Workload:
     """One micro step. `trainable` are patterns of parameter names (empty: all), `image` is (width, height) in pixels.
 
-    `trained_dtype` is the dtype to which trained weights are converted, None if they keep that of the model. `loss` is None for the
-    model's own loss, "liger" for Liger's kernels with a fused loss.
+    `loss` is None for the model's own loss, "liger" for Liger's kernels with a fused loss.
     """
 
     batch: int = 1
@@ -57,7 +56,6 @@ class Workload:
     frozen: tuple[str, ...] = ()
     lora: Lora | None = None
     quantization: Quantization | None = None
-    trained_dtype: str | None = None
     loss: str | None = None
     use_cache: bool | None = None
     float_outputs: bool = False

@@ -43,6 +43,10 @@ def meta_model(config: Any, workload: Workload) -> Any:
         text = " ".join(str(error).split())[:300]
         raise QuestionError(f"{kind.__name__}: transformers cannot build this model: {text}") from None
     model.train()
+    if workload.quantization is not None:
+        from llmdoctor.mem.live.quantized import quantize
+
+        quantize(model, workload.quantization)
     if workload.lora is not None:
         from llmdoctor.mem.live.lora import add_adapters
 
@@ -77,8 +81,9 @@ def weights_of(model: Any) -> tuple[Weight, ...]:
     import torch
 
     tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    packed = {id(module.weight): module.stands_for for module in model.modules() if hasattr(module, "stands_for")}
     return tuple(
-        Weight(name, tuple(p.shape), str(p.dtype).removeprefix("torch."), bool(p.requires_grad), id(p) in tables)
+        Weight(name, tuple(p.shape), str(p.dtype).removeprefix("torch."), bool(p.requires_grad), id(p) in tables, packed.get(id(p), 1))
         for name, p in model.named_parameters()
     )
 

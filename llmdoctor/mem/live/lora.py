@@ -40,7 +40,7 @@ def target_names(model: Any, lora: Lora) -> list[str]:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    linear = (torch.nn.Linear, Conv1D)
+    linear = (torch.nn.Linear, Conv1D, *{type(module) for module in model.modules() if hasattr(module, "stands_for")})
     kind = str(model.config.model_type)
     targets = (lora.targets[0] if lora.pattern else lora.targets) or default_targets(kind)
     if targets is None:
@@ -70,8 +70,9 @@ def _layer() -> Any:
         def __init__(self, base: Any, lora: Lora, dtype: Any) -> None:
             super().__init__()
             self.base_layer = base
+            self.bits = {1: 8, 2: 4}.get(getattr(base, "stands_for", 0), 0)
             with torch.device("meta"):
-                inner, outer = (base.in_features, base.out_features) if isinstance(base, nn.Linear) else base.weight.shape  # Conv1D
+                inner, outer = (base.in_features, base.out_features) if hasattr(base, "in_features") else base.weight.shape  # Conv1D
                 self.lora_A = nn.ModuleDict({"default": nn.Linear(inner, lora.rank, bias=False, dtype=dtype)})
                 self.lora_B = nn.ModuleDict({"default": nn.Linear(lora.rank, outer, bias=False, dtype=dtype)})
             self.lora_dropout = nn.ModuleDict({"default": nn.Dropout(lora.dropout) if lora.dropout else nn.Identity()})
@@ -81,7 +82,10 @@ def _layer() -> Any:
             result = self.base_layer(x)
             dtype = result.dtype
             down, up, dropout = self.lora_A["default"], self.lora_B["default"], self.lora_dropout["default"]
-            x = x.to(down.weight.dtype) if x.dtype != down.weight.dtype else x
+            if self.bits == 4:
+                result = result.clone()  # tuners/lora/bnb.py, Linear4bit.forward
+            if not self.bits or not torch.is_autocast_enabled("cpu"):
+                x = x.to(down.weight.dtype) if x.dtype != down.weight.dtype else x
             result = result + up(down(dropout(x))) * self.scaling
             return result.to(dtype)
 

@@ -11,6 +11,7 @@ from llmdoctor.mem.weights import WIDTHS, Weight
 
 BNB_BLOCK = 256
 BNB_SMALL = 4096
+BNB_PAGED = 100_000
 FP32 = 4
 
 
@@ -65,12 +66,19 @@ def adafactor_scratch(ledger: Ledger, weight: Weight) -> None:
         ledger.drop(("adafactor", number))
 
 
-def make_8bit(ledger: Ledger, weight: Weight) -> None:
-    """bitsandbytes AdamW 8 bit: one byte a moment and an fp32 maximum for each block of 256; fp32 for embeddings (the Trainer asks for it,
-    trainer_optimizer.py) and for tensors under 4096 elements (bitsandbytes/optim/optimizer.py, get_state_buffer).
+def make_bitsandbytes(ledger: Ledger, optimizer: Optimizer, weight: Weight) -> None:
+    """States of bitsandbytes (0.50.2, optim/optimizer.py, init_state and get_state_buffer).
+
+    With 8 bits one byte per element and an fp32 maximum per block of 256; fp32 for tensors under 4096 elements and for embeddings (the
+    Trainer asks for it, trainer.py:1335). Paged states of at least 100,000 elements lie in managed memory, outside the allocator.
     """
-    full = weight.embedding or weight.numel < BNB_SMALL
-    for key in ("state1", "state2"):
-        ledger.add(("state", key, weight.name), weight.numel * (FP32 if full else 1), f"optimizer_state.{key}")
-    for key in () if full else ("absmax1", "absmax2"):
-        ledger.add(("state", key, weight.name), -(-weight.numel // BNB_BLOCK) * FP32, f"optimizer_state.{key}")
+    full = optimizer.bits == 32 or weight.embedding or weight.numel < BNB_SMALL
+    for number, (key, times) in enumerate(optimizer.states, 1):
+        size = times * weight.numel * (FP32 if full else 1)
+        if optimizer.paged and weight.numel >= BNB_PAGED:
+            ledger.on_host(f"optimizer_state.{key}", size)
+        else:
+            ledger.add(("state", key, weight.name), size, f"optimizer_state.{key}")
+        if not full:
+            blocks = times * -(-weight.numel // BNB_BLOCK)
+            ledger.add(("state", f"absmax{number}", weight.name), blocks * FP32, f"optimizer_state.absmax{number}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.mem.runners.base import Runner, parameter_groups
-from llmdoctor.mem.runners.states import adafactor_scratch, make_8bit, make_adafactor, make_states, step_scratch
+from llmdoctor.mem.runners.states import adafactor_scratch, make_bitsandbytes, make_adafactor, make_states, step_scratch
 from llmdoctor.mem.weights import Weight
 
 
@@ -22,9 +22,9 @@ class TrainerRunner(Runner):
         for group in groups:
             if optimizer.kind == "adafactor":
                 self._adafactor(group)
-            elif optimizer.kind == "adamw8bit":
+            elif optimizer.kind == "bitsandbytes":
                 for weight in group if self.taken == 0 else ():
-                    make_8bit(self.ledger, weight)
+                    make_bitsandbytes(self.ledger, optimizer, weight)
             else:
                 tensors = [(weight.name, weight.numel, weight.dtype) for weight in group]
                 if self.taken == 0:
