@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.mem.runners.base import Runner, parameter_groups
-from llmdoctor.mem.runners.states import adafactor_scratch, make_bitsandbytes, make_adafactor, make_states, step_scratch
+from llmdoctor.mem.runners.states import adafactor_scratch, make_adafactor, make_bitsandbytes, make_states, step_scratch
 from llmdoctor.mem.weights import Weight
 
 
