@@ -53,7 +53,7 @@ def tensors(call: tuple[int, int, int, int, int, str, str, dict[str, Any]], devi
     def made(count: int) -> Any:
         return torch.randn(batch, length, count, size, dtype=kind, device=device).transpose(1, 2).requires_grad_()
 
-    shape = {"one": (1, 1), "batch": (batch, 1), "heads": (1, heads), "all": (batch, heads)}[(mask.split() + ["one"])[1]]
+    shape = {"one": (1, 1), "batch": (batch, 1), "heads": (1, heads), "all": (batch, heads)}[[*mask.split(), "one"][1]]
     bias = None
     if mask.startswith("bool"):
         bias = torch.ones(*shape, length, length, dtype=torch.bool, device=device).tril()
