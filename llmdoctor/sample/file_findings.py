@@ -20,6 +20,12 @@ _NEUTRAL: dict[str, tuple[float, ...]] = {
     "temperature": (1.0,), "top_p": (1.0,), "top_k": (0, -1, 50), "min_p": (0.0,), "repetition_penalty": (1.0,),
 }  # fmt: skip
 
+_ONE_TOKEN = {
+    "top_k": 1,
+    "top_p": 0.01,
+}  # with at most so much one token is left, whatever the temperature; top_k 0 and -1 are not among `values`
+_OFF = {"top_k": "-1", "top_p": "1.0", "min_p": "0.0", "repetition_penalty": "1.0"}  # as vLLM writes "off"
+
 
 def hidden_defaults(directory: ModelDir) -> tuple[Finding, ...]:
     """The one finding of a model directory whose generation_config.json sets how tokens are drawn; an adapter's base is judged where it lies.
@@ -36,7 +42,7 @@ def hidden_defaults(directory: ModelDir) -> tuple[Finding, ...]:
     where = Location(file.shown_name, f"/{first}", file.line(f"/{first}"))
     message = f"a call that does not say otherwise draws with {named}"
     cause = "transformers generate() and vLLM's --generation-config auto take them from this file"
-    return (Finding(DEFAULTS.code, DEFAULTS.severity, message, where, dict(values), cause, DEFAULTS.fix),)
+    return (DEFAULTS.at(where, message, cause=cause, **values),)
 
 
 def check_requests(requests: tuple[Request, ...], neighbours: Neighbours) -> Iterator[Finding]:
@@ -50,12 +56,22 @@ def check_requests(requests: tuple[Request, ...], neighbours: Neighbours) -> Ite
             values = {name: value for name, value in values.items() if name == "repetition_penalty"}
         if not values:
             continue
-        named = ", ".join(f"{name} {shown(value)}" for name, value in values.items())
-        times = "" if request.count == 1 else f" ({request.count:,} requests from line {request.line} on)"
-        message = f"says nothing of {', '.join(values)}: vLLM takes {named} from {file.shown_name}{times}"
-        fix = ", ".join(f'"{name}": {shown(value)}' for name, value in values.items())
-        cause = "vllm/config/model.py:1860 (get_diff_sampling_param)"
-        yield Finding(TAKEN.code, TAKEN.severity, message, request.where(), {"requests": request.count, **values}, cause, fix)
+        yield _taken(request, file, values)
+
+
+def _taken(request: Request, file: JsonFile, values: Mapping[str, Any]) -> Finding:
+    """Return the finding for a request that leaves `values` to `file`: with the values to write down, or to turn off if they leave one token."""
+    named = ", ".join(f"{name} {shown(value)}" for name, value in values.items())
+    times = "" if request.count == 1 else f" ({request.count:,} requests from line {request.line} on)"
+    message = f"the request does not set {', '.join(values)}: vLLM takes {named} from {file.shown_name}{times}"
+    single = [name for name, value in values.items() if name in _ONE_TOKEN and value <= _ONE_TOKEN[name]]
+    fix = ", ".join(f'"{name}": {shown(value)}' for name, value in values.items())
+    if single and request.settings.get("temperature") is not None:
+        message += f"; {' and '.join(single)} leave one token to draw from, so that the temperature has no effect"
+        off = ", ".join(f'"{name}": {_OFF.get(name, shown(value))}' for name, value in values.items())
+        fix = f"{off} in the request, or vllm serve --generation-config vllm"
+    cause = "vllm/config/model.py:1860 (get_diff_sampling_param)"
+    return TAKEN.at(request.where(), message, cause=cause, fix=fix, requests=request.count, **values)
 
 
 def _drawn_with(file: JsonFile | None) -> Mapping[str, Any]:
