@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
@@ -21,7 +22,7 @@ from llmdoctor.labels.rows import read_rows
 from llmdoctor.labels.screen import input_notes
 from llmdoctor.labels.types import Row, TrainerError
 from llmdoctor.labels.verdict import verdict_of
-from llmdoctor.modeldir.template import TemplateWorker
+from llmdoctor.modeldir.template import Rendering, TemplateWorker
 
 
 def audit_report(options: LabelsOptions) -> Report:
@@ -31,12 +32,14 @@ def audit_report(options: LabelsOptions) -> Report:
     or the settings cannot be read, or a setting is not known.
     """
     progress = Progress("labels audit")
-    with TemplateWorker() as worker:
+    with TemplateWorker() as worker, TemplateWorker() as ahead, ThreadPoolExecutor(1) as thread:
         worker.start()
+        ahead.start()
         setup = set_up(options, worker)
         counts = Counts()
         try:
-            for batch in _batches(read_rows(options.data)):
+            for batch, rendered in _rendered_ahead(setup, thread, ahead):
+                setup.chat.prepare(rendered, bool(setup.config.get("assistant_only_loss")))
                 _count(setup, counts, batch)
                 setup.chat.detail = (
                     False  # whose message a token belongs to is looked up in the first batch only: it takes as long as tokenizing
@@ -55,13 +58,27 @@ def audit_report(options: LabelsOptions) -> Report:
     return Report("labels audit", subject_of(setup), result, findings, document=document, verdict=verdict_of(setup, counts))
 
 
+def _rendered_ahead(
+    setup: Setup, thread: ThreadPoolExecutor, worker: TemplateWorker
+) -> Iterator[tuple[list[Row], list[tuple[Any, Rendering]]]]:
+    """Return each batch with its rendered conversations; the next batch is rendered while the caller works on this one."""
+    mask = bool(setup.config.get("assistant_only_loss"))
+    coming: tuple[list[Row], Future[list[tuple[Any, Rendering]]]] | None = None
+    for batch in _batches(read_rows(setup.options.data)):
+        following = (batch, thread.submit(setup.chat.rendered, [row.columns for row in batch], worker, mask))
+        if coming is not None:
+            yield coming[0], coming[1].result()
+        coming = following
+    if coming is not None:
+        yield coming[0], coming[1].result()
+
+
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
     while batch := list(islice(rows, BATCH)):
         yield batch
 
 
 def _count(setup: Setup, counts: Counts, batch: list[Row]) -> None:
-    setup.chat.prepare([row.columns for row in batch])
     counts.rows += len(batch)
     talks = any(isinstance(batch[0].columns.get(name), list) for name in ("messages", "conversations"))
     tokens = tokens_of(setup.chat, the_end_ids(setup), vocabulary_of(setup.directory), talks)

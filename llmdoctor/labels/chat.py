@@ -29,34 +29,37 @@ class Chat:
     worker: TemplateWorker
     detail: bool = True
     _prepared: dict[int, tuple[Any, Conversation]] = field(default_factory=dict)
+    _masked: bool = False
 
-    def prepare(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Render and tokenize the `messages` of many rows at once, which is several times faster than one by one.
+    def rendered(self, rows: Sequence[Mapping[str, Any]], worker: TemplateWorker, mask: bool = False) -> list[tuple[Any, Rendering]]:
+        """Return (messages, rendering) for the `messages` of many rows, rendered in one request, which is several times faster than one by one.
 
-        `tokenized` uses what was prepared if it gets the same list of messages without options. What does not render is left to it, so that
-        errors appear where they belong. The last rows prepared are forgotten.
+        What does not render is left out, so that `tokenized` meets its error where it belongs. `worker` is not this chat's own: the call may run
+        in another thread.
         """
-        self._prepared.clear()
         talks = [
             row["messages"]
             for row in rows
-            if isinstance(row.get("messages"), list) and row.get("tools") is None and "chat_template_kwargs" not in row
+            if isinstance(row.get("messages"), list) and not ({"tools", "chat_template_kwargs"} & row.keys())
         ]
-        if self.template is None or not talks or self.has_generation_markers:
-            return
-        names = {name: token for name, token in self.encoder.names.items() if token is not None}
-        plain = [
-            {"messages": [_plain(message) for message in talk]} for talk in talks if all(isinstance(message, dict) for message in talk)
-        ]
-        if len(plain) != len(talks):
-            return
-        given: dict[str, Any] = dict(names)
-        renderings = self.worker.render_many(self.template, plain, **given)
-        fine = [(talk, one.text) for talk, one in zip(talks, renderings, strict=True) if one.text is not None]
-        encoded = self.encoder.encode_batch([text for _, text in fine], special=False, offsets=self.detail)
-        for (talk, text), one in zip(fine, encoded, strict=True):
-            roles = roles_of(text, one, talk) if self.detail else []
-            self._prepared[id(talk)] = (talk, Conversation(text, one.ids, roles, None))
+        if self.template is None or not all(isinstance(one, dict) for talk in talks for one in talk):
+            return []
+        given: dict[str, Any] = {name: token for name, token in self.encoder.names.items() if token is not None}
+        plain = [{"messages": [_plain(message) for message in talk]} for talk in talks]
+        found = worker.render_many(self.template, plain, mask, **given) if plain else []
+        return [(talk, one) for talk, one in zip(talks, found, strict=True) if one.text is not None]
+
+    def prepare(self, rendered: Sequence[tuple[Any, Rendering]], mask: bool = False) -> None:
+        """Tokenize what `rendered` returned; `tokenized` then uses it for the same lists of messages, until the next call."""
+        texts = [rendering.text or "" for _, rendering in rendered]
+        self._masked = mask
+        self._prepared = {}
+        for (talk, rendering), one in zip(
+            rendered, self.encoder.encode_batch(texts, special=False, offsets=self.detail or mask), strict=True
+        ):
+            roles = roles_of(rendering.text or "", one, talk) if self.detail else []
+            ready = Conversation(rendering.text or "", one.ids, roles, assistant_mask(one, rendering.spans) if mask else None)
+            self._prepared[id(talk)] = (talk, ready)
 
     @property
     def has_generation_markers(self) -> bool:
@@ -87,7 +90,7 @@ class Chat:
     def tokenized(self, messages: Sequence[Message], *, mask: bool = False, **options: Any) -> Conversation:
         """Return a conversation's ids with the roles and, with `mask`, the assistant mask of its {% generation %} blocks."""
         ready = self._prepared.get(id(messages))
-        if ready is not None and ready[0] is messages and not mask and not any(options.values()):
+        if ready is not None and ready[0] is messages and mask == self._masked and not any(options.values()):
             return ready[1]
         rendering = self.render(messages, spans=mask, **options)
         text = rendering.text or ""

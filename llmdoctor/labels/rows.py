@@ -31,6 +31,9 @@ def read_rows(path: str) -> Iterator[Row]:
 
 
 def _lines(file: Any, path: str) -> Iterator[Row]:
+    import msgspec
+
+    decode = msgspec.json.Decoder().decode
     number = 0
     for line_number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT + 1), b""), 1):
         if len(line) > LINE_LIMIT:
@@ -38,11 +41,19 @@ def _lines(file: Any, path: str) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise QuestionError(f"{path}:{line_number}: not JSON: {error}") from None
-        yield Row(number, _columns(value, f"{path}:{line_number}"))
+            value = decode(line)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            value = _slowly(line, path, line_number)
+        yield Row(number, value if isinstance(value, dict) else _columns(value, f"{path}:{line_number}"))
         number += 1
+
+
+def _slowly(line: bytes, path: str, number: int) -> Any:
+    """Return what only Python's json reads (NaN), or raise QuestionError with its reason."""
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise QuestionError(f"{path}:{number}: not JSON: {error}") from None
 
 
 def _list(data: bytes, path: str) -> Iterator[Row]:

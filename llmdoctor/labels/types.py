@@ -57,7 +57,9 @@ class Sequence:
                 self.labels[place], self.sources[place] = IGNORED, source
 
     def part(self, start: int, stop: int) -> Sequence:
-        """Return the positions [start, stop) as a sequence of their own."""
+        """Return the positions [start, stop) as a sequence of their own; the sequence itself if that is all of it."""
+        if start <= 0 and stop >= len(self.ids):
+            return self
         start, stop, _ = slice(start, stop).indices(len(self.ids))
         cut = self.truncated or stop - start < len(self.ids)
         starts = tuple(max(place - start, 0) for place in self.starts if place < stop)

@@ -6,6 +6,7 @@ rows.jsonl was made with the releases named in each row (`libraries`); conforman
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from llmdoctor.labels.types import Row, TrainerError
 from llmdoctor.modeldir.template import TemplateWorker
 
 FOLDER = Path(__file__).parent
-ROWS = [json.loads(line) for line in (FOLDER / "rows.jsonl").read_text().splitlines()]
+FILE = Path(os.environ.get("LABELS_ROWS") or FOLDER / "rows.jsonl")
+ROWS = [json.loads(line) for line in FILE.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
