@@ -10,7 +10,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Report, Skipped
-from llmdoctor.mask import architectures, screen, verdicts
+from llmdoctor.mask import architectures, rules, screen, verdicts
 from llmdoctor.mask.accounting import account, pad_id_of
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.drawing import pictures
@@ -47,6 +47,7 @@ def inspect_report(options: MaskInspectOptions) -> Report:
         raise QuestionError(f"--query {options.query}: the queries are 0 to {inputs.q_len - 1}")
     budget = BUDGET if options.budget is None else options.budget
     findings = [] if arch is None else examine(arch, inputs, plans, budget=budget, pad_id=pad_id_of(config))
+    findings += [] if findings else _refusal(plans)
     findings += of_placeholders(inputs, config, complete=chat is not None)
     result: InspectResult = {**result_of(plans, inputs), "inputs": read.result()}  # type: ignore[typeddict-item]
     if chat is not None:
@@ -69,6 +70,15 @@ def _architecture(config: dict[str, Any], options: MaskInspectOptions) -> Archit
         if options.mode == "run":
             return None
         raise
+
+
+def _refusal(plans: Sequence[BackendPlan]) -> list[Finding]:
+    """Return the finding of a library that raises under every backend."""
+    if any(each.error is None for each in plans):
+        return []
+    names = [each.backend for each in plans]
+    rule = rules.BACKEND_REFUSED
+    return [rule.at(None, f"{', '.join(names)}: {plans[0].error}", cause=rule.reason, fix="see the library's message", backends=names)]
 
 
 def make_plans(
@@ -97,9 +107,9 @@ def make_plans(
         else:
             made.append(plan(arch, inputs, backend, dtype))
     notes = []
-    rules, here = table()["transformers"], installed_version("transformers")
-    if here not in (None, rules):
-        notes.append(f"the plan follows transformers {rules}; {here} is installed here: --mode run shows that one")
+    known, here = table()["transformers"], installed_version("transformers")
+    if here not in (None, known):
+        notes.append(f"the plan follows transformers {known}; {here} is installed here: --mode run shows that one")
     return made, [*notes, *(note for each in made for note in each.notes)]
 
 

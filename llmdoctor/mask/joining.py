@@ -101,3 +101,10 @@ def of_exceptions(failed: Sequence[FailedTest], found: Sequence[Finding]) -> lis
 def names(backends: Sequence[str]) -> str:
     """Return the backends by their short names."""
     return ", ".join(dict.fromkeys(SHORT.get(backend, backend) for backend in backends))
+
+
+def of_refusals(missed: Sequence[tuple[str, str]], found: Sequence[Finding]) -> list[Finding]:
+    """Return a finding for each backend that was asked for by name and could not be built, unless a static finding has it."""
+    known = {backend for one in found if one.code == "MSK020" for backend in one.evidence.get("backends", [one.evidence.get("backend")])}
+    rule = rules.BACKEND_REFUSED
+    return [rule.at(None, f"{backend}: {reason}", cause=rule.reason, backend=backend) for backend, reason in missed if backend not in known]

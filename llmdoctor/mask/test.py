@@ -20,7 +20,7 @@ from llmdoctor.mask.drawing import MOST, leaking
 from llmdoctor.mask.findings import BUDGET, examine
 from llmdoctor.mask.forward_inputs import backends_of, forward_inputs, read_config
 from llmdoctor.mask.input_findings import of_placeholders
-from llmdoctor.mask.joining import joined, of_exceptions
+from llmdoctor.mask.joining import joined, of_exceptions, of_refusals
 from llmdoctor.mask.options import MaskTestOptions
 from llmdoctor.mask.plan import plan
 from llmdoctor.mask.results import MaskTestResult, MeasurementResult
@@ -140,7 +140,9 @@ def _add(run: TestRun, model: TestedModel, options: MaskTestOptions, backends: t
     run.measurements += [(inputs.description, one) for one in measured]
     run.drawn += leaking(plans, inputs, static)
     found = joined(static, measured, model.arch)
-    found += of_exceptions(failed, found) if own else []
+    found += of_exceptions(failed if own else [one for one in failed if one.plainly and one.test == "the model is built"], found)
+    if options.backend:
+        found += of_refusals([(one.what, one.reason) for one in run.skipped if one.what in backends], found)
     run.findings += found if own else [_milder(one) for one in found]
 
 
@@ -160,7 +162,7 @@ def _static(model: TestedModel, inputs: ForwardInputs, plans: list[BackendPlan],
 
 def _milder(one: Finding) -> Finding:
     """A finding of the suite describes such inputs; only what is wrong with the model itself is an error."""
-    of_model = one.code in ("MSK003", "MSK010", "MSK019")
+    of_model = one.code in ("MSK003", "MSK010", "MSK019", "MSK020")
     return one if of_model or one.severity is not Severity.ERROR else replace(one, severity=Severity.WARNING)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.types import BackendPlan, ForwardInputs
 
 if TYPE_CHECKING:
     from llmdoctor.mask.live.differential import FailedTest, Measurement
+    from llmdoctor.mask.live.narrow import Narrowed
     from llmdoctor.mask.meant import Design
 
 
@@ -21,16 +23,20 @@ def observe(
 
     build.need("torch", "transformers")
     build.quiet()
-    config, was_narrowed = (None, False) if weights else build.narrowed(build.config_of(directory))
     plans: list[BackendPlan] = []
+    try:
+        small = None if weights else _small(directory)
+    except build.LibraryRefusal as error:
+        return [BackendPlan(backend, error=str(error)) for backend in backends], []
+    inputs = inputs if small is None else replace(inputs, input_ids=small.ids(inputs.input_ids), decoder_ids=small.ids(inputs.decoder_ids))
     for backend in backends:
         try:
-            model = build.load(directory, backend, dtype) if weights else build.build(config, backend, dtype)
-        except (ValueError, ImportError) as error:
+            model = build.load(directory, backend, dtype) if small is None else build.build(small.config, backend, dtype)
+        except ValueError as error:
             plans.append(BackendPlan(backend, error=f"{type(error).__name__}: {str(error).splitlines()[0]}"))
             continue
         plans.append(run.attempt(model, inputs, backend))
-    notes = ["weights: " + ("the directory's own" if weights else "random" + (", widths narrowed" if was_narrowed else ""))]
+    notes = ["weights: " + ("the directory's own" if weights else "random" + (f", {small.cut}" if small is not None and small.cut else ""))]
     if "flash_attention_2" in backends and not patches.has_flash_attn():
         notes.append("flash_attention_2: the library's own path over a CPU reference kernel, because flash-attn is not installed here")
     return plans, notes
@@ -44,20 +50,25 @@ def measure_model(
     A change that may repair a failed test is applied and measured; the first that passes is the fix.
     """
     from llmdoctor.mask.live import build
+    from llmdoctor.mask.live.differential import BUILD, FailedTest
     from llmdoctor.mask.meant import design_of
 
     build.need("torch", "transformers")
     build.quiet()
-    config = None if is_function or weights else build.narrowed(build.config_of(source))[0]
-    models = _Models(source, config, is_function=is_function)
     found: list[Measurement] = []
     failed: list[FailedTest] = []
     missed: list[tuple[str, str]] = []
+    try:
+        small = None if is_function or weights else _small(source)
+    except build.LibraryRefusal as error:
+        return [], [FailedTest(backend, BUILD, str(error), True) for backend in backends], []
+    inputs = inputs if small is None else replace(inputs, input_ids=small.ids(inputs.input_ids), decoder_ids=small.ids(inputs.decoder_ids))
+    models = _Models(source, None if small is None else small.config, is_function=is_function)
     design = design_of(arch, inputs)
     for backend in backends if not is_function else ("as built",):
         try:
             model = models.of(backend)
-        except (ValueError, ImportError) as error:
+        except ValueError as error:
             missed.append((backend, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"))
             continue
         found += _no_mask_function(model, backend)
@@ -66,6 +77,28 @@ def measure_model(
         found += [one if one.passed else _repaired(models, one, inputs, backend, arch, mrope=mrope) for one in measured]
         failed += left_out
     return found, failed, missed
+
+
+def _small(directory: str) -> Narrowed:
+    """Return the directory's configuration, narrowed if its model would be large.
+
+    Raises LibraryRefusal in the library's words if its class refuses it, QuestionError if a package that it needs is not installed or no cut of a
+    large model can be run.
+    """
+    from llmdoctor.mask.live import build
+    from llmdoctor.mask.live.narrow import NoCut, narrowed
+
+    config = build.config_of(directory)
+    try:
+        return narrowed(config)
+    except ImportError as error:
+        raise QuestionError(f"{directory}: {build.words_of(error)}") from None
+    except NoCut as error:
+        raise QuestionError(f"{directory}: its model is too large to run, and no smaller one of its class could be run: {error}") from None
+    except QuestionError:
+        raise
+    except Exception as error:  # noqa: BLE001 a class may refuse its own configuration with anything
+        raise build.LibraryRefusal(f"transformers refuses to build the model: {build.words_of(error)}") from None
 
 
 class _Models:

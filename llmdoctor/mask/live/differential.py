@@ -20,6 +20,7 @@ from llmdoctor.mask.meant import Design
 from llmdoctor.mask.types import ForwardInputs
 
 # Logits may differ by this share of their own spread before a difference counts: rounding alone stays a hundred times below.
+BUILD = "the model is built"  # the test that fails if the library refuses the model
 TOLERANCE = {"float32": 1e-3, "bfloat16": 8e-2, "float16": 2e-2}
 
 

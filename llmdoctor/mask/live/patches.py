@@ -160,12 +160,13 @@ def watched_factories(seen: Callable[[str, dict[str, Any], Any], None]) -> Itera
 
 
 @contextmanager
-def watched_sdpa(seen: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """Every call of torch's scaled_dot_product_attention reports its mask and its flags."""
+def watched_functions(seen: Callable[[dict[str, Any]], None], weighed: Callable[[Any], None]) -> Iterator[None]:
+    """Report each call of scaled_dot_product_attention with its mask and flags, and the result of each softmax."""
     import torch
     from torch.overrides import TorchFunctionMode
 
     target = torch.nn.functional.scaled_dot_product_attention
+    softmax = (torch.softmax, torch.nn.functional.softmax, torch.Tensor.softmax, torch.special.softmax)
 
     class Watching(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -173,7 +174,10 @@ def watched_sdpa(seen: Callable[[dict[str, Any]], None]) -> Iterator[None]:
             if func is target:
                 named = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | kwargs
                 seen(named)
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if func in softmax:
+                weighed(result)
+            return result
 
     with Watching():
         yield

@@ -23,7 +23,7 @@ def run(model: Any, inputs: ForwardInputs, backend: str) -> BackendPlan:
 
     with torch.no_grad():
         arguments = prepared(model, inputs)
-        with watching(model) as watch:
+        with watching(model, inputs.batch) as watch:
             model(**arguments)
     return BackendPlan(backend, tuple(groups(model, watch.calls, backend, inputs)))
 
@@ -179,6 +179,8 @@ def one(model: Any, seen: LayerCall, backend: str, inputs: ForwardInputs) -> Lay
     if seen.role == "linear":
         return LayerMask((seen.index,), "linear", backend, seen.q_len, None, inputs.past, "observed", made, KernelArguments())
     kernel = _kernel(seen)
+    if seen.weighed is not None and not seen.kernel.get("interface"):
+        seen.q_len, seen.kv_len = int(seen.weighed.shape[1]), int(seen.weighed.shape[2])
     q_len, kv_len = seen.q_len, seen.kv_len or seen.kernel.get("kv_len") or seen.q_len
     sees = _sees(seen, inputs, kv_len)
     visible = None
@@ -254,13 +256,22 @@ def _sees(seen: LayerCall, inputs: ForwardInputs, kv_len: int) -> Any:
     if seen.sees is not None:
         return seen.sees.cpu().numpy()
     mask = told["attn_mask"] if told.get("sdpa") else seen.mask
+    if seen.weighed is not None and not told.get("interface") and not _plain(mask, seen, kv_len):
+        return seen.weighed[:, : seen.q_len, :kv_len].cpu().numpy()
     if told.get("own") or not (told.get("sdpa") or told.get("interface") or getattr(mask, "ndim", 0) == 4):
         return None  # no kernel was seen and no mask of pairs: what the module does by itself is not known
     if mask is None or getattr(mask, "ndim", 0) != 4:
         square = np.ones((1, seen.q_len, kv_len), np.bool_)
         causal = told.get("sdpa") and told["is_causal"]
         return np.tril(square) if causal else square
-    return _of_tensor(mask, told.get("sdpa", False))[:, : seen.q_len, :kv_len]
+    shown = _of_tensor(mask, told.get("sdpa", False))[:, : seen.q_len, :kv_len]
+    return np.broadcast_to(shown, (shown.shape[0], seen.q_len, kv_len))
+
+
+def _plain(mask: Any, seen: LayerCall, kv_len: int) -> bool:
+    """Return whether a mask is added to the scores of all pairs, as the interface's masks are; the meaning of any other is the module's own."""
+    whole = getattr(mask, "ndim", 0) == 4 and tuple(mask.shape[2:]) == (seen.q_len, kv_len)
+    return whole and mask.dtype.is_floating_point and not seen.kernel.get("own")
 
 
 def _of_tensor(mask: Any, sdpa: bool) -> Any:

@@ -32,6 +32,8 @@ class LayerCall:
     sliding: int | None = None
     kernel: dict[str, Any] = field(default_factory=dict)
     sees: Any = None  # bool [B, Q, KV] of a block mask, read while the kernel runs
+    softmaxes: int = 0
+    weighed: Any = None  # bool [B, Q, KV]: attention probabilities above zero in any head
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -39,6 +41,7 @@ class ForwardRecord:
     """The record of one forward. `factory` is what each mask factory was asked for and gave."""
 
     model: Any
+    batch: int = 0
     calls: list[LayerCall] = field(default_factory=list)
     factory: list[dict[str, Any]] = field(default_factory=list)
     _paths: dict[int, str] = field(default_factory=dict)
@@ -81,6 +84,21 @@ class ForwardRecord:
                 sdpa=True, attn_mask=named.get("attn_mask"), is_causal=bool(named.get("is_causal", False)),
                 q_len=named["query"].shape[2], kv_len=named["key"].shape[2],
             )  # fmt: skip
+
+    def on_softmax(self, result: Any) -> None:
+        """softmax has been called inside an attention module: its result may be the attention probabilities, [B, H, Q, KV] or [B x H, Q, KV]."""
+        seen = self._current if self._current is not None and self._current.kernel.get("interface") else None
+        if seen is None and self._inside:
+            seen = self._inside[-1][0]
+        if seen is None or seen.role == "linear" or getattr(result, "ndim", 0) not in (3, 4):
+            return
+        above = result.detach() > 0
+        if above.ndim == 3:
+            if self.batch == 0 or above.shape[0] % self.batch:
+                return
+            above = above.reshape(self.batch, -1, *above.shape[1:])
+        seen.softmaxes += 1  # one softmax is over all keys; several are over blocks or landmarks, and none of them shows the pairs
+        seen.weighed = above.any(dim=1) if above.shape[0] == self.batch and seen.softmaxes == 1 else None
 
     def on_flash_forward(self, key: Any) -> None:
         """The library's flash-attention path has been entered with keys [B, KV, H, D]; a model without the interface shows them only here."""
@@ -156,14 +174,14 @@ class ForwardRecord:
 
 
 @contextmanager
-def watching(model: Any) -> Iterator[ForwardRecord]:
-    """Everything each layer of `model` is handed while the block runs; registries, hooks and functions are as before afterwards."""
-    watch = ForwardRecord(model)
+def watching(model: Any, batch: int = 0) -> Iterator[ForwardRecord]:
+    """Record what each layer of `model` receives while the block runs, with `batch` rows; registries, hooks and functions are restored afterwards."""
+    watch = ForwardRecord(model, batch)
     watch._paths = {id(module): name for name, module in model.named_modules()}
     with ExitStack() as stack:
         stack.enter_context(patches.watched_factories(watch.on_factory))
         stack.enter_context(patches.watched_interface(watch.wrap))
-        stack.enter_context(patches.watched_sdpa(watch.on_sdpa))
+        stack.enter_context(patches.watched_functions(watch.on_sdpa, watch.on_softmax))
         stack.enter_context(patches.plain_flex())
         flash = patches.real_flash if patches.has_flash_attn() else patches.reference_flash
         stack.enter_context(flash(watch.on_flash))
