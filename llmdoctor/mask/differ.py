@@ -1,4 +1,4 @@
-"""Do two backends let the same queries see the same keys? Padding queries are left out: what they see changes nothing."""
+"""Whether two backends let the same queries see the same keys. Padding queries are left out: what they see changes nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmdoctor.mask.intervals import Bools, Ints, Visible, trimmed
-from llmdoctor.mask.types import ForwardInputs
+from llmdoctor.mask.types import ForwardInputs, LayerMask
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +21,17 @@ class MaskDifference:
     right: tuple[tuple[int, int], ...]
 
 
-def real_queries(inputs: ForwardInputs) -> Bools:
-    """bool [B, Q]: the queries that are tokens, not padding."""
-    mask = inputs.mask_2d
-    if mask is None or mask.shape[1] < inputs.q_len:
-        return np.ones((inputs.batch, inputs.q_len), np.bool_)
-    return np.asarray(mask[:, -inputs.q_len :] != 0, np.bool_)
+def real_queries(inputs: ForwardInputs, group: LayerMask) -> Bools:
+    """Return bool [B, Q]: the queries of a group of layers that are tokens, not padding."""
+    own = inputs.decoder_ids is not None and group.type != "encoder"
+    mask = inputs.decoder_mask if own or group.type == "cross" else inputs.mask_2d
+    if mask is None or mask.shape[1] < group.q_len:
+        return np.ones((inputs.batch, group.q_len), np.bool_)
+    return np.asarray(mask[:, -group.q_len :] != 0, np.bool_)
 
 
 def difference(left: Visible, right: Visible, real: Bools) -> MaskDifference | None:
-    """Where two masks over the same queries differ; None where they do not. Masks over unlike numbers of keys are compared key by key."""
+    """Return where two masks over the same queries differ; None if they do not. Masks over different numbers of keys are compared key by key."""
     count, first = 0, None
     batch = left.rows * left.repeat
     for row in range(batch):

@@ -140,7 +140,7 @@ def forbidden(visible: Visible, inputs: ForwardInputs, row: int, group: LayerMas
     """
     q_len, kv_len = visible.q_len, visible.kv_len
     out = np.zeros((q_len, kv_len), np.bool_)
-    if group.type in ("cross", "encoder") or kv_len < inputs.past + q_len:
+    if group.type in ("cross", "encoder") or kv_len < inputs.past + q_len or q_len != inputs.q_len:
         return out
     mask = inputs.mask_2d
     if mask is not None and mask.shape[1] <= kv_len:
@@ -150,7 +150,7 @@ def forbidden(visible: Visible, inputs: ForwardInputs, row: int, group: LayerMas
     if documents is not None and documents.shape[1] <= q_len:
         size = documents.shape[1]
         out[:size, :size] |= ~same_document(documents, row)
-    return np.asarray(out & real_queries(inputs)[row][:, None])
+    return np.asarray(out & real_queries(inputs, group)[row][:, None])
 
 
 def _map(visible: Visible, row: int, label: str, instead: tuple[Note, ...], first: int) -> Grid:

@@ -212,7 +212,7 @@ def _empty_slots(group: LayerMask, inputs: ForwardInputs) -> Iterator[Finding]:
     written = inputs.past + inputs.q_len
     if inputs.cache.kind != "static" or visible is None or visible.kv_len <= written or group.type in ("cross", "encoder"):
         return
-    real = real_queries(inputs)
+    real = real_queries(inputs, group)
     for row in range(visible.rows):
         for query in (int(at) for at in np.flatnonzero(real[min(row, len(real) - 1)])[[0, -1]]):
             runs = [run for run in visible.runs(row, query) if run[1] > written]
@@ -230,7 +230,7 @@ def _dead(group: LayerMask, inputs: ForwardInputs) -> Iterator[Finding]:
     visible = group.visible
     if visible is None or inputs.mask_4d is not None or group.type == "cross":
         return
-    real = real_queries(inputs)
+    real = real_queries(inputs, group)
     for row in range(visible.rows):
         queries: Bools = real[min(row, len(real) - 1)] if visible.repeat == 1 else np.ones(visible.q_len, np.bool_)
         dead = [int(query) for query in visible.dead(row) if query < len(queries) and queries[query]]
@@ -271,7 +271,10 @@ def _image(arch: Architecture, group: LayerMask, inputs: ForwardInputs) -> Itera
     if visible is None or pattern is None or pattern.blocks is None:
         return
     ids = block_ids(inputs, pattern.blocks)
-    if ids is None or not (ids[0] >= 0).any():
+    if ids is None or group.q_len != ids.shape[1]:
+        return
+    ids = np.where(real_queries(inputs, group), ids, -1)
+    if not (ids[0] >= 0).any():
         return
     start, end = block_spans(ids[:1])
     stop = int(end[0].max())

@@ -150,14 +150,14 @@ def differences(plans: Sequence[BackendPlan], inputs: ForwardInputs) -> list[Blo
     answered = [each for each in plans if each.error is None]
     if len(answered) < 2:
         return []
-    real, lines = real_queries(inputs), []
+    lines: list[str] = []
     base = answered[0]
     for other in answered[1:]:
         for group in base.layers:
             twin = next((one for one in other.layers if (one.type, one.layers) == (group.type, group.layers)), None)
             if twin is None or twin.visible is None or group.visible is None:
                 continue
-            found = difference(group.visible, twin.visible, real)
+            found = difference(group.visible, twin.visible, real_queries(inputs, group))
             if found is not None:
                 names = f"{SHORT.get(base.backend, base.backend)} and {SHORT.get(other.backend, other.backend)}"
                 lines.append(

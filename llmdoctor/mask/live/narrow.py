@@ -25,7 +25,15 @@ _INNER = ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "ffn_hidden_size", 
           "shared_intermediate_size", "dense_intermediate_size", "block_ff_dim", "dff", "hidden_size_mlp")  # fmt: skip
 _EXPERT = ("moe_intermediate_size", "shared_expert_intermediate_size", "expert_intermediate_size", "moe_shared_expert_intermediate_size",
            "moe_shared_intermediate_size", "moe_latent_size")  # fmt: skip
-_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_routed_experts", "moe_n_routed_experts", "n_experts")
+_EXPERTS = (
+    "num_experts",
+    "num_local_experts",
+    "n_routed_experts",
+    "moe_num_experts",
+    "num_routed_experts",
+    "moe_n_routed_experts",
+    "n_experts",
+)
 _CHOSEN = ("num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts", "num_experts_per_token", "experts_per_token", "moe_top_k",
            "moe_num_experts_per_tok", "num_selected_experts")  # fmt: skip
 _HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads", "attention_heads")
@@ -121,7 +129,11 @@ def _parts(whole: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Return the configuration and those of the text models inside it."""
     yield whole
     for key, value in whole.items():
-        if isinstance(value, dict) and key.endswith(("_config", "decoder", "encoder", "generator")) and not any(word in key for word in _TOWERS):
+        if (
+            isinstance(value, dict)
+            and key.endswith(("_config", "decoder", "encoder", "generator"))
+            and not any(word in key for word in _TOWERS)
+        ):
             yield from _parts(value)
 
 
@@ -212,7 +224,9 @@ def _scale(part: dict[str, Any], head: int | None) -> None:
     for name in _HEAD:
         if type(part.get(name)) is int and not latent:
             part[name] = min(part[name], new_head)
-    width = few * new_head if not own or hidden == heads * old_head else 64 if head is not None else max(64, hidden * few // heads // 64 * 64)
+    width = (
+        few * new_head if not own or hidden == heads * old_head else 64 if head is not None else max(64, hidden * few // heads // 64 * 64)
+    )
     ratio = width / hidden
     for name in _HIDDEN:
         value = part.get(name)
@@ -270,7 +284,9 @@ def _states(part: dict[str, Any], hidden: int, width: int) -> None:
         if type(heads) is not int or (many == "num_heads" and "expand" not in part):
             continue
         total = part[size] * heads if type(part.get(size)) is int else None
-        inner = expand * width if total in (None, expand * hidden) or many == "num_heads" else max(16, int(total * width / hidden) // 16 * 16)
+        inner = (
+            expand * width if total in (None, expand * hidden) or many == "num_heads" else max(16, int(total * width / hidden) // 16 * 16)
+        )
         part[many] = 4 if inner % 4 == 0 else 2
         if size in part:
             part[size] = inner // part[many]
