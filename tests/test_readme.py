@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llmdoctor.gencfg.trace.summary import summary_report
+from llmdoctor.gencfg.trace.options import TraceOptions
+from llmdoctor.gencfg.trace.trace import trace_report
 from llmdoctor.report import Style, render
 
 README = Path(__file__).parent.parent / "README.md"
@@ -16,7 +17,7 @@ README = Path(__file__).parent.parent / "README.md"
 def test_the_example_of_trace_is_current(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trace is that of tests/gencfg/runs/train.py."""
     monkeypatch.chdir(Path(__file__).parent / "gencfg" / "trace" / "data")
-    screen = render(summary_report("train.jsonl"), "text", Style(80, False))
+    screen = render(trace_report(TraceOptions(path="train.jsonl")), "text", Style(80, False))
     command = "$ llmdoctor gencfg trace -o train.jsonl -- python train.py qwen2-vl-tiny\n"
     assert f"```\n{command}{screen}```" in (README.parent / "docs" / "trace.md").read_text()
 

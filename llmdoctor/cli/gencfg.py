@@ -232,7 +232,8 @@ def presets(
 def trace(
     command: Annotated[list[str] | None, typer.Argument(help="Your own command, after --.", metavar="-- COMMAND...")] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="Where to write the trace.", metavar="FILE.jsonl")] = "run.jsonl",
-    summary: Annotated[str | None, _option("--summary", "Run nothing: say what a trace shows.", "FILE")] = None,
+    summary: Annotated[str | None, _option("--summary", "Run nothing: report on a trace.", "FILE")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a trace that exists.")] = False,
     format: Format = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -242,14 +243,17 @@ def trace(
     Loads, every change to a generation config with its file and line, imports that change a default, and how each sequence ended. The command
     runs as it is, under python, torchrun, accelerate launch or deepspeed; its exit code is passed on and the summary goes to stderr.
     """
+    from llmdoctor.gencfg.trace.options import TraceOptions
     from llmdoctor.gencfg.trace.run import run_traced
-    from llmdoctor.gencfg.trace.summary import summary_report
+    from llmdoctor.gencfg.trace.trace import trace_report
 
-    words = command or []
+    words, path = command or [], summary or output
     if summary is None:
-        run_attached(words, lambda: run_traced(words, output), lambda: summary_report(output), format, color)
+        run_attached(
+            words, lambda: run_traced(words, path, overwrite=overwrite), lambda: trace_report(TraceOptions(path=path)), format, color
+        )
     refuse_command(words, f"--summary {summary}")
-    answer(lambda: summary_report(summary), "gencfg trace", format, fail_on, color)
+    answer(lambda: trace_report(TraceOptions(path=path)), "gencfg trace", format, fail_on, color)
 
 
 def runaway(

@@ -145,8 +145,9 @@ def _live() -> int:
 
 def _traced() -> bool:
     """The same without a preset: the real trainer under `gencfg trace`; whether that names a cause. True where TRL's PPO is not installed."""
+    from llmdoctor.gencfg.trace.options import TraceOptions
     from llmdoctor.gencfg.trace.run import run_traced
-    from llmdoctor.gencfg.trace.summary import summary_report
+    from llmdoctor.gencfg.trace.trace import trace_report
 
     title = "\n4  Nobody has to know a preset: a script with the real PPOTrainer, started as ever"
     if find_spec("trl") is None or find_spec("trl.experimental.ppo") is None:
@@ -154,8 +155,8 @@ def _traced() -> bool:
         return True
     Path(SCRIPT).write_text(PPO.format(model=MODEL, call=CALL))
     _say(_heading(title) + f"$ llmdoctor gencfg trace -o run.jsonl -- python {SCRIPT}")
-    code, problem = run_traced([sys.executable, SCRIPT], "run.jsonl")
-    report = summary_report("run.jsonl")
+    code, problem = run_traced([sys.executable, SCRIPT], "run.jsonl", overwrite=True)
+    report = trace_report(TraceOptions(path="run.jsonl"))
     sys.stdout.write(render(report, "text", terminal_style(Color.AUTO)) + "\n")
     return code == 0 and problem is None and bool(report.result and report.result["cause"])
 

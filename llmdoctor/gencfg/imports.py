@@ -25,7 +25,7 @@ class Import:
 
 
 def import_blocks(imports: Iterable[Import]) -> list[Block]:
-    """What importing has not changed in one line, and each package that has changed something in a line of its own."""
+    """Return one line for the packages that changed nothing, and a line for each that changed something."""
     known = list(dict.fromkeys(imports))
     guilty = {item.package for item in known if item.changed}
     cleared = [item for item in known if item.observed and item.package not in guilty | _USUAL]
@@ -33,10 +33,10 @@ def import_blocks(imports: Iterable[Import]) -> list[Block]:
     if cleared:
         names = list(dict.fromkeys(item.package for item in cleared))
         least = min(item.observed for item in cleared)
-        blocks.append(Note("NOT THE CAUSE", f"importing {_listed(names)}: 0 of {least} values changed", "dim"))
+        blocks.append(Note("Checked", f"Importing {_listed(names)} changed no generation default ({least} checked).", "dim"))
     for item in (item for item in known if item.changed):
         how = f"{item.package} ({item.source}) replaced" if item.late else f"importing {item.package} ({item.source}) changed"
-        blocks.append(Note("CHANGED", f"{how} {_listed(item.changed)}", "warn"))
+        blocks.append(Note("Changed", f"{how} {_listed(item.changed)}", "warn"))
     return blocks
 
 

@@ -81,6 +81,13 @@ def _name(model: Any) -> str:
     return str(getattr(model, "name_or_path", ""))
 
 
+class OwnCall:
+    """A running generate() that a class has in the place of the library's; `reached` says that it has called the library's."""
+
+    def __init__(self) -> None:
+        self.reached = False
+
+
 class Calls:
     """Patches GenerationMixin and writes a record for each outermost generate()."""
 
@@ -104,6 +111,54 @@ class Calls:
         self._session.patches.set(kind, "_prepare_generation_config", self._seeing_config(kind._prepare_generation_config))
         self._session.patches.set(kind, "_prepare_generated_length", self._seeing_length(kind._prepare_generated_length))
 
+    def patch_own(self, kind: type[Any], library: type[Any]) -> None:
+        """Patch the generate() of `kind` and of its bases that replace the one of `library` (GenerationMixin): remote code, user code."""
+        for base in kind.__mro__:
+            own = vars(base).get("generate")
+            if base is library:
+                return
+            if inspect.isfunction(own) and not hasattr(own, "_llmdoctor_own"):
+                self._session.patches.set(base, "generate", self._traced_own(own))
+
+    def _traced_own(self, generate: Any) -> Any:
+        """Return `generate`, which a class has in the place of the library's: a call that does not reach the library's is a record of its own.
+
+        Its loop is not seen: the record has the arguments, the model's config and the ids that came out.
+        """
+        calls = self
+        signature = inspect.signature(generate)
+        place = f"{generate.__code__.co_filename}:{generate.__code__.co_firstlineno}"
+
+        @functools.wraps(generate)
+        def traced_own(model: Any, *args: Any, **kwargs: Any) -> Any:
+            if calls.inside() or getattr(calls._local, "own", None) is not None:
+                return generate(model, *args, **kwargs)
+            own = calls._local.own = OwnCall()
+            active, result, error, started = Active(model, {}), None, None, time.perf_counter()
+            with calls._session.guard("start of a generate() of the model's own"):
+                bound = signature.bind_partial(model, *args, **kwargs).arguments
+                extra: dict[str, Any] = next(
+                    (bound.pop(name) for name, each in signature.parameters.items() if each.kind is each.VAR_KEYWORD and name in bound), {}
+                )
+                active.kwargs = {**dict(list(bound.items())[1:]), **extra}
+                active.width = _width(active.kwargs)
+                calls._begin(active)
+            active.tracer_seconds = time.perf_counter() - started
+            try:
+                result = generate(model, *args, **kwargs)
+                return result
+            except BaseException as raised:
+                error = raised
+                raise
+            finally:
+                calls._local.own = None
+                if not own.reached:
+                    with calls._session.guard("end of a generate() of the model's own"):
+                        calls._finish(active, result, error, started, place)
+
+        traced_own._llmdoctor_own = True  # type: ignore[attr-defined]
+        return traced_own
+
     def _traced(self, generate: Any) -> Any:
         calls = self
         names = list(inspect.signature(generate).parameters)[1:]
@@ -112,6 +167,8 @@ class Calls:
         def traced(model: Any, *args: Any, **kwargs: Any) -> Any:
             if calls.inside():  # an assistant model, or the library calling itself
                 return generate(model, *args, **kwargs)
+            if getattr(calls._local, "own", None) is not None:
+                calls._local.own.reached = True
             active, result, error = Active(model, {**dict(zip(names, args)), **kwargs}), None, None  # noqa: B905 names beyond args are defaults
             started = time.perf_counter()
             with calls._session.guard("start of generate()"):
@@ -180,11 +237,13 @@ class Calls:
         active.number = next(self._numbers)
         self._session.write("start", number=active.number, **self._fields(active))
 
-    def _finish(self, active: Active, result: Any, error: BaseException | None, started: float) -> None:
+    def _finish(self, active: Active, result: Any, error: BaseException | None, started: float, own: str | None = None) -> None:
         ended = time.perf_counter()
         fields = self._fields(active) if active.number is None else {}
         told = None if error is None else {"type": type(error).__name__, "message": str(error)[:1000]}
         fields |= {"sequences": self._sequences(active, result), "error": told, "seconds": ended - started - active.tracer_seconds}
+        if own is not None:
+            fields |= {"own": own, "effective": {**fields["effective"], **fields["kwargs"]}}
         kind = "generate" if active.number is None else "end"
         self._session.write(kind, number=active.number, **fields, tracer_seconds=active.tracer_seconds + time.perf_counter() - ended)
 
@@ -296,6 +355,12 @@ class Calls:
         config = getattr(active.model, "generation_config", None)
         if config is not None:
             yield from reversed(self._origins.of(config).get(name, []))
+
+
+def _width(kwargs: dict[str, Any]) -> int | None:
+    """Return the length of the ids that a generate() of the model's own begins with: its first argument of two dimensions; None without one."""
+    ids = next((value for value in kwargs.values() if getattr(value, "ndim", 0) == 2 and hasattr(value, "tolist")), None)
+    return None if ids is None else int(ids.shape[1])
 
 
 def _settle(name: str, value: Any, layers: list[Source]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ CLASSES = {
     "transformers.modeling_utils": "PreTrainedModel",
 }
 _LIBRARY = frozenset({"transformers", "torch"})
-Seen = dict[str, tuple[Any, Any]]
+Observed = dict[str, tuple[Any, Any]]
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +41,7 @@ class Imported:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._classes: dict[str, type[Any]] = {}
-        self._seen: Seen = {}
+        self._seen: Observed = {}
         self._open: list[Open] = []
         self._early: list[Open] = []
         for module, name in CLASSES.items():
@@ -75,7 +75,7 @@ class Imported:
 
     def _settle(self) -> None:
         """What has changed since the last look belongs to the innermost import that is going on; outside of all, to whoever wrote it."""
-        now: Seen = {}
+        now: Observed = {}
         for name, kind in self._classes.items():
             now |= observe(name, kind)
         both = now.keys() & self._seen.keys()
@@ -106,9 +106,9 @@ class Imported:
         self._session.write("import", **told, observed=len(self._seen), changed=listed, late=late)
 
 
-def observe(name: str, kind: type[Any]) -> Seen:
+def observe(name: str, kind: type[Any]) -> Observed:
     """Every function of a class, and every default of GenerationConfig: by name, an identity to compare and a value to show."""
-    seen: Seen = {f"{name}.{attribute}": (id(target), _where(target)) for attribute, target in functions(kind)}
+    seen: Observed = {f"{name}.{attribute}": (id(target), _where(target)) for attribute, target in functions(kind)}
     if name == "GenerationConfig":
         seen |= {f"GenerationConfig().{field}": (text := plain(value), text) for field, value in kind().__dict__.items()}
     return seen

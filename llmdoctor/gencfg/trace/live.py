@@ -9,13 +9,14 @@ from typing import Any
 from llmdoctor.gencfg.trace.recording import Recording, rank_path
 
 
-def trace_callback(path: str | Path = "run.jsonl") -> Any:
+def trace_callback(path: str | Path = "run.jsonl", *, overwrite: bool = False) -> Any:
     """A transformers.TrainerCallback that records from now on until training ends, and then writes the trace to `path`.
 
         trainer = PPOTrainer(..., callbacks=[trace_callback("run.jsonl")])
 
     Made before the trainer, it also sees what the trainer's constructor does to the model. Where training raises, what was recorded stays
-    beside `path`, and `llmdoctor gencfg trace --summary PATH` reads it. Raises QuestionError where `path` cannot be written.
+    beside `path`, and `llmdoctor gencfg trace --summary PATH` reads it. Raises QuestionError if `path` cannot be
+    written, or exists and `overwrite` is false.
     """
     from transformers import TrainerCallback
 
@@ -23,7 +24,7 @@ def trace_callback(path: str | Path = "run.jsonl") -> Any:
         """Ends the recording with the training."""
 
         def __init__(self) -> None:
-            self.recording = Recording(rank_path(Path(path)))
+            self.recording = Recording(rank_path(Path(path)), overwrite=overwrite)
 
         def on_train_end(self, *_: Any, **__: Any) -> None:
             """Write the trace, and say where it is."""

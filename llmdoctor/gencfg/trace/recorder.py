@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ from llmdoctor.gencfg.trace.calls import Calls, Terminators
 from llmdoctor.gencfg.trace.engines import watch_engines
 from llmdoctor.gencfg.trace.imported import Imported
 from llmdoctor.gencfg.trace.origins import Origins, Source
-from llmdoctor.gencfg.trace.sites import PLUMBING, caller, calling_file
+from llmdoctor.gencfg.trace.sites import PLUMBING, caller, calling_file, watch_threads
 from llmdoctor.gencfg.trace.values import METADATA, library_version, name_of, public
 
 CONFIG = "transformers.generation.configuration_utils"
@@ -55,6 +56,7 @@ class Recorder:
         hook.after(TOKENIZERS, self._patch_tokenizers)
         self.calls.before.append(self._hold)
         watch_engines(session)
+        watch_threads(session)
         imported = Imported(session)
         self.calls.before.append(lambda _: imported.look())
 
@@ -198,6 +200,7 @@ class Recorder:
 
     def _patch_models(self, module: ModuleType) -> None:
         kind, patches = module.PreTrainedModel, self.session.patches
+        self._patch_making(kind)
         if "generation_config" not in vars(kind):
             patches.set(kind, "generation_config", Held(self))
         load, recorder = vars(kind)["from_pretrained"].__func__, self
@@ -211,6 +214,20 @@ class Recorder:
             return result
 
         patches.set(kind, "from_pretrained", classmethod(from_pretrained))
+
+    def _patch_making(self, kind: type[Any]) -> None:
+        """See each class of model as it is made: it may have a generate() of its own, which nothing else would show."""
+        recorder, init = self, kind.__init__
+
+        @functools.wraps(init)
+        def __init__(model: Any, *args: Any, **kwargs: Any) -> None:
+            with recorder.session.guard("construction of a model"):
+                library = getattr(sys.modules.get(GENERATE), "GenerationMixin", None)
+                if library is not None:
+                    recorder.calls.patch_own(type(model), library)
+            init(model, *args, **kwargs)
+
+        self.session.patches.set(kind, "__init__", __init__)
 
     def _loaded(self, model: Any) -> None:
         config = getattr(model, "generation_config", None)

@@ -10,21 +10,21 @@ from pathlib import Path
 from llmdoctor.attach.records import Memory, PartFile, Record, Sink, encode, rank
 from llmdoctor.attach.session import Session
 from llmdoctor.core.report import Report
-from llmdoctor.gencfg.trace.read import Reading, joined
+from llmdoctor.gencfg.trace.counts import count_records
 from llmdoctor.gencfg.trace.recorder import attach
 from llmdoctor.gencfg.trace.run import make_parts, run_record, write_merged
-from llmdoctor.gencfg.trace.summary import report_on
-from llmdoctor.gencfg.trace.tally import tally
+from llmdoctor.gencfg.trace.trace import report_on
+from llmdoctor.gencfg.trace.trace_file import TraceFile, joined
 
 
 class Recording:
     """What has been recorded so far: records in memory, or in `path` once the block has ended."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, overwrite: bool = False) -> None:
         self.path = path
         self.judged = False  # whether somebody has asked for the complaint already
         self._memory = Memory()
-        self._parts = None if path is None else make_parts(path)
+        self._parts = None if path is None else make_parts(path, overwrite=overwrite)
         self._run = run_record(sys.argv)
         self._session = Session(self._sink())
         self._recorder = attach(self._session)
@@ -44,15 +44,15 @@ class Recording:
 
     def complaint(self) -> str | None:
         """One paragraph on the first call site whose generate() cannot stop; None where every call can, or none was made."""
-        for site in tally(self._reading().records()).sites.values():
+        for site in count_records(self._reading().records()).sites.values():
             if site.never_stops:
                 return site.complaint()
         return None
 
-    def _reading(self) -> Reading:
+    def _reading(self) -> TraceFile:
         if self.path is not None:
-            return Reading(str(self.path))
-        return Reading("this process", lines=[encode(record) for record in (self._run, *self._memory.records)])
+            return TraceFile(str(self.path))
+        return TraceFile("this process", lines=[encode(record) for record in (self._run, *self._memory.records)])
 
     def close(self) -> None:
         """Undo every patch, and write the file where one was asked for. May be called twice."""
@@ -63,17 +63,17 @@ class Recording:
 
 
 @contextmanager
-def recording(path: str | Path | None = None) -> Iterator[Recording]:
+def recording(path: str | Path | None = None, *, overwrite: bool = False) -> Iterator[Recording]:
     """Record loads, changes of generation configs and every generate() in this process while the block runs.
 
         with recording("run.jsonl"):
             model.generate(...)
 
     With `path` the trace is written there as the block ends (on ranks other than 0 to `run-rank1.jsonl` beside it), else its records stay in
-    memory. transformers may have been imported before. Afterwards transformers is exactly as it was. Raises QuestionError where `path`
-    cannot be written.
+    memory. transformers may have been imported before. Afterwards transformers is exactly as it was. Raises QuestionError if `path`
+    cannot be written, or exists and `overwrite` is false.
     """
-    found = Recording(None if path is None else rank_path(Path(path)))
+    found = Recording(None if path is None else rank_path(Path(path)), overwrite=overwrite)
     try:
         yield found
     finally:

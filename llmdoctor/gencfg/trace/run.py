@@ -14,20 +14,20 @@ from llmdoctor.attach.launch import launch
 from llmdoctor.attach.records import Record, encode, merge
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.writing import replacing
-from llmdoctor.gencfg.trace.read import PARTS, SCHEMA, joined
+from llmdoctor.gencfg.trace.trace_file import PARTS, SCHEMA, joined
 from llmdoctor.version import __version__
 
 TARGET = "llmdoctor.gencfg.trace.recorder:attach"
 
 
-def run_traced(command: list[str], output: str) -> tuple[int, str | None]:
-    """Run `command`, traced, and write its merged trace to `output`, replacing a trace that is there.
+def run_traced(command: list[str], output: str, *, overwrite: bool = False) -> tuple[int, str | None]:
+    """Run `command`, traced, and write its merged trace to `output`; a file that exists is replaced only with `overwrite`.
 
     Returns the command's own exit code, 128+N where signal N ended it, and why the trace could not be written in the end (None: it was).
     Raises QuestionError, before anything runs, where `output` cannot be written or the command cannot be started.
     """
     target = Path(output).absolute()  # wherever the command leads this folder
-    parts = make_parts(Path(output)).absolute()
+    parts = make_parts(Path(output), overwrite=overwrite).absolute()
     run = run_record(command)
     try:
         code = launch(command, TARGET, {}, parts)
@@ -54,11 +54,13 @@ def run_record(command: list[str]) -> Record:
     }
 
 
-def make_parts(target: Path) -> Path:
-    """A folder beside `target` for what each process writes: proof, before the run, that `target` can be written. Else QuestionError."""
+def make_parts(target: Path, *, overwrite: bool = False) -> Path:
+    """Make a folder beside `target` for what each process writes. Raises QuestionError, before the run, if `target` cannot be written."""
     try:
         if target.exists() and not stat.S_ISREG(target.stat().st_mode):
             raise QuestionError(f"-o {target}: not a regular file, expected the name of a trace to write")
+        if target.exists() and not overwrite:
+            raise QuestionError(f"-o {target}: the file exists and is kept: give --overwrite to replace it, or another name")
         if target.suffix != ".jsonl":
             raise QuestionError(f"-o {target}: a trace's name ends in .jsonl, such as {target.with_suffix('.jsonl')}")
         return Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=PARTS, dir=target.parent))

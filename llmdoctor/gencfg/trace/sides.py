@@ -17,7 +17,7 @@ from llmdoctor.gencfg.modelconfig import LoadedModel
 from llmdoctor.gencfg.options import GencfgOptions, split_trace
 from llmdoctor.gencfg.resolve import resolve
 from llmdoctor.gencfg.stop import stop_of
-from llmdoctor.gencfg.trace.read import Reading, as_written
+from llmdoctor.gencfg.trace.trace_file import TraceFile, as_written
 from llmdoctor.gencfg.types import ConfigLayer, Effective, GenerateCall, LibraryError, Origin, Resolution, Resolved, SourcedValue
 from llmdoctor.gencfg.versions import field_defaults, rules_for
 from llmdoctor.modeldir.tokenizer import AddedToken, Tokenizer
@@ -63,7 +63,7 @@ def answer_of(record: Record, side: GencfgOptions | None = None, imports: Iterab
     model = LoadedModel(model_fields, None, False, {"vocab_size": record.get("vocab_size")}, minor, version)
     stop = stop_of(fields, call, minor, model)
     custom = (record.get("custom") or {}).get("stopping_criteria") if isinstance(record.get("custom"), dict) else None
-    if custom:
+    if custom or isinstance(record.get("own"), str):
         stop = replace(stop, never_stops=False, because=None)
     if any(isinstance(each, dict) and each.get("stop_reason") in ("eos", "stop_string", "other") for each in record.get("sequences") or ()):
         stop = replace(stop, never_stops=False, because=None)  # seen to stop
@@ -101,7 +101,7 @@ def _asked(side: GencfgOptions) -> tuple[Resolution, Record, Record | None]:
     _refuse_options(side)
     if selector is not None and not (selector.isdecimal() and int(selector) > 0):
         raise QuestionError(f"{side.model}: {selector!r} is no call, expected a number from 1 as in {path}#3")
-    reading, imports, loads = Reading(path), [], {}
+    reading, imports, loads = TraceFile(path), [], {}
     chosen, count = None, 0
     for record in reading.records():
         if record["kind"] == "import":

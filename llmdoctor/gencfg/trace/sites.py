@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import sysconfig
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.installed import installed_version
+
+if TYPE_CHECKING:
+    from llmdoctor.attach.session import Session
 
 # Between a generate() and the line that wanted it: their frames say nothing about who called.
 PLUMBING = frozenset({"transformers", "torch", "peft", "accelerate", "deepspeed", "contextlib", "llmdoctor"})
@@ -54,8 +60,32 @@ def caller(skip: Skip) -> tuple[Site, list[str]]:
     frames = list(_frames(sys._getframe(1)))
     if not frames:
         return Site("the command line", 0, "<module>"), []
-    start = next((index for index, frame in enumerate(frames) if not skip(*_place(frame))), len(frames) - 1)
-    return site_of(frames[start]), _stack(frames[start:])
+    chosen = next((index for index, frame in enumerate(frames) if not skip(*_place(frame))), len(frames) - 1)
+    started = _STARTED.get(threading.current_thread())
+    if started is not None and all(package_of(frame.f_code.co_filename) in {*PLUMBING, "threading"} for frame in frames):
+        return started
+    return site_of(frames[chosen]), _stack(frames[chosen:])
+
+
+_STARTED: weakref.WeakKeyDictionary[threading.Thread, tuple[Site, list[str]]] = weakref.WeakKeyDictionary()
+
+
+def watch_threads(session: Session) -> None:
+    """Keep the line that starts each thread: a generate() that is a thread's own target (a streamer's) has no caller beside it.
+
+    The threads of a pool are left out: what runs in one was wanted by another line than the one that started it.
+    """
+    start = threading.Thread.start
+
+    @functools.wraps(start)
+    def start_watched(thread: threading.Thread) -> None:
+        with session.guard("start of a thread"):
+            site, stack = caller(lambda _, package: package == "threading")
+            if site.package != "concurrent":
+                _STARTED[thread] = site, stack
+        start(thread)
+
+    session.patches.set(threading.Thread, "start", start_watched)
 
 
 def calling_file(skip: Skip) -> str:

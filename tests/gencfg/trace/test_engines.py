@@ -46,5 +46,5 @@ def test_sampling_params_are_recorded_with_their_line_and_not_without_end(tmp_pa
     assert len(made) == 1000
     assert {record["line"] for record in made} == {3}
     assert made[0]["sampling_params"] == {"temperature": 0.5, "max_tokens": 16, "ignore_eos": True}
-    assert "its rollouts went through vLLM" in done.stderr
+    assert "the rollouts went through vLLM" in done.stderr
     assert "rollout.py:3" in done.stderr

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -331,7 +332,7 @@ def test_a_file_holds_the_same_as_memory(directory: Path, inputs: Any, tmp_path:
     assert kinds == ["run", "load", "generate"]
     outcome = llmdoctor("gencfg", "trace", "--summary", "run.jsonl", cwd=tmp_path)
     assert outcome.code == 0
-    assert outcome.out.startswith("EVERY SEQUENCE STOPPED: 1 of 1")
+    assert outcome.out.startswith("Every sequence stopped: 1 of 1.")
 
 
 def test_a_trainer_callback_traces_until_training_ends(directory: Path, inputs: Any, tmp_path: Path) -> None:
@@ -398,3 +399,51 @@ def test_the_pytest_fixture_fails_a_test_whose_generate_cannot_stop(directory: P
     assert "test_user.py:9 set model.generation_config.eos_token_id [336, 334] -> None" in done.stdout
     assert "FAILED test_user.py::test_runs_on" in done.stdout
     assert "ERROR test_user.py::TestOld::test_runs_on_too" in done.stdout
+
+
+OWN = """
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+
+class Own(Qwen2ForCausalLM):
+    def generate(self, ids, temperature=1.0, reach=False, **rest):
+        if reach:
+            return super().generate(ids, temperature=temperature, **rest)
+        return torch.cat([ids, ids], 1)
+
+
+config = Qwen2Config(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1)
+model = Own(config).eval()
+"""
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("reach", [False, True])
+def test_a_generate_of_the_models_own_is_a_call(reach: bool, tmp_path: Path) -> None:
+    code = compile(OWN, str(tmp_path / "own.py"), "exec")
+    with recording() as found:
+        names: dict[str, Any] = {}
+        exec(code, names)
+        names["model"].generate(names["torch"].tensor([[5, 6]]), temperature=0.6, reach=reach, max_new_tokens=2, do_sample=True)
+    (record,) = [each for each in found.records if each["kind"] == "generate"]
+    assert (record.get("own") is None) == reach
+    assert (record["effective"]["temperature"], record["effective"]["max_new_tokens"]) == (0.6, 2)
+    report = found.report()
+    assert report.verdict is not None
+    assert report.verdict.status == "undecided"
+    assert ("the model's own" in report.verdict.text) == (not reach)
+
+
+@pytest.mark.live
+def test_a_generate_in_a_thread_has_the_line_that_starts_the_thread() -> None:
+    with recording() as found:
+        names: dict[str, Any] = {}
+        exec(compile(OWN, "own.py", "exec"), names)
+        call = {"reach": True, "max_new_tokens": 2}
+        thread = threading.Thread(target=names["model"].generate, args=(names["torch"].tensor([[5, 6]]),), kwargs=call)
+        line = sys._getframe().f_lineno + 1
+        thread.start()
+        thread.join()
+    (record,) = [each for each in found.records if each["kind"] == "generate"]
+    assert f"test_recording.py:{line}" in [record["source"], *record["stack"]]

@@ -54,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def traced(place: Path, name: str, *command: str) -> Run:
     """`llmdoctor gencfg trace -o NAME.jsonl -- COMMAND`, with the environment's programs on the path as after `activate`."""
     env = {**os.environ, **QUIET, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1", "COLUMNS": "80"}
-    full = [sys.executable, "-m", "llmdoctor", "gencfg", "trace", "-o", f"{name}.jsonl", "--", *command]
+    full = [sys.executable, "-m", "llmdoctor", "gencfg", "trace", "-o", f"{name}.jsonl", "--overwrite", "--", *command]
     done = subprocess.run(full, cwd=place, env=env, capture_output=True, text=True, timeout=240, check=False)
     records = [json.loads(line) for line in (place / f"{name}.jsonl").read_text().splitlines()]
     run = Run(done.returncode, done.stdout, done.stderr, records)
@@ -126,7 +126,7 @@ def test_the_trainer_clears_eos_and_the_trace_says_where(train: Run) -> None:
             assert sequence["stop_reason"] == "length"
             assert call["terminators"][str(sequence["passed_terminator"])] == "<|im_end|>"
             assert sequence["passed_terminator_at"] == 10
-    assert "NEVER STOPS: eos_token_id was cleared by trl" in train.err
+    assert "2 of 2 calls cannot stop before the limit: eos_token_id was cleared by trl" in " ".join(train.err.split())
     assert "of the tokens were" in train.err
 
 
@@ -134,10 +134,10 @@ def test_the_diff_of_the_two_names_trl_and_clears_qwen_vl_utils(compared: Outcom
     eos = next(record for record in train.of("mutation") if record["field"] == "eos_token_id")
     place = f"trl {eos['version']} ppo_trainer.py:{ppo_line()}"
     assert compared.code == 1
-    assert compared.out.startswith(f"RIGHT NEVER STOPS: eos_token_id was cleared by {place}\n")
+    assert " ".join(compared.out.split()).startswith(f"The right call never stops: eos_token_id was cleared by {place}")
     text = " ".join(compared.out.split())
-    assert f"CAUSE {place} set model.generation_config.eos_token_id [336, 334] -> None" in text
-    assert re.search(r"NOT THE CAUSE importing qwen_vl_utils, trl: 0 of \d+ values changed", text)
+    assert f"Cause {place} set model.generation_config.eos_token_id [336, 334] -> None" in text
+    assert re.search(r"Checked Importing qwen_vl_utils, trl changed no generation default \(\d+ checked\)", text)
 
 
 def test_each_line_of_the_fix_restores_stopping(compared: Outcome, place: Path, infer: Run) -> None:
@@ -191,8 +191,8 @@ def test_every_rank_under_a_launcher(name: str, place: Path) -> None:
     assert all(sequence["stop_reason"] == "eos" for call in calls for sequence in call["sequences"])
     assert all(Path(call["file"]).parent == place for call in calls)
     assert len(run.out.split("new tokens")) == ranks + 1
-    expected = f"RUN  {ranks} ranks" if ranks > 1 else "RUN  1 process"
-    assert expected in run.err
+    expected = f"Ran {ranks} ranks" if ranks > 1 else "Ran 1 process"
+    assert expected in " ".join(run.err.split())
 
 
 KILLED = f"""
@@ -213,13 +213,26 @@ model.generate(**inputs, max_new_tokens=64, logits_processor=[end])
 def test_a_run_that_ends_inside_a_runaway_generate_still_names_the_cause(name: str, place: Path) -> None:
     (place / "killed.py").write_text(KILLED)
     env = {**os.environ, **QUIET, "NO_COLOR": "1", "COLUMNS": "100"}
-    command = [sys.executable, "-m", "llmdoctor", "gencfg", "trace", "-o", "killed.jsonl", "--", sys.executable, "killed.py", name]
+    command = [
+        sys.executable,
+        "-m",
+        "llmdoctor",
+        "gencfg",
+        "trace",
+        "-o",
+        "killed.jsonl",
+        "--overwrite",
+        "--",
+        sys.executable,
+        "killed.py",
+        name,
+    ]
     done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode in (137, 130)
     text = " ".join(done.stderr.split())
-    assert "NEVER STOPS: eos_token_id was cleared by killed.py:5 (1 of 1 call)" in text
-    assert "1 call had not ended when the run did" in text
-    assert "CAUSE killed.py:5 set model.generation_config.eos_token_id [336, 334] -> None" in text
+    assert "1 of 1 call cannot stop before the limit: eos_token_id was cleared by killed.py:5." in text
+    assert "1 call had not ended when the run ended" in text
+    assert "Cause killed.py:5 set model.generation_config.eos_token_id [336, 334] -> None" in text
 
 
 def test_a_trace_that_llmdoctor_could_not_merge_is_read_before_an_older_one(place: Path) -> None:
@@ -267,12 +280,12 @@ def test_a_package_that_replaces_generate_is_never_cleared(lazily: bool, place: 
     changed = [record for record in run.of("import") if record["changed"]]
     assert [(record["package"], record["changed"][0]["what"]) for record in changed] == [("lazypkg", "GenerationMixin.generate")]
     text = " ".join(run.err.split())
-    assert "CHANGED lazypkg (lazypkg impl.py:4) replaced GenerationMixin.generate" in text
-    assert "NOT THE CAUSE importing lazypkg" not in text
+    assert "Changed lazypkg (lazypkg impl.py:4) replaced GenerationMixin.generate" in text
+    assert "Checked Importing lazypkg" not in text
 
 
 def test_a_run_without_generate_says_so(place: Path, llmdoctor: Callable[..., Outcome]) -> None:
     run = traced(place, "none", "python", "-c", f"import transformers; transformers.AutoModelForImageTextToText.from_pretrained({MODEL!r})")
-    assert "NO generate() HAPPENED" in run.err
+    assert "No generate() was recorded" in run.err
     assert "1 model loaded (qwen2-vl-tiny), none asked to generate()" in " ".join(run.err.split())
     assert llmdoctor("gencfg", "trace", "--summary", "none.jsonl", cwd=place).code == 3

@@ -20,7 +20,8 @@ from llmdoctor.cli.main import main
 from llmdoctor.core.report import Report
 from llmdoctor.gencfg.diff import diff_report
 from llmdoctor.gencfg.options import DiffOptions, GencfgOptions
-from llmdoctor.gencfg.trace.summary import summary_report
+from llmdoctor.gencfg.trace.options import TraceOptions
+from llmdoctor.gencfg.trace.trace import trace_report
 from llmdoctor.report import Style, render
 
 DATA = Path(__file__).parent / "data"
@@ -63,11 +64,11 @@ def diff_of(left: str, right: str) -> DiffOptions:
 
 
 SCREENS = {
-    "infer": lambda: summary_report("infer.jsonl"),
-    "train": lambda: summary_report("train.jsonl"),
-    "vllm": lambda: summary_report(vllm()),
-    "nothing": lambda: summary_report(write("none.jsonl", records("infer.jsonl")[:1])),
-    "cut-off": lambda: summary_report(cut_in_half()),
+    "infer": lambda: trace_report(TraceOptions(path="infer.jsonl")),
+    "train": lambda: trace_report(TraceOptions(path="train.jsonl")),
+    "vllm": lambda: trace_report(TraceOptions(path=vllm())),
+    "nothing": lambda: trace_report(TraceOptions(path=write("none.jsonl", records("infer.jsonl")[:1]))),
+    "cut-off": lambda: trace_report(TraceOptions(path=cut_in_half())),
     "diff": lambda: diff_report(diff_of("infer.jsonl", "train.jsonl#2")),
     "diff-against-plain": lambda: diff_report(diff_of("train.jsonl", "train.jsonl")),
 }
@@ -86,7 +87,7 @@ def test_screens(name: str, snapshot: Any) -> None:
 
 @pytest.mark.parametrize("width", [60, 140])
 def test_other_widths(width: int, snapshot: Any) -> None:
-    assert show(summary_report("train.jsonl"), width) == snapshot
+    assert show(trace_report(TraceOptions(path="train.jsonl")), width) == snapshot
 
 
 def show(report: Report, width: int = 80) -> str:
@@ -97,7 +98,7 @@ def show(report: Report, width: int = 80) -> str:
 
 
 def test_the_summary_counts_what_the_records_say() -> None:
-    result = summary_report("train.jsonl").result
+    result = trace_report(TraceOptions(path="train.jsonl")).result
     assert result is not None
     ends = [sequence for record in records("train.jsonl") if record["kind"] == "generate" for sequence in record["sequences"]]
     wasted = sum(end["new_tokens"] - end["passed_terminator_at"] - 1 for end in ends)
@@ -121,7 +122,7 @@ def test_a_trace_that_is_cut_off_is_read_as_far_as_it_goes(length: int, capsys: 
     code, text = run(["gencfg", "trace", "--summary", "cut.jsonl"], capsys)
     assert code in (0, 1, 2, 3)
     assert "Traceback" not in text
-    assert "SKIPPED" in text or code == 2 or length == 0
+    assert "Skipped" in text or code == 2 or length == 0
 
 
 def test_traces_of_two_versions_of_the_library_are_compared() -> None:

@@ -21,7 +21,7 @@ KINDS = frozenset({"run", "load", "mutation", "import", "generate", "start", "en
 
 
 @dataclass(slots=True)
-class Reading:
+class TraceFile:
     """A trace being read. After records() has ended, `run` is the record of the whole run (None where the trace was cut before it was
     merged), `unreadable` the lines that are no records, and `parts` whether one file a process was read. `lines` stand in for the file."""
 

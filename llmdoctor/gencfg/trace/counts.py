@@ -1,4 +1,4 @@
-"""Adds up a trace, call site by call site, in one pass and bounded memory."""
+"""Counts over a trace, per call site, in one pass and bounded memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from llmdoctor.attach.records import Record
 from llmdoctor.gencfg.causes import Cause, cause_of, passed_cause
-from llmdoctor.gencfg.trace.read import as_written
 from llmdoctor.gencfg.trace.sides import INTERRUPTS, answer_of
+from llmdoctor.gencfg.trace.trace_file import as_written
 from llmdoctor.gencfg.types import Resolution
 
 _KEPT = 1000
@@ -28,16 +28,18 @@ _DECIDING = (
     "transformers",
     "error",
     "model_seen",
+    "own",
 )
 
 
 @dataclass(slots=True)
-class Site:
+class CallSite:
     """The generate() calls of one line of code.
 
     Token counts are of new tokens; `positions` counts the positions, from 1, at which the first passed terminator stood; `wasted` are the
     tokens behind those. `unfinished` calls were interrupted, or still running when their process ended. `bad` is the first call that cannot
     stop or that failed, `passing` the first that stops at some ids and ran past another terminator, with that one's id, `first` the first.
+    `own` calls went to a generate() that replaces the one of transformers; `criteria` are the classes of the StoppingCriteria passed.
     """
 
     source: str
@@ -55,6 +57,8 @@ class Site:
     never_stops: int = 0
     unfinished: int = 0
     failed: int = 0
+    own: int = 0
+    criteria: set[str] = field(default_factory=set)
     first: Resolution | None = None
     bad: Resolution | None = None
     passing: tuple[Resolution, int] | None = None
@@ -65,6 +69,8 @@ class Site:
         self.calls += 1
         self.first, self.last = self.first or answer, record
         effective = answer.effective
+        self.own += isinstance(record.get("own"), str)
+        self._custom(record.get("custom"))
         error = record.get("error")
         if record.get("unfinished") is True or (isinstance(error, dict) and error.get("type") in INTERRUPTS):
             self.unfinished += 1
@@ -76,10 +82,16 @@ class Site:
             self.bad = answer
         if effective.stop.limit is not None:
             self.limits[effective.stop.limit] += 1
-        for sequence in _objects(record.get("sequences")):
+        for sequence in _objects(record.get("sequences")) if not isinstance(record.get("own"), str) else ():
             token = self._sequence(sequence, record.get("terminators"))
             if token is not None and self.passing is None and effective.stop.eos_token_id and not effective.stop.never_stops:
                 self.passing = answer, token
+
+    def _custom(self, custom: Any) -> None:
+        """Keep the names of the StoppingCriteria that were passed."""
+        names = custom.get("stopping_criteria") if isinstance(custom, dict) else None
+        if isinstance(names, list) and len(self.criteria) < _KEPT:
+            self.criteria.update(map(str, names))
 
     def _sequence(self, sequence: Record, terminators: Any) -> int | None:
         """Count one sequence; the id of the terminator that it passed."""
@@ -124,11 +136,11 @@ class Site:
 
 
 @dataclass(slots=True)
-class Tally:
+class TraceCounts:
     """The whole trace. `mutations`, `imports` and `loads` hold up to 1000 records each, `vllm` those of rollouts that did not go through
     generate()."""
 
-    sites: dict[tuple[Any, ...], Site] = field(default_factory=dict)
+    sites: dict[tuple[Any, ...], CallSite] = field(default_factory=dict)
     ranks: set[int] = field(default_factory=set)
     processes: set[Any] = field(default_factory=set)
     mutations: list[Record] = field(default_factory=list)
@@ -169,7 +181,7 @@ class Tally:
         if key not in self.sites:
             line = record.get("line")
             file = record.get("file")
-            self.sites[key] = Site(
+            self.sites[key] = CallSite(
                 str(record.get("source")), file if isinstance(file, str) else None, line if isinstance(line, int) else None, stack
             )
         self.seconds += _seconds(record.get("seconds"))
@@ -196,12 +208,12 @@ def own_caller(source: str, stack: Iterable[str]) -> str | None:
     return next((entry for entry in stack if _LIBRARY.fullmatch(entry) is None), None)
 
 
-def tally(records: Iterable[Record]) -> Tally:
+def count_records(records: Iterable[Record]) -> TraceCounts:
     """Add up every record.
 
     Raises QuestionError for a record whose parts cannot be what the recorder writes.
     """
-    total = Tally()
+    total = TraceCounts()
     for record in records:
         with as_written(record):
             total.add(record)
