@@ -64,7 +64,8 @@ def caller(skip: Skip) -> tuple[Site, list[str]]:
     started = _STARTED.get(threading.current_thread())
     if started is not None and all(package_of(frame.f_code.co_filename) in {*PLUMBING, "threading"} for frame in frames):
         return started
-    return site_of(frames[chosen]), _stack(frames[chosen:])
+    stack = _stack(frames[chosen:])
+    return site_of(frames[chosen]), stack if started is None else list(dict.fromkeys([*stack, *started[1]]))[:_STACK]
 
 
 _STARTED: weakref.WeakKeyDictionary[threading.Thread, tuple[Site, list[str]]] = weakref.WeakKeyDictionary()
@@ -104,7 +105,7 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 def _stack(frames: list[FrameType]) -> list[str]:
     """Up to eight sources, plumbing left out."""
-    sites = [site_of(frame) for frame in frames if package_of(frame.f_code.co_filename) not in PLUMBING]
+    sites = [site_of(frame) for frame in frames if package_of(frame.f_code.co_filename) not in {*PLUMBING, "threading"}]
     return list(dict.fromkeys(site.source for site in sites))[:_STACK]
 
 
