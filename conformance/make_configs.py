@@ -38,6 +38,8 @@ class Framework:
     distribution: str = ""
     needs: tuple[str, ...] = ()  # frameworks whose classes are bases here
     tables: dict[str, tuple[str, str]] = field(default_factory=dict)  # dictionaries of literals: name here -> (file, name there)
+    documents: dict[str, str] = field(default_factory=dict)  # JSON files that a setting can name: name here -> pattern
+    recipes: str = ""  # YAML files whose keys are the settings, for a framework without classes of settings
 
 
 FRAMEWORKS = {
@@ -69,7 +71,9 @@ FRAMEWORKS = {
     "ms_swift": Framework(
         "swift", ("arguments/**/*.py", "trainers/*.py", "rlhf_trainers/*.py", "rlhf_trainers/**/*.py"),
         ("SftArguments", "RLHFArguments", "PretrainArguments"), distribution="ms-swift", needs=("transformers", "trl"),
+        documents={"deepspeed": "config/zero*.json"},
     ),
+    "torchtune": Framework("torchtune", (), (), recipes="recipes/configs/**/*.yaml"),
 }  # fmt: skip
 
 
@@ -101,6 +105,9 @@ def schema_of(name: str, sources: Path) -> dict[str, Any]:
     """Return the content of one schema file."""
     framework = FRAMEWORKS[name]
     root, found = installed(framework) or fetched(framework, None, sources)
+    if framework.recipes:
+        known = {"extends": None, "fields": {key: ["Any", None] for key in sorted(recipe_keys(root, framework.recipes))}}
+        return {"library": name, "version": found, "classes": {"recipe": known}, "values": {}, "older": {}, "aliases": {}}
     classes = declared(root, framework.files)
     for other in framework.needs:
         base = FRAMEWORKS[other]
@@ -130,6 +137,8 @@ def schema_of(name: str, sources: Path) -> dict[str, Any]:
                     older.setdefault(name_, release)
     values: dict[str, Any] = {key: members(enum, root, framework.files) for key, enum in framework.enums.items()}
     values |= {key: table(root, *place) for key, place in framework.tables.items()}
+    for key, pattern in framework.documents.items():
+        values[key] = {path.stem: json.loads(path.read_text()) for path in sorted(root.glob(pattern))}
     extended = {key: extension(fields) if framework.needs else {"extends": None, "fields": fields} for key, fields in written.items()}
     aliases = {} if framework.needs else {alias: key for one in written for alias, key in aliases_of(one, classes).items()}
     described = framework.distribution or framework.package
@@ -256,6 +265,20 @@ def default_of(value: ast.expr | None) -> Any:
     except TypeError:
         return {"computed": ast.unparse(value)[:80]}
     return literal
+
+
+def recipe_keys(root: Path, pattern: str) -> set[str]:
+    """Return the keys of all YAML files that match, with dots."""
+    import yaml
+
+    def flat(value: Any, prefix: str) -> Iterator[str]:
+        for key, item in value.items():
+            if isinstance(item, dict):
+                yield from flat(item, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}"
+
+    return {key for path in root.parent.glob(pattern) for key in flat(yaml.safe_load(path.read_text()), "")}
 
 
 def table(root: Path, file: str, name: str) -> Any:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from llmdoctor.configs import accelerate, axolotl, deepspeed, llamafactory, peft, trainer, trl
+from llmdoctor.configs import accelerate, axolotl, deepspeed, llamafactory, ms_swift, peft, torchtune, trainer, trl
 from llmdoctor.configs.types import Format
 
 FORMATS: tuple[Format, ...] = (
     accelerate.FORMAT,
     axolotl.FORMAT,
     llamafactory.FORMAT,
+    ms_swift.FORMAT,
+    torchtune.FORMAT,
     trl.FORMAT,
     trainer.FORMAT,
     deepspeed.FORMAT,

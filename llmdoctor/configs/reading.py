@@ -13,7 +13,8 @@ from typing import Any
 from llmdoctor.configs.normal import Normal, shorter
 from llmdoctor.configs.recognise import recognise
 from llmdoctor.configs.schema import literal_choices
-from llmdoctor.configs.types import Configuration, Format, Key, UnknownKey, Uses, Variant
+from llmdoctor.configs.script import computed
+from llmdoctor.configs.types import Configuration, Format, Ignored, Key, UnknownKey, Uses, Variant
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.jsonfile import JsonFile
 
@@ -26,7 +27,23 @@ def read(path: str, *, without: Iterable[str] = (), text: str | None = None) -> 
 
     Raises QuestionError, one sentence, if the file cannot be read or has no known format.
     """
+    if os.path.splitext(path)[1].lower() == ".py":
+        return _script(path, text, without)
     return read_file(opened(path, text), without=without)
+
+
+def _script(path: str, text: str | None, without: Iterable[str]) -> Configuration:
+    from llmdoctor.configs import script
+    from llmdoctor.files.opening import Refusal, read_bytes
+
+    if text is None:
+        data = read_bytes(path, script.LIMIT)
+        if data is None or isinstance(data, Refusal):
+            raise QuestionError(f"{path}: no such file" if data is None else f"{path} {data.reason}")
+        text = data.decode("utf-8", "replace")
+    found = script.read_calls(text, path)
+    file = JsonFile(path, path, found.values, (), "", {"": 1, **found.lines})
+    return read_value(found.values, path, script.format_of(found), without=without, file=file, variant=script.variant(found))
 
 
 def read_file(file: JsonFile, *, without: Iterable[str] = (), format_: Format | None = None) -> Configuration:
@@ -75,10 +92,16 @@ def _pickled(data: bytes, path: str) -> JsonFile:
 
 
 def read_value(
-    value: Mapping[str, Any], path: str, format_: Format, *, without: Iterable[str] = (), file: JsonFile | None = None
+    value: Mapping[str, Any],
+    path: str,
+    format_: Format,
+    *,
+    without: Iterable[str] = (),
+    file: JsonFile | None = None,
+    variant: Variant | None = None,
 ) -> Configuration:
-    """Read an object of settings of the format `format_`; `path` names it in messages."""
-    variant = format_.variant(value)
+    """Read an object of settings of the format `format_`; `path` names it in messages, `variant` is the class that reads it, if that is known."""
+    variant = variant or format_.variant(value)
     wanted = tuple(without)
     rows = list(flat(value, variant))
     left = tuple(dict.fromkeys(name for name in wanted if any(_covers(name, row) for row in rows)))
@@ -112,6 +135,11 @@ def normalised(values: Mapping[str, Any], path: str, variant: Variant, format_: 
     for name, value in values.items():
         key = variant.keys[name]
         if format_.auto and value == "auto":
+            continue
+        unclear = next(computed(value), None)
+        if unclear is not None:
+            if not isinstance(key.meanings["memory"], Ignored):
+                rejected[name] = f"{name}: the script computes its value ({unclear.source})"
             continue
         choices = variant.choices.get(name) or literal_choices(key.type)
         if choices and value is not None and value not in choices and value != "auto":

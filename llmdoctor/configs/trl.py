@@ -145,7 +145,8 @@ def settle(normal: Normal) -> None:
     if normal.values.get("sequence_length") is None and "max_length" in variant_of(normal.variant).keys and "max_length" not in normal.raw:
         normal.put("sequence_length", variant_of(normal.variant).keys["max_length"].default)
     _objective(normal)
-    _adapter(normal)
+    if not any(key.startswith("model_init.peft_config.") for key in normal.raw):
+        _adapter(normal)
     _quantization(normal)
     trainer.arguments(normal)
     trainer.settle_model_init(normal)

@@ -18,6 +18,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "accelerate": {"compute_environment": "LOCAL_MACHINE", "distributed_type": "NO", "mixed_precision": "bf16"},
     "axolotl": {"base_model": "m", "micro_batch_size": 2, "sequence_len": 1024, "adapter": "lora", "lora_r": 8},
     "llamafactory": {"model_name_or_path": "m", "stage": "sft", "finetuning_type": "lora", "lora_rank": 8, "output_dir": "o"},
+    "ms-swift": {"model": "m", "tuner_type": "lora", "lora_rank": 8, "target_modules": ["all-linear"], "max_length": 2048},
+    "torchtune": {"model": {"_component_": "torchtune.models.llama3.llama3_8b"}, "tokenizer": {"_component_": "t"}, "batch_size": 2},
     "peft": {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"]},
 }
 
@@ -83,3 +85,52 @@ def test_lines_are_those_of_the_file() -> None:
 def test_a_file_of_no_known_format_is_refused_in_a_sentence() -> None:
     with pytest.raises(QuestionError, match=r"none of the configurations that are known here"):
         read("x.json", text='{"a": 1}')
+
+
+SCRIPT = """
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+BATCH = 4
+quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+model = AutoModelForCausalLM.from_pretrained("m", dtype=torch.bfloat16, quantization_config=quantized)
+lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
+arguments = SFTConfig("out", per_device_train_batch_size=BATCH, max_length=4096, learning_rate=rate(), bf16=True)
+trainer = SFTTrainer(model, args=arguments, peft_config=lora)
+"""
+
+
+def test_the_calls_of_a_script_are_read_and_not_executed() -> None:
+    found = read("train.py", text=SCRIPT)
+    normal = found.normal
+    assert (found.format.name, found.variant.name, found.unknown, found.rejected) == ("trl", "SFTConfig", (), {})
+    assert [normal.get(name) for name in ("batch", "sequence_length", "load_dtype", "lora_rank", "lora_targets", "adapter", "checkpointing")] == [
+        4, 4096, "bfloat16", 16, "all-linear", "lora", True,
+    ]  # fmt: skip
+    assert normal.get("quantization") == {"load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16"}
+    assert found.lines["per_device_train_batch_size"] == 8
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("TrainingArguments(output_dir='o', per_device_train_batch_size=args.batch)", "per_device_train_batch_size"),
+        ("TrainingArguments(output_dir='o', **settings)", "**"),
+        ("a = 4\na = 8\nTrainingArguments('o', gradient_accumulation_steps=a)", "gradient_accumulation_steps"),
+    ],
+)
+def test_values_that_a_script_computes_are_not_guessed(text: str, key: str) -> None:
+    found = read("train.py", text=text)
+    assert key in found.rejected or key in [one.key for one in found.unknown]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("x = 1", "no call of TrainingArguments"),
+        ("TrainingArguments()\nTrainingArguments(1)", "which of them trains"),
+        ("def", "not Python"),
+    ],
+)
+def test_scripts_that_do_not_answer(text: str, sentence: str) -> None:
+    with pytest.raises(QuestionError, match=sentence):
+        read("train.py", text=text)

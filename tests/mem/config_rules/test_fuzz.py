@@ -47,8 +47,8 @@ def test_no_rule_raises(value: dict[str, Any]) -> None:
     text = json.dumps(value).encode()
     for file in (parse(text, "a.json", "a.json"), parse_yaml(text, "a.yaml", "a.yaml"), JsonFile("a.json", "a.json", value)):
         for kind in KINDS:
-            if file.value is not None and kind.is_it(file.value):
-                for finding in kind.findings(file, NEIGHBOURS):
+            if file.value is not None and kind.recognise(file.value):
+                for finding in kind.judge(file, NEIGHBOURS):
                     assert finding.message
                     assert finding.location is not None
                     json.dumps(plain(finding.evidence), allow_nan=False)
@@ -67,5 +67,5 @@ def test_no_rule_raises_where_it_is_certain_to_be_asked(value: dict[str, Any], d
     )
     for each, kind in zip(sure, (KINDS[1], KINDS[2], KINDS[0], KINDS[3]), strict=True):
         file = JsonFile("a.json", "a.json", each)
-        if kind.is_it(each):
-            kind.findings(file, NEIGHBOURS)
+        if kind.recognise(each):
+            kind.judge(file, NEIGHBOURS)
