@@ -20,8 +20,9 @@ DOCS = Path(__file__).parent
 GENCFG = ("gencfg", "gencfg show", "gencfg diff", "gencfg check", "gencfg trace", "gencfg runaway")
 MASK = ("mask", "mask inspect", "mask test")
 MEM = ("mem", "mem compare", "mem measure", "mem kvcache")
+LABELS = ("labels", "labels inspect", "labels audit", "prompt", "prompt diff")
 SAMPLE = ("sample", "sample replay", "sample engines", "sample draw")
-COMMANDS = ("", *GENCFG, *MASK, *MEM, *SAMPLE, "check", "look", "rule", "env", "demo")
+COMMANDS = ("", *GENCFG, *MASK, *MEM, *SAMPLE, *LABELS, "check", "look", "rule", "env", "demo")
 
 
 def main() -> None:

@@ -100,7 +100,7 @@ def _demo() -> int:
     build(Path(MODEL))
     Path(CALL).write_text(json.dumps(USER_CONFIG, indent=2) + "\n")
     _static()
-    return max(_live(), _masks(), _memory(), _sampled())
+    return max(_live(), _masks(), _memory(), _sampled(), _trained())
 
 
 def _static() -> None:
@@ -220,6 +220,38 @@ def _memory() -> int:
         real,
     )
     return 0 if all(measured) else UNEXPECTED
+
+
+def _trained() -> int:
+    """A model trained for a moment on answers whose end is not a target never stops; with another pad token it does."""
+    from llmdoctor.demo import labels
+    from llmdoctor.demo.live.training import train_and_ask
+
+    talks = labels.prepare(MODEL)
+    _say("\nAnd a model that never stops whatever the call: was it ever taught to?\n")
+    found: list[str] = []
+
+    def audited() -> Report:
+        report = labels.audit()
+        found.extend(finding.code for finding in report.findings)
+        return report
+
+    _step("9  What the training data teach, with a pad token that is also the end token", labels.COMMAND, audited)
+    _say(_heading("10  Trained for a moment by the real Trainer, with that pad token and with the one that the fix names"))
+    results = [train_and_ask(Path(MODEL), talks, pad, labels.QUESTION, Path("trained")) for pad in (labels.END, labels.GOOD_PAD)]
+    rows = tuple(
+        (
+            f"pad_token {pad}",
+            "stops" if wanted else "runs on",
+            f"{'stopped after' if one.stopped else 'ran to'} {one.new_tokens} tokens",
+            one.text,
+        )
+        for pad, wanted, one in zip((labels.END, labels.GOOD_PAD), (False, True), results, strict=True)
+    )
+    true = "LAB001" in found and [one.stopped for one in results] == [False, True]
+    verdict = Headline("THE END WAS NOT TAUGHT, AND THEN IT WAS", "good") if true else Headline("A PREDICTION DID NOT COME TRUE", "bad")
+    _print(verdict, Table(("training", "predicted", "seen", "what it said"), rows))
+    return 0 if true else UNEXPECTED
 
 
 def _stopped(result: LiveResult) -> bool:

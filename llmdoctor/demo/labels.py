@@ -1,0 +1,36 @@
+"""The demo's part about training targets: a pad token that is the end token, the audit that finds it, and real training both ways."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from llmdoctor.core.report import Report
+from llmdoctor.labels.audit import audit_report
+from llmdoctor.labels.options import LabelsOptions
+
+DATA, BAD = "talks.jsonl", "pad-is-the-end"
+QUESTION = "Describe this image."
+COMMAND = f"llmdoctor labels audit {BAD} {DATA} --trainer transformers-clm"
+GOOD_PAD, END = "<|endoftext|>", "<|im_end|>"
+
+
+def prepare(model: str) -> list[list[dict[str, str]]]:
+    """Write the conversations, and a copy of the tokenizer whose pad token is the end token; return the conversations."""
+    talks = []
+    for size in ("small", "big", "round"):
+        answer = f"The picture shows one {size} red shape on white."
+        talks.append([{"role": "user", "content": QUESTION}, {"role": "assistant", "content": answer}])
+    Path(DATA).write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
+    shutil.copytree(model, BAD, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+    config = Path(BAD) / "tokenizer_config.json"
+    value = json.loads(config.read_text())
+    value["pad_token"] = END
+    config.write_text(json.dumps(value, indent=2) + "\n")
+    return talks
+
+
+def audit() -> Report:
+    """Return what the audit reports of the tokenizer whose pad token is the end token."""
+    return audit_report(LabelsOptions(model=BAD, data=DATA, trainer="transformers-clm"))
