@@ -31,7 +31,7 @@ def test_no_page_tells_people_to_install_the_other_llmdoctor() -> None:
 LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)(?:#([\w-]+))?\)")
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"])
 def test_links_of_pages_outside_the_site_lead_somewhere(page: str) -> None:
     """`mkdocs build --strict` does the same for docs/."""
     links = LINK.findall((README.parent / page).read_text())

@@ -203,5 +203,6 @@ def test_the_position_of_a_mistake_in_a_file_too_large_to_walk(monkeypatch: pyte
     monkeypatch.setattr(jsonfile, "CONFIG_LIMIT", 10)
     (problem,) = read('{"a": 1,\n"b": 2,\n}').problems
     assert problem.location is not None
-    assert (problem.code, problem.location.line) == ("DIR001", 3)
+    assert problem.code == "DIR001"
+    assert problem.location.line in (2, 3)  # Python 3.13 points to the comma, earlier ones to what follows it
     assert CONFIG_LIMIT == 16 * 2**20

@@ -1,0 +1,27 @@
+"""ARCHITECTURE.md names modules and functions that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "ARCHITECTURE.md").read_text()
+
+
+def test_every_file_that_is_named_exists() -> None:
+    named = {word for word in re.findall(r"`([\w./]+/[\w./]*)", TEXT) if "CODE" not in word}
+    assert len(named) > 15
+    for name in named:
+        assert any((folder / name).exists() for folder in (ROOT, ROOT / "llmdoctor")), name
+
+
+def test_every_function_that_is_named_exists() -> None:
+    named = re.findall(r"`([\w/]+\.py): (\w+)", TEXT)
+    assert named
+    for path, function in named:
+        assert f"def {function}(" in (ROOT / "llmdoctor" / path).read_text(), (path, function)
+
+
+def test_it_is_one_page() -> None:
+    assert len(TEXT.split()) < 1200
