@@ -13,7 +13,7 @@ from llmdoctor.mem.runners.zero12 import Zero12Runner
 from llmdoctor.mem.settings import Strategy
 from llmdoctor.mem.types import Prediction
 from llmdoctor.mem.weights import Weight
-from llmdoctor.mem.workload import Workload
+from llmdoctor.mem.workload import BYTES, Workload
 
 PHASES = ("forward", "backward", "step")
 
@@ -74,4 +74,4 @@ def workload_of(strategy: Strategy, base: Workload) -> Workload:
 
 def with_dtype(weights: tuple[Weight, ...], dtype: str) -> tuple[Weight, ...]:
     """`weights` in a strategy's dtype, for models that were not traced in it."""
-    return tuple(replace(weight, dtype=dtype) for weight in weights)
+    return tuple(replace(weight, dtype=dtype) if weight.dtype in BYTES else weight for weight in weights)

@@ -22,10 +22,6 @@ from llmdoctor.mem.timeline import Traced
 from llmdoctor.mem.types import Comparison, Estimate
 from llmdoctor.mem.workload import Workload
 
-MASKED = (
-    "this model hands its attention kernels a mask or a bias, whose copies and gradients on CUDA are not modelled: the peak can be higher "
-    "(on an H100 by 14% for Falcon, by 30% for T5)"
-)
 OUTLIERS = (
     "bitsandbytes keeps a copy of the columns whose values exceed 6.0, and their number depends on the data (with random weights on an H200 "
     "the peak was 5% higher)"
@@ -34,14 +30,13 @@ PAGED = "they lie in managed memory, which the allocator does not count: on the 
 
 
 class Predictor:
-    """Estimates of one model. `live` is true if its code can be traced here; `masked` becomes true if an attention kernel gets a mask."""
+    """Estimates of one model. `live` is true if its code can be traced here."""
 
     def __init__(self, options: MemOptions) -> None:
         self.options = options
         self.directory = model_directory(options.model)
         self.config = config_of(self.directory)
         self.live = not options.static and installed_version("torch") is not None and installed_version("transformers") is not None
-        self.masked = False
         self._traces: dict[Workload, Traced] = {}
         if self.live:
             _silence_libraries()
@@ -78,7 +73,6 @@ class Predictor:
         from llmdoctor.mem.shapes import check_headers
 
         traced = trace(self.directory.path, workload)
-        self.masked = self.masked or traced.masked
         if workload.lora is None:
             check_headers(self.directory, traced.weights)
         return traced
@@ -129,8 +123,6 @@ def _skipped(predictor: Predictor, estimates: Sequence[Estimate]) -> tuple[Skipp
         estimate.workload.quantization is not None and estimate.workload.quantization.bits == 8 for estimate in estimates
     ):
         out.append(Skipped("outlier columns of 8-bit products", OUTLIERS))
-    if predictor.live and predictor.masked:
-        out.append(Skipped("what attention keeps of a mask", MASKED))
     if not predictor.live:
         missing = "torch and transformers are not installed here (pip install 'llmdoctor-toolkit[live]')"
         reason = "--static was given" if predictor.options.static else missing

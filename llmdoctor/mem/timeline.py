@@ -49,14 +49,13 @@ class Stack:
 class Traced:
     """One micro step of a model: its weights, the bytes of each buffer, and the events (none if the model's code was not run).
 
-    `layers` describes the layers that were traced, None if none was; `masked` is true if an attention kernel was handed a mask.
+    `layers` describes the layers that were traced, None if none was.
     """
 
     weights: tuple[Weight, ...]
     buffers: tuple[int, ...] = ()
     events: tuple[Event, ...] = ()
     layers: str | None = None
-    masked: bool = False
 
 
 class NotAlike(Exception):

@@ -10,7 +10,7 @@ from llmdoctor.configs.types import Configuration
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.adapters import adapters_of, quantization_of
 from llmdoctor.mem.deepspeed import deepspeed_strategy, with_autos_filled
-from llmdoctor.mem.keys import StrategyContext, check_keys, check_modelled, inputs_of, joined
+from llmdoctor.mem.keys import StrategyContext, UnmodelledSetting, check_keys, check_modelled, inputs_of, joined
 from llmdoctor.mem.optimizers import client_optimizer, trainer_optimizer
 from llmdoctor.mem.settings import Optimizer, Strategy, dtype_of
 
@@ -29,9 +29,14 @@ def file_strategy(path: str, context: StrategyContext) -> Strategy:
     """
     configuration = read(path, without=context.without)
     check_keys(configuration)
-    if configuration.format.name == "deepspeed":
-        return replace(deepspeed_strategy(configuration, context), inputs=inputs_of(configuration))
-    return trainer_strategy(configuration, context)
+    try:
+        if configuration.format.name == "deepspeed":
+            return replace(deepspeed_strategy(configuration, context), inputs=inputs_of(configuration))
+        return trainer_strategy(configuration, context)
+    except UnmodelledSetting:
+        raise
+    except QuestionError as error:
+        raise UnmodelledSetting(str(error), inputs_of(configuration)) from None
 
 
 def trainer_strategy(configuration: Configuration, context: StrategyContext) -> Strategy:

@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 MOST_TOKENS = 2**26  # real integers: three tensors of half a gigabyte
 
 
-def make_inputs(config: Any, workload: Workload, fake: Any) -> dict[str, Any]:
-    """input_ids, attention_mask and labels [B, S] int64, real; with an image pixel_values [B patches, C T P P] (fake) and image_grid_thw [B, 3]."""
+def make_inputs(model: Any, config: Any, workload: Workload, fake: Any) -> dict[str, Any]:
+    """Return the inputs of one micro step.
+
+    input_ids, attention_mask and labels [B, S] int64, real; labels [B] for the classification of sequences, start_positions and
+    end_positions [B] for answers in a text. With an image pixel_values [B patches, C T P P] (fake) and image_grid_thw [B, 3].
+    """
     import torch
 
     if workload.batch * workload.seq_len > MOST_TOKENS:
@@ -23,9 +27,22 @@ def make_inputs(config: Any, workload: Workload, fake: Any) -> dict[str, Any]:
         )
     length = torch.ones(workload.batch, workload.seq_len, dtype=torch.int64)
     inputs = {"input_ids": length.clone(), "attention_mask": length, "labels": length.clone()}
+    kind = type(model).__name__
+    if kind in _classes("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES"):
+        inputs["labels"] = torch.zeros(workload.batch, dtype=torch.int64)
+    elif kind in _classes("MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES"):
+        del inputs["labels"]
+        inputs |= {name: torch.ones(workload.batch, dtype=torch.int64) for name in ("start_positions", "end_positions")}
     if workload.image is not None:
         _add_image(inputs, config, workload, workload.image, fake)
     return inputs
+
+
+def _classes(table: str) -> frozenset[str]:
+    """Return the names of the classes that transformers makes for a task."""
+    from transformers.models.auto import modeling_auto
+
+    return frozenset(name for entry in getattr(modeling_auto, table).values() for name in ((entry,) if isinstance(entry, str) else entry))
 
 
 def grid(config: Any, image: tuple[int, int]) -> tuple[int, int, int]:

@@ -30,7 +30,6 @@ class StorageRecorder:
         self.static: set[int] = set()
         self.open = True
         self.backward = False
-        self.masked = False  # whether an attention kernel was handed a mask
 
     def segment(self, key: Key) -> None:
         """A new segment begins; one whose key is the current one's goes on."""
@@ -115,9 +114,29 @@ def make_mode(recorder: StorageRecorder, fake: Any) -> Any:
                 for tensor in out if isinstance(out, tuple | list) else (out,):
                     if isinstance(tensor, torch.Tensor):
                         recorder.see(tensor)
+            for moment in _on_cuda(func, tensors, fake):
+                recorder.see(moment)
+                del moment
             return out
 
     return Counting()
+
+
+def _on_cuda(func: Any, tensors: list[Any], fake: Any) -> Iterator[Any]:
+    """Yield what an operation allocates for a moment on CUDA and not on the CPU.
+
+    The backward of softmax multiplies gradient and output (torch 2.11, SoftMax.cu, softmax_backward_cuda_out); _safe_softmax looks for rows
+    that are masked whole.
+    """
+    import torch
+
+    aten = torch.ops.aten
+    if func is aten._softmax_backward_data.default:
+        with fake:
+            yield torch.empty(tensors[0].shape, dtype=tensors[0].dtype)
+    elif func is aten._safe_softmax.default:
+        with fake:
+            yield torch.empty(tensors[0].shape, dtype=torch.bool)
 
 
 def _owns(args: Any) -> bool:
@@ -156,8 +175,5 @@ def recording(recorder: StorageRecorder, fake: Any) -> Iterator[None]:
     """Everything that runs inside is recorded, with CUDA's attention, dropout and autocast."""
     from llmdoctor.mem.live.cuda import make_function_mode
 
-    def masked() -> None:
-        recorder.masked = True
-
-    with make_function_mode(masked), make_mode(recorder, fake):
+    with make_function_mode(), make_mode(recorder, fake):
         yield

@@ -44,8 +44,8 @@ def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
             model.enable_input_require_grads()
     recorder = StorageRecorder()
     segments = _record(model, config, stacks, workload, fake, recorder)
-    said = ", ".join(f"{stack.traced} of {stack.layers} {stack.name}" for stack in stacks) or "every layer"
-    return Traced(weights, buffers, tuple(expand(segments, stacks)), said, recorder.masked)
+    described = ", ".join(f"{stack.traced} of {stack.layers} {stack.name}" for stack in stacks) or "every layer"
+    return Traced(weights, buffers, tuple(expand(segments, stacks)), described)
 
 
 def _check_positions(model: Any, workload: Workload) -> None:
@@ -63,7 +63,7 @@ def _check_positions(model: Any, workload: Workload) -> None:
 def _record(model: Any, config: Any, stacks: list[Stack], workload: Workload, fake: Any, recorder: StorageRecorder) -> list[Segment]:
     for tensor in [*model.parameters(), *model.buffers()]:
         recorder.static.add(tensor.untyped_storage()._cdata)
-    inputs = make_inputs(config, workload, fake)
+    inputs = make_inputs(model, config, workload, fake)
     known = inspect.signature(type(model).forward).parameters
     inputs = {name: tensor for name, tensor in inputs.items() if name in known}
     with _marked(model, stacks, recorder), recording(recorder, fake):

@@ -140,7 +140,7 @@ def batches(model: Any, workload: Workload) -> dict[str, Any]:
 
     from llmdoctor.mem.live.inputs import make_inputs
 
-    inputs = make_inputs(model.config, workload, torch.no_grad())
+    inputs = make_inputs(model, model.config, workload, torch.no_grad())
     if "pixel_values" in inputs:
         inputs["pixel_values"].normal_()
     return inputs
