@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llmdoctor.cli.output import answer
+from llmdoctor.cli.shared import with_shared
 from llmdoctor.report.terminal import Color
 
 
@@ -38,7 +39,7 @@ def _command(name: str) -> Callable[..., None]:
     """Return the function of the command `name`."""
     module, _, function = _COMMANDS[name].partition(":")
     found: Callable[..., None] = getattr(import_module(module), function)
-    return found
+    return found if name == "demo" else with_shared(found)
 
 
 def _print_version(wanted: bool) -> None:

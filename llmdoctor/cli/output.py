@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 
+from llmdoctor.cli.shared import GIVEN, check_new
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.exitcodes import FOUND, INTERRUPTED, NOTHING, REFUSED
 from llmdoctor.core.finding import Severity
 from llmdoctor.core.report import Report, ReportError
 from llmdoctor.files.writing import write_file
-from llmdoctor.report.terminal import Color, complain, screen_width, wants_color
+from llmdoctor.report.terminal import Color, complain, note, screen_width, wants_color
 
 if TYPE_CHECKING:
     from llmdoctor.core.rule import Rule
+    from llmdoctor.report import Style
 
 
 class FailOn(str, Enum):
@@ -37,7 +39,7 @@ Format = Annotated[
         "--format",
         "-f",
         metavar="FORMAT[:PATH]",
-        help="text, json, sarif, junit, github, gitlab, markdown or html; repeatable, FORMAT:PATH writes a file.",
+        help="text, concise, json, sarif, junit, github, gitlab, markdown or html; repeatable, FORMAT:PATH writes a file.",
         show_default=False,
     ),
 ]
@@ -97,6 +99,8 @@ def parse_targets(formats: list[str] | None) -> list[tuple[str, Path | None]]:
         name, _, path = item.partition(":")
         if name not in FORMATS:
             raise QuestionError(f"--format {item}: unknown format {name!r}, expected one of {', '.join(FORMATS)}, or FORMAT:PATH")
+        if path:
+            check_new(path, "--format")
         targets.append((name, Path(path) if path else None))
     if sum(path is None for _, path in targets) > 1:
         raise QuestionError("--format: only one format can go to stdout, write the others as FORMAT:PATH")
@@ -105,20 +109,27 @@ def parse_targets(formats: list[str] | None) -> list[tuple[str, Path | None]]:
 
 def write(report: Report, format: str, path: Path | None, color: Color, stream: TextIO | None = None) -> None:
     """Write a report to a file, else to `stream` (stdout)."""
-    from llmdoctor.report import Style, render
+    from llmdoctor.report import render
 
     out = stream or sys.stdout
 
     if path is not None:
-        write_file(path, render(report, format, Style(width=screen_width(), color=color is Color.ALWAYS), _catalogue(format)))
+        write_file(path, render(report, format, _style(color is Color.ALWAYS, False), _catalogue(format)))
+        note(f"wrote {path}")
         return
     if report.error is not None and format == "text":
         complain(report.error.message)
         return
-    style = Style(width=screen_width(), color=format == "text" and wants_color(color, out), terminal=out.isatty())
+    style = _style(format == "text" and wants_color(color, out), out.isatty())
     text = render(report, format, style, _catalogue(format))
     out.write(text.encode(out.encoding or "utf-8", "backslashreplace").decode(out.encoding or "utf-8"))
     out.flush()
+
+
+def _style(color: bool, terminal: bool) -> Style:
+    from llmdoctor.report import Style
+
+    return Style(width=screen_width(), color=color, terminal=terminal, show=GIVEN.show, statistics=GIVEN.statistics)
 
 
 def _catalogue(format: str) -> tuple[Rule, ...]:

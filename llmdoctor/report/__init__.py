@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 
+from llmdoctor.core.finding import Severity
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
 
 FORMATS = ("text", "concise", "json", "sarif", "junit", "github", "gitlab", "markdown", "html")
+FOR_PEOPLE = ("text", "concise", "github", "markdown", "html")  # the formats that --show and --statistics change
 WITH_RULES = ("sarif", "html")  # the formats that say what a rule is: the caller passes the catalogue
 
 
@@ -20,12 +22,24 @@ WITH_RULES = ("sarif", "html")  # the formats that say what a rule is: the calle
 class Style:
     """What the output is written to: columns of the screen, whether it shows colour codes, and whether it is a terminal.
 
-    A very long cell is shortened only on a `terminal`.
+    A very long cell is shortened only on a `terminal`. The formats that a person reads leave out findings below the severity `show`, and with
+    `statistics` all of them: a table of the rules takes their place.
     """
 
     width: int = 80
     color: bool = False
     terminal: bool = False
+    show: Severity = Severity.INFO
+    statistics: bool = False
+
+
+def visible(report: Report, style: Style) -> Report:
+    """Return `report` with the findings that `style` shows; a note or a table stands for the others."""
+    if style.show is Severity.INFO and not style.statistics:
+        return report
+    from llmdoctor.report.shown import reduced
+
+    return reduced(report, style.show, style.statistics)
 
 
 def render(report: Report, format: str, style: Style, rules: Sequence[Rule] = ()) -> str:
@@ -35,5 +49,7 @@ def render(report: Report, format: str, style: Style, rules: Sequence[Rule] = ()
     """
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}, expected one of {', '.join(FORMATS)}")
+    if format in FOR_PEOPLE:
+        report = visible(report, style)
     text: str = import_module(f"llmdoctor.report.{format}").render(report, style, rules)
     return text

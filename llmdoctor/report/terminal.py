@@ -20,10 +20,15 @@ class Color(str, Enum):
 
 
 def complain(message: str) -> None:
-    """One message to stderr, made harmless."""
+    """Write one message to stderr, made harmless."""
     from llmdoctor.core.text import clean, defuse
 
     sys.stderr.write(defuse(f"llmdoctor: {clean(message)}\n"))
+
+
+def note(message: str) -> None:
+    """Write what the command has done beside its answer to stderr, such as "wrote report.html", made harmless."""
+    complain(message)
 
 
 def terminal_style(color: Color) -> Style:
