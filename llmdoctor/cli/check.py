@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from llmdoctor.cli.output import Colors, Fail, FailOn, Format, answer
+from llmdoctor.cli.shared import writing
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.exitcodes import FOUND, INTERRUPTED, NOTHING, REFUSED
 from llmdoctor.report.terminal import Color, complain
@@ -85,7 +86,7 @@ def _answer(options: CheckOptions, formats: list[str] | None, fail_on: FailOn | 
         fail_on = FailOn.NEVER  # what is written down is accepted
     elif fail_on is None and settings is not None and settings.fail_on is not None:
         fail_on = FailOn(settings.fail_on)
-    answer(lambda: check_report(options, settings), "check", formats, fail_on, color)
+    answer(writing(options.write_baseline, "--write-baseline", lambda: check_report(options, settings)), "check", formats, fail_on, color)
 
 
 def _print_patch(options: CheckOptions, formats: list[str] | None) -> NoReturn:

@@ -10,6 +10,7 @@ import typer
 from llmdoctor.cli.attached import refuse_command, run_attached
 from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Colors, Fail, Format, answer
+from llmdoctor.cli.shared import GIVEN
 from llmdoctor.core.report import Report
 from llmdoctor.report.terminal import Color
 
@@ -233,7 +234,6 @@ def trace(
     command: Annotated[list[str] | None, typer.Argument(help="Your own command, after --.", metavar="-- COMMAND...")] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="Where to write the trace.", metavar="FILE.jsonl")] = "run.jsonl",
     summary: Annotated[str | None, _option("--summary", "Run nothing: report on a trace.", "FILE")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a trace that exists.")] = False,
     format: Format = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -250,7 +250,7 @@ def trace(
     words, path = command or [], summary or output
     if summary is None:
         run_attached(
-            words, lambda: run_traced(words, path, overwrite=overwrite), lambda: trace_report(TraceOptions(path=path)), format, color
+            words, lambda: run_traced(words, path, overwrite=GIVEN.overwrite), lambda: trace_report(TraceOptions(path=path)), format, color
         )
     refuse_command(words, f"--summary {summary}")
     answer(lambda: trace_report(TraceOptions(path=path)), "gencfg trace", format, fail_on, color)

@@ -10,6 +10,7 @@ import typer
 from llmdoctor.cli.attached import command_after_dashes, run_attached
 from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Colors, Fail, Format, answer
+from llmdoctor.cli.shared import writing
 from llmdoctor.core.exitcodes import REFUSED
 from llmdoctor.report.terminal import Color, complain
 
@@ -156,7 +157,13 @@ def measure(
         raise typer.Exit(REFUSED)
     if command:
         trace = output or "memory.jsonl"
-        run_attached(command, lambda: run_measured(command, trace, at, stop_after), lambda: attached_report(trace), format, color)
+        run_attached(
+            command,
+            writing(trace, "-o", lambda: run_measured(command, trace, at, stop_after)),
+            lambda: attached_report(trace),
+            format,
+            color,
+        )
     if summary is not None:
         answer(lambda: attached_report(summary), "mem measure", format, fail_on, color)
     if snapshot is not None:
@@ -177,7 +184,7 @@ def measure(
         output=output,
         steps=steps,
     )
-    answer(lambda: measure_report(options), "mem measure", format, fail_on, color)
+    answer(writing(output, "--output", lambda: measure_report(options)), "mem measure", format, fail_on, color)
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "measure": measure, "kvcache": kvcache}

@@ -9,6 +9,7 @@ import typer
 
 from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Colors, Fail, Format, answer
+from llmdoctor.cli.shared import writing
 from llmdoctor.report.terminal import Color
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ def draw(
         )
         return draw_report(options)
 
-    answer(build, "sample draw", format, fail_on, color)
+    answer(writing(output, "--output", build), "sample draw", format, fail_on, color)
 
 
 _COMMANDS: dict[str, Callable[..., None]] = {"replay": replay, "engines": engines, "draw": draw}

@@ -10,12 +10,14 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Severity
+
+Answered = TypeVar("Answered")
 
 
 @dataclass(slots=True)
@@ -56,4 +58,15 @@ def with_shared(command: Callable[..., None]) -> Callable[..., None]:
 def check_new(path: str | Path, option: str) -> None:
     """Raise QuestionError if `path` is a regular file that exists and --overwrite is not given; a device or a pipe is written to."""
     if not GIVEN.overwrite and Path(path).is_file():
-        raise QuestionError(f"{option} {path}: the file exists, and it is kept; --overwrite replaces it")
+        raise QuestionError(f"{option} {path}: the file exists and is kept: give --overwrite to replace it, or another name")
+
+
+def writing(path: str | None, option: str, build: Callable[[], Answered]) -> Callable[[], Answered]:
+    """Return `build`, which writes `path` too, with the check that nothing is overwritten before it."""
+
+    def checked() -> Answered:
+        if path is not None:
+            check_new(path, option)
+        return build()
+
+    return checked

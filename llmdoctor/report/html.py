@@ -21,7 +21,7 @@ from llmdoctor.report import svg
 from llmdoctor.report import text as screen
 from llmdoctor.report.layout import blocks, message_of, parts, sentence
 from llmdoctor.report.markup import attribute, breakable, text
-from llmdoctor.version import __version__
+from llmdoctor.version import __version__, rule_url
 
 if TYPE_CHECKING:
     from llmdoctor.report import Style
@@ -162,9 +162,11 @@ def _cell(cell: str | Cell, at: int, columns: tuple[str, ...]) -> str:
 def _card(finding: Finding, report: Report, rule: Rule | None) -> str:
     """Return a finding: severity, code and the rule's name, the message, then At, Cause and Fix, and what the rule says."""
     name = f' <span class="dim">{_t(rule.name)}</span>' if rule is not None else ""
+    url = rule_url(finding.code) if rule is not None else None
+    code = _t(finding.code) if url is None else f"<a{attribute('href', url)}>{_t(finding.code)}</a>"
     message = message_of(finding, report)
     card = [
-        f'<article class="finding {finding.severity.value}"><h3><span class="badge">{_NAMES[finding.severity]}</span>{_t(finding.code)}{name}</h3>',
+        f'<article class="finding {finding.severity.value}"><h3><span class="badge">{_NAMES[finding.severity]}</span>{code}{name}</h3>',
         f"<p>{text(clean_lines(message))}</p>" if message else "",
     ]
     for label, words in parts(finding):

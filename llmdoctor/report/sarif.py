@@ -1,4 +1,4 @@
-"""SARIF 2.1.0, for code scanning: every rule with its help, every finding with its place and what it is known by.
+"""SARIF 2.1.0, for code scanning: the rules that were found with their help, every finding with its place and fingerprint.
 
 Files are percent-encoded relative references, so that a path can be no other kind of address. Strings are cleaned: viewers show them.
 """
@@ -17,7 +17,7 @@ from llmdoctor.core.text import clean, clean_lines, plain
 from llmdoctor.report.json import dumps
 from llmdoctor.report.layout import parts
 from llmdoctor.report.subjects import placed
-from llmdoctor.version import __version__
+from llmdoctor.version import __version__, rule_url
 
 if TYPE_CHECKING:
     from llmdoctor.report import Style
@@ -29,10 +29,10 @@ _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: 
 def render(report: Report, _style: Style, rules: Sequence[Rule]) -> str:
     """`report` as one SARIF log of one run, ending in a line break."""
     found = placed(report)
-    described = [_rule(rule) for rule in rules]
-    unknown = dict.fromkeys(finding.code for finding, _ in found if all(finding.code != rule.code for rule in rules))
-    described += [{"id": clean(code)} for code in unknown]
-    index = {code: number for number, code in enumerate([*(rule.code for rule in rules), *unknown])}
+    known = {rule.code: rule for rule in rules}
+    codes = list(dict.fromkeys(finding.code for finding, _ in found))
+    described = [_rule(known[code]) if code in known else {"id": clean(code)} for code in codes]
+    index = {code: number for number, code in enumerate(codes)}
     marks = fingerprints([finding for finding, _ in found])
     run = {
         "tool": {"driver": {"name": "llmdoctor", "version": __version__, "rules": described}},
@@ -45,8 +45,10 @@ def render(report: Report, _style: Style, rules: Sequence[Rule]) -> str:
 def _rule(rule: Rule) -> dict[str, Any]:
     text = f"{rule.reason}\n\nBad:\n{rule.bad}\n\nGood:\n{rule.good}\n\nFix: {rule.fix}"
     markdown = f"{rule.reason}\n\n**Bad**\n\n{_fenced(rule.bad)}\n\n**Good**\n\n{_fenced(rule.good)}\n\n**Fix**\n\n{rule.fix}"
+    url = rule_url(rule.code)
     return {
         "id": rule.code,
+        **({"helpUri": url} if url is not None else {}),
         "name": rule.name,
         "shortDescription": {"text": rule.summary},
         "fullDescription": {"text": rule.reason},

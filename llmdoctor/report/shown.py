@@ -18,9 +18,10 @@ def reduced(report: Report, show: Severity, statistics: bool) -> Report:
     chosen = [finding for finding in report.findings if finding.severity.rank >= show.rank]
     kept = [] if statistics else chosen
     ids = {id(finding) for finding in kept}
-    document: list[Block] = [block for block in report.document if not isinstance(block, Finding) or id(block) in ids]
-    if statistics and chosen:
-        document.append(_table(chosen))
+    table = [_table(chosen)] if statistics and chosen else []
+    first = next((at for at, block in enumerate(report.document) if isinstance(block, Finding)), len(report.document))
+    placed = (*report.document[:first], *table, *report.document[first:])
+    document: list[Block] = [block for block in placed if not isinstance(block, Finding) or id(block) in ids]
     left = len(report.findings) - len(chosen)
     if left:
         below = " and ".join(severity.value for severity in Severity if severity.rank < show.rank)

@@ -15,7 +15,7 @@ import typer.main
 from llmdoctor.cli.app import make_app
 from llmdoctor.commands import COMMANDS, Command, load
 
-OUTPUT = {"format", "fail_on", "color", "help", "show", "overwrite", "statistics"}  # about the report, not about the question
+OUTPUT = {"format", "fail_on", "color", "help", "show", "statistics", "overwrite"}  # about the report, not about the question
 # Values that are parsed before they reach the options; any other option is given a text or a number of its own.
 VALUES = {
     "--budget": "3GiB",
@@ -41,6 +41,7 @@ FIELDS = {
     "paths": "paths",
     "models": "paths",
     "raw": "scores",
+    "file": "path",
     "n": "count",
     "counts": "only_counts",
 }

@@ -83,7 +83,18 @@ def test_the_sarif_schema_refuses_what_it_should() -> None:
     assert list(SARIF.iter_errors(log))
 
 
-def test_sarif_has_every_rules_help() -> None:
+def test_sarif_links_to_the_rules_page_where_the_documentation_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "helpUri" not in of(EXAMPLE, "sarif")
+    monkeypatch.setenv("LLMDOCTOR_DOCS", "https://docs.example.org/llmdoctor/")
+    log = json.loads(of(EXAMPLE, "sarif"))
+    SARIF.validate(log)
+    assert log["runs"][0]["tool"]["driver"]["rules"][0]["helpUri"] == "https://docs.example.org/llmdoctor/rules/GEN001/"
+    assert '<a href="https://docs.example.org/llmdoctor/rules/GEN001/">GEN001</a>' in of(EXAMPLE, "html")
+    monkeypatch.setenv("LLMDOCTOR_DOCS", "javascript:alert(1)")
+    assert "javascript:alert(1)/rules" not in of(EXAMPLE, "html")
+
+
+def test_sarif_has_the_help_of_the_rules_that_were_found() -> None:
     rules = json.loads(of(EXAMPLE, "sarif"))["runs"][0]["tool"]["driver"]["rules"]
     assert [rule["id"] for rule in rules] == ["GEN001", "DIR012", "XYZ999"]
     assert rules[0]["help"]["text"] == "It runs to the limit.\n\nBad:\nbad <b>\n\nGood:\ngood\n\nFix: a fix"
