@@ -17,6 +17,7 @@ __all__ = (
     "gencfg_check",
     "gencfg_diff",
     "gencfg_presets",
+    "gencfg_runaway",
     "gencfg_show",
     "labels_audit",
     "labels_inspect",
@@ -177,6 +178,33 @@ def gencfg_check(
             GencfgCheckOptions(
                 paths=_texts(paths), select=_texts(select), ignore=_texts(ignore), transformers=transformers, without=_texts(without)
             )
+        )
+    )
+
+
+def gencfg_runaway(
+    *,
+    path: str,
+    model: str | None = None,
+    terminators: str | Sequence[str] = (),
+    max_new_tokens: int | None = None,
+    ids: str | None = None,
+    text: str | None = None,
+) -> PrintableReport:
+    """Read the outputs once and return how they ended. Raises QuestionError if the file, the model or an option cannot be used.
+
+    Recorded outputs, and what is known about them.
+
+    `path` is the file ("-" for standard input). `model` is the model directory or hub id that made them. `terminators` are ids or texts that
+    end a sequence. `max_new_tokens` is the limit in tokens, for records that give none. `ids` and `text` name the columns of token ids
+    and of text; None finds them by their usual names.
+    """
+    from llmdoctor.gencfg.runaway.options import RunawayOptions
+    from llmdoctor.gencfg.runaway.runaway import runaway_report
+
+    return PrintableReport.of(
+        runaway_report(
+            RunawayOptions(path=path, model=model, terminators=_texts(terminators), max_new_tokens=max_new_tokens, ids=ids, text=text)
         )
     )
 
