@@ -19,6 +19,7 @@ __all__ = (
     "gencfg_presets",
     "gencfg_runaway",
     "gencfg_show",
+    "gencfg_trace",
     "labels_audit",
     "labels_inspect",
     "look_at",
@@ -180,6 +181,17 @@ def gencfg_check(
             )
         )
     )
+
+
+def gencfg_trace(*, path: str) -> PrintableReport:
+    """Return what happened in a traced run. Raises QuestionError if the trace cannot be read.
+
+    A trace to report on: `path` is the JSON lines file that a traced command, `recording()` or `TraceCallback` has written.
+    """
+    from llmdoctor.gencfg.trace.options import TraceOptions
+    from llmdoctor.gencfg.trace.trace import trace_report
+
+    return PrintableReport.of(trace_report(TraceOptions(path=path)))
 
 
 def gencfg_runaway(
