@@ -106,7 +106,7 @@ MARKS = frozenset(
 @cache
 def _variant() -> Variant:
     keys = {**removed_keys("transformers", TABLES), **keys_of("llamafactory", CLASSES, TABLES)}
-    return Variant(name="", keys=keys, choices=trainer.variant_of().choices)
+    return Variant(name="", keys=keys, choices=trainer.variant_of().choices, renamed=trainer.RENAMED)
 
 
 def variant(_value: Mapping[str, Any]) -> Variant:

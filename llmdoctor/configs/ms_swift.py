@@ -111,8 +111,10 @@ def variant_of(name: str) -> Variant:
     """Return the keys of SftArguments or RLHFArguments."""
     keys = {**removed_keys("transformers", TABLES), **keys_of("ms_swift", (name,), TABLES)}
     for old, new in _REMOVED.items():
-        keys[old] = keys[new].__class__(name=old, type=keys[new].type, meanings=keys[new].meanings, removed="3.x")
-    return Variant(name=name, keys=keys, choices=trainer.variant_of().choices, facts={"objective": OBJECTIVES[name]})
+        keys[old] = keys[new].__class__(name=old, type=keys[new].type, meanings=keys[new].meanings, removed="ms-swift 3")
+    return Variant(
+        name=name, keys=keys, choices=trainer.variant_of().choices, facts={"objective": OBJECTIVES[name]}, renamed=trainer.RENAMED
+    )
 
 
 def variant(value: Mapping[str, Any]) -> Variant:

@@ -115,7 +115,9 @@ def read_value(
         if line is not None:
             lines[name] = line
         if key is None or key.removed is not None:
-            unknown.append(UnknownKey(name, format_.unknown(name), _close(name, variant.keys), None if key is None else key.removed))
+            idle = key is not None and isinstance(key.meanings["memory"], Ignored)
+            close = (variant.renamed[name],) if name in variant.renamed else _close(name, variant.keys)
+            unknown.append(UnknownKey(name, "older" if idle else format_.unknown(name), close, None if key is None else key.removed))
         if key is None:
             continue
         if name in values:

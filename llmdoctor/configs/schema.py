@@ -94,7 +94,7 @@ def removed_keys(framework: str, tables: Iterable[Meanings]) -> dict[str, Key]:
     """Return the keys that an older release had, and the one described here rejects."""
     tables = tuple(tables)
     older: dict[str, str] = declared(framework)["older"]
-    return {name: Key(name=name, meanings=meaning_of(name, tables), removed=release) for name, release in older.items()}
+    return {name: Key(name=name, meanings=meaning_of(name, tables), removed=f"{framework} {release}") for name, release in older.items()}
 
 
 def literal_choices(kind: str) -> tuple[Any, ...]:

@@ -114,12 +114,23 @@ OURS = {
 }
 
 
+RENAMED = {
+    "evaluation_strategy": "eval_strategy",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "no_cuda": "use_cpu",
+    "warmup_ratio": "warmup_steps",
+    "group_by_length": "train_sampling_strategy",
+    "adafactor": "optim",
+}
+
+
 @cache
 def variant_of(name: str = "TrainingArguments") -> Variant:
     """Return the keys of TrainingArguments or Seq2SeqTrainingArguments."""
     keys = {**removed_keys("transformers", (ARGUMENTS,)), **keys_of("transformers", (name,), (ARGUMENTS,)), **OURS}
     keys |= peft.keys("model_init.peft_config.")
-    return Variant(name=name, keys=keys, choices={"optim": tuple(declared("transformers")["values"]["optim"])})
+    return Variant(name=name, keys=keys, choices={"optim": tuple(declared("transformers")["values"]["optim"])}, renamed=RENAMED)
 
 
 def variant(value: Mapping[str, Any]) -> Variant:

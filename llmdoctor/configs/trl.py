@@ -92,6 +92,7 @@ OBJECTIVES = {  # the class: what it trains; the first that has the most keys of
     "CPOConfig": "cpo", "GKDConfig": "gkd", "OnlineDPOConfig": "online dpo", "PPOConfig": "ppo", "NashMDConfig": "nash md", "XPOConfig": "xpo",
     "PRMConfig": "process reward", "BCOConfig": "bco",
 }  # fmt: skip
+RENAMED = {**trainer.RENAMED, "max_seq_length": "max_length", "torch_dtype": "dtype", "use_liger": "use_liger_kernel"}
 _MIXTURE = ("datasets", "streaming", "test_split_size", "env")
 WITH_REFERENCE = frozenset({"dpo", "kto", "bco"})
 
@@ -109,7 +110,7 @@ def variant_of(name: str) -> Variant:
         meaning = MODEL.memory(key) or Ignored("")
         keys[key] = Key(name=key, meanings={"memory": meaning, "labels": meaning})
     keys |= {key: value for key, value in trainer.variant_of().keys.items() if key.startswith(("model_init", "client_optimizer"))}
-    return Variant(name=name, keys=keys, choices=trainer.variant_of().choices, facts={"objective": OBJECTIVES[name]})
+    return Variant(name=name, keys=keys, choices=trainer.variant_of().choices, facts={"objective": OBJECTIVES[name]}, renamed=RENAMED)
 
 
 def variant(value: Mapping[str, Any]) -> Variant:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from llmdoctor.configs.normal import Normal
 
 Question = Literal["memory", "labels"]
-Effect = Literal["raises", "ignores"]
+Effect = Literal["raises", "ignores", "older"]  # "older": an older release had the key, and it cannot change the memory
 NOTHING_SET: tuple[Any, ...] = (None, False, "", "none", "no", "None", 0, [], {})
 
 
@@ -67,6 +67,7 @@ class Variant:
     keys: Mapping[str, Key]
     choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)  # normalised settings that the class itself sets, without a key
+    renamed: Mapping[str, str] = field(default_factory=dict)  # names of older releases, and what they are called now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,7 @@ class UnknownKey:
         who = f"{format_.library} {format_.version}"
         meant = f' (is "{self.close[0]}" meant?)' if self.close else ""
         if self.removed is not None:
-            return f"{self.key}: {who} has no such setting any more ({format_.library} {self.removed} had it){meant}"
+            return f"{self.key}: {who} has no such setting any more ({self.removed} had it){meant}"
         what = f"{who} has no such setting in {variant}" if variant else f"{who} has no such setting"
         return f"{self.key}: {what}{meant}"
 

@@ -45,14 +45,15 @@ class StrategyContext:
 
 
 def check_keys(configuration: Configuration) -> None:
-    """Raise QuestionError for a key or a value that the framework rejects, UnmodelledSetting for a key that is not modelled."""
-    path, format_ = configuration.path, configuration.format
-    for unknown in configuration.unknown:
-        if unknown.effect == "raises":
-            raise UnmodelledSetting(f"{path}: {unknown.sentence(format_, configuration.variant.name)}", inputs_of(configuration))
-    for reason in configuration.rejected.values():
-        raise UnmodelledSetting(f"{path}: {reason}", inputs_of(configuration))
-    refused = configuration.of("memory", Refused)
+    """Raise UnmodelledSetting, naming every one, for keys and values that the framework rejects and for keys that are not modelled."""
+    name = configuration.variant.name
+    refused = {
+        unknown.key: unknown.sentence(configuration.format, name).removeprefix(f"{unknown.key}: ")
+        for unknown in configuration.unknown
+        if unknown.effect == "raises"
+    }
+    refused |= {key: reason.removeprefix(f"{key}: ") for key, reason in configuration.rejected.items()}
+    refused |= {key: reason for key, reason in configuration.of("memory", Refused).items() if key not in refused}
     if refused:
         _refuse(configuration, refused)
 
@@ -71,9 +72,10 @@ def check_modelled(configuration: Configuration, modelled: frozenset[str]) -> No
 
 def _refuse(configuration: Configuration, refused: dict[str, str]) -> None:
     inputs = inputs_of(configuration)
-    keys = "; ".join(f"{key}: {reason}" for key, reason in refused.items())
-    options = " ".join(f"--without {key}" for key in refused)
-    raise UnmodelledSetting(f"{configuration.path}: {keys}. {options} answers as if the file did not set it", inputs)
+    keys = "; ".join(f"{key}: {reason}" if key else reason for key, reason in refused.items())
+    options = " ".join(f"--without {key}" for key in refused if key)
+    advice = f". {options} answers as if the file did not set {'it' if len(refused) == 1 else 'them'}" if options else ""
+    raise UnmodelledSetting(f"{configuration.path}: {keys}{advice}", inputs)
 
 
 def inputs_of(configuration: Configuration) -> Inputs:

@@ -134,3 +134,10 @@ def test_values_that_a_script_computes_are_not_guessed(text: str, key: str) -> N
 def test_scripts_that_do_not_answer(text: str, sentence: str) -> None:
     with pytest.raises(QuestionError, match=sentence):
         read("train.py", text=text)
+
+
+def test_a_setting_of_an_older_release_that_cannot_change_memory_does_not_end_the_answer() -> None:
+    found = read("args.yaml", text="output_dir: o\nper_device_train_batch_size: 2\nwarmup_ratio: 0.1\nper_gpu_train_batch_size: 4\n")
+    assert [(one.key, one.effect, one.removed) for one in found.unknown] == [
+        ("warmup_ratio", "older", "transformers 4.57.1"), ("per_gpu_train_batch_size", "raises", "transformers 4.57.1"),
+    ]  # fmt: skip

@@ -20,11 +20,14 @@ def key_findings(config: Config) -> Iterator[Finding]:
     """Yield the findings about the names and values of a file's settings."""
     found = read_file(config.file)
     strangers: list[UnknownKey] = []
-    for one in found.unknown:
+    older = [one for one in found.unknown if one.removed is not None]
+    for one in (one for one in found.unknown if one.removed is None):
         if found.format.name in EXTENDED and not _is_misspelt(one):
             strangers.append(one)
         else:
             yield _unknown(config, found, one)
+    if older:
+        yield _older(config, found, older)
     if strangers:
         yield _strangers(config, found, strangers)
     for key, reason in found.rejected.items():
@@ -45,13 +48,23 @@ def _unknown(config: Config, found: Configuration, one: UnknownKey) -> Finding:
     who = f"{found.format.library} {found.format.version}"
     ends = "it is ignored without a warning" if one.effect == "ignores" else "the run ends with an error"
     fix = f'write "{one.close[0]}"' if one.close else "correct the name or remove it"
-    if one.removed is not None:
-        message = f"{one.sentence(found.format, found.variant.name)}; with {who} {ends}"
-        return config.found(REFUSED, message, *one.key.split("."), cause=f"the schema of {who}", fix="remove it", severity=Severity.INFO)
     rule = UNKNOWN if one.effect == "ignores" else REFUSED
     severity = None if one.effect == "ignores" or one.close else Severity.WARNING
     message = f"{one.sentence(found.format, found.variant.name)}; {ends}"
     return config.found(rule, message, *one.key.split("."), cause=f"the schema of {who}", fix=fix, severity=severity)
+
+
+def _older(config: Config, found: Configuration, several: list[UnknownKey]) -> Finding:
+    """Return one finding for all settings that older releases had."""
+    listed = [f"{one.key} ({one.removed} had it{f'; now {one.close[0]}' if one.close else ''})" for one in several[:_LISTED]]
+    names = ", ".join(listed) + (f" and {len(several) - _LISTED} more" if len(several) > _LISTED else "")
+    who = f"{found.format.library} {found.format.version}"
+    fix = "remove them, or write the present names; with the older release they are right"
+    keys = several[0].key.split(".")
+    message = f"settings of older releases: {names}; a current release raises an error"
+    return config.found(
+        REFUSED, message, *keys, cause=f"the schema of {who}", fix=fix, severity=Severity.INFO, keys=[one.key for one in several]
+    )
 
 
 def _strangers(config: Config, found: Configuration, several: list[UnknownKey]) -> Finding:
