@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
+from llmdoctor.configs.formats import FORMATS
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.installed import installed_version
@@ -110,16 +113,24 @@ def _settings(options: LabelsOptions, trainer: Trainer) -> tuple[dict[str, Any],
         if value is not None:
             values["dataset_text_field" if key == "text_column" and "dataset_text_field" in trainer.keys else key] = value
     used = {key: value for key, value in values.items() if key in trainer.keys}
-    ignored: dict[str, str] = {}
-    for key in values.keys() - used.keys():
-        reason = trainer.harmless.get(key) or _harmless(key)
-        if reason is None:
-            place = options.config or "the options"
-            raise QuestionError(
-                f"{place}: {key}: not known for {trainer.name}, so it could change the labels; --without {key} answers as if it were not set"
-            )
-        ignored[key] = reason
+    ignored = {key: _reason(trainer, values, key, options.config) for key in values if key not in used}
     return used, Inputs(used=used, ignored=ignored)
+
+
+def _reason(trainer: Trainer, values: dict[str, Any], key: str, path: str | None) -> str:
+    """Return why a key cannot change an id or a label. Raises QuestionError if it can, or is not known."""
+    known = next((form for form in FORMATS if form.name == trainer.format), None)
+    place = path or "the options"
+    if known is None or key not in known.variant(values).keys:
+        close = difflib.get_close_matches(key, [*trainer.keys, *(known.variant(values).keys if known is not None else ())], 1, 0.8)
+        meant = f' (is "{close[0]}" meant?)' if close else ""
+        raise QuestionError(
+            f"{place}: {key} is not known for {trainer.name}{meant} and could change the labels; --without {key} answers without it"
+        )
+    harmless = trainer.harmless.get(key, ())
+    if any(fnmatchcase(key, pattern) for pattern in trainer.relevant) and values[key] not in (None, False, *harmless):
+        raise QuestionError(f"{place}: {key} changes what is trained and is not modelled; --without {key} answers as if it were not set")
+    return "no influence on ids or labels"
 
 
 def _drop(values: dict[str, Any], key: str) -> None:
@@ -128,11 +139,6 @@ def _drop(values: dict[str, Any], key: str) -> None:
         _drop(values[head], rest)
     else:
         values.pop(key, None)
-
-
-def _harmless(key: str) -> str | None:
-    """Return why a setting of the training loop cannot change a label; None if it is not one."""
-    return None if key not in LOOP else "a setting of the training loop: no influence on ids or labels"
 
 
 def _read_config(path: str) -> dict[str, Any]:
@@ -154,13 +160,3 @@ def the_end_ids(setup: Setup) -> frozenset[int]:
     """Return the ids that end an answer: the template's end of a turn and the tokenizer's eos_token."""
     found: Iterable[int | None] = (setup.chat.end_id if setup.chat.template is not None else None, setup.chat.encoder.eos_id)
     return frozenset(token for token in found if token is not None)
-
-
-LOOP = frozenset(
-    "output_dir overwrite_output_dir per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps num_train_epochs max_steps "
-    "learning_rate lr_scheduler_type warmup_ratio warmup_steps weight_decay optim adam_beta1 adam_beta2 adam_epsilon max_grad_norm bf16 fp16 tf32 "
-    "logging_steps logging_dir logging_strategy save_steps save_strategy save_total_limit eval_steps eval_strategy evaluation_strategy report_to "
-    "run_name gradient_checkpointing gradient_checkpointing_kwargs deepspeed fsdp fsdp_config dataloader_num_workers dataloader_pin_memory ddp_timeout "
-    "push_to_hub hub_model_id model_name_or_path dataset_name dataset_config dataset_train_split dataset_test_split attn_implementation "
-    "torch_dtype dtype use_peft lora_r lora_alpha lora_dropout lora_target_modules load_in_4bit load_in_8bit seed disable_tqdm".split()
-)

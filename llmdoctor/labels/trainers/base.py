@@ -30,9 +30,11 @@ class Task:
 class Trainer:
     """A trainer by the name that --trainer takes.
 
-    `versions` are the releases that were compared, ascending; the newest is the default. `keys` are the settings that `build` reads,
-    `harmless` those that cannot change a label or an id, with the reason. `fixes` maps the beginning of a source (the setting that decided a
-    label) to what to paste if it leaves out the end of an answer; {end} is the end token. `library` is the distribution that has the version.
+    `versions` are the releases that were compared, ascending; the newest is the default. `library` is the distribution that has the version,
+    `source` its file. `keys` are the settings that `build` reads. `format` names the configuration format (configs/formats.py) whose other keys are
+    known; of these `relevant` are patterns of names that change ids or labels and are not modelled, `harmless` the values with which they
+    change nothing. `fixes` maps the beginning of a source (the setting that decided a label) to what to paste if it leaves out the end of an
+    answer; {end} is the end token.
     """
 
     name: str
@@ -41,7 +43,9 @@ class Trainer:
     build: Callable[[Task], list[Sequence]]
     keys: frozenset[str]
     source: str
-    harmless: Mapping[str, str] = field(default_factory=dict)
+    format: str | None = None
+    relevant: tuple[str, ...] = ()
+    harmless: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     fixes: Mapping[str, str] = field(default_factory=dict)
 
 

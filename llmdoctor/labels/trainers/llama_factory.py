@@ -179,4 +179,21 @@ TRAINER = Trainer(
         "template dataset_info cutoff_len mask_history train_on_prompt packing neat_packing default_system enable_thinking preserve_thinking".split()
     ),
     source="llamafactory/data/processor/supervised.py",
+    format="llamafactory",
+    relevant=(
+        "stage",
+        "tool_format",
+        "max_samples",
+        "val_size",
+        "mix_strategy",
+        "interleave_probs",
+        "split_special_tokens",
+        "add_tokens",
+        "add_special_tokens",
+        "new_special_tokens_config",
+        "tokenized_path",
+        "efficient_eos",
+        "streaming",
+    ),
+    harmless={"stage": ("sft",), "mix_strategy": ("concat",), "val_size": (0, 0.0)},
 )

@@ -154,4 +154,5 @@ TRAINER = Trainer(
     keys=frozenset({"tokenizer", "dataset"}),
     source="torchtune/models/qwen2_5/_tokenizer.py",
     fixes={"max_seq_len": "tokenizer:\n  max_seq_len: null"},
+    format="torchtune",
 )

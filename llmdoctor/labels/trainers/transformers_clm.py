@@ -79,4 +79,5 @@ TRAINER = Trainer(
     build=build,
     keys=frozenset({"collator", "tokenizer", "text_column", "append_eos", "labels", "processing_class"}),
     source="transformers/data/data_collator.py",
+    format="transformers",
 )

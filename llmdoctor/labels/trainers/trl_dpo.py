@@ -75,4 +75,15 @@ TRAINER = Trainer(
     build=build,
     keys=frozenset({"max_length", "truncation_mode", "eos_token", "pad_token"}),
     source="trl/trainer/dpo_trainer.py",
+    format="trl",
+    relevant=(
+        "chat_template_path",
+        "dataset_kwargs",
+        "max_prompt_length",
+        "max_completion_length",
+        "padding_free",
+        "shuffle_dataset",
+        "tools",
+        "datasets",
+    ),
 )

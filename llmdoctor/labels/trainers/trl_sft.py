@@ -225,4 +225,14 @@ TRAINER = Trainer(
         ASSISTANT: "Move {end} in front of {{% endgeneration %}} in the chat template, or set assistant_only_loss=False.",
         "DataCollatorForCompletionOnlyLM": "Use SFTConfig(completion_only_loss=True) with prompt and completion columns (trl 0.17 and newer).",
     },
+    format="trl",
+    relevant=(
+        "chat_template_path",
+        "chat_template_kwargs",
+        "dataset_kwargs",
+        "formatting_func",
+        "shuffle_dataset",
+        "skip_prepare_dataset",
+        "datasets",
+    ),
 )
