@@ -3,13 +3,15 @@
 # By hand: GITHUB_ACTION_PATH=. RUNNER_TEMP=/tmp/a GITHUB_OUTPUT=/tmp/a/out GITHUB_STEP_SUMMARY=/tmp/a/summary.md bash action/check.sh
 set -euo pipefail
 
-tool=$RUNNER_TEMP/llmdoctor
+action=$(cd "$GITHUB_ACTION_PATH" && pwd)
+tool=$(mkdir -p "$RUNNER_TEMP/llmdoctor" && cd "$RUNNER_TEMP/llmdoctor" && pwd)
 reports=$tool/reports
 rm -rf "$reports" # of a step before this one
 mkdir -p "$reports"
 if ! [ -x "$tool/venv/bin/llmdoctor" ]; then
-  "$(command -v python3 || command -v python)" -m venv "$tool/venv"
-  "$tool/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$GITHUB_ACTION_PATH"
+  # The working directory is the checkout under review: `python -m` would import its venv.py, pip.py or logging.py. So: not there, and isolated.
+  (cd "$tool" && "$(command -v python3 || command -v python)" -I -m venv "$tool/venv" &&
+    "$tool/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check "$action")
 fi
 
 # Blanks part the words; nothing in them is expanded or run.
@@ -21,7 +23,7 @@ code=0
 "$tool/venv/bin/llmdoctor" check "${paths[@]}" "${more[@]}" --format github --format "json:$reports/report.json" \
   --format "sarif:$reports/report.sarif" --format "markdown:$reports/report.md" --format "html:$reports/report.html" --format "junit:$reports/junit.xml" || code=$?
 
-"$tool/venv/bin/python" "$GITHUB_ACTION_PATH/action/outputs.py" "$reports" "$code" >> "$GITHUB_OUTPUT"
+"$tool/venv/bin/python" -I "$action/action/outputs.py" "$reports" "$code" >> "$GITHUB_OUTPUT"
 [ ! -f "$reports/report.md" ] || cat "$reports/report.md" >> "$GITHUB_STEP_SUMMARY"
 [ "$code" -ne 3 ] || exit 0 # nothing to check is no failure of the change under review
 exit "$code"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 from collections.abc import Callable
@@ -119,7 +120,18 @@ class Listening:
         return type(self._loader)
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("_loader", "_hook"):  # of a copy that has none yet
+            raise AttributeError(name)
         return getattr(self._loader, name)
+
+    def __copy__(self) -> Any:
+        return copy.copy(self._loader)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self._loader, memo)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._loader.__reduce_ex__(protocol)
 
     def exec_module(self, module: ModuleType) -> None:
         """Give the module its own loader back, then execute it."""

@@ -15,9 +15,9 @@ from llmdoctor.attach.session import VARIABLE
 from llmdoctor.core.errors import QuestionError
 
 SITE = Path(__file__).parent / "site"
-# What a shell, a scheduler or a person sends to a command; SIGKILL and SIGSTOP cannot be passed on, SIGTSTP stops both by itself.
-_PASSED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
-_SENT_BY_KERNEL = 0x80  # SI_KERNEL: the terminal has told the whole foreground group, the command with it
+# What a shell, a scheduler, a timer or a person sends to a command; SIGKILL and SIGSTOP cannot be passed on, SIGTSTP stops both by itself.
+_PASSED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM}
+_SENT_BY_KERNEL = 0x80  # SI_KERNEL: the terminal has sent it to the whole foreground group, and so to the command too
 
 
 def launch(command: Sequence[str], target: str, options: Mapping[str, Any], folder: Path) -> int:
@@ -27,9 +27,9 @@ def launch(command: Sequence[str], target: str, options: Mapping[str, Any], fold
     Returns the command's exit code, 128+N where signal N ended it. stdin, stdout and stderr are the caller's own. Raises QuestionError
     where the command cannot be started.
     """
-    told = {"package": str(Path(__file__).parents[1]), "target": target, "folder": str(folder.absolute()), "options": dict(options)}
+    attachment = {"package": str(Path(__file__).parents[1]), "target": target, "folder": str(folder.absolute()), "options": dict(options)}
     paths = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, VARIABLE: json.dumps(told), "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**os.environ, VARIABLE: json.dumps(attachment), "PYTHONPATH": os.pathsep.join(paths)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED, signal.SIGCHLD})
     ends = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a supervisor may have had it ignored: then no end would be told
     try:
@@ -52,15 +52,17 @@ def _start(command: Sequence[str], environment: Mapping[str, str], mask: Iterabl
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     try:
-        return subprocess.Popen(command, env=environment, preexec_fn=as_it_was)  # noqa: PLW1509 one thread
+        # What this process has inherited (a pipe of the shell's, a lock, a job server) goes on to the command; its own files are not inheritable.
+        return subprocess.Popen(command, env=environment, preexec_fn=as_it_was, close_fds=False)  # noqa: PLW1509 one thread
     except OSError as error:
         raise QuestionError(f"{name}: cannot be started: {error.strerror or error}") from None
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:
-    """Wait for the command's end, and pass on the signals that were sent to this process alone."""
+    """Return the command's exit status; pass on the signals that were sent to this process alone."""
     while (code := child.poll()) is None:
-        told = signal.sigwaitinfo({*_PASSED, signal.SIGCHLD})
-        if told.si_signo != signal.SIGCHLD and told.si_code != _SENT_BY_KERNEL and child.poll() is None:
-            os.kill(child.pid, told.si_signo)
+        received = signal.sigwaitinfo({*_PASSED, signal.SIGCHLD})
+        to_the_group = received.si_code == _SENT_BY_KERNEL and received.si_signo != signal.SIGALRM  # a timer is this process's alone
+        if received.si_signo != signal.SIGCHLD and not to_the_group and child.poll() is None:
+            os.kill(child.pid, received.si_signo)
     return code

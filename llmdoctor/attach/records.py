@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 Record = dict[str, Any]
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "LOCAL_RANK")
 _MAX_DEPTH = 8
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 class Sink(Protocol):
@@ -34,10 +36,11 @@ class Memory:
 
 
 class PartFile:
-    """One file a process in `folder`, made at the first record: `00003-4711.jsonl` is process 4711 of rank 3.
+    """One file per process in `folder`, made at the first record: `00003-4711.jsonl` is process 4711 of rank 3.
 
-    Each record is one write() of one line, so that a process that is killed leaves whole lines. A forked child writes a file of its own.
-    A disk that is full ends the recording, not the run.
+    Each record is one write() of one line, so that a process that is killed leaves whole lines. The file is opened for each record: a
+    descriptor that is held could be closed by the user's program (a daemon closes all) and given to a file of its own, in which the next
+    record would land. A forked child writes a file of its own. A full disk ends the recording, not the run.
     """
 
     def __init__(self, folder: str) -> None:
@@ -47,21 +50,26 @@ class PartFile:
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._file: int | None = None
         self._broken = False
 
     def write(self, record: Record) -> None:
         """Append one line."""
         line = encode(record) + b"\n"
+        name = os.path.join(self._folder, f"{rank():05d}-{os.getpid()}.jsonl")
         with self._lock:
+            if self._broken:
+                return
             try:
-                if self._file is None and not self._broken:
-                    name = f"{rank():05d}-{os.getpid()}.jsonl"
-                    self._file = os.open(os.path.join(self._folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-                if self._file is not None:
-                    os.write(self._file, line)
+                file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | _NO_LINK, 0o644)
+            except OSError as error:
+                self._broken = error.errno not in (errno.EMFILE, errno.ENFILE)  # the program may close some of its files again
+                return
+            try:
+                self._broken = os.write(file, line) < len(line)
             except OSError:
-                self._broken, self._file = True, None
+                self._broken = True
+            finally:
+                os.close(file)
 
 
 def rank() -> int:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from llmdoctor.check.subjects import Subject
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.processes import end_with_parent
 from llmdoctor.core.report import Skipped
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ def beside(paths: list[str], other: Callable[[], T]) -> tuple[T, Code]:
         for chunk in chunks:
             code.add(check_code(chunk))
         return done, code
-    with ProcessPoolExecutor(min(len(chunks), os.cpu_count() or 1)) as pool:
+    with ProcessPoolExecutor(min(len(chunks), os.cpu_count() or 1), initializer=end_with_parent) as pool:
         running = pool.map(check_code, chunks)
         done = other()
         for part in running:

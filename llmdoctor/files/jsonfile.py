@@ -185,9 +185,11 @@ def _float(notes: list[str]) -> Callable[[str], float]:
 
 
 def _too_deep(text: str, value: Any) -> bool:
-    """Whether `value`, which is what `text` says, is nested deeper than MAX_DEPTH."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return False
+    return text.count("[") + text.count("{") > MAX_DEPTH and is_too_deep(value)
+
+
+def is_too_deep(value: Any) -> bool:
+    """Return whether `value` is nested deeper than MAX_DEPTH levels: code that walks it would recurse too deeply."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         level = [child for item in level for child in (item.values() if isinstance(item, dict) else item) if isinstance(child, dict | list)]

@@ -22,6 +22,10 @@ from llmdoctor.mem.options import MemOptions
 from llmdoctor.mem.settings import Strategy
 
 TIMEOUT = 1800  # seconds
+_RUN_MODULE = (
+    "import sys; sys.path[:] = [entry for entry in sys.path if entry]; del sys.argv[0]; "
+    "import runpy; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
 
 
 def run_case(options: MemOptions, strategy: Strategy, steps: int) -> list[dict[str, Any]]:
@@ -46,15 +50,15 @@ def run_case(options: MemOptions, strategy: Strategy, steps: int) -> list[dict[s
 
 
 def _execute(world: int, case: Path) -> subprocess.CompletedProcess[str]:
-    module = ["-m", "llmdoctor.mem.live.worker", str(case)]
-    command = [sys.executable, *module]
+    command = _module("llmdoctor.mem.live.worker", str(case))
     if world > 1:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world}", *module]
+        command = _module("torch.distributed.run", "--standalone", f"--nproc_per_node={world}", "--no-python", *command)
     home = str(Path(__file__).parents[2])
     paths = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {
         **os.environ,
         "PYTHONPATH": paths,
+        "PYTHONSAFEPATH": "1",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
@@ -72,6 +76,11 @@ def _execute(world: int, case: Path) -> subprocess.CompletedProcess[str]:
         _kill(child)
         raise
     return subprocess.CompletedProcess(command, child.returncode, out, err)
+
+
+def _module(name: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module like `python -m`, but never imports from the working directory: it may hold a stranger's logging.py."""
+    return [sys.executable, "-c", _RUN_MODULE, name, *arguments]
 
 
 def _kill(child: subprocess.Popen[str]) -> None:

@@ -109,7 +109,7 @@ def _spawn() -> subprocess.Popen[str]:
 
     here = os.path.dirname(os.path.abspath(__file__))
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", os.path.join(here, "template_worker.py"), *_site()],
+        [sys.executable, "-I", "-S", os.path.join(here, "template_worker.py"), str(os.getpid()), *_site()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -1,8 +1,8 @@
 """The worker process that renders chat templates: JSON lines in, JSON lines out, killed from outside when it takes too long.
 
-Runs as `python -I -S template_worker.py SITE...` (the folders that hold jinja2), so it starts in a few milliseconds and sees nothing
-else. The environment is that of transformers' chat templates (5.23.0, utils/chat_template_utils.py): immutable sandbox, trim_blocks,
-lstrip_blocks, loop controls, raise_exception, strftime_now, tojson without HTML escapes, and the `generation` block.
+Runs as `python -I -S template_worker.py PARENT SITE...` (the parent's process id, the folders that hold jinja2), so that it starts in a few
+milliseconds and sees nothing else. The environment is that of transformers' chat templates (5.23.0, utils/chat_template_utils.py):
+immutable sandbox, trim_blocks, lstrip_blocks, loop controls, raise_exception, strftime_now, tojson without HTML escapes, and the `generation` block.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ LAST_SECONDS = 20
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    sys.path[:0] = sys.argv[1:]
+    sys.path[:0] = sys.argv[2:]
     _limit()
+    _end_with_parent(int(sys.argv[1]))
     environment = _environment()
     compiled: dict[str, Any] = {}
     for line in sys.stdin:
@@ -28,6 +29,18 @@ def main() -> None:
         answer = _render(environment, compiled, request)
         _last_resort(0)
         print(json.dumps(answer), flush=True)  # noqa: T201 the protocol
+
+
+def _end_with_parent(parent: int) -> None:
+    """End with the process that started this one: a render that hangs does not see the end of stdin."""
+    from importlib.util import module_from_spec, spec_from_file_location
+    from pathlib import Path
+
+    spec = spec_from_file_location("processes", Path(__file__).parents[1] / "core" / "processes.py")
+    if spec is not None and spec.loader is not None:
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.end_with_parent(parent)
 
 
 def _last_resort(seconds: int) -> None:

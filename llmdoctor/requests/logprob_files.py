@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.files.opening import Refusal, read_bytes
+from llmdoctor.files.opening import Refusal, open_inside, read_bytes
 
 _LIMIT = 512 << 20
 _REQUESTS = ("request", "body", "params", "sampling_params", "generation_settings")
@@ -76,11 +77,11 @@ class Responses:
 
 def looks_like_responses(path: str) -> bool:
     """Whether the file can be JSON with objects in it, rather than a list of numbers."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(4096).lstrip()
-    except OSError:
+    opened = open_inside(path, None)
+    if not isinstance(opened, int):
         return False
+    with os.fdopen(opened, "rb") as file:
+        start = file.read(4096).lstrip()
     return start[:1] == b"{" or (start[:1] == b"[" and start[1:].lstrip()[:1] == b"{")
 
 

@@ -72,6 +72,8 @@ def _open(path: str) -> BufferedReader:
         import shutil
         import tempfile
 
+        if sys.stdin is None:
+            raise QuestionError("-: standard input is closed")
         copy = tempfile.TemporaryFile()  # noqa: SIM115 the caller closes it
         shutil.copyfileobj(sys.stdin.buffer, copy)
         copy.seek(0)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from llmdoctor.core.edit import Edit
 from llmdoctor.core.finding import Location
-from llmdoctor.files.jsonfile import JsonFile
+from llmdoctor.files.jsonfile import MAX_DEPTH, JsonFile, is_too_deep
 from llmdoctor.files.opening import Refusal, open_inside, shown_path
 
 HEAD, LINE_LIMIT, BATCH_LIMIT, MAX_GROUPS = 2**16, 16 * 2**20, 256 * 2**20, 200
@@ -108,6 +108,8 @@ def _grouped(file: BinaryIO, name: str) -> tuple[Request, ...] | str | None:
             value = json.loads(line)
         except (ValueError, RecursionError):
             return None if number == 1 else f"line {number} is not JSON"
+        if is_too_deep(value):
+            return None if number == 1 else f"line {number} is nested deeper than {MAX_DEPTH} levels"
         if not is_request(value):
             if number == 1:
                 return None

@@ -13,6 +13,7 @@ from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.files.opening import Refusal, read_bytes
 
 _LIMIT = 64 << 20
+_LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}  # without the second, transformers asks on the terminal
 
 
 def teacher_forced(
@@ -73,8 +74,8 @@ def _load(model: str, dtype: str) -> Any:
     import torch
     import transformers
 
-    kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype), "local_files_only": True}
-    config = transformers.AutoConfig.from_pretrained(model, local_files_only=True)
+    kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype), **_LOCAL}
+    config = transformers.AutoConfig.from_pretrained(model, **_LOCAL)
     auto = transformers.AutoModelForImageTextToText if hasattr(config, "vision_config") else transformers.AutoModelForCausalLM
     loaded = auto.from_pretrained(model, **kwargs).eval()
     return loaded.to("cuda") if torch.cuda.is_available() else loaded
@@ -88,17 +89,17 @@ def _inputs(model: str, said: Any, images: Sequence[str], prompt: str) -> dict[s
         return {"input_ids": torch.tensor([said])}
     if isinstance(said, list) and said and all(isinstance(message, dict) for message in said):
         tools = transformers.AutoProcessor if images else transformers.AutoTokenizer
-        tool = tools.from_pretrained(model, local_files_only=True)
+        tool = tools.from_pretrained(model, **_LOCAL)
         said = tool.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
     if not isinstance(said, str) or not said:
         raise QuestionError(f"{prompt}: expected a JSON list of token ids or of messages, or text")
     if images:
         from PIL import Image
 
-        processor = transformers.AutoProcessor.from_pretrained(model, local_files_only=True)
+        processor = transformers.AutoProcessor.from_pretrained(model, **_LOCAL)
         pictures = [Image.open(path).convert("RGB") for path in images]
         return dict(processor(text=[said], images=pictures, return_tensors="pt"))
-    return dict(transformers.AutoTokenizer.from_pretrained(model, local_files_only=True)(said, return_tensors="pt"))
+    return dict(transformers.AutoTokenizer.from_pretrained(model, **_LOCAL)(said, return_tensors="pt"))
 
 
 def _longer(value: Any, length: int) -> Any:

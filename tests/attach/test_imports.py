@@ -162,3 +162,14 @@ def test_a_removed_hook_does_nothing(hook: ImportHook, package: Path) -> None:
     hook.remove()
     importlib.import_module("hooked.inner")
     assert seen == []
+
+
+def test_a_loader_can_be_copied_while_it_listens(hook: ImportHook, package: Path) -> None:
+    import copy
+    import pickle
+
+    hook.after("hooked.inner", lambda _: None)
+    spec = importlib.util.find_spec("hooked.inner")
+    assert spec is not None
+    for made in (copy.copy(spec.loader), copy.deepcopy(spec.loader), pickle.loads(pickle.dumps(spec.loader))):
+        assert type(made).__name__ == "SourceFileLoader"

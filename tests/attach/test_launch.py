@@ -199,3 +199,21 @@ def test_a_disk_that_cannot_take_the_merged_file_leaves_the_parts(tmp_path: Path
     assert done.returncode == 0
     assert b"what each process recorded is in" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_inherited_descriptors_reach_the_command(tmp_path: Path) -> None:
+    """`<(...)`, `3<file`, flock and a job server of make hand on open files."""
+    (tmp_path / "held.txt").write_text("held")
+    script = f'exec 7<held.txt; {PYTHON} -m llmdoctor gencfg trace -o run.jsonl -- {PYTHON} -c "import os; print(os.read(7, 9))"'
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "b'held'\n")
+
+
+def test_an_alarm_reaches_the_command(tmp_path: Path) -> None:
+    program = "import signal, sys, time; signal.signal(signal.SIGALRM, lambda *_: sys.exit(41)); print('up', flush=True); time.sleep(30)"
+    command = [*TRACE, "-o", "run.jsonl", "--", PYTHON, "-c", program]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGALRM)
+        assert process.wait(timeout=30) == 41

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +79,23 @@ def test_the_rank_is_the_launchers(variables: dict[str, str], expected: int, mon
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert rank() == expected
+
+
+CLOSES = """
+import os, sys
+from llmdoctor.attach.records import PartFile
+sink = PartFile(sys.argv[1])
+sink.write({"t": 1})
+os.closerange(3, 64)  # as a daemon does
+with open(sys.argv[1] + "/own.txt", "w") as file:
+    file.write("mine\\n")
+    file.flush()
+    sink.write({"t": 2})
+    sink.write({"t": 3})
+"""
+
+
+def test_a_program_that_closes_the_recorders_descriptor_keeps_its_own_files(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", CLOSES, str(tmp_path)], check=True, timeout=60)
+    assert (tmp_path / "own.txt").read_text() == "mine\n"
+    assert [json.loads(line)["t"] for line in merge(tmp_path.glob("*.jsonl"))] == [1, 2, 3]

@@ -49,9 +49,16 @@ def run_record(command: list[str]) -> Record:
         "schema": SCHEMA,
         "tool": {"name": "llmdoctor", "version": __version__},
         "command": command,
-        "cwd": os.getcwd(),
+        "cwd": _working_directory(),
         "exit_code": None,
     }
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it has been deleted
+        return None
 
 
 def make_parts(target: Path, *, overwrite: bool = False) -> Path:

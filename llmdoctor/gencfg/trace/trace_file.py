@@ -14,6 +14,7 @@ from typing import Any
 
 from llmdoctor.attach.records import Record, merge
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.files.jsonfile import MAX_DEPTH, is_too_deep
 
 SCHEMA = "llmdoctor.trace/1"
 PARTS = ".parts"
@@ -113,7 +114,7 @@ def as_written(record: Record) -> Iterator[None]:
     """Whatever goes wrong in the block for the parts of `record` becomes one sentence: they are not what the recorder writes."""
     try:
         yield
-    except (TypeError, ValueError, AttributeError, LookupError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         kind = record.get("kind")
         raise QuestionError(f'a "{kind}" record of the trace is not as llmdoctor writes it: {type(error).__name__}: {error}') from None
 
@@ -122,6 +123,8 @@ def _record(line: bytes) -> Record | None:
     try:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):
+        return None
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and is_too_deep(value):
         return None
     kind = value.get("kind") if isinstance(value, dict) else None
     return value if isinstance(kind, str) and kind in KINDS else None
