@@ -21,7 +21,15 @@ from llmdoctor.mem.options import MemOptions
 from llmdoctor.mem.predictor import Predictor
 from llmdoctor.mem.types import Estimate
 
-NAMES = {"--batch": "batch", "--seq-len": "seq_len", "--image": "image", "--attn": "attn", "--stage": "stage", "--lora": "lora"}
+NAMES = {
+    "--batch": "batch",
+    "--seq-len": "seq_len",
+    "--image": "image",
+    "--attn": "attn",
+    "--stage": "stage",
+    "--lora": "lora",
+    "--world-size": "world_size",
+}
 
 
 def main() -> int:

@@ -73,7 +73,11 @@ MEANINGS = Meanings(
             f"{ZERO}.cpu_offload_use_pin_memory {ZERO}.offload_optimizer.pipeline_read {ZERO}.offload_optimizer.pipeline_write "
             f"{ZERO}.offload_optimizer.fast_init {ZERO}.offload_optimizer.cpuadam_cores_perc"
         ),
-        "buffers of an offload to NVMe": f"{ZERO}.offload_*.nvme_path {ZERO}.offload_*.buffer_count {ZERO}.offload_*.buffer_size {ZERO}.offload_*.max_in_cpu",
+        "buffers of an offload to NVMe": " ".join(
+            f"{ZERO}.offload_{part}.{name}"
+            for part in ("param", "optimizer")
+            for name in ("nvme_path", "buffer_count", "buffer_size", "max_in_cpu")
+        ),
         "it permits an optimizer and does not change one": "zero_allow_untested_optimizer zero_force_ds_cpu_optimizer",
         "it is a check and holds nothing": (
             f"{ZERO}.ignore_unused_parameters {ZERO}.log_trace_cache_warnings {ZERO}.enable_sanity_checks managed_gradient_accumulation"

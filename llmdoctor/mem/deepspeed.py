@@ -19,12 +19,13 @@ MODELLED = frozenset(
     "batch total_batch accumulation clip bf16 fp16 fp16_auto_cast immediate_update bf16_masters bf16_states fp16_masters torch_autocast "
     "torch_autocast_dtype accumulation_dtype optimizer optimizer_arguments client_optimizer load_dtype adapter lora_rank lora_targets "
     "lora_dropout lora_float32 attention quantization".split()
-) | frozenset(f"zero.{name}" for name in (*Zero.__slots__, "max_reuse_distance"))
+) | frozenset(f"zero.{name}" for name in Zero.__slots__)
 OURS = ("model_init", "client_optimizer")  # keys of llmdoctor in a file, which DeepSpeed does not know
 OFFLOADS = {None: None, "none": None, "cpu": "cpu"}
 FLAGS = ("contiguous_gradients", "reduce_scatter", "round_robin_gradients", "parameter_alignment")
 SIZES = (
-    "reduce_bucket_size", "allgather_bucket_size", "sub_group_size", "prefetch_bucket_size", "param_persistence_threshold", "max_live_parameters",
+    "reduce_bucket_size", "allgather_bucket_size", "sub_group_size", "prefetch_bucket_size", "param_persistence_threshold",
+    "max_live_parameters", "max_reuse_distance",
 )  # fmt: skip
 
 

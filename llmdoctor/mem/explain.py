@@ -138,6 +138,9 @@ def _why_gradients(estimate: Estimate) -> tuple[str, str]:
 
 
 def _why_buckets(estimate: Estimate) -> tuple[str, str]:
+    if estimate.strategy.engine is None:
+        because = f"DistributedDataParallel's buckets, a second copy of the gradients in {trained_dtypes(estimate)} that is always held"
+        return because, f"{estimate.strategy.world_size} processes"
     zero = estimate.strategy.deepspeed.zero
     if zero.offload_optimizer is not None and zero.stage < 3:
         return "a buffer of the largest gradient, through which gradients go to the host", "zero_optimization.offload_optimizer"

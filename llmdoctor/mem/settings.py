@@ -53,6 +53,7 @@ class Zero:
     prefetch_bucket_size: int = 50_000_000
     param_persistence_threshold: int = 100_000
     max_live_parameters: int = 1_000_000_000
+    max_reuse_distance: int = 1_000_000_000
     round_robin_gradients: bool = False
     parameter_alignment: bool = False
     offload_optimizer: str | None = None
@@ -156,10 +157,6 @@ def validated(strategy: Strategy) -> Strategy:
     engine, name = strategy.engine, strategy.name
     if strategy.world_size < 1:
         raise QuestionError(f"--world-size {strategy.world_size}: expected at least 1 process")
-    if engine is None and strategy.world_size > 1:
-        raise QuestionError(
-            f"{name}: on {strategy.world_size} processes the Trainer runs under DistributedDataParallel, whose buckets of gradients are not modelled"
-        )
     if engine is None:
         return strategy
     zero = engine.zero

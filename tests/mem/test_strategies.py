@@ -214,9 +214,13 @@ def test_micro_steps_repeat(
     assert seen[0] == seen[1] == seen[2]
 
 
-def test_ddp_is_refused_and_not_left_out() -> None:
-    with pytest.raises(QuestionError, match="DistributedDataParallel"):
-        read_strategy("trainer:adamw_torch,bf16", GIVEN)
+def test_ddp_holds_its_buckets_and_files_their_gradients() -> None:
+    from llmdoctor.mem.runners.trainer import ddp_buckets
+    from llmdoctor.mem.weights import Weight
+
+    weights = [Weight("a", (2**20,), "bfloat16"), Weight("b", (30 * 2**20,), "bfloat16"), Weight("c", (10,), "float32")]
+    assert ddp_buckets(weights) == [60 * 2**20, 40, 2 * 2**20]
+    assert read_strategy("trainer:adamw_torch,bf16", GIVEN).world_size == 2
     assert read_strategy("deepspeed:zero2", GIVEN).world_size == 2
 
 

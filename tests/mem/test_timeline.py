@@ -50,7 +50,7 @@ def test_expanded_is_the_whole_model_traced(models: dict[str, Path], family: str
 
     short, whole = (_trace(str(models[family]), workload, short=flag) for flag in (True, False))
     assert short.weights == whole.weights
-    assert "5 of" in short.traced_layers
+    assert "5 of" in short.layers
     assert len(short.events) == len(whole.events)
     assert shape(short.events) == shape(whole.events)
 

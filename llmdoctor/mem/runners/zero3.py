@@ -22,7 +22,7 @@ class Zero3Runner(Runner):
         groups = parameter_groups(self.strategy, job.trained)
         self.groups = [sub for group in groups for sub in sub_groups(group, self.world, self.zero.sub_group_size)]
         self.gathers = self.world > 1 or self.zero.offload_param is not None
-        self.gathered: dict[str, int] = {}
+        self.gathered: list[tuple[str, str]] = []
         self.filled = 0
 
     def part(self, weight: Weight) -> int:
@@ -67,8 +67,8 @@ class Zero3Runner(Runner):
                 part = sum(self.part(weight) for weight in group)
                 if self.strategy.width != master:
                     ledger.add("converted", part * master, "temporaries")
-                    ledger.add(("master", number), part * master, "master_params")
-                    ledger.drop("converted")
+                ledger.add(("master", number), part * master, "master_params")  # :1162 compares a device with a text, so it never shares
+                ledger.drop("converted")
             largest = max(sum(self.part(weight) for weight in group) for group in self.groups)
             self.scratch(largest * master)
             ledger.add("accumulated", accumulated, "grad_accum")
@@ -97,8 +97,8 @@ class Zero3Runner(Runner):
     def after_backward(self) -> None:
         """The rest of the bucket; what was gathered is released (:2876)."""
         self._reduce()
-        for name in list(self.gathered):
-            self.ledger.drop(("gathered", name))
+        for name in self.gathered:
+            self.ledger.drop(name)
         self.gathered.clear()
 
     def _phase(self, phase: str) -> None:
@@ -107,15 +107,33 @@ class Zero3Runner(Runner):
             self._gather()
 
     def _gather(self) -> None:
-        """What lives at once of gathered parameters: all of them where they fit under max_live_parameters and are used again within
-        max_reuse_distance, both 1e9 elements (partitioned_param_coordinator.py, __params_to_release), else that many.
+        """Hold what is gathered at the end of the forward, where it is most.
+
+        A parameter stays after its use if it is used again within max_reuse_distance elements of the trace, which goes through the
+        layers forward and backward (partitioned_param_coordinator.py, __params_to_release); the others are prefetched, at most
+        prefetch_bucket_size elements at once.
         """
-        room = self.zero.max_live_parameters // (1 if sum(w.numel for w in self.job.weights) <= self.zero.max_live_parameters // 2 else 2)
-        for weight in reversed(self.job.weights):
-            if weight.name in self.reached and weight.numel > self.zero.param_persistence_threshold and weight.numel <= room:
-                room -= weight.numel
-                self.gathered[weight.name] = weight.nbytes
-                self.ledger.add(("gathered", weight.name), weight.nbytes, "params")
+        between, released = 0, 0
+        for weight in self._in_reverse_order():
+            if weight.numel > self.zero.param_persistence_threshold:
+                if 2 * between < self.zero.max_reuse_distance:
+                    if ("gathered", weight.name) not in self.gathered:
+                        self.gathered.append(("gathered", weight.name))
+                        self.ledger.add(("gathered", weight.name), weight.nbytes, "params")
+                elif ("gathered", weight.name) not in self.gathered:
+                    released += weight.nbytes
+            between += weight.numel
+        if released:
+            self.gathered.append(("gathered", "prefetched"))
+            size = min(self.zero.prefetch_bucket_size * self.strategy.width, released)
+            largest = max((weight.nbytes for weight in self.job.weights if weight.numel > self.zero.param_persistence_threshold), default=0)
+            self.ledger.add(("gathered", "prefetched"), max(size, largest), "params")
+
+    def _in_reverse_order(self) -> list[Weight]:
+        """Return the parameters that are used, last first: as the model has them, with a tied output layer after the last."""
+        used = [weight for weight in self.job.weights if weight.name in self.reached or not weight.trainable]
+        tied = bool(used) and used[0].embedding and len(used[-1].shape) == 1
+        return ([used[0]] if tied else []) + used[::-1]
 
     def step(self) -> None:
         """step (:2873), sub-group by sub-group: a flat copy of its gradients and their cast (:2686), then the optimizer."""
