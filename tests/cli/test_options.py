@@ -42,14 +42,17 @@ FIELDS = {
     "models": "paths",
     "raw": "scores",
     "file": "path",
+    "summary": "path",
     "n": "count",
     "counts": "only_counts",
 }
 # Words that a command needs beside the option under test, and options that lead to another question than the options' own.
-NEEDED = {"mem measure": ["model"]}
+NEEDED = {"mem measure": ["model"], "gencfg trace": ["--summary", "other.jsonl"]}
 ELSEWHERE = {
     "check --diff",
     "check --show-settings",
+    "gencfg trace command",
+    "gencfg trace --output",
     "mem measure words",
     "mem measure --at",
     "mem measure --stop-after",
