@@ -15,6 +15,7 @@ from llmdoctor.cli.shared import GIVEN, check_new
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.exitcodes import FOUND, INTERRUPTED, NOTHING, REFUSED
 from llmdoctor.core.finding import Severity
+from llmdoctor.core.progress import heartbeat
 from llmdoctor.core.report import Report, ReportError
 from llmdoctor.files.writing import write_file
 from llmdoctor.report.terminal import Color, complain, note, screen_width, wants_color
@@ -61,7 +62,8 @@ def answer(build: Callable[[], Report], command: str, formats: list[str] | None,
         complain(str(error))
         raise typer.Exit(REFUSED) from None
     try:
-        report = build()
+        with heartbeat(command):
+            report = build()
     except QuestionError as error:
         report = Report(command, subject={}, error=ReportError(error.kind, str(error)))
     except KeyboardInterrupt:

@@ -136,10 +136,10 @@ def _live() -> int:
     true = all(_stopped(result) is wanted for _, result, wanted in rows)
     table = Table(("call", "predicted", "seen", "what it said"), tuple(_row(name, result, wanted) for name, result, wanted in rows))
     verdict = Headline("EVERY PREDICTION CAME TRUE", "good") if true else Headline("A PREDICTION DID NOT COME TRUE", "bad")
-    fix = Note("FIX", f"GenerationConfig(..., eos_token_id={list(script.eos_token_id)}), as in the third row")
+    fix = Note("Fix", f"GenerationConfig(..., eos_token_id={list(script.eos_token_id)}), as in the third row")
     _print(verdict, table, fix)
     caught = _traced()
-    _print(Note("NEXT", "llmdoctor gencfg trace -o run.jsonl -- YOUR COMMAND"))
+    _print(Note("Next", "llmdoctor gencfg trace -o run.jsonl -- YOUR COMMAND"))
     return 0 if true and caught else UNEXPECTED
 
 

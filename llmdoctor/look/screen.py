@@ -15,7 +15,7 @@ def document(found: Recognised, versions: tuple[tuple[str, str], ...] = ()) -> t
     if found.suggestions:
         blocks.append(Code("Try", _commands(found.suggestions)))
     if any(" MODEL" in one.command for one in found.suggestions):
-        blocks.append(Note("MODEL", "a model directory, or a hub id that is in the local cache", "dim"))
+        blocks.append(Note("Note", "MODEL is a model directory, or a hub id that is in the local cache", "dim"))
     blocks.append(Note("Next", "llmdoctor --help lists all commands", "dim"))
     return tuple(blocks)
 

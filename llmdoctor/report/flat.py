@@ -70,7 +70,7 @@ def _bars(bars: Bars) -> list[Block]:
     if bars.limit is not None:
         legend += f"   {bars.limit_name or 'limit'}: {shown(bars, bars.limit)} {bars.unit}"
     title = Note(f"{bars.label}, {bars.unit}" if bars.unit else bars.label, "", "dim")
-    return [title, Table(("", "", "", ""), tuple(rows)), Note("PARTS", legend, "dim")]
+    return [title, Table(("", "", "", ""), tuple(rows)), Note("Parts", legend, "dim")]
 
 
 def _stack(bar: Bar, most: float) -> str:
