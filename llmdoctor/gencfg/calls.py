@@ -25,23 +25,41 @@ def resolve_files(options: GencfgOptions) -> Resolution:
     """
     from llmdoctor.modeldir.directory import read_model_dir
 
+    engine_named(options.engine)
+    return resolve_directory(options, read_model_dir(options.model))
+
+
+def resolve_directory(
+    options: GencfgOptions,
+    directory: ModelDir,
+    *,
+    request_defaults: Mapping[str, SourcedValue] | None = None,
+    max_model_len: int | None = None,
+) -> Resolution:
+    """Return the call that `options` describe on the model in `directory`.
+
+    `request_defaults` and `max_model_len` (tokens) are what the command line of a server says, None if it says nothing.
+    """
     engine, version = engine_named(options.engine)
-    directory = read_model_dir(options.model)
     refuse_modelless(directory)
-    call = replace(
-        model_call(directory, lines=True),
+    call = without_keys(settings_given(model_call(directory, lines=True), options), options.without)
+    call, notes, limits = _trained(call, options, directory)
+    call = replace(call, mutations=call.mutations + tuple(_assignments(options.mutate, "--mutate", "mutation").items()))
+    asked = version or (options.transformers if engine.keeps_assignments else None)
+    facts = replace(facts_of(directory), request_defaults=request_defaults, max_model_len=max_model_len)
+    effective = engine.resolve(call, facts, version_for(engine, asked).version)
+    return Resolution(options, directory.tokenizer, call, effective, options.presets, notes, limits, _terminator(directory))
+
+
+def settings_given(call: GenerateCall, options: GencfgOptions) -> GenerateCall:
+    """Return `call` with what the options pass to generate() or set on model.config."""
+    return replace(
+        call,
         user_config=_user_config(options.config),
         kwargs=_assignments(options.sets, "--set", "kwargs"),
         config_mutations=tuple(_assignments(options.mutate_config, "--mutate-config", "mutation").items()),
         prompt_length=1 if options.prompt_length is None else options.prompt_length,
     )
-    call = without_keys(call, options.without)
-    call, notes, limits = _trained(call, options, directory)
-    call = replace(call, mutations=call.mutations + tuple(_assignments(options.mutate, "--mutate", "mutation").items()))
-    asked = version or (options.transformers if engine.keeps_assignments else None)
-    chosen = version_for(engine, asked)
-    effective = engine.resolve(call, facts_of(directory), chosen.version)
-    return Resolution(options, directory.tokenizer, call, effective, options.presets, notes, limits, _terminator(directory))
 
 
 def _terminator(directory: ModelDir) -> Terminator | None:
@@ -62,6 +80,7 @@ def facts_of(directory: ModelDir) -> ModelFacts:
         tokenizer_eos=eos,
         tokenizer_pad=special_id(directory, "pad_token"),
         base_eos=eos if base is None else special_id(base, "eos_token"),
+        id_of=(directory.tokenizer if base is None else base.tokenizer).id_of,
     )
 
 

@@ -86,9 +86,6 @@ def examine_directory(
     facts, table = facts_of(directory), engines()
     options = GencfgOptions(model=directory.shown_name, transformers=version)
     effective = table[options.engine or "transformers"].resolve(call, facts, version)
-    elsewhere = {
-        name: engine.resolve(call, facts, version_for(engine, None).version)
-        for name, engine in table.items()
-        if not engine.keeps_assignments
-    }
+    others = [engine for engine in table.values() if engine.reads_directories and not engine.keeps_assignments]
+    elsewhere = {engine.name: engine.resolve(call, facts, version_for(engine, None).version) for engine in others}
     return Examined(directory, Resolution(options, directory.tokenizer, call, effective), elsewhere, terminator)

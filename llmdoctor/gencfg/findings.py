@@ -27,9 +27,11 @@ def missed_turn_end(answer: Resolution) -> int | None:
     """Return the id with which the chat template ends an answer if the call does not stop there; None if it does, or if the id is not known."""
     stop, end = answer.effective.stop, answer.terminator
     token = stop_ids_of(answer).turn_end
-    if end is None or token is None or stop.never_stops or not stop.eos_token_id or end.ends_at(stop.eos_token_id):
+    if end is None or token is None or stop.never_stops or end.ends_at(stop.eos_token_id):
         return None
-    return token
+    strings = answer.effective.fields.get("stop_strings")
+    texts = [] if strings is None or strings.value is None else strings.value if isinstance(strings.value, list) else [strings.value]
+    return None if end.token in texts or not (stop.eos_token_id or texts) else token
 
 
 def _passes_turn_end(answer: Resolution, token: int) -> Finding:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmdoctor.core.text import is_id
 from llmdoctor.gencfg.layers import Fields, derived
 from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, has_window, vocabulary_of, window_of
 from llmdoctor.gencfg.raising import Raised, as_python
@@ -205,6 +206,11 @@ def _check_tokens(fields: Fields, minor: Minor, size: int | None) -> None:
         raise Raised("TypeError", "new(): invalid data type 'str'")
     if minor >= (4, 41) and any(isinstance(token, int) and token < 0 for token in (forced if isinstance(forced, list) else [forced])):
         raise Raised("ValueError", f"`eos_token_id` has to be a list of positive integers, but is {forced}")
+    beyond = [token for token in (forced if isinstance(forced, list) else [forced]) if size is not None and is_id(token) and token >= size]
+    if beyond:
+        raise Raised(
+            "IndexError", f"index {beyond[0]} is out of bounds for dimension 1 with size {size}, at the last token before the limit"
+        )
     if value("forced_decoder_ids") is not None and (4, 45) <= minor < (4, 53):
         raise Raised("ValueError", "You have explicitly specified `forced_decoder_ids`. Please remove the `forced_decoder_ids` argument.")
     eos = value("eos_token_id")

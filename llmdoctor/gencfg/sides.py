@@ -16,7 +16,9 @@ def resolve_call(options: GencfgOptions) -> Resolution:
         from llmdoctor.gencfg.trace.sides import ask_trace
 
         return ask_trace(options)
-    return resolve_files(options)
+    from llmdoctor.gencfg.served import is_served, resolve_served
+
+    return resolve_served(options) if is_served(options.model) else resolve_files(options)
 
 
 def resolve_both(options: DiffOptions) -> tuple[Resolution, Resolution]:

@@ -16,6 +16,8 @@ _SET_BY: dict[ConfigLayer, str] = {
     "class-default": "the model's class",
     "config.json": "the model",
     "generation_config.json": "the model",
+    "model-file": "the model's file",
+    "server": "the server's command line",
     "mutation": "an assignment",
     "user-config": "your GenerationConfig",
     "trainer": "the trainer's GenerationConfig",

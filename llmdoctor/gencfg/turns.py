@@ -5,14 +5,18 @@ from __future__ import annotations
 from llmdoctor.core.finding import Finding
 from llmdoctor.gencfg.terminator import Conversation, Terminator, find_terminator
 from llmdoctor.modeldir.directory import ModelDir
-from llmdoctor.modeldir.template import TEMPLATE_RULES, Rendering, TemplateWorker, template_problem
+from llmdoctor.modeldir.template import TEMPLATE_RULES, ChatTemplate, Rendering, TemplateWorker, template_problem
+from llmdoctor.modeldir.tokenizer import Tokenizer
 
 
 def terminator_of(directory: ModelDir, worker: TemplateWorker) -> tuple[Terminator | None, tuple[Finding, ...]]:
     """Return what ends an answer, and what is wrong with the template (DIR008 for its syntax, DIR009 for its time and memory)."""
-    template, tokenizer = directory.chat_template, directory.tokenizer
-    if template is None:
-        return None, ()
+    template = directory.chat_template
+    return (None, ()) if template is None else terminator_in(template, directory.tokenizer, worker)
+
+
+def terminator_in(template: ChatTemplate, tokenizer: Tokenizer, worker: TemplateWorker) -> tuple[Terminator | None, tuple[Finding, ...]]:
+    """Return what ends an answer in a chat template with the tokens of a tokenizer, and what is wrong with the template."""
     failures: dict[str, Rendering] = {}
 
     def render(conversations: list[Conversation]) -> list[str | None]:

@@ -20,6 +20,8 @@ ConfigLayer = Literal[
     "config.json",
     "generation_config.json",
     "mutation",
+    "model-file",
+    "server",
     "user-config",
     "trainer",
     "kwargs",

@@ -26,9 +26,10 @@ class EngineVersion:
 @cache
 def engines() -> dict[str, GenerationEngine]:
     """Return every engine by its name."""
-    from llmdoctor.gencfg.engines import transformers, vllm
+    from llmdoctor.gencfg.engines import llamacpp, mlx, ollama, sglang, tensorrt_llm, tgi, transformers, vllm
 
-    return {engine.name: engine for engine in (transformers.ENGINE, vllm.ENGINE)}
+    modules = (transformers, vllm, sglang, tgi, tensorrt_llm, llamacpp, ollama, mlx)
+    return {module.ENGINE.name: module.ENGINE for module in modules}
 
 
 def engine_named(text: str | None) -> tuple[GenerationEngine, str | None]:
@@ -55,7 +56,9 @@ def version_for(engine: GenerationEngine, asked: str | None) -> EngineVersion:
 def _limit(engine: GenerationEngine, version: str, asked: str | None, installed: str | None) -> str | None:
     if release(version) > release(engine.known[-1]):
         return f"{engine.title} {version} is newer than every version known here: the rules of {engine.known[-1]} were applied"
-    if engine.distribution is None or installed == version:
+    if engine.distribution is None:
+        return f"by what was read in the sources of {engine.title} {version}"
+    if installed == version:
         return None
     if installed is None and asked is None:
         return f"for {engine.title} {version}, the newest version known here, because none is installed"

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from llmdoctor.gencfg.engines.types import GenerationEngine, ModelFacts
+from llmdoctor.gencfg.engines.types import GenerationEngine, ModelFacts, ServeOptions
 from llmdoctor.gencfg.engines.vllm_checks import EPSILON, LOWEST_TEMPERATURE, model_length, plain, refusal, text_config
 from llmdoctor.gencfg.layers import Fields
 from llmdoctor.gencfg.types import Effective, GenerateCall, LibraryError, Origin, Resolved, SourcedValue, Stop
@@ -66,7 +66,12 @@ _HARMLESS = frozenset(
 
 
 def effective_vllm(
-    call: GenerateCall, *, tokenizer_eos: int | None, max_model_len: int | None = None, entrypoint: Entrypoint = "chat"
+    call: GenerateCall,
+    *,
+    tokenizer_eos: int | None,
+    max_model_len: int | None = None,
+    entrypoint: Entrypoint = "chat",
+    defaults: Mapping[str, SourcedValue] | None = None,
 ) -> Effective:
     """What a request comes to that carries `call`'s user config and keyword arguments, in vLLM 0.33.0.
 
@@ -77,8 +82,9 @@ def effective_vllm(
     length = max_model_len or model_length(call)
     fields = _defaults(entrypoint, call, length)
     request = _request(call)
-    warnings = [*_warnings(call, entrypoint, bool(request))]
-    hidden = _hidden(call) if entrypoint == "chat" or not request else {}
+    warnings = [*_warnings(call, entrypoint, bool(request), defaults is None)]
+    under = _hidden(call) if defaults is None else dict(defaults)
+    hidden = under if entrypoint == "chat" or not request else {}
     fields.put_all(hidden)
     for name, setting in request.items():
         if name in _PARAMETERS:
@@ -128,7 +134,7 @@ def _coerced(value: Any, name: str) -> Any:
     return int(value) if name in _INTEGERS and isinstance(value, float) and value.is_integer() else value
 
 
-def _warnings(call: GenerateCall, entrypoint: Entrypoint, requested: bool) -> list[str]:
+def _warnings(call: GenerateCall, entrypoint: Entrypoint, requested: bool, from_file: bool) -> list[str]:
     said = []
     if call.mutations or call.config_mutations:
         said.append("assignments on a model in Python do not reach vLLM: it reads the directory's files")
@@ -149,7 +155,7 @@ def _warnings(call: GenerateCall, entrypoint: Entrypoint, requested: bool) -> li
     greedy = [source for source in (asked, call.generation_config or {}) if "do_sample" in source and source["do_sample"].value is False]
     if greedy:
         said.append("do_sample=False does not reach vLLM: there, temperature 0 is greedy")
-    hidden = _hidden(call)
+    hidden = _hidden(call) if from_file else {}
     if hidden and entrypoint == "generate" and requested:
         said.append(f"SamplingParams passed to LLM.generate() take nothing from generation_config.json ({', '.join(hidden)} unused)")
     elif hidden:
@@ -303,13 +309,21 @@ def _derived(source: str, file: str, line: int) -> Origin:
 
 
 def _resolve(call: GenerateCall, facts: ModelFacts, _version: str) -> Effective:
-    return effective_vllm(call, tokenizer_eos=facts.base_eos, max_model_len=facts.max_model_len)
+    return effective_vllm(call, tokenizer_eos=facts.base_eos, max_model_len=facts.max_model_len, defaults=facts.request_defaults)
 
 
 def _stop_fix(ids: Sequence[int]) -> str:
     return f'"stop_token_ids": {list(ids)}   in the request, or SamplingParams(stop_token_ids={list(ids)})'
 
 
+_SERVE: dict[str, str] = {
+    "tokenizer": "--tokenizer",
+    "defaults": "--generation-config",
+    "own_defaults": "vllm",
+    "override": "--override-generation-config",
+    "context": "--max-model-len",
+    "yaml": "--config",
+}
 ENGINE = GenerationEngine(
     name="vllm",
     title="vLLM",
@@ -331,4 +345,8 @@ ENGINE = GenerationEngine(
     "eos_token_id, temperature, top_k, top_p, min_p, the penalties and max_new_tokens.",
     stop_fix=_stop_fix,
     file_defaults=FROM_FILE,
+    serve=(
+        ServeOptions(words=("vllm", "serve"), **_SERVE),
+        ServeOptions(words=("-m", "vllm.entrypoints.openai.api_server"), model="--model", **_SERVE),
+    ),
 )

@@ -1,0 +1,73 @@
+"""SGLang: read in sglang 0.5.23 (configs/model_config.py:2190, managers/schedule_batch.py:1854, sampling/sampling_params.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmdoctor.gencfg.engines.server import ServerRules, config_eos, generation_eos, named_tokens, resolve_server, together, tokenizer_eos
+from llmdoctor.gencfg.engines.types import GenerationEngine, ModelFacts, ServeOptions
+from llmdoctor.gencfg.types import Effective, GenerateCall
+
+VERSION = "0.5.23"
+_DEFAULTS = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")  # get_default_sampling_params; --sampling-defaults model
+RULES = ServerRules(
+    name="sglang",
+    version=VERSION,
+    place="sglang/srt/sampling/sampling_params.py",
+    parameters={
+        "max_new_tokens": ("max_new_tokens", None),
+        "min_new_tokens": ("min_new_tokens", 0),
+        "temperature": ("temperature", 1.0),
+        "top_p": ("top_p", 1.0),
+        "top_k": ("top_k", 0),
+        "min_p": ("min_p", 0.0),
+        "repetition_penalty": ("repetition_penalty", 1.0),
+        "frequency_penalty": ("frequency_penalty", 0.0),
+        "presence_penalty": ("presence_penalty", 0.0),
+        "num_return_sequences": ("n", 1),
+        "stop_strings": ("stop", None),
+        "ignore_eos": ("ignore_eos", False),
+        "seed": ("sampling_seed", None),
+    },
+    limit="context",
+    stop_ids=together(config_eos, generation_eos, tokenizer_eos, named_tokens("<|eom_id|>")),
+    file_defaults=_DEFAULTS,
+)
+
+
+def _resolve(call: GenerateCall, facts: ModelFacts, _version: str) -> Effective:
+    return resolve_server(RULES, call, facts)
+
+
+def _stop_fix(ids: Sequence[int]) -> str:
+    return f'"stop_token_ids": {list(ids)}   in the sampling_params of the request'
+
+
+ENGINE = GenerationEngine(
+    name="sglang",
+    title="SGLang",
+    distribution="sglang",
+    known=(VERSION,),
+    evidence="read",
+    source="sglang 0.5.23 srt/configs/model_config.py, srt/managers/schedule_batch.py, srt/entrypoints/openai/protocol.py",
+    resolve=_resolve,
+    acts_on=frozenset((*RULES.parameters, "eos_token_id", "do_sample")),
+    neutral={**{name: default for name, (_, default) in RULES.parameters.items()}, "do_sample": False, "max_new_tokens": None},
+    stops="SGLang stops at eos_token_id of config.json and of generation_config.json, at the tokenizer's eos_token, at <|eom_id|> if the "
+    "tokenizer has it, and at stop_token_ids and stop of the request. A request that is sent as token ids to a server without a tokenizer "
+    "has only the ids of the two files and its own.",
+    ignores="SGLang ignores do_sample, stop_strings, suppress_tokens and the limits of generation_config.json.",
+    stop_fix=_stop_fix,
+    file_defaults=_DEFAULTS,
+    serve=tuple(
+        ServeOptions(
+            words=words,
+            model="--model-path",
+            tokenizer="--tokenizer-path",
+            defaults="--sampling-defaults",
+            own_defaults="openai",
+            context="--context-length",
+        )
+        for words in (("-m", "sglang.launch_server"), ("sglang", "serve"))
+    ),
+)

@@ -1,0 +1,278 @@
+"""Calls that a file describes which is no model directory: a GGUF file, an Ollama Modelfile, the command line of a server."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from typing import Any
+
+from llmdoctor.configs.modelfile import Modelfile, looks_like_modelfile, parse_modelfile
+from llmdoctor.configs.serve_command import ServeCommand, find_command
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.files.gguf import GgufError, read_metadata
+from llmdoctor.files.opening import Refusal, read_bytes
+from llmdoctor.gencfg.calls import resolve_directory, settings_given
+from llmdoctor.gencfg.engines.table import engine_named, engines, version_for
+from llmdoctor.gencfg.engines.types import GenerationEngine, ModelFacts, ServeOptions
+from llmdoctor.gencfg.options import GencfgOptions
+from llmdoctor.gencfg.terminator import Terminator
+from llmdoctor.gencfg.turns import terminator_in
+from llmdoctor.gencfg.types import GenerateCall, Origin, Resolution, SourcedValue
+from llmdoctor.modeldir.directory import read_model_dir
+from llmdoctor.modeldir.template import ChatTemplate, TemplateWorker
+from llmdoctor.modeldir.tokenizer import AddedToken, Tokenizer
+
+_LIMIT = 2**20
+_STOPS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+_CONTROL, _USER_DEFINED = 3, 4  # llama.cpp llama.h: LLAMA_TOKEN_TYPE_CONTROL, LLAMA_TOKEN_TYPE_USER_DEFINED
+_OLLAMA = {"num_predict": "max_new_tokens", "repeat_penalty": "repetition_penalty", "stop": "stop_strings"}
+_OLLAMA_IGNORED = (
+    "num_ctx",
+    "num_keep",
+    "num_batch",
+    "num_gpu",
+    "num_thread",
+    "main_gpu",
+    "use_mmap",
+    "low_vram",
+    "num_gqa",
+    "draft_num_predict",
+)
+
+
+def is_served(subject: str) -> bool:
+    """Return whether a subject is a file of this kind: anything but a directory, a trace and a JSON file."""
+    return os.path.isfile(subject) and not subject.endswith((".json", ".jsonl"))
+
+
+def resolve_served(options: GencfgOptions) -> Resolution:
+    """Return the call that the file describes, under the engine that it belongs to.
+
+    Raises QuestionError if the file is none of the three kinds, is broken, or belongs to another engine than --engine names.
+    """
+    if options.model.endswith(".gguf"):
+        _refuse_python(options)
+        return _resolve_gguf(options)
+    data = read_bytes(options.model, _LIMIT)
+    if not isinstance(data, bytes):
+        raise QuestionError(f"{options.model}: {data.reason if isinstance(data, Refusal) else 'there is no such file'}")
+    text = data.decode("utf-8", "replace")
+    if looks_like_modelfile(os.path.basename(options.model), text):
+        _refuse_python(options)
+        return _resolve_modelfile(options, parse_modelfile(text))
+    candidates = [(engine, serve) for engine in engines().values() for serve in engine.serve]
+    found = find_command(text, [serve.words for _, serve in candidates])
+    if found is None:
+        known = ", ".join(" ".join(serve.words) for _, serve in candidates)
+        raise QuestionError(
+            f"{options.model}: expected a model directory, a generation_config.json, a trace, a GGUF file, a Modelfile, "
+            f"or a file with a command line of a server ({known})"
+        )
+    engine, serve = candidates[found[0]]
+    return _resolve_command(options, engine, serve, found[1])
+
+
+def _refuse_python(options: GencfgOptions) -> None:
+    """Raise QuestionError for options that concern a model in Python, or keys of JSON files."""
+    given = {
+        "--preset": options.presets,
+        "--mutate": options.mutate,
+        "--mutate-config": options.mutate_config,
+        "--without": options.without,
+    }
+    named = [name for name, value in given.items() if value]
+    if named:
+        raise QuestionError(f"{options.model}: {', '.join(named)} cannot be used with this kind of file: no model in Python reads it")
+
+
+# --- GGUF -------------------------------------------------------------------------------------------------------------------------
+
+
+def _resolve_gguf(options: GencfgOptions, modelfile: Modelfile | None = None, path: str | None = None) -> Resolution:
+    engine = _engine(options, "ollama" if modelfile is not None else "llama.cpp")
+    file = path or options.model
+    metadata = _metadata(file)
+    call, tokenizer = gguf_call(metadata, file)
+    call = settings_given(call, options)
+    if modelfile is not None:
+        call = _with_parameters(call, options.model, modelfile)
+    facts = ModelFacts(id_of=tokenizer.id_of, is_gguf=True, max_model_len=_context(metadata))
+    effective = engine.resolve(call, facts, version_for(engine, None).version)
+    template = metadata.get("tokenizer.chat_template")
+    terminator = _terminator(template, tokenizer, file) if isinstance(template, str) else None
+    limits = [] if terminator is not None else [f"{file} has no chat template, so the end of a turn is not known"]
+    limits += [] if modelfile is None else _unread_lines(options.model, modelfile)
+    return Resolution(replace(options, engine=engine.name), tokenizer, call, effective, limits=tuple(limits), terminator=terminator)
+
+
+def _metadata(path: str) -> dict[str, Any]:
+    try:
+        return read_metadata(path)
+    except GgufError as error:
+        raise QuestionError(f"{path}: {error}") from None
+    except OSError as error:
+        raise QuestionError(f"{path}: {error.strerror or error}") from None
+
+
+def gguf_call(metadata: dict[str, Any], path: str) -> tuple[GenerateCall, Tokenizer]:
+    """Return a plain call of a GGUF file and its tokenizer, from its metadata."""
+    name = os.path.basename(path)
+    texts = [text for text in metadata.get("tokenizer.ggml.tokens") or () if isinstance(text, str)]
+    kinds = metadata.get("tokenizer.ggml.token_type") or []
+    added = {
+        text: AddedToken(at, text, kinds[at] == _CONTROL)
+        for at, text in enumerate(texts)
+        if at < len(kinds) and kinds[at] in (_CONTROL, _USER_DEFINED)
+    }
+    vocabulary = json.dumps({text: at for at, text in enumerate(texts)}).encode()
+    stops = {key: metadata[key] for key in _STOPS if isinstance(metadata.get(key), int)}
+    architecture = metadata.get("general.architecture")
+    config: dict[str, Any] = {"model_type": architecture, "max_position_embeddings": _context(metadata)}
+    config |= {"vocab_size": len(texts)} if texts else {}
+    origin = Origin("model-file", f"{name} {', '.join(key.rsplit('.', 1)[-1] for key in stops)}", path)
+    generation = {"eos_token_id": SourcedValue(list(dict.fromkeys(stops.values())), origin)} if stops else {}
+    values = {key: SourcedValue(value, Origin("model-file", name, path)) for key, value in config.items()}
+    return GenerateCall(config=values, generation_config=generation), Tokenizer(added, {}, vocabulary)
+
+
+def _context(metadata: dict[str, Any]) -> int | None:
+    found = metadata.get(f"{metadata.get('general.architecture')}.context_length")
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def _terminator(template: str, tokenizer: Tokenizer, path: str) -> Terminator | None:
+    with TemplateWorker() as worker:
+        return terminator_in(ChatTemplate("default", template, path), tokenizer, worker)[0]
+
+
+# --- Modelfile --------------------------------------------------------------------------------------------------------------------
+
+
+def _resolve_modelfile(options: GencfgOptions, modelfile: Modelfile) -> Resolution:
+    base = modelfile.base or ""
+    for candidate in (os.path.join(os.path.dirname(options.model), base), base):
+        if candidate.endswith(".gguf") and os.path.isfile(candidate):
+            return _resolve_gguf(options, modelfile, candidate)
+    engine = _engine(options, "ollama")
+    call = _with_parameters(settings_given(GenerateCall(), options), options.model, modelfile)
+    effective = engine.resolve(call, ModelFacts(), version_for(engine, None).version)
+    stop = replace(effective.stop, never_stops=False, because=None)
+    limit = f"FROM {base}: that GGUF file is not here, so its own stop ids and its template are not known"
+    limits = (limit, *_unread_lines(options.model, modelfile))
+    return Resolution(replace(options, engine=engine.name), Tokenizer({}, {}), call, replace(effective, stop=stop), limits=limits)
+
+
+def _unread_lines(path: str, modelfile: Modelfile) -> list[str]:
+    """Return a clause for each line that is no instruction."""
+    return [f"{path}:{line} is no instruction of a Modelfile: {text[:40]}" for line, text in list(modelfile.unknown.items())[:3]]
+
+
+def _with_parameters(call: GenerateCall, path: str, modelfile: Modelfile) -> GenerateCall:
+    """Return `call` with the PARAMETER lines as the settings of its request; what the request sets itself has the last word."""
+    name = os.path.basename(path)
+    given: dict[str, SourcedValue] = {}
+    stops: list[str] = []
+    for item in modelfile.parameters:
+        ours = _OLLAMA.get(item.name, item.name)
+        value: Any = _number(item.value)
+        if ours == "stop_strings":
+            stops.append(item.value)
+            value = list(stops)
+        elif ours in ("max_new_tokens",) and isinstance(value, int) and value < 0:
+            continue  # -1: until the context is full
+        if item.name not in _OLLAMA_IGNORED:
+            given[ours] = SourcedValue(value, Origin("model-file", f"{name}:{item.line}", path, None, item.line))
+    return replace(call, user_config={**given, **(call.user_config or {})})
+
+
+def _number(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+# --- a server's command line ------------------------------------------------------------------------------------------------------
+
+
+def _resolve_command(options: GencfgOptions, engine: GenerationEngine, serve: ServeOptions, command: ServeCommand) -> Resolution:
+    _engine(options, engine.name)
+    given = {**_yaml_options(options.model, serve, command), **command.options}
+    model = given.get(serve.model) if serve.model is not None else next(iter(command.words), given.get("--model"))
+    if model is None:
+        raise QuestionError(f"{options.model}:{command.line}: the command line names no model")
+    here = os.path.join(os.path.dirname(options.model), model)
+    directory = read_model_dir(here if os.path.isdir(here) else model)
+    defaults, limits = _request_defaults(options.model, serve, command.line, given, directory)
+    context = _tokens(given.get(serve.context)) if serve.context is not None else None
+    if serve.context in given and context is None:
+        limits.append(f"{serve.context} {given[serve.context]} is no number of tokens: the context of config.json was taken")
+    if serve.tokenizer in given:
+        limits.append(f"{serve.tokenizer} {given[serve.tokenizer]}: the tokenizer of {model} was read instead")
+    inner = replace(options, model=directory.path, engine=engine.name)
+    found = resolve_directory(inner, directory, request_defaults=defaults, max_model_len=context)
+    return replace(found, options=replace(inner, model=options.model), limits=(*found.limits, *limits))
+
+
+def _request_defaults(
+    path: str, serve: ServeOptions, line: int, given: dict[str, str], directory: Any
+) -> tuple[dict[str, SourcedValue] | None, list[str]]:
+    """Return what the command line puts under every request (None: what generation_config.json has), and what could not be read."""
+    source = given.get(serve.defaults) if serve.defaults is not None else None
+    override = given.get(serve.override) if serve.override is not None else None
+    limits = []
+    if source not in (None, "auto", "model", serve.own_defaults):
+        limits.append(f"{serve.defaults} {source}: the generation_config.json of the model was read instead")
+    if source != serve.own_defaults and override is None:
+        return None, limits
+    file = directory.generation_config.value if directory.generation_config is not None else None
+    origin = Origin("generation_config.json", "generation_config.json")
+    kept = {} if source == serve.own_defaults or not isinstance(file, dict) else file
+    fields = next(engine.file_defaults for engine in engines().values() if serve in engine.serve)
+    values = {name: SourcedValue(value, origin) for name, value in kept.items() if name in fields and value is not None}
+    if override is not None:
+        try:
+            added = json.loads(override)
+        except ValueError:
+            raise QuestionError(f"{path}:{line}: {serve.override} {override}: expected a JSON object") from None
+        place = Origin("server", f"{os.path.basename(path)}:{line} {serve.override}", path, None, line)
+        values |= {name: SourcedValue(value, place) for name, value in added.items() if name in fields}
+        other = [name for name in added if name not in fields]
+        limits += [f"{serve.override} {', '.join(other)}: no default of a request"] if other else []
+    return values, limits
+
+
+def _yaml_options(path: str, serve: ServeOptions, command: ServeCommand) -> dict[str, str]:
+    name = command.options.get(serve.yaml or "")
+    if serve.yaml is None or name is None:
+        return {}
+    from llmdoctor.files.yamlfile import parse_yaml
+
+    file = os.path.join(os.path.dirname(path), name)
+    data = read_bytes(file if os.path.isfile(file) else name, _LIMIT)
+    if not isinstance(data, bytes):
+        raise QuestionError(f"{path}:{command.line}: {serve.yaml} {name}: the file cannot be read")
+    value = parse_yaml(data, name, name).value
+    if not isinstance(value, dict):
+        raise QuestionError(f"{name}: expected a mapping of options")
+    return {
+        f"--{str(key).replace('_', '-')}": item if isinstance(item, str) else json.dumps(item)
+        for key, item in value.items()
+        if item is not None
+    }
+
+
+def _tokens(text: str | None) -> int | None:
+    """Return a number of tokens such as "32768", "32k" (thousands) or "32K" (1,024)."""
+    import re
+
+    match = re.fullmatch(r"(\d{1,9})([kKmM]?)", text or "")
+    return None if match is None else int(match[1]) * {"": 1, "k": 1000, "K": 1024, "m": 10**6, "M": 2**20}[match[2]]
+
+
+def _engine(options: GencfgOptions, name: str) -> GenerationEngine:
+    """Return the engine that a file belongs to. Raises QuestionError if --engine names another one."""
+    if options.engine is not None and engine_named(options.engine)[0].name != name:
+        raise QuestionError(f"{options.model}: a file for {name}, but --engine names {options.engine}")
+    return engine_named(name)[0]

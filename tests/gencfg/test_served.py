@@ -1,0 +1,208 @@
+"""Calls that a GGUF file, a Modelfile or a server's command line describes."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmdoctor.configs.modelfile import parse_modelfile
+from llmdoctor.configs.serve_command import find_command
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.files.gguf import GgufError, read_metadata
+from llmdoctor.gencfg.options import GencfgOptions
+from llmdoctor.gencfg.show import show_report
+from tests.conftest import write_model
+
+CHAT = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TOKENS = ["a", "b", ",", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<custom>"]
+KINDS = [1, 1, 1, 3, 3, 3, 3]
+
+
+def gguf(path: Path, **metadata: Any) -> Path:
+    """A GGUF file of version 3 with these metadata and no tensors."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value.encode())) + value.encode()
+
+    def value(item: Any) -> bytes:
+        if isinstance(item, str):
+            return struct.pack("<I", 8) + text(item)
+        if isinstance(item, list) and isinstance(item[0], str):
+            return struct.pack("<IIQ", 9, 8, len(item)) + b"".join(map(text, item))
+        if isinstance(item, list):
+            return struct.pack("<IIQ", 9, 5, len(item)) + struct.pack(f"<{len(item)}i", *item)
+        return struct.pack("<II", 4, item)
+
+    pairs = b"".join(text(key.replace("__", ".")) + value(item) for key, item in metadata.items())
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(metadata)) + pairs)
+    return path
+
+
+def model(path: Path, **more: Any) -> Path:
+    base = {
+        "general__architecture": "qwen2",
+        "qwen2__context_length": 4096,
+        "tokenizer__ggml__tokens": TOKENS,
+        "tokenizer__ggml__token_type": KINDS,
+        "tokenizer__ggml__eos_token_id": 3,
+        "tokenizer__chat_template": CHAT,
+    }
+    return gguf(path, **{**base, **more})
+
+
+def stop(path: Path | str, **options: Any) -> dict[str, Any]:
+    report = show_report(GencfgOptions(model=str(path), **options))
+    assert report.result is not None
+    return {
+        **report.result["stop"],
+        "verdict": report.verdict.text if report.verdict else "",
+        "codes": [each.code for each in report.findings],
+    }
+
+
+def test_a_gguf_file_stops_at_its_ids_and_at_known_texts(tmp_path: Path) -> None:
+    found = stop(model(tmp_path / "m.gguf"))
+    assert found["eos_token_id"] == [3, 5]
+    assert found["stops_at_turn_end"] is True
+    assert found["limit"] == 4095
+
+
+def test_a_gguf_file_whose_template_ends_with_a_token_that_llama_cpp_does_not_know(tmp_path: Path) -> None:
+    found = stop(model(tmp_path / "m.gguf", tokenizer__chat_template=CHAT.replace("<|im_end|>", "<custom>")))
+    assert found["turn_end"] == [6]
+    assert found["codes"] == ["GEN002"]
+    assert "<custom>" in found["verdict"]
+
+
+def test_the_metadata_agree_with_the_gguf_package(tmp_path: Path) -> None:
+    reader = pytest.importorskip("gguf")
+    path = model(tmp_path / "m.gguf")
+    fields = reader.GGUFReader(str(path)).fields
+    ours = read_metadata(str(path))
+    assert ours["tokenizer.ggml.eos_token_id"] == fields["tokenizer.ggml.eos_token_id"].contents()
+    assert ours["tokenizer.ggml.tokens"] == fields["tokenizer.ggml.tokens"].contents()
+
+
+@pytest.mark.parametrize("length", [0, 3, 10, 24, 40, 90, 200])
+def test_a_gguf_file_that_is_cut_off_is_refused_in_one_sentence(tmp_path: Path, length: int) -> None:
+    data = model(tmp_path / "m.gguf").read_bytes()
+    (tmp_path / "cut.gguf").write_bytes(data[:length])
+    with pytest.raises(GgufError):
+        read_metadata(str(tmp_path / "cut.gguf"))
+    with pytest.raises(QuestionError, match=r"cut\.gguf"):
+        show_report(GencfgOptions(model=str(tmp_path / "cut.gguf")))
+
+
+def test_a_modelfile_adds_stop_texts_and_limits(tmp_path: Path) -> None:
+    model(tmp_path / "m.gguf", tokenizer__chat_template=CHAT.replace("<|im_end|>", "<custom>"))
+    (tmp_path / "Modelfile").write_text('FROM ./m.gguf\nPARAMETER stop "<custom>"\nPARAMETER num_predict 64\nPARAMETER num_ctx 8192\n')
+    found = stop(tmp_path / "Modelfile")
+    assert found["codes"] == []
+    assert found["limit"] == 64
+
+
+def test_a_modelfile_over_a_model_that_is_not_here_says_so_in_the_verdict(tmp_path: Path) -> None:
+    (tmp_path / "Modelfile").write_text('FROM llama3.2\nTEMPLATE """{{ .Prompt }}\nFROM inside"""\nPARAMETER stop <|eot_id|>\nNONSENSE x\n')
+    found = stop(tmp_path / "Modelfile")
+    assert "llama3.2" in found["verdict"]
+    assert "Modelfile:5" in found["verdict"]
+
+
+def test_a_modelfile_is_parsed_with_its_quotes() -> None:
+    parsed = parse_modelfile('from m\n# no\nTEMPLATE """a\nb"""\nPARAMETER stop "x y"\nparameter temperature 0.2\n')
+    assert (parsed.base, parsed.template) == ("m", "a\nb")
+    assert [(item.name, item.value, item.line) for item in parsed.parameters] == [("stop", "x y", 5), ("temperature", "0.2", 6)]
+
+
+VLLM = (("vllm", "serve"), ("-m", "vllm.entrypoints.openai.api_server"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "options", "line"),
+    [
+        ("vllm serve m --max-model-len 8k", ("m",), {"--max-model-len": "8k"}, 1),
+        ("#!/bin/sh\nexec /opt/bin/vllm serve m \\\n  --generation-config=vllm > log &", ("m",), {"--generation-config": "vllm"}, 2),
+        ('ENTRYPOINT ["vllm", "serve", "m", "--enable-x"]', ("m",), {"--enable-x": "true"}, 1),
+        ("vllm serve m --override_generation_config '{\"top_k\": 1}'", ("m",), {"--override-generation-config": '{"top_k": 1}'}, 1),
+    ],
+)
+def test_command_lines(text: str, words: tuple[str, ...], options: dict[str, str], line: int) -> None:
+    found = find_command(text, VLLM)
+    assert found is not None
+    assert (found[0], found[1].words, found[1].options, found[1].line) == (0, words, options, line)
+
+
+def test_a_text_without_a_command_has_none() -> None:
+    assert find_command("vllm bench m", VLLM) is None
+
+
+def test_vllm_serve_uses_what_the_command_line_says(tmp_path: Path) -> None:
+    write_model(tmp_path / "model", generation_config={"eos_token_id": [1], "temperature": 0.3, "top_k": 7})
+    script = tmp_path / "serve.sh"
+    results = {}
+    for name, more in (
+        ("auto", ""),
+        ("own", "--generation-config vllm"),
+        ("over", "--override-generation-config '{\"top_k\": 3}' --max-model-len 99"),
+    ):
+        script.write_text(f"vllm serve model {more}\n")
+        report = show_report(GencfgOptions(model=str(script)))
+        assert report.result is not None
+        results[name] = report.result
+    assert results["auto"]["effective"]["temperature"] == 0.3
+    assert (results["own"]["effective"]["temperature"], results["own"]["effective"]["top_k"]) == (1.0, 0)
+    assert results["own"]["stop"]["eos_token_id"] == results["auto"]["stop"]["eos_token_id"]
+    assert (results["over"]["effective"]["temperature"], results["over"]["effective"]["top_k"]) == (0.3, 3)
+    assert results["over"]["provenance"]["top_k"]["layer"] == "server"
+    assert results["over"]["stop"]["limit"] == 98
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("echo hello\n", {}, "expected a model directory"),
+        ("vllm serve --port 1\n", {}, "names no model"),
+        ("vllm serve model\n", {"engine": "tgi"}, "a file for vllm"),
+        ("vllm serve model --override-generation-config {\n", {}, "expected a JSON object"),
+    ],
+)
+def test_what_cannot_be_answered(tmp_path: Path, text: str, options: dict[str, Any], words: str) -> None:
+    write_model(tmp_path / "model")
+    (tmp_path / "serve.sh").write_text(text)
+    with pytest.raises(QuestionError, match=words):
+        show_report(GencfgOptions(model=str(tmp_path / "serve.sh"), **options))
+
+
+def test_options_for_python_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match="--preset"):
+        show_report(GencfgOptions(model=str(model(tmp_path / "m.gguf")), presets=("trl-ppo",)))
+
+
+@pytest.mark.parametrize(
+    ("engine", "generation", "config", "ids"),
+    [
+        ("sglang", {"eos_token_id": [5]}, {"eos_token_id": 6}, [6, 5, 11]),
+        ("tgi", {"eos_token_id": [5, 6]}, {}, [5, 6]),
+        ("tgi", {"eos_token_id": 5}, {}, [11]),
+        ("tensorrt-llm", {"eos_token_id": [5]}, {"eos_token_id": 6}, [11]),
+        ("mlx", {"eos_token_id": [5]}, {"eos_token_id": 6}, [5, 11]),
+        ("mlx", {}, {"eos_token_id": 6}, [6, 11]),
+        ("llama.cpp", {"eos_token_id": [5]}, {"eos_token_id": 6}, [11, 10]),
+    ],
+)
+def test_where_each_engine_takes_its_stop_ids_from(tmp_path: Path, engine: str, generation: Any, config: Any, ids: list[int]) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen2", "vocab_size": 16, **config}))
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    added = [{"id": 10, "content": "<|endoftext|>", "special": True}, {"id": 11, "content": "<eos>", "special": True}]
+    (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added, "model": {"type": "BPE", "vocab": {"a": 0}}}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<eos>"}))
+    assert stop(folder, engine=engine)["eos_token_id"] == ids
