@@ -14,14 +14,14 @@ from llmdoctor.cli.shared import GIVEN
 from llmdoctor.core.report import Report
 from llmdoctor.report.terminal import Color
 
-_MODEL = "A model directory, a hub id in the local cache, or a generation_config.json."
+_MODEL = "A model directory, a hub id in the local cache, a generation_config.json, a trace, a GGUF file, a Modelfile, or a script with vllm serve."
 _CONFIG = "The GenerationConfig passed to generate(), as a JSON file."
 _SET = "A keyword argument of generate(); repeatable."
 _MUTATE = "An assignment on model.generation_config before the call; repeatable."
 _MUTATE_CONFIG = "An assignment on model.config before the call; repeatable."
 _PRESET = "What a trainer does to the model and to the call: trl-ppo, trl-grpo@1.0.0 (gencfg presets lists them); repeatable."
 _VERSION = "The transformers version to answer for; default: the installed one, else the newest known."
-_ENGINE = "transformers or vllm."
+_ENGINE = "transformers, vllm, sglang, tgi, tensorrt-llm, llama.cpp, ollama or mlx; NAME@VERSION names a version."
 _WITHOUT = "Answer as if no file set this key; repeatable."
 
 

@@ -30,13 +30,18 @@ def _call(examined: Examined) -> Iterator[Finding]:
 
 
 def _engines_differ(examined: Examined) -> Iterator[Finding]:
-    """GEN012: other engines stop at other tokens with the same files."""
-    ours = set(examined.eos)
+    """GEN012: an engine that reads generation_config.json stops at other tokens, or any engine passes the end of an answer."""
+    ours, end = set(examined.eos), examined.terminator
     table = engines()
+    ends = end is not None and end.ends_at(ours)
     differing = {
         name: effective.stop.eos_token_id
         for name, effective in examined.elsewhere.items()
-        if effective.error is None and set(effective.stop.eos_token_id) != ours
+        if effective.error is None
+        and (
+            (table[name].file_defaults and set(effective.stop.eos_token_id) != ours)
+            or (ends and end and not end.ends_at(effective.stop.eos_token_id))
+        )
     }
     if not differing or not examined.runs or not ours:
         return
