@@ -25,8 +25,17 @@ def resolve_files(options: GencfgOptions) -> Resolution:
     """
     from llmdoctor.modeldir.directory import read_model_dir
 
-    engine_named(options.engine)
-    return resolve_directory(options, read_model_dir(options.model))
+    return resolve_directory(_with_engine(options), read_model_dir(options.model))
+
+
+def _with_engine(options: GencfgOptions) -> GencfgOptions:
+    """Return `options` for the engine that a trainer generates with, if the user names none."""
+    if options.engine is not None or not options.presets:
+        engine_named(options.engine)
+        return options
+    from llmdoctor.gencfg.trainers import load_preset
+
+    return replace(options, engine=next((engine for name in options.presets if (engine := load_preset(name).engine)), None))
 
 
 def resolve_directory(

@@ -36,7 +36,10 @@ def tokenizer_eos(examined: Examined) -> Iterator[Finding]:
     if separator is not None and separator.id in examined.eos:
         return  # BERT's tokenizers end a sequence with [SEP], whatever eos_token says
     finding = _missing(examined, rules.TOKENIZER_EOS, token, f"the tokenizer's eos_token is {special.token} ({token})")
-    if examined.terminator is not None and examined.terminator.ends_at(examined.eos):
+    if stop_ids.ends_early(token):
+        cause = "the chat template writes this token inside an answer, so generate() must not stop there"
+        finding = replace(finding, severity=Severity.INFO, cause=cause, fix=rules.TOKENIZER_EOS.fix, edits=())
+    elif examined.terminator is not None and examined.terminator.ends_at(examined.eos):
         cause = "generate() stops where the chat template ends an answer; the token matters only for text without the template"
         finding = replace(finding, severity=Severity.INFO, cause=cause, edits=())
     yield finding

@@ -151,13 +151,14 @@ class _Rendered:
         """Collect the tokens between the generation prompt and the content of an answer, its reasoning, or its tool calls."""
         for name, mark, prompt in (("answer", ANSWER, "prompt"), ("thinking", ANSWER, "prompt"), ("call", ARGUMENTS[0], "tool_prompt")):
             text, start = self.texts[name], _common(self.texts[name], self.texts[prompt])
-            if mark in text and self.texts[prompt] not in ("", self.texts["plain"]):
+            header = self._tokens(self.texts[prompt][_behind_at(self.texts[prompt], QUESTION) : start])
+            if mark in text and header and self.texts[prompt] != self.texts["plain"]:  # the text has the header of the prompt
                 self.inside.update(token for at, token in self._tokens(text) if start < at + len(token) and at < text.rfind(mark))
         between = [token for _, token in self._tokens(_between(self.texts["calls"], *ARGUMENTS))]
         if not self.openers & set(between):  # else each call is a message of its own
             self.inside.update(between)
         header = self.texts["prompt"][_common(self.texts["prompt"], self.texts["plain"]) :]
-        self.inside.update(f"</{token[1:]}" for _, token in self._tokens(header) if re.fullmatch(r"<\w+>", token))
+        self.inside.update(f"</{token[1:]}" for _, token in self._tokens(header) if self._is_tag(token))
 
     def _tool_end(self, end: str) -> Ending | None:
         """Return the token that ends a tool call, None if it is that of an answer or cannot be told from a token inside."""
@@ -169,8 +170,12 @@ class _Rendered:
         if found is None:
             gap = self._specials(_between(self.texts["result"], ARGUMENTS[0], RESULT))
             found = next((token for token in gap if token not in self.inside), None)
-        self.inside.update(closing[:-1])
+        behind = [token for _, token in self._tokens(_behind(text, ARGUMENTS[0]))]
+        self.inside.update(behind[: behind.index(closing[-1])] if closing else [])
         return None if found is None or found == end else Ending(found, self.id_of(found))
+
+    def _is_tag(self, token: str) -> bool:
+        return token not in self.special and re.fullmatch(r"<\w+>", token) is not None
 
     def _tokens(self, text: str) -> list[tuple[int, str]]:
         return [] if self._pattern is None else [(found.start(), found.group()) for found in self._pattern.finditer(text)]
@@ -187,6 +192,10 @@ class _Rendered:
 
 def _behind(text: str, mark: str) -> str:
     return text[text.rfind(mark) + len(mark) :] if mark in text else ""
+
+
+def _behind_at(text: str, mark: str) -> int:
+    return text.rfind(mark) + len(mark) if mark in text else 0
 
 
 def _between(text: str, first: str, second: str) -> str:

@@ -12,6 +12,7 @@ from llmdoctor.gencfg.types import ConfigLayer, GenerateCall, Json, Origin, Sour
 
 _CHANGES_TOKENIZER = ("setup_chat_format", "clone_chat_template")
 _TEXT_CONFIGS = ("text_config", "llm_config", "language_config")
+_DECIDING = ("eos_token_id", "max_new_tokens", "max_length")  # a value that is not known could turn the verdict
 _OVERRIDE = "trl/models/utils.py"  # _override_model_generation_config, for transformers before 5
 
 
@@ -93,8 +94,13 @@ def preset_limits(name: str, training: Training, *, own_call: bool = True) -> tu
         return (*limits, f"{preset.source} {preset.owner} is not known to set or pass anything that decides how text is generated")
     if all(item.target == "model" for item in happening):
         return tuple(limits)
+    limits += [
+        f"{item.field} is {item.value['code']}, which is not known here ({item.place})"
+        for item in happening
+        if own_call and "code" in item.value and item.field in _DECIDING
+    ]
     if own_call:
-        return (*limits, f"with the default arguments of {preset.source}'s {preset.owner}, without vLLM")
+        return (*limits, f"with the default arguments of {preset.source}'s {preset.owner}{'' if preset.engine else ', without vLLM'}")
     return (*limits, f"without the GenerationConfig that {preset.source}'s {preset.owner} passes itself")
 
 
@@ -157,6 +163,8 @@ def _value(assignment: TrainerAssignment, call: GenerateCall, tokens: SpecialIds
         return True, what
     if kind == "argument":
         found = given.get(what, assignment.value["default"])
+        if assignment.value.get("plus_prompt") and found is not None:
+            found += call.prompt_length
         return True, found if found is None else found + assignment.value.get("plus", 0)
     if kind == "align":
         return _aligned(what, assignment.value["form"], call, tokens)

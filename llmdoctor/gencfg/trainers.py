@@ -1,8 +1,7 @@
-"""What trainers do to a model's generation config, by trainer and version, with the file and line that does it.
+"""What trainers and evaluation harnesses set on a model and pass to generate(), by version, with the file and line that does it.
 
-The facts are data: presets.json, read out of the released sources by conformance/make_presets.py (every TRL release since 0.9.2, and
-transformers' own Trainer). A preset answers for the trainer's *default* arguments unless `arguments` says otherwise. It
-changes the model's config; the caller's own GenerationConfig and keyword arguments stay as they are.
+The facts are data. presets.json was read from the released sources by conformance/make_presets.py: every TRL release since 0.9.2, and
+transformers' own Trainer. callers.json was read by hand, one release of each library; conformance/check_callers.py compares its lines.
 """
 
 from __future__ import annotations
@@ -34,10 +33,11 @@ class TrainerAssignment:
     """One assignment in a trainer's source.
 
     `target` is "model" (model.generation_config), "call" (the GenerationConfig that the trainer itself passes to generate()) or "kwargs"
-    (keyword arguments of its generate()). `value` is one of {"constant": x}, {"argument": name, "default": x[, "plus": x]}
-    (a trainer argument), {"tokenizer": field}, {"union": field} (the model's ids and the tokenizer's), {"model": field}, {"align": field,
-    "form": ...} (see _aligned) or {"code": text}. It happens with default arguments where `default` is True, and only where the
-    arguments in `needs` are given ("*": any value) where there are such; `when` are the conditions around it, as the source has them.
+    (keyword arguments of its generate()). `value` is one of {"constant": x}, {"argument": name, "default": x[, "plus": x]} (a trainer
+    argument; with "plus_prompt" the prompt is counted), {"tokenizer": field}, {"union": field} (the model's ids and the tokenizer's),
+    {"model": field}, {"align": field, "form": ...} (see trained.py) or {"code": text} (not known here). It happens with default
+    arguments if `default` is true, and only if the arguments in `needs` are given ("*": any value); `when` are the conditions around
+    it, as the source has them.
     """
 
     target: Target
@@ -61,6 +61,7 @@ class Preset:
 
     `aligns` says that its train() goes through transformers' Trainer.train, which aligns special tokens from 4.56 on. `fix` is code to
     paste, `warns` what else the trainer's doing affects; both None where nothing is wrong. `notes` say what was assumed.
+    `engine` is the engine that the trainer generates with, None for transformers' own generate().
     """
 
     name: str
@@ -74,6 +75,7 @@ class Preset:
     fix: str | None = None
     warns: str | None = None
     notes: tuple[str, ...] = ()
+    engine: str | None = None
 
     @property
     def overrides(self) -> bool:
@@ -119,7 +121,8 @@ def load_preset(name: str, *, version: str | None = None) -> Preset:
     chosen, known, notes = _version(library, name, asked or version)
     owner, file, aligns = _owner(library, name, known) or _absent(library, name, chosen)
     fix, warns = _advice(name, known)
-    return Preset(name, library, chosen, known, owner, file, aligns, tuple(_assignments(library, name, known)), fix, warns, notes)
+    items, engine = tuple(_assignments(library, name, known)), _data()[library]["presets"][name].get("engine")
+    return Preset(name, library, chosen, known, owner, file, aligns, items, fix, warns, notes, engine)
 
 
 def preset_advice(name: str, trl_version: str | None = None) -> tuple[str | None, str | None] | None:
@@ -154,13 +157,15 @@ def preset_at(library: str, version: str, file: str, line: int) -> str | None:
 def _data() -> Mapping[str, Any]:
     import json
 
-    data: Mapping[str, Any] = json.loads(Path(__file__).with_name("presets.json").read_text(encoding="utf-8"))
+    data: dict[str, Any] = {}
+    for name in ("presets.json", "callers.json"):
+        data |= json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
     return data
 
 
 def version_for(name: str, trl: str | None, transformers: str | None) -> str | None:
     """Return the version that is asked for of the library that has the preset `name`."""
-    return transformers if name.startswith("transformers-") else trl
+    return transformers if name.startswith("transformers-") else trl if name.startswith("trl-") else None
 
 
 def release(version: str) -> tuple[int, ...] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.gencfg import trainers as presets
-from llmdoctor.gencfg.trained import SpecialIds, Training, apply_preset, preset_notes
+from llmdoctor.gencfg.trained import SpecialIds, Training, apply_preset, preset_limits, preset_notes
 from llmdoctor.gencfg.trainers import load_preset, preset_advice, preset_names
 from llmdoctor.gencfg.types import GenerateCall, Origin, SourcedValue
 
@@ -152,6 +153,18 @@ def test_advice_names_what_that_version_understands() -> None:
     assert preset_advice("trl-rloo@0.22.0") is None
 
 
+def test_what_a_harness_passes_is_a_call_of_its_own() -> None:
+    training = Training(tokens=SpecialIds(END, TEXT), transformers="5.23.0")
+    lighteval = apply_preset("lighteval-transformers", qwen(), training)
+    assert lighteval.kwargs["eos_token_id"].value == END
+    assert lighteval.kwargs["eos_token_id"].origin.layer == "trainer"
+    lm_eval = apply_preset("lm-eval-hf", replace(qwen(), prompt_length=100), training)
+    assert lm_eval.kwargs["max_length"].value == 356
+    limits = preset_limits("lighteval-transformers", training)
+    assert any("max_new_tokens" in limit for limit in limits)
+    assert load_preset("openrlhf-vllm").engine == "vllm"
+
+
 def test_an_unknown_tokenizer_is_said_and_not_guessed() -> None:
     assert not after("trl-grpo@1.13.0", qwen(), transformers="4.50.0").mutations
     assert any("pad_token_id" in note for note in preset_notes("trl-grpo@1.13.0", Training()))
@@ -211,7 +224,9 @@ def known_version(library: str) -> str:
 
 @pytest.mark.parametrize("name", preset_names())
 def test_each_recorded_line_of_the_installed_library_holds_the_assignment(name: str) -> None:
-    library = "transformers" if name.startswith("transformers-") else "trl"
+    library = load_preset(name).library
+    if library not in ("transformers", "trl"):
+        pytest.skip("conformance/check_callers.py compares the lines of this library")
     root, version = site(library), known_version(library)
     try:
         preset = load_preset(name, version=version)
