@@ -14,11 +14,13 @@ from llmdoctor.core.report import Report, Skipped, Verdict
 from llmdoctor.core.text import plural
 from llmdoctor.gencfg.calls import default_version
 from llmdoctor.gencfg.directory_findings import directory_findings
-from llmdoctor.gencfg.engines.table import engines
+from llmdoctor.gencfg.engines.table import REFERENCE, engines
 from llmdoctor.gencfg.examined import Examined, examine_directory
+from llmdoctor.gencfg.inputs import inputs_of
 from llmdoctor.gencfg.options import GencfgCheckOptions
-from llmdoctor.gencfg.results import CheckedModelResult, CheckResult, EngineVerdictResult
+from llmdoctor.gencfg.results import CheckedModelResult, CheckResult, EngineVerdictResult, TerminatorResult
 from llmdoctor.gencfg.screen import name_tokens
+from llmdoctor.gencfg.terminator import Terminator
 from llmdoctor.gencfg.turns import terminator_of
 from llmdoctor.gencfg.types import Effective, Resolution
 from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
@@ -40,10 +42,11 @@ class CheckedModel:
         if self.examined is None:
             return {}
         end = self.examined.terminator
-        verdicts = {"transformers": self.examined.answer.effective, **self.examined.elsewhere}
+        verdicts = {REFERENCE: self.examined.answer.effective, **self.examined.elsewhere}
         return {
             "verdicts": {name: _verdict(effective) for name, effective in verdicts.items()},
-            "terminator": None if end is None else {"token": end.token, "id": end.id, "reason": end.reason},
+            "terminator": None if end is None else _terminator(end),
+            "inputs": inputs_of(self.examined.answer).result(),
         }
 
 
@@ -126,6 +129,16 @@ def _entries(models: list[CheckedModel]) -> Iterator[CheckedModelResult]:
         start = end
 
 
+def _terminator(end: Terminator) -> TerminatorResult:
+    return {
+        "token": end.token,
+        "id": end.id,
+        "reason": end.reason,
+        "tool": None if end.tool is None else end.tool.id,
+        "inside": sorted(end.inside),
+    }
+
+
 def _verdict(effective: Effective) -> EngineVerdictResult:
     return {
         "version": effective.transformers,
@@ -177,7 +190,7 @@ def _single(model: CheckedModel) -> list[Block]:
     if examined is None:
         return []
     table = engines()
-    verdicts = {"transformers": examined.answer.effective, **examined.elsewhere}
+    verdicts = {REFERENCE: examined.answer.effective, **examined.elsewhere}
     rows: list[tuple[str | Cell, ...]] = [
         (table[name].title, _stops(examined.answer, effective), effective.transformers.removeprefix(f"{name} "))
         for name, effective in verdicts.items()

@@ -122,6 +122,8 @@ class TerminatorResult(TypedDict):
     token: str | None
     id: int | None
     reason: str | None  # why it could not be found
+    tool: int | None  # the id that ends a tool call, if it is another one
+    inside: list[int]  # ids that can occur inside an answer
 
 
 class CheckedModelResult(TypedDict):
@@ -132,6 +134,7 @@ class CheckedModelResult(TypedDict):
     findings: list[int]  # indices into the report's findings
     verdicts: NotRequired[dict[str, EngineVerdictResult]]  # by engine
     terminator: NotRequired[TerminatorResult | None]
+    inputs: NotRequired[InputsResult]
 
 
 class CheckResult(TypedDict):

@@ -110,7 +110,7 @@ def _missing(examined: Examined, rule: Rule, token: int, found: str) -> Finding:
     finding = rule.at(
         place(examined.file, field.origin.pointer or "/eos_token_id"),
         f"{found}, but generate() stops only at {', '.join(map(str, examined.eos))}; {_elsewhere(examined, token)}",
-        cause=f"eos_token_id {field.value!r} comes from {field.origin.file or field.origin.source}",
+        cause=f"eos_token_id {field.value!r} comes from {field.origin.file or field.origin.source}{_checked(examined)}",
         fix=_fix(examined, wanted),
         edits=_edits(examined, wanted, safe=rule is rules.TURN_END) if token in wanted else (),
         wanted=token,
@@ -120,11 +120,18 @@ def _missing(examined: Examined, rule: Rule, token: int, found: str) -> Finding:
     return own_code(examined, finding)
 
 
+def _checked(examined: Examined) -> str:
+    """Return what was checked of the ids in the fix, as a clause."""
+    end = examined.terminator
+    known = end is not None and end.token is not None and end.reason is None
+    return "; the fix names no id that the chat template writes inside an answer" if known else ""
+
+
 def _fix(examined: Examined, wanted: list[int]) -> str:
-    """Return the line to paste; without generation_config.json, a file with every generation field that config.json has."""
+    """Return the line to paste; without generation_config.json, also a file with every generation field that config.json has."""
     if examined.directory.generation_config is not None:
         return f'"eos_token_id": {wanted}   in generation_config.json'
-    return f"generation_config.json:\n{_new_file(examined, wanted)}"
+    return f'"eos_token_id": {wanted}   in config.json, or a new generation_config.json:\n{_new_file(examined, wanted)}'
 
 
 def _new_file(examined: Examined, wanted: list[int]) -> str:

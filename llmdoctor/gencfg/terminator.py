@@ -157,8 +157,8 @@ class _Rendered:
         between = [token for _, token in self._tokens(_between(self.texts["calls"], *ARGUMENTS))]
         if not self.openers & set(between):  # else each call is a message of its own
             self.inside.update(between)
-        header = self.texts["prompt"][_common(self.texts["prompt"], self.texts["plain"]) :]
-        self.inside.update(f"</{token[1:]}" for _, token in self._tokens(header) if self._is_tag(token))
+        opened = self.texts["prompt"][_common(self.texts["prompt"], self.texts["plain"]) :]
+        self.inside.update(f"</{token[1:]}" for _, token in self._tokens(opened) if self._is_tag(token))
 
     def _tool_end(self, end: str) -> Ending | None:
         """Return the token that ends a tool call, None if it is that of an answer or cannot be told from a token inside."""

@@ -148,4 +148,4 @@ class Resolution:
     @property
     def engine(self) -> str:
         """The name of the engine that the answer is for."""
-        return self.options.engine or "transformers"
+        return (self.options.engine or "transformers").partition("@")[0]

@@ -9,6 +9,8 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.gencfg.engines.types import GenerationEngine
 
+REFERENCE = "transformers"  # the engine of a call for which no other is named
+
 
 @dataclass(frozen=True, slots=True)
 class EngineVersion:
@@ -37,7 +39,7 @@ def engine_named(text: str | None) -> tuple[GenerationEngine, str | None]:
 
     Raises QuestionError for an unknown engine and for "@" without a version.
     """
-    name, at, version = (text or "transformers").partition("@")
+    name, at, version = (text or REFERENCE).partition("@")
     found = engines().get(name)
     if found is None:
         raise QuestionError(f"--engine {name}: unknown engine, expected one of {', '.join(engines())}")
