@@ -132,11 +132,13 @@ def replay(
     tolerance: Annotated[float | None, _option("--tolerance", "Mass beyond the nucleus that still counts as possible.", "MASS")] = None,
     dtype: Annotated[str | None, _option("--dtype", "float32, bfloat16 or float16.", "NAME")] = None,
     logprobs: Annotated[str | None, _option("--logprobs", "Recorded log-probabilities: which kind are they?", "FILE")] = None,
-    versus: Annotated[str | None, _option("--versus", "Another side's log-probabilities of the same tokens.", "FILE")] = None,
+    versus: Annotated[str | None, _option("--versus", "The engine's log-probabilities; now `sample compare`.", "FILE")] = None,
     eos: Annotated[list[int] | None, _option("--eos", "An id that ends a sequence: what follows is padding; repeatable.", "ID")] = None,
     scores: Annotated[
         bool | None, typer.Option("--scores/--raw", help="LOGITS are scores, with the settings applied.", show_default=False)
     ] = None,
+    kind: Annotated[str | None, _option("--kind", "The kind of listed log-probabilities: raw, temperature or processed.", "KIND")] = None,
+    without: Annotated[list[str] | None, _option("--without", "Answer as if the claim did not set this key; repeatable.", "KEY")] = None,
     format: Format = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -187,6 +189,8 @@ def replay(
             images=tuple(image or ()),
             eos=tuple(eos or ()),
             scores=scores,
+            kind=kind,
+            without=tuple(without or ()),
         )
         return replay_report(options)
 
@@ -245,7 +249,30 @@ def draw(
     answer(writing(output, "--output", build), "sample draw", format, fail_on, color)
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {"replay": replay, "engines": engines, "draw": draw}
+def compare(
+    trainer: Annotated[str, typer.Argument(help="The trainer's log-probabilities of the drawn tokens.", metavar="TRAINER")],
+    engine: Annotated[str, typer.Argument(help="The engine's, of the same tokens.", metavar="ENGINE")],
+    temperature: Annotated[float | None, _option("--temperature", "The temperature that was requested.", "T")] = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Do trainer and engine agree about the same tokens, and if not, why?
+
+    Reads JSON, JSON lines, .npy, .npz, .safetensors, .parquet and responses with logprobs; knows the names of verl, TRL, OpenRLHF, slime and
+    NeMo-RL and their masks. Differences are always log p(trainer) - log p(engine). Exit 0 if they agree, 1 if not, 2 if it is undecided.
+    """
+
+    def build() -> Report:
+        from llmdoctor.sample.compare import compare_report
+        from llmdoctor.sample.options import CompareOptions
+
+        return compare_report(CompareOptions(trainer=trainer, engine=engine, temperature=temperature))
+
+    answer(build, "sample compare", format, fail_on, color)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"replay": replay, "compare": compare, "engines": engines, "draw": draw}
 
 
 def make_app(name: str) -> typer.Typer:

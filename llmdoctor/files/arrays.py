@@ -82,22 +82,24 @@ class Logits:
         raise QuestionError(f"{where} holds nothing but -inf: no token could be drawn")
 
 
-def open_logits(path: str, sequence: int | None = None) -> Logits:
-    """The logits in a file. [V], [steps, V], [steps, 1, V], or [steps, batch, V] with `sequence`.
+def open_logits(path: str, sequence: int | None = None, batch: bool = False) -> Logits:
+    """Return the logits in a file: [V], [steps, V], [steps, 1, V], or [steps, batch, V] with `sequence`.
+
+    With `batch` an array [steps, batch, V] of several sequences is returned as it is.
 
     Raises QuestionError: no such file, not one of the formats, truncated, pickled, of another shape or type.
     """
     array, dtype, others, name = _open(path)
     if array.ndim == 1:
         array = array[None]
-    elif array.ndim == 3:
-        batch = array.shape[1]
-        if sequence is None and batch != 1:
-            raise QuestionError(f"{path}: logits of {batch} sequences [{_shape(array)}]: which one? --sequence 0 to {batch - 1}")
-        if not 0 <= (sequence or 0) < batch:
-            raise QuestionError(f"{path}: --sequence {sequence}: expected 0 to {batch - 1}")
+    elif array.ndim == 3 and not (batch and sequence is None and array.shape[1] > 1 and 0 not in array.shape):
+        count = array.shape[1]
+        if sequence is None and count != 1:
+            raise QuestionError(f"{path}: logits of {count} sequences [{_shape(array)}]: which one? --sequence 0 to {count - 1}")
+        if not 0 <= (sequence or 0) < count:
+            raise QuestionError(f"{path}: --sequence {sequence}: expected 0 to {count - 1}")
         array = array[:, sequence or 0]
-    if array.ndim != 2 or 0 in array.shape:
+    if array.ndim not in (2, 3 if batch else 2) or 0 in array.shape:
         raise QuestionError(f"{path}: shape [{_shape(array)}], expected logits [steps, V] or [steps, batch, V]")
     return Logits(path, array, dtype, others, None if name not in _NAMES else name in _SCORES)
 
@@ -152,7 +154,21 @@ def load_array(path: str) -> NDArray[Any]:
     return array
 
 
+def load_arrays(path: str) -> dict[str, NDArray[Any]]:
+    """Return every array of an .npz or .safetensors file by name; bfloat16 as float32. Raises QuestionError."""
+    if not os.path.lexists(path):
+        raise QuestionError(f"{path}: no such file")
+    if not path.endswith(".safetensors"):
+        return _npz_arrays(path)
+    arrays, brains = _safetensors_arrays(path)
+    return {name: (array.astype(np.uint32) << 16).view(np.float32) if name in brains else array for name, array in arrays.items()}
+
+
 def _npz(path: str) -> _Opened:
+    return _choose(path, _npz_arrays(path))
+
+
+def _npz_arrays(path: str) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(info.file_size for info in archive.infolist()) > _ZIP_LIMIT:
@@ -165,7 +181,7 @@ def _npz(path: str) -> _Opened:
         raise
     except Exception as error:  # noqa: BLE001 zipfile, zlib and numpy raise a dozen kinds on a damaged archive
         raise QuestionError(f"{path}: {_why(error)}, expected a whole .npz file of numbers") from None
-    return _choose(path, {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)})
+    return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
 
 
 def _choose(path: str, arrays: dict[str, NDArray[Any]]) -> _Opened:
@@ -179,14 +195,15 @@ def _choose(path: str, arrays: dict[str, NDArray[Any]]) -> _Opened:
     return array, _float(path, array), arrays, name
 
 
-def _safetensors(path: str) -> _Opened:
+def _safetensors_arrays(path: str) -> tuple[dict[str, NDArray[Any]], set[str]]:
+    """The tensors by name, and the names of those that are bfloat16, held as their bits."""
     headers, problems = read_header(path)
     if problems:
         raise QuestionError(problems[0].message)
     with open(path, "rb") as file:
         start = 8 + int.from_bytes(file.read(8), "little")
     arrays: dict[str, NDArray[Any]] = {}
-    brains = set()
+    brains: set[str] = set()
     for header in headers.values():
         if header.dtype in _KINDS:
             kind = _KINDS[header.dtype]
@@ -195,6 +212,11 @@ def _safetensors(path: str) -> _Opened:
             if not empty:
                 arrays[header.name] = np.memmap(path, kind, "r", start + header.begin, header.shape)
                 brains |= {header.name} if header.dtype == "BF16" else set()
+    return arrays, brains
+
+
+def _safetensors(path: str) -> _Opened:
+    arrays, brains = _safetensors_arrays(path)
     named = next((name for name in _NAMES if name in arrays), None)
     if named is None and len(arrays) == 1:
         named = next(iter(arrays))

@@ -1,6 +1,7 @@
-"""Responses with log-probabilities, JSON or JSON lines: OpenAI (chat, completions, responses, batch output), vLLM, SGLang, llama.cpp, TGI.
+"""Responses with log-probabilities: JSON, JSON lines or an event stream (SSE) of OpenAI (chat, completions, responses, batch output), vLLM,
+TensorRT-LLM, SGLang, llama.cpp (old and new), TGI and Ollama.
 
-A request beside a response is its claim.
+A request beside a response is its claim. Prompt tokens (`echo`, `prompt_logprobs`) are left out: they were not drawn.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ _LIMIT = 512 << 20
 _REQUESTS = ("request", "body", "params", "sampling_params", "generation_settings")
 _RESPONSES = ("response", "output", "result", "body")
 _LISTS = ("logprobs", "top_logprobs", "top_logprobs_num", "n_probs", "top_n_tokens")  # a request's number of listed tokens
+_EVENTS = (b"data:", b"event:", b": ")
 _EXACT = ("sglang", "llama.cpp", "tgi")  # list the n likeliest, the drawn one apart from them
 
 
@@ -48,13 +50,37 @@ class Listed:
 
 @dataclass(slots=True)
 class Responses:
-    """Every step of a file's responses, the requests beside them by line, and which engine wrote them ("" where that cannot be told)."""
+    """Every step of a file's responses, and the requests beside them by line.
+
+    `engine` is the engine that wrote them ("" if unknown), `kind` is "processed" if the format says that every stage was applied ("" if it does
+    not say), `sizes` the number of steps of each response, `notes` sentences about what was left out.
+    """
 
     path: str
     steps: list[Listed] = field(default_factory=list)
     requests: list[tuple[int, dict[str, Any] | None]] = field(default_factory=list)
     masks: list[tuple[int, ...]] = field(default_factory=list)
     engine: str = ""
+    kind: str = ""
+    sizes: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def groups(self) -> list[Responses]:
+        """Return each response alone."""
+        found, start = [], 0
+        for size, request in zip(self.sizes, self.requests, strict=True):
+            part = slice(start, start + size)
+            masks = self.masks[part] if len(self.masks) == len(self.steps) else []
+            found.append(Responses(self.path, self.steps[part], [request], masks, self.engine, self.kind, [size], self.notes))
+            start += size
+        return found
+
+    def add(self, other: Responses) -> None:
+        """Append the steps of another response."""
+        self.steps = self.steps + other.steps
+        self.requests = self.requests + other.requests
+        self.masks = self.masks + other.masks
+        self.sizes = self.sizes + other.sizes
 
     def likeliest(self, asked: Mapping[str, Any] | None) -> list[Listed]:
         """The steps with lists that hold the n likeliest tokens, whichever was drawn.
@@ -76,13 +102,13 @@ class Responses:
 
 
 def looks_like_responses(path: str) -> bool:
-    """Whether the file can be JSON with objects in it, rather than a list of numbers."""
+    """Return whether the file can be JSON with objects in it or an event stream, rather than a list of numbers."""
     opened = open_inside(path, None)
     if not isinstance(opened, int):
         return False
     with os.fdopen(opened, "rb") as file:
         start = file.read(4096).lstrip()
-    return start[:1] == b"{" or (start[:1] == b"[" and start[1:].lstrip()[:1] == b"{")
+    return start[:1] == b"{" or (start[:1] == b"[" and start[1:].lstrip()[:1] == b"{") or start.startswith(_EVENTS)
 
 
 def read_responses(path: str) -> Responses:
@@ -109,6 +135,9 @@ def read_responses(path: str) -> Responses:
 
 
 def _values(data: bytes, path: str) -> Iterator[tuple[int, Any]]:
+    if data.lstrip().startswith(_EVENTS):
+        yield from _events(data, path)
+        return
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -122,13 +151,52 @@ def _values(data: bytes, path: str) -> Iterator[tuple[int, Any]]:
     yield from enumerate(value if isinstance(value, list) else [value], 1)
 
 
+def _events(data: bytes, path: str) -> Iterator[tuple[int, Any]]:
+    """The chunks of an event stream, those of one response as one value {"chunks": [...]}."""
+    streams: dict[str, tuple[int, list[Any]]] = {}
+    for number, line in enumerate(data.splitlines(), 1):
+        text = line.strip()
+        if not text.startswith(b"data:") or text[5:].strip() in (b"", b"[DONE]"):
+            continue
+        try:
+            chunk = json.loads(text[5:])
+        except (ValueError, RecursionError):
+            raise QuestionError(f"{path}:{number}: not JSON behind `data:`; the stream may be cut off") from None
+        name = str(chunk.get("id", "")) if isinstance(chunk, dict) else ""
+        streams.setdefault(name, (number, []))[1].append(chunk)
+    for number, chunks in streams.values():
+        yield number, {"chunks": chunks}
+
+
 def _read(value: Any, found: Responses, line: int) -> None:
+    if not isinstance(value, dict):
+        raise TypeError(f"a JSON {type(value).__name__}, expected an object")
+    before = len(found.steps)
+    request: dict[str, Any] | None = None
+    if isinstance(value.get("chunks"), list):
+        for chunk in _last_of_cumulative(value["chunks"]):
+            request = _read_one(chunk, found) or request
+    else:
+        request = _read_one(value, found)
+    if len(found.steps) > before:
+        found.requests.append((line, request))
+        found.sizes.append(len(found.steps) - before)
+
+
+def _last_of_cumulative(chunks: list[Any]) -> list[Any]:
+    """SGLang's chunks repeat everything so far: the last one is enough."""
+    whole = [chunk for chunk in chunks if isinstance(chunk, dict) and isinstance(chunk.get("meta_info"), dict)]
+    return whole[-1:] if whole else chunks
+
+
+def _read_one(value: Any, found: Responses) -> dict[str, Any] | None:
+    """Read one response, or one chunk of a stream; return the request beside it."""
     if not isinstance(value, dict):
         raise TypeError(f"a JSON {type(value).__name__}, expected an object")
     inner = value
     while deeper := next((inner[key] for key in _RESPONSES if isinstance(inner.get(key), dict)), None):
         inner = deeper  # OpenAI's batch output: response.body
-    before = len(found.steps)
+    request = _request(value, inner)
     masks = inner.get("sampling_mask")
     if isinstance(masks, list):
         found.masks += [tuple(int(token) for token in mask) for mask in masks]
@@ -137,29 +205,68 @@ def _read(value: Any, found: Responses, line: int) -> None:
         _sglang(inner["meta_info"], found)
     elif isinstance(inner.get("completion_probabilities"), list):
         found.engine = "llama.cpp"
-        found.steps += [_llama(item) for item in inner["completion_probabilities"]]
+        found.steps += [_llama(item, found) for item in inner["completion_probabilities"]]
     elif isinstance(inner.get("details"), dict):
         found.engine = "tgi"
         found.steps += list(_tgi(inner["details"]))
+    elif isinstance(inner.get("token"), dict) and "logprob" in inner["token"]:
+        found.engine = "tgi"  # a chunk of its stream
+        found.steps += list(_tgi({"tokens": [inner["token"]], "top_tokens": [inner.get("top_tokens") or []]}))
     elif isinstance(inner.get("output"), list):
         found.steps += [_chat(item) for part in _parts(inner["output"]) for item in part.get("logprobs") or []]
-    for choice in inner.get("choices") or inner.get("outputs") or []:
-        _choice(choice, found)
-    if len(found.steps) > before:
-        found.requests.append((line, _request(value, inner)))
+    elif isinstance(inner.get("logprobs"), list) and "choices" not in inner and "outputs" not in inner:
+        found.steps += [_chat(item) for item in inner["logprobs"]]  # Ollama
+    _choices(inner, request, found)
+    return request
 
 
-def _choice(choice: Any, found: Responses) -> None:
+def _choices(inner: Mapping[str, Any], request: Mapping[str, Any] | None, found: Responses) -> None:
+    """The choices of a response; the prompt's tokens in front of each (echo) are left out."""
+    choices = inner.get("choices") or inner.get("outputs") or []
+    each: list[list[Listed | None]] = [_choice(choice, found) for choice in choices]
+    prompt = _echoed(each, inner, request, choices)
+    if prompt:
+        found.notes.append(f"{prompt * len(each)} prompt tokens (echo) are in the list and are not judged: they were not drawn")
+    for steps in each:
+        found.steps += [step for step in steps[prompt:] if step is not None]
+
+
+def _echoed(each: list[list[Listed | None]], inner: Mapping[str, Any], request: Mapping[str, Any] | None, choices: list[Any]) -> int:
+    """How many tokens at the start of each choice are the prompt's. Raises ValueError if they are in the list and cannot be counted."""
+    usage = inner.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    prompt, drawn = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    total = sum(map(len, each))
+    asked = request is not None and request.get("echo") is True
+    if type(prompt) is int and type(drawn) is int and each and total > drawn and total == len(each) * prompt + drawn:
+        return prompt
+    begins = any(steps and steps[0] is None for steps in each)
+    if not asked and not begins:
+        return 0
+    if type(drawn) is int and len(each) == 1 and total >= drawn:
+        return total - drawn
+    text = request.get("prompt") if request is not None else None
+    offsets = (choices[0].get("logprobs") or {}).get("text_offset") if len(choices) == 1 else None
+    if isinstance(text, str) and isinstance(offsets, list) and len(offsets) == total:
+        return sum(type(offset) is int and offset < len(text) for offset in offsets)
+    raise ValueError("its list starts with the prompt's tokens (echo); usage.completion_tokens would say how many were drawn")
+
+
+def _choice(choice: Any, found: Responses) -> list[Listed | None]:
+    """The steps of one choice; None for a token without a log-probability, which only the first one of an echoed prompt is."""
     if not isinstance(choice, dict):
         raise TypeError(f"a JSON {type(choice).__name__} among its choices, expected an object")
     logprobs = choice.get("logprobs")
     if isinstance(logprobs, dict) and isinstance(logprobs.get("content"), list):
-        found.steps += [_chat(item) for item in logprobs["content"]]
-    elif isinstance(logprobs, dict):
-        found.steps += list(_completion(logprobs))
-    elif isinstance(logprobs, list):
-        found.engine = "vllm"
-        found.steps += list(_vllm(choice["token_ids"], logprobs))
+        return [_chat(item) for item in logprobs["content"]]
+    if isinstance(logprobs, dict) and "tokens" in logprobs:
+        return list(_completion(logprobs))
+    if isinstance(logprobs, list) and logprobs and all(isinstance(item, int | float) for item in logprobs):
+        return [_listed(str(token), _number(item), ()) for token, item in zip(choice["token_ids"], logprobs, strict=True)]  # TensorRT-LLM
+    if isinstance(logprobs, list):
+        found.engine = found.engine or "vllm"
+        return list(_vllm(choice["token_ids"], logprobs))
+    return []
 
 
 def _request(value: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -182,10 +289,12 @@ def _chat(item: dict[str, Any]) -> Listed:
     return _listed(str(item["token"]), _number(item["logprob"]), top)
 
 
-def _completion(logprobs: dict[str, Any]) -> Iterator[Listed]:
+def _completion(logprobs: dict[str, Any]) -> Iterator[Listed | None]:
     tops = logprobs.get("top_logprobs") or [{}] * len(logprobs["tokens"])
     for token, logprob, top in zip(logprobs["tokens"], logprobs["token_logprobs"], tops, strict=True):
-        if logprob is not None:
+        if logprob is None:
+            yield None
+        else:
             yield _listed(str(token), _number(logprob), tuple((str(other), _number(value)) for other, value in (top or {}).items()))
 
 
@@ -205,9 +314,19 @@ def _sglang(meta: dict[str, Any], found: Responses) -> None:
         found.steps.append(_listed(str(entry[1]), _number(entry[0]), tuple((str(other[1]), _number(other[0])) for other in top)))
 
 
-def _llama(item: dict[str, Any]) -> Listed:
-    """post_sampling_probs false gives logprob and top_logprobs; true gives prob and top_probs: those after the samplers."""
+def _llama(item: dict[str, Any], found: Responses) -> Listed:
+    """One step of llama.cpp's server.
+
+    post_sampling_probs false gives logprob and top_logprobs; true gives prob and top_probs, those after the samplers. Servers before
+    December 2024 give probs, a list of tok_str and prob, after the samplers too.
+    """
+    if "probs" in item:
+        found.kind = "processed"
+        top = tuple((str(other["tok_str"]), _probability(other, "prob")) for other in item["probs"])
+        token = str(item["content"])
+        return _listed(token, next((value for name, value in top if name == token), -math.inf), top)
     tops, name = (item["top_logprobs"], "logprob") if "top_logprobs" in item else (item["top_probs"], "prob")
+    found.kind = "processed" if name == "prob" else found.kind
     return _listed(_id(item), _probability(item, name), tuple((_id(other), _probability(other, name)) for other in tops))
 
 

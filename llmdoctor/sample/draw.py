@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from llmdoctor.core.document import Bar, Bars, Block, Headline, Note, Table, Tone
+from llmdoctor.core.document import Bar, Bars, Block, Note, Table
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding, Location
-from llmdoctor.core.report import Report
+from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
 from llmdoctor.files.arrays import parse_logits
 from llmdoctor.files.writing import replacing
@@ -25,6 +25,8 @@ from llmdoctor.sample.distribution import claimed_probs, given_probs
 from llmdoctor.sample.draws import draw, draw_counts, generator
 from llmdoctor.sample.goodness import DrawTest, judge_draws
 from llmdoctor.sample.options import DrawOptions, check_alpha
+from llmdoctor.sample.result_parts import STATUSES
+from llmdoctor.sample.results import DrawResult
 from llmdoctor.sample.rules import BROKEN, IMPOSSIBLE, OTHER
 from llmdoctor.sample.tables import known_engine
 from llmdoctor.sample.tokens import read_tokens
@@ -77,7 +79,7 @@ def _drawn(options: DrawOptions, probs: Doubles) -> Report:
     counts = draw_counts(probs, options.count, rng) if tokens is None else np.bincount(tokens, minlength=len(probs))
     if options.output is not None:
         _save(options.output, counts if tokens is None else tokens)
-    result: dict[str, Any] = {
+    result: DrawResult = {
         "n": options.count,
         "seed": options.seed,
         "generator": "numpy PCG64",
@@ -90,13 +92,11 @@ def _drawn(options: DrawOptions, probs: Doubles) -> Report:
     }
     if tokens is not None and options.count <= 100_000:
         result["draws"] = tokens.tolist()
-    blocks: list[Block] = [
-        Headline(f"{options.count:,} DRAWS, seed {options.seed} (numpy PCG64{', counts only' if options.only_counts else ''})"),
-        _picture(probs, counts, None),
-    ]
+    blocks: list[Block] = [_picture(probs, counts, None)]
     if options.output is not None:
-        blocks.append(Note("WROTE", f"{options.output}: {'counts [V]' if tokens is None else 'token ids [n]'}, int64", "dim"))
-    return Report("sample draw", _subject(options, probs), result, document=tuple(blocks))
+        blocks.append(Note("Wrote", f"{options.output}: {'counts [V]' if tokens is None else 'token ids [n]'}, int64", "dim"))
+    text = f"{options.count:,} draws, seed {options.seed} (numpy PCG64{', counts only' if options.only_counts else ''})."
+    return Report("sample draw", _subject(options, probs), result, document=tuple(blocks), verdict=Verdict(text))
 
 
 def _save(path: str, values: Ids) -> None:
@@ -170,7 +170,7 @@ def _judged(options: DrawOptions, probs: Doubles, counts: Ids, outcome: DrawTest
     nearest = outcome.law or min(outcome.powers, key=lambda name: outcome.powers[name], default=None)
     strength = 0.0 if nearest is None else outcome.powers[nearest]
     verdict = "inconsistent" if wrong else "consistent" if outcome.decided else "undecided"
-    result = {
+    result: DrawResult = {
         "n": outcome.n,
         "test": outcome.test,
         "statistic": outcome.statistic,
@@ -186,14 +186,13 @@ def _judged(options: DrawOptions, probs: Doubles, counts: Ids, outcome: DrawTest
         "counts": {str(token): int(counts[token]) for token in np.flatnonzero(counts)},
         "alpha": options.alpha,
     }
-    return Report(
-        "sample draw",
-        _subject(options, probs),
-        result,
-        _findings(Location(options.draws or str(options.sampler)), outcome, verdict),
-        document=_document(options, probs, counts, outcome, verdict),
-        told=True,
+    what = options.sampler or options.draws
+    findings = _findings(Location(options.draws or str(options.sampler)), outcome, verdict)
+    text = (
+        f"{verdict.capitalize()}: {what}, {plural(outcome.n, 'draw')}, p = {outcome.p_value:.2g} ({outcome.test}, alpha {options.alpha:g})."
     )
+    document = (*findings, *_document(probs, counts, outcome, verdict))
+    return Report("sample draw", _subject(options, probs), result, findings, document=document, verdict=Verdict(text, STATUSES[verdict]))
 
 
 def _findings(where: Location, outcome: DrawTest, verdict: str) -> tuple[Finding, ...]:
@@ -207,30 +206,20 @@ def _findings(where: Location, outcome: DrawTest, verdict: str) -> tuple[Finding
     return (OTHER.at(where, f"{outcome.n:,} draws do not follow the claimed distribution", n=outcome.n, p_value=outcome.p_value),)
 
 
-def _document(options: DrawOptions, probs: Doubles, counts: Ids, outcome: DrawTest, verdict: str) -> tuple[Block, ...]:
-    tones: dict[str, Tone] = {"inconsistent": "bad", "consistent": "good", "undecided": "warn"}
-    what = options.sampler or options.draws
-    blocks: list[Block] = [
-        Headline(
-            f"{verdict.upper()}: {what}, {plural(outcome.n, 'draw')}, p = {outcome.p_value:.2g} ({outcome.test}, alpha {options.alpha:g})",
-            tones[verdict],
-        ),
-        _picture(probs, counts, outcome.law_probs),
-    ]
-    if outcome.law is not None:
-        blocks.append(Note("CAUSE", f"the draws follow the law of a broken sampler: {outcome.law}", "bad"))
-    elif outcome.impossible:
-        blocks.append(Note("PROOF", f"{plural(outcome.impossible, 'draw')} of tokens that have no probability at all", "bad"))
+def _document(probs: Doubles, counts: Ids, outcome: DrawTest, verdict: str) -> tuple[Block, ...]:
+    blocks: list[Block] = [_picture(probs, counts, outcome.law_probs)]
     if verdict != "inconsistent" and outcome.open:
         far = max(outcome.apart[name] for name in outcome.open)
         text = f"{', '.join(outcome.open)}: at most {far:.3g} of the mass moves"
-        blocks.append(Note("OPEN", f"not to be told with {plural(outcome.n, 'draw')}: {text}", "warn" if verdict == "undecided" else "dim"))
+        blocks.append(
+            Note("Limits", f"not distinguishable with {plural(outcome.n, 'draw')}: {text}", "warn" if verdict == "undecided" else "dim")
+        )
     lines = [
         f"{name}: {outcome.powers[name]:.0%}" + (f" (99% from {outcome.needed[name]:,} draws)" if outcome.needed[name] else "")
         for name in outcome.powers
     ]
     if lines:
-        blocks.append(Note("POWER", "\n".join(lines), "dim"))
+        blocks.append(Note("Power", "\n".join(lines), "dim"))
     return tuple(blocks)
 
 

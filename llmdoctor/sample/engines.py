@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from llmdoctor.core.document import Bar, Bars, Block, Cell, Headline, Note, Table
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Note, Table
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.core.report import Report
+from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
 from llmdoctor.files.arrays import parse_logits
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 from llmdoctor.sample.layering import config_field, hidden_defaults
 from llmdoctor.sample.options import EnginesOptions
+from llmdoctor.sample.results import EngineResult, EnginesResult
 from llmdoctor.sample.stages import Stage, refusal, run
 from llmdoctor.sample.tables import NEWEST, SamplingEngine, known_engine
 from llmdoctor.sample.types import Doubles, Floats, SamplingParams, TokenContext
@@ -60,7 +61,8 @@ def engines_report(options: EnginesOptions) -> Report:
     drawn = [draw(engine, full(engine, settings, directory, options.defaults), row, context) for engine in chosen]
     partings = tuple(_partings(drawn, len(row)))
     subject = {"logits": recorded.path, "step": step, "vocab": len(row), "settings": settings.named(), "model": options.model}
-    return Report("sample engines", subject, result_of(drawn, partings), document=_document(drawn, partings, directory))
+    verdict = _verdict(drawn, partings)
+    return Report("sample engines", subject, _result(drawn, partings), document=_document(drawn, partings, directory), verdict=verdict)
 
 
 def check_tokens(tokens: Sequence[int], vocab: int) -> None:
@@ -147,8 +149,7 @@ def _stage(left: Drawn, right: Drawn, vocab: int) -> str:
     return longer[min(len(left.stages), len(right.stages))].name if len(left.stages) != len(right.stages) else longer[-1].name
 
 
-def result_of(drawn: Sequence[Drawn], partings: Sequence[Parting]) -> dict[str, Any]:
-    """The contract's result object."""
+def _result(drawn: Sequence[Drawn], partings: Sequence[Parting]) -> EnginesResult:
     return {
         "engines": {one.engine.name: _engine(one, drawn) for one in drawn},
         "partings": [
@@ -165,7 +166,7 @@ def result_of(drawn: Sequence[Drawn], partings: Sequence[Parting]) -> dict[str, 
     }
 
 
-def _engine(one: Drawn, drawn: Sequence[Drawn]) -> dict[str, Any]:
+def _engine(one: Drawn, drawn: Sequence[Drawn]) -> EngineResult:
     probs = one.probs
     return {
         "version": one.engine.version,
@@ -182,28 +183,32 @@ def _engine(one: Drawn, drawn: Sequence[Drawn]) -> dict[str, Any]:
     }
 
 
+def _verdict(drawn: Sequence[Drawn], partings: Sequence[Parting]) -> Verdict:
+    """Whether the engines that accept the settings draw from one distribution; those that refuse them are named."""
+    groups = grouped(drawn)
+    refused = [one.engine.name for one in drawn if one.error is not None]
+    limit = f" ({', '.join(refused)} refuse the settings)" if refused and groups else ""
+    if not groups:
+        return Verdict("No engine accepts these settings.", "problem")
+    if len(groups) == 1:
+        return Verdict(f"The same distribution in {_names(groups[0])}{limit}.", "ok")
+    widest = max(partings, key=lambda parting: parting.variation)
+    text = (
+        f"{len(groups)} different distributions from the same numbers: up to {widest.variation:.3f} of the mass moves "
+        f"({widest.left} against {widest.right}){limit}."
+    )
+    return Verdict(text, "problem")
+
+
 def _document(drawn: Sequence[Drawn], partings: Sequence[Parting], directory: ModelDir | None) -> tuple[Block, ...]:
     groups = grouped(drawn)
     refused = [one for one in drawn if one.error is not None]
-    if not groups:
-        verdict = Headline("NO ENGINE TAKES THESE SETTINGS", "bad")
-    elif len(groups) == 1:
-        verdict = Headline(f"THE SAME DISTRIBUTION in {_names(groups[0])}", "good")
-    else:
-        widest = max(partings, key=lambda parting: parting.variation)
-        verdict = Headline(
-            f"{len(groups)} DIFFERENT DISTRIBUTIONS from the same numbers: up to {widest.variation:.3f} of the mass moves "
-            f"({widest.left} against {widest.right})",
-            "bad",
-        )
-    blocks: list[Block] = [verdict]
-    if groups:
-        blocks.append(_picture(groups))
-    blocks += [Note("ORDER", f"{order}   {', '.join(names)}", "dim") for order, names in _orders(groups).items()]
+    blocks: list[Block] = [_picture(groups)] if groups else []
+    blocks += [Note("Order", f"{order}   {', '.join(names)}", "dim") for order, names in _orders(groups).items()]
     blocks += [_parting(parting) for parting in partings]
-    blocks += [Note("REFUSES", f"{one.engine.name}: {one.error}", "warn") for one in refused]
+    blocks += [Note("Refused", f"{one.engine.name}: {one.error}", "warn") for one in refused]
     blocks += [
-        Note("MODEL", f"{one.engine.name} takes {_hidden(directory)} from generation_config.json for what is not named", "dim")
+        Note("Model", f"{one.engine.name} takes {_hidden(directory)} from generation_config.json for what is not set", "dim")
         for one in drawn
         if directory is not None and one.engine.model_files != "none" and _hidden(directory)
     ][:3]
@@ -258,5 +263,5 @@ def _parting(parting: Parting) -> Note:
         listed = ", ".join(map(str, tokens[:5])) + (" ..." if len(tokens) > 5 else "")
         return f"; only {name} keeps {plural(len(tokens), 'token')} ({listed})"
 
-    text = f"{parting.left} and {parting.right} part at {parting.stage}: total variation {parting.variation:.4f}"
-    return Note("PARTS", text + some(parting.left, parting.only_left) + some(parting.right, parting.only_right))
+    text = f"{parting.left} and {parting.right} differ from {parting.stage} on: total variation {parting.variation:.4f}"
+    return Note("Evidence", text + some(parting.left, parting.only_left) + some(parting.right, parting.only_right))

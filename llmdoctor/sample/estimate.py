@@ -1,35 +1,41 @@
-"""What the tokens say of the settings themselves: intervals by likelihood, the engine's order that fits best, the known broken samplers."""
+"""What the tokens show of the settings themselves: joint maximum-likelihood fits of temperature, cuts and engine order, with intervals.
+
+Greedy decoding and the known broken samplers are candidates like every other. A candidate's score is its log-likelihood, with a fixed cost for
+each token that it cannot draw, less a penalty for each way in which it differs from the claim.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 
 from llmdoctor.sample.claim import Claim
-from llmdoctor.sample.judge import Test, claimed
 from llmdoctor.sample.laws import LAWS
 from llmdoctor.sample.sketch import Sketch
 from llmdoctor.sample.stages import refusal
-from llmdoctor.sample.statistics import minimum, normal_sf, root
+from llmdoctor.sample.statistics import minimum, root
 from llmdoctor.sample.steps import Steps
 from llmdoctor.sample.tables import NEWEST, SamplingEngine
-from llmdoctor.sample.types import Doubles, SamplingParams
+from llmdoctor.sample.testing import Support, calibration, sorted_settings
+from llmdoctor.sample.types import Doubles, Flags, SamplingParams
 
-Cuts: TypeAlias = tuple[int | None, float | None, float | None]  # top_k, top_p, min_p
-_HALF = 1.9207  # half the 95% point of chi-square with one degree
-_EDGE = 3.0  # -log .05: for a bound, where the likelihood jumps
-_LAW_NATS = 7.0  # a broken sampler is named where it is that much likelier than the claim (a thousand to one)
+_HALF, _EDGE = 1.9207, 3.0  # nats: half the 95% point of chi-square with one degree; -log .05, for a bound at which the likelihood jumps
+_IMPOSSIBLE = 15.0  # nats that a token costs which a candidate cannot draw
+_COSTS = {"engine": 1.5, "no cut": 1.5, "greedy": 1.0, "law": 4.0}  # nats
 _SPAN = math.log(8.0)
-_FIT_STEPS = 1024
+_NEAR_STEPS = (0.04, 0.08, 0.12, 0.17, 0.23, 0.3, 0.4, 0.55, 0.8, 1.2)  # logs of temperatures over the claimed one that are tried first
+_FIT_STEPS, _COARSE_STEPS = 1024, 256
+_FITS = 8  # candidates that are reported
+_SURE = 3.0  # nats by which a broken sampler must be ahead of every setting to be named
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with its 95% interval."""
+    """An estimate with its 95% interval; infinite if the tokens do not limit it."""
 
     value: float
     low: float
@@ -38,67 +44,288 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class FittedClaim:
-    """SamplingParams held against the tokens: how many are impossible, the log-likelihood of the others, and the p-value of their z."""
+    """One candidate: how many tokens it cannot draw, its log-likelihood over all steps, the penalised score, the p-value of the calibration test.
+
+    `law` names a broken sampler, None for settings.
+    """
 
     engine: SamplingEngine
     settings: SamplingParams
     impossible: int
     loglik: float
-    p_value: float
+    score: float
+    p_value: float | None
     claimed: bool
+    law: str | None = None
 
     def words(self) -> str:
-        """The settings in words."""
-        return ", ".join([self.engine.name, *(f"{name} {value:.3g}" for name, value in self.settings.named().items())])
+        """Return the candidate in words."""
+        if self.law is not None:
+            return f"a broken sampler: {self.law}"
+        named = self.settings.named()
+        if named.pop("do_sample", True) is False:
+            return f"greedy decoding (the same as top_k 1), {self.engine.name}"
+        named.pop("logit_bias", None)
+        return ", ".join([self.engine.name, *(f"{name} {value:.4g}" for name, value in named.items())])
 
 
 @dataclass(frozen=True, slots=True)
 class Estimates:
-    """Intervals by setting, the fits from the best down, and the broken sampler whose law fits (with the nats it gains)."""
+    """Intervals by setting, the candidates from the best down, the lead of the first in nats, the broken sampler if that is the first."""
 
     intervals: dict[str, Interval]
     fits: tuple[FittedClaim, ...]
+    margin: float
     law: str | None
     law_gain: float
 
 
-def estimate(sketch: Sketch, steps: Steps, claim: Claim, tests: Sequence[Test]) -> Estimates:
-    """Everything the tokens say. The sketch must hold a step at least."""
+def estimate(sketch: Sketch, steps: Steps, claim: Claim) -> Estimates:
+    """Return everything the tokens show of the settings. The sketch must hold a step at least."""
     thin = sketch.thinned(_FIT_STEPS)
-    proven = tests[0].statistic > 0
-    temperature, k, p, m = claimed(claim.settings)
-    cuts: Cuts = (None, None, None) if proven else (k, p, m)
-    best = temperature_interval(thin, claim.engine, temperature, cuts)
-    likely = temperature if best.low <= temperature <= best.high else best.value
-    if not proven:  # what lies outside by less than the tolerance would be taken for a wider cut
-        _, inside = thin.loglik(claim.engine, temperature, *cuts)
-        thin = thin.only(inside) if inside.any() else thin
-    intervals = {
-        "temperature": best,
-        "top_p": mass_interval(thin, claim.engine, likely, cuts[0], cuts[2]),
-        "top_k": rank_interval(thin, claim.engine, likely, cuts[1], cuts[2]),
-    }
-    law, gain = named_law(steps)
-    return Estimates(intervals, _fits(sketch.thinned(_FIT_STEPS), claim, intervals, tests), law, gain)
+    fits = candidates(thin, steps, claim)
+    best = fits[0]
+    settings_fits = [fit for fit in fits if fit.law is None]
+    chosen = settings_fits[0]
+    if best.law is not None:
+        chosen = next((fit for fit in settings_fits if fit.claimed), chosen)
+    greedy = not chosen.settings.do_sample
+    intervals = {} if greedy else intervals_of(thin, chosen.engine, chosen.settings)
+    second = next((fit.score for fit in fits[1:] if fit.loglik != best.loglik or fit.impossible != best.impossible), -math.inf)
+    margin = best.score - second
+    law = best.law if margin >= _SURE else None
+    return Estimates(intervals, tuple(fits[:_FITS]), margin, law, margin if law else 0.0)
 
 
-def temperature_interval(sketch: Sketch, engine: SamplingEngine, start: float, cuts: Cuts) -> Interval:
-    """The likeliest temperature on the support that the cuts leave at `start`, with its 95% interval."""
-    kept, _ = sketch.cut(engine, start, *cuts)
-    width = int(kept.max())
-    gap = np.where(np.arange(width)[None, :] < kept[:, None], sketch.v[:, :width] - sketch.v[:, :1], -np.inf)
-    inside = sketch.at < kept
+def candidates(sketch: Sketch, steps: Steps, claim: Claim) -> list[FittedClaim]:
+    """Return the candidates from the best score down; of several with the same distribution the one nearest to the claim."""
+    coarse = sketch.thinned(_COARSE_STEPS)
+    found: list[tuple[float, SamplingEngine, SamplingParams, float]] = []
+    for temperature in _temperatures(claim):
+        for engine, engine_cost in _engines(claim):
+            for settings, cost in _cut_choices(coarse, engine, claim, temperature, steps.count):
+                score = _score(coarse, engine, settings)[0] * len(sketch.steps) / len(coarse.steps) - cost - engine_cost
+                found.append((score, engine, settings, cost + engine_cost))
+    found.sort(key=lambda item: -item[0])
+    refined: dict[tuple[SamplingEngine, tuple[float | None, ...]], FittedClaim] = {}
+    for engine, settings, cost in itertools.chain([(claim.engine, claim.settings, 0.0)], _distinct(found)):
+        own = engine is claim.engine and settings == claim.settings
+        fit = _fitted(sketch, engine, settings if own else _polished(sketch, engine, settings, claim), cost, own)
+        key = (engine, sorted_settings(fit.settings))
+        if refusal(engine, fit.settings) is None and (key not in refined or refined[key].score < fit.score):
+            refined[key] = fit
+    every = [*refined.values(), *_greedy(sketch, claim), *_laws(steps, sketch, claim)]
+    every.sort(key=lambda fit: -fit.score)
+    return every
+
+
+def _engines(claim: Claim) -> Iterator[tuple[SamplingEngine, float]]:
+    """One engine for each way in which the cuts follow one another, the claimed one for its own."""
+    seen = {_order(claim.engine)}
+    yield claim.engine, 0.0
+    for engine in NEWEST:
+        if _order(engine) not in seen and {"top_p", "top_k"} <= engine.takes:
+            seen.add(_order(engine))
+            yield engine, _COSTS["engine"]
+
+
+def _cost(name: str, steps: int) -> float:
+    """The penalty in nats: half the log of the number of steps for a temperature, its log for the edge of a cut (which is known 1/n well)."""
+    return _COSTS[name] if name in _COSTS else math.log(max(steps, 8)) * (0.5 if name == "temperature" else 1.0)
+
+
+def _order(engine: SamplingEngine) -> tuple[bool, bool, bool]:
+    return engine.cuts_after_temperature, engine.min_p_first, engine.nucleus_of_all
+
+
+def _temperatures(claim: Claim) -> list[float]:
+    temperature = sorted_settings(claim.settings)[0]
+    steps = [0.0, *_NEAR_STEPS, *(-step for step in _NEAR_STEPS)]
+    grid = sorted({*(temperature * math.exp(step) for step in steps), 1.0})
+    return [value for value in grid if 0.02 <= value <= 20]
+
+
+def _cut_choices(
+    sketch: Sketch, engine: SamplingEngine, claim: Claim, temperature: float, steps: int
+) -> Iterator[tuple[SamplingParams, float]]:
+    """The claimed cuts, each one also off or as tight as the drawn tokens allow (at most two of them), with their costs."""
+    claimed_temperature, k, p, m = sorted_settings(claim.settings)
+    base = replace(claim.settings, do_sample=True, temperature=temperature)
+    cost = 0.0 if math.isclose(temperature, claimed_temperature) else _cost("temperature", steps)
+    away = abs(math.log(temperature / claimed_temperature))
+    coarse = cost == 0 or temperature == 1.0 or any(math.isclose(away, step, abs_tol=1e-9) for step in _NEAR_STEPS[1::3])
+    choices: list[list[str]] = []
+    for name, value in (("top_k", k), ("top_p", p), ("min_p", m)):
+        choices.append(["claimed", "tight"] + (["off"] if value is not None else []) if name in engine.takes else ["off"])
+    for choice in itertools.product(*choices):
+        if choice.count("claimed") < 3 and not coarse:
+            continue
+        if choice.count("tight") > 2 or sum(one != "claimed" for one in choice) + (cost > 0) > 3:
+            continue
+        price = cost + sum({"claimed": 0.0, "tight": _cost("cut", steps), "off": _COSTS["no cut"]}[one] for one in choice)
+        values = [None if one != "claimed" else value for one, value in zip(choice, (k, p, m), strict=True)]
+        yield from ((settings, price) for settings in _tightened(sketch, engine, base, choice, values))
+
+
+def _tightened(
+    sketch: Sketch, engine: SamplingEngine, base: SamplingParams, choice: Sequence[str], values: Sequence[float | None]
+) -> Iterator[SamplingParams]:
+    """The settings of one choice; a tight top_k beside a nucleus is tried in several sizes, because it makes the nucleus narrower."""
+    temperature = base.temperature or 1.0
+    k, p, m = values
+    if choice[2] == "tight":
+        m = _tightest_min_p(sketch, engine, temperature)
+    sizes: list[float | None] = [k]
+    if choice[0] == "tight":
+        least = _furthest_rank(sketch)
+        sizes = [least] if choice[1] == "off" or (p is None and choice[1] == "claimed") else [least, 1.5 * least, 3 * least]
+    for size in sizes:
+        whole = None if size is None else math.ceil(size)
+        nucleus = _tightest_top_p(sketch, engine, temperature, whole, m) if choice[1] == "tight" else p
+        yield replace(base, top_k=whole, top_p=nucleus, min_p=m)
+
+
+def _furthest_rank(sketch: Sketch) -> int:
+    """The largest rank, from 1, of a drawn token."""
+    return int(sketch.ranks()[np.arange(len(sketch.at)), sketch.at].max()) + 1
+
+
+def _tightest_top_p(sketch: Sketch, engine: SamplingEngine, temperature: float, k: int | None, m: float | None) -> float:
+    """The smallest top_p that keeps every drawn token."""
+    return float(min(1.0, sketch.drawn_mass(engine, temperature, k, m).max() + 1e-9))
+
+
+def _tightest_min_p(sketch: Sketch, engine: SamplingEngine, temperature: float) -> float | None:
+    """The largest min_p that keeps every drawn token."""
+    gap = float((sketch.x - sketch.v[:, 0]).min()) / (temperature if engine.cuts_after_temperature else 1.0)
+    found = math.exp(max(gap, -50.0)) * (1 - 1e-9)
+    return found if found > 1e-12 else None
+
+
+def _score(sketch: Sketch, engine: SamplingEngine, settings: SamplingParams) -> tuple[float, int]:
+    """Log-likelihood with the cost of impossible tokens, and how many there are."""
+    loglik, inside = sketch.loglik(engine, *sorted_settings(settings))
+    impossible = int((~inside).sum())
+    return float(loglik[inside].sum()) - _IMPOSSIBLE * impossible, impossible
+
+
+def _distinct(
+    found: Sequence[tuple[float, SamplingEngine, SamplingParams, float]],
+) -> Iterator[tuple[SamplingEngine, SamplingParams, float]]:
+    """The best of each engine and each set of cuts, the ten best in all."""
+    seen = set()
+    for _, engine, settings, cost in found:
+        key = (engine, settings.top_k is None, settings.top_p is None, settings.min_p is None, round(cost, 2))
+        if key not in seen:
+            seen.add(key)
+            yield engine, settings, cost
+        if len(seen) >= 10:
+            return
+
+
+def _polished(sketch: Sketch, engine: SamplingEngine, settings: SamplingParams, claim: Claim) -> SamplingParams:
+    """The candidate at its best temperature, its free cuts refitted on all steps, each as round as its interval allows."""
+    claimed_temperature, *claimed_cuts = sorted_settings(claim.settings)
+    start = settings.temperature or 1.0
+    free = [now is not None and now != was for now, was in zip(sorted_settings(settings)[1:], claimed_cuts, strict=True)]
+
+    def at(temperature: float) -> SamplingParams:
+        k, p, m = settings.top_k, settings.top_p, settings.min_p
+        m = _tightest_min_p(sketch, engine, temperature) if free[2] else m
+        k = max(k or 0, _furthest_rank(sketch)) if free[0] else k
+        p = _tightest_top_p(sketch, engine, temperature, k, m) if free[1] else p
+        return replace(settings, temperature=temperature, top_k=k, top_p=p, min_p=m)
+
+    if math.isclose(start, claimed_temperature):
+        return rounded_cuts(sketch, engine, at(start), free)
+    step = 0.25 if any(free) else 0.1
+    best, _ = minimum(lambda log_t: -_score(sketch, engine, at(math.exp(log_t)))[0], math.log(start) - step, math.log(start) + step)
+    return rounded_cuts(sketch, engine, at(math.exp(best)), free)
+
+
+def rounded_cuts(sketch: Sketch, engine: SamplingEngine, settings: SamplingParams, free: Sequence[bool]) -> SamplingParams:
+    """Return the settings with each free cut at the roundest value of its 95% interval, or off if that is in it."""
+    if free[2] and settings.min_p is not None:
+        found = min_p_interval(sketch, engine, settings)
+        settings = replace(settings, min_p=None if found.low <= 0 else _roundest(settings.min_p, found.low, found.high))
+    if free[0]:
+        found = top_k_interval(sketch, engine, settings)
+        settings = replace(settings, top_k=None if math.isinf(found.high) else int(_roundest(found.value, found.low, found.high)))
+    if free[1]:
+        found = top_p_interval(sketch, engine, settings)
+        settings = replace(settings, top_p=None if found.high >= 1 else _roundest(found.value, found.low, found.high))
+    return settings
+
+
+def _roundest(value: float, low: float, high: float) -> float:
+    """The number from `low` to `high` with the fewest digits, of several the nearest to `value`."""
+    for digits in range(6):
+        step = 10.0 ** (math.floor(math.log10(max(abs(value), 1e-12))) - digits)
+        for width in (5 * step, 2 * step, step):
+            number = round(value / width) * width
+            options = [one for one in (number, number + width, number - width) if low <= one <= high and one > 0]
+            if options:
+                return float(f"{min(options, key=lambda one: abs(one - value)):.{digits + 2}g}")
+    return value
+
+
+def _fitted(sketch: Sketch, engine: SamplingEngine, settings: SamplingParams, cost: float, own: bool) -> FittedClaim:
+    score, impossible = _score(sketch, engine, settings)
+    _, inside = sketch.loglik(engine, *sorted_settings(settings))
+    p_value = calibration(Support.of(sketch.only(inside), engine, settings)).p_value if inside.any() else None
+    return FittedClaim(engine, settings, impossible, score + _IMPOSSIBLE * impossible, score - cost, p_value, own)
+
+
+def _greedy(sketch: Sketch, claim: Claim) -> Iterator[FittedClaim]:
+    """Greedy decoding: every token that is the largest has probability 1."""
+    impossible = int(np.count_nonzero(sketch.x < sketch.v[:, 0]))
+    kept = {name: value for name, value in claim.settings.named().items() if name.endswith("penalty") or name == "logit_bias"}
+    settings = SamplingParams(**kept, top_k=1, do_sample=False) if kept else SamplingParams(top_k=1, do_sample=False)
+    yield FittedClaim(claim.engine, settings, impossible, 0.0, -_IMPOSSIBLE * impossible - _COSTS["greedy"], None, False)
+
+
+def _laws(steps: Steps, sketch: Sketch, claim: Claim) -> Iterator[FittedClaim]:
+    """The broken samplers at the claimed settings, on the steps whose support is small enough to work their laws out."""
+    usable = ~np.isnan(steps.laws[:, 0]) & np.isfinite(steps.logprob_processed)
+    if usable.sum() < max(10, steps.count // 2):
+        return
+    own = _fitted(sketch, claim.engine, claim.settings, 0.0, True)
+    share = len(sketch.steps) / max(1, steps.count)
+    for index, name in enumerate(LAWS):
+        gains = steps.laws[usable, index] - steps.logprob_processed[usable]
+        lost = int(np.count_nonzero(~np.isfinite(gains)))
+        gain = share * (float(gains[np.isfinite(gains)].sum()) - _IMPOSSIBLE * lost)
+        score = own.score + gain - _COSTS["law"]
+        yield FittedClaim(claim.engine, claim.settings, own.impossible + lost, own.loglik + gain, score, None, False, name)
+
+
+def intervals_of(sketch: Sketch, engine: SamplingEngine, settings: SamplingParams) -> dict[str, Interval]:
+    """Return the 95% intervals of a fit: the temperature's on the fit's support, the cuts' at every temperature of its interval."""
+    found: dict[str, Interval] = {}
+    temperature = temperature_interval(sketch, engine, settings)
+    found["temperature"] = temperature
+    ends = [(settings.temperature or 1.0, 0.0)]
+    ends += [(end, _HALF) for end in (temperature.low, temperature.high) if 0 < end < math.inf]
+    for name, interval in (("top_p", top_p_interval), ("top_k", top_k_interval), ("min_p", min_p_interval)):
+        each = [interval(sketch, engine, replace(settings, temperature=value), _EDGE - spent) for value, spent in ends]
+        found[name] = Interval(each[0].value, min(one.low for one in each), max(one.high for one in each))
+    return found
+
+
+def temperature_interval(sketch: Sketch, engine: SamplingEngine, settings: SamplingParams) -> Interval:
+    """Return the temperature's 95% interval given that every token lies in the support that the settings leave.
+
+    The support is held fixed, so that the likelihood is smooth; tokens outside it are left out.
+    """
+    _, inside = sketch.loglik(engine, *sorted_settings(settings))
     if not inside.any():
         return Interval(math.nan, 0.0, math.inf)
-    gap, n, x = gap[inside], sketch.n[inside, :width], (sketch.x - sketch.v[:, 0])[inside]
-
-    def minus(log_t: float) -> float:
-        return -float((x * math.exp(-log_t) - np.log((n * np.exp(gap * math.exp(-log_t))).sum(axis=1))).sum())
-
-    return _interval(minus, math.log(start))
+    return interval_on(Support.of(sketch.only(inside), engine, settings))
 
 
-def _interval(minus: Callable[[float], float], centre: float) -> Interval:
+def interval_on(support: Support) -> Interval:
+    """Return the temperature's 95% interval on a fixed support: where twice the log-likelihood is at most 3.84 below its maximum."""
+    minus, centre = support.minus_loglik(), math.log(support.temperature)
     best, least = minimum(minus, centre - _SPAN, centre + _SPAN)
 
     def over(log_t: float) -> float:
@@ -110,111 +337,73 @@ def _interval(minus: Callable[[float], float], centre: float) -> Interval:
     return Interval(math.exp(best), math.exp(left), math.exp(right) if right < 700 else math.inf)
 
 
-def mass_interval(sketch: Sketch, engine: SamplingEngine, temperature: float, k: int | None = None, m: float | None = None) -> Interval:
-    """top_p beside the other cuts: the least that holds every token that was drawn, up to where a larger nucleus would have shown itself."""
+def top_p_interval(sketch: Sketch, engine: SamplingEngine, settings: SamplingParams, nats: float = _EDGE) -> Interval:
+    """Return the smallest top_p that keeps every drawn token, up to where a larger nucleus would have shown itself."""
+    temperature, k, _, m = sorted_settings(settings)
     before, kept = sketch.nucleus(engine, temperature, k, m)
     before = np.take_along_axis(before, sketch.starts(), axis=1)
-    others = np.arange(before.shape[1])[None, :] < kept[:, None]
-    hot = np.where(others, _weights(sketch, temperature), 0.0)
-    low = float(before[np.arange(len(hot)), sketch.at].max())
-    grid = np.linspace(low, 1.0, 40)
-    return _bound(grid, [_share(hot, before, edge + 1e-12) for edge in grid], 1.0)
+    weights = _weights(sketch, temperature, np.arange(before.shape[1])[None, :] < kept[:, None])
+    low = float(min(1.0, before[np.arange(len(before)), np.minimum(sketch.at, before.shape[1] - 1)].max()))
+    grid = [low + (1 - low) * share**2 for share in np.linspace(0, 1, 30)]
+    return _bound(low, grid, lambda edge: _within(weights, before <= edge + 1e-12), 1.0, nats)
 
 
-def rank_interval(sketch: Sketch, engine: SamplingEngine, temperature: float, p: float | None = None, m: float | None = None) -> Interval:
-    """top_k beside the other cuts: the least that holds every token that was drawn, up to where a larger k would have shown itself."""
-    ranks = np.take_along_axis(np.cumsum(sketch.n, axis=1) - sketch.n, sketch.starts(), axis=1) + 1
-    low, most = int(ranks[np.arange(len(ranks)), sketch.at].max()), max(1, int(sketch.n.sum(axis=1).max()))
-    hot = _weights(sketch, temperature)
+def top_k_interval(sketch: Sketch, engine: SamplingEngine, settings: SamplingParams, nats: float = _EDGE) -> Interval:
+    """Return the smallest top_k that keeps every drawn token, up to where a larger one would have shown itself; infinite: no top_k."""
+    temperature, _, p, m = sorted_settings(settings)
+    ranks = sketch.ranks() + 1
+    low, most = _furthest_rank(sketch), max(1, int(sketch.n.sum(axis=1).max()))
+    grid = [float(value) for value in np.unique(np.geomspace(max(low, 1), max(low, most), 28).astype(np.int64))]
+    if p is None and m is None:
+        weights = _weights(sketch, temperature, None)
+        return _bound(low, grid, lambda edge: _within(weights, ranks <= edge), math.inf, nats)
 
-    def share(k: int) -> float:
-        if p is None and m is None:
-            return _share(hot, ranks, k)
-        loglik, inside = sketch.loglik(engine, temperature, k, p, m)
-        return -float(loglik.sum()) if inside.all() else -math.inf
+    def loglik(edge: float) -> float:
+        values, inside = sketch.loglik(engine, temperature, int(edge), p, m)
+        return -float(values[inside].sum()) + _IMPOSSIBLE * int((~inside).sum())
 
-    beyond = low - 1  # a nucleus of what k leaves is narrower than one of everything: the k that holds all may be larger than any rank
-    while not math.isfinite(share(low)) and low < most:
-        beyond, low = low, min(most, 2 * low)
-    while low - beyond > 1 and (p is not None or m is not None):
-        middle = (low + beyond) // 2
-        beyond, low = (beyond, middle) if math.isfinite(share(middle)) else (middle, low)
-    grid = np.unique(np.geomspace(max(low, 1), max(low, most), 24).astype(np.int64))
-    return _bound(grid.astype(float), [share(int(edge)) for edge in grid], math.inf if len(grid) == 1 else float(most))
+    values = [loglik(edge) for edge in grid]
+    best = min(values)
+    near = [edge for edge, value in zip(grid, values, strict=True) if value <= best + nats]
+    first = grid[values.index(best)]
+    after = next((edge for edge in grid if edge > max(near)), math.inf)
+    return Interval(first, min(near), after if math.isinf(after) else after - 1)
 
 
-def _weights(sketch: Sketch, temperature: float) -> Doubles:
+def min_p_interval(sketch: Sketch, engine: SamplingEngine, settings: SamplingParams, nats: float = _EDGE) -> Interval:
+    """Return the largest min_p that keeps every drawn token, down to where a smaller one would have shown itself; 0: no min_p."""
+    temperature, k, p, _ = sorted_settings(settings)
+    scale = temperature if engine.cuts_after_temperature else 1.0
+    gap = (sketch.v - sketch.v[:, :1]) / scale
+    kept, _ = sketch.cut(engine, temperature, k, p, None)
+    weights = _weights(sketch, temperature, np.arange(gap.shape[1])[None, :] < kept[:, None])
+    edge = float((sketch.x - sketch.v[:, 0]).min()) / scale
+    grid = [edge * factor for factor in (1.0, *np.linspace(1.01, 2.5, 24))]
+    found = _bound(edge, grid, lambda least: _within(weights, gap >= least - 1e-9), -math.inf, nats)
+    return Interval(math.exp(edge), 0.0 if math.isinf(found.high) else math.exp(found.high), math.exp(edge))
+
+
+def _weights(sketch: Sketch, temperature: float, mask: Flags | None) -> Doubles:
     hot = sketch.n * np.exp((sketch.v - sketch.v[:, :1]) / temperature)
-    value: Doubles = hot / hot.sum(axis=1, keepdims=True)
-    return value
+    hot = hot if mask is None else np.where(mask, hot, 0.0)
+    found: Doubles = hot / hot.sum(axis=1, keepdims=True)
+    return found
 
 
-def _share(hot: Doubles, order: Doubles, edge: float) -> float:
-    """Sum of the log of the mass that is left where the order ends at `edge`."""
+def _within(weights: Doubles, mask: Flags) -> float:
+    """-log of the probability that every token is drawn from `mask` [S, M]."""
     with np.errstate(divide="ignore"):
-        return float(np.log((hot * (order <= edge)).sum(axis=1)).sum())
+        return -float(np.log(np.minimum((weights * mask).sum(axis=1), 1.0)).sum())
 
 
-def _bound(grid: Doubles, shares: list[float], most: float) -> Interval:
-    """From the first of the grid to the first that the likelihood leaves out: between two of them the truth may lie."""
-    out = next((float(edge) for edge, share in zip(grid, shares, strict=True) if not share - shares[0] <= _EDGE), most)
-    return Interval(float(grid[0]), float(grid[0]), out)
-
-
-def named_law(steps: Steps) -> tuple[str | None, float]:
-    """The broken sampler that is likelier than the claim by far, judged on the steps whose support is small enough to work it out."""
-    known = ~np.isnan(steps.laws[:, 0]) & np.isfinite(steps.logprob_processed)
-    if known.sum() < max(10, steps.count // 2):
-        return None, 0.0
-    gains = steps.laws[known].sum(axis=0) - steps.logprob_processed[known].sum()
-    best = int(np.nan_to_num(gains, nan=-np.inf).argmax())
-    return (LAWS[best], float(gains[best])) if gains[best] > _LAW_NATS else (None, 0.0)
-
-
-def _fits(sketch: Sketch, claim: Claim, intervals: dict[str, Interval], tests: Sequence[Test]) -> tuple[FittedClaim, ...]:
-    """The claimed numbers in every engine's order, and other numbers in the claimed one; from the best down."""
-    settings = claim.settings
-    candidates: dict[tuple[SamplingEngine, tuple[float | None, ...]], tuple[SamplingParams, float, bool]] = {}
-
-    def add(engine: SamplingEngine, wanted: SamplingParams, penalty: float, own: bool = False) -> None:
-        if refusal(engine, wanted) is None and wanted.do_sample:
-            candidates.setdefault((engine, claimed(wanted)), (wanted, penalty, own))
-
-    add(claim.engine, settings, 0.0, True)
-    for engine in NEWEST:
-        add(engine, settings, 1.0)
-    best = intervals["temperature"].value
-    small = {test.name for test in tests if test.p_value < 0.001}
-    for temperature, cost in ((settings.temperature, 0.0), (best, 2.0)):
-        for k, k_cost in _other(settings.top_k, int(intervals["top_k"].value), "rank_beyond" in small):
-            for p, p_cost in _other(settings.top_p, intervals["top_p"].value, "mass_beyond" in small):
-                other = replace(settings, temperature=temperature, top_k=None if k is None else int(k), top_p=p)
-                add(claim.engine, other, 1.0 + cost + k_cost + p_cost)
-    found = [(fit, fit.loglik - penalty) for fit, penalty in (_fit(sketch, key[0], *value) for key, value in candidates.items())]
-    found.sort(key=lambda item: (item[0].impossible, -item[1]))
-    return tuple(fit for fit, _ in found)
-
-
-def _other(claimed_value: float | None, bound: float, small: bool) -> list[tuple[float | None, float]]:
-    """A cut as claimed, none, and (where fewer tokens came than it allows) the narrowest that holds them all."""
-    values: list[tuple[float | None, float]] = [(claimed_value, 0.0)]
-    if claimed_value is not None:
-        values.append((None, 1.0))
-    if small:
-        values.append((bound, 3.0))
-    return values
-
-
-def _fit(sketch: Sketch, engine: SamplingEngine, settings: SamplingParams, penalty: float, own: bool) -> tuple[FittedClaim, float]:
-    temperature, k, p, m = claimed(settings)
-    loglik, inside = sketch.loglik(engine, temperature, k, p, m)
-    kept, z = sketch.cut(engine, temperature, k, p, m)
-    gap = (sketch.v - sketch.v[:, :1]) / temperature
-    q = np.where(np.arange(gap.shape[1])[None, :] < kept[:, None], sketch.n * np.exp(gap - z[:, None]), 0.0)
-    log_q = gap - z[:, None]
-    mean = (q * np.where(q > 0, log_q, 0)).sum(axis=1)
-    variance = (q * np.where(q > 0, (log_q - mean[:, None]) ** 2, 0)).sum(axis=1)
-    spread = math.sqrt(float(variance[inside].sum()))
-    deviate = float((loglik - mean)[inside].sum()) / spread if spread > 0 else 0.0
-    fit = FittedClaim(engine, settings, int((~inside).sum()), float(loglik[inside].sum()), 2 * normal_sf(abs(deviate)), own)
-    return fit, penalty
+def _bound(low: float, grid: Sequence[float], chance: Callable[[float], float], most: float, nats: float) -> Interval:
+    """From the edge of what was drawn to the first of the grid that costs the likelihood `nats` more, located by bisection."""
+    tight = chance(grid[0])
+    over = next((index for index, edge in enumerate(grid) if tight - chance(edge) > nats), None)
+    if over is None:
+        return Interval(low, low, most)
+    near, far = grid[over - 1], grid[over]
+    for _ in range(8):
+        middle = (near + far) / 2
+        near, far = (near, middle) if tight - chance(middle) > nats else (middle, far)
+    return Interval(low, low, far)

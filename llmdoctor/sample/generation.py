@@ -1,11 +1,13 @@
-"""What a replay works on: logits or scores, the tokens that were drawn from them, the prompt, and how exact the numbers are."""
+"""What a replay works on: logits or scores, the tokens that were drawn from them, the prompts, and how exact the numbers are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import plural
@@ -17,8 +19,8 @@ from llmdoctor.sample.layering import config_field
 from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.rounding import rounded
 from llmdoctor.sample.steps import Tolerance
-from llmdoctor.sample.tokens import beside, read_tokens
-from llmdoctor.sample.types import SamplingParams
+from llmdoctor.sample.tokens import beside, read_sequences, read_tokens
+from llmdoctor.sample.types import Ids, SamplingParams, Sequences
 
 _RECORDED = Tolerance(1e-4, 1e-4, "recorded logits")
 _FORCED = {
@@ -27,45 +29,64 @@ _FORCED = {
     "bfloat16": Tolerance(0.03, 0.3, "teacher forcing in bfloat16"),
 }
 _BITS = {"bfloat16": 7, "float16": 10}  # of the mantissa
-_LOOKED = 64  # steps that are looked at to tell scores from logits, and the precision
-_TAIL = 4  # the same token so often at the end is padding, where no end is known
+_LOOKED = 64  # steps that are examined to tell scores from logits, and for the precision
+_TAIL = 4  # the same token so often at the end is padding, if no end is known
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One generation. `prompt` is None where it is not known; `scores`: the settings are applied to these logits already.
+    """The recorded steps of one call, all its sequences one after another.
 
-    `notes` are sentences about what was taken for what.
+    `prompt_known` is False if the tokens in front are not known; `scores`: the settings are applied to these logits already. `notes` are
+    sentences about what was read as what; `repeats` pairs of equal sequences, of which only the first is kept.
     """
 
     logits: Logits
     tokens: list[int]
-    prompt: tuple[int, ...] | None
+    sequences: Sequences
+    prompt_known: bool
     tolerance: Tolerance
     scores: bool
     notes: tuple[str, ...]
+    repeats: tuple[tuple[int, int], ...] = ()
+
+
+class _Rows:
+    """Rows of logits [steps, batch, V] as one array [S, V], read a slice at a time: row i is array[step[i], sequence[i]]."""
+
+    def __init__(self, array: NDArray[Any], steps: Ids, sequence: Ids) -> None:
+        self._array, self._steps, self._sequence = array, steps, sequence
+        self.shape = (len(steps), array.shape[-1])
+        self.dtype, self.ndim = array.dtype, 2
+
+    def __getitem__(self, at: slice) -> NDArray[Any]:
+        found: NDArray[Any] = self._array[self._steps[at], self._sequence[at]]
+        return found
 
 
 def read_generation(options: ReplayOptions, claim: Claim) -> Generation:
-    """Read, or run the model. Raises QuestionError, MissingExtra."""
-    prompt: tuple[int, ...] | None
+    """Read the recording, or run the model. Raises QuestionError, MissingExtra."""
+    ends = claim.eos if claim.eos or options.model is None else ids_of(config_field(read_model_dir(options.model), "eos_token_id"))
     if options.logits is None:
-        logits, tokens, prompt, tolerance = _forced(options)
-        scores, why = False, ""
-    else:
-        logits = open_logits(options.logits, options.sequence)
-        tokens, prompt = _drawn(options, logits)
-        scores, why = is_scores(logits, claim.settings, options.scores)
-        tolerance = _recorded(logits)
-    if len(tokens) != logits.steps:
-        raise QuestionError(f"{len(tokens)} tokens and {logits.steps} steps of logits in {logits.path}: expected one token a step")
-    known = claim.eos if claim.eos or options.model is None else ids_of(config_field(read_model_dir(options.model), "eos_token_id"))
-    end, ended = ending(tokens, options.eos, known)
+        return _forced(options, ends)
+    logits = open_logits(options.logits, options.sequence, batch=True)
+    if logits.array.ndim == 3:
+        return _batch(options, claim, logits, ends)
+    tokens, prompt = _drawn(options, logits)
+    scores, why = is_scores(logits, claim.settings, options.scores)
+    _same_length(tokens, logits.steps, logits.path)
+    end, ended = ending(tokens, options.eos, ends)
     notes = tuple(note for note in (why, ended) if note)
-    return Generation(logits.first(end), tokens[:end], prompt, tolerance, scores, notes)
+    sequences = Sequences((0,), (prompt or (),))
+    return Generation(logits.first(end), tokens[:end], sequences, prompt is not None, _recorded(logits), scores, notes)
 
 
-def _forced(options: ReplayOptions) -> tuple[Logits, list[int], tuple[int, ...], Tolerance]:
+def _same_length(tokens: Sequence[int], steps: int, path: str) -> None:
+    if len(tokens) != steps:
+        raise QuestionError(f"{len(tokens)} tokens and {steps} steps of logits in {path}: expected one token per step")
+
+
+def _forced(options: ReplayOptions, ends: Sequence[int]) -> Generation:
     if options.model is None or options.prompt is None or options.tokens is None:
         raise QuestionError("nothing to replay: expected recorded logits, or --model DIR --prompt FILE --tokens FILE")
     from llmdoctor.sample.live import teacher_forced
@@ -73,11 +94,69 @@ def _forced(options: ReplayOptions) -> tuple[Logits, list[int], tuple[int, ...],
     tokens = read_tokens(options.tokens, options.sequence)
     dtype = options.dtype or "float32"
     array, prompt = teacher_forced(options.model, options.prompt, tokens, dtype, options.images)
-    return Logits(options.model, array, "float32", {}), tokens, tuple(prompt), _FORCED[dtype]
+    end, ended = ending(tokens, options.eos, ends)
+    logits = Logits(options.model, array, "float32", {}).first(end)
+    notes = (ended,) if ended else ()
+    return Generation(logits, tokens[:end], Sequences((0,), (tuple(prompt),)), True, _FORCED[dtype], False, notes)
+
+
+def _batch(options: ReplayOptions, claim: Claim, logits: Logits, ends: Sequence[int]) -> Generation:
+    """All sequences of logits [steps, batch, V]; padding is left out, and of equal sequences one is kept."""
+    if options.step is not None:
+        raise QuestionError(f"--step {options.step}: of which sequence? --sequence 0 to {logits.array.shape[1] - 1}")
+    steps, count = logits.array.shape[:2]
+    every, prompts, known = _all_drawn(options, logits, steps)
+    if len(every) != count and len(every) == steps and all(len(tokens) == count for tokens in every):
+        logits, steps, count = replace(logits, array=logits.array.swapaxes(0, 1)), count, steps  # [batch, steps, V]
+    if len(every) != count:
+        raise QuestionError(f"{len(every)} sequences of tokens and {count} of logits in {logits.path}: expected as many of both")
+    kept: list[list[int]] = []
+    repeats, padded = [], 0
+    numbers: list[int] = []
+    for index, tokens in enumerate(every):
+        _same_length(tokens, steps, f"{logits.path}: sequence {index}")
+        end, _ = ending(tokens, options.eos, ends)
+        padded += steps - end
+        first = next((numbers[at] for at, other in enumerate(kept) if other == tokens[:end] and end >= _TAIL), None)
+        if first is not None and claim.settings.do_sample:
+            repeats.append((first, index))
+            continue
+        kept.append(tokens[:end])
+        numbers.append(index)
+    lengths = [len(tokens) for tokens in kept]
+    rows = np.concatenate([np.arange(length) for length in lengths])
+    columns = np.repeat(np.array(numbers), lengths)
+    one = replace(logits, array=logits.array[:, 0])
+    scores, why = is_scores(one, claim.settings, options.scores)
+    flat: Any = _Rows(logits.array, rows, columns)
+    starts = tuple(int(start) for start in np.cumsum([0, *lengths[:-1]]))
+    notes = [note for note in (why, f"{plural(padded, 'token')} of padding left out" if padded else "") if note]
+    found = Sequences(starts, tuple(prompts[number] for number in numbers))
+    flat_tokens = [token for tokens in kept for token in tokens]
+    return Generation(replace(logits, array=flat), flat_tokens, found, known, _recorded(one), scores, tuple(notes), tuple(repeats))
+
+
+def _all_drawn(options: ReplayOptions, logits: Logits, steps: int) -> tuple[list[list[int]], list[tuple[int, ...]], bool]:
+    """The tokens of every sequence, the prompts (empty if unknown), and whether those are known."""
+    prompt = None if options.prompt is None else tuple(read_tokens(options.prompt))
+    if options.tokens is not None:
+        every = read_sequences(options.tokens)
+    else:
+        name, array = next(((name, logits.others[name]) for name in (*TOKEN_NAMES, "sequences") if name in logits.others), ("", None))
+        if array is None or np.ndim(array) != 2 or np.asarray(array).dtype.kind not in "iu":
+            raise QuestionError(f"{logits.path}: which tokens were drawn? --tokens FILE with their ids, one list per sequence")
+        every = [[int(token) for token in row] for row in np.asarray(array)]
+        if name == "sequences" and len(every[0]) > steps:
+            fronts = [tuple(row[: len(row) - steps]) for row in every]
+            return [row[len(row) - steps :] for row in every], fronts, True
+    return every, [prompt or ()] * len(every), prompt is not None
+
+
+TOKEN_NAMES = ("token_ids", "tokens", "output_token_ids", "output_ids", "ids")
 
 
 def _drawn(options: ReplayOptions, logits: Logits) -> tuple[list[int], tuple[int, ...] | None]:
-    """The tokens and the prompt. generate()'s `sequences` hold both: the last ones, one a step, were drawn."""
+    """The tokens and the prompt. generate()'s `sequences` hold both: the last ones, one per step, were drawn."""
     prompt = None if options.prompt is None else tuple(read_tokens(options.prompt))
     if options.tokens is not None:
         return read_tokens(options.tokens, options.sequence), prompt
@@ -90,26 +169,26 @@ def _drawn(options: ReplayOptions, logits: Logits) -> tuple[list[int], tuple[int
     return tokens, prompt
 
 
-def is_scores(logits: Logits, claim: SamplingParams, said: bool | None) -> tuple[bool, str]:
-    """Whether the settings are applied already, and the sentence that says why it is thought so ("" where nothing is to be said)."""
-    if said is not None:
-        return said, "scores, as --scores says: tested against themselves, the settings are not applied again" if said else ""
+def is_scores(logits: Logits, claim: SamplingParams, given: bool | None) -> tuple[bool, str]:
+    """Return whether the settings are applied to the logits already, and the sentence that gives the reason ("" if there is none to give)."""
+    if given is not None:
+        return given, "scores, as --scores states: tested against themselves, the settings are not applied again" if given else ""
     picked = np.unique(np.linspace(0, logits.steps - 1, min(_LOOKED, logits.steps)).astype(np.int64))
     holed = np.mean([bool(np.isneginf(logits.rows(int(step), int(step) + 1)).any()) for step in picked])
     cuts = (claim.top_k, claim.top_p, claim.min_p, claim.typical_p, claim.top_h, claim.epsilon_cutoff, claim.eta_cutoff)
     cut = claim.do_sample and any(value is not None for value in cuts)
     if logits.scores and cut and not holed:
-        return False, "named scores, but no token is cut off although the claim cuts: taken for logits (--scores says otherwise)"
+        return False, "named scores, but no token is cut off although the claim cuts: read as logits (--scores states otherwise)"
     if logits.scores:
-        return True, "scores by their name: tested against themselves, the settings are not applied again (--raw says otherwise)"
+        return True, "scores by their name: tested against themselves, the settings are not applied again (--raw states otherwise)"
     if logits.scores is None and cut and holed > 0.5:
         share = f"tokens are cut off (-inf) in {holed:.0%} of the steps"
-        return True, f"{share}: taken for scores, the settings are not applied again (--raw says that they are masked logits)"
+        return True, f"{share}: read as scores, the settings are not applied again (--raw states that they are masked logits)"
     return False, ""
 
 
 def _recorded(logits: Logits) -> Tolerance:
-    """The tolerance of recorded logits: of those in half precision, or of numbers that are all in its grid, as far as its neighbours lie apart."""
+    """The tolerance of recorded logits: if they are in half precision, or all lie on its grid, the distance of two neighbours."""
     dtype = logits.dtype
     if dtype not in _BITS:
         rows = logits.rows(0, min(4, logits.steps))
@@ -119,10 +198,13 @@ def _recorded(logits: Logits) -> Tolerance:
     return Tolerance(_RECORDED.mass, _RECORDED.logit, f"recorded logits in {dtype}", _BITS[dtype])
 
 
-def ending(tokens: Sequence[int], said: Sequence[int], known: Sequence[int]) -> tuple[int, str]:
-    """How many of the tokens were drawn, and a sentence where the others are padding: behind an end that was named; behind one that the
-    files name, and behind none that is known, only one token again and again, for a call may have ignored its end."""
-    for ids, name in ((said, "--eos"), (known, "the claim's or the model's eos_token_id")):
+def ending(tokens: Sequence[int], given: Sequence[int], known: Sequence[int]) -> tuple[int, str]:
+    """Return how many of the tokens were drawn, and a sentence if the others are padding.
+
+    Padding is what follows an end that --eos names; what follows an end that the files name, if it is one token again and again; and without
+    a known end only one token again and again, because a call may have ignored its end.
+    """
+    for ids, name in ((given, "--eos"), (known, "the claim's or the model's eos_token_id")):
         at = next((at for at, token in enumerate(tokens) if token in ids), None)
         if at is not None and (name == "--eos" or len(set(tokens[at + 1 :])) == 1):
             rest = len(tokens) - at - 1
@@ -133,5 +215,5 @@ def ending(tokens: Sequence[int], said: Sequence[int], known: Sequence[int]) -> 
         end -= 1
     run = len(tokens) - end
     if end and run >= _TAIL:
-        return end, f"the last {run} tokens, all {tokens[-1]}, left out as padding (--eos ID says where a sequence ends)"
+        return end, f"the last {run} tokens, all {tokens[-1]}, left out as padding (--eos ID names the end of a sequence)"
     return len(tokens), ""

@@ -1,4 +1,4 @@
-"""The keys of claims and requests: which are settings, which change nothing of what is drawn, which do and are not modelled here.
+"""The keys of claims and requests: which are settings, which cannot change what is drawn, which can and are not modelled here.
 
 Read from transformers 5.23.0 (GenerationConfig), vLLM 0.33.0 (sampling_params.py, openai protocol), SGLang 0.5.23 (sampling_params.py), llama.cpp's
 server README and OpenAI's reference.
@@ -7,19 +7,28 @@ server README and OpenAI's reference.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.text import is_id
 from llmdoctor.sample.types import SamplingParams
 
-ALIASES = {"typ_p": "typical_p", "repeat_penalty": "repetition_penalty", "repeat_last_n": "penalty_last_n"}
-_NESTED = ("generation_config", "extra_body", "sampling_params", "parameters", "options")
-_SETTINGS = frozenset({setting.name for setting in fields(SamplingParams)} | {"engine", "num_beams", "length_penalty"})
+ALIASES = {
+    "temp": "temperature",
+    "typ_p": "typical_p",
+    "repeat_penalty": "repetition_penalty",
+    "repeat_last_n": "penalty_last_n",
+    "min_new_tokens": "min_tokens",
+}
+_NESTED = ("generation_config", "extra_body", "sampling_params", "parameters", "options", "generation_settings", "generation_kwargs")
+_SETTINGS = frozenset(
+    {setting.name for setting in fields(SamplingParams)} | {"engine", "num_beams", "length_penalty", "suppress_tokens", "stop_token_ids"}
+)
 _UNMODELLED = frozenset(
-    "suppress_tokens begin_suppress_tokens no_repeat_ngram_size encoder_repetition_penalty encoder_no_repeat_ngram_size bad_words_ids "
-    "min_length min_new_tokens min_tokens forced_bos_token_id forced_eos_token_id exponential_decay_length_penalty sequence_bias "
+    "begin_suppress_tokens no_repeat_ngram_size encoder_repetition_penalty encoder_no_repeat_ngram_size bad_words_ids "
+    "min_length forced_bos_token_id forced_eos_token_id exponential_decay_length_penalty sequence_bias "
     "guidance_scale watermarking_config diversity_penalty num_beam_groups penalty_alpha dola_layers force_words_ids constraints "
     "bad_words allowed_token_ids logits_processors logits_processor custom_logit_processor custom_params response_format structured_outputs "
     "guided_json guided_regex guided_choice guided_grammar guided_decoding regex json_schema ebnf structural_tag grammar "
@@ -29,12 +38,12 @@ _UNMODELLED = frozenset(
 _HARMLESS = frozenset(
     "model messages prompt prompt_ids prompt_token_ids input input_ids inputs text tools tool_choice parallel_tool_calls functions function_call "
     "max_tokens max_new_tokens max_completion_tokens max_output_tokens max_length n_predict truncate truncate_prompt_tokens n best_of "
-    "num_return_sequences stream stream_options stop stop_strings stop_token_ids stop_regex stop_sequences include_stop_str_in_output ignore_eos "
+    "num_return_sequences stream stream_options stop stop_strings stop_regex stop_sequences include_stop_str_in_output ignore_eos "
     "logprobs top_logprobs prompt_logprobs return_logprob logprob_start_len top_logprobs_num n_probs post_sampling_probs top_n_tokens details "
     "decoder_input_details echo seed sampling_seed user metadata store service_tier id request_id custom_id method url kind note comment "
     "eos_token_id pad_token_id bos_token_id decoder_start_token_id use_cache cache_implementation cache_config return_legacy_cache "
     "return_dict_in_generate output_attentions output_hidden_states output_scores output_logits renormalize_logits remove_invalid_values "
-    "early_stopping max_time use_model_defaults transformers_version _from_model_config _commit_hash generation_kwargs cache_prompt id_slot "
+    "early_stopping max_time use_model_defaults transformers_version _from_model_config _commit_hash cache_prompt id_slot "
     "n_keep n_discard n_indent min_keep t_max_predict_ms timings_per_token return_tokens lora samplers_order ignore dry_base "
     "dry_allowed_length dry_penalty_last_n dry_sequence_breakers mirostat_tau mirostat_eta dynatemp_exponent adaptive_decay "
     "skip_special_tokens spaces_between_special_tokens "
@@ -44,7 +53,10 @@ _HARMLESS = frozenset(
     "num_assistant_tokens_schedule assistant_confidence_threshold assistant_early_exit assistant_lookbehind target_lookbehind is_assistant "
     "max_matching_ngram_size low_memory prefill_chunk_size compile_config disable_compile token_healing trust_remote_code "
     "backend_sampling flat_logprobs extra_args repetition_detection logprob_token_ids return_hidden_states object created "
-    "type name max_sequence_length".split()
+    "type name max_sequence_length timeout extra_headers extra_query api_key base_url api_base organization session_id tags "
+    "num_retries drop_params custom_llm_provider stop_text speculative_config draft_model tokens_predicted tokens_evaluated "
+    "verbosity modalities audio prediction prompt_cache_key safety_identifier web_search_options output_kind all_stop_token_ids "
+    "skip_clone thinking_token_budget".split()
 )
 _OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
 _ALSO_OFF: Mapping[str, tuple[Any, ...]] = {
@@ -60,50 +72,69 @@ _ALSO_OFF: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(slots=True)
 class ClaimKeys:
-    """What a claim tells: the settings, the ids that end a sequence, what is on and not modelled, and keys that nobody knows."""
+    """The keys of a claim, sorted: settings, the ids that end a sequence, what is on and not modelled, what cannot change the draws (with the
+    reason), what is unknown."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     eos: tuple[int, ...] = ()
     unmodelled: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    ignored: dict[str, str] = field(default_factory=dict)
 
 
-def read_keys(value: Mapping[str, Any], source: str) -> ClaimKeys:
-    """A claim's keys sorted. Nested sampling_params and the like are unfolded first; the outer ones win.
+def read_keys(value: Mapping[str, Any], source: str, without: Collection[str] = ()) -> ClaimKeys:
+    """Return a claim's keys, sorted. Nested sampling_params and the like are unfolded first; the outer ones win. `without` are left out.
 
-    Raises QuestionError for a key that is a setting misspelt: read as absent it would be another claim.
+    Raises QuestionError for a key that is a misspelt setting: read as absent it would be another claim.
     """
-    told = ClaimKeys()
+    keys = ClaimKeys()
     for key in _NESTED:
         inner = value.get(key)
-        if isinstance(inner, dict):
-            deeper = read_keys(inner, source)
-            told = ClaimKeys(
-                {**told.settings, **deeper.settings},
-                deeper.eos or told.eos,
-                told.unmodelled + deeper.unmodelled,
-                told.unknown + deeper.unknown,
-            )
+        if isinstance(inner, dict) and key not in without:
+            deeper = read_keys(inner, source, without)
+            keys.settings |= deeper.settings
+            keys.eos = deeper.eos or keys.eos
+            keys.unmodelled += deeper.unmodelled
+            keys.unknown += deeper.unknown
+            keys.ignored |= deeper.ignored
     for key, item in value.items():
-        name = ALIASES.get(key, key)
-        if item is None or (key in _NESTED and isinstance(item, dict)):
-            continue
-        if name in _SETTINGS:
-            told.settings[name] = item
-        elif name == "eos_token_id":
-            told.eos = ids_of(item)
-        elif name in _UNMODELLED:
-            if not any(item == off for off in (*_OFF, *_ALSO_OFF.get(name, ()))):
-                told.unmodelled.append(name)
-        elif name not in _HARMLESS and not name.startswith("speculative"):
-            meant = difflib.get_close_matches(name, sorted(_SETTINGS), 1, 0.85)
-            if meant:
-                raise QuestionError(f"{source}: {str(key)[:40]}: no such setting, did you mean {meant[0]}?")
-            told.unknown.append(str(key)[:40])
-    return told
+        if key in without:
+            keys.ignored[str(key)] = "left out, as --without states"
+        elif not (key in _NESTED and isinstance(item, dict)):
+            _sort_key(keys, str(key), item, source)
+    return keys
+
+
+def _sort_key(keys: ClaimKeys, key: str, item: Any, source: str) -> None:
+    name = ALIASES.get(key, key)
+    if item is None:
+        keys.ignored.setdefault(key[:40], "null: the same as not set")
+    elif name in _SETTINGS:
+        keys.settings[name] = item
+    elif name == "eos_token_id":
+        keys.eos = ids_of(item)
+    elif name == "bad_words_ids" and _single_tokens(item):
+        keys.settings["suppress_tokens"] = [*keys.settings.get("suppress_tokens", []), *(word[0] for word in item)]
+    elif name in _UNMODELLED:
+        if any(item == off for off in (*_OFF, *_ALSO_OFF.get(name, ()))):
+            keys.ignored[name] = "off"
+        else:
+            keys.unmodelled.append(name)
+    elif name in _HARMLESS or name.startswith("speculative"):
+        keys.ignored[key] = "cannot change which tokens can be drawn"
+    else:
+        meant = difflib.get_close_matches(name, sorted(_SETTINGS), 1, 0.85)
+        if meant:
+            raise QuestionError(f"{source}: {key[:40]}: no such setting, did you mean {meant[0]}?")
+        keys.unknown.append(key[:40])
+
+
+def _single_tokens(words: Any) -> bool:
+    """Whether bad words are one token each: those are never drawn, longer ones depend on the tokens before."""
+    return isinstance(words, list) and all(isinstance(word, list) and len(word) == 1 and is_id(word[0]) for word in words)
 
 
 def ids_of(value: Any) -> tuple[int, ...]:
-    """Token ids of an eos_token_id: one, or a list of them; what is neither is none."""
+    """Return the token ids of an eos_token_id: one, or a list of them; anything else has none."""
     found = value if isinstance(value, list) else [value]
-    return tuple(token for token in found if isinstance(token, int) and not isinstance(token, bool) and 0 <= token < 2**31)
+    return tuple(token for token in found if is_id(token) and 0 <= token < 2**31)

@@ -1,286 +1,270 @@
-"""Replay from top-n log-probabilities alone: what lies outside the list is known by its mass only, so every answer is an interval."""
+"""Replay from top-n log-probabilities: each reading of them (raw, after the temperature, processed) tested, and one verdict over all."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from llmdoctor.core.document import Block, Cell, Headline, Note, Table, Tone
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.core.report import Report
-from llmdoctor.core.text import plural
 from llmdoctor.requests.logprob_files import Listed, Responses, read_responses
-from llmdoctor.sample.bounds import Law, StepBounds, bounds_of, sure_sketch
+from llmdoctor.sample.bounds import ListedLaw, ListedSteps, SupportBounds, arrays_of, bound_supports, certain_sketch
 from llmdoctor.sample.claim import Claim, make_claim
-from llmdoctor.sample.estimate import Interval, temperature_interval
-from llmdoctor.sample.findings import findings_of
-from llmdoctor.sample.judge import (
-    Judgement,
-    Test,
-    claimed,
-    families,
-    log_likelihood_z,
-    more_tokens,
-    sorted_cuts,
-    temperature_lr,
-    two_temperatures,
-    undecided,
-)
+from llmdoctor.sample.estimate import Interval, interval_on
+from llmdoctor.sample.judge import Judgement, combine, impossible_tokens, more_tokens, temperature_share, two_temperatures, undecided
 from llmdoctor.sample.keys import read_keys
 from llmdoctor.sample.options import ReplayOptions
-from llmdoctor.sample.rules import KIND
-from llmdoctor.sample.screen import claim_notes
 from llmdoctor.sample.sketch import Sketch
-from llmdoctor.sample.types import Doubles, SamplingParams
+from llmdoctor.sample.statistics import at_least, at_most
+from llmdoctor.sample.tables import LogprobKind
+from llmdoctor.sample.testing import Support, Test, never_drawn, support_tests
+from llmdoctor.sample.types import SamplingParams
 
-Kind = Literal["raw", "temperature", "processed"]
+KINDS: tuple[LogprobKind, ...] = ("raw", "temperature", "processed")
+KIND_WORDS: Mapping[str, str] = {"raw": "raw", "temperature": "divided by the temperature", "processed": "processed by every stage"}
+_VOCAB = 300_000
 
 
 @dataclass(frozen=True, slots=True)
-class ListedReplay:
-    """A replayed response."""
+class KindReading:
+    """The listed log-probabilities read as one kind: the bounds of every step, the tests, and the verdict under this reading alone."""
 
-    options: ReplayOptions
-    responses: Responses
-    listed: tuple[Listed, ...]
-    claim: Claim
-    kind: Kind
-    because: str
-    bounds: tuple[StepBounds, ...]
+    kind: LogprobKind
+    bounds: SupportBounds
     tests: tuple[Test, ...]
     verdict: Judgement
     temperature: Interval | None
 
 
-def listed_report(options: ReplayOptions) -> Report:
-    """Replay a response's top log-probabilities. Raises QuestionError."""
-    reading = read_listed(options)
-    bad = [at for at, bound in enumerate(reading.bounds) if bound.removed_by]
-    findings = findings_of(reading.verdict, reading.claim, str(options.logits), bad)
-    subject = {"responses": options.logits, "steps": len(reading.bounds), "requests": len(reading.responses.requests)}
-    return Report("sample replay", subject, _result(reading), findings, document=_document(reading, bad), told=True)
+@dataclass(frozen=True, slots=True)
+class ListedReplay:
+    """A replayed response; `readings` holds one entry for each kind that was tried, the first being the one that is reported.
+
+    `because` is the reason for the first kind; `group` are the indices of the responses, `greedy` whether every token is the largest.
+    """
+
+    options: ReplayOptions
+    responses: Responses
+    listed: tuple[Listed, ...]
+    arrays: ListedSteps
+    claim: Claim
+    because: str
+    readings: tuple[KindReading, ...]
+    verdict: Judgement
+    greedy: bool
+
+    @property
+    def first(self) -> KindReading:
+        """The reading that is reported."""
+        return self.readings[0]
+
+    @property
+    def kind(self) -> LogprobKind:
+        """The kind that is reported."""
+        return self.first.kind
 
 
-def read_listed(options: ReplayOptions) -> ListedReplay:
-    """Everything about the responses of one file."""
+def replay_listed(options: ReplayOptions) -> tuple[ListedReplay, ...]:
+    """Return the replay of each group of responses that answer the same settings. Raises QuestionError."""
     responses = read_responses(str(options.logits))
-    stored = one_request(responses) if options.claim is None else None
-    claim = make_claim(options.claim, options.settings, options.engine, options.model, stored, responses.engine or "vllm")
+    groups = responses.groups() if options.claim is None else [responses]
+    replays, by_settings = [], _by_settings(groups)
+    for group in by_settings:
+        alpha = options.alpha / len(by_settings)
+        replays.append(judge_listed(options, group, alpha))
+    return tuple(replays)
+
+
+def _by_settings(groups: Sequence[Responses]) -> list[Responses]:
+    """The responses merged by the settings that their requests state."""
+    found: list[tuple[dict[str, Any], Responses]] = []
+    for one in groups:
+        line, request = one.requests[0] if one.requests else (0, None)
+        settings = {} if request is None else read_keys(request, f"{one.path}:{line}").settings
+        same = next((other for known, other in found if known == settings), None)
+        if same is None:
+            found.append((settings, one))
+        else:
+            same.add(one)
+    return [one for _, one in found]
+
+
+def judge_listed(options: ReplayOptions, responses: Responses, alpha: float) -> ListedReplay:
+    """Return the replay of responses that answer one claim, judged at `alpha`."""
+    stored = responses.requests[0][1] if responses.requests and options.claim is None else None
+    claim = make_claim(options, stored=stored, default=responses.engine or "vllm")
     listed = responses.likeliest(stored)
-    kind, because, unsure = kind_of(responses, listed, claim)
-    law = Law.of(kind, claim.engine, claim.settings)
-    bounds = bounds_of(listed, law, not claim.settings.do_sample)
-    if responses.masks and len(responses.masks) == len(bounds):
-        bounds = [_masked(one, step, mask) for one, step, mask in zip(bounds, listed, responses.masks, strict=True)]
-    sketch = sure_sketch(listed, [one.sure for one in bounds])
-    tests, estimate = _tests(bounds, sketch, claim, law.temperature, kind)
-    doubts = [f"the claim's {name} is not modelled here" for name in claim.unmodelled] + not_in_list(claim, kind) + unsure
-    verdict = undecided(doubts) if doubts else _judge(tests, bounds, sketch, claim, law.temperature, options.alpha)
-    return ListedReplay(
-        options, responses, tuple(listed), claim, kind, because, tuple(bounds), tests, verdict, None if doubts else estimate
-    )
+    arrays = arrays_of(listed)
+    kinds, because = kinds_of(options, responses, listed, claim)
+    readings = tuple(_read_as(kind, listed, arrays, responses, claim, alpha) for kind in kinds)
+    greedy = bool((arrays.at == 0).all()) or bool(np.all(arrays.x >= arrays.v[:, 0] - 2 * arrays.error - 1e-6))
+    verdict = _verdict(readings, claim, because)
+    return ListedReplay(options, responses, tuple(listed), arrays, claim, because, readings, verdict, greedy and len(listed) > 0)
 
 
-def one_request(responses: Responses) -> dict[str, Any] | None:
-    """The request that all responses of a file answer; None where none is kept. Raises QuestionError where they options for different things."""
-    path = responses.path
-    told = [(line, {} if request is None else read_keys(request, f"{path}:{line}").settings) for line, request in responses.requests]
-    first, settings = told[0]
-    for line, other in told:
-        if other != settings:
-            raise QuestionError(
-                f"{path}:{line}: its request says {_words(other)}, that of line {first} {_words(settings)}: the responses of one file are held "
-                "against one claim; one file a claim, or --claim FILE for all of them"
-            )
-    return responses.requests[0][1]
+def kinds_of(options: ReplayOptions, responses: Responses, listed: Sequence[Listed], claim: Claim) -> tuple[list[LogprobKind], str]:
+    """Return the kinds that remain possible, the most credible first, and the reason for that one.
 
-
-def _words(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {str(value)[:20]}" for name, value in settings.items()) or "nothing"
-
-
-def not_in_list(claim: Claim, kind: Kind) -> list[str]:
-    """What the claim does to the distribution and a list of this kind cannot show."""
-    if kind == "processed":
-        return []
-    before = ("repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias") if kind == "raw" else ()
-    unsorted = ("typical_p", "top_h", "epsilon_cutoff", "eta_cutoff")
-    return [
-        f"{name} changes what is drawn from, and {kind} log-probabilities do not show it"
-        for name in (*before, *unsorted)
-        if getattr(claim.settings, name) is not None
-    ]
-
-
-def kind_of(responses: Responses, listed: Sequence[Listed], claim: Claim) -> tuple[Kind, str, list[str]]:
-    """Which kind the listed log-probabilities are, and why: by what sums to one, else by the engine's default. Last, what is left unsure."""
-    sums = [sum(math.exp(value) for _, value in step.top) for step in responses.steps if step.top]
-    cut = any(value is not None for value in claimed(claim.settings)[1:]) or not sorted_cuts(claim.settings)
+    --kind, the format and tokens listed with -inf settle it. Otherwise the engine's documented default comes first, and the other kinds
+    stay possible unless the lists contradict them.
+    """
+    if options.kind is not None or options.scores is not None:
+        name = options.kind or ("processed" if options.scores else "raw")
+        if name not in KINDS:
+            raise QuestionError(f"--kind {name}: expected one of {', '.join(KINDS)}")
+        return [kind for kind in KINDS if kind == name], "as the option states" if options.kind is None else "as --kind states"
+    if responses.kind:
+        return [kind for kind in KINDS if kind == responses.kind], "by the response's format"
     if any(value == -math.inf for step in responses.steps for _, value in step.top):
-        return "processed", "tokens with log-probability -inf are listed", []
-    if cut and sums and min(sums) > 1 - 1e-4:
-        return "processed", "what is listed sums to 1 in every step", []
-    temperature = claim.settings.temperature or 1.0
-    if temperature != 1.0 and claim.settings.do_sample:
-        both = [bounds_of(listed, Law.of(kind, claim.engine, claim.settings)) for kind in ("raw", "temperature")]
-        found = sure_sketch(listed, [min(one.sure, other.sure) for one, other in zip(*both, strict=True)])
-        if len(found.steps):
-            seen = temperature_interval(found, claim.engine, 1.0, (None, None, None))
-            if seen.low <= 1.0 <= seen.high and not seen.low <= temperature <= seen.high:
-                return "temperature", f"the tokens follow them at temperature {seen.value:.2f}, not at {temperature:g}", []
-            if seen.low <= temperature <= seen.high and not seen.low <= 1.0 <= seen.high:
-                return "raw", f"the tokens follow them at temperature {seen.value:.2f}", []
+        return ["processed"], "tokens with log-probability -inf are listed"
     default = claim.engine.logprobs
-    unsure = [f"whether {claim.engine.name}'s log-probabilities were taken before or after the cuts cannot be told from the list"]
-    return default, f"{claim.engine.name}'s default", unsure if default == "processed" and cut else []
+    others = [kind for kind in KINDS if kind != default and _possible_kind(kind, listed, claim)]
+    return [default, *others], f"the documented default of {claim.engine.name} {claim.engine.version}"
 
 
-def _masked(one: StepBounds, step: Listed, mask: Sequence[int]) -> StepBounds:
-    """The engine's own sampling mask settles the support, and that a token outside it was not drawn from it."""
-    outside = step.token.lstrip("-").isdigit() and int(step.token) not in mask
-    return replace(one, support=(len(mask), len(mask)), removed_by="sampling_mask" if outside else one.removed_by)
+def _possible_kind(kind: LogprobKind, listed: Sequence[Listed], claim: Claim) -> bool:
+    """Whether lists of this kind could look so under the claim: processed ones hold no token that the claimed cuts remove for certain."""
+    settings = claim.settings
+    if kind != "processed" or not settings.do_sample:
+        return kind != "temperature" or settings.temperature not in (None, 1.0)
+    p = settings.top_p if settings.top_p is not None and settings.top_p < 1 else None
+    if p is None and not settings.top_k and not settings.min_p and settings.temperature in (None, 1.0):
+        return False  # nothing is processed: the same as raw
+    for step in listed:
+        if not step.top:
+            continue
+        values = [value for _, value in step.top]
+        open_list = sum(map(math.exp, values)) < 1 - 1e-3
+        if settings.top_k and (len(values) > settings.top_k + 8 or (len(values) >= settings.top_k and open_list)):
+            return False
+        if settings.min_p and claim.engine.cuts_after_temperature and values[-1] - values[0] < math.log(settings.min_p) - 0.05:
+            return False
+        if p is not None and claim.engine.cuts_after_temperature and math.exp(values[-1]) < (1 - p) / (2 * _VOCAB):
+            return False
+    return True
 
 
-def _tests(
-    bounds: Sequence[StepBounds], sketch: Sketch, claim: Claim, scale: float, kind: Kind
-) -> tuple[tuple[Test, ...], Interval | None]:
-    count = sum(bool(one.removed_by) for one in bounds)
-    tests = [Test("impossible_tokens", float(count), 0.0 if count else 1.0, "tokens that the claim cannot draw")]
-    if not len(sketch.steps) or not claim.settings.do_sample:
-        return tuple(tests), None
-    near, *moments = _moments(sketch, scale)
-    tests.append(log_likelihood_z(near, *moments))
-    plain = Claim(claim.engine, SamplingParams(temperature=scale), claim.source)
-    tests.append(temperature_lr(sketch, plain))
-    seen = temperature_interval(sketch, claim.engine, scale, (None, None, None))
-    factor = 1.0 if kind == "raw" else claim.settings.temperature or 1.0
-    return tuple(tests), Interval(seen.value * factor, seen.low * factor, seen.high * factor)
+def _read_as(
+    kind: LogprobKind, listed: Sequence[Listed], arrays: ListedSteps, responses: Responses, claim: Claim, alpha: float
+) -> KindReading:
+    law = ListedLaw.of(kind, claim.engine, claim.settings)
+    bounds = bound_supports(arrays, law)
+    if responses.masks and len(responses.masks) == len(listed):
+        bounds = replace(bounds, removed=tuple(_masked(*one) for one in zip(bounds.removed, listed, responses.masks, strict=True)))
+    sketch = certain_sketch(arrays, bounds.sure)
+    tests = [impossible_tokens([bool(name) for name in bounds.removed])]
+    temperature = None
+    if claim.settings.do_sample:
+        if len(sketch.steps):
+            support = Support.of(sketch, claim.engine, SamplingParams(temperature=law.scale))
+            tests += support_tests(support)
+            seen = interval_on(support)
+            temperature = seen if kind == "raw" and seen.low > 0 and seen.high < math.inf else None
+        if arrays.v.shape[1] > 1 or arrays.size.any():
+            tests += [_outside_list(arrays, bounds), _never_drawn(listed, bounds)]
+    return KindReading(kind, bounds, tuple(tests), _judge(tests, bounds, sketch, claim, law, alpha), temperature)
 
 
-def _moments(sketch: Sketch, scale: float) -> tuple[Doubles, Doubles, Doubles, Doubles]:
-    gap = (sketch.v - sketch.v[:, :1]) / scale
-    weights = sketch.n * np.exp(gap)
-    z = weights.sum(axis=1, keepdims=True)
-    q, log_q = weights / z, gap - np.log(z)
-    mean = (q * log_q).sum(axis=1)
-    away = log_q - mean[:, None]
-    near = (sketch.x - sketch.v[:, 0]) / scale - np.log(z[:, 0])
-    return near, mean, (q * away**2).sum(axis=1), (q * away**3).sum(axis=1)
+def _masked(removed: str, step: Listed, mask: Sequence[int]) -> str:
+    """The engine's own sampling mask settles whether the token could be drawn."""
+    return "sampling_mask" if step.token.lstrip("-").isdigit() and int(step.token) not in mask else removed
 
 
-def _judge(tests: Sequence[Test], bounds: Sequence[StepBounds], sketch: Sketch, claim: Claim, scale: float, alpha: float) -> Judgement:
+def _outside_list(arrays: ListedSteps, bounds: SupportBounds) -> Test:
+    """How often a token was drawn that is not certainly in the support, against the bounds of that probability."""
+    usable = arrays.size > 0
+    rows, place = np.arange(len(arrays.at)), np.minimum(arrays.at, bounds.sure.shape[1] - 1)
+    inside = (arrays.at < arrays.size) & bounds.sure[rows, place]
+    count = int(np.count_nonzero(usable & ~inside))
+    least, most = bounds.outside()
+    few, many = at_most(least[usable], count), at_least(np.minimum(most[usable] + 1e-9, 1.0), count)
+    says = f"{count} tokens were drawn from beyond the listed ones, expected {least[usable].sum():.1f} to {most[usable].sum():.1f}"
+    return Test("outside_list", float(count), min(1.0, 2 * min(few, many)), says)
+
+
+def _never_drawn(listed: Sequence[Listed], bounds: SupportBounds) -> Test:
+    """The token that was never drawn although it was listed as likely; its probabilities are lower bounds."""
+    most = (bounds.weights * bounds.maybe).sum(axis=1) + bounds.tail_high
+    names: dict[str, int] = {}
+    ids, probs = [], []
+    for index, step in enumerate(listed):
+        for place in np.flatnonzero(bounds.sure[index]):
+            probability = float(bounds.weights[index, place] / most[index])
+            if probability >= 0.02:
+                ids.append(names.setdefault(step.top[place][0], len(names)))
+                probs.append(probability)
+    text = list(names)
+    drawn = [names.get(step.token, -1) for step in listed]
+    return never_drawn(np.array(ids, np.int64), np.array(probs), drawn, lambda number: text[number])
+
+
+def _judge(tests: Sequence[Test], bounds: SupportBounds, sketch: Sketch, claim: Claim, law: ListedLaw, alpha: float) -> Judgement:
+    """The verdict under one reading."""
     if tests[0].statistic:
-        at = next(index for index, one in enumerate(bounds) if one.removed_by)
-        count = f"{int(tests[0].statistic)} of {len(bounds)} tokens"
-        reason = f"{count} are impossible whatever the unlisted ones are, first at step {at}, by {bounds[at].removed_by}"
+        at = next(index for index, name in enumerate(bounds.removed) if name)
+        count = f"{int(tests[0].statistic)} of {len(bounds.removed)} tokens"
+        reason = f"{count} are impossible whatever the unlisted ones are, the first at step {at}, removed by {bounds.removed[at]}"
         return Judgement("inconsistent", reason, tests[0], 0.0, None)
     if not claim.settings.do_sample:
         return Judgement("consistent", "every token is the largest", tests[0], 1.0, None)
-    counted = families(tests)
-    worst = min(counted, key=lambda test: test.p_value, default=tests[0])
-    corrected = min(1.0, worst.p_value * max(1, len(counted)))
+    worst, corrected = combine(tests, alpha)
     if corrected < alpha:
         return Judgement("inconsistent", worst.says, worst, corrected, None)
-    have = 2 * two_temperatures(sketch.v - sketch.v[:, :1], sketch.n, scale) if len(sketch.steps) else 0.0
-    more = more_tokens(len(bounds), have, alpha / max(1, len(counted)))
+    have = 2 * two_temperatures(sketch.v - sketch.v[:, :1], sketch.n, law.scale) if len(sketch.steps) else 0.0
+    if have <= 0.01:
+        return undecided(["the lists hold too little to test anything: top_logprobs are missing or hold one token"], worst, corrected)
+    more = more_tokens(len(bounds.removed), have, alpha * temperature_share(tests))
     if more:
-        return Judgement("undecided", "what is listed is too little to tell it from other settings", worst, corrected, more)
+        return Judgement(
+            "undecided", "the listed tokens are too few to tell it from half or double the temperature", worst, corrected, more
+        )
     return Judgement("consistent", "no test speaks against it", worst, corrected, None)
 
 
-def _result(reading: ListedReplay) -> dict[str, Any]:
-    verdict, found = reading.verdict, reading.temperature
-    return {
-        "verdict": verdict.outcome,
-        "reason": verdict.reason,
-        "alpha": reading.options.alpha,
-        "p_value": verdict.p_corrected,
-        "more_tokens": verdict.more,
-        "claim": {
-            "engine": reading.claim.engine.name,
-            "source": reading.claim.source,
-            "settings": reading.claim.settings.named(),
-            "unmodelled": list(reading.claim.unmodelled),
-            "unknown": list(reading.claim.unknown),
-        },
-        "logprobs": {"kind": reading.kind, "because": reading.because},
-        "tests": [{"name": test.name, "statistic": test.statistic, "p_value": test.p_value, "says": test.says} for test in reading.tests],
-        "estimate": {} if found is None else {"temperature": {"value": found.value, "low": found.low, "high": found.high}},
-        "steps": [
-            {
-                "token": step.token,
-                "rank": one.rank,
-                "listed": len(step.top),
-                "logprob_recorded": step.logprob if math.isfinite(step.logprob) else None,
-                "logprob_processed": [value if math.isfinite(value) else None for value in one.logprob],
-                "mass_before": list(one.mass_before),
-                "support": list(one.support),
-                "possible": not one.removed_by,
-                "removed_by": one.removed_by or None,
-            }
-            for step, one in zip(reading.listed, reading.bounds, strict=True)
-        ],
-    }
-
-
-def _document(reading: ListedReplay, bad: Sequence[int]) -> tuple[Block, ...]:
-    verdict = reading.verdict
-    tones: dict[str, Tone] = {"consistent": "good", "inconsistent": "bad", "undecided": "warn"}
-    tone = tones[verdict.outcome]
-    blocks: list[Block] = [Headline(f"{verdict.outcome.upper()} with {reading.claim.words()}   (alpha {reading.options.alpha:g})", tone)]
-    more = f": about {plural(verdict.more, 'more token')} would decide" if verdict.more else ""
-    blocks.append(Note("PROOF" if verdict.outcome == "inconsistent" else "WHY", verdict.reason + more, tone))
-    blocks.append(
-        Note("KIND", f"the log-probabilities are taken as {reading.kind}: {reading.because}", "plain" if reading.kind == "raw" else "warn")
-    )
-    blocks += claim_notes(reading.claim)
-    if reading.temperature is not None:
-        seen = reading.temperature
-        blocks.append(Note("SEEN", f"temperature {seen.value:.2f} [{seen.low:.2f}, {seen.high:.2f}], from the listed tokens alone"))
-    blocks.append(
-        Table(
-            ("test", "statistic", "p alone"),
-            tuple(
-                (
-                    test.name,
-                    f"{test.statistic:.4g}",
-                    Cell(f"{test.p_value:.2g}", "bad" if test.p_value < reading.options.alpha else "plain"),
-                )
-                for test in reading.tests
-            ),
+def _verdict(readings: Sequence[KindReading], claim: Claim, because: str) -> Judgement:
+    """One verdict over the readings that remain possible: inconsistent only if every one of them is."""
+    first = readings[0]
+    verdict = first.verdict
+    doubts = [f"the claim's {name} is not modelled here" for name in claim.unmodelled] + not_in_list(claim, first.kind)
+    if doubts:
+        return undecided(doubts, verdict.deciding, verdict.p_corrected)
+    if verdict.outcome == "inconsistent":
+        other = next((one for one in readings[1:] if one.verdict.outcome != "inconsistent" or not_in_list(claim, one.kind)), None)
+        if other is None:
+            return verdict
+        texts = (
+            f"if the log-probabilities are {KIND_WORDS[first.kind]} ({because}), the claim is false: {verdict.reason}",
+            f"if they are {KIND_WORDS[other.kind]}, {(not_in_list(claim, other.kind) or ['the tokens fit'])[0]} (--kind states which they are)",
         )
+        return undecided(texts, verdict.deciding, verdict.p_corrected)
+    if first.kind != "raw" and claim.settings.do_sample:
+        text = f"log-probabilities that are {KIND_WORDS[first.kind]} ({because}) fit any claim: they cannot show which temperature was used"
+        return undecided([text], verdict.deciding, verdict.p_corrected)
+    return verdict
+
+
+def not_in_list(claim: Claim, kind: LogprobKind) -> list[str]:
+    """Return what the claim does to the distribution and a list of this kind cannot show."""
+    if kind == "processed":
+        return []
+    before = (
+        ("repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias", "suppress_tokens", "min_tokens")
+        if kind == "raw"
+        else ()
     )
-    if reading.options.rows:
-        steps = reading.listed
-        shown = sorted([*bad, *sorted(set(range(len(steps))) - set(bad), key=lambda at: steps[at].logprob)][: reading.options.rows])
-        blocks.append(
-            Table(
-                ("step", "token", "rank", "mass before", "support", "removed by"),
-                tuple(_row(at, steps[at], reading.bounds[at]) for at in shown),
-            )
-        )
-    listed = {len(step.top) for step in reading.listed}
-    many = f"{min(listed)}" if len(listed) == 1 else f"{min(listed)} to {max(listed)}"
-    text = f"{many} log-probabilities a step are listed; mass and support are intervals, for what is not listed could lie anywhere"
-    return (*blocks, Note("NOTE", text, "dim"), *([Note("TRAIN", KIND.reason, "dim")] if reading.kind == "processed" else []))
+    unsorted = ("typical_p", "top_h", "epsilon_cutoff", "eta_cutoff")
+    named = claim.settings.named()
+    return [
+        f"{name} changes what is drawn from, and {KIND_WORDS[kind]} log-probabilities do not show it"
+        for name in (*before, *unsorted)
+        if name in named
+    ]
 
 
-def _row(at: int, step: Listed, one: StepBounds) -> tuple[str | Cell, ...]:
-    rank = f"over {len(step.top)}" if one.rank is None else str(one.rank)
-    low, high = one.support
-    support = f"{low}" if low == high else f"{low} to {'...' if high is None else high}"
-    mass = (
-        f"{one.mass_before[0]:.3f} to {one.mass_before[1]:.3f}"
-        if one.mass_before[1] - one.mass_before[0] > 5e-4
-        else f"{one.mass_before[0]:.3f}"
-    )
-    return str(at), _shown(step.token), rank, mass, support, Cell(one.removed_by, "bad")
-
-
-def _shown(token: str) -> str:
-    """A token's text so that white space is seen."""
-    return token if token.isdigit() else repr(token)
+def overall(replays: Sequence[ListedReplay]) -> Judgement:
+    """Return one verdict over groups with different settings: inconsistent if one is, consistent if all are."""
+    order = {"inconsistent": 0, "undecided": 1, "consistent": 2}
+    return min((one.verdict for one in replays), key=lambda verdict: order[verdict.outcome])

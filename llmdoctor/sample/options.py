@@ -76,6 +76,19 @@ class DrawOptions(SampleOptions):
     alpha: float = 0.01
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareOptions(SampleOptions):
+    """Options of `sample compare`: the files of the two sides; `temperature` is the one that was requested, if known.
+
+    `command` is "sample replay" for its former option --versus.
+    """
+
+    trainer: str
+    engine: str
+    temperature: float | None = None
+    command: str = "sample compare"
+
+
 def parse_ids(text: str | None, option: str) -> tuple[int, ...]:
     """Return the token ids of a text such as 1,2,3; () for None or an empty text."""
     if not text or not text.strip():

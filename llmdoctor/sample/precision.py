@@ -8,7 +8,6 @@ from llmdoctor.core.document import Note
 from llmdoctor.sample.replayed import Replay
 from llmdoctor.sample.rounding import rounded
 from llmdoctor.sample.stages import run
-from llmdoctor.sample.types import TokenContext
 
 _MOST = 256  # steps looked at
 
@@ -22,7 +21,7 @@ def precision_note(done: Replay) -> Note:
     claim = done.tested
     for step in picked:
         row = done.logits.rows(int(step), int(step) + 1)[0]
-        context = TokenContext(done.prompt, tuple(int(token) for token in done.steps.tokens[:step]))
+        context = done.generation.sequences.before(done.generation.tokens, int(step))
         half = rounded(row, dtype)
         ties += int(np.count_nonzero(half == half.max()) > 1)
         with np.errstate(all="ignore"):
@@ -31,7 +30,7 @@ def precision_note(done: Replay) -> Note:
         after.append(len(other))
         moved += len(np.setxor1d(one, other)) > 0
     text = (
-        f"the same logits rounded to {dtype}, {len(picked)} steps: the largest is tied in {ties}; the support is another one in {moved}, "
+        f"the same logits rounded to {dtype}, {len(picked)} steps: the largest is tied in {ties}; the support differs in {moved}, "
         f"{np.mean(before):,.1f} tokens on average become {np.mean(after):,.1f}"
     )
-    return Note("DTYPE", text, "warn" if ties or moved else "plain")
+    return Note("Evidence", text, "warn" if ties or moved else "plain")

@@ -1,36 +1,37 @@
-"""`sample replay`: recorded logits and tokens against a claim, step by step, as a report."""
+"""`sample replay`: recorded tokens against a claim, from logits, from a response's top log-probabilities, or from a model."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
-
-from llmdoctor.core.report import Report
+from llmdoctor.core.report import Report, Verdict
+from llmdoctor.core.text import plural
 from llmdoctor.requests.logprob_files import looks_like_responses
-from llmdoctor.sample.beams import beam_report
+from llmdoctor.sample.beam_report import beam_report
 from llmdoctor.sample.claim import make_claim
-from llmdoctor.sample.estimate import Estimates, Interval
+from llmdoctor.sample.compare import compare_report, versus_result
+from llmdoctor.sample.estimate import Estimates
 from llmdoctor.sample.findings import replay_findings
-from llmdoctor.sample.listed import listed_report
-from llmdoctor.sample.options import ReplayOptions, check_alpha
-from llmdoctor.sample.replayed import Replay, compare_finite, replay
-from llmdoctor.sample.screen import document, versus_note
+from llmdoctor.sample.listed_report import listed_report
+from llmdoctor.sample.options import CompareOptions, ReplayOptions, check_alpha
+from llmdoctor.sample.replayed import Replay, replay
+from llmdoctor.sample.result_parts import STATUSES, claim_result, finite, interval_result, plain_values, test_result
+from llmdoctor.sample.results import FitResult, ReplayResult, StepResult
+from llmdoctor.sample.screen import document
 from llmdoctor.sample.statistics import require_statistics
 from llmdoctor.sample.steps import Steps
-from llmdoctor.sample.training import Comparison, read_logprobs
 
 
 def replay_report(options: ReplayOptions) -> Report:
-    """Replay, judge and report. Raises QuestionError."""
+    """Return the replay, judged. Raises QuestionError."""
     check_alpha(options.alpha)
+    if options.logits is None and options.model is None and options.versus is not None and options.logprobs is not None:
+        sides = CompareOptions(trainer=options.logprobs, engine=options.versus, command="sample replay")
+        return compare_report(sides)
     require_statistics("sample replay")
     if options.logits is not None and looks_like_responses(options.logits):
         return listed_report(options)
-    if options.logits is None and options.model is None and options.versus is not None and options.logprobs is not None:
-        return versus_report(options.logprobs, options.versus)
-    claim = make_claim(options.claim, options.settings, options.engine, options.model)
+    claim = make_claim(options)
     if claim.beams > 1:
         return beam_report(options, claim)
     done = replay(options, claim)
@@ -38,59 +39,67 @@ def replay_report(options: ReplayOptions) -> Report:
         "logits": done.logits.path,
         "dtype": done.logits.dtype,
         "steps": done.steps.count,
+        "sequences": len(done.scores),
         "vocab": done.logits.vocab,
         "tokens": options.tokens,
         "model": options.model,
     }
-    return Report("sample replay", subject, result_of(done), replay_findings(done), document=document(done), told=True)
+    findings = replay_findings(done)
+    return Report("sample replay", subject, _result(done), findings, document=document(done, findings), verdict=_verdict(done))
 
 
-def versus_report(new: str, old: str) -> Report:
-    """Two files of log-probabilities of the same tokens: `new` the trainer's, `old` the engine's."""
-    found = compare_finite(np.asarray(read_logprobs(new)), np.asarray(read_logprobs(old)), old)
-    return Report("sample replay", {"logprobs": new, "versus": old}, {"versus": versus_result(found)}, document=(versus_note(found),))
+def _verdict(done: Replay) -> Verdict:
+    """The first line: the decision, the claim, and every limit that could turn it."""
+    decided = done.verdict
+    words = done.claim.words()
+    many = f"{plural(done.steps.count, 'token')}" + (f" in {plural(len(done.scores), 'sequence')}" if len(done.scores) > 1 else "")
+    more = f"; about {plural(decided.more, 'more token')} would decide" if decided.more else ""
+    limits = ["scores tested against themselves"] if done.generation.scores else []
+    limits += [f"{name} left out" for name in done.options.without]
+    limit = f" ({'; '.join(limits)})" if limits else ""
+    text = f"{decided.outcome.capitalize()} with {words}: {decided.reason}{more} ({many}, alpha {done.options.alpha:g}).{limit}"
+    return Verdict(text, STATUSES[decided.outcome])
 
 
-def result_of(done: Replay) -> dict[str, Any]:
-    """The contract's result object."""
-    verdict = done.verdict
+def _result(done: Replay) -> ReplayResult:
+    verdict, estimates = done.verdict, done.estimates
     return {
         "verdict": verdict.outcome,
         "reason": verdict.reason,
         "alpha": done.options.alpha,
         "p_value": verdict.p_corrected,
         "more_tokens": verdict.more,
-        "claim": {
-            "engine": done.claim.engine.name,
-            "source": done.claim.source,
-            "settings": done.claim.settings.named(),
-            "words": done.claim.words(),
-            "unmodelled": list(done.claim.unmodelled),
-            "unknown": list(done.claim.unknown),
-        },
+        "claim": claim_result(done.claim),
         "scores": done.generation.scores,
         "notes": list(done.generation.notes),
         "tolerance": {"mass": done.tolerance.mass, "logit": done.tolerance.logit, "because": done.tolerance.because},
-        "tests": [{"name": test.name, "statistic": test.statistic, "p_value": test.p_value, "says": test.says} for test in done.tests],
-        "estimate": {} if done.estimates is None else {name: _interval(found) for name, found in done.estimates.intervals.items()},
-        "fits": [] if done.estimates is None else _fits(done.estimates),
-        "law": None
-        if done.estimates is None or done.estimates.law is None
-        else {"name": done.estimates.law, "nats": done.estimates.law_gain},
+        "tests": [test_result(test) for test in done.tests],
+        "estimate": {} if estimates is None else {name: interval_result(found) for name, found in estimates.intervals.items()},
+        "fits": [] if estimates is None else _fits(estimates),
+        "margin": None if estimates is None or not math.isfinite(estimates.margin) else estimates.margin,
+        "law": None if estimates is None or estimates.law is None else {"name": estimates.law, "nats": estimates.law_gain},
         "training": versus_result(done.training),
         "versus": versus_result(done.versus),
         "logprobs": None if done.kind is None else {"kind": done.kind[0], "mean_distance": done.kind[1]},
-        "steps": steps_result(done.steps),
+        "sequences": [
+            {"sequence": index, "tokens": len(one.steps), "impossible": one.impossible, "p_value": one.p_value}
+            for index, one in enumerate(done.scores)
+        ],
+        "repeats": [list(pair) for pair in done.generation.repeats],
+        "steps": _steps(done.steps),
+        "inputs": done.claim.inputs.result(),
     }
 
 
-def _fits(estimates: Estimates) -> list[dict[str, Any]]:
+def _fits(estimates: Estimates) -> list[FitResult]:
     return [
         {
             "engine": fit.engine.name,
-            "settings": fit.settings.named(),
+            "settings": plain_values(fit.settings.named()),
+            "law": fit.law,
             "impossible": fit.impossible,
             "loglik": fit.loglik,
+            "score": fit.score,
             "p_value": fit.p_value,
             "claimed": fit.claimed,
         }
@@ -98,36 +107,13 @@ def _fits(estimates: Estimates) -> list[dict[str, Any]]:
     ]
 
 
-def _interval(found: Interval) -> dict[str, float | None]:
-    return {"value": _finite(found.value), "low": _finite(found.low), "high": _finite(found.high)}
-
-
-def versus_result(versus: Comparison | None) -> dict[str, Any] | None:
-    """A comparison of log-probabilities for a program."""
-    if versus is None:
-        return None
-    return {
-        "tokens": versus.tokens,
-        "mean_abs": versus.mean_abs,
-        "max_abs": versus.max_abs,
-        "pearson": versus.pearson,
-        "mean_ratio": versus.mean_ratio,
-        "k1": versus.k1,
-        "k3": versus.k3,
-        "gap": versus.gap,
-        "nats": versus.nats,
-        "ppl_ratio": versus.ppl_ratio,
-    }
-
-
-def steps_result(steps: Steps) -> list[dict[str, Any]]:
-    """Every step for a program; numbers that are not finite are null."""
+def _steps(steps: Steps) -> list[StepResult]:
     return [
         {
             "token": int(steps.tokens[at]),
             "rank": int(steps.rank[at]),
-            "logprob_raw": _finite(steps.logprob_raw[at]),
-            "logprob_processed": _finite(steps.logprob_processed[at]),
+            "logprob_raw": finite(steps.logprob_raw[at]),
+            "logprob_processed": finite(steps.logprob_processed[at]),
             "mass_before": float(steps.mass_before[at]),
             "support": int(steps.support[at]),
             "entropy": float(steps.entropy[at]),
@@ -141,7 +127,3 @@ def steps_result(steps: Steps) -> list[dict[str, Any]]:
         }
         for at in range(steps.count)
     ]
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

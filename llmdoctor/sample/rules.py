@@ -74,4 +74,16 @@ TAKEN = Rule(
     'request {"model": "./model", "temperature": 0.7, "top_k": 20, "repetition_penalty": 1.1}',
     "Write the settings into the request, with the values that you want.",
 )
-RULES = (IMPOSSIBLE, OTHER, BROKEN, KIND, DEFAULTS, TAKEN)
+SIDES = Rule(
+    "SMP007",
+    "sides-disagree",
+    Severity.ERROR,
+    "Trainer and engine give different log-probabilities for the same tokens.",
+    "A policy ratio exp(trainer - engine) of an unchanged policy is 1. If the two sides differ, every update is weighted wrongly: PPO clips tokens that did not "
+    "change, importance sampling corrects for a policy that was never used. The usual causes are raw against temperature-scaled log-probabilities, a cut (top_p, "
+    "top_k) on one side, labels shifted by one token, padding that is counted, and weights that were not updated.",
+    "trainer: log_softmax(logits / 0.6)   engine: log_softmax(logits)   for the same tokens",
+    "trainer: log_softmax(logits / 0.6)   engine: log_softmax(logits / 0.6)",
+    "llmdoctor sample compare TRAINER ENGINE names the cause and the setting to change.",
+)
+RULES = (IMPOSSIBLE, OTHER, BROKEN, KIND, DEFAULTS, TAKEN, SIDES)

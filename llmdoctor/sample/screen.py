@@ -1,34 +1,31 @@
-"""What a person reads of a replay: the verdict, the proof, what fits, what it means in training, the steps, one step by its stages."""
+"""The screen of `sample replay` from logits: evidence, estimates, what it means in training, the tests, the steps."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from llmdoctor.core.document import Bar, Bars, Block, Cell, Fold, Headline, Note, Table, Tone
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Fold, Note, Table
+from llmdoctor.core.finding import Finding
 from llmdoctor.core.text import plural
-from llmdoctor.sample.claim import Claim
+from llmdoctor.sample.compare import evidence_of, training_of
 from llmdoctor.sample.estimate import Estimates, Interval
+from llmdoctor.sample.findings import cause_of
 from llmdoctor.sample.precision import precision_note
-from llmdoctor.sample.replayed import Replay, stages_of
-from llmdoctor.sample.training import Comparison
+from llmdoctor.sample.replayed import Replay
 
-_TONES: dict[str, Tone] = {"consistent": "good", "inconsistent": "bad", "undecided": "warn"}
 _WIDTH, _BINS, _TOP = 40, 10, 8
 
 
-def document(done: Replay) -> tuple[Block, ...]:
-    """The whole screen."""
-    verdict = done.verdict
-    blocks: list[Block] = [
-        Headline(f"{verdict.outcome.upper()} with {done.claim.words()}   (alpha {done.options.alpha:g})", _TONES[verdict.outcome]),
-        *_proof(done),
-        *(Note("TAKEN", note, "warn") for note in done.generation.notes),
-        *claim_notes(done.claim),
-    ]
+def document(done: Replay, findings: Sequence[Finding]) -> tuple[Block, ...]:
+    """Return the whole screen below the verdict."""
+    blocks: list[Block] = [*findings, *_evidence(done), *(Note("Assumed", note, "warn") for note in done.generation.notes)]
+    blocks += _inputs(done)
     if done.estimates is not None:
-        blocks += _fits(done, done.estimates)
+        blocks += _estimates(done, done.estimates)
+    blocks += _sequences(done)
     blocks += _training(done)
     blocks.append(_tests(done))
     if done.options.step is not None:
@@ -37,58 +34,81 @@ def document(done: Replay) -> tuple[Block, ...]:
         blocks += [_table(done), picture(done)]
     if done.options.dtype is not None and done.options.logits is not None:
         blocks.append(precision_note(done))
-    if done.options.step is None:
-        blocks.append(Note("NEXT", f"the same command with --step {_worst(done)[0]}"))
+    if done.options.step is None and len(done.scores) == 1:
+        blocks.append(Note("Next", f"the same command with --step {_worst(done)[0]}"))
     return tuple(blocks)
 
 
-def claim_notes(claim: Claim) -> list[Note]:
-    """What of a claim was not understood."""
-    return [Note("CLAIM", f"keys that are not known and were passed over: {', '.join(claim.unknown[:8])}", "warn")] if claim.unknown else []
+def _inputs(done: Replay) -> list[Block]:
+    """Keys of the claim that change nothing, and what was assumed."""
+    blocks: list[Block] = []
+    ignored = [key for key, reason in done.claim.inputs.ignored.items() if not reason.startswith(("null", "off"))]
+    if ignored:
+        blocks.append(
+            Note("Ignored", ", ".join(ignored[:12]) + (" ..." if len(ignored) > 12 else "") + " (no influence on the draws)", "dim")
+        )
+    return blocks
 
 
-def _proof(done: Replay) -> list[Block]:
-    steps, verdict = done.steps, done.verdict
+def _evidence(done: Replay) -> list[Block]:
+    """The impossible tokens."""
+    steps = done.steps
     bad = [at for at, name in enumerate(steps.outside) if name]
-    if bad and verdict.outcome == "inconsistent":
-        lines = [
-            f"{len(bad)} of {plural(steps.count, 'token')} impossible (tolerance {done.tolerance.mass:g} of mass, {done.tolerance.because})"
-        ]
-        lines += [
-            f"step {at}  {done.name(int(steps.tokens[at]))}  rank {steps.rank[at]:,}, mass before it {steps.mass_before[at]:.3f}, "
-            f"removed by {steps.outside[at]}"
-            for at in bad[:3]
-        ]
-        return [Note("PROOF", "\n".join(lines), "bad")]
-    if verdict.outcome == "inconsistent":
-        return [Note("PROOF", f"{verdict.reason}; p = {verdict.p_corrected:.2g} after correction", "bad")]
-    if verdict.outcome == "undecided":
-        more = "" if verdict.more is None else f": about {plural(verdict.more, 'more token')} would decide"
-        return [Note("WHY", verdict.reason + more, "warn")]
-    return [Note("WHY", f"{verdict.reason}: {plural(steps.count, 'token')}, smallest p = {verdict.p_corrected:.2g} after correction")]
+    if not bad or done.verdict.outcome != "inconsistent":
+        return []
+    lines = [
+        f"{len(bad)} of {plural(steps.count, 'token')} impossible (tolerance {done.tolerance.mass:g} of mass, {done.tolerance.because})"
+    ]
+    lines += [
+        f"{done.place(at)}  token {done.name(int(steps.tokens[at]))}  rank {steps.rank[at]:,}, mass before it {steps.mass_before[at]:.3f}, "
+        f"removed by {steps.outside[at]}"
+        for at in bad[:3]
+    ]
+    return [Note("Evidence", "\n".join(lines), "bad")]
 
 
-def _fits(done: Replay, estimates: Estimates) -> list[Block]:
-    intervals = estimates.intervals
-    lines = []
-    if done.verdict.outcome == "inconsistent" and estimates.law is not None:
-        lines.append(f"a broken sampler: {estimates.law} ({estimates.law_gain:.0f} nats likelier than the claim)")
-    elif done.verdict.outcome == "inconsistent" and estimates.fits and not estimates.fits[0].claimed:
-        best = estimates.fits[0]
-        said = "none impossible" if not best.impossible else f"{best.impossible} impossible"
-        lines.append(f"{best.words()}: {said}, p = {best.p_value:.2g}")
-    lines.append(
-        f"temperature {_range(intervals['temperature'], 2)}, top_p at least {intervals['top_p'].low:.3f} (95%: to {intervals['top_p'].high:.3f}), "
-        f"top_k at least {intervals['top_k'].low:,.0f} (95%: to {intervals['top_k'].high:,.0f})"
-    )
-    return [Note("FITS" if done.verdict.outcome == "inconsistent" else "SEEN", "\n".join(lines))]
+def _estimates(done: Replay, estimates: Estimates) -> list[Block]:
+    blocks: list[Block] = []
+    found = estimates.intervals
+    if found:
+        parts = [f"temperature {_range(found['temperature'], 2)}"]
+        parts.append(f"top_p {_from(found['top_p'], 3, 1.0)}")
+        parts.append(f"top_k {_from(found['top_k'], 0, math.inf)}")
+        blocks.append(Note("Estimate", ", ".join(parts) + " (95% intervals of the best fit)"))
+    cause = cause_of(done)
+    if done.verdict.outcome == "inconsistent" and cause is None:
+        blocks.append(Note("Limits", "no other setting, engine order or known broken sampler fits better than the claim", "warn"))
+    return blocks
 
 
 def _range(found: Interval, digits: int) -> str:
     if not math.isfinite(found.value):
-        return "not to be told"
+        return "not determined"
     high = "..." if math.isinf(found.high) else f"{found.high:.{digits}f}"
     return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {high}]"
+
+
+def _from(found: Interval, digits: int, off: float) -> str:
+    if found.high >= off:
+        return f"at least {found.low:,.{digits}f}, or off"
+    return f"{found.low:,.{digits}f} to {found.high:,.{digits}f}"
+
+
+def _sequences(done: Replay) -> list[Block]:
+    """The worst sequences, and equal ones."""
+    blocks: list[Block] = []
+    repeats = done.generation.repeats
+    if repeats:
+        pairs = ", ".join(f"{first} and {second}" for first, second in repeats[:4])
+        text = f"{plural(len(repeats), 'sequence')} equal to another one ({pairs}) judged once: a shared seed, or greedy decoding"
+        blocks.append(Note("Warning", text, "warn"))
+    if len(done.scores) > 1:
+        order = sorted(range(len(done.scores)), key=lambda at: (-done.scores[at].impossible, done.scores[at].p_value))[:5]
+        rows = tuple(
+            (str(at), f"{len(done.scores[at].steps):,}", f"{done.scores[at].impossible}", f"{done.scores[at].p_value:.2g}") for at in order
+        )
+        blocks.append(Table(("sequence (worst first)", "tokens", "impossible", "p alone"), rows))
+    return blocks
 
 
 def _training(done: Replay) -> list[Block]:
@@ -96,30 +116,19 @@ def _training(done: Replay) -> list[Block]:
     made = done.training
     if made is not None and abs(made.nats) > 0.5:
         text = (
-            f"the claim's log-probabilities are processed ones; a ratio of raw against them is off by {made.nats:.0f} nats over "
+            f"the claim's log-probabilities are processed ones; a ratio of raw ones to them is off by {made.nats:.0f} nats over "
             f"{plural(made.tokens, 'token')}: mean ratio {made.mean_ratio:.4g}, KL k1 {made.k1:.4f}, k3 {made.k3:.4f}"
         )
-        blocks.append(Note("TRAIN", text, "warn"))
+        blocks.append(Note("Training", text, "warn"))
     if done.kind is not None:
         name, far = done.kind
         text = f"the recorded log-probabilities are {name}: mean distance " + ", ".join(f"{kind} {by:.3g}" for kind, by in far.items())
-        blocks.append(Note("KIND", text, "plain" if name == "raw" else "warn"))
+        blocks.append(Note("Kind", text, "plain" if name == "raw" else "warn"))
     if done.versus is not None:
-        blocks.append(versus_note(done.versus))
+        blocks.append(
+            Note("Versus", f"{evidence_of(done.versus)}; {training_of(done.versus)}", "warn" if done.versus.mean_abs > 0.02 else "plain")
+        )
     return blocks
-
-
-def versus_note(versus: Comparison) -> Note:
-    """Two sets of log-probabilities in words."""
-    pearson = "-" if versus.pearson is None else f"{versus.pearson:.4f}"
-    text = (
-        f"{plural(versus.tokens, 'token')}: |dlogp| mean {versus.mean_abs:.4f}, max {versus.max_abs:.4f}, Pearson {pearson}\n"
-        f"ratio mean {versus.mean_ratio:.4f}, KL k1 {versus.k1:.4f}, k3 {versus.k3:.4f}, gap {versus.gap:.4f}, PPL ratio {versus.ppl_ratio:.4f}, "
-        f"sum {versus.nats:.1f} nats"
-    )
-    if versus.gap > 0.02:
-        text += f"\na mean ratio below 1 by {versus.gap:.3f} is mass that one side cut off: k3 does not show it"
-    return Note("VERSUS", text, "warn" if versus.mean_abs > 0.02 else "plain")
 
 
 def _tests(done: Replay) -> Table:
@@ -167,14 +176,14 @@ def picture(done: Replay) -> Bars:
     counts, _ = np.histogram(np.clip(done.steps.mass_before, 0, 1), bins=_BINS, range=(0, 1))
     most = max(1, int(counts.max()))
     lines = [f"{at / _BINS:.1f} {'#' * math.ceil(_WIDTH * int(count) / most):<{_WIDTH}} {int(count):,}" for at, count in enumerate(counts)]
-    told = Note("WHERE", "mass before the drawn token, tokens\n" + "\n".join(lines), "dim")
+    text = Note("Evidence", "mass before the drawn token, tokens\n" + "\n".join(lines), "dim")
     bars = tuple(Bar(f"{at / _BINS:.1f} to {(at + 1) / _BINS:.1f}", (float(count),)) for at, count in enumerate(counts))
-    return Bars("Mass before the drawn tokens", "tokens", ("tokens",), bars, digits=0, instead=(told,))
+    return Bars("Mass before the drawn tokens", "tokens", ("tokens",), bars, digits=0, instead=(text,))
 
 
 def _step(done: Replay, step: int) -> list[Block]:
     """One step's distribution after each stage, by token."""
-    stages = stages_of(done, step)
+    stages = done.stages(step)
     vocab = done.logits.vocab
     token = int(done.steps.tokens[step])
     first = stages[0].row.probs(vocab)
@@ -195,7 +204,7 @@ def _step(done: Replay, step: int) -> list[Block]:
     rows.append(("mass kept", *(f"{stage.mass_kept:.4f}" for stage in stages), ""))
     table = Table((f"step {step}", *(stage.name for stage in stages), ""), tuple(rows))
     verdict = done.steps.outside[step]
-    note = f"drawn, though {verdict} removed it" if verdict else "drawn"
+    note = f"drawn, although {verdict} removed it" if verdict else "drawn"
     bars = tuple(
         Bar(done.name(at), (float(dense[0][at]), float(dense[-1][at])), note if at == token else "", chosen=at == token) for at in tokens
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,11 @@ from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.cuts import head
 from llmdoctor.sample.stages import run, without_filters
 from llmdoctor.sample.tables import SamplingEngine
-from llmdoctor.sample.types import Doubles, Floats, Ids, TokenContext
+from llmdoctor.sample.types import Doubles, Floats, Ids, Sequences
 
 HEAD = 1024
 _BINS, _DEEPEST = 128, 24.0  # of the tail: how many, and how far below the head they reach, in nats
+_ONE = Sequences()
 MOST = 2048  # steps: what is more is thinned evenly
 
 
@@ -37,44 +38,76 @@ class Sketch:
     at: Ids
     x: Doubles
     steps: Ids
+    _cache: dict[float | str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def starts(self) -> Ids:
-        """For each entry the first one with the same logit [S, M]: equal logits have one rank."""
-        at = np.arange(self.v.shape[1])
-        new = np.ones(self.v.shape, bool)
-        new[:, 1:] = self.v[:, 1:] != self.v[:, :-1]
-        first: Ids = np.maximum.accumulate(np.where(new, at, 0), axis=1)
+        """Return for each entry the first one with the same logit [S, M]: equal logits have one rank."""
+        if "starts" not in self._cache:
+            at = np.arange(self.v.shape[1])
+            new = np.ones(self.v.shape, bool)
+            new[:, 1:] = self.v[:, 1:] != self.v[:, :-1]
+            self._cache["starts"] = np.maximum.accumulate(np.where(new, at, 0), axis=1)
+        first: Ids = self._cache["starts"]
         return first
 
-    def nucleus(self, engine: SamplingEngine, temperature: float, top_k: int | None, min_p: float | None) -> tuple[Doubles, Ids]:
-        """The mass before each entry as the engine's top_p sees it [S, M], and how many entries the other cuts keep [S]."""
-        gap = self.v - self.v[:, :1]
-        kept = np.full(len(self.v), self.v.shape[1])
-        count = np.cumsum(self.n, axis=1) - self.n
+    def ranks(self) -> Doubles:
+        """Return the number of tokens above each entry, equal logits having one rank [S, M]."""
+        if "ranks" not in self._cache:
+            count = np.cumsum(self.n, axis=1) - self.n
+            self._cache["ranks"] = np.take_along_axis(count, self.starts(), axis=1)
+        found: Doubles = self._cache["ranks"]
+        return found
+
+    def masses(self, scale: float) -> tuple[Doubles, Doubles]:
+        """Return the sums [S, M] of exp((v - largest) / scale) up to each entry without it, and with it."""
+        if scale not in self._cache:
+            for old in [key for key in self._cache if not isinstance(key, str)][:-2]:
+                del self._cache[old]
+            weights = self.n * np.exp((self.v - self.v[:, :1]) / scale)
+            upto = np.cumsum(weights, axis=1)
+            self._cache[scale] = (upto - weights, upto)
+        found: tuple[Doubles, Doubles] = self._cache[scale]
+        return found
+
+    def basis(self, engine: SamplingEngine, temperature: float, top_k: int | None, min_p: float | None) -> tuple[Doubles, Ids, Doubles]:
+        """Return what top_p works on: the mass before each entry [S, M] not yet divided, the entries kept so far [S], the whole mass [S]."""
         scale = temperature if engine.cuts_after_temperature else 1.0
-        basis = self.n * np.exp(gap / scale)
-        near = None if not min_p else np.count_nonzero(gap >= scale * np.log(min_p), axis=1)
+        before, upto = self.masses(scale)
+        kept = np.full(len(self.v), self.v.shape[1])
+        near = None
+        if min_p:
+            near = np.count_nonzero(self.v - self.v[:, :1] >= scale * np.log(min_p), axis=1)
         if near is not None and engine.min_p_first:
             kept = np.minimum(kept, near)
         if top_k:
-            place = count if engine.ties == "low" else np.take_along_axis(count, self.starts(), axis=1)
+            place = np.cumsum(self.n, axis=1) - self.n if engine.ties == "low" else self.ranks()
             kept = np.minimum(kept, np.count_nonzero(place < top_k, axis=1))
-        mass = np.cumsum(basis, axis=1)
-        whole = mass[:, -1] if engine.nucleus_of_all else mass[np.arange(len(mass)), np.maximum(kept, 1) - 1]
+        whole = upto[:, -1] if engine.nucleus_of_all else upto[np.arange(len(upto)), np.maximum(kept, 1) - 1]
         if near is not None and not engine.min_p_first:
             kept = np.minimum(kept, near)
-        return (mass - basis) / whole[:, None], kept
+        return before, kept, whole
+
+    def nucleus(self, engine: SamplingEngine, temperature: float, top_k: int | None, min_p: float | None) -> tuple[Doubles, Ids]:
+        """Return the mass before each entry as the engine's top_p sees it [S, M], and how many entries the other cuts keep [S]."""
+        before, kept, whole = self.basis(engine, temperature, top_k, min_p)
+        return before / whole[:, None], kept
+
+    def drawn_mass(self, engine: SamplingEngine, temperature: float, top_k: int | None, min_p: float | None) -> Doubles:
+        """Return the mass [S] before the drawn token as the engine's top_p sees it."""
+        before, _, whole = self.basis(engine, temperature, top_k, min_p)
+        rows = np.arange(len(before))
+        found: Doubles = before[rows, self.starts()[rows, self.at]] / whole
+        return found
 
     def cut(
         self, engine: SamplingEngine, temperature: float, top_k: int | None, top_p: float | None, min_p: float | None
     ) -> tuple[Ids, Doubles]:
-        """How many entries each step keeps [S], and the log of the sum of exp(v / T) over them [S]."""
-        before, kept = self.nucleus(engine, temperature, top_k, min_p)
+        """Return how many entries each step keeps [S], and the log of the sum of exp((v - largest) / T) over them [S]."""
+        before, kept, whole = self.basis(engine, temperature, top_k, min_p)
         if top_p is not None and top_p < 1:
-            kept = np.minimum(kept, np.count_nonzero(before < top_p, axis=1))
+            kept = np.minimum(kept, np.count_nonzero(before < (top_p * whole)[:, None], axis=1))
         kept = np.maximum(kept, 1)
-        hot = self.n * np.exp((self.v - self.v[:, :1]) / temperature)
-        total = np.cumsum(hot, axis=1)[np.arange(len(hot)), kept - 1]
+        total = self.masses(temperature)[1][np.arange(len(kept)), kept - 1]
         return kept, np.log(total)
 
     def loglik(
@@ -98,7 +131,8 @@ def make_sketch(
     logits: Logits,
     tokens: Sequence[int],
     claim: Claim,
-    prompt: Sequence[int] = (),
+    *,
+    sequences: Sequences = _ONE,
     tick: Callable[[int, int], None] | None = None,
 ) -> Sketch:
     """The sketch of a generation after the claim's penalties and biases. Steps whose token has the logit -inf are left out."""
@@ -114,7 +148,7 @@ def make_sketch(
         for step in wanted[(wanted >= start) & (wanted < start + len(part))]:
             row = part[step - start]
             if values:
-                passed = run(claim.engine, plain, row, TokenContext(tuple(prompt), tuple(tokens[:step])))[-1].row
+                passed = run(claim.engine, plain, row, sequences.before(tokens, int(step)))[-1].row
                 row = np.full(logits.vocab, -np.inf, np.float32)
                 row[passed.tokens()] = passed.x
             x[place] = row[tokens[step]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -145,6 +145,20 @@ def _bias(row: LogitRow, call: StageContext) -> LogitRow:
     return changed.keep(~np.isneginf(changed.x)) if np.isneginf(changed.x.min()) else changed
 
 
+def _suppress(row: LogitRow, call: StageContext) -> LogitRow:
+    return _banned(row, call.read.suppress_tokens or ())
+
+
+def _min_tokens(row: LogitRow, call: StageContext) -> LogitRow:
+    ends = call.read.stop_token_ids or ()
+    return _banned(row, ends) if len(call.before.output) < (call.read.min_tokens or 0) else row
+
+
+def _banned(row: LogitRow, ids: Sequence[int]) -> LogitRow:
+    mask = ~np.isin(row.tokens(), np.asarray(ids, np.int64))
+    return row if mask.all() or not mask.any() else row.keep(mask)
+
+
 def _repetition(row: LogitRow, call: StageContext) -> LogitRow:
     penalty = np.float32(call.read.repetition_penalty or 1.0)
     tokens = dict.fromkeys(counted(call, "repetition_penalty"), penalty)
@@ -189,6 +203,8 @@ def _changed(row: LogitRow, tokens: dict[int, np.float32], change: Callable[[Flo
 
 
 _STAGES: dict[str, Callable[[LogitRow, StageContext], LogitRow]] = {
+    "suppress_tokens": _suppress,
+    "min_tokens": _min_tokens,
     "logit_bias": _bias,
     "repetition_penalty": _repetition,
     "frequency_penalty": _frequency,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -14,10 +14,12 @@ from llmdoctor.sample import cuts
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.laws import LAWS, law_logprobs
 from llmdoctor.sample.stages import Stage, active, run, share
-from llmdoctor.sample.types import Doubles, Floats, Ids, LogitRow, SamplingParams, TokenContext
+from llmdoctor.sample.types import Doubles, Flags, Floats, Ids, LogitRow, SamplingParams, Sequences, TokenContext
 
 _CUTS = frozenset({"top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "joint", "greedy"})
 _MASS_CUTS = frozenset({"top_p", "joint"})
+ONE_SEQUENCE = Sequences()
+_LIKELY = 0.02  # probability of a token that is looked for among those never drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,11 @@ class Steps:
     stage_names: tuple[str, ...]
     stage_support: Ids
     stage_mass: Doubles
-    laws: Doubles  # [S, laws] log-probability under each broken sampler, NaN where the support is too large
+    laws: Doubles  # [S, laws] log-probability under each broken sampler, NaN if the support is too large
+    likely_ids: Ids  # [N] the tokens with a probability of at least .02, step after step
+    likely_probs: Doubles  # [N] and that probability
+    seen_mass: Doubles  # [S] the probability of the tokens that the sequence already holds
+    seen_drawn: Flags  # [S] whether the drawn token is one of them
 
     @property
     def count(self) -> int:
@@ -90,24 +96,28 @@ def replay_steps(
     tokens: Sequence[int],
     claim: Claim,
     tolerance: Tolerance,
-    prompt: Sequence[int] = (),
+    *,
+    sequences: Sequences = ONE_SEQUENCE,
     tick: Callable[[int, int], None] | None = None,
 ) -> Steps:
-    """Every step of the generation. Raises QuestionError where tokens and logits do not fit together."""
+    """Return every step of the recording. Raises QuestionError if tokens and logits do not fit together."""
     if len(tokens) != logits.steps:
-        raise QuestionError(f"{len(tokens)} tokens and {logits.steps} steps of logits in {logits.path}: expected one token a step")
+        raise QuestionError(f"{len(tokens)} tokens and {logits.steps} steps of logits in {logits.path}: expected one token per step")
     for step, token in enumerate(tokens):
         if not 0 <= token < logits.vocab:
             raise QuestionError(f"step {step}: token {token} lies outside the logits' vocabulary, expected 0 to {logits.vocab - 1}")
     names = active(claim.engine, claim.settings)
     gathered = _Columns(len(tokens), len(names), tuple(names))
-    context = TokenContext(tuple(prompt))
-    penalised = any(name.endswith("penalty") for name in names)
+    nothing = TokenContext()
+    looks_back = any(name.endswith("penalty") or name == "min_tokens" for name in names)
+    starts = set(sequences.starts)
     with np.errstate(all="ignore"):
         for start, part in logits.chunks():
             for offset, row in enumerate(part):
                 step = start + offset
-                before = TokenContext(context.prompt, tuple(tokens[:step])) if penalised else context
+                if step in starts:
+                    gathered.seen = {}
+                before = sequences.before(tokens, step) if looks_back else nothing
                 gathered.add(step, row, int(tokens[step]), run(claim.engine, claim.settings, row, before), tolerance, claim)
             if tick is not None:
                 tick(min(start + len(part), logits.steps), logits.steps)
@@ -122,12 +132,17 @@ class _Columns:
         self._uncut = next((at for at, name in enumerate(names) if name in _CUTS), len(names))
         self._basis = next((at for at, name in enumerate(names) if name in _MASS_CUTS), self._uncut)
         self._ints = {name: np.zeros(count, np.int64) for name in ("rank", "support", "last_drawn")}
-        floats = "logprob_raw logprob_processed logprob_near mass_before entropy entropy_raw mean variance third last_prob raw_kept"
+        floats = (
+            "logprob_raw logprob_processed logprob_near mass_before entropy entropy_raw mean variance third last_prob raw_kept seen_mass"
+        )
         self._floats = {name: np.zeros(count) for name in floats.split()}
         self._outside = [""] * count
         self._stage_support = np.zeros((count, stages), np.int64)
         self._stage_mass = np.ones((count, stages))
         self._laws = np.full((count, len(LAWS)), np.nan)
+        self._likely: list[tuple[Ids, Doubles]] = []
+        self._seen_drawn = np.zeros(count, bool)
+        self.seen: dict[int, None] = {}  # the tokens that the sequence holds so far
 
     def add(self, step: int, raw: Floats, token: int, stages: list[Stage], tolerance: Tolerance, claim: Claim) -> None:
         """One step."""
@@ -158,6 +173,10 @@ class _Columns:
             self._stage_support[step, at] = len(stage.row.x)
             self._stage_mass[step, at] = stage.mass_kept
         f["raw_kept"][step] = share(first, last)
+        self._likely.append(_likely(last) if np.isfinite(inside) else (np.zeros(0, np.int64), np.zeros(0)))
+        f["seen_mass"][step] = _mass_of(last, self.seen)
+        self._seen_drawn[step] = token in self.seen
+        self.seen[token] = None
         if len(last.x) <= 256:
             self._laws[step] = law_logprobs(last, token)
 
@@ -170,8 +189,32 @@ class _Columns:
             stage_support=self._stage_support,
             stage_mass=self._stage_mass,
             laws=self._laws,
+            likely_ids=np.concatenate([ids for ids, _ in self._likely]) if self._likely else np.zeros(0, np.int64),
+            likely_probs=np.concatenate([probs for _, probs in self._likely]) if self._likely else np.zeros(0),
+            seen_drawn=self._seen_drawn,
             **cast(dict[str, Any], {**self._ints, **self._floats}),
         )
+
+
+def _likely(row: LogitRow) -> tuple[Ids, Doubles]:
+    """The tokens with a probability of at least _LIKELY, and their probabilities."""
+    e, total = row.weights()
+    at = np.flatnonzero(e >= _LIKELY * total)
+    return (at if row.ids is None else row.ids[at]), e[at].astype(np.float64) / total
+
+
+def _mass_of(row: LogitRow, tokens: Mapping[int, None]) -> float:
+    """The probability of these tokens, together."""
+    if not tokens:
+        return 0.0
+    ids = np.fromiter(tokens, np.int64, len(tokens))
+    e, total = row.weights()
+    if row.ids is not None:
+        at = np.searchsorted(row.ids, ids)
+        at = at[(at < len(row.ids)) & (row.ids[np.minimum(at, len(row.ids) - 1)] == ids)]
+    else:
+        at = ids
+    return min(1.0, float(e[at].sum(dtype=np.float64)) / total)
 
 
 def _logit(row: LogitRow, token: int) -> float:

@@ -127,6 +127,7 @@ def _gpt_fast_reads(values: dict[str, Any]) -> dict[str, Any]:
 
 
 _FILTERS = ("temperature", "top_k", "top_p", "min_p")
+_MIN_TOKENS = ("min_tokens", "stop_token_ids")
 _PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
 
 TRANSFORMERS = SamplingEngine(
@@ -134,6 +135,8 @@ TRANSFORMERS = SamplingEngine(
     version="5.23.0",
     source="generation/utils.py _get_logits_processor, generation/logits_process.py",
     order=(
+        "suppress_tokens",
+        "min_tokens",
         "logit_bias",
         "repetition_penalty",
         "greedy",
@@ -146,7 +149,19 @@ TRANSFORMERS = SamplingEngine(
         "epsilon_cutoff",
         "eta_cutoff",
     ),
-    takes=frozenset((*_FILTERS, "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff", "repetition_penalty", "logit_bias")),
+    takes=frozenset(
+        (
+            *_FILTERS,
+            "typical_p",
+            "top_h",
+            "epsilon_cutoff",
+            "eta_cutoff",
+            "repetition_penalty",
+            "logit_bias",
+            "suppress_tokens",
+            *_MIN_TOKENS,
+        )
+    ),
     unknown="ValueError: The following `model_kwargs` are not used by the model: {list}",
     ranges=(
         Range("repetition_penalty", "ValueError: `penalty` has to be a strictly positive float, but is {value}", 0, over=True),
@@ -169,8 +184,8 @@ VLLM = SamplingEngine(
     version="0.33.0",
     since=(0, 8),
     source="sampling_params.py, v1/sample/sampler.py, v1/sample/ops/topk_topp_sampler.py (PyTorch path)",
-    order=("logit_bias", "repetition_penalty", "frequency_penalty", "presence_penalty", "greedy", "temperature", "min_p", "top_k", "top_p"),
-    takes=frozenset((*_FILTERS, *_PENALTIES, "logit_bias")),
+    order=("min_tokens", "logit_bias", *_PENALTIES, "greedy", "temperature", "min_p", "top_k", "top_p"),
+    takes=frozenset((*_FILTERS, *_PENALTIES, "logit_bias", *_MIN_TOKENS)),
     unknown="TypeError: Unexpected keyword argument {first}",
     ranges=(
         Range("presence_penalty", "VLLMValidationError: presence_penalty must be in [-2, 2], got {value}.", -2, 2),
@@ -199,8 +214,8 @@ SGLANG = SamplingEngine(
     name="sglang",
     version="0.5.23",
     source="srt/sampling/sampling_params.py, srt/sampling/penaltylib, srt/layers/sampler.py (pytorch backend)",
-    order=("frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "greedy", "temperature", "joint"),
-    takes=frozenset((*_FILTERS, *_PENALTIES, "logit_bias")),
+    order=("min_tokens", "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "greedy", "temperature", "joint"),
+    takes=frozenset((*_FILTERS, *_PENALTIES, "logit_bias", *_MIN_TOKENS)),
     unknown="TypeError: Unexpected keyword argument {first}",
     ranges=(
         Range("temperature", "ValueError: temperature must be a non-negative finite number, got {value}.", 0, under=True),
@@ -291,7 +306,7 @@ VLLM_V0 = replace(
     version="0.7 (V0 engine, read, not run)",
     since=(),
     source="model_executor/layers/sampler.py (V0): penalties, temperature, top_k and top_p, min_p",
-    order=("logit_bias", "repetition_penalty", "frequency_penalty", "presence_penalty", "greedy", "temperature", "top_k", "top_p", "min_p"),
+    order=("min_tokens", "logit_bias", *_PENALTIES, "greedy", "temperature", "top_k", "top_p", "min_p"),
     logprobs="processed",
 )
 NEWEST = (TRANSFORMERS, VLLM, SGLANG, LLAMA_CPP, TGI, GPT_FAST)

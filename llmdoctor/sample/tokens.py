@@ -24,6 +24,17 @@ def read_tokens(path: str, sequence: int | None = None) -> list[int]:
     return _ids(read_values(path, "token ids, or JSON lines with token_ids"), path, sequence)
 
 
+def read_sequences(path: str) -> list[list[int]]:
+    """Return every sequence of token ids of a file: an array [batch, steps], a list of lists, JSON lines. Raises QuestionError."""
+    if path.endswith(".npy"):
+        array = load_array(path)
+        count = len(array) if array.ndim == 2 else 1
+        return [from_array(array, path, index if array.ndim == 2 else None) for index in range(count)]
+    value = read_values(path, "token ids, or JSON lines with token_ids")
+    many = isinstance(value, list) and bool(value) and isinstance(value[0], list | dict)
+    return [_ids(item, path, None) for item in value] if many else [_ids(value, path, None)]
+
+
 def read_values(path: str, what: str) -> Any:
     """A file's JSON value, or a list of its lines' values. Raises QuestionError, which says that a JSON list of `what` was expected."""
     data = read_bytes(path, _LIMIT)

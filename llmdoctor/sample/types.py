@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ class SamplingParams:
     """The sampling parameters of a call. None means "not set": the stage is off, whatever an engine's own default is.
 
     A value that an engine reads as off (top_k 0, top_p 1.0) is still set: another engine may refuse it.
+    The ids of `suppress_tokens` are never drawn, those of `stop_token_ids` not among the first `min_tokens` tokens.
     """
 
     temperature: float | None = None
@@ -35,6 +37,9 @@ class SamplingParams:
     presence_penalty: float | None = None
     penalty_last_n: int | None = None
     logit_bias: Mapping[int, float] | None = None
+    suppress_tokens: tuple[int, ...] | None = None
+    min_tokens: int | None = None
+    stop_token_ids: tuple[int, ...] | None = None
     do_sample: bool = True
 
     def named(self) -> dict[str, Any]:
@@ -52,6 +57,27 @@ class TokenContext:
 
     prompt: tuple[int, ...] = ()
     output: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """How the steps of a recording divide into sequences: `starts` are their first steps, `prompts` the tokens in front of each, if known."""
+
+    starts: tuple[int, ...] = (0,)
+    prompts: tuple[tuple[int, ...], ...] = ((),)
+
+    def index(self, step: int) -> int:
+        """Return the sequence that a step belongs to."""
+        return bisect_right(self.starts, step) - 1
+
+    def before(self, tokens: Sequence[int], step: int) -> TokenContext:
+        """Return the tokens in front of a step; `tokens` are those of all steps."""
+        index = self.index(step)
+        return TokenContext(self.prompts[index], tuple(tokens[self.starts[index] : step]))
+
+    def spans(self, count: int) -> list[range]:
+        """Return the steps of each sequence, `count` steps in all."""
+        return [range(start, stop) for start, stop in zip(self.starts, (*self.starts[1:], count), strict=True)]
 
 
 @dataclass(slots=True)

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.arrays import open_logits, parse_logits
 from llmdoctor.requests.logprob_files import read_responses
-from llmdoctor.sample.claim import read_claim
+from llmdoctor.sample.claim_file import read_claim
+from llmdoctor.sample.logprobs import read_side
 from llmdoctor.sample.rounding import rounded
 from llmdoctor.sample.tokens import read_tokens
-from llmdoctor.sample.training import read_logprobs
 from tests.conftest import Outcome
 
 ROWS = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -98,7 +98,7 @@ def test_what_cannot_be_read(name: str, tmp_path: Path, llmdoctor: Callable[...,
 
 TOKENS = [
     ("[1, 99, 3]", "lies outside"),
-    ("[1, 2]", "one token a step"),
+    ("[1, 2]", "one token per step"),
     ('["a", 1, 2]', "no token id"),
     ("[]", "token ids"),
     ("{", "JSON"),
@@ -143,7 +143,7 @@ def test_mutated_files(kind: str, cuts: list[tuple[float, int, bytes]], tmp_path
             assert str(error).strip()  # noqa: PT017 either it reads, or one sentence says why not
 
 
-READERS: tuple[Callable[[str], Any], ...] = (read_tokens, read_responses, read_logprobs, read_claim)
+READERS: tuple[Callable[[str], Any], ...] = (read_tokens, read_responses, read_side, read_claim)
 
 
 def test_half_precision_rounds_as_torch_does() -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from llmdoctor.report import Style, render
 from llmdoctor.requests.logprob_files import Listed, read_responses
-from llmdoctor.sample.bounds import Law, bounds_of
-from llmdoctor.sample.listed import listed_report
+from llmdoctor.sample.bounds import ListedLaw, arrays_of, bound_supports
+from llmdoctor.sample.listed_report import listed_report
 from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import ENGINES
@@ -65,18 +65,32 @@ def test_the_intervals_hold_the_truth(
     wanted = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
     kept = run(ENGINES[engine], wanted, row)[-1].row
     probs = kept.probs(len(row))
-    found = bounds_of([listed(row, token, n)], Law.of("raw", ENGINES[engine], wanted))[0]
-    assert found.rank in (None, place + 1)
-    assert found.support[0] <= len(kept.x) <= (found.support[1] or 400)
+    arrays = arrays_of([listed(row, token, n)])
+    law = ListedLaw.of("raw", ENGINES[engine], wanted)
+    found = bound_supports(arrays, law)
+    kept_ids = set(map(int, kept.tokens()))
+    sure = {int(order[at]) for at in np.flatnonzero(found.sure[0])}
+    maybe = {int(order[at]) for at in np.flatnonzero(found.maybe[0])}
+    assert sure <= kept_ids
+    assert kept_ids & set(map(int, order[:n])) <= maybe
+    assert found.tail[0] or not kept_ids - set(map(int, order[:n]))
     if probs[token] > 0:
-        assert found.removed_by == ""
-        assert found.logprob[0] - 1e-3 <= np.log(probs[token]) <= found.logprob[1] + 1e-3
-    else:
-        assert place >= found.sure
-    if top_p is None:
-        weights = np.exp(logs(row) / (1.0 if engine == "llama.cpp" else temperature))
-        before = weights[order[:place]].sum() / weights.sum()
-        assert found.mass_before[0] - 1e-4 <= before <= found.mass_before[1] + 1e-4
+        assert found.removed[0] == ""
+    least, most = found.outside()
+    outside = 1 - sum(probs[at] for at in sure)
+    assert least[0] - 1e-6 <= outside <= most[0] + 1e-6
+    if top_p is None and engine != "sglang":
+        return
+    basis = row.astype(np.float64) / (1.0 if engine == "llama.cpp" else temperature)
+    weights = np.exp(basis - basis.max())
+    if engine != "sglang":
+        mask = np.zeros(len(row), bool)
+        mask[order[: top_k or len(row)]] = True
+        if engine == "vllm" and min_p:
+            mask &= basis >= basis.max() + np.log(min_p)
+        weights = weights * mask
+    before = weights[order[:place]].sum() / weights.sum()
+    assert found.before[0, 0] - 1e-4 <= before <= found.before[0, 1] + 1e-4
 
 
 def test_a_stored_request_is_the_claim(tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
@@ -102,15 +116,28 @@ def test_another_temperature_is_told_from_the_list_alone(temperature: float, tmp
     assert seen["low"] / 1.1 <= temperature <= seen["high"] * 1.1
 
 
-def test_the_kind_is_detected(tmp_path: Path) -> None:
+def test_a_kind_is_not_guessed(tmp_path: Path) -> None:
+    """vLLM documents raw ones: lists that are scaled leave the question open, and --kind settles it."""
     rows = make_rows(3, 300)
     settings_ = SamplingParams(temperature=0.6)
     tokens = make_tokens(3, rows, "vllm", settings_)
-    for name, scaled in (("raw", rows), ("temperature", rows / np.float32(0.6))):
+    found = {}
+    for name, scaled, kind in (
+        ("raw", rows, None),
+        ("scaled", rows / np.float32(0.6), None),
+        ("stated", rows / np.float32(0.6), "temperature"),
+    ):
         (tmp_path / "r.json").write_text(json.dumps(chat(scaled, tokens, 20)))
-        result = listed_report(ReplayOptions(logits=str(tmp_path / "r.json"), settings=settings_)).result
-        assert result is not None
-        assert (result["logprobs"]["kind"], result["verdict"]) == (name, "consistent")
+        report = listed_report(ReplayOptions(logits=str(tmp_path / "r.json"), settings=settings_, kind=kind))
+        assert report.result is not None
+        assert report.verdict is not None
+        found[name] = (report.result["logprobs"]["kind"], report.result["verdict"], report.result["estimate"] != {})
+        assert ("raw" in report.verdict.text) == (kind is None)
+    assert found == {
+        "raw": ("raw", "consistent", True),
+        "scaled": ("raw", "undecided", False),
+        "stated": ("temperature", "undecided", False),
+    }
 
 
 def test_vllms_sglangs_and_the_old_format(tmp_path: Path) -> None:

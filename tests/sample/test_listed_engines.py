@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from llmdoctor.requests.logprob_files import read_responses
-from llmdoctor.sample.listed import listed_report
+from llmdoctor.sample.listed_report import listed_report
 from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.types import SamplingParams
 from tests.conftest import Outcome
@@ -100,6 +100,8 @@ def test_llama_cpp_cuts_before_its_temperature(temperature: float | None, tmp_pa
 STEP = {"token": "a", "logprob": -0.5, "top_logprobs": [{"token": "a", "logprob": -0.5}, {"token": "b", "logprob": -1.0}]}
 NUMBERED = {"id": 5, "token": "a", "logprob": -0.5, "top_logprobs": [{"id": 5, "logprob": -0.5}, {"id": 6, "logprob": -1.0}]}
 AFTER = {"id": 5, "token": "a", "prob": 0.75, "top_probs": [{"id": 5, "prob": 0.75}, {"id": 6, "prob": 0.25}]}
+TRT = {"5": {"logprob": -0.5, "rank": 1}, "6": {"logprob": -1.0, "rank": 2}}
+OLD = {"content": "a", "probs": [{"tok_str": "a", "prob": 0.75}, {"tok_str": "b", "prob": 0.25}]}
 BODY = {"status_code": 200, "body": {"choices": [{"logprobs": {"content": [STEP]}}]}}
 OUTPUT = [{"type": "message", "content": [{"type": "output_text", "text": "a", "logprobs": [STEP]}]}]
 TOKENS = [{"id": 5, "text": "a", "logprob": -0.5}]
@@ -108,6 +110,13 @@ FORMS: dict[str, tuple[dict[str, Any], str, str]] = {
     "responses": ({"object": "response", "temperature": 0.5, "output": OUTPUT}, "a", ""),
     "llama.cpp": ({"content": "a", "completion_probabilities": [NUMBERED]}, "5", "llama.cpp"),
     "llama.cpp after": ({"completion_probabilities": [AFTER]}, "5", "llama.cpp"),
+    "llama.cpp old": ({"completion_probabilities": [OLD]}, "a", "llama.cpp"),
+    "tensorrt-llm": (
+        {"outputs": [{"token_ids": [5], "logprobs": [{"5": {"logprob": -0.5, "rank": 1}, "6": {"logprob": -1.0, "rank": 2}}]}]},
+        "5",
+        "vllm",
+    ),
+    "ollama": ({"model": "m", "response": "a", "logprobs": [STEP]}, "a", ""),
     "tgi": ({"details": {"tokens": TOKENS, "top_tokens": [[*TOKENS, {"id": 6, "logprob": -1.0}]]}}, "5", "tgi"),
 }
 
@@ -118,19 +127,43 @@ def test_the_documented_forms(name: str, tmp_path: Path) -> None:
     (tmp_path / "r.jsonl").write_text(json.dumps(value) + "\n")
     found = read_responses(str(tmp_path / "r.jsonl"))
     assert (found.engine, found.steps[0].token, len(found.steps[0].top)) == (engine, token, 2)
-    assert found.steps[0].logprob == pytest.approx(np.log(0.75) if "after" in name else -0.5)
+    assert found.steps[0].logprob == pytest.approx(np.log(0.75) if name in ("llama.cpp after", "llama.cpp old") else -0.5)
     assert found.requests[0][1] == ({"temperature": 0.5} if name == "responses" else None)
 
 
-def test_one_claim_a_file(tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
-    inner = {"choices": [{"logprobs": {"content": [STEP]}}]}
-    lines = [{"request": {"temperature": value, "messages": [value]}, "response": inner} for value in (1.0, 1.0, 0.2)]
+def test_each_group_of_settings_is_judged(tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
+    lines = []
+    for seed, claimed in enumerate((1.0, 1.0, 0.3)):
+        rows = make_rows(seed, 120, 600)
+        response = chat(rows, make_tokens(seed, rows, "vllm", SamplingParams()), 20)
+        lines.append({"request": {"temperature": claimed, "messages": [seed]}, "response": response})
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    outcome = llmdoctor("sample", "replay", "r.jsonl", cwd=tmp_path)
-    assert outcome.code == 2
-    assert "r.jsonl:3: its request says temperature 0.2" in outcome.err
+    outcome = llmdoctor("sample", "replay", "r.jsonl", "--kind", "raw", "--format", "json", cwd=tmp_path)
+    assert outcome.code == 1
+    groups = outcome.report["result"]["groups"]
+    assert [(len(group["requests"]), group["outcome"]) for group in groups] == [(2, "consistent"), (1, "inconsistent")]
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, lines[:2])))
     assert llmdoctor("sample", "replay", "r.jsonl", cwd=tmp_path).code == 0
+
+
+def test_the_prompt_of_an_echo_is_not_judged(tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
+    names, values = ["a", "b", "c", "d"], [None, -9.0, -0.5, -0.5]
+    tops = [None, {"x": -0.1}, {"c": -0.5, "x": -1.0}, {"d": -0.5, "x": -1.0}]
+    logprobs = {"tokens": names, "token_logprobs": values, "top_logprobs": tops}
+    whole = {"choices": [{"logprobs": logprobs}], "usage": {"prompt_tokens": 2, "completion_tokens": 2}}
+    (tmp_path / "r.json").write_text(json.dumps(whole))
+    found = read_responses(str(tmp_path / "r.json"))
+    assert ([step.token for step in found.steps], len(found.notes)) == (["c", "d"], 1)
+    (tmp_path / "r.json").write_text(json.dumps({"choices": whole["choices"]}))
+    outcome = llmdoctor("sample", "replay", "r.json", cwd=tmp_path)
+    assert (outcome.code, "echo" in outcome.err) == (2, True)
+
+
+def test_an_event_stream_is_one_response(tmp_path: Path) -> None:
+    chunks = [{"id": "x", "choices": [{"index": 0, "logprobs": {"content": [STEP]}}]} for _ in range(3)]
+    (tmp_path / "r.sse").write_text("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n")
+    found = read_responses(str(tmp_path / "r.sse"))
+    assert (len(found.steps), found.sizes) == (3, [3])
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def judged(rows: np.ndarray, tokens: list[int], engine: str, settings: SamplingP
     steps, sketch = replay_steps(logits, tokens, claim, TOLERANCE), make_sketch(logits, tokens, claim)
     tests = run_tests(steps, sketch, claim)
     verdict = judge(tests, steps, sketch, claim, 0.01)
-    return verdict.outcome, verdict.deciding.name if verdict.deciding else "", estimate(sketch, steps, claim, tests)
+    return verdict.outcome, verdict.deciding.name if verdict.deciding else "", estimate(sketch, steps, claim)
 
 
 TRUE = [
@@ -191,16 +191,98 @@ def test_a_claim_from_a_trace_a_model_and_a_request(tmp_path: Path) -> None:
     (tmp_path / "request.json").write_text(json.dumps({"model": "m", "temperature": 0.3, "extra_body": {"top_k": 7}}))
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.6, "eos_token_id": 2}')
-    from_trace = make_claim(str(tmp_path / "run.jsonl"), SamplingParams(), None, None)
-    assert from_trace.settings == SamplingParams(temperature=0.7, top_k=50, top_p=0.9)
-    assert make_claim(str(tmp_path / "request.json"), SamplingParams(), "vllm", None).settings == SamplingParams(temperature=0.3, top_k=7)
+
+    def claimed(settings: SamplingParams | None = None, **options: Any) -> SamplingParams:
+        return make_claim(ReplayOptions(settings=settings or SamplingParams(), **options)).settings
+
+    assert claimed(claim=str(tmp_path / "run.jsonl")) == SamplingParams(temperature=0.7, top_k=50, top_p=0.9)
+    assert claimed(claim=str(tmp_path / "request.json"), engine="vllm") == SamplingParams(temperature=0.3, top_k=7)
     model = str(tmp_path / "model")
-    assert make_claim(None, SamplingParams(top_p=0.9), None, model).settings == SamplingParams(temperature=0.6, top_k=50, top_p=0.9)
-    assert make_claim(None, SamplingParams(temperature=1.0, top_k=0), None, model).settings == SamplingParams(temperature=1.0)
-    assert make_claim(None, SamplingParams(), "vllm", model).settings == SamplingParams(temperature=0.6)
-    assert make_claim(None, SamplingParams(), "llama.cpp", model).settings == SamplingParams()
+    assert claimed(SamplingParams(top_p=0.9), model=model) == SamplingParams(temperature=0.6, top_k=50, top_p=0.9)
+    assert claimed(SamplingParams(temperature=1.0, top_k=0), model=model) == SamplingParams(temperature=1.0)
+    assert claimed(engine="vllm", model=model) == SamplingParams(temperature=0.6)
+    assert claimed(engine="llama.cpp", model=model) == SamplingParams()
     (tmp_path / "model" / "generation_config.json").write_text('{"temperature": 0.6}')
-    assert make_claim(None, SamplingParams(), None, model).settings == SamplingParams(do_sample=False)
-    assert make_claim(None, SamplingParams(), "vllm", model).settings == SamplingParams(temperature=0.6)
+    assert claimed(model=model) == SamplingParams(do_sample=False)
+    assert claimed(engine="vllm", model=model) == SamplingParams(temperature=0.6)
     with pytest.raises(QuestionError, match="holds 1 generate"):
-        make_claim(str(tmp_path / "run.jsonl") + "#4", SamplingParams(), None, None)
+        claimed(claim=str(tmp_path / "run.jsonl") + "#4")
+
+
+CODE = "from vllm import SamplingParams\n\nparams = SamplingParams(temperature=0.7, top_p=0.9, max_tokens=64, seed=None)\n"
+TEXTS = {
+    "claim.py": CODE,
+    "claim.txt": "SamplingParams(n=1, temperature=0.7, top_p=0.9, top_k=0)",
+    "claim.yaml": "engine: vllm\ntemperature: 0.7\ntop_p: 0.9\n",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_claims_as_code_and_yaml(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(TEXTS[name])
+    claim = make_claim(ReplayOptions(claim=str(tmp_path / name)))
+    assert (claim.engine.name, claim.settings) == ("vllm", SamplingParams(temperature=0.7, top_p=0.9))
+
+
+def test_a_claim_in_code_that_is_not_literal(tmp_path: Path) -> None:
+    (tmp_path / "claim.py").write_text("SamplingParams(temperature=float(text))")
+    with pytest.raises(QuestionError, match="temperature is not a literal"):
+        make_claim(ReplayOptions(claim=str(tmp_path / "claim.py")))
+
+
+def test_banned_tokens_are_modelled() -> None:
+    rows = make_rows(13, 120, 300) * np.float32(0.4)
+    rows[:, 7] = rows.max(axis=1) - np.float32(0.3)
+    never = SamplingParams(suppress_tokens=(7,))
+    early = SamplingParams(min_tokens=120, stop_token_ids=(7,))
+    tokens = make_tokens(13, rows, "transformers", never)
+    assert judged(rows, tokens, "transformers", never)[0] != "inconsistent"
+    assert judged(rows, tokens, "vllm", early)[0] != "inconsistent"
+    assert judged(rows, tokens, "vllm", SamplingParams())[1] == "never_drawn"
+    assert judged(rows, [7, *tokens[1:]], "vllm", early)[1] == "impossible_tokens"
+
+
+def test_greedy_decoding_is_named() -> None:
+    rows = make_rows(11, 150)
+    outcome, _, found = judged(rows, [int(row.argmax()) for row in rows], "vllm", NUCLEUS)
+    assert outcome == "inconsistent"
+    assert (found.fits[0].settings.do_sample, found.fits[0].settings.top_k, found.law, found.intervals) == (False, 1, None, {})
+
+
+@pytest.mark.parametrize(
+    ("truth", "claim"),
+    [
+        (("vllm", SamplingParams(temperature=0.8, top_p=0.9)), ("vllm", NUCLEUS)),
+        (("vllm", SamplingParams(top_k=20)), ("vllm", SamplingParams())),
+        (("vllm", SamplingParams(top_k=20, top_p=0.7)), ("sglang", SamplingParams(top_k=20, top_p=0.7))),
+        (("vllm", SamplingParams(min_p=0.1)), ("vllm", SamplingParams())),
+    ],
+    ids=["temperature", "top_k", "order", "min_p"],
+)
+def test_the_truth_is_the_first_fit(truth: tuple[str, SamplingParams], claim: tuple[str, SamplingParams]) -> None:
+    rows = make_rows(12, 500)
+    outcome, _, found = judged(rows, make_tokens(12, rows, *truth), *claim)
+    best = found.fits[0]
+    assert (outcome, best.law) == ("inconsistent", None)
+    assert best.settings.top_k == truth[1].top_k
+    assert best.settings.top_p == pytest.approx(truth[1].top_p, abs=0.02) if truth[1].top_p else best.settings.top_p is None
+    seen, wanted = found.intervals["temperature"], truth[1].temperature or 1.0
+    assert seen.low <= wanted <= seen.high
+
+
+def test_a_batch_has_one_verdict(tmp_path: Path) -> None:
+    rows = np.stack([make_rows(seed, 40, 400) for seed in range(6)], axis=1)
+    tokens = np.array([make_tokens(seed, rows[:, seed], "vllm", SamplingParams(temperature=0.6)) for seed in range(6)])
+    tokens[5] = tokens[4]
+    rows[:, 5] = rows[:, 4]
+    np.savez(tmp_path / "batch.npz", logits=rows, tokens=tokens)
+    wrong = replay_report(ReplayOptions(logits=str(tmp_path / "batch.npz"), engine="vllm"))
+    assert wrong.result is not None
+    assert wrong.result["verdict"] == "inconsistent"
+    assert (len(wrong.result["sequences"]), wrong.result["repeats"], len(wrong.result["steps"])) == (5, [[4, 5]], 200)
+    true = replay_report(ReplayOptions(logits=str(tmp_path / "batch.npz"), engine="vllm", settings=SamplingParams(temperature=0.6)))
+    assert true.result is not None
+    assert true.result["verdict"] == "consistent"
+    one = replay_report(ReplayOptions(logits=str(tmp_path / "batch.npz"), engine="vllm", sequence=1))
+    assert one.result is not None
+    assert len(one.result["steps"]) == 40

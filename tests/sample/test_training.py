@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llmdoctor.sample.comparing import compare_sides
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import TRANSFORMERS
-from llmdoctor.sample.training import compare
 from llmdoctor.sample.types import SamplingParams
 from tests.conftest import Outcome
 from tests.sample.simulate import make_rows, make_tokens
@@ -33,7 +33,7 @@ def test_processed_scores_in_a_ratio(tmp_path: Path, llmdoctor: Callable[..., Ou
     np.save(tmp_path / "old.npy", old)
     outcome = llmdoctor("sample", "replay", "--logprobs", "new.json", "--versus", "old.npy", "--format", "json", cwd=tmp_path)
     found = outcome.report["result"]["versus"]
-    assert outcome.code == 0
+    assert outcome.code == 1  # the sides disagree
     assert found["nats"] == pytest.approx(float((old - new).sum()))
     assert 25 < found["nats"] < 60
     assert found["gap"] == pytest.approx(1 - found["mean_ratio"])
@@ -43,7 +43,7 @@ def test_truncation_alone_is_the_kept_mass_in_the_ratio() -> None:
     rows = make_rows(1, 400)
     settings = SamplingParams(top_p=0.9)
     tokens = make_tokens(1, rows, "transformers", settings)
-    found = compare(logprobs(rows, tokens, SamplingParams()), logprobs(rows, tokens, settings))
+    found = compare_sides(logprobs(rows, tokens, SamplingParams()), logprobs(rows, tokens, settings))
     kept = np.mean([run(TRANSFORMERS, settings, row)[-1].mass_kept for row in rows])
     assert found.mean_ratio == pytest.approx(kept, abs=0.01)
     assert found.k1 > 10 * found.k3
@@ -51,7 +51,7 @@ def test_truncation_alone_is_the_kept_mass_in_the_ratio() -> None:
 
 def test_the_same_side_twice() -> None:
     values = np.array([-1.0, -2.0, -0.5])
-    found = compare(values, values)
+    found = compare_sides(values, values)
     assert (found.max_abs, found.mean_ratio, found.k1, found.k3) == (0.0, 1.0, 0.0, 0.0)
     assert found.pearson == pytest.approx(1.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_scores_are_tested_against_themselves(vocab: int, tmp_path: Path) -> Non
         last = run(ENGINES["transformers"], NUCLEUS, row)[-1].row
         scores[step, last.tokens()] = last.x
     found = replayed(tmp_path, NUCLEUS, scores=scores, tokens=np.array(tokens))
-    assert (found["scores"], found["verdict"]) == (True, "consistent")
+    assert (found["scores"], found["verdict"]) == (True, "undecided")  # any temperature and top_p give scores that fit
     narrow = replayed(tmp_path, SamplingParams(temperature=0.7, top_k=3), scores=scores, tokens=np.array(tokens))
     assert narrow["verdict"] == "inconsistent"  # scores that top_k 3 has made hold three tokens
     raw = replayed(tmp_path, NUCLEUS, scores=rows, tokens=np.array(tokens))
@@ -112,7 +113,7 @@ def test_the_intervals_cover(engine: str, truth: SamplingParams) -> None:
         tokens = make_tokens(seed, rows, engine, truth)
         logits, claim = Logits("simulated", rows, "float32", {}), Claim(ENGINES[engine], truth, "simulated")
         steps, sketch = replay_steps(logits, tokens, claim, _recorded(logits)), make_sketch(logits, tokens, claim)
-        found = estimate(sketch, steps, claim, run_tests(steps, sketch, claim)).intervals
+        found = estimate(sketch, steps, claim).intervals
         for name in held:
             value = getattr(truth, name)
             held[name] += value is None or found[name].low <= value <= found[name].high
@@ -155,15 +156,24 @@ def test_what_cannot_be_rebuilt_is_undecided(claim: dict[str, Any], said: str, t
 
 
 def test_keys_of_a_claim_do_not_vanish(tmp_path: Path) -> None:
-    report = replay_report(write(tmp_path, {"temperature": 1.0, "no_repeat_ngram_size": 0, "model": "m", "colour": "red"}))
+    claim = {"temperature": 1.0, "no_repeat_ngram_size": 0, "model": "m", "colour": "red"}
+    with pytest.raises(QuestionError, match="colour is no known setting"):
+        replay_report(write(tmp_path, claim))
+    report = replay_report(replace(write(tmp_path, claim), without=("colour",)))
     assert report.result is not None
-    assert report.result["claim"]["unknown"] == ["colour"]
+    assert report.verdict is not None
+    assert "colour left out" in report.verdict.text
+    inputs = report.result["inputs"]
+    assert inputs["used"] == {"engine": "transformers", "temperature": 1.0}
+    assert {entry["key"] for entry in inputs["ignored"]} == {"no_repeat_ngram_size", "model", "colour"}
     with pytest.raises(QuestionError, match="did you mean temperature"):
         replay_report(write(tmp_path, {"temprature": 0.7}))
 
 
 def test_a_banned_token_and_llama_cpps_greedy() -> None:
-    assert make_claim(None, SamplingParams(temperature=-1.0), "llama.cpp", None).settings == SamplingParams(do_sample=False)
+    assert make_claim(ReplayOptions(settings=SamplingParams(temperature=-1.0), engine="llama.cpp")).settings == SamplingParams(
+        do_sample=False
+    )
     row = np.array([[1.0, 2.0, 0.5]], np.float32)
     banned = SamplingParams(logit_bias={1: -np.inf}, top_p=0.99)
     assert outside(row, [0], "transformers", banned) == []

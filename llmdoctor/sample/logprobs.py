@@ -1,0 +1,168 @@
+"""Log-probabilities of drawn tokens as trainers and engines save them: JSON, JSON lines, npy, npz, safetensors, parquet, responses.
+
+Names of verl, TRL, OpenRLHF, slime and NeMo-RL are known, with their masks. Values that are no log-probability are counted, not fatal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from llmdoctor.core.errors import MissingExtra, QuestionError
+from llmdoctor.files.arrays import load_array, load_arrays
+from llmdoctor.requests.logprob_files import looks_like_responses, read_responses
+from llmdoctor.sample.tokens import read_values
+from llmdoctor.sample.types import Doubles, Flags
+
+Role = Literal["trainer", "engine"]
+_PLAIN = ("logprobs", "token_logprobs", "log_probs", "logprob", "logps")
+_NAMES: Mapping[Role, tuple[str, ...]] = {
+    "trainer": (
+        "old_log_probs", "actor_log_probs", "trainer_log_probs", "old_per_token_logps", "per_token_logps", "prev_logprobs",
+        "old_action_log_probs", "action_log_probs", "train_log_probs", "policy_logprobs", "old_logprobs", *_PLAIN,
+    ),
+    "engine": (
+        "rollout_log_probs", "rollout_logprobs", "sampling_per_token_logps", "generation_logprobs", "inference_logprobs", "engine_log_probs",
+        "vllm_logprobs", "sampling_logprobs", "behavior_logprobs", *_PLAIN,
+    ),
+}  # fmt: skip
+_MASKS = ("response_mask", "completion_mask", "action_mask", "loss_mask", "loss_masks", "token_mask", "mask")
+_HIGHEST, _LOWEST = 0.1, -9998.0  # above: no log-probability; at or below: an engine's way to write -inf
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side's log-probabilities, sequence by sequence, and the mask of the tokens that count (None: all).
+
+    A value that is missing or no log-probability is NaN; `invalid` counts those by kind, `positive` the values slightly above 0 that are kept.
+    """
+
+    path: str
+    name: str
+    sequences: tuple[Doubles, ...]
+    masks: tuple[Flags, ...] | None = None
+    invalid: dict[str, int] = field(default_factory=dict)
+
+    def flat(self) -> Doubles:
+        """Return the log-probabilities of all sequences, one after another."""
+        return np.concatenate(self.sequences)
+
+
+def read_side(path: str, role: Role = "trainer") -> Side:
+    """Return one side. Raises QuestionError, MissingExtra."""
+    name, values, mask = _read(path, role)
+    try:
+        rows = _rows(values, path)
+    except (RecursionError, OverflowError):
+        raise QuestionError(f"{path}: nested too deeply, or a number too large: expected lists of log-probabilities") from None
+    invalid: dict[str, int] = {}
+    checked = tuple(_checked(row, invalid) for row in rows)
+    if not any(len(row) for row in checked):
+        raise QuestionError(f"{path}: no log-probabilities in it")
+    return Side(path, name, checked, None if mask is None else _masks(mask, checked, path), invalid)
+
+
+def _read(path: str, role: Role) -> tuple[str, Any, Any]:
+    """The name of the values, the values and the mask of a file."""
+    if path.endswith(".npy"):
+        return "", load_array(path), None
+    if path.endswith((".npz", ".safetensors")):
+        return _chosen(load_arrays(path), path, role)
+    if path.endswith(".parquet"):
+        return _chosen(_table(path), path, role)
+    value = read_values(path, "log-probabilities")
+    if _is_response(value) and looks_like_responses(path):
+        found = read_responses(path)
+        return "logprobs", [[step.logprob for step in group.steps] for group in found.groups()], None
+    if isinstance(value, dict):
+        return _chosen(value, path, role)
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        names = set().union(*(item.keys() for item in value))
+        columns = {name: [item.get(name, []) for item in value] for name in names}
+        return _chosen(columns, path, role)
+    return "", value, None
+
+
+def _is_response(value: Any) -> bool:
+    first = value[0] if isinstance(value, list) and value else value
+    keys = ("choices", "meta_info", "completion_probabilities", "details", "outputs", "response")
+    return isinstance(first, dict) and any(isinstance(first.get(key), list | dict) for key in keys)
+
+
+def _table(path: str) -> dict[str, Any]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise MissingExtra("a parquet file", "pyarrow", "tables") from None
+    try:
+        found: dict[str, Any] = parquet.read_table(path).to_pydict()
+    except (ArrowException, OSError) as error:
+        raise QuestionError(f"{path}: cannot be read as parquet: {' '.join(str(error).split())[:160]}") from None
+    return found
+
+
+def _chosen(columns: Mapping[str, Any], path: str, role: Role) -> tuple[str, Any, Any]:
+    other: Role = "engine" if role == "trainer" else "trainer"
+    name = next((name for name in (*_NAMES[role], *_NAMES[other]) if name in columns), None)
+    if name is None:
+        raise QuestionError(f"{path}: no log-probabilities in it: found {', '.join(sorted(map(str, columns))[:6]) or 'nothing'}")
+    mask = next((columns[one] for one in _MASKS if one in columns), None)
+    return name, columns[name], mask
+
+
+def _rows(value: Any, path: str) -> list[list[Any] | np.ndarray]:
+    """The sequences: an array [T] or [B, T], a list of numbers, a list of such lists, or of objects that hold one."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "fiu" or value.ndim not in (1, 2):
+            raise QuestionError(
+                f"{path}: holds {value.dtype} of {value.ndim} dimensions, expected log-probabilities [tokens] or [sequences, tokens]"
+            )
+        return [value] if value.ndim == 1 else list(value)
+    if not isinstance(value, list):
+        raise QuestionError(f"{path}: {str(value)[:40]!r} is no list of log-probabilities")
+    if any(isinstance(item, list) for item in value):
+        return [_flattened(item, path) for item in value]
+    return [_flattened(value, path)]
+
+
+def _flattened(value: Any, path: str) -> list[Any]:
+    if isinstance(value, list):
+        return [number for item in value for number in (_flattened(item, path) if isinstance(item, list) else [_number(item, path)])]
+    return [_number(value, path)]
+
+
+def _number(value: Any, path: str) -> float:
+    if isinstance(value, dict) and "logprob" in value:
+        value = value["logprob"]
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise QuestionError(f"{path}: {str(value)[:40]!r} is no log-probability")
+    return float(max(-1e300, min(1e300, value)))
+
+
+def _checked(row: Sequence[Any] | np.ndarray, invalid: dict[str, int]) -> Doubles:
+    """The row with NaN for what is no log-probability, counted in `invalid`."""
+    values: Doubles = np.array(row, np.float64)
+    kinds = {
+        "missing or NaN": np.isnan(values),
+        "-inf": values <= _LOWEST,
+        f"above {_HIGHEST}": values > _HIGHEST,
+        "slightly above 0 (kept)": (values > 1e-3) & (values <= _HIGHEST),
+    }
+    for kind, mask in kinds.items():
+        if count := int(np.count_nonzero(mask)):
+            invalid[kind] = invalid.get(kind, 0) + count
+    values[(values <= _LOWEST) | (values > _HIGHEST)] = np.nan
+    return values
+
+
+def _masks(mask: Any, rows: Sequence[Doubles], path: str) -> tuple[Flags, ...]:
+    found = [np.asarray(row, float) > 0 for row in (_rows(mask, path))]
+    if [len(row) for row in found] != [len(row) for row in rows]:
+        raise QuestionError(f"{path}: the mask's lengths are not those of the log-probabilities: expected one value per token")
+    return tuple(found)
