@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# One step of a GitHub workflow: installs llmdoctor from this action's own checkout, checks, annotates, and leaves reports and outputs.
+# One step of a GitHub workflow: installs llmdoctor from this action's own checkout, checks, annotates, and writes reports and outputs.
 # By hand: GITHUB_ACTION_PATH=. RUNNER_TEMP=/tmp/a GITHUB_OUTPUT=/tmp/a/out GITHUB_STEP_SUMMARY=/tmp/a/summary.md bash action/check.sh
+#
+# The working directory is the repository under review, which may be a stranger's. Python never runs in it with the directory on its import
+# path: it is started in another directory or with -I, or as a console script, whose first path is that of the script.
 set -euo pipefail
 
 action=$(cd "$GITHUB_ACTION_PATH" && pwd)
@@ -9,12 +12,11 @@ reports=$tool/reports
 rm -rf "$reports" # of a step before this one
 mkdir -p "$reports"
 if ! [ -x "$tool/venv/bin/llmdoctor" ]; then
-  # The working directory is the checkout under review: `python -m` would import its venv.py, pip.py or logging.py. So: not there, and isolated.
   (cd "$tool" && "$(command -v python3 || command -v python)" -I -m venv "$tool/venv" &&
     "$tool/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check "$action")
 fi
 
-# Blanks part the words; nothing in them is expanded or run.
+# Words are separated by blanks; nothing in them is expanded or run.
 read -r -d '' -a paths <<< "${LLMDOCTOR_PATHS:-.}" || true
 read -r -d '' -a more <<< "${LLMDOCTOR_ARGS:-}" || true
 [ -z "${LLMDOCTOR_FAIL_ON:-}" ] || more+=(--fail-on "$LLMDOCTOR_FAIL_ON")

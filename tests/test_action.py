@@ -26,7 +26,7 @@ def runner(tmp_path: Path) -> dict[str, str]:
     scripts = tmp_path / "temp" / "llmdoctor" / "venv" / "bin"
     scripts.mkdir(parents=True)
     (scripts / "python").symlink_to(sys.executable)
-    (scripts / "llmdoctor").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m llmdoctor "$@"\n')
+    (scripts / "llmdoctor").write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -c "from llmdoctor.cli.main import entry; entry()" "$@"\n')
     (scripts / "llmdoctor").chmod(0o755)
     return {
         "GITHUB_ACTION_PATH": str(ROOT),

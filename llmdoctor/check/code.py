@@ -1,4 +1,4 @@
-"""Python files and notebooks: as many processes as there are cores."""
+"""Python files and notebooks, checked by as many processes as there are cores."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from typing import TypeVar
 
 from llmdoctor.check.subjects import Subject
@@ -14,26 +15,26 @@ from llmdoctor.core.processes import end_with_parent
 from llmdoctor.core.report import Skipped
 
 T = TypeVar("T")
-_CHUNK = 2**19  # bytes of Python that a worker takes at a time
+_CHUNK = 2**19  # bytes of Python per portion
 
 
 @dataclass(slots=True)
 class Code:
-    """What a portion of code came to. `configs` are the DeepSpeed configs that it hands to DeepSpeed itself, with the file that does."""
+    """The result for some Python files. `configs` maps each DeepSpeed config that code passes to DeepSpeed to the file that does so."""
 
     subjects: list[Subject] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     configs: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: Code) -> None:
-        """Take in what comes after."""
+        """Append the result for later files."""
         self.subjects += other.subjects
         self.skipped += other.skipped
         self.configs = {**other.configs, **self.configs}
 
 
 def beside(paths: list[str], other: Callable[[], T]) -> tuple[T, Code]:
-    """What `other` returns, and what the code in `paths` came to, which goes to the other cores meanwhile."""
+    """Return what `other` returns, and the result for the code in `paths`, which other processes check meanwhile."""
     chunks = list(_chunks(paths))
     code = Code()
     if len(chunks) <= 1:
@@ -41,7 +42,8 @@ def beside(paths: list[str], other: Callable[[], T]) -> tuple[T, Code]:
         for chunk in chunks:
             code.add(check_code(chunk))
         return done, code
-    with ProcessPoolExecutor(min(len(chunks), os.cpu_count() or 1), initializer=end_with_parent) as pool:
+    # Forked, not started anew: a new interpreter would look for modules in the working directory, which is a stranger's repository.
+    with ProcessPoolExecutor(min(len(chunks), os.cpu_count() or 1), get_context("fork"), end_with_parent) as pool:
         running = pool.map(check_code, chunks)
         done = other()
         for part in running:
@@ -50,7 +52,7 @@ def beside(paths: list[str], other: Callable[[], T]) -> tuple[T, Code]:
 
 
 def _chunks(paths: list[str]) -> Iterator[list[str]]:
-    """The paths in order, in portions that take about as long as each other: by bytes, as most of the time goes into reading."""
+    """Yield the paths in order, in portions of similar size in bytes, because reading takes most of the time."""
     chunk, size = list[str](), 0
     for path in paths:
         chunk.append(path)
@@ -66,11 +68,11 @@ def _size(path: str) -> int:
     try:
         return os.stat(path).st_size
     except OSError:
-        return 0  # whoever reads it says what is wrong with it
+        return 0  # reading it reports the reason
 
 
 def check_code(paths: list[str]) -> Code:
-    """Python files and notebooks, in a worker process; each is read once."""
+    """Check Python files and notebooks, in a worker process; each is read once."""
     from llmdoctor.callsites.check import check_data, read_code
 
     code = Code()
