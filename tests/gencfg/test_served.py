@@ -13,8 +13,11 @@ from llmdoctor.configs.modelfile import parse_modelfile
 from llmdoctor.configs.serve_command import find_command
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.gguf import GgufError, read_metadata
+from llmdoctor.gencfg.engines.table import engines
+from llmdoctor.gencfg.engines.types import ModelFacts
 from llmdoctor.gencfg.options import GencfgOptions
 from llmdoctor.gencfg.show import show_report
+from llmdoctor.gencfg.types import GenerateCall, Origin, SourcedValue
 from tests.conftest import write_model
 
 CHAT = (
@@ -206,3 +209,19 @@ def test_where_each_engine_takes_its_stop_ids_from(tmp_path: Path, engine: str, 
     (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added, "model": {"type": "BPE", "vocab": {"a": 0}}}))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<eos>"}))
     assert stop(folder, engine=engine)["eos_token_id"] == ids
+
+
+ROWS = [json.loads(line) for line in (Path(__file__).parent / "engine_rows.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("engine", sorted({row["engine"] for row in ROWS}))
+def test_stop_ids_are_those_of_the_engines_own_functions(engine: str) -> None:
+    for row in (row for row in ROWS if row["engine"] == engine):
+        files = {
+            name: {} if row[name] == "absent" else {"eos_token_id": SourcedValue(row[name], Origin("config.json", name))}
+            for name in ("config", "generation")
+        }
+        call = GenerateCall(config=files["config"], generation_config=files["generation"])
+        found = engines()[engine].resolve(call, ModelFacts(), row["version"])
+        assert sorted(found.stop.eos_token_id) == row["ids"], row
+        assert engines()[engine].known[-1] == row["version"]

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llmdoctor.gencfg.engines.class_eos import class_eos
 from llmdoctor.gencfg.engines.server import ServerRules, config_eos, generation_eos, named_tokens, resolve_server, together, tokenizer_eos
 from llmdoctor.gencfg.engines.types import GenerationEngine, ModelFacts, ServeOptions
-from llmdoctor.gencfg.types import Effective, GenerateCall
+from llmdoctor.gencfg.types import Effective, GenerateCall, SourcedValue
 
 VERSION = "0.5.23"
 _DEFAULTS = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")  # get_default_sampling_params; --sampling-defaults model
+
+
+def _config_eos(call: GenerateCall, facts: ModelFacts) -> list[SourcedValue]:
+    """Return eos_token_id of the config object: config.json's, or the default of its class if the file has no such key."""
+    config = call.config or {}
+    return config_eos(call, facts) if "eos_token_id" in config else list(class_eos(config).values())
+
+
 RULES = ServerRules(
     name="sglang",
     version=VERSION,
@@ -30,7 +39,7 @@ RULES = ServerRules(
         "seed": ("sampling_seed", None),
     },
     limit="context",
-    stop_ids=together(config_eos, generation_eos, tokenizer_eos, named_tokens("<|eom_id|>")),
+    stop_ids=together(_config_eos, generation_eos, tokenizer_eos, named_tokens("<|eom_id|>")),
     file_defaults=_DEFAULTS,
 )
 
@@ -48,8 +57,8 @@ ENGINE = GenerationEngine(
     title="SGLang",
     distribution="sglang",
     known=(VERSION,),
-    evidence="read",
-    source="sglang 0.5.23 srt/configs/model_config.py, srt/managers/schedule_batch.py, srt/entrypoints/openai/protocol.py",
+    evidence="measured",
+    source="sglang 0.5.23: _get_hf_eos_token_id was run (conformance/make_engine_rows.py); read: srt/configs/model_config.py, srt/managers/schedule_batch.py, srt/entrypoints/openai/protocol.py",
     resolve=_resolve,
     acts_on=frozenset((*RULES.parameters, "eos_token_id", "do_sample")),
     neutral={**{name: default for name, (_, default) in RULES.parameters.items()}, "do_sample": False, "max_new_tokens": None},

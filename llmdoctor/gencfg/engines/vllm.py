@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from llmdoctor.gencfg.engines.class_eos import class_eos
 from llmdoctor.gencfg.engines.types import GenerationEngine, ModelFacts, ServeOptions
 from llmdoctor.gencfg.engines.vllm_checks import EPSILON, LOWEST_TEMPERATURE, model_length, plain, refusal, text_config
 from llmdoctor.gencfg.layers import Fields
@@ -180,23 +181,7 @@ def _file_eos(call: GenerateCall) -> dict[str, SourcedValue]:
     inner, origin = text_config(config)
     if origin is not None and inner.get("eos_token_id") is not None:
         return {"eos_token_id": SourcedValue(inner["eos_token_id"], origin)}
-    return _class_eos(config)
-
-
-def _class_eos(config: Mapping[str, SourcedValue]) -> dict[str, SourcedValue]:
-    """vLLM makes the generation config from a config *object*, which has its class's defaults (a Llama stops at 2)."""
-    import json
-    from pathlib import Path
-
-    kind = plain(config, "model_type")
-    if not isinstance(kind, str):
-        return {}
-    found = json.loads(Path(__file__).with_name("vllm_class_eos.json").read_bytes()).get(kind)
-    return (
-        {}
-        if found is None
-        else {"eos_token_id": SourcedValue(found, Origin("class-default", f"transformers 5.20 {kind} configuration class"))}
-    )
+    return class_eos(config)
 
 
 def _stop_ids(fields: Fields, call: GenerateCall, asked: SourcedValue | None, tokenizer_eos: int | None) -> None:
