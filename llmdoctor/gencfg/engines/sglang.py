@@ -58,7 +58,8 @@ ENGINE = GenerationEngine(
     distribution="sglang",
     known=(VERSION,),
     evidence="measured",
-    source="sglang 0.5.23: _get_hf_eos_token_id was run (conformance/make_engine_rows.py); read: srt/configs/model_config.py, srt/managers/schedule_batch.py, srt/entrypoints/openai/protocol.py",
+    source="sglang 0.5.23: _get_hf_eos_token_id was run (conformance/make_engine_rows.py); read: srt/configs/model_config.py, "
+    "srt/managers/schedule_batch.py, srt/entrypoints/openai/protocol.py",
     resolve=_resolve,
     acts_on=frozenset((*RULES.parameters, "eos_token_id", "do_sample")),
     neutral={**{name: default for name, (_, default) in RULES.parameters.items()}, "do_sample": False, "max_new_tokens": None},
