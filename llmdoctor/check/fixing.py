@@ -17,7 +17,7 @@ from llmdoctor.check.results import FixedPlace
 from llmdoctor.core.document import Note
 from llmdoctor.core.edit import Edit
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.core.finding import Finding
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.files.jsonfile import read_optional
 from llmdoctor.files.opening import reading_instead
@@ -166,7 +166,9 @@ def _tried(run: Callable[[], Report], trial: Trial, fixes: Sequence[Finding], op
     with reading_instead({file.path: file.after.encode("utf-8") for file in files.values()}):
         report = run()
     before, after_all = _counted(trial.report.findings), _counted(report.findings)
-    if after_all - before or any(after_all[place] >= before[place] for place in map(_kind, fixes)):
+    new = after_all - before
+    serious = {_kind(finding) for finding in report.findings if finding.severity is not Severity.INFO}  # a note is no fault
+    if serious & new.keys() or any(after_all[place] >= before[place] for place in map(_kind, fixes)):
         return None
     return Trial(files, report)
 

@@ -112,7 +112,7 @@ def _missing(examined: Examined, rule: Rule, token: int, found: str) -> Finding:
         f"{found}, but generate() stops only at {', '.join(map(str, examined.eos))}; {_elsewhere(examined, token)}",
         cause=f"eos_token_id {field.value!r} comes from {field.origin.file or field.origin.source}{_checked(examined)}",
         fix=_fix(examined, wanted),
-        edits=_edits(examined, wanted, safe=rule is rules.TURN_END) if token in wanted else (),
+        edits=_edits(examined, wanted, safe=rule in (rules.TURN_END, rules.TOOL_END)) if token in wanted else (),
         wanted=token,
         eos_token_id=list(examined.eos),
         **verdicts(examined),
@@ -158,7 +158,8 @@ def _elsewhere(examined: Examined, token: int) -> str:
     stopping = [engine.title for engine in examined.stopping_at(token)]
     if not stopping:
         return "no other engine known here stops there either"
-    return f"{' and '.join(stopping)} {'stops' if len(stopping) == 1 else 'stop'} there"
+    names = stopping[0] if len(stopping) == 1 else f"{', '.join(stopping[:-1])} and {stopping[-1]}"
+    return f"{names} {'stops' if len(stopping) == 1 else 'stop'} there"
 
 
 def _readable(text: str | None) -> str:
