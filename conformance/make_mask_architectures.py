@@ -111,7 +111,40 @@ def describe(kind: str, names: list[str], config_name: str) -> dict[str, Any] | 
             break
     if "layer_types" in fields or isinstance(getattr(config, "layer_types", None), property):
         entry["typed"] = True
+        entry |= default_layers(config)
+    entry["takes"] = takes_of(kind, names[0])
     return entry
+
+
+def default_layers(config: Any) -> dict[str, Any]:
+    """The layer kinds of the default configuration, if it can be made, as the list of a config.json without layer_types."""
+    try:
+        types = config().layer_types
+    except Exception as error:
+        print(f"{config.__name__}: {type(error).__name__}: {str(error)[:80]}")
+        return {}
+    return {"default_types": [str(name) for name in types]} if isinstance(types, list | tuple) else {}
+
+
+def takes_of(kind: str, name: str) -> list[str]:
+    """Those of the arguments below that the class's forward() takes."""
+    try:
+        module = importlib.import_module(f"transformers.models.{module_of(kind)}.modeling_{module_of(kind)}")
+        parameters = inspect.signature(getattr(module, name).forward).parameters
+    except (ImportError, AttributeError, ValueError):
+        return []
+    return [each for each in TAKEN if each in parameters]
+
+
+TAKEN = (
+    "input_ids",
+    "attention_mask",
+    "position_ids",
+    "token_type_ids",
+    "mm_token_type_ids",
+    "decoder_input_ids",
+    "decoder_attention_mask",
+)
 
 
 def modeling_source(kind: str) -> str | None:

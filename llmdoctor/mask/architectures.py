@@ -204,13 +204,14 @@ def _single(facts: _Facts, class_name: str, base: dict[str, Any]) -> Architectur
 
 def _encoder_layers(facts: _Facts) -> tuple[ModelLayer, ...]:
     """Every layer sees everything, or, where the file makes windows for both sides (ModernBERT), what lies in its window."""
-    whole = MaskPattern("bidirectional", packs=False)
+    reaches = facts.text_traits.get("flash_packs", True)
+    whole = MaskPattern("bidirectional", packs=False, flash_packs=reaches)
     if not facts.calls("bidirectional_sliding_window_mask"):
         return tuple(ModelLayer(index, "encoder", whole) for index in range(kinds.layer_count(facts.config)))
     size = kinds.window_of(facts.config)
     if size is None:
         raise QuestionError(f"config.json: {facts.text_kind} has windows, and none of a known name")
-    window = MaskPattern("bidirectional", local="window", size=size, packs=False)
+    window = MaskPattern("bidirectional", local="window", size=size, packs=False, flash_packs=reaches)
     return tuple(ModelLayer(index, "encoder", window if name == SLIDING else whole) for index, name in enumerate(_types(facts)))
 
 
@@ -219,6 +220,14 @@ def _types(facts: _Facts) -> tuple[str, ...]:
     if rule is None:
         given = facts.config.get("layer_types")
         rule = "full" if not facts.entry.get("typed") or not given else "given"
+        default = facts.entry.get("default_types")
+        if (
+            facts.entry.get("typed")
+            and not given
+            and default
+            and len(default) == kinds.layer_count({"num_hidden_layers": len(default), **facts.config})
+        ):
+            return tuple(default)  # as many layers as the class's own default, and its kinds
         if facts.entry.get("typed") and not given:
             raise QuestionError(
                 f"config.json names no layer_types, and the rule by which transformers derives those of {facts.text_kind} is not known here: "

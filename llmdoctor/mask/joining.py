@@ -16,6 +16,7 @@ from llmdoctor.mask.types import SHORT
 if TYPE_CHECKING:
     from llmdoctor.mask.live.differential import FailedTest, Measurement
 
+BUILD = "the model is built"  # the test that fails if the library refuses the model
 # A measured failure of the rule on the left is explained by a static finding of a rule on the right.
 _EXPLAINS = {
     "MSK018": ("MSK008", "MSK012", "MSK018", "MSK005", "MSK002", "MSK003", "MSK025"),
@@ -89,10 +90,11 @@ def of_exceptions(failed: Sequence[FailedTest], found: Sequence[Finding]) -> lis
     alike: dict[str, list[str]] = {}
     for one in failed:
         if one.plainly:
-            alike.setdefault(one.error, []).append(one.backend)
+            text = one.error if one.test == BUILD else f"forward() raises over these inputs: {one.error}"
+            alike.setdefault(text, []).append(one.backend)
     rule = rules.BACKEND_REFUSED
     return [
-        rule.at(None, f"{names(backends)}: forward() raises over these inputs: {error}", cause=rule.reason,
+        rule.at(None, f"{names(backends)}: {error}", cause=rule.reason,
                 fix="inputs that forward() takes: see the error", backend=backends[0], backends=list(dict.fromkeys(backends)))
         for error, backends in alike.items()
     ]  # fmt: skip

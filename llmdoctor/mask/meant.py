@@ -37,8 +37,10 @@ def design_of(arch: Architecture | None, inputs: ForwardInputs) -> Design:
         shown = meaning_of(mask)[:, :, : inputs.past + inputs.q_len]
         last = shown.shape[2] - np.argmax(shown[:, :, ::-1], axis=2) - inputs.past
         return Design(True, np.where(shown.any(axis=2), np.maximum(last, reach), reach))
-    if arch is None or not arch.layers:
+    if arch is None:
         return Design(True, reach)
+    if not arch.layers:
+        return Design(False, reach)  # an encoder
     patterns = [layer.pattern for layer in arch.layers if layer.pattern is not None]
     if patterns and all(pattern.base == "bidirectional" for pattern in patterns):
         return Design(False, reach)

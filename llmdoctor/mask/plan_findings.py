@@ -63,7 +63,7 @@ def _of_documents(arch: Architecture, inputs: ForwardInputs, plan: BackendPlan) 
     documents = documents_meant(inputs)
     if documents is not None and not (arch.cross or arch.encoder):
         yield from _leaks(arch, inputs, plan, documents)
-    elif documents is not None:
+    elif documents is not None and not arch.two_stacks:
         yield from _encoder_leaks(inputs, plan, documents)
     if inputs.position_ids is not None and inputs.attention_mask is None:
         yield from _splits(inputs, plan, documents)

@@ -20,7 +20,7 @@ from llmdoctor.mask.drawing import MOST, leaking
 from llmdoctor.mask.findings import BUDGET, examine
 from llmdoctor.mask.forward_inputs import backends_of, forward_inputs, read_config
 from llmdoctor.mask.input_findings import of_placeholders
-from llmdoctor.mask.joining import joined, of_exceptions, of_refusals
+from llmdoctor.mask.joining import BUILD, joined, of_exceptions, of_refusals
 from llmdoctor.mask.options import MaskTestOptions
 from llmdoctor.mask.plan import plan
 from llmdoctor.mask.results import MaskTestResult, MeasurementResult
@@ -125,6 +125,7 @@ def _add(run: TestRun, model: TestedModel, options: MaskTestOptions, backends: t
     static = _static(model, inputs, plans, options)
     measured: list[Measurement] = []
     failed: list[FailedTest] = []
+    missed: list[tuple[str, str]] = []
     if not options.static:
         from llmdoctor.mask.live import measure_model
 
@@ -140,9 +141,9 @@ def _add(run: TestRun, model: TestedModel, options: MaskTestOptions, backends: t
     run.measurements += [(inputs.description, one) for one in measured]
     run.drawn += leaking(plans, inputs, static)
     found = joined(static, measured, model.arch)
-    found += of_exceptions(failed if own else [one for one in failed if one.plainly and one.test == "the model is built"], found)
+    found += of_exceptions(failed if own else [one for one in failed if one.plainly and one.test == BUILD], found)
     if options.backend:
-        found += of_refusals([(one.what, one.reason) for one in run.skipped if one.what in backends], found)
+        found += of_refusals(missed, found)
     run.findings += found if own else [_milder(one) for one in found]
 
 

@@ -49,8 +49,9 @@ def measure_model(
 
     A change that may repair a failed test is applied and measured; the first that passes is the fix.
     """
+    from llmdoctor.mask.joining import BUILD
     from llmdoctor.mask.live import build
-    from llmdoctor.mask.live.differential import BUILD, FailedTest
+    from llmdoctor.mask.live.differential import FailedTest
     from llmdoctor.mask.meant import design_of
 
     build.need("torch", "transformers")

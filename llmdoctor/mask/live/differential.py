@@ -20,7 +20,6 @@ from llmdoctor.mask.meant import Design
 from llmdoctor.mask.types import ForwardInputs
 
 # Logits may differ by this share of their own spread before a difference counts: rounding alone stays a hundred times below.
-BUILD = "the model is built"  # the test that fails if the library refuses the model
 TOLERANCE = {"float32": 1e-3, "bfloat16": 8e-2, "float16": 2e-2}
 
 
@@ -259,7 +258,9 @@ def _one_row(model: Any, inputs: ForwardInputs, backend: str, together: Any, row
         alone = _logits(alone)[0][-logits.shape[0] :]
         mine, kept = logits, np.arange(logits.shape[0])
     else:
-        more = {"use_cache": False} if "use_cache" in inspect.signature(model.forward).parameters else {}
+        parameters = inspect.signature(model.forward).parameters
+        open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+        more = {"use_cache": False} if open_ended or "use_cache" in parameters else {}
         alone = _logits(model(input_ids=ids[:, span], **more))[0]
         first = inputs.past
         kept = span[span >= first] - first

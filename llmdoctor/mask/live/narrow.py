@@ -159,12 +159,12 @@ def _move_ids(part: dict[str, Any], moved: Mapping[int, int]) -> None:
 
 
 def _shallow(tower: dict[str, Any]) -> None:
-    """Cut a vision or audio tower to two layers: text inputs do not run it."""
+    """Cut a vision or audio tower to one layer: text inputs do not run it."""
     for name in _FEW:
-        if type(tower.get(name)) is int and tower[name] > 2:
-            tower[name] = 2
+        if type(tower.get(name)) is int and tower[name] > 1:
+            tower[name] = 1
     if isinstance(tower.get("layer_types"), list):
-        tower["layer_types"] = tower["layer_types"][:2]
+        tower["layer_types"] = tower["layer_types"][:1]
     for value in tower.values():
         if isinstance(value, dict):
             _shallow(value)

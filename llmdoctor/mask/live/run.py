@@ -117,7 +117,16 @@ def token_ids(model: Any, inputs: ForwardInputs) -> Any:
     size = vocabulary(model)
     total = inputs.past + inputs.q_len
     low, high = (5, max(min(size, 100), 6)) if size > 6 else (0, size)
-    return (torch.arange(inputs.batch * total).reshape(inputs.batch, total) * 7 + 3) % (high - low) + low
+    ids = (torch.arange(inputs.batch * total).reshape(inputs.batch, total) * 7 + 3) % (high - low) + low
+    return _with_padding(ids, inputs, getattr(model.config.get_text_config(), "pad_token_id", None), size)
+
+
+def _with_padding(ids: Any, inputs: ForwardInputs, pad_id: Any, size: int) -> Any:
+    """Put the pad token where the 2-D mask is 0: some models count their positions from it (RoBERTa)."""
+    mask = inputs.mask_2d
+    if mask is None or mask.shape != tuple(ids.shape) or type(pad_id) is not int or not 0 <= pad_id < size:
+        return ids
+    return ids.masked_fill(tensor(mask) == 0, pad_id)
 
 
 def vocabulary(model: Any) -> int:
