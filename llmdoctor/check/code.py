@@ -6,11 +6,12 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from typing import TypeVar
 
+from llmdoctor.check.isolation import isolated
 from llmdoctor.check.subjects import Subject
-from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.processes import end_with_parent
 from llmdoctor.core.report import Skipped
 
@@ -73,18 +74,23 @@ def _size(path: str) -> int:
 
 def check_code(paths: list[str]) -> Code:
     """Check Python files and notebooks, in a worker process; each is read once."""
-    from llmdoctor.callsites.check import check_data, read_code
-
     code = Code()
     for path in paths:
-        try:
-            data = read_code(path)
-            code.subjects.append(Subject(path, "notebook" if path.endswith(".ipynb") else "python", check_data(data, path)))
-        except QuestionError as error:
-            code.skipped.append(Skipped(path, str(error).removeprefix(f"{path}: ")))
-            continue
-        if b"deepspeed" in data:
-            from llmdoctor.mem.config_rules.launches import read_by_deepspeed
-
-            code.configs.update(dict.fromkeys(read_by_deepspeed(data), path))
+        checked = isolated(path, partial(_check_one, path, code.configs))
+        if isinstance(checked, Skipped):
+            code.skipped.append(checked)
+        else:
+            code.subjects.append(checked)
     return code
+
+
+def _check_one(path: str, configs: dict[str, str]) -> Subject:
+    """Return the findings in one file, and add to `configs` the DeepSpeed configs that it passes to DeepSpeed."""
+    from llmdoctor.callsites.check import check_data, read_code
+
+    data = read_code(path)
+    if b"deepspeed" in data:
+        from llmdoctor.mem.config_rules.launches import read_by_deepspeed
+
+        configs.update(dict.fromkeys(read_by_deepspeed(data), path))
+    return Subject(path, "notebook" if path.endswith(".ipynb") else "python", check_data(data, path))

@@ -1,14 +1,16 @@
-"""Each thing that was found goes to the job whose rules fit: opened once, parsed once, or skipped with a reason."""
+"""Gives each thing that was found to the job whose rules apply: opened once, parsed once, or skipped with a reason."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmdoctor.check.inventory import Inventory
+from llmdoctor.check.isolation import isolated
 from llmdoctor.check.kinds import DEEPSPEED, KINDS, FileKind, candidates
 from llmdoctor.configs.linked import Neighbours
 from llmdoctor.core.errors import QuestionError
@@ -21,14 +23,17 @@ from llmdoctor.files.yamlfile import YAML_LIMIT, parse_yaml
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 from llmdoctor.requests.request_files import read_batch
 
-SCRIPT_LIMIT = 2**18
-_LATER = 2000  # JSON files that wait for the files they name; one more reads them itself
+if TYPE_CHECKING:
+    from llmdoctor.modeldir.template import TemplateWorker
+
+SCRIPT_LIMIT = 2**18  # bytes of a shell script
 JSON_LIMIT = 2**20  # bytes; the largest DeepSpeed config, request or argument file seen has a tenth
+_LATER = 2000  # JSON files that wait until the files that they name are read; further ones read these themselves
 
 
 @dataclass(slots=True)
 class Subject:
-    """One thing that was checked; `more` is what else its job says of it in a report."""
+    """One thing that was checked; `more` are further keys of it in the report."""
 
     path: str
     kind: str
@@ -37,22 +42,30 @@ class Subject:
 
 
 class Checker:
-    """Goes through what was found. `skipped` fills while the subjects are taken."""
+    """Checks what was found. `skipped` fills while the subjects are checked."""
 
     def __init__(self, found: Inventory, settings: ProjectSettings) -> None:
-        self.found, self.neighbours = found, Neighbours(settings)
+        self.found, self.linked = found, Neighbours(settings)
         self.skipped: list[Skipped] = []
-        self._autos: list[
-            tuple[Subject, JsonFile]
-        ] = []  # DeepSpeed configs with "auto" in them: whether somebody fills it in is told later
-        self._no_models: list[Subject] = []  # config.json files of something else that is checked
+        self._autos: list[tuple[Subject, JsonFile]] = []  # DeepSpeed configs with "auto", which a Trainer fills in and DeepSpeed does not
+        self._not_models: list[Subject] = []  # config.json files that turned out to be another kind of file
         self._later: list[tuple[FileKind, JsonFile]] = []
 
     def subjects(self) -> list[Subject]:
-        """Everything but code, in the order of the walk within each kind."""
-        models = [*self._models()]
-        subjects = [*models, *self._no_models, *self._texts(), *self._pickles()]
-        return [*subjects, *(Subject(file.path, kind.name, kind.judge(file, self.neighbours)) for kind, file in self._later)]
+        """Return everything but code, in the order of the walk within each kind."""
+        subjects = [*self._models()]
+        subjects += [*self._not_models, *self._texts(), *self._pickles()]
+        for kind, file in self._later:
+            subjects += self._isolated(file.path, partial(self._judge, kind, file))
+        return subjects
+
+    def _isolated(self, path: str, judge: Callable[[], Subject]) -> Iterator[Subject]:
+        """Yield the subject that `judge` returns; if it fails, note why `path` was skipped."""
+        checked = isolated(path, judge)
+        if isinstance(checked, Skipped):
+            self.skipped.append(checked)
+        else:
+            yield checked
 
     # --- model directories
 
@@ -61,18 +74,22 @@ class Checker:
         first = next(directories, None)
         if first is None:
             return
-        from llmdoctor.gencfg.check import check_directory
         from llmdoctor.modeldir.template import TemplateWorker
-        from llmdoctor.sample.file_findings import hidden_defaults
 
         with TemplateWorker() as worker:
             worker.start()
-            for directory in chain((first,), directories):  # one after the other: what one has read is let go of
-                checked = check_directory(directory, worker, self.neighbours.settings.transformers)
-                config = directory.json("generation_config.json")
-                if config is not None:
-                    self.neighbours.keep(config)
-                yield Subject(directory.shown_name, checked.kind, (*checked.findings, *hidden_defaults(directory)), checked.more)
+            for directory in chain((first,), directories):  # one after the other, so that the content of each is released
+                yield from self._isolated(directory.shown_name, partial(self._model, directory, worker))
+
+    def _model(self, directory: ModelDir, worker: TemplateWorker) -> Subject:
+        from llmdoctor.gencfg.check import check_directory
+        from llmdoctor.sample.file_findings import hidden_defaults
+
+        checked = check_directory(directory, worker, self.linked.settings.transformers)
+        config = directory.json("generation_config.json")
+        if config is not None:
+            self.linked.keep(config)
+        return Subject(directory.shown_name, checked.kind, (*checked.findings, *hidden_defaults(directory)), checked.more)
 
     def _directories(self) -> Iterator[ModelDir]:
         yield from filter(None, map(self._directory, self.found.models))
@@ -82,26 +99,26 @@ class Checker:
                 yield directory
 
     def _directory(self, path: str) -> ModelDir | None:
-        try:
-            return read_model_dir(path)
-        except QuestionError as error:
-            self.skipped.append(Skipped(path, str(error).removeprefix(f"{path}: ")))
+        directory = isolated(path, partial(read_model_dir, path))
+        if isinstance(directory, Skipped):
+            self.skipped.append(directory)
             return None
+        return directory
 
     def _is_model(self, directory: ModelDir) -> bool:
-        """Whether a folder with a config.json and nothing else of a model is a model's: many programs have a config.json."""
+        """Return whether a folder with a config.json and no other file of a model is a model directory."""
         config = directory.json("config.json")
         if config is None:
             return False
         if isinstance(config.value, dict) and ("model_type" in config.value or "architectures" in config.value):
             return True
-        self._no_models += self._judged(config, [kind for kind in KINDS if ".json" in kind.endings])
+        self._not_models += self._sorted(config, [kind for kind in KINDS if ".json" in kind.endings])
         return False
 
     # --- JSON, JSON Lines, YAML
 
     def _texts(self) -> Iterator[Subject]:
-        for path in sorted(self.found.texts, key=lambda path: not path.endswith(".json")):  # what others name comes first
+        for path in sorted(self.found.texts, key=lambda path: not path.endswith(".json")):  # first the files that others name
             ending = os.path.splitext(path)[1]
             if ending == ".jsonl":
                 yield from self._batch(path)
@@ -112,30 +129,38 @@ class Checker:
             kinds = candidates(ending, data) if isinstance(data, bytes) else []
             if kinds and isinstance(data, bytes):
                 read = parse if ending == ".json" else parse_yaml
-                yield from self._judged(read(data, path, shown_path(path)), kinds)
+                file = isolated(path, partial(read, data, path, shown_path(path)))
+                if isinstance(file, Skipped):
+                    self.skipped.append(file)
+                else:
+                    yield from self._sorted(file, kinds)
 
-    def _judged(self, file: JsonFile, kinds: list[FileKind]) -> list[Subject]:
-        """The subject that a file is, if it is one of `kinds` and is not held against others, which comes later."""
+    def _sorted(self, file: JsonFile, kinds: list[FileKind]) -> Iterator[Subject]:
+        """Yield the subject that a file is, if it is one of `kinds`; a file that names others is kept for later."""
         if file.value is None and kinds[0].strict and file.path.endswith(".json"):
-            return [Subject(file.path, kinds[0].name, file.problems)]  # its library reads it with json.load too
+            yield Subject(file.path, kinds[0].name, file.problems)  # its library uses json.load too
+            return
         if file.value is None:
-            reason = next((problem.message for problem in file.problems), "holds nothing")
+            reason = next((problem.message for problem in file.problems), "is empty")
             self.skipped.append(Skipped(file.path, reason.removeprefix(f"{file.shown_name}: ").removeprefix(f"{file.shown_name} ")))
-            return []
+            return
         kind = next((kind for kind in kinds if kind.recognise(file.value)), None)
         if kind is None:
-            return []
+            return
         if kind.names_others and file.path.endswith(".json") and len(self._later) < _LATER:
             self._later.append((kind, file))
-            return []
-        self.neighbours.keep(file)
-        subject = Subject(file.path, kind.name, kind.judge(file, self.neighbours))
+            return
+        self.linked.keep(file)
+        yield from self._isolated(file.path, partial(self._judge, kind, file))
+
+    def _judge(self, kind: FileKind, file: JsonFile) -> Subject:
+        subject = Subject(file.path, kind.name, kind.judge(file, self.linked))
         if kind.name == DEEPSPEED and '"auto"' in file.text:
             self._autos.append((subject, file))
-        return [subject]
+        return subject
 
     def add_launched(self, configs: Mapping[str, str]) -> None:
-        """Add what is wrong with an "auto" in the configs that are handed to DeepSpeed itself: `configs` by code, and those that scripts name."""
+        """Add the findings about "auto" in configs that are passed to DeepSpeed itself: `configs` by code, and those that scripts name."""
         if not self._autos:
             return
         from llmdoctor.mem.config_rules.launches import read_by_deepspeed, unfilled
@@ -151,31 +176,32 @@ class Checker:
                 subject.findings = (*subject.findings, *unfilled(file, by))
 
     def _batch(self, path: str) -> Iterator[Subject]:
-        requests = read_batch(path)
-        if isinstance(requests, str):
-            self.skipped.append(Skipped(path, requests))
+        requests = isolated(path, partial(read_batch, path))
+        if isinstance(requests, Skipped | str):
+            self.skipped.append(requests if isinstance(requests, Skipped) else Skipped(path, requests))
         elif requests is not None:
             from llmdoctor.check.requests import check_requests
 
-            yield Subject(path, "batch of requests", check_requests(requests, self.neighbours))
+            yield from self._isolated(path, lambda: Subject(path, "batch of requests", check_requests(requests, self.linked)))
 
     # --- pickles
 
     def _pickles(self) -> Iterator[Subject]:
         for path in self.found.pickles:
-            from llmdoctor.files.pickles import PICKLE_LIMIT, parse_pickle
-            from llmdoctor.mem.config_rules.trainer import check_pickled
+            yield from self._isolated(path, partial(self._pickle, path))
 
-            data = read_bytes(path, PICKLE_LIMIT)
-            if data is None or isinstance(data, Refusal):
-                self.skipped.append(Skipped(path, "not there any more" if data is None else data.reason))
-                continue
-            try:
-                checked = check_pickled(parse_pickle(data), path, shown_path(path), self.neighbours)
-            except ValueError as error:
-                self.skipped.append(Skipped(path, f"a pickle that is not read: {error}"))
-                continue
-            if checked is None:
-                self.skipped.append(Skipped(path, "a pickle of something else than TrainingArguments"))
-            else:
-                yield Subject(path, "training arguments", checked)
+    def _pickle(self, path: str) -> Subject:
+        """Return the findings in a pickle of TrainingArguments. Raises QuestionError with the reason for any other file."""
+        from llmdoctor.files.pickles import PICKLE_LIMIT, parse_pickle
+        from llmdoctor.mem.config_rules.trainer import check_pickled
+
+        data = read_bytes(path, PICKLE_LIMIT)
+        if data is None or isinstance(data, Refusal):
+            raise QuestionError("the file does not exist any more" if data is None else data.reason)
+        try:
+            checked = check_pickled(parse_pickle(data), path, shown_path(path), self.linked)
+        except ValueError as error:
+            raise QuestionError(f"a pickle that is not read: {error}") from None
+        if checked is None:
+            raise QuestionError("a pickle of another class than TrainingArguments")
+        return Subject(path, "training arguments", checked)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmdoctor.check.kinds import kind_of
 from llmdoctor.core.errors import QuestionError
@@ -18,6 +18,9 @@ from llmdoctor.look.paths import model_near, quoted
 from llmdoctor.look.types import Recognised, Suggestion
 from llmdoctor.mem.keys import StrategyContext
 from llmdoctor.mem.strategies import read_strategy
+
+if TYPE_CHECKING:
+    from llmdoctor.requests.logprob_files import Responses
 
 HEAD = 256 * 2**10
 _WHOLE = 16 * 2**20  # bytes; a larger JSON file is not parsed, only its first lines are
@@ -219,18 +222,41 @@ def _response(path: str, value: Mapping[str, Any], lines: bool) -> Recognised | 
     body = value.get("response") if isinstance(value.get("response"), dict) else value
     if isinstance(body, dict) and isinstance(body.get("body"), dict):
         body = body["body"]
-    if isinstance(body, dict) and isinstance(body.get("choices"), list):
-        logprobs = any(isinstance(choice, dict) and choice.get("logprobs") for choice in body["choices"])
-        found = _outputs(
-            path,
-            f"{'a file of responses' if lines else 'a response'} of an OpenAI-compatible server",
-            (("logprobs", "yes" if logprobs else "no"),),
-        )
-        return found if logprobs else replace(found, suggestions=found.suggestions[:2])
-    if _OUTPUTS & value.keys():
-        found = _outputs(path, "a file of recorded outputs" + (", one per line" if lines else ""), (("fields", _keys(value)),))
-        return found if "logprobs" in value or "meta_info" in value else replace(found, suggestions=found.suggestions[:2])
-    return None
+    of_server = isinstance(body, dict) and isinstance(body.get("choices"), list)
+    logprobs = _logprobs(path, value)
+    if logprobs is None and not of_server and not _OUTPUTS & value.keys():
+        return None
+    what = f"{'a file of responses' if lines else 'a response'} of {_ENGINES.get(logprobs.engine if logprobs else '', 'an OpenAI-compatible server')}"
+    if not of_server and (logprobs is None or logprobs.engine not in _ENGINES):
+        what = "a file of recorded outputs" + (", one per line" if lines else "")
+    if logprobs is None:
+        found = _outputs(path, what, (("keys", _keys(value)), ("log-probabilities", "none")))
+        return replace(found, suggestions=found.suggestions[:2])
+    rows = [("log-probabilities", f"{len(logprobs.steps):,} tokens")]
+    settings = next((request for _, request in logprobs.requests if request), None)
+    if settings:
+        rows.append(("settings", ", ".join(f"{name} {shown(settings[name])}" for name in _SETTINGS if name in settings)))
+    found = _outputs(path, what, tuple(rows))
+    options = "" if settings and "temperature" in settings else " --temperature 1.0"
+    replay = Suggestion(f"llmdoctor sample replay {quoted(path)}{options}", "whether the tokens were sampled with these settings")
+    return replace(found, suggestions=(replay, *found.suggestions[:2]))
+
+
+_ENGINES = {"llama.cpp": "llama.cpp", "vllm": "vLLM", "sglang": "SGLang", "tgi": "TGI"}
+_SETTINGS = ("temperature", "top_p", "top_k", "min_p")
+_WITH_LOGPROBS = {"choices", "meta_info", "completion_probabilities", "details", "outputs", "response", "logprobs", "output"}
+
+
+def _logprobs(path: str, value: Mapping[str, Any]) -> Responses | None:
+    """Return the log-probabilities of a file of responses, read as `sample replay` reads them; None if there are none."""
+    if not _WITH_LOGPROBS & value.keys():
+        return None
+    from llmdoctor.requests.logprob_files import read_responses
+
+    try:
+        return read_responses(path)
+    except QuestionError:
+        return None
 
 
 def _list(path: str, value: list[Any]) -> Recognised:

@@ -211,3 +211,24 @@ def test_a_file_above_is_named_alike_on_every_machine(tmp_path: Path, llmdoctor:
     assert [finding["code"] for finding in report["findings"]] == ["MEM008"]
     assert "../ds.json" in report["findings"][0]["message"]
     assert str(tmp_path) not in json.dumps(report["findings"])
+
+
+def test_a_subject_that_fails_does_not_end_the_check_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever raises in one file, the rest is checked, and the verdict and `skipped` say what was not."""
+    from llmdoctor.callsites import check as callsites
+    from llmdoctor.gencfg import check as gencfg
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    write_model(tmp_path / "model")
+    write(tmp_path / "ds.json", json.dumps({"zero_optimization": {"stage": 2}, "train_batch_size": 8}))
+    write(tmp_path / "a.py", "x = 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gencfg, "check_directory", fail)
+    monkeypatch.setattr(callsites, "check_data", fail)
+    report = check_report(CheckOptions())
+    assert [subject["path"] for subject in (report.result or {})["subjects"]] == ["ds.json"]
+    assert sorted(skipped.what for skipped in report.skipped) == ["a.py", "model"]
+    assert all("RuntimeError" in skipped.reason for skipped in report.skipped)
+    assert "2 files could not be checked" in report.conclusion().text
