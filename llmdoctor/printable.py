@@ -44,7 +44,7 @@ class PrintableReport(Report):
         return self.to_text()
 
     def __repr__(self) -> str:
-        verdict = self.conclusion()
+        verdict = self.verdict
         return f"<llmdoctor {self.command}: {verdict.status}: {verdict.text}>"
 
     def _repr_html_(self) -> str:

@@ -33,7 +33,7 @@ def report_schema() -> dict[str, Any]:
     types = {name: declared for name, declared in result_types().items() if declared is not None}
     references, components = msgspec.json.schema_components(types.values(), ref_template="#/$defs/{name}")
     for command, reference in zip(types, references, strict=True):
-        asked = {"properties": {"command": {"const": command}, "result": {"type": "object"}}}
+        asked = {"not": {"required": ["error"]}, "properties": {"command": {"const": command}}}
         schema["allOf"].append({"if": asked, "then": {"properties": {"result": reference}}})
     schema["$defs"].update(components)
     return schema

@@ -16,7 +16,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.exitcodes import FOUND, INTERRUPTED, NOTHING, REFUSED
 from llmdoctor.core.finding import Severity
 from llmdoctor.core.progress import heartbeat
-from llmdoctor.core.report import Report, ReportError
+from llmdoctor.core.report import Report, ReportError, refusal
 from llmdoctor.files.writing import write_file
 from llmdoctor.report.terminal import Color, complain, note, screen_width, wants_color
 
@@ -65,7 +65,7 @@ def answer(build: Callable[[], Report], command: str, formats: list[str] | None,
         with heartbeat(command):
             report = build()
     except QuestionError as error:
-        report = Report(command, subject={}, error=ReportError(error.kind, str(error)))
+        report = refusal(command, ReportError(error.kind, str(error)))
     except KeyboardInterrupt:
         typer.echo("llmdoctor: interrupted", err=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -82,7 +82,7 @@ def answer(build: Callable[[], Report], command: str, formats: list[str] | None,
 
 
 def _exit_code(report: Report, fail_on: FailOn | None) -> int:
-    if report.error is not None or report.unanswered or report.conclusion().status == "refused":
+    if report.error is not None or report.unanswered or report.verdict.status == "refused":
         return REFUSED
     worst = report.worst()
     if fail_on is not FailOn.NEVER and worst is not None and worst.rank >= Severity((fail_on or FailOn.ERROR).value).rank:

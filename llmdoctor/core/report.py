@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from llmdoctor.core.document import Block, Headline, Tone
+from llmdoctor.core.document import Block, Tone
 from llmdoctor.core.finding import Finding, Severity
 
 SCHEMA = "llmdoctor.report/1"
@@ -49,11 +49,11 @@ class ReportError:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Report:
-    """An answer: `result` is what programs read, `verdict` and `document` are what a person reads, `arguments` the words after `llmdoctor`.
+    """An answer: `verdict` is the first line, `result` what programs read, `document` the rest of what a person reads.
 
     `differs` is true if two sides differ (exit 1), `nothing` if there was nothing to check (exit 3), `unanswered` if a number or a decision was asked
-    and the verdict is only a bound or undecided (exit 2). A finding that stands as a block in `document` is shown
-    there; every other finding is shown after it. `told` (being removed) hides those others.
+    and the verdict is only a bound or undecided (exit 2). A finding that is a block of `document` is shown there; the other findings are shown
+    after it. `arguments` are the words after `llmdoctor`; `error` is set by `refusal` alone.
     """
 
     command: str
@@ -64,23 +64,19 @@ class Report:
     document: tuple[Block, ...] = ()
     error: ReportError | None = None
     arguments: tuple[str, ...] = ()
-    verdict: Verdict | None = None
+    verdict: Verdict = field(kw_only=True)
     differs: bool = False
     nothing: bool = False
     unanswered: bool = False
-    told: bool = False
 
     def worst(self) -> Severity | None:
         """Return the highest severity among the findings; None without any."""
         return max((finding.severity for finding in self.findings), key=lambda severity: severity.rank, default=None)
 
-    def conclusion(self) -> Verdict:
-        """Return the verdict; that of an error is its message. A report without either has its first headline (being removed)."""
-        if self.verdict is not None:
-            return self.verdict
-        if self.error is not None:
-            return Verdict(self.error.message, "refused")
-        first = next((block for block in self.document if isinstance(block, Headline)), None)
-        if first is None:
-            return Verdict(f"llmdoctor {self.command}")
-        return Verdict(first.text, "problem" if first.tone in ("bad", "warn") else "ok")
+
+def refusal(command: str, error: ReportError, subject: Mapping[str, Any] | None = None, result: Mapping[str, Any] | None = None) -> Report:
+    """Return the report of a question that could not be answered: its verdict is the error's sentence.
+
+    `result` holds `inputs` alone, if settings were read before the refusal.
+    """
+    return Report(command, subject or {}, result, error=error, verdict=Verdict(error.message, "refused"))

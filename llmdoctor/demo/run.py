@@ -18,6 +18,7 @@ from llmdoctor.core.exitcodes import INTERRUPTED, REFUSED
 from llmdoctor.core.report import Report
 from llmdoctor.report import render
 from llmdoctor.report.terminal import Color, complain, terminal_style
+from llmdoctor.report.text import words
 
 if TYPE_CHECKING:
     from llmdoctor.gencfg.live import LiveResult
@@ -280,7 +281,7 @@ def _heading(title: str) -> str:
 
 
 def _print(*blocks: Block) -> None:
-    sys.stdout.write(render(Report("demo", {}, {}, document=blocks), "text", terminal_style(Color.AUTO)))
+    sys.stdout.write(words(blocks, terminal_style(Color.AUTO)))
     sys.stdout.flush()
 
 

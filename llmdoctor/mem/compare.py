@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmdoctor.core.report import Report, ReportError
+from llmdoctor.core.report import Report, ReportError, refusal
 from llmdoctor.mem.advice import changes_of
 from llmdoctor.mem.capacity import fits, largest_batch, need_of, read_size
 from llmdoctor.mem.components import by_component, context_of, host_parts, parts_of
@@ -43,7 +43,7 @@ def compare_report(options: CompareOptions) -> Report:
         return _report(options)
     except UnmodelledSetting as error:
         result = {"inputs": error.inputs.result()}
-        return Report("mem compare", {"path": options.model}, result, error=ReportError(error.kind, str(error)))
+        return refusal("mem compare", ReportError(error.kind, str(error)), {"path": options.model}, result)
 
 
 def _report(options: CompareOptions) -> Report:

@@ -25,6 +25,6 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
         line = (place.line if place is not None else None) or 1
         column = (place.column if place is not None else None) or 1
         lines.append(f"{file or '-'}:{line}:{column}: {finding.code} {finding.severity.value} {finding.message}")
-    verdict = report.conclusion()
+    verdict = report.verdict
     lines.append(f"llmdoctor: {verdict.status}: {verdict.text}")
     return defuse("".join(clean(line) + "\n" for line in lines))

@@ -30,7 +30,7 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
         lines.append(_command("error", {"title": "llmdoctor refused"}, report.error.message))
     lines += [_annotation(finding, file) for finding, file in placed(report)]
     if report.error is None:
-        verdict = report.conclusion()
+        verdict = report.verdict
         lines.append(defuse(f"llmdoctor: {verdict.status}: {clean(verdict.text)}"))
     lines += [defuse(f"llmdoctor: skipped {clean(one.what)}: {clean(one.reason)}") for one in report.skipped[:_SKIPPED]]
     if len(report.skipped) > _SKIPPED:

@@ -29,7 +29,7 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     found = placed(report)
     marks = fingerprints([finding for finding, _ in found])
     entries = [_entry(finding, file, mark) for (finding, file), mark in zip(found, marks, strict=True)]
-    verdict = report.conclusion()
+    verdict = report.verdict
     if verdict.status not in ("ok", "problem"):
         answer = Finding(f"verdict-{verdict.status}", Severity.INFO, verdict.text)
         entry = _entry(answer, subject_path(report), fingerprints([answer])[0])

@@ -33,13 +33,13 @@ _SHORT, _SNUG = 9, 24  # characters of a cell that stay on one line, and that do
 _NAMES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 
 
-def render(report: Report, _style: Style, rules: Sequence[Rule] = ()) -> str:
+def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
     """`report` as an HTML document in ASCII, ending in a line break."""
     css = _STYLE.read_text(encoding="ascii")
     digest = base64.b64encode(hashlib.sha256(css.encode("ascii")).digest()).decode("ascii")
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    verdict = report.conclusion()
-    body = [*_body(report, {rule.code: rule for rule in rules}), _skipped(report)]
+    verdict = report.verdict
+    body = [*_body(report, {rule.code: rule for rule in rules}, replace(style, width=100, color=False)), _skipped(report)]
     return "\n".join(
         [
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
@@ -64,20 +64,20 @@ def _subject(report: Report) -> str:
     return "".join(f" &#183; {_t(item[:200])}" for item in items)
 
 
-def _body(report: Report, rules: Mapping[str, Rule]) -> list[str]:
+def _body(report: Report, rules: Mapping[str, Rule], style: Style) -> list[str]:
     """Return the blocks in reading order, each finding as a card; boxes to filter by severity stand above the first card."""
     out: list[str] = []
     boxes = _filter(report.findings)
-    for number, block in enumerate(blocks(replace(report, told=False))):
+    for number, block in enumerate(blocks(report)):
         if isinstance(block, Finding):
             out += [boxes, _card(block, report, rules.get(block.code))]
             boxes = ""
         else:
-            out.append(_block(block, str(number)))
+            out.append(_block(block, str(number), style))
     return out
 
 
-def _block(block: Block, number: str) -> str:
+def _block(block: Block, number: str, style: Style) -> str:
     if isinstance(block, Headline):
         return f'<h2 class="{block.tone}">{_t(block.text)}</h2>'
     if isinstance(block, Table):
@@ -93,9 +93,9 @@ def _block(block: Block, number: str) -> str:
     if isinstance(block, Fold) and not block.blocks:
         return ""
     if isinstance(block, Fold):
-        inner = "".join(_block(one, f"{number}-{at}") for at, one in enumerate(block.blocks))
+        inner = "".join(_block(one, f"{number}-{at}", style) for at, one in enumerate(block.blocks))
         return f'<details class="fold"{" open" if block.open else ""}><summary>{_t(block.label)}</summary>{inner}</details>'
-    return _drawn(_in_words(block))
+    return _drawn(_in_words(block, style))
 
 
 def _drawn(lines: str) -> str:
@@ -103,9 +103,9 @@ def _drawn(lines: str) -> str:
     return f'<pre class="drawn" tabindex="0" role="region" aria-label="drawing">{text(clean_lines(lines))}</pre>'
 
 
-def _in_words(block: Block) -> str:
+def _in_words(block: Block, style: Style) -> str:
     """Return a block that this page has no drawing for as the terminal shows it, else its fields."""
-    shown = screen.words((block,), 100)
+    shown = screen.words((block,), style)
     if shown.strip() or not is_dataclass(block):
         return shown
     return "\n".join(f"{field.name}: {getattr(block, field.name)}" for field in fields(block))

@@ -35,7 +35,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "command": report.command,
         "arguments": list(report.arguments),
         "subject": plain(report.subject),
-        "verdict": {"text": report.conclusion().text, "status": report.conclusion().status},
+        "verdict": {"text": report.verdict.text, "status": report.verdict.status},
         "result": plain(report.result),
         "findings": [_finding(finding) for finding in report.findings],
         "skipped": [{"what": skipped.what, "reason": skipped.reason} for skipped in report.skipped],

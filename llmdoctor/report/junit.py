@@ -44,7 +44,7 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
 
 def _verdict(report: Report) -> str:
     """Return the verdict and its status as properties of a suite."""
-    verdict = report.conclusion()
+    verdict = report.verdict
     pairs = (("verdict", clean(verdict.text)), ("status", verdict.status))
     inside = "".join(f"<property{attribute('name', name)}{attribute('value', value)}/>" for name, value in pairs)
     return f"    <properties>{inside}</properties>"
@@ -55,7 +55,7 @@ def _counts(tests: int, failures: int, errors: int) -> str:
 
 
 def _suites(report: Report) -> list[_Suite]:
-    verdict = report.conclusion()
+    verdict = report.verdict
     if report.error is not None or report.unanswered or verdict.status == "refused":
         kind = report.error.kind if report.error is not None else verdict.status
         case = _case(report.command, report.command, _element("error", kind, verdict.text, ""))

@@ -19,9 +19,9 @@ def blocks(report: Report) -> tuple[Block, ...]:
     A finding that `document` holds keeps its place; the others follow the document, the most severe first. A headline that repeats the verdict
     is left out.
     """
-    verdict = report.conclusion().text
+    verdict = report.verdict.text
     document = [block for block in report.document if not (isinstance(block, Headline) and block.text == verdict)]
-    return (*document, *(() if report.told else unplaced(report)))
+    return (*document, *unplaced(report))
 
 
 def unplaced(report: Report) -> tuple[Finding, ...]:
@@ -33,7 +33,7 @@ def unplaced(report: Report) -> tuple[Finding, ...]:
 
 def sentence(report: Report) -> str:
     """Return the verdict as a person reads it: a verdict that is no plain answer begins with the word for that, as the status alone is a colour."""
-    verdict = report.conclusion()
+    verdict = report.verdict
     start = verdict.text.lower()
     if report.error is not None or start.startswith(_STARTS.get(verdict.status, ("",))):
         return verdict.text
@@ -42,7 +42,7 @@ def sentence(report: Report) -> str:
 
 def message_of(finding: Finding, report: Report) -> str:
     """Return the finding's message; "" if the verdict is the same sentence, which a person has then just read."""
-    return "" if finding.message == report.conclusion().text else finding.message
+    return "" if finding.message == report.verdict.text else finding.message
 
 
 def place_of(finding: Finding) -> str:

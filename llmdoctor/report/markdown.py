@@ -39,7 +39,7 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     if report.error is not None:
         head.append(f"**refused** {inline(report.error.message)}")
     else:
-        head.append(f"**{inline(report.conclusion().status)}** {inline(sentence(report))}")
+        head.append(f"**{inline(report.verdict.status)}** {inline(sentence(report))}")
     if report.findings:
         head.append(_overview(groups(report)))
     evidence = [_block(block) for block in flat(blocks(report)) if not isinstance(block, Finding)]

@@ -98,7 +98,7 @@ def _invocation(report: Report) -> dict[str, Any]:
     notes = [{"level": "note", "message": {"text": clean(f"skipped {one.what}: {one.reason}")}} for one in report.skipped]
     if report.error is not None:
         notes.insert(0, {"level": "error", "message": {"text": clean(report.error.message) or "(no message)"}})
-    verdict = report.conclusion()
+    verdict = report.verdict
     return {
         "executionSuccessful": verdict.status != "refused",
         "toolExecutionNotifications": notes,

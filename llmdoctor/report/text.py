@@ -18,7 +18,7 @@ from rich.text import Text
 
 from llmdoctor.core.document import Block, Cell, Code, Headline, Note, Table, Tone
 from llmdoctor.core.finding import Finding, Severity
-from llmdoctor.core.report import Report
+from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, defuse
 from llmdoctor.report.columns import fit
@@ -39,7 +39,7 @@ def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
     """Return `report` as lines of at most `style.width` columns, lines to paste excepted, ending in a line break."""
     out = StringIO()
     console = _console(out, style)
-    verdict = report.conclusion()
+    verdict = report.verdict
     if report.error is not None:
         console.print(Text(clean(verdict.text)), soft_wrap=True)
     else:
@@ -50,12 +50,10 @@ def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
     return _finished(out)
 
 
-def words(document: Sequence[Block], width: int) -> str:
-    """Return blocks without a report around them, as lines of `width` columns without colour."""
-    from llmdoctor.report import Style
-
+def words(document: Sequence[Block], style: Style) -> str:
+    """Return blocks without a report around them, as lines of at most `style.width` columns."""
     out = StringIO()
-    _print_blocks(_console(out, Style(width)), flat(document), Report("", {}), False)
+    _print_blocks(_console(out, style), flat(document), Report("", {}, verdict=Verdict("")), style.terminal)
     return _finished(out)
 
 
@@ -81,7 +79,7 @@ def _print_blocks(console: Console, document: Sequence[Block], report: Report, t
     """Print the blocks one below the other, a blank line where one part of the answer ends and the next begins."""
     labels = [len(clean(block.label)) for block in document if isinstance(block, Note | Code)]
     width = max([_LABEL, *(length for length in labels if length <= _LONGEST_LABEL)])
-    before: Block = Headline(report.conclusion().text)
+    before: Block = Headline(report.verdict.text)
     for block in document:
         if _apart(before, block):
             console.print()

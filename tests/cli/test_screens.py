@@ -66,7 +66,7 @@ def test_nothing_is_wider_than_the_screen_or_cut(report: Report, width: int) -> 
 
 @pytest.mark.parametrize("report", COMMANDS, indirect=True)
 def test_the_verdict_comes_first(report: Report) -> None:
-    verdict = report.conclusion().text
+    verdict = report.verdict.text
     first = render(report, "text", Style(140, False)).splitlines()[0]
     assert first == verdict[: len(first)].rstrip()
     assert len(first) > 10

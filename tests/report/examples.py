@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from llmdoctor.core.document import Bar, Bars, Cell, Code, Fold, Grid, Headline, Mark, Note, Table
 from llmdoctor.core.finding import Finding, Location, Severity
-from llmdoctor.core.report import Report, ReportError, Skipped
+from llmdoctor.core.report import Report, ReportError, Skipped, Verdict
 from llmdoctor.core.rule import Rule
 
 RULES = (
@@ -62,7 +62,6 @@ EXAMPLE = Report(
     ),
     (Skipped("models/c", "no model files in it"),),
     (
-        Headline("models: 1 error, 1 warning, 1 note", "bad"),
         Table(
             ("field", "value", "from"),
             (
@@ -77,6 +76,7 @@ EXAMPLE = Report(
         Note("CAUSE", "the trainer cleared it before your call\nand nothing put it back"),
         Code("FIX", 'GenerationConfig(..., eos_token_id=[151645, 151643], a_very_long_argument=1, another_very_long_argument=2, x="```")'),
     ),
+    verdict=Verdict("models: 1 error, 1 warning, 1 note", "problem"),
 )
 words = st.text(st.characters(blacklist_categories=()), max_size=24) | st.sampled_from(
     [
@@ -143,8 +143,16 @@ diagnostics = st.builds(
 )
 subjects = st.lists(st.fixed_dictionaries({"path": words, "kind": words, "findings": st.lists(st.integers(-1, 5), max_size=3)}), max_size=3)
 reports = st.builds(
-    lambda command, path, subjects, found, skipped, document, error, nothing: Report(
-        command, {"path": path}, {"subjects": subjects}, tuple(found), tuple(skipped), tuple(document), error, nothing=nothing
+    lambda command, path, subjects, found, skipped, document, error, nothing, verdict: Report(
+        command,
+        {"path": path},
+        {"subjects": subjects},
+        tuple(found),
+        tuple(skipped),
+        tuple(document),
+        error,
+        nothing=nothing,
+        verdict=verdict if error is None else Verdict(error.message, "refused"),
     ),
     words,
     words,
@@ -154,4 +162,5 @@ reports = st.builds(
     st.lists(blocks, max_size=5),
     st.none() | st.builds(ReportError, words, words),
     st.booleans(),
+    st.builds(Verdict, words, st.sampled_from(["ok", "problem", "bound", "undecided", "refused"])),
 )

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 
 from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.fingerprint import fingerprints
-from llmdoctor.core.report import Report, ReportError, Status, Verdict
+from llmdoctor.core.report import Report, ReportError, Status, Verdict, refusal
 from llmdoctor.core.text import clean
 from llmdoctor.report import FORMATS, Style, render
 from llmdoctor.report.markdown import LIMIT
@@ -166,7 +166,7 @@ def test_github_escapes_as_the_runner_undoes() -> None:
 
 
 def test_github_says_why_nothing_could_be_asked() -> None:
-    assert of(Report("x", {}, error=ReportError("question", "no 100%")), "github") == "::error title=llmdoctor refused::no 100%25\n"
+    assert of(refusal("x", ReportError("question", "no 100%")), "github") == "::error title=llmdoctor refused::no 100%25\n"
 
 
 @given(report=reports)
@@ -199,7 +199,7 @@ def test_markdown_fits_a_comment() -> None:
 
 def test_a_refusal_is_said_in_every_format() -> None:
     for format in FORMATS:
-        assert "no such thing" in of(Report("x", {}, error=ReportError("question", "no such thing")), format)
+        assert "no such thing" in of(refusal("x", ReportError("question", "no such thing")), format)
 
 
 CONCISE = re.compile(r"^(.+?):(\d+):(\d+): ([A-Z]{3}\d{3}) (error|warning|info) (.*)$")

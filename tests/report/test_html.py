@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 
 import llmdoctor.report
 from llmdoctor.core.document import Fold, Grid, Mark, Note, Table
-from llmdoctor.core.report import Report
+from llmdoctor.core.report import Report, Verdict
 from llmdoctor.report import Style, render
 from tests.report.examples import EXAMPLE, RULES, reports
 from tests.report.webdriver import Browser
@@ -89,7 +89,7 @@ def test_the_policy_allows_the_one_style_sheet_and_nothing_else() -> None:
 
 def test_every_finding_is_shown_once_in_its_place() -> None:
     first = EXAMPLE.findings[0]
-    words = "".join(Page(page(Report("x", {}, {}, EXAMPLE.findings, document=(first, Note("Next", "go on"))))).words)
+    words = "".join(Page(page(Report("x", {}, {}, EXAMPLE.findings, document=(first, Note("Next", "go on")), verdict=Verdict("-")))).words)
     assert words.count(first.message) == 1
     assert words.count("of no catalogue") == 1
     assert words.index(first.message) < words.index("go on") < words.index("of no catalogue")
@@ -101,7 +101,7 @@ def test_a_block_without_a_drawing_is_shown_in_words() -> None:
         label: str
         share: float
 
-    words = "".join(Page(page(Report("x", {}, {}, document=(Pie("<pie>", 0.5),)))).words)  # type: ignore[arg-type]
+    words = "".join(Page(page(Report("x", {}, {}, document=(Pie("<pie>", 0.5),), verdict=Verdict("-")))).words)  # type: ignore[arg-type]
     assert "label: <pie>" in words
     assert "share: 0.5" in words
 
@@ -109,7 +109,7 @@ def test_a_block_without_a_drawing_is_shown_in_words() -> None:
 def test_a_picture_too_large_to_draw_falls_back_to_its_text() -> None:
     many = tuple("#" * 400 for _ in range(400))
     grid = Grid("mask", tuple(map(str, range(400))), many, (Mark("#", "seen"),), instead=(Note("", "a density map"),))
-    text = page(Report("x", {}, {}, document=(grid,)))
+    text = page(Report("x", {}, {}, document=(grid,), verdict=Verdict("-")))
     assert "a density map" in text
     assert "<svg" not in text
 
@@ -167,7 +167,7 @@ def test_colours_are_told_apart_by_every_eye(scheme: str, seen_with: str) -> Non
 def test_what_only_a_page_has_room_for() -> None:
     table = Table(("field", "set by"), (("eos", "a trainer"),), (Table(("field",), (("eos in short",),)),))
     fold = Fold("more", (Note("LABEL", "inside"),), (Note("ALSO", "more on the page"),), open=True)
-    report = Report("x", {}, {}, document=(table, fold, Fold("", instead=(Note("", "to a terminal alone"),))))
+    report = Report("x", {}, {}, document=(table, fold, Fold("", instead=(Note("", "to a terminal alone"),))), verdict=Verdict("-"))
     text = page(report)
     assert "a trainer" in text
     assert re.search(r'<details class="fold" open><summary>more</summary>.*inside.*</details>', text)

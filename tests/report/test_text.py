@@ -38,7 +38,6 @@ EXAMPLE = Report(
     ),
     skipped=(Skipped("model/x", "no model files in it"),),
     document=(
-        Headline("NEVER STOPS: [/INST] is no markup, [bold]neither is this[/bold]", "bad"),
         Table(
             ("field", "value", "from"),
             (
@@ -49,6 +48,7 @@ EXAMPLE = Report(
         Note("CAUSE", "one line that is long enough to need a second line on a screen of eighty columns, as causes often are\nand another"),
         Code("FIX", "GenerationConfig(..., eos_token_id=[151645, 151643], a_very_long_argument=1, another_very_long_argument=2)"),
     ),
+    verdict=Verdict("NEVER STOPS: [/INST] is no markup, [bold]neither is this[/bold]", "problem"),
 )
 words = st.text(st.characters(blacklist_categories=()), max_size=60)
 blocks = st.one_of(
@@ -65,7 +65,7 @@ def test_snapshot(color: bool, snapshot: Any) -> None:
 
 
 def test_pictures_as_characters(snapshot: Any) -> None:
-    report = Report("x", {}, {}, document=(MASK, MEMORY, SAMPLING))
+    report = Report("x", {}, {}, document=(MASK, MEMORY, SAMPLING), verdict=Verdict("-"))
     assert render(report, "text", Style(80)) == snapshot
     for width in (60, 140):
         assert max(map(len, render(report, "text", Style(width)).splitlines())) <= max(width, 80)
@@ -73,12 +73,14 @@ def test_pictures_as_characters(snapshot: Any) -> None:
 
 def test_a_job_says_what_stands_in_a_pictures_place() -> None:
     picture = replace(MASK, instead=(Note("", "a drawing of its own"),))
-    assert render(Report("x", {}, {}, document=(picture,)), "text", Style()).splitlines()[1:] == ["a drawing of its own"]
+    assert render(Report("x", {}, {}, document=(picture,), verdict=Verdict("-")), "text", Style()).splitlines()[1:] == [
+        "a drawing of its own"
+    ]
 
 
 @given(st.lists(blocks | picture_blocks, max_size=5), st.integers(40, 140))
 def test_any_document_is_safe_and_fits(document: list[Any], width: int) -> None:
-    text = render(Report("x", {}, {}, document=tuple(document)), "text", Style(width, False))
+    text = render(Report("x", {}, {}, document=tuple(document), verdict=Verdict("-")), "text", Style(width, False))
     text.encode("utf-8")
     assert text.endswith("\n") or not text
     for line in text.splitlines():
@@ -89,7 +91,7 @@ def test_any_document_is_safe_and_fits(document: list[Any], width: int) -> None:
 
 @given(words)
 def test_nothing_of_a_cell_is_lost(text: str) -> None:
-    shown = render(Report("x", {}, {}, document=(Table(("",), ((text,),)),)), "text", Style(80, False))
+    shown = render(Report("x", {}, {}, document=(Table(("",), ((text,),)),), verdict=Verdict("-")), "text", Style(80, False))
     kept = "".join(clean(text).split()).replace("::", ":").replace("##[", "#[").replace(":", "")
     assert kept.replace("#", "") in "".join(shown.split()).replace(":", "").replace("#", "")
 
@@ -124,6 +126,7 @@ def test_blanks_at_the_end_of_a_coloured_line_are_left_out_in_no_time() -> None:
         {},
         {},
         document=(Headline("v", "bad"), Table(("", ""), ((Cell("a", "bad"), Cell("b", "dim")),)), Code("", " " * 200_000 + "x")),
+        verdict=Verdict("-"),
     )
     text = render(report, "text", Style(80, color=True))
     assert not any(re.search(r" (\x1b\[[0-9;]*m)*$", line) for line in text.splitlines())
