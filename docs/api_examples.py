@@ -15,6 +15,14 @@ assert report.result["runaway"] == {"left": False, "right": True}
 report = llmdoctor.gencfg_check(paths=["chat", "endless"])
 assert [finding.code for finding in report.findings if finding.severity == "error"] == ["GEN001"]
 """,
+    "gencfg trace": """
+report = llmdoctor.gencfg_trace(path="train.jsonl")
+print(report.verdict.text)
+""",
+    "gencfg runaway": """
+report = llmdoctor.gencfg_runaway(path="outputs.jsonl", model="chat")
+print(report.verdict.text)
+""",
     "gencfg presets": """
 report = llmdoctor.gencfg_presets(name="trl-ppo@1.0.0")
 print(report)
@@ -45,17 +53,25 @@ print(report.result["kvcache"]["allocated_bytes"])
 report = llmdoctor.sample_replay(logits="logits.npy", tokens="tokens.json", engine="transformers", temperature=1.0, top_p=0.7)
 assert report.result["verdict"] == "inconsistent"
 """,
+    "sample compare": """
+report = llmdoctor.sample_compare(trainer="trainer.json", engine="engine.json")
+print(report.verdict.text)
+""",
     "sample engines": """
 report = llmdoctor.sample_engines(logits="4,3,2.5,2,1,0", temperature=0.7, top_p=0.9)
 print(sorted(report.result["engines"]))
 """,
     "sample draw": """
 report = llmdoctor.sample_draw(probs=".5,.3,.2", count=300)
-print(report)
+print(report.verdict.text)
 """,
     "check": """
 report = llmdoctor.check_tree(paths="endless")
 assert [finding.code for finding in report.findings if finding.severity == "error"] == ["GEN001"]
+""",
+    "prompt diff": """
+report = llmdoctor.prompt_diff(model="tokenizer", messages="messages.json", left="trl-sft", right="vllm")
+print(report.verdict.text)
 """,
     "look": """
 report = llmdoctor.look_at(path="chat")

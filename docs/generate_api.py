@@ -61,11 +61,11 @@ def present() -> tuple[Command, ...]:
     )
 
 
-def parameters(options: Any, prefix: str = "") -> tuple[list[Parameter], str]:
+def parameters(options: Any, prefix: str = "", values: Any = dataclasses.MISSING) -> tuple[list[Parameter], str]:
     """Return the parameters for the fields of the dataclass `options`, and the call that builds it from them.
 
     A field that is itself a dataclass is replaced by its fields. If two fields have the same dataclass, as `left` and `right` of a diff, the
-    names begin with the field's: `left` (its first field), `left_config`, ...
+    names begin with the field's: `left` (its first field), `left_config`, ... `values` is an instance with the defaults of such a field.
     """
     found: list[Parameter] = []
     passed = []
@@ -75,11 +75,13 @@ def parameters(options: Any, prefix: str = "") -> tuple[list[Parameter], str]:
         inner = nested_class(options, field)
         if inner is not None:
             twice = sum(one.type == field.type for one in fields) > 1
-            nested, call = parameters(inner, field.name if twice else "")
+            nested, call = parameters(inner, field.name if twice else "", field.default)
             found += nested
             passed.append(f"{field.name}={call}")
             continue
         parameter = parameter_of(name, field)
+        if values is not dataclasses.MISSING:
+            parameter = dataclasses.replace(parameter, default=repr(getattr(values, field.name)))
         found.append(parameter)
         passed.append(f"{field.name}={parameter.expression}")
     return found, f"{options.__name__}({', '.join(passed)})"

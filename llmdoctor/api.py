@@ -28,6 +28,8 @@ __all__ = (
     "mem_compare",
     "mem_kvcache",
     "mem_measure",
+    "prompt_diff",
+    "sample_compare",
     "sample_draw",
     "sample_engines",
     "sample_replay",
@@ -506,6 +508,9 @@ def sample_replay(
     presence_penalty: float | None = None,
     penalty_last_n: int | None = None,
     logit_bias: Mapping[int, float] | None = None,
+    suppress_tokens: tuple[int, ...] | None = None,
+    min_tokens: int | None = None,
+    stop_token_ids: tuple[int, ...] | None = None,
     do_sample: bool = True,
     tokens: str | None = None,
     claim: str | None = None,
@@ -526,7 +531,7 @@ def sample_replay(
     kind: str | None = None,
     without: str | Sequence[str] = (),
 ) -> PrintableReport:
-    """Replay, judge and report. Raises QuestionError.
+    """Return the replay, judged. Raises QuestionError.
 
     What all sample commands share: `logits` is a file (or numbers), `settings` are the sampling parameters that options set.
 
@@ -538,6 +543,7 @@ def sample_replay(
     The sampling parameters of a call. None means "not set": the stage is off, whatever an engine's own default is.
 
     A value that an engine reads as off (top_k 0, top_p 1.0) is still set: another engine may refuse it.
+    The ids of `suppress_tokens` are never drawn, those of `stop_token_ids` not among the first `min_tokens` tokens.
     """
     from llmdoctor.sample.options import ReplayOptions
     from llmdoctor.sample.replay import replay_report
@@ -561,6 +567,9 @@ def sample_replay(
                     presence_penalty=presence_penalty,
                     penalty_last_n=penalty_last_n,
                     logit_bias=logit_bias,
+                    suppress_tokens=suppress_tokens,
+                    min_tokens=min_tokens,
+                    stop_token_ids=stop_token_ids,
                     do_sample=do_sample,
                 ),
                 tokens=tokens,
@@ -586,6 +595,19 @@ def sample_replay(
     )
 
 
+def sample_compare(*, trainer: str, engine: str, temperature: float | None = None, command: str = "sample compare") -> PrintableReport:
+    """Return the comparison of two sides. Raises QuestionError.
+
+    Options of `sample compare`: the files of the two sides; `temperature` is the one that was requested, if known.
+
+    `command` is "sample replay" for its former option --versus.
+    """
+    from llmdoctor.sample.compare import compare_report
+    from llmdoctor.sample.options import CompareOptions
+
+    return PrintableReport.of(compare_report(CompareOptions(trainer=trainer, engine=engine, temperature=temperature, command=command)))
+
+
 def sample_engines(
     *,
     logits: str | None = None,
@@ -602,6 +624,9 @@ def sample_engines(
     presence_penalty: float | None = None,
     penalty_last_n: int | None = None,
     logit_bias: Mapping[int, float] | None = None,
+    suppress_tokens: tuple[int, ...] | None = None,
+    min_tokens: int | None = None,
+    stop_token_ids: tuple[int, ...] | None = None,
     do_sample: bool = True,
     prompt: tuple[int, ...] = (),
     output: tuple[int, ...] = (),
@@ -619,6 +644,7 @@ def sample_engines(
     The sampling parameters of a call. None means "not set": the stage is off, whatever an engine's own default is.
 
     A value that an engine reads as off (top_k 0, top_p 1.0) is still set: another engine may refuse it.
+    The ids of `suppress_tokens` are never drawn, those of `stop_token_ids` not among the first `min_tokens` tokens.
 
     The tokens in front of a step: those of the prompt, and those that the call has produced.
     """
@@ -644,6 +670,9 @@ def sample_engines(
                     presence_penalty=presence_penalty,
                     penalty_last_n=penalty_last_n,
                     logit_bias=logit_bias,
+                    suppress_tokens=suppress_tokens,
+                    min_tokens=min_tokens,
+                    stop_token_ids=stop_token_ids,
                     do_sample=do_sample,
                 ),
                 context=TokenContext(prompt=prompt, output=output),
@@ -672,6 +701,9 @@ def sample_draw(
     presence_penalty: float | None = None,
     penalty_last_n: int | None = None,
     logit_bias: Mapping[int, float] | None = None,
+    suppress_tokens: tuple[int, ...] | None = None,
+    min_tokens: int | None = None,
+    stop_token_ids: tuple[int, ...] | None = None,
     do_sample: bool = True,
     probs: str | None = None,
     engine: str = "transformers",
@@ -693,6 +725,7 @@ def sample_draw(
     The sampling parameters of a call. None means "not set": the stage is off, whatever an engine's own default is.
 
     A value that an engine reads as off (top_k 0, top_p 1.0) is still set: another engine may refuse it.
+    The ids of `suppress_tokens` are never drawn, those of `stop_token_ids` not among the first `min_tokens` tokens.
     """
     from llmdoctor.sample.draw import draw_report
     from llmdoctor.sample.options import DrawOptions
@@ -716,6 +749,9 @@ def sample_draw(
                     presence_penalty=presence_penalty,
                     penalty_last_n=penalty_last_n,
                     logit_bias=logit_bias,
+                    suppress_tokens=suppress_tokens,
+                    min_tokens=min_tokens,
+                    stop_token_ids=stop_token_ids,
                     do_sample=do_sample,
                 ),
                 probs=probs,
@@ -807,6 +843,42 @@ def labels_audit(
                 text_column=text_column,
                 max_length=max_length,
                 without=_texts(without),
+            )
+        )
+    )
+
+
+def prompt_diff(
+    *,
+    model: str,
+    messages: str | None = None,
+    left: str = "trl-sft",
+    left_kwargs: str | None = None,
+    right: str = "vllm",
+    right_kwargs: str | None = None,
+) -> PrintableReport:
+    """Return whether two sides build the same prompt, and why not.
+
+    Without messages, the tokenizer of `model` is compared with that of the right side's directory. Raises QuestionError if a side, a file or
+    the messages cannot be read, or a template raises.
+
+    The options of `prompt diff`. Without `messages`, two tokenizer directories are compared.
+
+    How one side of `prompt diff` builds its prompt.
+
+    `name` is a builder ("trl-sft", "vllm", "template:FILE", "ids:FILE", "model:DIR" ...), `kwargs` are the chat template's own variables as JSON
+    text ('{"enable_thinking": false}').
+    """
+    from llmdoctor.labels.options import PromptOptions, SideOptions
+    from llmdoctor.labels.prompt_diff import prompt_diff_report
+
+    return PrintableReport.of(
+        prompt_diff_report(
+            PromptOptions(
+                model=model,
+                messages=messages,
+                left=SideOptions(name=left, kwargs=left_kwargs),
+                right=SideOptions(name=right, kwargs=right_kwargs),
             )
         )
     )

@@ -56,7 +56,7 @@ COMMANDS = (
     _command("sample draw", "sample.draw:draw_report", "sample.options:DrawOptions", "sample.results:DrawResult"),
     _command("labels inspect", "labels.inspect:inspect_report", "labels.options:LabelsOptions", "labels.results:InspectResult"),
     _command("labels audit", "labels.audit:audit_report", "labels.options:LabelsOptions", "labels.results:AuditResult"),
-    _command("prompt diff", "labels.prompt:diff_report", "labels.options:PromptOptions", "labels.results:PromptDiffResult"),
+    _command("prompt diff", "labels.prompt_diff:prompt_diff_report", "labels.options:PromptOptions", "labels.results:PromptDiffResult"),
     _command("check", "check.check:check_report", "check.options:CheckOptions", "check.results:CheckResult", "check_tree"),
     _command("look", "look.look:look_report", "look.options:LookOptions", "look.results:LookResult", "look_at"),
     _command("env", "look.env:env_report", "", "look.results:EnvResult", "environment"),

@@ -56,6 +56,9 @@ def make_inputs(folder: Path) -> None:
     write_sizes(folder / "llama-sized", "llama", vocab_size=32000, hidden_size=512, intermediate_size=1536, num_attention_heads=8)
     shutil.copytree(Path(__file__).parents[1] / "labels" / "models" / "chatml_pad_eos", folder / "tokenizer")
     chat = [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Blue."}]
+    (folder / "messages.json").write_text(json.dumps(chat[:1]))
+    for side, shift in (("trainer", 0.0), ("engine", 0.4)):
+        (folder / f"{side}.json").write_text(json.dumps({"logprobs": [[-0.1 * at - shift for at in range(1, 21)]] * 8}))
     (folder / "rows.jsonl").write_text(json.dumps({"messages": chat}) + "\n")
     _outputs(folder)
     _measured(folder)

@@ -148,7 +148,7 @@ def reached(parameter: Any, path: str) -> bool:
     """Whether the field `path` is the one of this option's name; `engine` and `engines` are the same name."""
     name = parameter.opts[0].lstrip("-").replace("-", "_").lower()
     if name in ("left", "right"):
-        return path == f"{name}.model" or (name, path) == ("left", "right.model")  # without RIGHT, LEFT is both
+        return path in (f"{name}.model", f"{name}.name") or (name, path) == ("left", "right.model")  # without RIGHT, LEFT is both
     names = {one.rstrip("s") for one in (name, FIELDS.get(name, name), parameter.name)}
     whole, last = path.replace(".", "_").rstrip("s"), path.rpartition(".")[2].rstrip("s")
     return whole in names or (last in names and not name.startswith(("left_", "right_")))
