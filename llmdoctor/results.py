@@ -92,7 +92,8 @@ def _required(kind: Any) -> set[str]:
     required = {key for base in bases for key in _required(base)}
     inherited = {key for base in bases for key in get_type_hints(base)}
     for key, declared in get_type_hints(kind, include_extras=True).items():
-        if key not in inherited and get_origin(declared) is not NotRequired and (kind.__total__ or get_origin(declared) is Required):
+        origin: Any = get_origin(declared)
+        if key not in inherited and origin is not NotRequired and (kind.__total__ or origin is Required):
             required.add(key)
     return required
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from llmdoctor.core.document import Code
 from llmdoctor.core.report import Report
 from llmdoctor.report import Style, render
 from llmdoctor.report.flat import flat
+from tests import schema
 from tests.cli.screens import COMMANDS, make_inputs, report_of
 from tests.conftest import run_command
 
@@ -46,6 +48,11 @@ def report(request: pytest.FixtureRequest, folder: Path, reports: dict[str, Repo
 @pytest.mark.parametrize("report", COMMANDS, indirect=True)
 def test_screen(report: Report, snapshot: Any) -> None:
     assert render(report, "text", Style(80)) == snapshot
+
+
+@pytest.mark.parametrize("report", COMMANDS, indirect=True)
+def test_the_json_is_by_the_types_of_the_results(report: Report) -> None:
+    schema.valid(json.loads(render(report, "json", Style())))
 
 
 @pytest.mark.parametrize("report", COLOURED, indirect=True)
