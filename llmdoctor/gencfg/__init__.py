@@ -1,1 +1,1 @@
-"""The effective generation configuration of a call: where each value came from, and whether decoding can stop."""
+"""The effective generation configuration of a call: the origin of each value, and whether decoding can stop."""

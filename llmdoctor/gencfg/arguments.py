@@ -1,4 +1,4 @@
-"""Keyword arguments of generate() that are no fields of a GenerationConfig, by version."""
+"""Keyword arguments of generate() that GenerationConfig does not have, by version."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _BETWEEN = {
 
 
 def unused_arguments(rest: Mapping[str, SourcedValue], minor: Minor) -> None:
-    """Raise as generate() does for keyword arguments that neither the config nor the model knows (_validate_model_kwargs)."""
+    """Raise as generate() does if neither the config nor the model has a keyword argument (_validate_model_kwargs)."""
     known = GENERATE_ARGUMENTS | FORWARD_ARGUMENTS | {name for name, since in _SINCE.items() if minor >= since}
     known |= {name for name, (since, until) in _BETWEEN.items() if since <= minor < until}
     unused = [name for name, setting in rest.items() if name not in known and setting.value is not None]

@@ -47,7 +47,7 @@ def resolve_directory(
 ) -> Resolution:
     """Return the call that `options` describe on the model in `directory`.
 
-    `request_defaults` and `max_model_len` (tokens) are what the command line of a server says, None if it says nothing.
+    `request_defaults` and `max_model_len` (tokens) come from the command line of a server; None if it does not set them.
     """
     engine, version = engine_named(options.engine)
     refuse_modelless(directory)
@@ -204,7 +204,7 @@ def _assignments(items: tuple[str, ...], option: str, layer: ConfigLayer) -> dic
             value: Any = json.loads(text)
         except (ValueError, RecursionError):
             raise QuestionError(
-                f"{option} {item}: the value of {name} is not JSON; None is null, True is true, text stands in double quotes"
+                f"{option} {item}: the value of {name} is not JSON; write null for None, true for True, and text in double quotes"
             ) from None
         out[name] = SourcedValue(value, Origin(layer, f"{option} {name}"))
     return out

@@ -1,4 +1,4 @@
-"""Why a call never stops: the setting that did it, said in one sentence, and what to paste against it."""
+"""Why a call never stops: the setting that caused it, in one sentence, and the text to paste against it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from llmdoctor.gencfg.types import Effective, Origin, Resolution, Resolved, Sour
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Cause:
-    """`brief` fits a headline ("trl 1.0.0 ... cleared eos_token_id"), `text` is the sentence, `fix` code, `watch` what else is affected."""
+    """A cause. `brief` fits a verdict ("trl 1.0.0 ... cleared eos_token_id"), `text` is the full sentence, `fix` the text to paste.
+
+    `watch` is what else is affected, None if nothing is known.
+    """
 
     brief: str
     text: str
@@ -24,7 +27,7 @@ class Cause:
 
 
 def cause_of(answer: Resolution) -> Cause | None:
-    """What makes `answer` run on; None where it stops or fails."""
+    """Return why `answer` never stops; None if it stops or fails."""
     effective = answer.effective
     if effective.error is not None or not effective.stop.never_stops:
         return None
@@ -52,7 +55,7 @@ def passed_cause(answer: Resolution, token: int) -> Cause:
 
 
 def _stop_fix(answer: Resolution, origin: Origin, ids: list[int]) -> str:
-    """Return what to paste so that the call stops at `ids`: where its eos_token_id comes from, else in the language of the engine."""
+    """Return the text to paste so that the call stops at `ids`: for the file or trainer that sets them, else in the language of the engine."""
     if origin.layer == "trainer":
         from llmdoctor.gencfg.trainers import call_advice
 
@@ -68,7 +71,7 @@ def _ids(value: Any) -> list[Any]:
 
 
 def _missing(answer: Resolution) -> Cause:
-    """No eos reaches the decode loop: find who took it away, from the last word to the first."""
+    """Return why no eos id reaches the decode loop: what removed it, from the last layer to the first."""
     effective = answer.effective
     argument = answer.call.kwargs.get("eos_token_id")
     if argument is not None and not argument.value and _same(effective.fields.get("eos_token_id"), argument):
@@ -110,7 +113,7 @@ def _not_inherited(answer: Resolution, model_eos: Resolved) -> Cause:
     return Cause(
         "the GenerationConfig passed has no eos_token_id, and this version takes none from the model",
         f"{_under(answer)} uses the GenerationConfig passed as it is: it has no eos_token_id, and the model's "
-        f"{model_eos.value!r} ({model_eos.origin.source}) is not looked at",
+        f"{model_eos.value!r} ({model_eos.origin.source}) is not used",
         f"GenerationConfig(..., eos_token_id={_wanted(answer, model_eos.value)})",
         _place(model_eos.origin),
     )
@@ -121,7 +124,7 @@ def _never_there(answer: Resolution) -> Cause:
     if answer.unseen:
         return Cause(
             "the model's generation config has no eos_token_id",
-            "the model's generation config had no eos_token_id when it was called; how it came to that was not recorded: the model was made or changed "
+            "the model's generation config had no eos_token_id when it was called; the change was not recorded: the model was made or changed "
             "before the recording began, or in another process",
             f"model.generation_config.eos_token_id = {_wanted(answer)}",
         )
@@ -131,7 +134,7 @@ def _never_there(answer: Resolution) -> Cause:
         said = "no eos_token_id" if has is None else f"eos_token_id {has.value!r}"
         text = f"generation_config.json has {said}"
         if ignored is not None and ignored.value is not None:
-            text += f"; where that file exists, config.json's {ignored.value!r} ({ignored.origin.source}) is ignored"
+            text += f"; because that file exists, config.json's {ignored.value!r} ({ignored.origin.source}) is ignored"
         place = None if has is None else _place(has.origin)
         brief = f"generation_config.json has {said}"
     else:
@@ -141,7 +144,7 @@ def _never_there(answer: Resolution) -> Cause:
 
 
 def _blocked(answer: Resolution) -> Cause:
-    """There are eos ids, but none can end a sequence: outside the vocabulary, suppressed, forbidden by a minimum."""
+    """Return why no eos id can end a sequence: all are outside the vocabulary, suppressed, or forbidden by a minimum."""
     stop = answer.effective.stop
     because = stop.because or "no eos id can be produced"
     field = next((name for name in _BLOCKERS if name in because), "eos_token_id")
@@ -156,7 +159,7 @@ _BLOCKERS = ("suppress_tokens", "sequence_bias", "min_new_tokens", "min_length")
 
 
 def _cleared(effective: Effective) -> tuple[Origin, Any] | None:
-    """The mutation that took the model's eos away, and what it was."""
+    """Return the mutation that removed the model's eos ids, and the ids before it."""
     field = effective.model_fields.get("eos_token_id")
     if field is None or field.value or field.origin.layer != "mutation":
         return None
@@ -177,7 +180,7 @@ def _preset_words(answer: Resolution) -> tuple[str | None, str | None]:
 
 
 def _wanted(answer: Resolution, before: Any = None) -> Any:
-    """Return the ids to stop at, as the files tell: those that were there before, the end of a turn, the tokenizer's eos_token."""
+    """Return the ids to stop at, as the files give them: those that were there before, the end of a turn, the tokenizer's eos_token."""
     field = answer.effective.fields.get("eos_token_id")
     earlier = [before, *(setting.value for setting in (field.overrides if field is not None else ()))]
     present = next((ids for value in earlier if (ids := [token for token in _ids(value) if is_id(token)])), [])

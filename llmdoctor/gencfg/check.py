@@ -51,7 +51,7 @@ class CheckedModel:
 
 
 def check_report(options: GencfgCheckOptions) -> Report:
-    """Return the findings of every GEN and DIR rule over every directory; a folder without a model stands for its subfolders.
+    """Return the findings of every GEN and DIR rule over every directory; for a folder without a model, its subfolders are checked.
 
     Raises QuestionError if a path or a version cannot be understood.
     """
@@ -81,7 +81,7 @@ def check_directory(directory: ModelDir, worker: TemplateWorker, version: str | 
     if directory.config is None and directory.generation_config is None:
         return CheckedModel(directory, "tokenizer", problems, None)
     if directory.config is not None and not isinstance(directory.config.value, dict):
-        return CheckedModel(directory, "model", problems, None)  # no call can be made of it, and the DIR finding says why
+        return CheckedModel(directory, "model", problems, None)  # the DIR finding explains why there is no call
     version = version or default_version()
     examined = examine_directory(directory, terminator, version, lines=False, without=without)
     if examined.answer.effective.error is not None or examined.answer.effective.stop.never_stops:
@@ -91,7 +91,7 @@ def check_directory(directory: ModelDir, worker: TemplateWorker, version: str | 
 
 
 def _expand(paths: tuple[str, ...]) -> tuple[list[str], list[Skipped]]:
-    """Return the directories to read; a subfolder that is no model directory is skipped by name."""
+    """Return the directories to read; a subfolder without model files is skipped by name."""
     names: list[str] = []
     skipped: list[Skipped] = []
     for path in paths:
@@ -185,7 +185,7 @@ def _worst_first(findings: tuple[Finding, ...]) -> list[Finding]:
 
 
 def _single(model: CheckedModel) -> list[Block]:
-    """Return the table of a directory checked alone: where each engine stops, and what ends a turn."""
+    """Return the table of a directory checked alone: the ids at which each engine stops, and the end of a turn."""
     examined = model.examined
     if examined is None:
         return []

@@ -1,4 +1,4 @@
-"""What a difference in one field does to the output, in half a sentence."""
+"""The effect of a difference in one field on the output, as a clause."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from llmdoctor.gencfg.types import Effective
 
-Telling = Callable[[Any, Any], str]
+Effect = Callable[[Any, Any], str]
 
 
 def consequence(field: str, left: Effective, right: Effective) -> str:
-    """What `field` being `right`'s and not `left`'s value means for what comes out on the right."""
+    """Return the effect on the output if `field` has the value of `right` and not that of `left`."""
     one, other = _value(left, field), _value(right, field)
     if field == "eos_token_id":
         return _eos(left, right)
@@ -19,8 +19,8 @@ def consequence(field: str, left: Effective, right: Effective) -> str:
         return _length(left, right)
     if field in _SAMPLING and not _samples(left) and not _samples(right):
         return "no effect: neither side samples"
-    telling = _TELLING.get(field)
-    return telling(one, other) if telling is not None else "the two calls are configured differently here"
+    effect = _EFFECTS.get(field)
+    return effect(one, other) if effect is not None else "the two calls are configured differently"
 
 
 def _value(effective: Effective, field: str) -> Any:
@@ -86,12 +86,12 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _always(text: str) -> Telling:
+def _always(text: str) -> Effect:
     return lambda _left, _right: text
 
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff")
-_TELLING: dict[str, Telling] = {
+_EFFECTS: dict[str, Effect] = {
     "temperature": _temperature,
     "top_k": _top_k,
     "top_p": _top_p,
@@ -103,7 +103,7 @@ _TELLING: dict[str, Telling] = {
     "no_repeat_ngram_size": _always("one side forbids repeats that the other allows"),
     "num_beams": _always("one side searches, the other does not: other texts, and eos is handled by the search"),
     "pad_token_id": _always("finished rows are filled with another token; stopping is not affected"),
-    "bos_token_id": _always("matters only where generation starts from nothing"),
+    "bos_token_id": _always("matters only if generation starts without a prompt"),
     "decoder_start_token_id": _always("matters only for encoder-decoder models"),
     "suppress_tokens": _always("one side can never produce these tokens"),
     "stop_strings": _always("one side ends at text that the other runs past"),

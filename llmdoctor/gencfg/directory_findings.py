@@ -52,7 +52,7 @@ def _engines_differ(examined: Examined) -> Iterator[Finding]:
 
 
 def _unresolved(examined: Examined) -> Iterator[Finding]:
-    """GEN013: the files do not tell which id ends a turn."""
+    """GEN013: no file gives the id that ends a turn."""
     end = examined.terminator
     if end is None or end.reason is None:
         return

@@ -46,7 +46,7 @@ class Examined:
 
     @property
     def stop_ids(self) -> StopIds:
-        """What the files say about ids that end a sequence."""
+        """The ids that end a sequence, as the files give them."""
         return StopIds(self.directory.tokenizer, self.terminator, self.vocab_size)
 
     @property
@@ -66,7 +66,7 @@ class Examined:
 
 
 def examine(name: str, version: str | None = None) -> Examined:
-    """Return what a plain generate() of one model decodes with, and what ends an answer, as `gencfg check` sees it.
+    """Return what a plain generate() of one model decodes with, and what ends an answer, as `gencfg check` judges it.
 
     Raises QuestionError if there is no model to call.
     """

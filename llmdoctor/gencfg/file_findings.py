@@ -31,7 +31,7 @@ def class_default(examined: Examined) -> Iterator[Finding]:
 
 
 def pad_outside(examined: Examined) -> Iterator[Finding]:
-    """GEN007: pad_token_id is no row of the embedding."""
+    """GEN007: the embedding has no row for pad_token_id."""
     pad, size = examined.answer.effective.stop.pad_token_id, examined.vocab_size
     field = examined.answer.effective.fields.get("pad_token_id")
     if pad is None or field is None or field.origin.layer == "derived" or (pad >= 0 and (size is None or pad < size)):
@@ -62,7 +62,7 @@ def ignored_sampling(examined: Examined) -> Iterator[Finding]:
     if not given:
         return
     names = ", ".join(f"{name} {value!r}" for name, value in given.items())
-    # An engine that takes the file's numbers as defaults samples by them whatever do_sample says: for it, removing them is a change.
+    # An engine that takes the file's numbers as defaults samples by them even without do_sample: removing them changes its output.
     taken = {name for engine in engines().values() for name in engine.file_defaults}
     yield rules.UNSAVEABLE.at(
         place(file, f"/{next(iter(given))}"),
@@ -165,7 +165,7 @@ def unknown_fields(examined: Examined) -> Iterator[Finding]:
         doubtful = meant is None or bool(examined.directory.remote_code)
         finding = rules.UNKNOWN_FIELD.at(
             place(file, "/" + name.replace("~", "~0").replace("/", "~1")),
-            f"{name} is no field of GenerationConfig in any version of transformers: it has no effect on generate()",
+            f"no version of transformers has a generation setting {name}: it has no effect on generate()",
             fix=f'"{meant}": ...   instead of "{name}"' if meant is not None else None,
             severity=Severity.INFO if doubtful else None,
             field=name,

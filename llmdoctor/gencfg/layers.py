@@ -12,7 +12,7 @@ class Fields(dict[str, Resolved]):
     """GenerationConfig's attributes by name, each with its origin."""
 
     def put(self, name: str, setting: SourcedValue) -> None:
-        """Assign: the value that was there becomes the first of what was overridden; a library default is not worth keeping."""
+        """Assign: the value that was there becomes the first of what was overridden; a library default is not kept."""
         before = self.get(name)
         replaced: tuple[SourcedValue, ...] = ()
         if before is not None:
@@ -35,7 +35,7 @@ class Fields(dict[str, Resolved]):
         self[name] = Resolved(other.value, other.origin, replaced)
 
     def value(self, name: str) -> Any:
-        """The value of a field, None where there is no such field."""
+        """Return the value of a field; None without such a field."""
         found = self.get(name)
         return None if found is None else found.value
 
@@ -44,16 +44,16 @@ class Fields(dict[str, Resolved]):
         return {name: self.value(name) for name in names}
 
     def copied(self) -> Fields:
-        """A copy that can be changed on its own."""
+        """Return a copy that can be changed on its own."""
         return Fields(self)
 
 
 def bare(defaults: Mapping[str, Any], version: str, layer: ConfigLayer = "library-default") -> Fields:
-    """GenerationConfig() of a version."""
+    """Return the fields of GenerationConfig() in a version."""
     origin = Origin(layer, f"transformers {version}")
     return Fields({name: Resolved(value, origin) for name, value in defaults.items()})
 
 
 def derived(value: Any, source: str) -> SourcedValue:
-    """A value that generate() computed itself."""
+    """Return a value that generate() computed itself."""
     return SourcedValue(value, Origin("derived", source))

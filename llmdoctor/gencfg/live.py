@@ -209,7 +209,7 @@ def _ppo_classes() -> tuple[Any, Any]:
 
 
 def _scorer(loaded: Loaded) -> Any:
-    """A random model with one score a token, over the policy's vocabulary."""
+    """Return a random model with one score per token, over the policy's vocabulary."""
     from transformers import Qwen2Config, Qwen2ForSequenceClassification
 
     size = loaded.model.get_input_embeddings().num_embeddings

@@ -31,7 +31,7 @@ _METADATA = ("transformers_version", "_from_model_config", "_commit_hash")
 class LoadedModel:
     """The model after from_pretrained: `fields` of its generation config, the `stamp` of the version that wrote it.
 
-    A missing stamp is the running version's. `from_config` says that it was made from config.json, whose names are `config_fields`.
+    A missing stamp is the running version's. `from_config` is true if it was made from config.json, whose names are `config_fields`.
     """
 
     fields: Fields
@@ -53,13 +53,13 @@ class LoadedModel:
         )
 
     def rebuilt(self, edits: tuple[tuple[str, SourcedValue], ...]) -> Fields:
-        """The generation config made anew from the edited model.config."""
+        """Return the generation config built again from the edited model.config."""
         edited = {**self.config, **dict(edits)}
         return _from_config(edited, self.minor, self.version)
 
 
 def load(call: GenerateCall, minor: Minor, version: str) -> LoadedModel:
-    """The model's generation config before any mutation."""
+    """Return the model's generation config before any mutation."""
     config = dict(call.config or {})
     names = {name: setting.value for name, setting in config.items()}
     file = call.generation_config
@@ -68,7 +68,7 @@ def load(call: GenerateCall, minor: Minor, version: str) -> LoadedModel:
     fields = bare(field_defaults(minor), version)
     from_config = bool(file["_from_model_config"].value) if "_from_model_config" in file else False
     for name, setting in file.items():
-        # A file that says it was made from a model config loses its custom entries (GenerationConfig.__init__).
+        # A file that is marked as made from a model config loses its custom entries (GenerationConfig.__init__).
         if name in _METADATA or (from_config and name not in fields):
             continue
         fields.put(name, setting)
@@ -191,10 +191,10 @@ def has_window(model: LoadedModel) -> bool:
 
 
 def config_value(model: LoadedModel, name: str) -> Any:
-    """A top-level value of config.json."""
+    """Return a top-level value of config.json."""
     return model.config_fields.get(name)
 
 
 def resolved(setting: SourcedValue) -> Resolved:
-    """A setting that overrode nothing."""
+    """Return a setting that replaced nothing."""
     return Resolved(setting.value, setting.origin)

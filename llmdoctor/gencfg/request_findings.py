@@ -27,7 +27,7 @@ _STOPS = 4  # OpenAI's API reference: up to 4 sequences
 
 
 def check_requests(requests: tuple[Request, ...]) -> Iterator[Finding]:
-    """The findings in the requests of one file; requests that ask alike are told once."""
+    """Yield the findings in the requests of one file; equal requests are reported once."""
     for request in requests:
         yield from _refused(request)
         yield from _idle(request)

@@ -1,4 +1,4 @@
-"""GEN017 to GEN020: the words of the rules over requests to vLLM (read in 0.33.0) and OpenAI."""
+"""Declarations of the rules about requests to vLLM (read in 0.33.0) and OpenAI, GEN017 to GEN020."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ IDLE = Rule(
     "request-setting-without-effect",
     Severity.WARNING,
     "A setting of the request does nothing.",
-    "Below a temperature of 0.00001 vLLM takes the likeliest token and sets top_p, top_k and min_p to off: who reads the file thinks that the answers were sampled, and n "
+    "Below a temperature of 0.00001 vLLM takes the likeliest token and sets top_p, top_k and min_p to off: a reader of the file thinks that the answers were sampled, and n "
     "answers of one request would be the same. max_tokens beside max_completion_tokens is not read, and neither is what the endpoint does not know.",
     '{"temperature": 0, "top_p": 0.9}',
     '{"temperature": 0}',
-    "Remove the setting, or the one that takes its effect.",
+    "Remove the setting without effect, or the setting that disables it.",
 )
 NO_LIMIT = Rule(
     "GEN019",
     "request-without-a-limit",
     Severity.INFO,
-    "A request does not say how long an answer may get.",
+    "A request does not limit the length of an answer.",
     "/v1/chat/completions then lets it fill the context: one answer that does not stop holds a slot for 32,768 tokens and more. /v1/completions then cuts it after 16 "
-    "tokens. vLLM takes max_new_tokens of the model's generation_config.json as the limit, where that has one.",
+    "tokens. vLLM takes max_new_tokens of the model's generation_config.json as the limit, if the file has one.",
     '{"model": "m", "messages": [...], "temperature": 0.7}',
     '{"model": "m", "messages": [...], "temperature": 0.7, "max_completion_tokens": 1024}',
-    "Say max_completion_tokens (chat) or max_tokens (completions).",
+    "Set max_completion_tokens (chat) or max_tokens (completions).",
 )
 RUNS_ON = Rule(
     "GEN020",
     "request-ignores-eos",
     Severity.WARNING,
     "ignore_eos is true: the model's end of turn ends nothing.",
-    "Made for benchmarks of a server, where every answer must have the same length. In data for training or evaluation each answer goes on behind its end, as the "
+    "The setting is for benchmarks of a server, in which every answer must have the same length. In data for training or evaluation each answer goes on behind its end, as the "
     "other speaker or in repetition, up to max_tokens.",
     '{"ignore_eos": true, "max_tokens": 2048}',
     '{"max_tokens": 2048}',

@@ -1,6 +1,6 @@
 """How transformers puts a call's generation config together, by version.
 
-The families, read in generation/utils.py `_prepare_generation_config` (`generate` up to 4.37) and held against real runs:
+The families, read in generation/utils.py `_prepare_generation_config` (`generate` up to 4.37) and compared with real runs:
 
 - up to 4.40: the user's config or the model's, never merged; arguments update it; the decode loop falls back to the model's eos and pad.
 - 4.41: the same without the fallback.
@@ -32,7 +32,7 @@ SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_
 
 
 def resolve(call: GenerateCall, version: str) -> Effective:
-    """What `call` comes to under `version` of transformers.
+    """Return the effective config of `call` under `version` of transformers.
 
     An exception that the library would raise is part of the answer; `fields` are then as far as it got. Raises QuestionError for a version
     that cannot be understood.
@@ -233,7 +233,7 @@ class _State:
         own = self.fields.value("eos_token_id")
         if own is not None and self.fields.value("pad_token_id") is None:
             pad = own[0] if isinstance(own, list) else own
-            self.fields.put("pad_token_id", derived(pad, "generate(): the first eos id stands in for the pad token"))
+            self.fields.put("pad_token_id", derived(pad, "generate(): the first eos id is used as the pad token"))
         for name in ("eos_token_id", "pad_token_id"):
             other = self.model.fields.get(name)
             if self.fields.value(name) is None and other is not None and other.value is not None:
@@ -258,7 +258,7 @@ class _State:
         fields = self.fields
         stop = stop_of(fields, self.call, self.minor, self.model)
         if stop.pad_token_id is not None and fields.value("pad_token_id") is None and "pad_token_id" in fields and self.error is None:
-            fields.put("pad_token_id", derived(stop.pad_token_id, "generate(): the first eos id stands in for the pad token"))
+            fields.put("pad_token_id", derived(stop.pad_token_id, "generate(): the first eos id is used as the pad token"))
         return Effective(self.version, self.rules, fields, self.model.fields, stop, self.error, tuple(self.warnings.messages))
 
 

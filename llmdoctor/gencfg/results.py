@@ -19,7 +19,7 @@ class ReplacedResult(TypedDict):
 
 
 class ProvenanceResult(TypedDict):
-    """Where an effective value came from."""
+    """The origin of an effective value."""
 
     layer: ConfigLayer
     source: str
@@ -38,7 +38,7 @@ class StopResult(TypedDict):
     limit_is_default: bool  # nothing sets the limit: it is the default of the engine
     never_stops: bool  # no token can end decoding before the limit
     because: str | None  # why it never stops
-    turn_end: list[int]  # ids with which the chat template ends a turn; [] if the files do not tell
+    turn_end: list[int]  # ids with which the chat template ends a turn; [] if no file gives them
     stops_at_turn_end: bool | None  # None: turn_end is not known
 
 

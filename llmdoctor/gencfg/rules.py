@@ -11,7 +11,7 @@ NO_TERMINATOR = Rule(
     Severity.ERROR,
     "generate() has no eos_token_id, so nothing ends a sequence before the length limit.",
     "Every sequence runs to max_new_tokens: answers trail off into repetition, a rollout costs its full budget, and a reward model scores "
-    "text that the model never meant. Where generation_config.json exists, transformers does not look at config.json's eos_token_id at all; "
+    "text that the model never meant. If generation_config.json exists, transformers does not read config.json's eos_token_id at all; "
     "a trainer that sets model.generation_config.eos_token_id to None (trl's PPO does) leaves nothing behind either, and a checkpoint saved "
     "from that policy keeps the damage.",
     'config.json            {"eos_token_id": 151645, ...}\ngeneration_config.json {"do_sample": true, "temperature": 0.7}',
@@ -35,7 +35,7 @@ TOKENIZER_EOS = Rule(
     Severity.ERROR,
     "The tokenizer's eos_token is not among the ids at which generate() stops.",
     "Training data made with this tokenizer ends with its eos_token, so that is the token the model emits when it is done. generate() compares "
-    "with eos_token_id of the generation config only. vLLM adds the tokenizer's eos by itself, so the same directory stops there.",
+    "with eos_token_id of the generation config only. Other engines add the tokenizer's eos_token, so the same directory may stop there. If the chat template ends an answer with an id that is in eos_token_id, this is a note.",
     'tokenizer_config.json  {"eos_token": "<|endoftext|>"}   id 50256\ngeneration_config.json {"eos_token_id": 2}',
     'generation_config.json {"eos_token_id": 50256}',
     "Set eos_token_id to the tokenizer's eos id, or to a list that holds it.",
@@ -45,7 +45,7 @@ UNREACHABLE = Rule(
     "eos-unreachable",
     Severity.ERROR,
     "There are eos ids, but none of them can ever be produced.",
-    "An id at or beyond vocab_size, or below zero, never comes out of the model; transformers says nothing, or only logs. The same holds for an eos in "
+    "An id at or beyond vocab_size, or below zero, is never produced by the model; transformers does not warn, or only logs. The same holds for an eos in "
     "suppress_tokens, one with a strongly negative sequence_bias, and for min_new_tokens at or above the limit.",
     'config.json            {"vocab_size": 32000}\ngeneration_config.json {"eos_token_id": 32007}',
     'generation_config.json {"eos_token_id": 2}',
@@ -88,7 +88,7 @@ UNSAVEABLE = Rule(
     "sampling-without-do-sample",
     Severity.WARNING,
     "Sampling settings are given, do_sample is not true: they are ignored.",
-    "Decoding is greedy whatever temperature and top_p say, and save_pretrained() of transformers 4 refuses to write such a config, so a fine-tuned model cannot be "
+    "Decoding is greedy even if temperature and top_p are set, and save_pretrained() of transformers 4 refuses to write such a config, so a fine-tuned model cannot be "
     "saved at the end of its training. vLLM, which has no do_sample, does sample with them.",
     '{"temperature": 0.6, "top_p": 0.9}',
     '{"do_sample": true, "temperature": 0.6, "top_p": 0.9}',
@@ -110,7 +110,7 @@ PAD_IS_EOS = Rule(
     "pad-is-eos",
     Severity.INFO,
     "pad_token_id is also an eos id.",
-    "A common design of vendors and harmless in generation with an attention mask. It hurts where a mask is made as input_ids != pad_token_id, and where a "
+    "A common design of vendors and harmless in generation with an attention mask. It does harm if a mask is made as input_ids != pad_token_id, or if a "
     "collator turns pad into -100: then the model never learns to end its turn.",
     '{"pad_token_id": 151643, "eos_token_id": [151645, 151643]}   and   mask = input_ids != 151643',
     "Pass the attention mask that the tokenizer made; mask labels by position, not by pad id.",
@@ -131,9 +131,10 @@ ENGINES_DIFFER = Rule(
     "GEN012",
     "engines-differ",
     Severity.INFO,
-    "transformers and vLLM do not stop at the same tokens here.",
-    "vLLM stops at the tokenizer's eos besides the generation config's ids, and takes temperature, top_k, top_p, min_p and repetition_penalty from "
-    "generation_config.json as hidden defaults of every request. A trainer that samples with one and scores with the other sees two policies.",
+    "transformers and other engines do not stop at the same tokens.",
+    "Each engine takes its stop ids from other files: vLLM adds the tokenizer's eos_token, TGI reads a list only, TensorRT-LLM reads the tokenizer alone. vLLM and SGLang "
+    "also take sampling settings from generation_config.json as hidden defaults of every request. A trainer that samples with one engine and scores with another "
+    "sees two policies.",
     'generation_config.json {"eos_token_id": 2, "temperature": 0.6}   tokenizer eos 32000',
     'generation_config.json {"eos_token_id": [2, 32000]}   and the request names its temperature',
     "Name every id in generation_config.json, and the sampling settings in the request; --generation-config vllm turns vLLM's hidden defaults off.",
@@ -142,12 +143,12 @@ UNRESOLVED = Rule(
     "GEN013",
     "terminator-unresolved",
     Severity.INFO,
-    "The files cannot tell which id ends a turn.",
-    "The chat template names a token whose id stands in no file here (tokenizer.json is missing, or the vocabulary is in a format of its own), or it ends a "
-    "turn with plain text. Then nobody can say from the files whether a call stops.",
+    "No file gives the id that ends a turn.",
+    "The chat template names a token whose id is in no file (tokenizer.json is missing, or the vocabulary is in a format of its own), it ends a turn with "
+    "plain text, or with a token that can also occur inside an answer. The files then do not show whether a call stops.",
     "a directory with tokenizer_config.json and no tokenizer.json",
     "the same with tokenizer.json",
-    "Bring the tokenizer's files, or run the model once.",
+    "Add the tokenizer's files, or run the model once.",
 )
 TOOL_END = Rule(
     "GEN021",

@@ -1,4 +1,4 @@
-"""Calls that a file describes which is no model directory: a GGUF file, an Ollama Modelfile, the command line of a server."""
+"""Calls on a GGUF file, an Ollama Modelfile, or the model of a server's command line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def is_served(subject: str) -> bool:
 def resolve_served(options: GencfgOptions) -> Resolution:
     """Return the call that the file describes, under the engine that it belongs to.
 
-    Raises QuestionError if the file is none of the three kinds, is broken, or belongs to another engine than --engine names.
+    Raises QuestionError if the file is of another kind, is broken, or belongs to another engine than --engine names.
     """
     if options.model.endswith(".gguf"):
         _refuse_python(options)
@@ -164,8 +164,8 @@ def _resolve_modelfile(options: GencfgOptions, modelfile: Modelfile) -> Resoluti
 
 
 def _unread_lines(path: str, modelfile: Modelfile) -> list[str]:
-    """Return a clause for each line that is no instruction."""
-    return [f"{path}:{line} is no instruction of a Modelfile: {text[:40]}" for line, text in list(modelfile.unknown.items())[:3]]
+    """Return a clause for each line that is not an instruction."""
+    return [f"{path}:{line} is not an instruction of a Modelfile: {text[:40]}" for line, text in list(modelfile.unknown.items())[:3]]
 
 
 def _with_parameters(call: GenerateCall, path: str, modelfile: Modelfile) -> GenerateCall:
@@ -207,7 +207,7 @@ def _resolve_command(options: GencfgOptions, engine: GenerationEngine, serve: Se
     defaults, limits = _request_defaults(options.model, serve, command.line, given, directory)
     context = _tokens(given.get(serve.context)) if serve.context is not None else None
     if serve.context in given and context is None:
-        limits.append(f"{serve.context} {given[serve.context]} is no number of tokens: the context of config.json was taken")
+        limits.append(f"{serve.context} {given[serve.context]} is not a number of tokens: the context of config.json was taken")
     if serve.tokenizer in given:
         limits.append(f"{serve.tokenizer} {given[serve.tokenizer]}: the tokenizer of {model} was read instead")
     inner = replace(options, model=directory.path, engine=engine.name)

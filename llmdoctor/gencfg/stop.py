@@ -16,7 +16,7 @@ FORBIDDING_BIAS = -50.0  # e**-50 of a probability: less than one in 10**21
 
 
 def stop_of(fields: Fields, call: GenerateCall, minor: Minor, model: LoadedModel) -> Stop:
-    """The stop of a call whose fields are final. Never raises: what is no token id is left out."""
+    """Return what ends a call whose fields are final. Never raises: values that are not token ids are left out."""
     eos = eos_ids(fields.value("eos_token_id"))
     pad = fields.value("pad_token_id")
     if pad is None and eos:
@@ -49,7 +49,7 @@ def _limit(fields: Fields, call: GenerateCall, minor: Minor, model: LoadedModel)
 
 
 def _why_never(fields: Fields, call: GenerateCall, eos: tuple[int, ...], limit: int | None, minor: Minor, model: LoadedModel) -> str | None:
-    """Why no token ends a sequence, as a clause; None where one can."""
+    """Return why no token ends a sequence, as a clause; None if one can."""
     if not eos:
         if fields.value("stop_strings"):
             return None

@@ -34,7 +34,7 @@ def tokenizer_eos(examined: Examined) -> Iterator[Finding]:
         return  # GEN002 reports the same token
     separator = examined.directory.tokenizer.special("sep_token")
     if separator is not None and separator.id in examined.eos:
-        return  # BERT's tokenizers end a sequence with [SEP], whatever eos_token says
+        return  # BERT's tokenizers end a sequence with [SEP], not with eos_token
     finding = _missing(examined, rules.TOKENIZER_EOS, token, f"the tokenizer's eos_token is {special.token} ({token})")
     if stop_ids.ends_early(token):
         cause = "the chat template writes this token inside an answer, so generate() must not stop there"

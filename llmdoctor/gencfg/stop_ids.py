@@ -1,4 +1,4 @@
-"""The ids at which a call should stop, as the files tell: one list for every fix of a report, without ids that would end an answer early."""
+"""The ids at which a call should stop, as the files give them: one list for every fix of a report, without ids that would end an answer early."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class StopIds:
-    """What the tokenizer, the chat template and the vocabulary's size say about ids that end a sequence."""
+    """The ids that end a sequence, by the tokenizer, the chat template and the size of the vocabulary."""
 
     tokenizer: Tokenizer
     terminator: Terminator | None
@@ -78,6 +78,6 @@ class StopIds:
 
 
 def stop_ids_of(resolution: Resolution) -> StopIds:
-    """Return what the files of a call's model say about ids that end a sequence."""
+    """Return the ids that end a sequence, as the files of a call's model give them."""
     config = {name: setting.value for name, setting in (resolution.call.config or {}).items()}
     return StopIds(resolution.tokenizer, resolution.terminator, vocabulary_in(config))

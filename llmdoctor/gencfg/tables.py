@@ -1,4 +1,4 @@
-"""The origin tables of a page: every field of one call or two, with what a terminal has no room for."""
+"""Tables of origins: every field of one or two calls. A page shows more columns than a terminal."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _both(left: Effective, right: Effective, name: str) -> str:
 
 
 def _from(side: Effective, name: str) -> str:
-    """Where a side has a field from, with what that replaced."""
+    """Return the origin of a field on one side, with the values that it replaced."""
     field = side.fields.get(name)
     if field is None:
         return "not a field here"

@@ -1,4 +1,4 @@
-"""Which tokens end an answer and a tool call, and which can occur inside one: found by rendering the chat template.
+"""The tokens that end an answer or a tool call, and those that can occur inside an answer, found by rendering the chat template.
 
 Several conversations are rendered with markers as their contents: an answer at the end and one that a further user message follows, an
 answer with reasoning, one and two tool calls, a tool's result, and the generation prompt. What follows the answer is compared:
@@ -47,7 +47,7 @@ class Ending:
 class Terminator:
     """The token that ends an answer and its id; `token` is None if the template ends turns with plain text or does not render.
 
-    `reason` says why an id could not be found. `after` are ids that follow the end, at which stopping is right as well. `tool` ends a
+    `reason` is why an id could not be found. `after` are ids that follow the end, at which stopping is right as well. `tool` ends a
     tool call (None: the template has none, or the same token ends both). `inside` are ids that can occur inside an answer, by text.
     """
 
@@ -161,7 +161,7 @@ class _Rendered:
         self.inside.update(f"</{token[1:]}" for _, token in self._tokens(opened) if self._is_tag(token))
 
     def _tool_end(self, end: str) -> Ending | None:
-        """Return the token that ends a tool call, None if it is that of an answer or cannot be told from a token inside."""
+        """Return the token that ends a tool call, None if the same token ends an answer, or if it can occur inside one."""
         text = self.texts["call"]
         if ARGUMENTS[0] not in text:
             return None

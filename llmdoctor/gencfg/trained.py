@@ -45,7 +45,7 @@ class Training:
 def apply_preset(name: str, call: GenerateCall, training: Training, *, own_call: bool = True) -> GenerateCall:
     """Return `call` after the trainer: what it sets on model.generation_config is appended to the mutations, in its order.
 
-    With `own_call`, the GenerationConfig and the arguments that the trainer passes to generate() become those of the call, where it
+    With `own_call`, the GenerationConfig and the arguments that the trainer passes to generate() become those of the call, if it
     passes any. A value from the tokenizer is left out if that id is not given (preset_notes lists them). If the trainer goes
     through transformers' Trainer.train, the alignment of special tokens of `training.transformers` follows.
     """
@@ -110,7 +110,7 @@ TARGETS: tuple[Target, ...] = ("model", "call", "kwargs")
 
 
 def _happening(preset: Preset, target: Target, given: Mapping[str, Json]) -> Iterator[TrainerAssignment]:
-    """Yield the assignments that happen under `given` arguments; one that was asked for replaces the default one of its field."""
+    """Yield the assignments that happen under `given` arguments; an assignment that the arguments ask for replaces the default one of its field."""
     items = [item for item in preset.assignments if item.target == target and item.field != "*"]
     asked = [item for item in items if item.needs and all(_meets(given.get(key), wanted) for key, wanted in item.needs.items())]
     fields = {item.field for item in asked}
@@ -183,7 +183,7 @@ def _aligned(name: str, form: str, call: GenerateCall, tokens: SpecialIds) -> tu
     """Trainer.train's alignment with the tokenizer: whether it changes the model's field, and to what.
 
     transformers 4.56 to 5.17 ("replaces") act where the tokenizer's id differs from model.config's or is not among the generation
-    config's, and put it in front even if it is there; from 5.18 ("adds", trainer_utils.py:_align_special_token) it stands there once.
+    config's, and put it in front even if it is there; from 5.18 ("adds", trainer_utils.py:_align_special_token) it is there once.
     """
     own, now, outer = getattr(tokens, name), _of_model(call, name), _of_config(call, name)
     if own is None:

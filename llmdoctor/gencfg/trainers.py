@@ -59,7 +59,7 @@ class TrainerAssignment:
 class Preset:
     """A trainer of one version. `version` is the one asked for, `known` the one whose source was read for it.
 
-    `aligns` says that its train() goes through transformers' Trainer.train, which aligns special tokens from 4.56 on. `fix` is code to
+    `aligns` is true if its train() goes through transformers' Trainer.train, which aligns special tokens from 4.56 on. `fix` is code to
     paste, `warns` what else the trainer's doing affects; both None where nothing is wrong. `notes` say what was assumed.
     `engine` is the engine that the trainer generates with, None for transformers' own generate().
     """
@@ -90,7 +90,7 @@ class Preset:
 
 
 def preset_names() -> tuple[str, ...]:
-    """The names that --preset takes."""
+    """Return the names that --preset takes."""
     return tuple(sorted(name for library in _data().values() for name in library["presets"]))
 
 
@@ -108,9 +108,9 @@ def preset_span(name: str) -> tuple[str, str, str, str]:
 
 
 def load_preset(name: str, *, version: str | None = None) -> Preset:
-    """The preset `name`, which may carry a version (`trl-ppo@0.13.0`); else `version`, else the installed one, else the newest with it.
+    """Return the preset `name`, which may carry a version (`trl-ppo@0.13.0`); else `version`, else the installed one, else the newest with it.
 
-    Raises QuestionError for an unknown name, a version that is none, and a version whose library has no such trainer.
+    Raises QuestionError for an unknown name, an invalid version, and a version whose library has no such trainer.
     """
     name, at, asked = name.partition("@")
     library = next((key for key, value in _data().items() if name in value["presets"]), None)
@@ -126,7 +126,7 @@ def load_preset(name: str, *, version: str | None = None) -> Preset:
 
 
 def preset_advice(name: str, trl_version: str | None = None) -> tuple[str | None, str | None] | None:
-    """(what to paste, what else is affected) for a trainer that takes the model's eos away; None for one that does not."""
+    """Return the text to paste and what else is affected, for a trainer that removes the model's eos ids; None for others."""
     preset = load_preset(name, version=version_for(name, trl_version, None))
     return (preset.fix, preset.warns) if preset.fix or preset.warns else None
 
@@ -141,7 +141,7 @@ def call_advice(name: str, ids: list[int]) -> str | None:
 
 
 def preset_at(library: str, version: str, file: str, line: int) -> str | None:
-    """The preset, with its version, that has an assignment at a line of a library's file ("trl/trainer/ppo_trainer.py"); None without."""
+    """Return the preset and version with an assignment at a line of a library's file ("trl/trainer/ppo_trainer.py"); None without one."""
     if library not in _data() or version not in _data()[library]["versions"]:
         return None
     for name in _data()[library]["presets"]:
@@ -180,7 +180,7 @@ def release(version: str) -> tuple[int, ...] | None:
 
 
 def _version(library: str, name: str, asked: str | None) -> tuple[str, str, tuple[str, ...]]:
-    """(the version to name, the known one whose facts are used, what to say about it)."""
+    """Return the version to name, the known version whose facts are used, and the notes about it."""
     versions: list[str] = _data()[library]["versions"]
     last = _span(library, name)[1]
     if asked is None:
@@ -203,14 +203,14 @@ def _version(library: str, name: str, asked: str | None) -> tuple[str, str, tupl
 
 
 def _nearest(versions: list[str], asked: str) -> str | None:
-    """The newest known version that is not newer than `asked`."""
+    """Return the newest known version that is not newer than `asked`."""
     wanted = release(asked) or ()
     older = [version for version in versions if (release(version) or ()) <= wanted]
     return older[-1] if older else None
 
 
 def _span(library: str, name: str) -> tuple[str, str]:
-    """The first and the last known version that have the trainer."""
+    """Return the first and the last known version that have the trainer."""
     runs = [run.split("..") for owner in _data()[library]["presets"][name]["owners"] for run in owner["versions"]]
     versions: list[str] = _data()[library]["versions"]
     return min((run[0] for run in runs), key=versions.index), max((run[1] for run in runs), key=versions.index)
@@ -235,7 +235,7 @@ def _within(library: str, run: str, version: str) -> bool:
 
 
 def _assignments(library: str, name: str, version: str) -> Iterator[TrainerAssignment]:
-    """A preset's assignments in one version, in the order of the source."""
+    """Yield a preset's assignments in one version, in the order of the source."""
     found = []
     for record in _data()[library]["presets"][name]["records"]:
         line = next((line for run, line in record["lines"].items() if _within(library, run, version)), None)
@@ -259,7 +259,7 @@ _CUT_LATER = (
 
 
 def _advice(name: str, known: str) -> tuple[str | None, str | None]:
-    """(fix, warns) of a trainer that clears eos, from reading trl at each version (see presets.json)."""
+    """Return `fix` and `warns` of a trainer that clears eos_token_id, from reading trl at each version (see presets.json)."""
     numbers = release(known) or ()
     if name == "trl-ppo" and numbers >= (0, 14):
         return 'PPOConfig(stop_token="eos")  # restores one id; to keep the list:', _CHECKPOINT

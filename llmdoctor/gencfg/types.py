@@ -31,10 +31,10 @@ ConfigLayer = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from.
+    """The origin of a value.
 
     `source` is what a person reads ("generation_config.json:5", "--set temperature", "trl 1.0.0 ppo_trainer.py:410");
-    `file`, `pointer` and `line` are the same for a program, where there is a file.
+    `file`, `pointer` and `line` are the same for a program, if there is a file.
     """
 
     layer: ConfigLayer

@@ -96,7 +96,7 @@ def _check_cache(fields: Fields, minor: Minor, *, loading: bool) -> None:
 
 
 def _ignored_flags(fields: Fields, minor: Minor) -> list[str]:
-    """Flags that the mode of decoding does not read; transformers says so and goes on."""
+    """Return the flags that the mode of decoding does not read; transformers warns and goes on."""
     ignored = []
     greedy = fields.value("do_sample") is False or (minor >= (5, 0) and not fields.value("do_sample"))
     if greedy and (minor < (5, 0) or fields.value("do_sample") is False):

@@ -24,19 +24,19 @@ def _library() -> dict[str, Any]:
 
 
 def known_versions() -> tuple[str, ...]:
-    """The versions whose sources the rules were read from, oldest first."""
+    """Return the versions whose sources the rules were read from, oldest first."""
     return tuple(_library()["versions"])
 
 
 def newest_known() -> str:
-    """The newest of them."""
+    """Return the newest of them."""
     return known_versions()[-1]
 
 
 def parse(version: str) -> Minor:
-    """(major, minor) of a version such as "4.57.6", "5.0", "5.24.0.dev0".
+    """Return (major, minor) of a version such as "4.57.6", "5.0", "5.24.0.dev0".
 
-    Raises QuestionError where it is none, or older than the oldest known.
+    Raises QuestionError if it is not a version, or older than the oldest known.
     """
     match = _VERSION.fullmatch(version.strip())
     known = known_versions()
@@ -51,7 +51,7 @@ def parse(version: str) -> Minor:
 
 
 def rules_for(version: str) -> tuple[Minor, str]:
-    """The minor whose rules apply to `version`, and the version to name for them: itself, or the newest known where it is newer."""
+    """Return the minor whose rules apply to `version`, and the version to name for them: itself, or the newest known one if it is newer."""
     minor = parse(version)
     if minor > as_minor(newest_known()):
         return as_minor(newest_known()), newest_known()
@@ -60,7 +60,7 @@ def rules_for(version: str) -> tuple[Minor, str]:
 
 @cache
 def field_defaults(minor: Minor) -> Mapping[str, Any]:
-    """GenerationConfig's fields with the values a bare GenerationConfig() has (all None in 5.x)."""
+    """Return GenerationConfig's fields with the values of a bare GenerationConfig() (all None in 5.x)."""
     return _at(_library()["fields"], minor)
 
 
@@ -76,12 +76,12 @@ def known_field(name: str) -> str | None:
 
 @cache
 def late_defaults(minor: Minor) -> Mapping[str, Any]:
-    """5.x's defaults, filled in by generate() where nothing else set a field (_get_default_generation_params); {} before."""
+    """Return 5.x's defaults, which generate() fills in if nothing else sets a field (_get_default_generation_params); {} before."""
     return _at(_library()["late_defaults"], minor)
 
 
 def cache_implementations(minor: Minor) -> tuple[str, ...]:
-    """The values cache_implementation may have; () before 4.45, where it is not checked."""
+    """Return the values that cache_implementation may have; () before 4.45, which does not check it."""
     names: list[str] = []
     for since, value in _library()["cache_implementations"]:
         if as_minor(since) <= minor:
@@ -99,6 +99,6 @@ def _at(history: dict[str, list[list[Any]]], minor: Minor) -> dict[str, Any]:
 
 
 def as_minor(version: str) -> Minor:
-    """(major, minor) of a version that this package itself names."""
+    """Return (major, minor) of a version that this package itself names."""
     major, minor = version.split(".")[:2]
     return int(major), int(minor)

@@ -1,1 +1,1 @@
-"""Serving engines as data: `types` says what an entry holds, `table` lists the entries, and each other module describes one engine."""
+"""Serving engines as data: `types` defines an entry, `table` lists the entries, and each other module describes one engine."""

@@ -9,7 +9,7 @@ from llmdoctor.gencfg.engines.types import GenerationEngine, ModelFacts
 from llmdoctor.gencfg.types import Effective, GenerateCall
 
 VERSION = "5586"
-# Tokens that end generation because of their text, whatever the metadata of the file says.
+# Tokens that end generation because of their text, even if the metadata of the file does not name them.
 EOG_TEXTS = ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>", "_<EOT>")
 RULES = ServerRules(
     name="llama.cpp",

@@ -1,4 +1,4 @@
-"""The engines that --engine takes, and the version of one that an answer is for."""
+"""The engines that --engine takes, and the version of an engine that an answer is for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REFERENCE = "transformers"  # the engine of a call for which no other is named
 class EngineVersion:
     """The version that an answer is for: `asked` by the user, else the installed one, else the newest known.
 
-    `limit` says in a clause why the answer may not hold for what runs here; None if the version is installed and known.
+    `limit` is a clause on why the answer may not hold for the engine here; None if the version is installed and known.
     """
 
     engine: GenerationEngine

@@ -17,7 +17,7 @@ class ModelFacts:
 
     `base_eos` is the eos id of an adapter's base model, whose tokenizer some engines load instead of the adapter's; it equals
     `tokenizer_eos` if the model is no adapter. `max_model_len` is the server's context in tokens, None to derive it from config.json. `id_of`
-    looks up the id of a token's text. `is_gguf` is true if the metadata of a GGUF file stand in the place of generation_config.json.
+    looks up the id of a token's text. `is_gguf` is true if the metadata of a GGUF file replace generation_config.json.
     `request_defaults` are the values that the server puts under every request, None if they come from generation_config.json.
     """
 
@@ -34,8 +34,8 @@ class ModelFacts:
 class ServeOptions:
     """The command line that starts a server: the words that it begins with, and which of its options matter for generation.
 
-    `model` is the option that names the model (None: the first word that is no option). `defaults` is the option that says where
-    request defaults come from, and `own_defaults` its value for "not from generation_config.json". `override` takes JSON values over
+    `model` is the option that names the model (None: the first word that is no option). `defaults` is the option for the source of
+    request defaults, and `own_defaults` its value for "not from generation_config.json". `override` takes JSON values over
     those defaults, `context` the context length in tokens, and `yaml` a YAML file of further options.
     """
 

@@ -1,12 +1,12 @@
-"""What vLLM does with the same directory: hidden defaults, stop ids, greedy, limits. Nothing of vLLM is imported.
+"""What vLLM makes of a request on a model directory: hidden defaults, stop ids, greedy decoding, limits. Nothing of vLLM is imported.
 
-Read in vLLM 0.33.0 (transformers 5.16 to 5.20 under it). Field names are those of transformers, so that the two can be held against
-each other: max_new_tokens is vLLM's max_tokens, min_new_tokens its min_tokens, eos_token_id every id it stops at, stop_strings its stop,
-num_return_sequences its n. do_sample is derived: vLLM has none, a temperature below 1e-5 is greedy.
+Read in vLLM 0.33.0 (with transformers 5.16 to 5.20). Field names are those of transformers, so that the two can be compared:
+max_new_tokens is vLLM's max_tokens, min_new_tokens its min_tokens, eos_token_id every id at which it stops, stop_strings its stop,
+num_return_sequences its n. do_sample is derived: vLLM has no such setting, a temperature below 1e-5 is greedy.
 
 - A chat or completions request: its own values, else generation_config.json's (`--generation-config auto`, the default since 0.8;
   config/model.py:1860 get_diff_sampling_param), else SamplingParams' (entrypoints/openai/chat_completion/protocol.py:748).
-- LLM.generate(): the SamplingParams passed, as they are; only where none are passed, generation_config.json's (entrypoints/llm.py:410).
+- LLM.generate(): the SamplingParams passed, as they are; only if none are passed, generation_config.json's (entrypoints/llm.py:410).
 - Stop ids, either way: the tokenizer's eos, and generation_config.json's (sampling_params.py:775 update_from_generation_config). Without
   that file, config.json's, with the defaults of its class (transformers_utils/config.py:1275).
 - Limit: a chat request without max_tokens may fill the context (serve/utils/api_utils.py:234); LLM.generate() stops after 16 tokens.
@@ -74,7 +74,7 @@ def effective_vllm(
     entrypoint: Entrypoint = "chat",
     defaults: Mapping[str, SourcedValue] | None = None,
 ) -> Effective:
-    """What a request comes to that carries `call`'s user config and keyword arguments, in vLLM 0.33.0.
+    """Return the settings of a request that carries the user config and keyword arguments of `call`, in vLLM 0.33.0.
 
     `tokenizer_eos` is the tokenizer's eos id. `max_model_len` is the server's; None derives it from config.json (the tokenizer's
     model_max_length, which vLLM also looks at, is the caller's to pass). `entrypoint` is "chat", the OpenAI server, or "generate",
@@ -201,7 +201,7 @@ def _stop_ids(fields: Fields, call: GenerateCall, asked: SourcedValue | None, to
 
 
 def _ids(value: Any) -> list[int]:
-    """The ids in an eos_token_id: an int or a list of them; what is no id ends nothing."""
+    """Return the ids in an eos_token_id: an int or a list of them; other values end nothing."""
     values = value if isinstance(value, list | tuple) else [value]
     return list(dict.fromkeys(item for item in values if isinstance(item, int) and not isinstance(item, bool)))
 
@@ -281,7 +281,7 @@ def _refused(
         values["max_new_tokens"] = min(values["max_new_tokens"], length - call.prompt_length)
     try:
         refused = refusal(values)
-    except (TypeError, OverflowError) as error:  # a string, or a number too large, where SamplingParams compares numbers
+    except (TypeError, OverflowError) as error:  # SamplingParams compares a string, or a number that is too large
         return LibraryError(type(error).__name__, str(error), "generate")
     return None if refused is None else LibraryError("VLLMValidationError", refused, "generate")
 

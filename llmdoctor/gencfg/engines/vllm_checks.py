@@ -79,7 +79,7 @@ def _verify_lengths(values: Mapping[str, Any]) -> str | None:
 
 
 def model_length(call: GenerateCall) -> int | None:
-    """max_model_len as vLLM derives it from config.json (config/model.py:2545); None where config.json does not tell."""
+    """Return max_model_len as vLLM derives it from config.json (config/model.py:2545); None if config.json does not give it."""
     config = call.config or {}
     text, origin = text_config(config)
     if origin is None:
@@ -105,7 +105,7 @@ def _is_length(value: Any) -> bool:
 
 
 def text_config(config: Mapping[str, SourcedValue]) -> tuple[Mapping[str, Any], Origin | None]:
-    """The language model's object inside config.json, and where it stands; ({}, None) where there is none."""
+    """Return the language model's object inside config.json, and its origin; ({}, None) if there is none."""
     for name in _TEXT_CONFIGS:
         if name in config and isinstance(config[name].value, Mapping) and config[name].value:
             return config[name].value, config[name].origin
