@@ -9,6 +9,9 @@ unknown or rejected; "unread": keys of answered files that are neither used nor 
 from __future__ import annotations
 
 import argparse
+import json
+import re
+import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,8 +22,10 @@ from llmdoctor.configs.recognise import recognise
 from llmdoctor.configs.types import Ignored, Uses
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.keys import StrategyContext
+from llmdoctor.mem.settings import Strategy
 from llmdoctor.mem.strategies import read_strategy
 
+UNDER = {"output_dir": "out", "per_device_train_batch_size": 1, "learning_rate": 1e-5}  # arguments that name a DeepSpeed config
 ENDINGS = (".json", ".yaml", ".yml")
 CONTEXT = StrategyContext(model_dtype="bfloat16", model_type="llama", hidden_size=4096)
 
@@ -67,10 +72,11 @@ def judge(path: Path, rows: dict[str, Row], verbose: bool) -> None:
     found = recognise(file.value)
     if found is None:
         return
-    row = rows[found.title]
+    under = found.auto and '"auto"' in file.text
+    row = rows[f"{found.title} under the Trainer" if under else found.title]
     row.files += 1
     try:
-        strategy = read_strategy(str(path), CONTEXT)
+        strategy = under_the_trainer(path, file.text) if under else read_strategy(str(path), CONTEXT)
     except QuestionError as error:
         reason = reason_of(str(error), str(path))
         row.refused[reason] += 1
@@ -88,9 +94,19 @@ def judge(path: Path, rows: dict[str, Row], verbose: bool) -> None:
             row.unread[name] += 1
 
 
+def under_the_trainer(path: Path, text: str) -> Strategy:
+    """Return the strategy of arguments that name a DeepSpeed config whose "auto" the Trainer fills in."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = Path(folder) / "args.json"
+        half = {} if '"fp16"' in text and '"bf16"' not in text else {"bf16": True}
+        arguments.write_text(json.dumps({**UNDER, **half, "deepspeed": str(path.resolve())}))
+        return read_strategy(str(arguments), CONTEXT)
+
+
 def reason_of(message: str, path: str) -> str:
     """Return the key that a refusal names first, or its words without the path."""
     text = message.removeprefix(path).lstrip(":, ")
+    text = re.sub(r"^\S*args\.json: (deepspeed: )?", "", text)
     return text.split(":")[0][:60]
 
 

@@ -62,7 +62,7 @@ OWN = Meanings(
         "a batch without padding, or with lengths rounded up, holds no more tokens than full rows": "batch_flattening pad_to_multiple_of",
         "it names the model, its files or where it is loaded": (
             "base_model base_model_config tokenizer_* processor_type processor_kwargs trust_remote_code type_of_model revision_of_model strict "
-            "is_*_derived_model device device_map local_rank world_size ddp low_cpu_mem_usage hf_use_auth_token experimental_skip_move_to_device "
+            "is_falcon_derived_model is_llama_derived_model is_mistral_derived_model is_qwen_derived_model device device_map local_rank world_size ddp low_cpu_mem_usage hf_use_auth_token experimental_skip_move_to_device "
             "axolotl_config_path trainer_cls special_tokens tokens added_tokens_overrides fix_untrained_tokens mean_resizing_embeddings lora_model_dir_ "
             "lora_fan_in_fan_out lora_on_cpu_ qlora_sharded_model_loading"
         ),
@@ -237,6 +237,9 @@ def _adapter(normal: Normal) -> None:
         normal.put("adapter", "lora", key)
         if normal.get("lora_all_linear", False):
             normal.put("lora_targets", "all-linear", normal.key("lora_all_linear"))
+        kernels = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
+        if normal.is_neutral("objective") and not any(name in normal.raw for name in kernels):
+            normal.assumed["LoRA kernels (lora_mlp_kernel, ...)"] = "off; axolotl 0.19.0 switches them on where it can, and they hold less"
     normal.drop("lora_all_linear")
     if kind is None:
         for name in [name for name in normal.values if name.startswith("lora_")]:

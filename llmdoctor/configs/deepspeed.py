@@ -66,7 +66,7 @@ MEANINGS = Meanings(
         ),
         "the scale of the loss does not change memory": (
             "fp16.loss_scale fp16.initial_scale_power fp16.loss_scale_window fp16.hysteresis fp16.consecutive_hysteresis fp16.min_loss_scale "
-            "bf16.check_grad_overflow prescale_gradients gradient_predivide_factor gradient_allreduce_op"
+            "prescale_gradients gradient_predivide_factor gradient_allreduce_op"
         ),
         "it says how the same bytes travel": (
             f"{ZERO}.allgather_partitions disable_allgather allgather_size {ZERO}.offload_optimizer.pin_memory {ZERO}.offload_param.pin_memory "
@@ -110,6 +110,7 @@ MEANINGS = Meanings(
         f"{ZERO}.stage3_module_granularity_threshold": Refused("modules are gathered as a whole, which is not modelled", (0, None)),
         f"{ZERO}.stage3_use_all_reduce_for_fetch_params": Refused("another way to gather parameters is not modelled"),
         f"{ZERO}.stage3_allgather_sequential": Refused("another way to gather parameters is not modelled"),
+        "bf16.check_grad_overflow": Refused("a step without a search for overflow is not modelled", (True, None)),
         "communication_data_type": Refused("gradients travel in another dtype, whose copies are not modelled"),
         "seq_parallel_communication_data_type": Refused("sequence parallelism is not modelled", (None, "fp32", "float32")),
     },

@@ -41,10 +41,10 @@ OWN = Meanings(
         "it names the model, its files or where it is loaded": (
             "model_name_or_path adapter_folder cache_dir use_fast_tokenizer model_revision low_cpu_mem_usage offload_folder hf_hub_token ms_hub_token "
             "om_hub_token trust_remote_code print_param_status quantization_device_map device_map add_tokens add_special_tokens "
-            "new_special_tokens_config init_special_tokens split_special_tokens use_kv_cache train_from_scratch"
+            "new_special_tokens_config init_special_tokens split_special_tokens use_kv_cache"
         ),
         "it is an option of inference or export": (
-            "infer_* export_* vllm_* sglang_* do_sample temperature top_p top_k num_beams max_new_tokens repetition_penalty length_penalty "
+            "infer_* export_* vllm_* sglang_* do_sample temperature top_p top_k num_beams max_length max_new_tokens repetition_penalty length_penalty "
             "skip_special_tokens"
         ),
         "it names the data and says how examples become tokens": (
@@ -54,7 +54,7 @@ OWN = Meanings(
         ),
         "an image's or video's size is what --image says": "image_* video_* audio_* crop_to_patches use_audio_in_video fps frames",
         "a factor of the adapters' output, or a learning rate": "lora_alpha use_rslora loraplus_*",
-        "a factor of the loss": "pref_beta pref_ftx pref_bco_weight dpo_label_smoothing kto_* simpo_gamma ld_alpha ppo_target asft_alpha eaft_alpha moe_aux_loss_coef",
+        "a factor of the loss": "pref_beta pref_ftx pref_bco_weight dpo_label_smoothing kto_* simpo_gamma ld_alpha ppo_target asft_alpha eaft_alpha",
         "an option of a method that another key switches on": (
             "galore_* apollo_* badam_* freeze_trainable_layers freeze_trainable_modules freeze_extra_modules oft_* module_dropout ppo_* pissa_iter "
             "pissa_convert pref_loss reward_model_type kt_* fp8_backend fp8_enable_fsdp_float8_all_gather hyper_parallel_args "
@@ -73,6 +73,8 @@ OWN = Meanings(
             "use_unsloth use_unsloth_gc shift_attn mixture_of_depths use_kt use_mca use_hyper_parallel fp8 use_llama_pro"
         ),
         "the embeddings grow, which is not modelled": "resize_vocab",
+        "the router's logits are kept for a loss of their own, which is not modelled": "moe_aux_loss_coef",
+        "the weights are made, not loaded, in a dtype that is not read": "train_from_scratch",
         "positions are scaled, which can change what the model keeps": "rope_scaling",
         "some weights or outputs are converted to float32, which is not modelled": "upcast_layernorm upcast_lmhead_output",
         "another loss is computed, which is not modelled": "use_dft_loss use_asft_loss use_eaft_loss",

@@ -32,6 +32,7 @@ class Normal:
     values: dict[str, Any] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict)
+    assumed: dict[str, Any] = field(default_factory=dict)  # what a format's settle could not read and takes for granted: {what: value}
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the setting `name`, or `default` if neither the file nor the framework sets it; KeyError for a name that is not in FIELDS."""

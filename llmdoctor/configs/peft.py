@@ -31,7 +31,7 @@ LORA = Meanings(
     ignored={
         "a factor of the adapters' output": "lora_alpha alpha_pattern use_rslora",
         "it describes the adapter and does not change its size": (
-            "task_type base_model_name_or_path revision auto_mapping inference_mode peft_version fan_in_fan_out runtime_config megatron_* "
+            "task_type base_model_name_or_path revision auto_mapping inference_mode peft_version fan_in_fan_out runtime_config "
             "ensure_weight_tying"
         ),
     },
@@ -40,9 +40,11 @@ LORA = Meanings(
         "rows of the embeddings are trained, which is not modelled": "trainable_token_indices",
         "layers are repeated, which is not modelled": "layer_replication",
         "the adapters have biases, which is not modelled": "lora_bias",
+        "layers of Megatron are not modelled": "megatron_config",
         "another variant of LoRA, which is not modelled": "use_qalora qalora_group_size use_bdlora arrow_config alora_invocation_tokens",
     },
     refused_if={
+        "megatron_core": Refused("layers of Megatron are not modelled", ("megatron.core", None)),
         "init_lora_weights": Refused(
             "this initialisation changes the base weights or keeps further tensors, which is not modelled",
             (True, False, None, "gaussian", "kaiming", "orthogonal"),
@@ -97,4 +99,5 @@ FORMAT = Format(
     recognise=is_adapter,
     variant=variant,
     settle=settle,
+    trains=False,
 )

@@ -81,7 +81,7 @@ def variant(script: Script) -> Variant:
 def _variant(name: str) -> Variant:
     if name in TRAINER:
         return trainer.variant_of(name)
-    own = {**keys_of("trl", (name,), trl.TABLES), **trainer.OURS, **peft.keys("model_init.peft_config.")}
+    own = {**keys_of("trl", (name,), trl.TABLES), **trainer.OURS, **trl.model_kwargs(), **peft.keys("model_init.peft_config.")}
     return replace(trl.variant_of(name), keys=own)
 
 

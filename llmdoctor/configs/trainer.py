@@ -59,8 +59,7 @@ ARGUMENTS = Meanings(
         "random numbers do not change memory": "seed data_seed full_determinism",
         "the bytes are the same": "tf32 average_tokens_across_devices fp16_opt_level save_safetensors",
         "it sets no memory of its own": (
-            "ddp_timeout ddp_backend ddp_find_unused_parameters ddp_broadcast_buffers ddp_static_graph local_rank torch_empty_cache_steps "
-            "half_precision_backend fp16_backend"
+            "ddp_timeout ddp_backend ddp_find_unused_parameters ddp_broadcast_buffers ddp_static_graph local_rank torch_empty_cache_steps"
         ),
     },
     refused={
@@ -78,6 +77,7 @@ ARGUMENTS = Meanings(
         "one batch is divided among the processes": "split_batches",
     },
     refused_if={
+        **dict.fromkeys(("half_precision_backend", "fp16_backend"), Refused("apex is not modelled", ("auto", "cuda_amp", "cpu_amp", None))),
         "past_index": Refused("past states are kept, which is not modelled", (-1, None)),
         "accelerator_config": Refused(
             "one batch is divided among the processes (split_batches), or another setting of accelerate's that is not modelled",

@@ -50,7 +50,7 @@ TRAINERS = Meanings(
         "rows are filled up to the length that is predicted": "packing packing_strategy",
         "a batch without padding, or with lengths rounded up, holds no more tokens than full rows": "padding_free pad_to_multiple_of",
         "it says how examples become tokens, not how many are held": (
-            "dataset_text_field dataset_kwargs dataset_num_proc dataset_batch_size chat_template_path chat_template_kwargs eos_token pad_token "
+            "dataset_text_field dataset_kwargs dataset_num_proc dataset_batch_size chat_template_kwargs eos_token pad_token "
             "padding_value truncation_mode shuffle_dataset completion_only_loss assistant_only_loss eval_packing tools label_pad_token_id "
             "is_encoder_decoder num_of_sequences chars_per_token skip_prepare_dataset"
         ),
@@ -68,6 +68,7 @@ TRAINERS = Meanings(
             "steps_per_generation num_iterations temperature top_p top_k min_p repetition_penalty max_tool_calling_iterations response_length "
             "missing_eos_penalty stop_token* local_rollout_forward_batch_size"
         ),
+        "the embeddings can be resized for the tokens of another chat template, which is not modelled": "chat_template_path",
         "a second model that follows the trained one is not modelled": "sync_ref_model ref_model_*",
         "the language model head computes in float32, which is not modelled": "cast_lm_head_to_fp32",
         "a chunked or fused loss of TRL's is not modelled": "use_liger_loss use_liger",
@@ -110,7 +111,15 @@ def variant_of(name: str) -> Variant:
         meaning = MODEL.memory(key) or Ignored("")
         keys[key] = Key(name=key, meanings={"memory": meaning, "labels": meaning})
     keys |= {key: value for key, value in trainer.variant_of().keys.items() if key.startswith(("model_init", "client_optimizer"))}
+    keys |= model_kwargs()
     return Variant(name=name, keys=keys, choices=trainer.variant_of().choices, facts={"objective": OBJECTIVES[name]}, renamed=RENAMED)
+
+
+def model_kwargs() -> dict[str, Key]:
+    """Return the keys of model_init_kwargs, which TRL's trainers pass to from_pretrained."""
+    own = {key: value for key, value in trainer.OURS.items() if key.startswith("model_init.")}
+    found = {key.replace("model_init.", "model_init_kwargs.", 1): value.meanings for key, value in own.items()}
+    return {key: Key(name=key, meanings=meanings) for key, meanings in found.items()}
 
 
 def variant(value: Mapping[str, Any]) -> Variant:
@@ -159,7 +168,7 @@ def _objective(normal: Normal) -> None:
     if kept:
         normal.put("reference_model", True)
     normal.drop("precomputed_reference")
-    if normal.variant == "SFTConfig" and normal.get("loss_type", "nll") in ("nll", "dft"):
+    if normal.variant == "SFTConfig" and normal.get("loss_type", "nll") == "nll":
         normal.drop("loss_type")
 
 

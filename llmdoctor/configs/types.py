@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from llmdoctor.configs.fields import FIELDS
+
 if TYPE_CHECKING:
     from llmdoctor.configs.normal import Normal
 
@@ -40,6 +42,8 @@ class Refused:
     harmless_parts: frozenset[str] = frozenset()
 
 
+# Normalised settings whose default decides the answer, so that it is reported if a file does not set them.
+DECIDING = ("batch", "sequence_length", "load_dtype", "optimizer", "lora_rank")
 Meaning = Uses | Ignored | Refused
 
 
@@ -76,7 +80,7 @@ class Format:
 
     `recognise` reports whether a file's content is of this format; `variant` chooses the class that reads it; `settle` turns the keys that were
     read into the normalised settings that need more than one key. `unknown` reports what the framework does with a key that it does not know.
-    `auto`: the word "auto" means a value that somebody else fills in.
+    `auto`: the word "auto" means a value that another program fills in. `trains`: a file describes a training, not a part of one.
     """
 
     name: str
@@ -88,6 +92,7 @@ class Format:
     settle: Callable[[Normal], None]
     unknown: Callable[[str], Effect] = lambda _key: "raises"
     auto: bool = False
+    trains: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,16 @@ class Configuration:
     rejected: Mapping[str, str] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     lines: Mapping[str, int] = field(default_factory=dict)
+
+    def assumed(self) -> dict[str, Any]:
+        """Return what the file leaves open and the framework's own default decides: {what: value}."""
+        normal, who = self.normal, f"{self.format.library} {self.format.version}"
+        out: dict[str, Any] = {"read as": f"{who}, {self.variant.name}"} if self.variant.facts else {}
+        for name in DECIDING:
+            value = normal.values.get(name)
+            if value is not None and normal.key(name) is None:
+                out[FIELDS[name].about] = f"{value} (default of {who})"
+        return {**out, **normal.assumed}
 
     def meaning(self, key: str, question: Question) -> Meaning:
         """Return what `key` means for `question`."""

@@ -85,7 +85,7 @@ def inputs_of(configuration: Configuration) -> Inputs:
         unknown.key: f"{configuration.format.library} ignores it" for unknown in configuration.unknown if unknown.effect == "ignores"
     }
     ignored |= dict.fromkeys(configuration.without, "--without: answered as if the file did not set it")
-    return Inputs(used=configuration.of("memory", Uses), ignored=ignored)
+    return Inputs(used=configuration.of("memory", Uses), ignored=ignored, assumed=configuration.assumed())
 
 
 def joined(several: Iterable[Inputs]) -> Inputs:

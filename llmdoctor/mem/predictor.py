@@ -112,6 +112,9 @@ def _inputs(options: MemOptions, strategies: Sequence[Strategy]) -> Inputs:
         assumed["--seq-len"] = DEFAULT_LENGTH
     if options.batch is None and any(strategy.batch is None for strategy in strategies):
         assumed["--batch"] = 1
+    unread = [key for key in options.without if key not in inputs.ignored]
+    if unread:
+        raise QuestionError(f"--without {unread[0]}: no --strategy file sets this key")
     return Inputs(used=inputs.used, ignored=inputs.ignored, assumed=assumed)
 
 

@@ -29,6 +29,10 @@ def file_strategy(path: str, context: StrategyContext) -> Strategy:
     """
     configuration = read(path, without=context.without)
     check_keys(configuration)
+    if not configuration.format.trains:
+        raise QuestionError(
+            f"{path}: a {configuration.format.title} describes no training: give it as model_init.peft_config in the arguments"
+        )
     try:
         if configuration.format.name == "deepspeed":
             return replace(deepspeed_strategy(configuration, context), inputs=inputs_of(configuration))

@@ -110,6 +110,12 @@ def test_the_calls_of_a_script_are_read_and_not_executed() -> None:
     assert found.lines["per_device_train_batch_size"] == 8
 
 
+def test_model_init_kwargs_are_those_of_from_pretrained() -> None:
+    text = "SFTTrainer('m', args=SFTConfig('o', model_init_kwargs={'dtype': 'bfloat16', 'attn_implementation': 'sdpa'}))"
+    normal = read("train.py", text=text).normal
+    assert (normal.get("load_dtype"), normal.get("attention"), normal.get("objective")) == ("bfloat16", "sdpa", "sft")
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [
