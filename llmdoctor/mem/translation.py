@@ -18,7 +18,8 @@ from llmdoctor.mem.settings import Optimizer, Strategy, dtype_of
 MODELLED = frozenset(
     "batch accumulation sequence_length world_size objective load_dtype bf16 fp16 trained_dtype checkpointing attention optimizer "
     "optimizer_arguments weight_decay clip client_optimizer adapter lora_rank lora_targets lora_dropout lora_float32 quantization "
-    "quantization_bits quantization_method quantization_type quantization_double quantization_compute deepspeed distributed_type".split()
+    "quantization_bits quantization_method quantization_type quantization_double quantization_compute deepspeed distributed_type "
+    "liger fused_loss".split()
 )
 
 
@@ -68,6 +69,7 @@ def trainer_strategy(configuration: Configuration, context: StrategyContext) -> 
         world_size=processes,
         attention=normal.get("attention"),
         quantization=quantization_of(configuration),
+        loss=_loss(configuration),
         file=path,
         client=normal.get("client_optimizer"),
         inputs=inputs_of(configuration),
@@ -78,6 +80,15 @@ def trainer_strategy(configuration: Configuration, context: StrategyContext) -> 
 
 def _load_dtype(name: Any, where: str) -> str | None:
     return None if name in (None, "auto") else dtype_of(name, where)
+
+
+def _loss(configuration: Configuration) -> str | None:
+    """Return the kernels that replace the model's loss. Raises QuestionError for a fused loss that is not modelled."""
+    normal = configuration.normal
+    fused = normal.get("fused_loss")
+    if fused not in (None, "liger"):
+        raise QuestionError(f"{configuration.path}: {normal.key('fused_loss')}: the fused loss {fused} is not modelled, expected liger")
+    return "liger" if fused or normal.get("liger", False) else None
 
 
 def _optimizer(configuration: Configuration) -> Optimizer:
@@ -115,6 +126,7 @@ def _under_deepspeed(strategy: Strategy, configuration: Configuration, named: An
         checkpointing=strategy.checkpointing,
         lora=strategy.lora,
         quantization=strategy.quantization,
+        loss=strategy.loss,
         attention=strategy.attention,
         batch=strategy.batch,
         seq_len=strategy.seq_len,

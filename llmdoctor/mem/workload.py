@@ -41,7 +41,7 @@ class Quantization:
 class Workload:
     """One micro step. `trainable` are patterns of parameter names (empty: all), `image` is (width, height) in pixels.
 
-    `loss` is None for the model's own loss, "liger" for Liger's kernels with a fused loss.
+    `loss` is None for the model's own loss, "fused" for one that is computed from hidden states in chunks, "liger" for all of Liger's kernels.
     """
 
     batch: int = 1

@@ -42,10 +42,22 @@ def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
         enable_checkpointing(model)
         if workload.lora is not None:
             model.enable_input_require_grads()
+    if workload.loss is not None:
+        _fuse(model, workload.loss)
     recorder = StorageRecorder()
     segments = _record(model, config, stacks, workload, fake, recorder)
     described = ", ".join(f"{stack.traced} of {stack.layers} {stack.name}" for stack in stacks) or "every layer"
     return Traced(weights, buffers, tuple(expand(segments, stacks)), described)
+
+
+def _fuse(model: Any, loss: str) -> None:
+    """Replace the loss, and for all of Liger's kernels the norms and MLPs too. Raises QuestionError if the model has no output layer."""
+    from llmdoctor.mem.live.liger import fuse_layers, fuse_loss
+
+    if not fuse_loss(model):
+        raise QuestionError(f"{type(model).__name__}: a fused loss needs a linear output layer, which this model does not have")
+    if loss == "liger":
+        fuse_layers(model)
 
 
 def _check_positions(model: Any, workload: Workload) -> None:
