@@ -187,7 +187,40 @@ def measure(
     answer(writing(output, "--output", lambda: measure_report(options)), "mem measure", format, fail_on, color)
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "measure": measure, "kvcache": kvcache}
+def oom(
+    log: Annotated[str, typer.Argument(help="A log with torch's out-of-memory message (any release since 1.13).", metavar="LOG")],
+    model: Annotated[str, typer.Argument(help=f"{_MODEL} With it the tensor is named.", metavar="[MODEL]")] = "",
+    strategy: Strategies = None,
+    batch: Batch = None,
+    seq_len: Length = None,
+    attn: Attention = None,
+    world_size: World = None,
+    without: Without = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """What an out-of-memory message says.
+
+    Sizes, fragmentation, the tensor of that size, and what to change. With MODEL and --strategy by the tensors of that model and batch.
+    """
+    from llmdoctor.mem.oom import oom_report
+    from llmdoctor.mem.options import OomOptions
+
+    options = OomOptions(
+        log=log,
+        model=model,
+        strategy=tuple(strategy or ()),
+        batch=batch,
+        seq_len=seq_len,
+        attn=attn,
+        world_size=world_size,
+        without=tuple(without or ()),
+    )
+    answer(lambda: oom_report(options), "mem oom", format, fail_on, color)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "measure": measure, "kvcache": kvcache, "oom": oom}
 
 
 def make_app(name: str) -> typer.Typer:

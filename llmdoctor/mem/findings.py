@@ -39,14 +39,14 @@ def _of_memory(estimate: Estimate, fit: MemoryFit, memory: int) -> Iterator[Find
         _place(estimate),
         f"{estimate.strategy.name} needs {least}{fit.needs:,} bytes with a margin for the allocator's reserve, the device has {memory:,}",
         cause=f"the peak is in the {estimate.prediction.peak.phase}",
-        fix=_changes(fit.changes, memory) or None,
+        fix=changes_text(fit.changes, memory) or None,
         needs_bytes=fit.needs,
         memory_bytes=memory,
         largest_batch=fit.largest_batch,
     )
 
 
-def _changes(changes: Sequence[Change], memory: int) -> str:
+def changes_text(changes: Sequence[Change], memory: int) -> str:
     """Return the changes that help, one per line, with what the device needs then."""
     unit = Unit(memory)
     lines = [f"{change.text}: needs {unit(change.needs)} {unit.name}" for change in changes]

@@ -54,3 +54,18 @@ class KvcacheOptions:
     length: int = 1024
     cache: str = "dynamic"
     dtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitOptions(MemOptions):
+    """Options of `mem fit`: `gpu_memory` is the memory of each device, such as 24GiB."""
+
+    gpu_memory: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OomOptions(MemOptions):
+    """Options of `mem oom`: `log` is the file with the message; `model` is empty if no model was given."""
+
+    log: str
+    model: str = ""

@@ -139,3 +139,53 @@ class KvcacheResult(TypedDict):
     """`result` of mem kvcache."""
 
     kvcache: CacheResult
+
+
+class CandidateResult(TypedDict):
+    """A tensor of the size that an out-of-memory message names."""
+
+    tensor: str
+    shape: list[int]
+    dtype: str
+    bytes: int
+    setting: str
+    phase: str | None
+
+
+class OomResult(TypedDict):
+    """`result` of mem oom; None for what the message does not name."""
+
+    line: int
+    device: str
+    tried_bytes: int
+    capacity_bytes: int | None
+    free_bytes: int | None
+    allocated_bytes: int | None
+    reserved_bytes: int | None
+    fragmented: bool | None
+    site: str | None
+    messages: int
+    candidates: list[CandidateResult]
+    predicted_peak_bytes: int | None
+
+
+class CombinationResult(TypedDict):
+    """Settings that fit together, and what they cost."""
+
+    changes: list[str]
+    needs_bytes: int
+    peak_bytes: int
+    host_bytes: int
+    costs: list[str]
+    configuration: dict[str, Any]  # the keys to set, in the format of the strategy file
+
+
+class FitResult(TypedDict):
+    """`result` of mem fit: combinations, cheapest first."""
+
+    inputs: InputsResult
+    memory_bytes: int
+    needs_bytes: int  # of the strategy as it is
+    fits: bool | None
+    combinations: list[CombinationResult]
+    tried: int
