@@ -187,6 +187,52 @@ def measure(
     answer(writing(output, "--output", lambda: measure_report(options)), "mem measure", format, fail_on, color)
 
 
+def fit(
+    model: Model,
+    gpu_memory: Annotated[str, _option("--gpu-memory", "The memory of each device, such as 24GiB.", "SIZE")] = "",
+    strategy: Strategies = None,
+    batch: Batch = None,
+    seq_len: Length = None,
+    image: Image = None,
+    attn: Attention = None,
+    world_size: World = None,
+    rank: Rank = 0,
+    trainable: Trainable = None,
+    stage: Stage = None,
+    lora: Lora = None,
+    gradient_checkpointing: Checkpointing = False,
+    without: Without = None,
+    format: Format = None,
+    fail_on: Fail = None,
+    color: Colors = Color.AUTO,
+) -> None:
+    """Changes that make it fit.
+
+    Combinations of settings under which a training step fits into a device, cheapest first, each with its peak and its cost, and the keys to
+    paste for the first of them.
+    """
+    from llmdoctor.mem.fit import fit_report
+    from llmdoctor.mem.options import FitOptions
+
+    options = FitOptions(
+        model=model,
+        gpu_memory=gpu_memory,
+        strategy=tuple(strategy or ()),
+        batch=batch,
+        seq_len=seq_len,
+        image=image,
+        attn=attn,
+        world_size=world_size,
+        rank=rank,
+        trainable=tuple(trainable or ()),
+        stage=stage,
+        lora=lora,
+        gradient_checkpointing=gradient_checkpointing,
+        without=tuple(without or ()),
+    )
+    answer(lambda: fit_report(options), "mem fit", format, fail_on, color)
+
+
 def oom(
     log: Annotated[str, typer.Argument(help="A log with torch's out-of-memory message (any release since 1.13).", metavar="LOG")],
     model: Annotated[str, typer.Argument(help=f"{_MODEL} With it the tensor is named.", metavar="[MODEL]")] = "",
@@ -220,7 +266,7 @@ def oom(
     answer(lambda: oom_report(options), "mem oom", format, fail_on, color)
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "measure": measure, "kvcache": kvcache, "oom": oom}
+_COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "measure": measure, "fit": fit, "kvcache": kvcache, "oom": oom}
 
 
 def make_app(name: str) -> typer.Typer:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from llmdoctor.look.paths import model_near
+from llmdoctor.look.paths import model_near, quoted
 from llmdoctor.look.types import Recognised, Suggestion
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Sign:
-    """A phrase that a library writes, what it means, and the command that finds the cause ({model} is the model's directory)."""
+    """A phrase that a library writes, what it means, and the command that finds the cause ({model} is the model's directory, {file} the log)."""
 
     phrase: str
     means: str
@@ -21,12 +21,7 @@ class Sign:
 _CALL = ("llmdoctor check .", "the call without an attention mask")
 _SHOW = "llmdoctor gencfg show {model}"
 SIGNS = (
-    Sign(
-        "CUDA out of memory",
-        "a device ran out of memory",
-        "llmdoctor mem compare {model} --strategy trainer:adamw_torch,bf16",
-        "the memory of a training step",
-    ),
+    Sign("out of memory", "a device ran out of memory", "llmdoctor mem oom {file}", "which tensor it was, and what to change"),
     Sign(
         "right-padding was detected",
         "a batch was padded on the right",
@@ -62,6 +57,20 @@ def recognise_log(path: str, data: bytes) -> Recognised:
         return Recognised("text", "a text file without any line that llmdoctor recognises", (("lines", f"{text.count(chr(10)) + 1:,}"),))
     found.sort(key=lambda one: one[1])
     rows = tuple((f"line {line}", f"{sign.means}: ...{sign.phrase}...") for sign, line in found)
+    rows = (*rows, *_out_of_memory(text))
     model = model_near(path)
-    suggestions = {sign.command: Suggestion(sign.command.format(model=model), sign.answers) for sign, _ in found}
+    suggestions = {sign.command: Suggestion(sign.command.format(model=model, file=quoted(path)), sign.answers) for sign, _ in found}
     return Recognised("log", f"a log: {found[0][0].means} (line {found[0][1]})", rows, tuple(suggestions.values())[:3])
+
+
+def _out_of_memory(text: str) -> tuple[tuple[str, str], ...]:
+    """Return the numbers of the last out-of-memory message of a log, as rows."""
+    from llmdoctor.mem.oom import sentence
+    from llmdoctor.mem.oom_message import messages_of
+
+    messages = messages_of(text)
+    if not messages:
+        return ()
+    message = messages[-1]
+    size = () if message.capacity is None else (("device", f"--gpu-memory {message.capacity / 2**30:.2f}GiB"),)
+    return (("memory", sentence(message)), *size)

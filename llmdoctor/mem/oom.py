@@ -51,7 +51,7 @@ def oom_report(options: OomOptions) -> Report:
         {"path": options.log, "model": options.model},
         {**result},
         document=tuple(_document(options, message, estimate, candidates, changes)),
-        verdict=Verdict(_sentence(message, candidates, known=estimate is not None), "problem"),
+        verdict=Verdict(sentence(message, candidates if estimate is not None else ()), "problem"),
     )
 
 
@@ -81,7 +81,8 @@ def _explain(options: OomOptions, message: OomMessage) -> tuple[Estimate | None,
     return estimate, candidates, changes_of(estimate, predictor, message.capacity)
 
 
-def _sentence(message: OomMessage, candidates: Sequence[Candidate], *, known: bool) -> str:
+def sentence(message: OomMessage, candidates: Sequence[Candidate] = ()) -> str:
+    """Return what a message says in one or two sentences, with the most likely tensor if there are `candidates`."""
     where = f" at {_short(message.site)}" if message.site else ""
     text = f"Out of memory: {_gib(message.tried)} was requested{where}"
     if message.capacity is not None:
@@ -95,7 +96,7 @@ def _sentence(message: OomMessage, candidates: Sequence[Candidate], *, known: bo
     if message.fragmented is False:
         missing = message.tried - (message.free or 0) - (message.unallocated or 0)
         text += f"Fragmentation is not the cause: even in one piece {_gib(missing)} is missing. "
-    if candidates and known:
+    if candidates:
         text += f"The tensor is most likely {candidates[0].tensor} {list(candidates[0].shape)} in {candidates[0].dtype}."
     return text.strip()
 

@@ -22,6 +22,7 @@ from llmdoctor.mem.timeline import Traced
 from llmdoctor.mem.types import Comparison, Estimate
 from llmdoctor.mem.workload import Workload
 
+NCCL = "they lie outside the allocator, and their size depends on the devices and the links between them"
 OUTLIERS = (
     "bitsandbytes keeps a copy of the columns whose values exceed 6.0, and their number depends on the data (with random weights on an H200 "
     "the peak was 5% higher)"
@@ -126,6 +127,8 @@ def _skipped(predictor: Predictor, estimates: Sequence[Estimate]) -> tuple[Skipp
         estimate.workload.quantization is not None and estimate.workload.quantization.bits == 8 for estimate in estimates
     ):
         out.append(Skipped("outlier columns of 8-bit products", OUTLIERS))
+    if any(estimate.strategy.world_size > 1 for estimate in estimates):
+        out.append(Skipped("NCCL's own buffers", NCCL))
     if not predictor.live:
         missing = "torch and transformers are not installed here (pip install 'llmdoctor-toolkit[live]')"
         reason = "--static was given" if predictor.options.static else missing

@@ -33,13 +33,13 @@ def _peaks(comparison: Comparison) -> str:
     ordered = sorted(estimates, key=lambda estimate: -estimate.prediction.peak.total)
     most, least = ordered[0].prediction.peak, ordered[-1].prediction.peak
     if len(ordered) == 1:
-        return f"{label_of(ordered[0])} peaks at {unit(most.total)} {unit.name}{_at(comparison)}, {_where(ordered[0])}"
+        return f"{label_of(ordered[0])} peaks at {unit(most.total)} {unit.name}{at_of(comparison)}, {_where(ordered[0])}"
     if most.total - least.total < ALIKE * most.total:
         names = " and ".join(label_of(estimate) for estimate in estimates) if len(estimates) < 4 else "all strategies"
-        return f"No difference: {names} peak at {unit(most.total)} {unit.name}{_at(comparison)}"
+        return f"No difference: {names} peak at {unit(most.total)} {unit.name}{at_of(comparison)}"
     listed = ", ".join(f"{label_of(estimate)} {unit(estimate.prediction.peak.total)} {unit.name}" for estimate in ordered)
     more = f" (+{unit(most.total - least.total)} {unit.name})"
-    return f"Peaks: {listed}{more}{_at(comparison)}; the largest is {_where(ordered[0])}"
+    return f"Peaks: {listed}{more}{at_of(comparison)}; the largest is {_where(ordered[0])}"
 
 
 def _where(estimate: Estimate) -> str:
@@ -47,7 +47,7 @@ def _where(estimate: Estimate) -> str:
     return WHERE.get(phase, f"in the {phase}")
 
 
-def _at(comparison: Comparison) -> str:
+def at_of(comparison: Comparison) -> str:
     """Return the micro step of an answer, with what was assumed of it."""
     batches = {estimate.workload.batch for estimate in comparison.estimates}
     lengths = {estimate.workload.seq_len for estimate in comparison.estimates}
@@ -93,7 +93,7 @@ def _of_fits(comparison: Comparison, fits: Sequence[MemoryFit], memory: int) -> 
     device = f"{asked} ({size})" if asked else size
     pairs = list(zip(comparison.estimates, fits, strict=True))
     over = [pair for pair in pairs if pair[1].fits is False]
-    where = f"{_at(comparison)}{_limits(comparison)}"
+    where = f"{at_of(comparison)}{_limits(comparison)}"
     if over:
         least = "at least " if any(estimate.traced is None for estimate, _ in over) else ""
         return Verdict(f"Does not fit into {device}: {least}{_needs(over, unit)} needed{where}.", "problem")

@@ -1,0 +1,132 @@
+"""`mem fit`: combinations of settings under which a training step fits into a device, cheapest first, with the configuration to paste."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llmdoctor.core.document import Block, Code, Note, Table
+from llmdoctor.core.errors import MissingExtra, QuestionError
+from llmdoctor.core.progress import Progress
+from llmdoctor.core.report import Report, ReportError, Verdict
+from llmdoctor.mem.capacity import fits, need_of, read_size
+from llmdoctor.mem.components import Unit, host_parts
+from llmdoctor.mem.keys import UnmodelledSetting
+from llmdoctor.mem.options import FitOptions
+from llmdoctor.mem.predictor import Predictor, compare_strategies
+from llmdoctor.mem.results import CombinationResult, FitResult
+from llmdoctor.mem.search import MOST_TRIED, Combination, search
+from llmdoctor.mem.types import Comparison, Estimate
+from llmdoctor.mem.verdict import at_of, label_of
+
+
+def fit_report(options: FitOptions) -> Report:
+    """Search for the changes that make the one strategy of `options` fit into `gpu_memory`.
+
+    Raises QuestionError if an option, the strategy or the model cannot be understood, MissingExtra without torch and transformers.
+    """
+    if not options.gpu_memory:
+        raise QuestionError("no --gpu-memory: expected the memory of a device, such as --gpu-memory 24GiB")
+    if len(options.strategy) != 1:
+        raise QuestionError(f"{len(options.strategy)} strategies: expected one --strategy to start from")
+    memory = read_size(options.gpu_memory)
+    try:
+        comparison, predictor = compare_strategies(options)
+    except UnmodelledSetting as error:
+        return Report("mem fit", {"path": options.model}, {"inputs": error.inputs.result()}, error=ReportError(error.kind, str(error)))
+    if not predictor.live:
+        raise MissingExtra("mem fit", "torch with transformers", "live")
+    return _report(options, comparison, predictor, memory)
+
+
+def _report(options: FitOptions, comparison: Comparison, predictor: Predictor, memory: int) -> Report:
+    estimate = comparison.estimates[0]
+    answer = fits(estimate, memory)
+    found: tuple[Combination, ...] = ()
+    tried = 0
+    if answer is not True:
+        progress = Progress("mem fit")
+        try:
+            found, tried = search(estimate, predictor, memory, lambda done, of: progress.tick(done, of, "combinations"))
+        finally:
+            progress.close()
+    result: FitResult = {
+        "inputs": comparison.inputs.result(),
+        "memory_bytes": memory,
+        "needs_bytes": need_of(estimate).safe,
+        "fits": answer,
+        "combinations": [_result(one) for one in found],
+        "tried": tried,
+    }
+    return Report(
+        "mem fit",
+        subject={"path": options.model, "strategy": estimate.strategy.name, "memory": options.gpu_memory},
+        result={**result},
+        document=tuple(_document(options, estimate, found, memory)),
+        verdict=_verdict(options, comparison, found, tried, memory),
+        skipped=comparison.skipped,
+    )
+
+
+def _verdict(options: FitOptions, comparison: Comparison, found: Sequence[Combination], tried: int, memory: int) -> Verdict:
+    estimate = comparison.estimates[0]
+    unit = Unit(max(memory, need_of(estimate).safe))
+    needs = f"{label_of(estimate)} needs {unit(need_of(estimate).safe)} {unit.name} of {options.gpu_memory} ({unit(memory)} {unit.name})"
+    where = at_of(comparison)
+    if fits(estimate, memory) is True:
+        return Verdict(f"It fits already: {needs}{where}.")
+    if found:
+        first = " and ".join(move.text for move in found[0].moves)
+        size = unit(need_of(found[0].estimate).safe)
+        return Verdict(f"It does not fit: {needs}{where}. The cheapest change that fits: {first} ({size} {unit.name}).", "problem")
+    return Verdict(f"It does not fit: {needs}{where}, and none of {tried} combinations of at most 4 changes fits.", "problem")
+
+
+def _document(options: FitOptions, estimate: Estimate, found: Sequence[Combination], memory: int) -> Iterator[Block]:
+    if not found:
+        if fits(estimate, memory) is not True:
+            yield Note("Next", "more devices (--world-size), shorter sequences (--seq-len), or a smaller model")
+        return
+    unit = Unit(memory)
+    rows = tuple(
+        (
+            "\n".join(move.text for move in one.moves),
+            unit(need_of(one.estimate).safe),
+            unit(one.estimate.prediction.peak.total),
+            unit(sum(host_parts(one.estimate.prediction.host).values())),
+            "; ".join(dict.fromkeys(move.cost for move in one.moves if move.cost != "nothing")) or "nothing",
+        )
+        for one in found
+    )
+    yield Table(("Changes", f"needs, {unit.name}", "peak", "host", "cost"), rows)
+    yield Note("Limits", f"At most 4 changes at once, {MOST_TRIED} combinations; the first lines are the cheapest.", "dim")
+    yield Code("Fix", json.dumps(_configuration(found[0]), indent=2))
+    changed = " ".join(f"--strategy {text}" for text in options.strategy)
+    yield Note(
+        "Next", f"Set these keys in the strategy, then: llmdoctor mem compare {options.model} {changed} --gpu-memory {options.gpu_memory}"
+    )
+
+
+def _configuration(one: Combination) -> dict[str, Any]:
+    """Return the keys to set, nested as the file holds them."""
+    out: dict[str, Any] = {}
+    for move in one.moves:
+        for key, value in move.keys.items():
+            place = out
+            *sections, last = key.split(".")
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[last] = value
+    return out
+
+
+def _result(one: Combination) -> CombinationResult:
+    return {
+        "changes": [move.text for move in one.moves],
+        "needs_bytes": need_of(one.estimate).safe,
+        "peak_bytes": one.estimate.prediction.peak.total,
+        "host_bytes": sum(host_parts(one.estimate.prediction.host).values()),
+        "costs": [move.cost for move in one.moves],
+        "configuration": _configuration(one),
+    }
