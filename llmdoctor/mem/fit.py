@@ -9,7 +9,7 @@ from typing import Any
 from llmdoctor.core.document import Block, Code, Note, Table
 from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.core.progress import Progress
-from llmdoctor.core.report import Report, ReportError, Verdict
+from llmdoctor.core.report import Report, ReportError, Verdict, refusal
 from llmdoctor.mem.capacity import fits, need_of, read_size
 from llmdoctor.mem.components import Unit, host_parts
 from llmdoctor.mem.keys import UnmodelledSetting
@@ -34,7 +34,8 @@ def fit_report(options: FitOptions) -> Report:
     try:
         comparison, predictor = compare_strategies(options)
     except UnmodelledSetting as error:
-        return Report("mem fit", {"path": options.model}, {"inputs": error.inputs.result()}, error=ReportError(error.kind, str(error)))
+        result = {"inputs": error.inputs.result()}
+        return refusal("mem fit", ReportError(error.kind, str(error)), {"path": options.model}, result)
     if not predictor.live:
         raise MissingExtra("mem fit", "torch with transformers", "live")
     return _report(options, comparison, predictor, memory)
