@@ -44,9 +44,8 @@ def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
         console.print(Text(clean(verdict.text)), soft_wrap=True)
     else:
         console.print(Text(clean(sentence(report)), style=_TONES[verdict.tone]))
-    _print_blocks(console, flat(blocks(report)), report, style.terminal)
-    for skipped in report.skipped:
-        _print_note(console, Note("Skipped", f"{skipped.what}: {skipped.reason}", "dim"), _LABEL)
+    skipped = [Note("Skipped", f"{one.what}: {one.reason}", "dim") for one in report.skipped]
+    _print_blocks(console, (*flat(blocks(report)), *skipped), report, style.terminal)
     return _finished(out)
 
 
@@ -102,11 +101,15 @@ def _apart(before: Block, block: Block) -> bool:
         return True
     if isinstance(block, Headline):
         return not isinstance(before, Headline)
-    if isinstance(before, Headline) or (isinstance(before, Note) and not before.text):
-        return isinstance(block, Table) and isinstance(before, Headline)
-    if isinstance(block, Note) and not block.label:
+    if isinstance(before, Headline):
+        return isinstance(block, Table)
+    if isinstance(before, Note) and not before.text:  # a heading, above what it names
         return False
-    return isinstance(before, Table) or isinstance(block, Table)
+    if isinstance(block, Note) and not block.label:  # a legend or a drawing, below what it belongs to
+        return False
+    heading = isinstance(block, Note) and not block.text
+    drawn = isinstance(before, Note) and not before.label
+    return heading or drawn or isinstance(before, Table) or isinstance(block, Table)
 
 
 def _shortened(table: Table) -> Table:
@@ -194,4 +197,7 @@ def _print_finding(console: Console, finding: Finding, report: Report) -> None:
     head.append(clean_lines(message_of(finding, report)))
     console.print(head)
     for label, text in parts(finding):
-        console.print(Padding(_labelled(label, text, _LABEL - 2), (0, 0, 0, 2)))
+        if label == "At":  # a place is to be copied or clicked on: its line is never folded
+            console.print(Text(f"  {label:<{_LABEL - 2}}  ", style="bold").append(clean(text), style="not bold"), soft_wrap=True)
+        else:
+            console.print(Padding(_labelled(label, text, _LABEL - 2), (0, 0, 0, 2)))

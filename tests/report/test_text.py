@@ -149,6 +149,7 @@ def test_a_finding_has_one_layout_and_does_not_repeat_the_verdict() -> None:
         "Next     b",
         "",
         "info GEN010 pad_token_id 3 is also an eos id",
+        "",
         "Skipped  model/x: no model files in it",
     ]
     assert second is report.findings[1]
