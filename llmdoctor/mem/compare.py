@@ -64,7 +64,7 @@ def _report(options: CompareOptions) -> Report:
         skipped=comparison.skipped,
         document=document(shown),
         verdict=verdict,
-        unanswered=memory is not None and verdict.status == "bound",
+        unanswered=memory is not None and verdict.status == "bound" and not options.static,  # --static asks for the bound
     )
 
 
