@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from llmdoctor.cli import complete
 from llmdoctor.cli.output import Colors, Fail, FailOn, Format, answer
 from llmdoctor.cli.shared import writing
 from llmdoctor.core.errors import QuestionError
@@ -22,10 +23,16 @@ def check(
         list[str] | None, typer.Argument(help="Folders and files; the current folder by default.", metavar="[PATH...]")
     ] = None,
     select: Annotated[
-        list[str] | None, typer.Option("--select", help="Only the rules whose code begins with PREFIX; repeatable.", metavar="PREFIX")
+        list[str] | None,
+        typer.Option(
+            "--select", help="Only the rules whose code begins with PREFIX; repeatable.", metavar="PREFIX", autocompletion=complete.rules
+        ),
     ] = None,
     ignore: Annotated[
-        list[str] | None, typer.Option("--ignore", help="Not the rules whose code begins with PREFIX; repeatable.", metavar="PREFIX")
+        list[str] | None,
+        typer.Option(
+            "--ignore", help="Not the rules whose code begins with PREFIX; repeatable.", metavar="PREFIX", autocompletion=complete.rules
+        ),
     ] = None,
     baseline: Annotated[
         str | None,

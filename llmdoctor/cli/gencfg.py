@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from llmdoctor.cli import complete
 from llmdoctor.cli.attached import refuse_command, run_attached
 from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Colors, Fail, Format, answer
@@ -25,8 +26,8 @@ _ENGINE = "transformers, vllm, sglang, tgi, tensorrt-llm, llama.cpp, ollama or m
 _WITHOUT = "Answer as if no file set this key; repeatable."
 
 
-def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(name, help=help, metavar=metavar, show_default=False)
+def _option(name: str, help: str, metavar: str, complete: Callable[[str], list[str]] | None = None) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(name, help=help, metavar=metavar, show_default=False, autocompletion=complete)
     return option
 
 
@@ -35,9 +36,9 @@ Config = Annotated[str | None, _option("--config", _CONFIG, "FILE")]
 Sets = Annotated[list[str] | None, _option("--set", _SET, "NAME=JSON")]
 Mutations = Annotated[list[str] | None, _option("--mutate", _MUTATE, "NAME=JSON")]
 ConfigMutations = Annotated[list[str] | None, _option("--mutate-config", _MUTATE_CONFIG, "NAME=JSON")]
-Presets = Annotated[list[str] | None, _option("--preset", _PRESET, "NAME")]
+Presets = Annotated[list[str] | None, _option("--preset", _PRESET, "NAME", complete.presets)]
 Version = Annotated[str | None, _option("--transformers", _VERSION, "VERSION")]
-EngineName = Annotated[str | None, _option("--engine", _ENGINE, "NAME[@VERSION]")]
+EngineName = Annotated[str | None, _option("--engine", _ENGINE, "NAME[@VERSION]", complete.gencfg_engines)]
 Without = Annotated[list[str] | None, _option("--without", _WITHOUT, "KEY")]
 PromptLength = Annotated[int | None, typer.Option("--prompt-length", help="Tokens in the prompt.", min=0, show_default="1")]
 
@@ -45,18 +46,18 @@ LeftConfig = Annotated[str | None, _option("--left-config", _CONFIG, "FILE")]
 LeftSets = Annotated[list[str] | None, _option("--left-set", _SET, "NAME=JSON")]
 LeftMutations = Annotated[list[str] | None, _option("--left-mutate", _MUTATE, "NAME=JSON")]
 LeftConfigMutations = Annotated[list[str] | None, _option("--left-mutate-config", _MUTATE_CONFIG, "NAME=JSON")]
-LeftPresets = Annotated[list[str] | None, _option("--left-preset", _PRESET, "NAME")]
+LeftPresets = Annotated[list[str] | None, _option("--left-preset", _PRESET, "NAME", complete.presets)]
 LeftVersion = Annotated[str | None, _option("--left-transformers", _VERSION, "VERSION")]
-LeftEngine = Annotated[str | None, _option("--left-engine", _ENGINE, "NAME[@VERSION]")]
+LeftEngine = Annotated[str | None, _option("--left-engine", _ENGINE, "NAME[@VERSION]", complete.gencfg_engines)]
 LeftWithout = Annotated[list[str] | None, _option("--left-without", _WITHOUT, "KEY")]
 LeftPromptLength = Annotated[int | None, typer.Option("--left-prompt-length", help="Tokens in the prompt.", min=0)]
 RightConfig = Annotated[str | None, _option("--right-config", _CONFIG, "FILE")]
 RightSets = Annotated[list[str] | None, _option("--right-set", _SET, "NAME=JSON")]
 RightMutations = Annotated[list[str] | None, _option("--right-mutate", _MUTATE, "NAME=JSON")]
 RightConfigMutations = Annotated[list[str] | None, _option("--right-mutate-config", _MUTATE_CONFIG, "NAME=JSON")]
-RightPresets = Annotated[list[str] | None, _option("--right-preset", _PRESET, "NAME")]
+RightPresets = Annotated[list[str] | None, _option("--right-preset", _PRESET, "NAME", complete.presets)]
 RightVersion = Annotated[str | None, _option("--right-transformers", _VERSION, "VERSION")]
-RightEngine = Annotated[str | None, _option("--right-engine", _ENGINE, "NAME[@VERSION]")]
+RightEngine = Annotated[str | None, _option("--right-engine", _ENGINE, "NAME[@VERSION]", complete.gencfg_engines)]
 RightWithout = Annotated[list[str] | None, _option("--right-without", _WITHOUT, "KEY")]
 RightPromptLength = Annotated[int | None, typer.Option("--right-prompt-length", help="Tokens in the prompt.", min=0)]
 
@@ -214,7 +215,10 @@ def check(
 
 def presets(
     name: Annotated[
-        str | None, typer.Argument(help="A trainer, such as trl-grpo@1.0.0; without it, all of them.", metavar="[NAME]")
+        str | None,
+        typer.Argument(
+            help="A trainer, such as trl-grpo@1.0.0; without it, all of them.", metavar="[NAME]", autocompletion=complete.presets
+        ),
     ] = None,
     format: Format = None,
     fail_on: Fail = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from llmdoctor.cli import complete
 from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Colors, Fail, Format, answer
 from llmdoctor.report.terminal import Color
@@ -21,7 +22,7 @@ def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
 
 Model = Annotated[str, typer.Argument(help="A directory with a tokenizer, or a hub id in the local cache.", metavar="MODEL")]
 Data = Annotated[str, typer.Argument(help="The dataset: JSON lines, a JSON list, or parquet.", metavar="DATA")]
-TrainerName = Annotated[str, typer.Option("--trainer", help=_TRAINER, metavar="NAME[@VERSION]")]
+TrainerName = Annotated[str, typer.Option("--trainer", help=_TRAINER, metavar="NAME[@VERSION]", autocompletion=complete.trainers)]
 Config = Annotated[str | None, _option("--config", "The trainer's configuration, as JSON or YAML.", "FILE")]
 RowNumber = Annotated[int | None, typer.Option("--row", help="Show the sequences that hold this row, from 0.", min=0, show_default=False)]
 TextColumn = Annotated[str | None, _option("--text-column", "The column that holds plain text.", "NAME")]

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from llmdoctor.cli import complete
 from llmdoctor.cli.output import Colors, Format, answer
 from llmdoctor.report.terminal import Color
 
@@ -29,7 +30,11 @@ def look(
 def rule(
     code: Annotated[
         str | None,
-        typer.Argument(help="A rule such as GEN001, or a family such as GEN; without it, all rules are listed.", show_default=False),
+        typer.Argument(
+            help="A rule such as GEN001, or a family such as GEN; without it, all rules are listed.",
+            show_default=False,
+            autocompletion=complete.rules,
+        ),
     ] = None,
     format: Format = None,
     color: Colors = Color.AUTO,

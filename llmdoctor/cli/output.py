@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 
+from llmdoctor.cli import complete
 from llmdoctor.cli.shared import GIVEN, check_new
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.exitcodes import FOUND, INTERRUPTED, NOTHING, REFUSED
@@ -42,6 +43,7 @@ Format = Annotated[
         metavar="FORMAT[:PATH]",
         help="text, concise, json, sarif, junit, github, gitlab, markdown or html; repeatable, FORMAT:PATH writes a file.",
         show_default=False,
+        autocompletion=complete.formats,
     ),
 ]
 Fail = Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llmdoctor.cli import complete
 from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Colors, Fail, Format, answer
 from llmdoctor.cli.shared import writing
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from llmdoctor.core.report import Report
 
 
-def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
-    option: typer.models.OptionInfo = typer.Option(name, help=help, metavar=metavar, show_default=False)
+def _option(name: str, help: str, metavar: str, complete: Callable[[str], list[str]] | None = None) -> typer.models.OptionInfo:
+    option: typer.models.OptionInfo = typer.Option(name, help=help, metavar=metavar, show_default=False, autocompletion=complete)
     return option
 
 
@@ -55,7 +56,7 @@ def engines(
     greedy: Greedy = False,
     prompt_tokens: Annotated[str | None, _option("--prompt-tokens", "Ids in front of the call, for penalties.", "1,2")] = None,
     output_tokens: Annotated[str | None, _option("--output-tokens", "Ids that the call has produced, for penalties.", "3,4")] = None,
-    engine: Annotated[list[str] | None, _option("--engine", "Only this engine; repeatable.", "NAME")] = None,
+    engine: Annotated[list[str] | None, _option("--engine", "Only this engine; repeatable.", "NAME", complete.sample_engines)] = None,
     step: Annotated[int, typer.Option("--step", help="Which step of a file with several.", min=0)] = 0,
     model: Annotated[str | None, _option("--model", "Adds the hidden defaults of its generation_config.json.", "DIR")] = None,
     defaults: Annotated[bool, typer.Option("--defaults", help="Add each engine's own defaults.", show_default=False)] = False,
@@ -107,7 +108,7 @@ def replay(
     logits: Annotated[str | None, typer.Argument(help="Recorded logits or a response with logprobs.", metavar="[LOGITS]")] = None,
     tokens: Annotated[str | None, _option("--tokens", "The token ids that were drawn.", "FILE")] = None,
     claim: Annotated[str | None, _option("--claim", "The settings: JSON, a stored request, or a gencfg trace.", "FILE")] = None,
-    engine: Annotated[str | None, _option("--engine", "The engine whose order is claimed.", "NAME")] = None,
+    engine: Annotated[str | None, _option("--engine", "The engine whose order is claimed.", "NAME", complete.sample_engines)] = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -200,7 +201,9 @@ def replay(
 def draw(
     probs: Annotated[str | None, _option("--probs", "The distribution itself: a file, or .5,.4,.1", "FILE|LIST")] = None,
     logits: Annotated[str | None, _option("--logits", "Logits; the settings below make the distribution.", "FILE|LIST")] = None,
-    engine: Annotated[str, typer.Option("--engine", help="Whose order of stages.", metavar="NAME")] = "transformers",
+    engine: Annotated[
+        str, typer.Option("--engine", help="Whose order of stages.", metavar="NAME", autocompletion=complete.sample_engines)
+    ] = "transformers",
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
