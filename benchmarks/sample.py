@@ -130,9 +130,9 @@ def replay(steps: int) -> None:
 
 def worker(part: str, folder: str) -> None:
     """One part of the replay, timed; its peak memory without the mapped file is printed."""
-    from llmdoctor.files.arrays import open_logits
     from llmdoctor.sample.claim import Claim
     from llmdoctor.sample.judge import run_tests
+    from llmdoctor.sample.logits import open_logits
     from llmdoctor.sample.sketch import make_sketch
     from llmdoctor.sample.steps import Tolerance, replay_steps
 

@@ -20,7 +20,6 @@ from datetime import date
 
 import numpy as np
 
-from llmdoctor.files.arrays import Logits
 from llmdoctor.requests.logprob_files import Listed, Responses
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.draws import draw, generator
@@ -28,6 +27,7 @@ from llmdoctor.sample.estimate import Estimates, estimate
 from llmdoctor.sample.judge import Judgement, judge, run_tests
 from llmdoctor.sample.laws import one_short
 from llmdoctor.sample.listed import judge_listed
+from llmdoctor.sample.logits import Logits
 from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.sketch import make_sketch
 from llmdoctor.sample.stages import run

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from llmdoctor.configs.linked import Neighbours
+from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.configs.recognise import is_accelerate, is_deepspeed, is_training
 from llmdoctor.core.finding import Finding
 from llmdoctor.files.jsonfile import JsonFile
@@ -30,7 +30,7 @@ class FileKind:
     endings: tuple[str, ...]
     marks: tuple[bytes, ...]
     recognise: Callable[[Any], bool]
-    judge: Callable[[JsonFile, Neighbours], Findings]
+    judge: Callable[[JsonFile, LinkedFiles], Findings]
     names_others: bool = False
     strict: bool = True
 
@@ -41,25 +41,25 @@ def _is_request(value: Any) -> bool:
     return is_request(value)
 
 
-def _accelerate(file: JsonFile, linked: Neighbours) -> Findings:
+def _accelerate(file: JsonFile, linked: LinkedFiles) -> Findings:
     from llmdoctor.mem.config_rules.trainer import check_accelerate
 
     return check_accelerate(file, linked)
 
 
-def _training(file: JsonFile, linked: Neighbours) -> Findings:
+def _training(file: JsonFile, linked: LinkedFiles) -> Findings:
     from llmdoctor.mem.config_rules.trainer import check_training
 
     return check_training(file, linked)
 
 
-def _deepspeed(file: JsonFile, linked: Neighbours) -> Findings:
+def _deepspeed(file: JsonFile, linked: LinkedFiles) -> Findings:
     from llmdoctor.mem.config_rules.deepspeed import check_deepspeed
 
     return check_deepspeed(file, linked)
 
 
-def _request(file: JsonFile, linked: Neighbours) -> Findings:
+def _request(file: JsonFile, linked: LinkedFiles) -> Findings:
     from llmdoctor.check.requests import check_file
 
     return check_file(file, linked)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmdoctor.check.inventory import Inventory
 from llmdoctor.check.isolation import isolated
 from llmdoctor.check.kinds import DEEPSPEED, KINDS, FileKind, candidates
-from llmdoctor.configs.linked import Neighbours
+from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding
 from llmdoctor.core.report import Skipped
@@ -45,7 +45,7 @@ class Checker:
     """Checks what was found. `skipped` fills while the subjects are checked."""
 
     def __init__(self, found: Inventory, settings: ProjectSettings) -> None:
-        self.found, self.linked = found, Neighbours(settings)
+        self.found, self.linked = found, LinkedFiles(settings)
         self.skipped: list[Skipped] = []
         self._autos: list[tuple[Subject, JsonFile]] = []  # DeepSpeed configs with "auto", which a Trainer fills in and DeepSpeed does not
         self._not_models: list[Subject] = []  # config.json files that turned out to be another kind of file

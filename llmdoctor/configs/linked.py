@@ -1,4 +1,4 @@
-"""What a check knows besides the file that it judges: the team's settings, and the other files that this one names, each read once."""
+"""The files that a configuration names (a DeepSpeed JSON, a launch's config), each read once, and the settings of the repository."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ _LIMIT, _KEPT, _ABOVE = 2**20, 16 * 2**20, 6  # bytes of a file, characters kept
 
 
 @dataclass(slots=True)
-class Neighbours:
-    """`settings`, and the JSON files read so far by their full path."""
+class LinkedFiles:
+    """The settings of the repository, and the JSON files that were read so far, by their full path."""
 
     settings: ProjectSettings
     _read: dict[str, JsonFile] = field(default_factory=dict)
     _size: int = 0
 
     def keep(self, file: JsonFile) -> None:
-        """Remember a file that others may name; once 16 MiB are kept, a file that is named is read again."""
+        """Keep a file that others may name; once 16 MiB are kept, a file that is named is read again."""
         if self._size < _KEPT:
             self._size += len(file.text) + 500
             self._read[os.path.abspath(file.path)] = file
 
     def named(self, by: str, name: str) -> JsonFile | None:
-        """The JSON file that the file `by` names: from the working directory, beside `by`, or from a folder above it, where launchers are
-        started; None where it is not there or holds no object.
+        """Return the JSON file that the file `by` names: relative to the working directory, to the folder of `by`, or to a folder above it,
+        in which launchers are started. Returns None if there is none, or if it holds no object.
         """
         place = self.place(by, name)
         file = None if place is None else self._once(place)
         return file if file is not None and isinstance(file.value, dict) else None
 
     def place(self, by: str, name: str) -> str | None:
-        """Where the file lies that `by` names; None where it is nowhere that a launcher would look from."""
+        """Return the path of the file that `by` names; None if it is in none of these folders."""
         folder = os.path.dirname(os.path.abspath(by))
         places = [os.path.abspath(name)]
         for _ in range(_ABOVE):

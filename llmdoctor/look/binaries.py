@@ -7,7 +7,7 @@ import os
 import struct
 from typing import Any
 
-from llmdoctor.configs.linked import Neighbours
+from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.core.text import shown
 from llmdoctor.files.opening import read_bytes
 from llmdoctor.files.pickles import PICKLE_LIMIT, Record, parse_pickle
@@ -77,7 +77,7 @@ def _pickle(path: str, head: bytes) -> Recognised:
             "pickle", "a pickle or zip archive that llmdoctor does not read, because loading it can run code", (("reason", str(error)),)
         )
     name = value.name if isinstance(value, Record) else type(value).__name__
-    if check_pickled(value, path, path, Neighbours(ProjectSettings())) is None:
+    if check_pickled(value, path, path, LinkedFiles(ProjectSettings())) is None:
         return Recognised("pickle", "a pickle (nothing in it was run)", (("class", shown(name)),))
     suggestions = (
         Suggestion(f"llmdoctor check {file}", "settings that contradict each other"),

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from llmdoctor.core.document import Block, Cell, Note, Table
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Verdict
-from llmdoctor.files.arrays import open_recording
 from llmdoctor.sample.beams import Beam, judge_beams, read_beams
 from llmdoctor.sample.claim import Claim, doubts_of
 from llmdoctor.sample.findings import findings_of
 from llmdoctor.sample.judge import Judgement, undecided
+from llmdoctor.sample.logits import open_recording
 from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.result_parts import STATUSES, claim_result
 from llmdoctor.sample.results import BeamStepResult, ReplayResult

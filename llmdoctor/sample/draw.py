@@ -19,11 +19,11 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding, Location
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
-from llmdoctor.files.arrays import parse_logits
 from llmdoctor.files.writing import replacing
 from llmdoctor.sample.distribution import claimed_probs, given_probs
 from llmdoctor.sample.draws import draw, draw_counts, generator
 from llmdoctor.sample.goodness import DrawTest, judge_draws
+from llmdoctor.sample.logits import parse_logits
 from llmdoctor.sample.options import DrawOptions, check_alpha
 from llmdoctor.sample.result_parts import STATUSES
 from llmdoctor.sample.results import DrawResult

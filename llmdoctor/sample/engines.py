@@ -12,9 +12,9 @@ from llmdoctor.core.document import Bar, Bars, Block, Cell, Note, Table
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
-from llmdoctor.files.arrays import parse_logits
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 from llmdoctor.sample.layering import config_field, hidden_defaults
+from llmdoctor.sample.logits import parse_logits
 from llmdoctor.sample.options import EnginesOptions
 from llmdoctor.sample.results import EngineResult, EnginesResult
 from llmdoctor.sample.stages import Stage, refusal, run

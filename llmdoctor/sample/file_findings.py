@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from llmdoctor.configs.linked import Neighbours
+from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.core.finding import Finding, Location
 from llmdoctor.core.text import shown
 from llmdoctor.files.jsonfile import JsonFile
@@ -45,10 +45,10 @@ def hidden_defaults(directory: ModelDir) -> tuple[Finding, ...]:
     return (DEFAULTS.at(where, message, cause=cause, **values),)
 
 
-def check_requests(requests: tuple[Request, ...], neighbours: Neighbours) -> Iterator[Finding]:
+def check_requests(requests: tuple[Request, ...], linked: LinkedFiles) -> Iterator[Finding]:
     """What requests leave to the generation_config.json of a model that lies here: a directory, or a hub id in the cache."""
     for request in requests:
-        file = None if request.is_openai else _config_of(request, neighbours)
+        file = None if request.is_openai else _config_of(request, linked)
         values = {name: value for name, value in _drawn_with(file).items() if request.settings.get(name) is None}
         if file is None or not values:
             continue
@@ -82,12 +82,12 @@ def _drawn_with(file: JsonFile | None) -> Mapping[str, Any]:
     return {name: value for name, value in found.items() if not isinstance(value, bool) and value not in _NEUTRAL[name]}
 
 
-def _config_of(request: Request, neighbours: Neighbours) -> JsonFile | None:
+def _config_of(request: Request, linked: LinkedFiles) -> JsonFile | None:
     name = request.model
     if not name or "\0" in name:
         return None
     snapshot = hub.find_snapshot(name) if hub.looks_like_id(name) and "/" in name and not os.path.isdir(name) else None
-    return neighbours.named(request.shown_name, os.path.join(snapshot or name, "generation_config.json"))
+    return linked.named(request.shown_name, os.path.join(snapshot or name, "generation_config.json"))
 
 
 def _is_greedy(temperature: Any) -> bool:

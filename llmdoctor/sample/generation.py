@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import plural
-from llmdoctor.files.arrays import Logits, open_logits
 from llmdoctor.modeldir.directory import read_model_dir
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.keys import ids_of
 from llmdoctor.sample.layering import config_field
+from llmdoctor.sample.logits import Logits, open_logits
 from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.rounding import rounded
 from llmdoctor.sample.steps import Tolerance

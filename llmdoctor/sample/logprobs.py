@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llmdoctor.core.errors import MissingExtra, QuestionError
-from llmdoctor.files.arrays import load_array, load_arrays
+from llmdoctor.files.arrays import read_arrays, read_npy
 from llmdoctor.requests.logprob_files import looks_like_responses, read_responses
 from llmdoctor.sample.tokens import read_values
 from llmdoctor.sample.types import Doubles, Flags
@@ -69,9 +69,10 @@ def read_side(path: str, role: Role = "trainer") -> Side:
 def _read(path: str, role: Role) -> tuple[str, Any, Any]:
     """The name of the values, the values and the mask of a file."""
     if path.endswith(".npy"):
-        return "", load_array(path), None
+        return "", read_npy(path), None
     if path.endswith((".npz", ".safetensors")):
-        return _chosen(load_arrays(path), path, role)
+        file = read_arrays(path)
+        return _chosen({name: file.floats(name) for name in file.arrays}, path, role)
     if path.endswith(".parquet"):
         return _chosen(_table(path), path, role)
     value = read_values(path, "log-probabilities")

@@ -9,7 +9,6 @@ import numpy as np
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.progress import Progress
-from llmdoctor.files.arrays import Logits
 from llmdoctor.modeldir.directory import read_model_dir
 from llmdoctor.modeldir.tokenizer import Tokenizer
 from llmdoctor.sample.claim import Claim, doubts_of
@@ -17,6 +16,7 @@ from llmdoctor.sample.comparing import Comparison, compare_sides
 from llmdoctor.sample.estimate import Estimates, estimate
 from llmdoctor.sample.generation import Generation, read_generation
 from llmdoctor.sample.judge import Judgement, judge, run_tests, undecided
+from llmdoctor.sample.logits import Logits
 from llmdoctor.sample.logprob_kind import kind_of
 from llmdoctor.sample.logprobs import read_side
 from llmdoctor.sample.options import ReplayOptions

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llmdoctor.files.arrays import Logits
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.cuts import head
+from llmdoctor.sample.logits import Logits
 from llmdoctor.sample.stages import run, without_filters
 from llmdoctor.sample.tables import SamplingEngine
 from llmdoctor.sample.types import Doubles, Floats, Ids, Sequences

@@ -9,10 +9,10 @@ from typing import Any, cast
 import numpy as np
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.files.arrays import Logits
 from llmdoctor.sample import cuts
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.laws import LAWS, law_logprobs
+from llmdoctor.sample.logits import Logits
 from llmdoctor.sample.stages import Stage, active, run, share
 from llmdoctor.sample.types import Doubles, Flags, Floats, Ids, LogitRow, SamplingParams, Sequences, TokenContext
 

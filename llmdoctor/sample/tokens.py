@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.files.arrays import load_array
+from llmdoctor.files.arrays import read_npy
 from llmdoctor.files.opening import Refusal, read_bytes
 
 _LIMIT = 256 << 20
@@ -20,14 +20,14 @@ _KEYS = ("token_ids", "tokens", "output_token_ids", "output_ids", "sequence", "i
 def read_tokens(path: str, sequence: int | None = None) -> list[int]:
     """One sequence of token ids. Raises QuestionError."""
     if path.endswith(".npy"):
-        return from_array(load_array(path), path, sequence)
+        return from_array(read_npy(path), path, sequence)
     return _ids(read_values(path, "token ids, or JSON lines with token_ids"), path, sequence)
 
 
 def read_sequences(path: str) -> list[list[int]]:
     """Return every sequence of token ids of a file: an array [batch, steps], a list of lists, JSON lines. Raises QuestionError."""
     if path.endswith(".npy"):
-        array = load_array(path)
+        array = read_npy(path)
         count = len(array) if array.ndim == 2 else 1
         return [from_array(array, path, index if array.ndim == 2 else None) for index in range(count)]
     value = read_values(path, "token ids, or JSON lines with token_ids")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmdoctor.check.requests import check_requests
-from llmdoctor.configs.linked import Neighbours
+from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.files.jsonfile import parse
 from llmdoctor.files.project import ProjectSettings
 from llmdoctor.gencfg.engines.vllm_checks import refusal
@@ -22,7 +22,7 @@ def findings(model: str = "m", endpoint: str = "/v1/chat/completions", **setting
     body = {"model": model, "messages": MESSAGES, "max_tokens": 9, **settings}
     body = {key: value for key, value in body.items() if value is not ...}
     file = parse(json.dumps({"url": endpoint, "body": body}, indent=1).encode(), "r.json", "r.json")
-    return [(finding.code, finding.message) for finding in check_requests(requests_in(file), Neighbours(ProjectSettings()))]
+    return [(finding.code, finding.message) for finding in check_requests(requests_in(file), LinkedFiles(ProjectSettings()))]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_request_with_a_body_of_its_own(body: Any) -> None:
     """Found by the reliability harness: a key named body that is not a batch's."""
     value = {"model": "m", "messages": MESSAGES, "temperature": 0, "top_p": 0.9, "max_tokens": 5, "body": body}
     file = parse(json.dumps(value).encode(), "r.json", "r.json")
-    found = check_requests(requests_in(file), Neighbours(ProjectSettings()))
+    found = check_requests(requests_in(file), LinkedFiles(ProjectSettings()))
     assert [finding.code for finding in found] == ["GEN018"]
     assert [edit.pointer for edit in found[0].edits] == ["/top_p"]
 
@@ -99,7 +99,7 @@ def test_a_batch_tells_each_kind_of_request_once(tmp_path: Path) -> None:
     requests = read_batch(str(path))
     assert isinstance(requests, tuple)
     assert [request.count for request in requests] == [500, 500]
-    found = check_requests(requests, Neighbours(ProjectSettings()))
+    found = check_requests(requests, LinkedFiles(ProjectSettings()))
     assert [(finding.code, finding.location.line if finding.location else None) for finding in found] == [("GEN018", 2)]
     assert "(500 requests from line 2 on)" in found[0].message
 
@@ -121,7 +121,7 @@ def test_hidden_defaults(model: str, settings: dict[str, Any], names: str | None
     body = {"model": model, "messages": MESSAGES, "max_tokens": 9, **settings}
     path = tmp_path / "r.json"
     file = parse(json.dumps(body).encode(), str(path), str(path))
-    found = [finding for finding in check_requests(requests_in(file), Neighbours(ProjectSettings())) if finding.code == "SMP006"]
+    found = [finding for finding in check_requests(requests_in(file), LinkedFiles(ProjectSettings())) if finding.code == "SMP006"]
     assert bool(found) == (names is not None)
     if names is not None:
         assert f"vLLM takes {names} from" in found[0].message
@@ -130,4 +130,4 @@ def test_hidden_defaults(model: str, settings: dict[str, Any], names: str | None
 def test_the_responses_api_has_a_limit_of_its_own() -> None:
     body = {"model": "gpt-5", "input": "hi", "max_output_tokens": 100, "temperature": 0.5}
     file = parse(json.dumps(body).encode(), "r.json", "r.json")
-    assert check_requests(requests_in(file), Neighbours(ProjectSettings())) == ()
+    assert check_requests(requests_in(file), LinkedFiles(ProjectSettings())) == ()

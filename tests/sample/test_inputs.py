@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.files.arrays import open_logits, parse_logits
 from llmdoctor.requests.logprob_files import read_responses
 from llmdoctor.sample.claim_file import read_claim
+from llmdoctor.sample.logits import open_logits, parse_logits
 from llmdoctor.sample.logprobs import read_side
 from llmdoctor.sample.rounding import rounded
 from llmdoctor.sample.tokens import read_tokens

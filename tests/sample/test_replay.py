@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.files.arrays import Logits
 from llmdoctor.report import Style, render
 from llmdoctor.sample.claim import Claim, make_claim
 from llmdoctor.sample.estimate import estimate
 from llmdoctor.sample.judge import judge, run_tests
 from llmdoctor.sample.laws import LOOP_DOWN, last_pass_wins
+from llmdoctor.sample.logits import Logits
 from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.replay import replay_report
 from llmdoctor.sample.sketch import make_sketch

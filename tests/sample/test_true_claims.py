@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.files.arrays import Logits
 from llmdoctor.sample.claim import Claim, make_claim
 from llmdoctor.sample.estimate import estimate
 from llmdoctor.sample.generation import _FORCED, _recorded, ending
 from llmdoctor.sample.judge import judge, run_tests
+from llmdoctor.sample.logits import Logits
 from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.replay import replay_report
 from llmdoctor.sample.rounding import rounded

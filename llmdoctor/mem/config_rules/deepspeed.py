@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmdoctor.configs import deepspeed_schema as schema
-from llmdoctor.configs.linked import Neighbours
+from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.configs.view import Config, autos, meant
 from llmdoctor.core.edit import Edit
 from llmdoctor.core.finding import Finding, Severity
@@ -33,9 +33,9 @@ FILLED = frozenset(
 )
 
 
-def check_deepspeed(file: JsonFile, neighbours: Neighbours) -> tuple[Finding, ...]:
+def check_deepspeed(file: JsonFile, linked: LinkedFiles) -> tuple[Finding, ...]:
     """The findings in a DeepSpeed config file."""
-    return tuple(deepspeed_findings(Config(file, file.value), neighbours.settings.gpu_memory))
+    return tuple(deepspeed_findings(Config(file, file.value), linked.settings.gpu_memory))
 
 
 def deepspeed_findings(config: Config, gpu_memory: int | None) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from llmdoctor.configs.linked import Neighbours
+from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.configs.recognise import is_training, name_of
 from llmdoctor.configs.view import Config, is_on
 from llmdoctor.core.finding import Finding, Severity
@@ -39,12 +39,12 @@ _BESIDE_FILE = (
 )  # fmt: skip
 
 
-def check_training(file: JsonFile, neighbours: Neighbours) -> tuple[Finding, ...]:
+def check_training(file: JsonFile, linked: LinkedFiles) -> tuple[Finding, ...]:
     """The findings in a file of TrainingArguments, LLaMA-Factory's or axolotl's, and where they contradict the DeepSpeed config they name."""
-    return tuple(_training(Config(file, file.value), neighbours))
+    return tuple(_training(Config(file, file.value), linked))
 
 
-def check_pickled(value: Any, path: str, shown_name: str, neighbours: Neighbours) -> tuple[Finding, ...] | None:
+def check_pickled(value: Any, path: str, shown_name: str, linked: LinkedFiles) -> tuple[Finding, ...] | None:
     """The findings in the TrainingArguments that a checkpoint's training_args.bin holds; None where it holds something else."""
     from llmdoctor.files.pickles import Record, plain
 
@@ -52,10 +52,10 @@ def check_pickled(value: Any, path: str, shown_name: str, neighbours: Neighbours
     arguments = plain(value)
     if not is_training(arguments) or (named and not named.endswith(("Arguments", "Config"))):
         return None
-    return tuple(_training(Config(JsonFile(path, shown_name, arguments), arguments), neighbours))
+    return tuple(_training(Config(JsonFile(path, shown_name, arguments), arguments), linked))
 
 
-def check_accelerate(file: JsonFile, _neighbours: Neighbours) -> tuple[Finding, ...]:
+def check_accelerate(file: JsonFile, _linked: LinkedFiles) -> tuple[Finding, ...]:
     """Return the findings in what `accelerate config` writes."""
     config = Config(file, file.value)
     return (*key_findings(config), *_accelerate(config))
@@ -64,23 +64,23 @@ def check_accelerate(file: JsonFile, _neighbours: Neighbours) -> tuple[Finding, 
 # --- the Trainer ---------------------------------------------------------------------------------------------------------------------
 
 
-def _training(config: Config, neighbours: Neighbours) -> Iterator[Finding]:
+def _training(config: Config, linked: LinkedFiles) -> Iterator[Finding]:
     axolotl = name_of(config.value) == "axolotl"
     yield from _both_halves(config)
     if not config.file.path.endswith(".bin"):  # a pickle also holds what the class computes
         yield from key_findings(config)
     inner = config.section("deepspeed")
     if inner is not None:
-        yield from deepspeed_findings(inner, neighbours.settings.gpu_memory)
+        yield from deepspeed_findings(inner, linked.settings.gpu_memory)
         yield from _against(config, inner, axolotl)
         yield from _recomputation(config, inner)
         return
     named = config.value.get("deepspeed")
-    other = neighbours.named(config.file.path, named) if isinstance(named, str) and named.endswith(".json") else None
+    other = linked.named(config.file.path, named) if isinstance(named, str) and named.endswith(".json") else None
     if other is not None:
         yield from _against(config, Config(other, other.value), axolotl)
         yield from _recomputation(config, Config(other, other.value))
-    elif isinstance(named, str) and named.endswith(".json") and _is_nowhere(config, named, neighbours):
+    elif isinstance(named, str) and named.endswith(".json") and _is_nowhere(config, named, linked):
         message = f"deepspeed names {shown(named)}, which is not in the working directory, beside this file or in a folder above it"
         fix = "the path as it is from where the run is started"
         yield config.found(REFUSED, message, "deepspeed", fix=fix, severity=Severity.INFO)
@@ -100,10 +100,10 @@ def _recomputation(config: Config, other: Config) -> Iterator[Finding]:
     yield config.found(DEAD, message, "deepspeed", cause=cause, fix='"gradient_checkpointing": true in this file')
 
 
-def _is_nowhere(config: Config, named: str, neighbours: Neighbours) -> bool:
+def _is_nowhere(config: Config, named: str, linked: LinkedFiles) -> bool:
     """Whether a file that a text names is in no place to look; a pickle (no lines) was made on another machine, and so may an absolute path be."""
     known = config.line("deepspeed") is not None and not os.path.isabs(named)
-    return known and neighbours.place(config.file.path, named) is None
+    return known and linked.place(config.file.path, named) is None
 
 
 def _both_halves(config: Config) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.configs import deepspeed_schema as schema
-from llmdoctor.configs.linked import Neighbours
+from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.core.finding import Severity
 from llmdoctor.files.jsonfile import parse
 from llmdoctor.files.project import ProjectSettings
@@ -33,7 +33,7 @@ def real() -> Any:
 
 def refused_by_us(config: dict[str, Any]) -> list[str]:
     file = parse(json.dumps(config).encode(), "ds.json", "ds.json")
-    found = check_deepspeed(file, Neighbours(ProjectSettings()))
+    found = check_deepspeed(file, LinkedFiles(ProjectSettings()))
     errors = [finding.message for finding in found if finding.severity is Severity.ERROR and finding.code in ("MEM006", "MEM007")]
     return [message for message in errors if not any(part in message for part in ENGINE)]
 

@@ -14,7 +14,7 @@ import pytest
 from llmdoctor.check.check import check_report
 from llmdoctor.check.options import CheckOptions
 from llmdoctor.configs import deepspeed_schema as schema
-from llmdoctor.configs.linked import Neighbours
+from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.files.jsonfile import parse
 from llmdoctor.files.project import ProjectSettings
 from llmdoctor.mem.config_rules.deepspeed import FILLED, check_deepspeed
@@ -90,7 +90,7 @@ def test_auto_is_filled_in_where_the_table_says_so(place: tuple[str, ...], argum
     file = parse(json.dumps(config).encode(), "ds.json", "ds.json")
     ours = {
         finding.location.pointer
-        for finding in check_deepspeed(file, Neighbours(ProjectSettings()))
+        for finding in check_deepspeed(file, LinkedFiles(ProjectSettings()))
         if finding.code == "MEM009" and finding.location
     }
     args = arguments(per_device_train_batch_size=1, learning_rate=1e-4)
@@ -133,11 +133,11 @@ def test_what_differs_is_what_the_trainer_refuses(
     held.trainer_config_process(arguments(**given))
     (tmp_path / "ds.json").write_text(json.dumps(config))
     text = json.dumps({"output_dir": "out", "per_device_train_batch_size": 8, **given, "deepspeed": "ds.json"})
-    found = check_training(parse(text.encode(), str(tmp_path / "args.json"), "args.json"), Neighbours(ProjectSettings()))
+    found = check_training(parse(text.encode(), str(tmp_path / "args.json"), "args.json"), LinkedFiles(ProjectSettings()))
     ours = [finding for finding in found if finding.code in ("MEM006", "MEM008")]
     if kind == "default" and name == "per_device_train_batch_size":
         text = json.dumps({"output_dir": "out", "learning_rate": 5e-5, "logging_steps": 1, "save_steps": 1, "deepspeed": "ds.json"})
-        ours = list(check_training(parse(text.encode(), str(tmp_path / "args.json"), "args.json"), Neighbours(ProjectSettings())))
+        ours = list(check_training(parse(text.encode(), str(tmp_path / "args.json"), "args.json"), LinkedFiles(ProjectSettings())))
     assert bool(ours) == bool(held.mismatches), (held.mismatches, ours)
 
 
@@ -148,7 +148,7 @@ def test_a_config_without_zero_optimization(arguments: Any, tmp_path: Path) -> N
         DeepSpeedPlugin(hf_ds_config={"train_micro_batch_size_per_gpu": 8})
     (tmp_path / "ds.json").write_text('{"train_micro_batch_size_per_gpu": 8}')
     text = json.dumps({"output_dir": "out", "per_device_train_batch_size": 8, "deepspeed": "ds.json"})
-    found = check_training(parse(text.encode(), str(tmp_path / "a.json"), "a.json"), Neighbours(ProjectSettings()))
+    found = check_training(parse(text.encode(), str(tmp_path / "a.json"), "a.json"), LinkedFiles(ProjectSettings()))
     assert [finding.code for finding in found] == ["MEM007"]
 
 
@@ -176,7 +176,7 @@ def test_both_halves(names: tuple[str, str], arguments: Any) -> None:
     with pytest.raises(ValueError, match="but not both"):
         arguments(**values)
     text = json.dumps({"output_dir": "out", "per_device_train_batch_size": 8, **values})
-    assert [finding.code for finding in check_training(parse(text.encode(), "a.json", "a.json"), Neighbours(ProjectSettings()))] == [
+    assert [finding.code for finding in check_training(parse(text.encode(), "a.json", "a.json"), LinkedFiles(ProjectSettings()))] == [
         "MEM006"
     ]
 

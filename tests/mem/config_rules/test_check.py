@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.configs.linked import Neighbours
+from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.files.jsonfile import parse
 from llmdoctor.files.project import ProjectSettings
@@ -20,7 +20,7 @@ GIB = 2**30
 
 def deepspeed(gpu: int | None = None, text: str | None = None, **config: Any) -> list[Finding]:
     data = text if text is not None else json.dumps({"train_micro_batch_size_per_gpu": 1, **config}, indent=2)
-    return list(check_deepspeed(parse(data.encode(), "ds.json", "ds.json"), Neighbours(ProjectSettings(gpu_memory=gpu))))
+    return list(check_deepspeed(parse(data.encode(), "ds.json", "ds.json"), LinkedFiles(ProjectSettings(gpu_memory=gpu))))
 
 
 def zero(gpu: int | None = None, *, bf16: Any = True, **values: Any) -> list[Finding]:
@@ -155,7 +155,7 @@ def test_the_old_names_of_offloading_count() -> None:
 def test_yaml_lines_and_the_inner_config() -> None:
     inner = "deepspeed:\n  optimizer: {type: AdamW, params: {lr: 1e-4}}\n  bogus: 1\n  zero_optimization: {stage: 1}\n"
     text = f"output_dir: o\nper_device_train_batch_size: 1\nlearning_rate: 1e-5\n{inner}"
-    found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), Neighbours(ProjectSettings()))
+    found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), LinkedFiles(ProjectSettings()))
     assert [(finding.code, str(finding.location)) for finding in found] == [("MEM010", "t.yaml:6"), ("MEM008", "t.yaml:3")]
     assert "t.yaml:5" in found[1].message
 
@@ -163,7 +163,7 @@ def test_yaml_lines_and_the_inner_config() -> None:
 def test_axolotls_auto_and_none_contradict_nothing() -> None:
     inner = "deepspeed: {zero_optimization: {stage: 2}, bf16: {enabled: true}}\n"
     text = f"base_model: m\ndatasets: []\nmicro_batch_size: 2\nsequence_len: 8\nbf16: auto\nfp16:\n{inner}"
-    assert check_training(parse_yaml(text.encode(), "a.yml", "a.yml"), Neighbours(ProjectSettings())) == ()
+    assert check_training(parse_yaml(text.encode(), "a.yml", "a.yml"), LinkedFiles(ProjectSettings())) == ()
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_axolotls_auto_and_none_contradict_nothing() -> None:
 )
 def test_what_is_not_said_is_the_trainers_default_and_not_trls(more: str, told: bool) -> None:
     text = f"output_dir: o\nper_device_train_batch_size: 1\n{more}deepspeed: {{zero_optimization: {{stage: 2}}, bf16: {{enabled: true}}}}\n"
-    found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), Neighbours(ProjectSettings()))
+    found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), LinkedFiles(ProjectSettings()))
     assert [finding.code for finding in found] == (["MEM006"] if told else [])
 
 
@@ -189,7 +189,7 @@ def test_what_is_not_said_is_the_trainers_default_and_not_trls(more: str, told: 
 )
 def test_accelerate(text: str, code: str | None, severity: Severity | None) -> None:
     whole = f"compute_environment: LOCAL_MACHINE\ndistributed_type: DEEPSPEED\ndeepspeed_config:\n{text}"
-    found = check_accelerate(parse_yaml(whole.encode(), "a.yaml", "a.yaml"), Neighbours(ProjectSettings()))
+    found = check_accelerate(parse_yaml(whole.encode(), "a.yaml", "a.yaml"), LinkedFiles(ProjectSettings()))
     assert [(finding.code, finding.severity) for finding in found] == ([] if code is None else [(code, severity)])
 
 
@@ -205,13 +205,13 @@ def test_accelerate(text: str, code: str | None, severity: Severity | None) -> N
     ],
 )
 def test_names_and_values_that_a_framework_does_not_accept(text: str, codes: list[str]) -> None:
-    found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), Neighbours(ProjectSettings()))
+    found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), LinkedFiles(ProjectSettings()))
     assert [finding.code for finding in found] == codes
 
 
 def test_recomputation_that_transformers_does_not_use() -> None:
     text = "output_dir: o\nper_device_train_batch_size: 1\ndeepspeed:\n  zero_optimization: {stage: 3}\n  activation_checkpointing: {}\n"
-    found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), Neighbours(ProjectSettings()))
+    found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), LinkedFiles(ProjectSettings()))
     assert [finding.code for finding in found] == ["MEM011"]
     text += "gradient_checkpointing: true\n"
-    assert check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), Neighbours(ProjectSettings())) == ()
+    assert check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), LinkedFiles(ProjectSettings())) == ()

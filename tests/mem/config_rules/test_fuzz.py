@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmdoctor.check.kinds import KINDS
 from llmdoctor.configs import deepspeed_schema as schema
-from llmdoctor.configs.linked import Neighbours
+from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.core.text import plain
 from llmdoctor.files.jsonfile import JsonFile, parse
 from llmdoctor.files.pickles import Record
@@ -38,7 +38,7 @@ VALUES = st.recursive(
     max_leaves=25,
 )
 OBJECTS = st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=12)
-NEIGHBOURS = Neighbours(ProjectSettings(gpu_memory=2**34))
+NEIGHBOURS = LinkedFiles(ProjectSettings(gpu_memory=2**34))
 
 
 @settings(max_examples=500, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
