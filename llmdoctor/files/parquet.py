@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from io import BufferedReader
 from typing import Any
 
 from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.core.text import clean
+from llmdoctor.files.opening import open_inside, shown_path
 
 _BATCH = 256
 
@@ -45,3 +47,17 @@ class ParquetTable:
         except self._errors as error:
             reason = clean(" ".join(str(error).split()))[:200]
             raise QuestionError(f"{self._shown_name}: cannot be read as parquet: {reason}") from None
+
+
+def read_columns(path: str, command: str) -> dict[str, list[Any]]:
+    """Return every column of a parquet file by name. Raises MissingExtra, for `command`, without pyarrow, and QuestionError."""
+    opened = open_inside(path, None)
+    if not isinstance(opened, int):
+        raise QuestionError(f"{path}: no such file" if opened is None else f"{shown_path(path)} {opened.reason}")
+    with os.fdopen(opened, "rb") as file:
+        table = ParquetTable(file, shown_path(path), command)
+        out: dict[str, list[Any]] = {name: [] for name in table.columns}
+        for row in table.read(table.columns):
+            for name, value in row.items():
+                out[name].append(value)
+    return out

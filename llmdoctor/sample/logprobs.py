@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llmdoctor.core.errors import MissingExtra, QuestionError
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.arrays import read_arrays, read_npy
+from llmdoctor.files.parquet import read_columns
 from llmdoctor.requests.logprob_files import looks_like_responses, read_responses
 from llmdoctor.sample.tokens import read_values
 from llmdoctor.sample.types import Doubles, Flags
@@ -74,7 +75,7 @@ def _read(path: str, role: Role) -> tuple[str, Any, Any]:
         file = read_arrays(path)
         return _chosen({name: file.floats(name) for name in file.arrays}, path, role)
     if path.endswith(".parquet"):
-        return _chosen(_table(path), path, role)
+        return _chosen(read_columns(path, "sample compare"), path, role)
     value = read_values(path, "log-probabilities")
     if _is_response(value) and looks_like_responses(path):
         found = read_responses(path)
@@ -92,18 +93,6 @@ def _is_response(value: Any) -> bool:
     first = value[0] if isinstance(value, list) and value else value
     keys = ("choices", "meta_info", "completion_probabilities", "details", "outputs", "response")
     return isinstance(first, dict) and any(isinstance(first.get(key), list | dict) for key in keys)
-
-
-def _table(path: str) -> dict[str, Any]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise MissingExtra("a parquet file", "pyarrow", "tables") from None
-    try:
-        found: dict[str, Any] = parquet.read_table(path).to_pydict()
-    except (ArrowException, OSError) as error:
-        raise QuestionError(f"{path}: cannot be read as parquet: {' '.join(str(error).split())[:160]}") from None
-    return found
 
 
 def _chosen(columns: Mapping[str, Any], path: str, role: Role) -> tuple[str, Any, Any]:
