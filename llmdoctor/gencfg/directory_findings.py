@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from llmdoctor.core.finding import Finding
-from llmdoctor.gencfg import file_findings, rules, stop_findings
+from llmdoctor.gencfg import file_findings, rules, stop_findings, weight_findings
 from llmdoctor.gencfg.engines.table import engines
 from llmdoctor.gencfg.examined import Examined
 from llmdoctor.gencfg.findings import call_findings
@@ -80,6 +80,7 @@ _RULES: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
     file_findings.pad_is_eos,
     file_findings.model_defaults,
     file_findings.unknown_fields,
+    weight_findings.weights,
     _engines_differ,
     _unresolved,
 )

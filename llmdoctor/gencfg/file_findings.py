@@ -165,7 +165,8 @@ def unknown_fields(examined: Examined) -> Iterator[Finding]:
         doubtful = meant is None or bool(examined.directory.remote_code)
         finding = rules.UNKNOWN_FIELD.at(
             place(file, "/" + name.replace("~", "~0").replace("/", "~1")),
-            f"no version of transformers has a generation setting {name}: it has no effect on generate()",
+            f"no version of transformers has a generation setting {name}: "
+            + ("only the directory's own code could read it" if examined.directory.remote_code else "it has no effect on generate()"),
             fix=f'"{meant}": ...   instead of "{name}"' if meant is not None else None,
             severity=Severity.INFO if doubtful else None,
             field=name,

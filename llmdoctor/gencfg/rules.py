@@ -206,6 +206,27 @@ ADAPTER_VOCABULARY = Rule(
     "both tokenizers give <|im_end|> the same id",
     "Use the adapter with the base model that it was trained on.",
 )
+TIED_TWICE = Rule(
+    "GEN026",
+    "tied-weights-differ",
+    Severity.WARNING,
+    "config.json ties the output layer to the embedding, but the checkpoint holds both, with different values.",
+    "transformers 5 does not tie them in this case, transformers 4 and engines such as vLLM load the embedding alone: the same directory is two models. It happens if "
+    "an adapter is merged, or a model is fine-tuned, with an output layer of its own.",
+    'config.json       {"tie_word_embeddings": true}\nmodel.safetensors lm_head.weight differs from model.embed_tokens.weight',
+    'config.json       {"tie_word_embeddings": false}',
+    'Set "tie_word_embeddings": false in config.json if the output layer was trained, else save the model without lm_head.weight.',
+)
+EMBEDDING_SIZE = Rule(
+    "GEN027",
+    "embedding-size",
+    Severity.ERROR,
+    "The embedding of the checkpoint has another number of rows than vocab_size.",
+    "from_pretrained() raises an exception because of the mismatch of the sizes. Tokens were added and one of the files was not saved again.",
+    'config.json       {"vocab_size": 32000}\nmodel.safetensors model.embed_tokens.weight [32002, 4096]',
+    'config.json       {"vocab_size": 32002}',
+    "Set vocab_size to the number of rows, or save the model and its config together with save_pretrained().",
+)
 RULES = (
     NO_TERMINATOR,
     TURN_END,
@@ -225,4 +246,6 @@ RULES = (
     UNKNOWN_FIELD,
     BEYOND_EMBEDDING,
     ADAPTER_VOCABULARY,
+    TIED_TWICE,
+    EMBEDDING_SIZE,
 )
