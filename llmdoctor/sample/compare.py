@@ -46,7 +46,7 @@ def compare_report(options: CompareOptions) -> Report:
             f"{options.trainer}: holds one side only ({trainer.name or 'one list'}): expected a second file, or a dump with both"
         )
     paired = pair_sides(trainer, engine)
-    t, e, index, places = _joined(paired)
+    t, e, index, _ = _joined(paired)
     if not len(t):
         raise QuestionError(
             f"{options.engine}: no token has a log-probability on both sides: {_invalid(trainer, engine) or 'nothing is left'}"
@@ -57,13 +57,13 @@ def compare_report(options: CompareOptions) -> Report:
         causes = tuple(sorted((paired.padding, *causes), key=lambda cause: -cause.explains))
     decision = agreement(found, causes)
     causes = () if decision == "agree" else causes
-    subject = {"trainer": options.trainer, "engine": options.engine, "tokens": found.tokens, "sequences": len(paired.trainer)}
+    findings = _findings(options, found, decision, causes)
     return Report(
         options.command,
-        subject,
+        {"trainer": options.trainer, "engine": options.engine, "tokens": found.tokens, "sequences": len(paired.trainer)},
         _result(found, decision, causes, paired, (trainer, engine)),
-        _findings(options, found, decision, causes),
-        document=_document(found, causes, paired, (trainer, engine), _worst(t, e, places)),
+        findings,
+        document=_document(found, causes, findings, paired, (trainer, engine)),
         verdict=_verdict(found, decision),
         differs=decision == "disagree",
         unanswered=decision == "undecided" and options.command == "sample compare",
@@ -158,7 +158,9 @@ def _verdict(found: Comparison, decision: Agreement) -> Verdict:
     return Verdict(f"The two sides disagree: {ratio}.", "problem")
 
 
-def _worst(t: Doubles, e: Doubles, places: np.ndarray) -> list[tuple[int, float, float]]:
+def _worst(paired: PairedSides) -> list[tuple[int, float, float]]:
+    """The tokens that differ most: index among all tokens, trainer, engine."""
+    t, e, _, places = _joined(paired)
     order = np.argsort(-np.abs(t - e), kind="stable")[:_SHOWN]
     return [(int(places[at]), float(t[at]), float(e[at])) for at in order]
 
@@ -172,7 +174,7 @@ def _findings(options: CompareOptions, found: Comparison, decision: Agreement, c
         SIDES.at(
             Location(options.engine),
             message,
-            cause=None if best is None else f"{best.name}: {best.evidence}",
+            cause=None if best is None else f"{best.name} (explains {best.explains:.0%} of the difference): {best.evidence}",
             fix=None if best is None else best.fix,
             mean_ratio=found.mean_ratio,
             standard_error=found.standard_error,
@@ -185,15 +187,15 @@ def _findings(options: CompareOptions, found: Comparison, decision: Agreement, c
 def _document(
     found: Comparison,
     causes: Sequence[DisagreementCause],
+    findings: Sequence[Finding],
     paired: PairedSides,
     sides: tuple[Side, Side],
-    worst: Sequence[tuple[int, float, float]],
 ) -> tuple[Block, ...]:
-    blocks: list[Block] = []
+    blocks: list[Block] = [*findings]
     if causes:
         best, *others = causes
-        blocks.append(Note("Cause", f"{best.name} (explains {best.explains:.0%} of the difference): {best.evidence}", "bad"))
-        blocks.append(Code("Fix", best.fix))
+        if not findings:
+            blocks += [Note("Cause", f"perhaps {best.name}: {best.evidence}"), Code("Fix", best.fix)]
         blocks += [Note("Also", f"{cause.name} (would explain {cause.explains:.0%}): {cause.evidence}", "dim") for cause in others[:2]]
     blocks.append(Note("Evidence", evidence_of(found)))
     blocks.append(Note("Training", training_of(found)))
@@ -201,7 +203,7 @@ def _document(
     invalid = _invalid(*sides)
     if invalid:
         blocks.append(Note("Skipped", f"values that are no log-probability: {invalid}", "warn"))
-    rows = tuple((str(at), f"{t:.4f}", f"{e:.4f}", f"{t - e:+.4f}", _ratio(t - e)) for at, t, e in worst)
+    rows = tuple((str(at), f"{t:.4f}", f"{e:.4f}", f"{t - e:+.4f}", _ratio(t - e)) for at, t, e in _worst(paired))
     return (*blocks, Table(("token", "trainer", "engine", "difference", "ratio"), rows))
 
 

@@ -194,42 +194,57 @@ def _cut(t: Doubles, e: Doubles) -> DisagreementCause | None:
 
 
 def _temperature(t: Doubles, e: Doubles, asked: float | None) -> DisagreementCause | None:
-    """One side divided by a temperature: the difference is a function of the log-probability, of both signs.
+    """One side divided by a temperature.
 
-    With T < 1, log p_T >= log p / T for every token, and equality where one token holds nearly all the mass: the largest ratio of the two
-    bounds 1 / T from below.
+    If p_f is p^f, normalised again, with f > 1, then logit p_f >= f logit p for every token, whatever the other tokens are, and equality if
+    there is only one other. Tokens below one half bound f from below, those above one half from above: the bounds must not cross.
     """
     delta = t - e
-    if min(np.mean(delta > 1e-3), np.mean(delta < -1e-3)) < 0.02 or len(delta) < 20:
+    if min(np.mean(delta > 1e-3), np.mean(delta < -1e-3)) < 0.02:
+        return None  # of one sign: a cut
+    found = [(*_power(cold, base), name) for cold, base, name in ((t, e, "trainer"), (e, t, "engine"))]
+    factor, violated, colder = min(found, key=lambda item: item[1])
+    if factor < 1.02 or violated > 0.05:
         return None
-    base = np.minimum(np.maximum(t, e), 0)
-    features = np.stack([np.ones_like(e), e, np.exp(e), np.exp(2 * e)], axis=1)
-    weights, *_ = np.linalg.lstsq(features, delta, rcond=None)
-    left = float(np.abs(delta - features @ weights).sum() / np.abs(delta).sum())
-    slope = float(((e - e.mean()) * (delta - delta.mean())).mean() / max(float(e.var()), 1e-12))
-    hot_trainer = slope < 0  # the trainer's are less spread: the engine's are divided by the smaller temperature
-    low, high = (t, e) if hot_trainer else (e, t)
-    rare = base < -1.0
-    ratios = high[rare] / np.minimum(low[rare], -1e-9) if rare.any() else np.array([1.0])
-    factor = max(1.0, float(np.quantile(ratios, 0.98))) if len(ratios) else 1.0
-    if factor < 1.02:
-        return None
-    colder = "engine" if hot_trainer else "trainer"
-    other = "trainer" if hot_trainer else "engine"
-    known = ""
-    value = 1 / factor
-    if asked is not None and asked < 1:
-        below = np.mean(high >= low / asked - 0.02)
-        known = f"; the requested temperature {asked:g} fits {below:.0%} of the tokens"
+    hotter = "engine" if colder == "trainer" else "trainer"
     evidence = (
-        f"the differences follow the log-probability, with both signs: the {colder}'s values are divided by a temperature of about "
-        f"{value:.2f} relative to the {other}'s{known}"
+        f"logit p({colder}) is at least {factor:.2f} logit p({hotter}) for {1 - violated:.0%} of the tokens, as division by a temperature demands: "
+        f"the {colder}'s values are divided by about {1 / factor:.2f} and the {hotter}'s are raw, or the {hotter}'s are divided by about {factor:.2f}"
     )
+    if asked is not None:
+        side = colder if abs(math.log(asked * factor)) < abs(math.log(asked / factor)) else hotter
+        evidence += f"; with the requested temperature {asked:g}, it is the {side} that divides"
     fix = (
-        'Use one kind on both sides: vLLM logprobs_mode="processed_logprobs" if the trainer divides by the temperature; '
-        "otherwise raw log-probabilities on both sides."
+        'Use one kind on both sides: vLLM logprobs_mode="processed_logprobs" if the trainer divides its logits by the temperature, '
+        "raw log-probabilities on both sides if it does not."
     )
-    return DisagreementCause("temperature-scaled against raw", 1 - left, evidence, fix)
+    return DisagreementCause("temperature-scaled against raw", 0.98 * (1 - 2 * violated), evidence, fix)
+
+
+def _power(cold: Doubles, base: Doubles) -> tuple[float, float]:
+    """The power f that best makes `cold` out of `base`, and the share of tokens that contradict it by more than rounding."""
+    sharp, plain = _logit(cold), _logit(base)
+    usable = (np.abs(plain) > 0.1) & (np.abs(plain) < 12) & (np.abs(sharp) < 20)
+    if usable.sum() < 12:
+        return 1.0, 1.0
+    sharp, plain = sharp[usable], plain[usable]
+    ratio = sharp / plain
+    low = ratio[plain < 0]
+    high = ratio[plain > 0]
+    least = float(np.quantile(low, 0.99)) if len(low) else 1.0
+    most = float(np.quantile(high, 0.01)) if len(high) else max(least, 1.0)
+    best = (1.0, 1.0)
+    for factor in (least, most, (least + most) / 2):
+        if factor > 1.0:
+            violated = float(np.mean(sharp < factor * plain - 0.03 - 0.01 * np.abs(plain)))
+            best = min(best, (factor, violated), key=lambda item: item[1])
+    return best
+
+
+def _logit(logp: Doubles) -> Doubles:
+    clipped = np.clip(logp, -40.0, -1e-9)
+    found: Doubles = clipped - np.log(-np.expm1(clipped))
+    return found
 
 
 def _noise(t: Doubles, e: Doubles) -> DisagreementCause | None:
@@ -240,8 +255,8 @@ def _noise(t: Doubles, e: Doubles) -> DisagreementCause | None:
         return None
     heavy = float(np.mean(np.abs(delta) > 4 * float(np.median(np.abs(delta))))) > 0.1
     kind = "as another routing of a mixture of experts makes it (heavy tails)" if heavy else "as bfloat16 arithmetic makes it"
-    evidence = f"differences of both signs around 0 with standard deviation {spread:.3f}, {kind}"
-    fix = "Compute both sides in float32 to see whether it remains, or use truncated importance sampling."
+    evidence = f"differences of both signs around 0 with standard deviation {spread:.3f}, {kind}; slightly different weights look the same"
+    fix = "Compute both sides in float32 to see whether it remains; truncated importance sampling limits what it does."
     return DisagreementCause("precision noise", 0.45 if spread > 0.1 else 0.6, evidence, fix)
 
 

@@ -30,7 +30,9 @@ _SPAN = math.log(8.0)
 _NEAR_STEPS = (0.04, 0.08, 0.12, 0.17, 0.23, 0.3, 0.4, 0.55, 0.8, 1.2)  # logs of temperatures over the claimed one that are tried first
 _FIT_STEPS, _COARSE_STEPS = 1024, 256
 _FITS = 8  # candidates that are reported
-_SURE = 3.0  # nats by which a broken sampler must be ahead of every setting to be named
+_SURE = (
+    3.0  # nats by which another candidate must be ahead, to be named if it is a broken sampler, to give the intervals instead of the claim
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,9 @@ def estimate(sketch: Sketch, steps: Steps, claim: Claim) -> Estimates:
     best = fits[0]
     settings_fits = [fit for fit in fits if fit.law is None]
     chosen = settings_fits[0]
-    if best.law is not None:
-        chosen = next((fit for fit in settings_fits if fit.claimed), chosen)
+    own = next((fit for fit in settings_fits if fit.claimed), chosen)
+    if best.law is not None or own.score > chosen.score - _SURE:
+        chosen = own  # nothing is clearly better than the claim
     greedy = not chosen.settings.do_sample
     intervals = {} if greedy else intervals_of(thin, chosen.engine, chosen.settings)
     second = next((fit.score for fit in fits[1:] if fit.loglik != best.loglik or fit.impossible != best.impossible), -math.inf)
@@ -99,7 +102,7 @@ def estimate(sketch: Sketch, steps: Steps, claim: Claim) -> Estimates:
 
 def candidates(sketch: Sketch, steps: Steps, claim: Claim) -> list[FittedClaim]:
     """Return the candidates from the best score down; of several with the same distribution the one nearest to the claim."""
-    coarse = sketch.thinned(_COARSE_STEPS)
+    coarse = sketch.thinned(_COARSE_STEPS).compressed()
     found: list[tuple[float, SamplingEngine, SamplingParams, float]] = []
     for temperature in _temperatures(claim):
         for engine, engine_cost in _engines(claim):

@@ -122,6 +122,22 @@ class Sketch:
         """At most `most` steps, evenly spaced."""
         return self if len(self.steps) <= most else self.only(np.linspace(0, len(self.steps) - 1, most).astype(np.int64))
 
+    def compressed(self, exact: int = 256, groups: int = 40) -> Sketch:
+        """Return the sketch with the entries behind the first `exact` merged into groups, each with the mean weight of its tokens."""
+        width = self.v.shape[1]
+        if width <= 2 * exact:
+            return self
+        edges = np.unique(np.geomspace(exact, width, groups + 1).astype(np.int64))
+        top = self.v[:, :1]
+        weights = np.where(self.n > 0, self.n * np.exp(self.v - top), 0.0)
+        counts = np.add.reduceat(self.n, edges[:-1], axis=1)
+        sums = np.add.reduceat(weights, edges[:-1], axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            merged = np.where(counts > 0, top + np.log(sums / counts), -np.inf)
+        at = np.where(self.at < exact, self.at, exact + np.searchsorted(edges, self.at, "right") - 1)
+        v, n = np.concatenate([self.v[:, :exact], merged], axis=1), np.concatenate([self.n[:, :exact], counts], axis=1)
+        return Sketch(v, n, at, self.x, self.steps)
+
     def only(self, pick: NDArray[Any]) -> Sketch:
         """The steps that a mask or places pick."""
         return Sketch(self.v[pick], self.n[pick], self.at[pick], self.x[pick], self.steps[pick])

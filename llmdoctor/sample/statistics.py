@@ -6,6 +6,7 @@ scipy is the extra `stats`: commands without statistics (`sample engines`, `samp
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ from llmdoctor.core.errors import MissingExtra
 from llmdoctor.sample.types import Doubles, Ids
 
 
-def _stats() -> Any:
+def _scipy(module: str) -> Any:
+    """Import a module of scipy. Raises MissingExtra."""
     try:
-        from scipy import stats
+        return import_module(f"scipy.{module}")
     except ImportError:
         raise MissingExtra("a statistical test", "scipy", "stats") from None
-    return stats
+
+
+def _stats() -> Any:
+    return _scipy("stats")
 
 
 def require_statistics(command: str) -> None:
@@ -78,30 +83,23 @@ def at_least(probs: Doubles, count: int) -> float:
 
 def minimum(function: Callable[[float], float], low: float, high: float) -> tuple[float, float]:
     """Return the place between `low` and `high` at which the function is least, and its value there."""
-    from scipy.optimize import minimize_scalar
-
-    found = minimize_scalar(function, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+    found = _scipy("optimize").minimize_scalar(function, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
     return float(found.x), float(found.fun)
 
 
 def root(function: Callable[[float], float], low: float, high: float) -> float:
     """Return the place at which the function, of opposite signs at `low` and `high`, is 0."""
-    from scipy.optimize import brentq
-
-    return float(brentq(function, low, high, xtol=1e-4))
+    return float(_scipy("optimize").brentq(function, low, high, xtol=1e-4))
 
 
 def combinations(n: int, k: int) -> float:
     """Return n over k."""
-    from scipy.special import comb
-
-    return float(comb(n, k))
+    return float(_scipy("special").comb(n, k))
 
 
 def log_multinomials(outcomes: Ids, log_probs: Doubles) -> Doubles:
     """Return the log of the multinomial probability [m] of each outcome [m, k], for log-probabilities [k]."""
-    from scipy.special import gammaln
-
+    gammaln = _scipy("special").gammaln
     with np.errstate(divide="ignore", invalid="ignore"):
         terms = np.where(outcomes > 0, outcomes * log_probs, 0.0).sum(axis=1)
     n = int(outcomes[0].sum())
