@@ -20,7 +20,7 @@ from datetime import date
 
 import numpy as np
 
-from llmdoctor.requests.logprob_files import Listed, Responses
+from llmdoctor.requests.listed import Listed, Responses
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.draws import draw, generator
 from llmdoctor.sample.estimate import Estimates, estimate

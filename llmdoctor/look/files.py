@@ -20,7 +20,7 @@ from llmdoctor.mem.keys import StrategyContext
 from llmdoctor.mem.strategies import read_strategy
 
 if TYPE_CHECKING:
-    from llmdoctor.requests.logprob_files import Responses
+    from llmdoctor.requests.listed import Responses
 
 HEAD = 256 * 2**10
 _WHOLE = 16 * 2**20  # bytes; a larger JSON file is not parsed, only its first lines are

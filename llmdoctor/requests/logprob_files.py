@@ -10,95 +10,16 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.opening import Refusal, open_inside, read_bytes
+from llmdoctor.requests.listed import Listed, Responses
 
 _LIMIT = 512 << 20
 _REQUESTS = ("request", "body", "params", "sampling_params", "generation_settings")
 _RESPONSES = ("response", "output", "result", "body")
-_LISTS = ("logprobs", "top_logprobs", "top_logprobs_num", "n_probs", "top_n_tokens")  # a request's number of listed tokens
 _EVENTS = (b"data:", b"event:", b": ")
-_EXACT = ("sglang", "llama.cpp", "tgi")  # list the n likeliest, the drawn one apart from them
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """One step: the drawn token and its log-probability, and the listed alternatives, likeliest first; `rank` where the engine gives it."""
-
-    token: str
-    logprob: float
-    top: tuple[tuple[str, float], ...]
-    rank: int | None = None
-
-    def cut(self, count: int) -> Listed:
-        """The same step with the `count` likeliest alone."""
-        return Listed(self.token, self.logprob, self.top[:count], self.rank)
-
-    @property
-    def place(self) -> int | None:
-        """Where the drawn token stands in the list; None where it is not in it."""
-        return next((place for place, (token, _) in enumerate(self.top) if token == self.token), None)
-
-    @property
-    def whole(self) -> bool:
-        """Whether what is listed is everything there is."""
-        return bool(self.top) and (self.top[-1][1] == -math.inf or sum(math.exp(value) for _, value in self.top) > 1 - 1e-4)
-
-
-@dataclass(slots=True)
-class Responses:
-    """Every step of a file's responses, and the requests beside them by line.
-
-    `engine` is the engine that wrote them ("" if unknown), `kind` is "processed" if the format says that every stage was applied ("" if it does
-    not say), `sizes` the number of steps of each response, `notes` sentences about what was left out.
-    """
-
-    path: str
-    steps: list[Listed] = field(default_factory=list)
-    requests: list[tuple[int, dict[str, Any] | None]] = field(default_factory=list)
-    masks: list[tuple[int, ...]] = field(default_factory=list)
-    engine: str = ""
-    kind: str = ""
-    sizes: list[int] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def groups(self) -> list[Responses]:
-        """Return each response alone."""
-        found, start = [], 0
-        for size, request in zip(self.sizes, self.requests, strict=True):
-            part = slice(start, start + size)
-            masks = self.masks[part] if len(self.masks) == len(self.steps) else []
-            found.append(Responses(self.path, self.steps[part], [request], masks, self.engine, self.kind, [size], self.notes))
-            start += size
-        return found
-
-    def add(self, other: Responses) -> None:
-        """Append the steps of another response."""
-        self.steps = self.steps + other.steps
-        self.requests = self.requests + other.requests
-        self.masks = self.masks + other.masks
-        self.sizes = self.sizes + other.sizes
-
-    def likeliest(self, asked: Mapping[str, Any] | None) -> list[Listed]:
-        """The steps with lists that hold the n likeliest tokens, whichever was drawn.
-
-        vLLM puts the drawn token into its lists besides the n likeliest (v1/sample/sampler.py gather_logprobs), and its chat server then shows
-        the first n of them, the drawn one first (_get_top_logprobs); OpenAI's completions have n or n + 1. Taken as they are, such
-        a list says that the drawn token is in it, whatever it is. So n is what was asked for, or the shortest list; where the drawn token
-        is in every list and no list is longer, it may have pushed out the n-th.
-        """
-        open_steps = [step for step in self.steps if step.top and not step.whole]
-        if not open_steps or self.engine in _EXACT:
-            return self.steps
-        sizes = [len(step.top) for step in open_steps]
-        numbers = [asked.get(name) for name in _LISTS] if asked is not None else []
-        count = min([*sizes, *(number for number in numbers if type(number) is int and number > 0)])
-        if max(sizes) == count and all(step.place is not None for step in open_steps):
-            count -= 1
-        return [step if step.whole else step.cut(count) for step in self.steps]
 
 
 def looks_like_responses(path: str) -> bool:
@@ -197,6 +118,10 @@ def _read_one(value: Any, found: Responses) -> dict[str, Any] | None:
     while deeper := next((inner[key] for key in _RESPONSES if isinstance(inner.get(key), dict)), None):
         inner = deeper  # OpenAI's batch output: response.body
     request = _request(value, inner)
+    meta = inner.get("meta_info")
+    prompts = inner.get("prompt_logprobs") or (meta.get("input_token_logprobs") if isinstance(meta, dict) else None)
+    if isinstance(prompts, list) and prompts:
+        found.notes.append(f"{len(prompts)} prompt tokens (prompt_logprobs) are not judged: they were not drawn")
     masks = inner.get("sampling_mask")
     if isinstance(masks, list):
         found.masks += [tuple(int(token) for token in mask) for mask in masks]

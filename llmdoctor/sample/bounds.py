@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmdoctor.requests.logprob_files import Listed
+from llmdoctor.requests.listed import Listed
 from llmdoctor.sample.sketch import Sketch
 from llmdoctor.sample.tables import LogprobKind, SamplingEngine
 from llmdoctor.sample.types import Doubles, Flags, Ids, SamplingParams

@@ -66,6 +66,7 @@ class _Rows:
 
 def read_generation(options: ReplayOptions, claim: Claim) -> Generation:
     """Read the recording, or run the model. Raises QuestionError, MissingExtra."""
+    options = _with_kind(options)
     ends = claim.eos if claim.eos or options.model is None else ids_of(config_field(read_model_dir(options.model), "eos_token_id"))
     if options.logits is None:
         return _forced(options, ends)
@@ -79,6 +80,17 @@ def read_generation(options: ReplayOptions, claim: Claim) -> Generation:
     notes = tuple(note for note in (why, ended) if note)
     sequences = Sequences((0,), (prompt or (),))
     return Generation(logits.first(end), tokens[:end], sequences, prompt is not None, _recorded(logits), scores, notes)
+
+
+def _with_kind(options: ReplayOptions) -> ReplayOptions:
+    """--kind of logits: raw ones are logits, processed ones scores."""
+    if options.kind is None:
+        return options
+    if options.kind not in ("raw", "processed"):
+        raise QuestionError(
+            f"--kind {options.kind}: expected raw or processed for logits; temperature is a kind of listed log-probabilities"
+        )
+    return replace(options, scores=options.kind == "processed")
 
 
 def _same_length(tokens: Sequence[int], steps: int, path: str) -> None:

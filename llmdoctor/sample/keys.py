@@ -33,7 +33,8 @@ _UNMODELLED = frozenset(
     "bad_words allowed_token_ids logits_processors logits_processor custom_logit_processor custom_params response_format structured_outputs "
     "guided_json guided_regex guided_choice guided_grammar guided_decoding regex json_schema ebnf structural_tag grammar "
     "xtc_probability xtc_threshold mirostat dry_multiplier dynatemp_range top_n_sigma adaptive_target samplers "
-    "top_a tfs_z watermark smoothing_factor".split()
+    "top_a tfs_z watermark smoothing_factor use_beam_search penalty_prompt format top_p_min top_p_reset_ids top_p_decay "
+    "beam_search_diversity_rate beam_width_array embedding_bias apply_batched_logits_processor assistant_ensemble".split()
 )
 _HARMLESS = frozenset(
     "model messages prompt prompt_ids prompt_token_ids input input_ids inputs text tools tool_choice parallel_tool_calls functions function_call "
@@ -56,8 +57,16 @@ _HARMLESS = frozenset(
     "type name max_sequence_length timeout extra_headers extra_query api_key base_url api_base organization session_id tags "
     "num_retries drop_params custom_llm_provider stop_text speculative_config draft_model tokens_predicted tokens_evaluated "
     "verbosity modalities audio prediction prompt_cache_key safety_identifier web_search_options output_kind all_stop_token_ids "
-    "skip_clone thinking_token_budget".split()
+    "skip_clone thinking_token_budget suffix instructions previous_response_id truncation include background conversation "
+    "kv_transfer_params cache_salt media_io_kwargs data_parallel_rank truncation_side prompt_embeds stop_reason bot "
+    "reasoning_in_content generation_prompt thinking_forced_open chat_format grammar_lazy grammar_triggers preserved_tokens "
+    "t_max_prompt_ms n_ctx n_vocab return_progress response_fields penalize_nl input_prefix image_data n_cmpl sampling_seq "
+    "message_spans no_stop_trim stream_interval token_ids_logprob return_text_in_logprobs rid lora_path session_params adapter_id "
+    "num_ctx num_predict num_keep num_gpu num_thread main_gpu use_mmap keep_alive raw think num_batch low_vram f16_kv numa end_id "
+    "pad_id return_log_probs return_context_logits return_generation_logits exclude_input_from_output lookahead_config "
+    "additional_model_outputs apply_chat_template random_seed is_encoder_decoder cache_position".split()
 )
+_LLAMA_CPP_ORDER = ("penalties", "dry", "top_n_sigma", "top_k", "tfs_z", "typical_p", "top_p", "min_p", "xtc", "temperature")
 _OFF: tuple[Any, ...] = (None, False, 0, "", [], {})
 _ALSO_OFF: Mapping[str, tuple[Any, ...]] = {
     **dict.fromkeys(("guidance_scale", "encoder_repetition_penalty", "num_beam_groups"), (1, 1.0)),
@@ -66,7 +75,6 @@ _ALSO_OFF: Mapping[str, tuple[Any, ...]] = {
     "xtc_threshold": (0.1,),
     "tfs_z": (1, 1.0),
     "response_format": ({"type": "text"},),
-    "samplers": (["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"],),
 }
 
 
@@ -116,7 +124,7 @@ def _sort_key(keys: ClaimKeys, key: str, item: Any, source: str) -> None:
     elif name == "bad_words_ids" and _single_tokens(item):
         keys.settings["suppress_tokens"] = [*keys.settings.get("suppress_tokens", []), *(word[0] for word in item)]
     elif name in _UNMODELLED:
-        if any(item == off for off in (*_OFF, *_ALSO_OFF.get(name, ()))):
+        if any(item == off for off in (*_OFF, *_ALSO_OFF.get(name, ()))) or (name == "samplers" and _usual_order(item)):
             keys.ignored[name] = "off"
         else:
             keys.unmodelled.append(name)
@@ -127,6 +135,17 @@ def _sort_key(keys: ClaimKeys, key: str, item: Any, source: str) -> None:
         if meant:
             raise QuestionError(f"{source}: {key[:40]}: no such setting, did you mean {meant[0]}?")
         keys.unknown.append(key[:40])
+
+
+def _usual_order(samplers: Any) -> bool:
+    """Whether llama.cpp's samplers are applied in its default order; servers of different age list different ones besides."""
+    names = [ALIASES.get(name, name) for name in samplers if isinstance(name, str)] if isinstance(samplers, list) else []
+    return [name for name in names if name in _LLAMA_CPP_ORDER] == [name for name in _LLAMA_CPP_ORDER if name in names] and {
+        "top_k",
+        "top_p",
+        "min_p",
+        "temperature",
+    } <= set(names)
 
 
 def _single_tokens(words: Any) -> bool:

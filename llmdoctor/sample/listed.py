@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.requests.logprob_files import Listed, Responses, read_responses
+from llmdoctor.requests.listed import Listed, Responses
+from llmdoctor.requests.logprob_files import read_responses
 from llmdoctor.sample.bounds import ListedLaw, ListedSteps, SupportBounds, arrays_of, bound_supports, certain_sketch
 from llmdoctor.sample.claim import Claim, make_claim
-from llmdoctor.sample.estimate import Interval, interval_on
+from llmdoctor.sample.intervals import Interval, interval_on
 from llmdoctor.sample.judge import Judgement, combine, impossible_tokens, more_tokens, temperature_share, two_temperatures, undecided
 from llmdoctor.sample.keys import read_keys
 from llmdoctor.sample.options import ReplayOptions
@@ -71,19 +72,19 @@ def replay_listed(options: ReplayOptions) -> tuple[ListedReplay, ...]:
     """Return the replay of each group of responses that answer the same settings. Raises QuestionError."""
     responses = read_responses(str(options.logits))
     groups = responses.groups() if options.claim is None else [responses]
-    replays, by_settings = [], _by_settings(groups)
+    replays, by_settings = [], _by_settings(groups, options.without)
     for group in by_settings:
         alpha = options.alpha / len(by_settings)
         replays.append(judge_listed(options, group, alpha))
     return tuple(replays)
 
 
-def _by_settings(groups: Sequence[Responses]) -> list[Responses]:
+def _by_settings(groups: Sequence[Responses], without: Sequence[str]) -> list[Responses]:
     """The responses merged by the settings that their requests state."""
     found: list[tuple[dict[str, Any], Responses]] = []
     for one in groups:
         line, request = one.requests[0] if one.requests else (0, None)
-        settings = {} if request is None else read_keys(request, f"{one.path}:{line}").settings
+        settings = {} if request is None else read_keys(request, f"{one.path}:{line}", without).settings
         same = next((other for known, other in found if known == settings), None)
         if same is None:
             found.append((settings, one))

@@ -9,7 +9,7 @@ from llmdoctor.core.document import Block, Cell, Note, Table
 from llmdoctor.core.finding import Finding
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
-from llmdoctor.requests.logprob_files import Listed
+from llmdoctor.requests.listed import Listed
 from llmdoctor.sample.findings import findings_of
 from llmdoctor.sample.listed import KIND_WORDS, ListedReplay, overall, replay_listed
 from llmdoctor.sample.options import ReplayOptions

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmdoctor.core.report import Status
 from llmdoctor.sample.claim import Claim
-from llmdoctor.sample.estimate import Interval
+from llmdoctor.sample.intervals import Interval
 from llmdoctor.sample.results import ClaimResult, IntervalResult, TestResult
 from llmdoctor.sample.testing import Test
 

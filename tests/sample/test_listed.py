@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.report import Style, render
-from llmdoctor.requests.logprob_files import Listed, read_responses
+from llmdoctor.requests.listed import Listed
+from llmdoctor.requests.logprob_files import read_responses
 from llmdoctor.sample.bounds import ListedLaw, arrays_of, bound_supports
 from llmdoctor.sample.listed_report import listed_report
 from llmdoctor.sample.options import ReplayOptions
