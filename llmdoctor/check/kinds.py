@@ -22,7 +22,8 @@ class FileKind:
     """A kind of file.
 
     `marks`: a file without one of them among its bytes is not parsed. `recognise` returns whether the value of a file is of this kind,
-    `judge` its findings. A kind that `names_others` is judged after the files that it may name have been read. If a file with a mark of a
+    `judge` its findings. A kind that `names_others` is judged after the files that it may name have been read; one that
+    `teaches` names a dataset and a tokenizer, whose training targets are checked too. If a file with a mark of a
     `strict` kind cannot be parsed, it is a broken file of that kind; for other kinds it is skipped.
     """
 
@@ -32,6 +33,7 @@ class FileKind:
     recognise: Callable[[Any], bool]
     judge: Callable[[JsonFile, LinkedFiles], Findings]
     names_others: bool = False
+    teaches: bool = False
     strict: bool = True
 
 
@@ -72,7 +74,7 @@ _SHARDING = (b"zero_optimization", b"train_micro_batch_size_per_gpu", b"train_ba
 _PROMPTS = (b'"messages"', b'"prompt"', b'"input"', b'"body"')
 KINDS = (  # the first that fits: a Trainer's file may contain DeepSpeed's settings, never the other way round
     FileKind("accelerate config", _BOTH, (b"distributed_type",), is_accelerate, _accelerate),
-    FileKind("training arguments", _BOTH, _ARGUMENTS, is_training, _training, names_others=True),
+    FileKind("training arguments", _BOTH, _ARGUMENTS, is_training, _training, names_others=True, teaches=True),
     FileKind(DEEPSPEED, _JSON, _SHARDING, is_deepspeed, _deepspeed),
     FileKind("request", _JSON, _PROMPTS, _is_request, _request, strict=False),
 )

@@ -154,10 +154,20 @@ class Checker:
         yield from self._isolated(file.path, partial(self._judge, kind, file))
 
     def _judge(self, kind: FileKind, file: JsonFile) -> Subject:
-        subject = Subject(file.path, kind.name, kind.judge(file, self.linked))
+        subject = Subject(file.path, kind.name, (*kind.judge(file, self.linked), *self._taught(kind, file)))
         if kind.name == DEEPSPEED and '"auto"' in file.text:
             self._autos.append((subject, file))
         return subject
+
+    def _taught(self, kind: FileKind, file: JsonFile) -> tuple[Finding, ...]:
+        """Return what a training configuration teaches with a dataset and a tokenizer of the same repository."""
+        if not kind.teaches:
+            return ()
+        from llmdoctor.check.taught import taught_findings
+
+        findings, skipped = taught_findings(file)
+        self.skipped += [] if skipped is None else [skipped]
+        return findings
 
     def add_launched(self, configs: Mapping[str, str]) -> None:
         """Add the findings about "auto" in configs that are passed to DeepSpeed itself: `configs` by code, and those that scripts name."""

@@ -64,7 +64,7 @@ def _rendered_ahead(
     """Return each batch with its rendered conversations; the next batch is rendered while the caller works on this one."""
     mask = bool(setup.config.get("assistant_only_loss"))
     coming: tuple[list[Row], Future[list[tuple[Any, Rendering]]]] | None = None
-    for batch in _batches(read_rows(setup.options.data)):
+    for batch in _batches(islice(read_rows(setup.options.data), setup.options.rows)):
         following = (batch, thread.submit(setup.chat.rendered, [row.columns for row in batch], worker, mask))
         if coming is not None:
             yield coming[0], coming[1].result()

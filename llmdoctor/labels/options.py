@@ -10,7 +10,7 @@ class LabelsOptions:
     """The options of `labels inspect` and `labels audit`.
 
     `data` is a file of rows, `trainer` NAME or NAME@VERSION, `config` the trainer's own settings as JSON or YAML, `row` the one dataset row
-    to show (from 0), `without` keys of the configuration to answer without.
+    to show (from 0), `rows` the most rows that an audit reads, `without` keys of the configuration to answer without.
     """
 
     model: str
@@ -20,6 +20,7 @@ class LabelsOptions:
     row: int | None = None
     text_column: str | None = None
     max_length: int | None = None
+    rows: int | None = None
     without: tuple[str, ...] = ()
 
 
