@@ -65,7 +65,7 @@ COMMANDS = (
 
 
 def load(name: str) -> Any:
-    """Return what "module:name" stands for; None if there is no such module or name."""
+    """Return the object "module:name" below llmdoctor; None if the module or the name does not exist."""
     module, _, attribute = name.partition(":")
     path = "llmdoctor"
     for part in module.split("."):

@@ -13,7 +13,7 @@ from llmdoctor.core.text import plural
 
 
 def all_rules() -> tuple[Rule, ...]:
-    """Every rule of every job, by code."""
+    """Return every rule of every job, by code."""
     from llmdoctor.callsites.rules import RULES as CALL_SITES
     from llmdoctor.files.rules import RULES as FILES
     from llmdoctor.gencfg.request_rules import RULES as REQUESTS
@@ -31,16 +31,16 @@ def all_rules() -> tuple[Rule, ...]:
 
 
 def code_prefixes(given: Iterable[str], where: str) -> tuple[str, ...]:
-    """What --select or --ignore was given, commas parted, in capitals.
+    """Return the values of --select or --ignore, split at commas, in capitals.
 
-    Raises QuestionError where one is no beginning of any rule's code: a rule that is mistyped is checked by nobody.
+    Raises QuestionError if the code of no rule begins with one of them: a misspelt rule would never be checked.
     """
     prefixes = tuple(prefix.strip().upper() for text in given for prefix in text.split(","))
     codes = [rule.code for rule in all_rules()] if prefixes else []
     for prefix in prefixes:
         if not prefix or not any(code.startswith(prefix) for code in codes):
             raise QuestionError(
-                f"{where} {prefix!r}: no rule's code begins so, expected one such as GEN or GEN001 (`llmdoctor rule` lists them)"
+                f"{where} {prefix!r}: the code of no rule begins with it, expected one such as GEN or GEN001 (`llmdoctor rule` lists them)"
             )
     return prefixes
 

@@ -1,4 +1,4 @@
-"""The commands' tree."""
+"""The tree of commands."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from llmdoctor.report.terminal import Color
 
 
 def make_app(arguments: list[str]) -> typer.Typer:
-    """The commands that `arguments` can mean: the one they name, else all of them. Building one costs up to 4 ms (diff has 33 options)."""
+    """Return the commands that `arguments` can mean: the one they name, else all. Building a command costs up to 4 ms (diff has 33 options)."""
     app = typer.Typer(
         name="llmdoctor",
-        help="Answers what went wrong when a language model is trained or served, and names the cause: layer, file, line, setting.",
+        help="Find what went wrong when a language model is trained or served, and the cause: layer, file, line, setting.",
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},

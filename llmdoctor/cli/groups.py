@@ -1,4 +1,4 @@
-"""A group of commands, such as `llmdoctor mask`: built with the one command that was asked for."""
+"""A group of commands, such as `llmdoctor mask`, built with the one command that the command line names."""
 
 from __future__ import annotations
 

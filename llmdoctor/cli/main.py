@@ -1,4 +1,4 @@
-"""The entry point: it catches what must never reach a person as a traceback, and starts and leaves fast."""
+"""The entry point: it turns every exception into one sentence, and starts and ends fast."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from llmdoctor.core.exitcodes import INTERNAL_ERROR, INTERRUPTED
 
 
 def entry() -> None:
-    """The console script: main() without the interpreter's teardown, which takes longer than most of the commands' own work."""
-    gc.set_threshold(50_000)  # start-up makes many objects and no garbage
+    """Run main() and leave without the teardown of the interpreter, which takes longer than the work of most commands."""
+    gc.set_threshold(50_000)  # start-up allocates many objects and frees few
     try:
         main()
     except SystemExit as stop:
@@ -20,7 +20,7 @@ def entry() -> None:
     else:
         code = 0
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # a pipe that nobody reads, a full disk, a stream that was closed
+        with suppress(OSError, ValueError, AttributeError):  # a pipe without a reader, a full disk, a stream that was closed
             stream.flush()
     os._exit(code)
 
@@ -29,7 +29,7 @@ def main() -> None:
     """Run the command line. An internal fault exits 70, Ctrl-C 130; a reader that closed the pipe ends it quietly."""
     try:
         if sys.argv[1:3] == ["gencfg", "check"] and "--help" not in sys.argv:
-            # The command will render chat templates: the worker's start runs beside the imports that follow.
+            # The command renders chat templates: the worker starts while the imports below run.
             from llmdoctor.modeldir.template import prepare_worker
 
             prepare_worker()
@@ -39,7 +39,7 @@ def main() -> None:
     except KeyboardInterrupt:
         _leave("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that no later flush raises once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that no later flush raises again
         sys.exit(0)
     except Exception as error:  # noqa: BLE001 the last line before a traceback
         _internal_fault(error)

@@ -24,7 +24,7 @@ Model = Annotated[str, typer.Argument(help=_MODEL, metavar="MODEL")]
 Shape = Annotated[str | None, _option("--shape", "Batch and tokens, no mask passed.", "B,S")]
 Lengths = Annotated[str | None, _option("--lengths", "Real tokens of each row; a 2-D mask is passed.", "5,8")]
 Pad = Annotated[str | None, _option("--pad", "Where --lengths puts the padding: left (default) or right.", "SIDE")]
-Packed = Annotated[str | None, _option("--packed", "Documents in one row, with position_ids that start anew.", "3,5")]
+Packed = Annotated[str | None, _option("--packed", "Documents in one row; position_ids begin at 0 in each.", "3,5")]
 Image = Annotated[str | None, _option("--image", "Tokens that belong to an image (token_type_ids 1).", "START:LEN")]
 Backends = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""What every command shares: the output options, the exit codes, and the one way from a Report to both."""
+"""The output options of every command, and the one way from a Report to output and exit code."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Fail = Annotated[
     FailOn | None,
     typer.Option("--fail-on", help="Exit 1 from this severity on (default: error).", show_default=False, case_sensitive=False),
 ]
-Colors = Annotated[Color, typer.Option("--color", help="Colour codes; auto heeds NO_COLOR, FORCE_COLOR and the terminal.")]
+Colors = Annotated[Color, typer.Option("--color", help="Write colour codes; auto follows NO_COLOR, FORCE_COLOR and the terminal.")]
 
 
 def answer(build: Callable[[], Report], command: str, formats: list[str] | None, fail_on: FailOn | None, color: Color) -> NoReturn:
@@ -73,7 +73,7 @@ def answer(build: Callable[[], Report], command: str, formats: list[str] | None,
         raise typer.Exit(INTERRUPTED) from None
     report = replace(report, arguments=tuple(sys.argv[1:]))
     if report.error is not None and all(path is not None for _, path in targets):
-        complain(report.error.message)  # nothing else would tell the person who waits
+        complain(report.error.message)  # a person at the terminal sees no other output
     try:
         for format, path in targets:
             write(report, format, path, color)
@@ -95,7 +95,7 @@ def _exit_code(report: Report, fail_on: FailOn | None) -> int:
 
 
 def parse_targets(formats: list[str] | None) -> list[tuple[str, Path | None]]:
-    """What --format asks for: (format, file or None for the terminal). Raises QuestionError."""
+    """Return what --format asks for as (format, file or None for the terminal). Raises QuestionError."""
     from llmdoctor.report import FORMATS
 
     targets: list[tuple[str, Path | None]] = []
@@ -137,7 +137,7 @@ def _style(color: bool, terminal: bool) -> Style:
 
 
 def _catalogue(format: str) -> tuple[Rule, ...]:
-    """Every rule, for a format that explains them."""
+    """Return every rule for a format that explains rules."""
     from llmdoctor.report import WITH_RULES
 
     if format not in WITH_RULES:

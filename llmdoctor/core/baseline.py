@@ -1,4 +1,4 @@
-"""A baseline: the findings that a team knows and has decided to live with, by what was found and not by its line."""
+"""A baseline: the findings that a team has accepted, by their fingerprints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEMA = "llmdoctor.baseline/1"
 
 
 def unknown(findings: Sequence[Finding], known: frozenset[str], folder: str) -> list[Finding]:
-    """The findings whose fingerprints the baseline, which lies in `folder`, does not have."""
+    """Return the findings whose fingerprints are not in the baseline, which is in `folder`."""
     return [finding for finding, name in zip(findings, _names(findings, folder), strict=True) if name not in known]
 
 
@@ -29,7 +29,7 @@ def known_in(content: Any, path: str) -> frozenset[str]:
 
 
 def text(findings: Sequence[Finding], folder: str) -> str:
-    """A baseline file of `findings` for the folder it will lie in: sorted, a finding a line, so that a review can read what is accepted."""
+    """Return a baseline file of `findings` for its `folder`: sorted, one finding per line, so that a reviewer can read what is accepted."""
     placed = [_seen_from(finding, folder) for finding in findings]
     lines = sorted(json.dumps(_entry(finding, name)) for finding, name in zip(placed, fingerprints(placed), strict=True))
     body = ",\n".join(f"    {line}" for line in lines)
@@ -46,7 +46,7 @@ def _names(findings: Sequence[Finding], folder: str) -> tuple[str, ...]:
 
 
 def _seen_from(finding: Finding, folder: str) -> Finding:
-    """`finding` with its file as it is called in `folder`: the same wherever the command is started."""
+    """Return `finding` with its file relative to `folder`, which does not depend on the working directory."""
     place = finding.location
     if place is None:
         return finding

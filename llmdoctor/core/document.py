@@ -1,7 +1,7 @@
-"""What a person reads of an answer, as data: a job builds it, a renderer lays it out, neither knows the other.
+"""What a person reads of an answer, as data: a job builds it, a renderer lays it out, and neither knows the other.
 
-The order is always the same: the verdict, the evidence, the cause, the fix, the next step. All strings may come from data: the
-renderer cleans them and parses no markup in them.
+The order is always the same: evidence, findings with cause and fix, next step. All strings may come from data: a renderer cleans them and parses
+no markup in them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Tone = Literal["good", "bad", "warn", "plain", "dim"]
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Headline:
-    """A sentence that stands above what follows; `tone` shows whether it is a good one."""
+    """A sentence above a part of the answer; `tone` shows whether it is a good one."""
 
     text: str
     tone: Tone = "plain"
@@ -24,7 +24,7 @@ class Headline:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Cell:
-    """A table's cell with a tone of its own."""
+    """A cell of a table that has its own tone."""
 
     text: str
     tone: Tone = "plain"
@@ -32,9 +32,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Table:
-    """Rows of cells under `columns`, the first cell of a row being its head.
+    """Rows of cells under `columns`; the first cell of a row is its head.
 
-    `instead` is what takes the place of a table that is made for a page, where characters alone can be shown.
+    `instead` replaces a table that is made for a page if only characters can be shown.
     """
 
     columns: tuple[str, ...]
@@ -44,7 +44,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Note:
-    """A labelled paragraph: CAUSE, WATCH, NEXT. Each line of `text` starts on a line of its own."""
+    """A labelled paragraph: Checked, Warning, Next (docs/glossary.md). Each line of `text` begins a new line."""
 
     label: str
     text: str
@@ -53,7 +53,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Code:
-    """Something to paste, never wrapped: FIX."""
+    """Lines to paste, which are never wrapped: Fix, Try."""
 
     label: str
     text: str
@@ -73,10 +73,10 @@ class Mark:
 class Grid:
     """A picture of cells: a mask, with queries down and keys across.
 
-    `cells` holds one string for each of `rows` (their names), one character a cell; `marks` says what the characters mean, and a character
-    without a mark stays blank. `columns` names the cells of a row; where it is empty they are numbered from 0. `instead` is what takes the
-    picture's place where characters alone can be shown; without it the cells themselves are printed. `notes` says more of a cell than its
-    mark does, such as the share of a block that is seen; neighbours with the same mark and note are drawn and told as one.
+    `cells` holds one string for each of `rows` (their names), one character per cell; `marks` gives the meaning of the characters, and a
+    character without a mark is blank. `columns` names the cells of a row; without it they are numbered from 0. `instead` replaces the picture
+    if only characters can be shown; without it the cells themselves are printed. `notes` adds to the mark of a cell, such as the share of a
+    block that is seen; adjacent cells with the same mark and note are drawn and described as one.
     """
 
     label: str
@@ -92,7 +92,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Bar:
-    """One line of Bars: a value for each part, not negative. `chosen` sets it apart from the others; `note` stands beside it."""
+    """One line of Bars: a value, not negative, for each part. `chosen` marks it among the others; `note` is printed beside it."""
 
     name: str
     values: tuple[float, ...]
@@ -104,9 +104,9 @@ class Bar:
 class Bars:
     """Bars of one unit: memory as parts stacked over phases, or (not `stacked`) probabilities of a token side by side, before and after.
 
-    `parts` names the values of every bar; `digits` are the decimals to print; `limit` is a line across all bars, such as a device's memory,
-    and `limit_name` says what it is. `most` is the value at the right edge, for pictures that are to be compared; without it the largest of this
-    one is. `instead` is as for a Grid.
+    `parts` names the values of every bar; `digits` is the number of decimals; `limit` is a line across all bars, such as a device's memory, and
+    `limit_name` its name. `most` is the value at the right edge, for pictures that are to be compared; without it, the largest value is.
+    `instead` is as for a Grid.
     """
 
     label: str
@@ -123,9 +123,9 @@ class Bars:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Fold:
-    """What only a page has room for: behind `label`, which opens it on a click (`open`: which closes it).
+    """Blocks for a page alone, hidden behind `label`, which shows them on a click (`open`: they are shown at first).
 
-    Elsewhere nothing but what stands `instead`; without blocks that is all there is.
+    The other formats print `instead`; a fold without blocks is `instead` alone.
     """
 
     label: str

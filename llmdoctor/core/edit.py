@@ -1,4 +1,4 @@
-"""A change to a JSON file that mends a finding, as data: who makes it is another matter."""
+"""A change to a JSON file that removes a finding, as data; files/ applies it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Edit:
-    """In the JSON file `file` the member at `pointer` (RFC 6901) gets `value`, goes, or loses its earlier duplicates ("last").
+    """Set the member at `pointer` (RFC 6901) of the JSON file `file` to `value`, remove it, or remove its earlier duplicates ("last").
 
-    `file` is as a Location has it. `safe` says that no program that reads the file and did right before does wrong afterwards; what changes a
-    behaviour that somebody may rely on is not safe, however much it looks like a mistake.
+    `file` is the path of a Location. An edit is `safe` if every program that read the file correctly before still does; an edit that changes a
+    behaviour on which a user may rely is not safe, even if that behaviour looks like a mistake.
     """
 
     file: str

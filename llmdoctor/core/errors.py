@@ -4,13 +4,13 @@ from __future__ import annotations
 
 
 class QuestionError(Exception):
-    """The question could not be asked (exit 2): one sentence that says what, where and what was expected."""
+    """The question cannot be answered (exit 2): one sentence that names what is wrong, where, and what was expected."""
 
     kind = "question"
 
 
 class MissingExtra(QuestionError):
-    """A live command was asked for, and the packages it runs on are not installed."""
+    """A live command needs packages that are not installed."""
 
     kind = "missing-extra"
 

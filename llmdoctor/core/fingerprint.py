@@ -1,4 +1,4 @@
-"""What a finding is known by from one run to the next: what was found, not the line it stands on."""
+"""The fingerprint of a finding, which stays the same from one run to the next while lines above it change."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LINES = re.compile(r"(\.[a-z]{1,8}):\d+\b|\b(?:cell \d+, )?lines? \d+(?: to \d+
 
 
 def fingerprints(findings: Sequence[Finding]) -> tuple[str, ...]:
-    """64 hexadecimal digits for each finding, all different.
+    """Return 64 hexadecimal digits for each finding, all different.
 
-    Made from the code, the file, the pointer and the message without line numbers. In program text the function and the line as it is written
-    (`scope` and `source` of the evidence) stand for the pointer, so that one more in another function or by other words is the one that is new. What is
-    found several times over is counted in the order of the findings, so that one more of them leaves the others' fingerprints as they were.
+    They are made from the code, the file, the pointer and the message without line numbers. In program text the function and the source line
+    (`scope` and `source` of the evidence) replace the pointer, so that a further finding in another function, or of another line, is the new one.
+    Equal findings are counted in their order, so that a further one leaves the fingerprints of the others unchanged.
     """
     seen: Counter[str] = Counter()
     out = []

@@ -1,4 +1,4 @@
-"""What a command did with the settings it was given: nothing that a file or an option sets is dropped without a word."""
+"""What a command did with the settings it was given: no value that a file or an option sets is dropped in silence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class IgnoredKey(TypedDict):
 
 
 class AssumedValue(TypedDict):
-    """A value that nothing sets, and that the answer depends on."""
+    """A value that nothing sets, on which the answer depends."""
 
     what: str
     value: Any

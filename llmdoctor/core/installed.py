@@ -1,6 +1,6 @@
-"""Versions of installed distributions, read off the directory names on sys.path.
+"""Versions of installed distributions, from the directory names on sys.path.
 
-importlib.metadata answers the same and costs 20 ms of imports (email, zipfile, csv), a quarter of a whole command.
+importlib.metadata gives the same versions and costs 20 ms of imports (email, zipfile, csv), a quarter of a whole command.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 
 def installed_version(distribution: str) -> str | None:
-    """The version of `distribution` that this interpreter would import, or None."""
+    """Return the version of `distribution` that this interpreter would import; None without one."""
     prefix = distribution.replace("-", "_").lower() + "-"
     for entry in sys.path:
         try:

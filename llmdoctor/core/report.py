@@ -1,4 +1,4 @@
-"""The one thing every command ends in: an answer with its findings, which a renderer turns into text or JSON."""
+"""A report: the answer of a command with its findings, which a renderer turns into text, JSON or another format."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Skipped:
-    """Something that was not looked at, and why."""
+    """Something that was not examined, and why."""
 
     what: str
     reason: str
@@ -41,7 +41,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ReportError:
-    """Why there is no answer: the kind of error and one sentence."""
+    """The reason for a refusal: the kind of error and one sentence."""
 
     kind: str
     message: str

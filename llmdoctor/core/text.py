@@ -1,4 +1,4 @@
-"""The one sanitiser: what comes from data is made harmless before it reaches a terminal, a log or a CI runner."""
+"""The one sanitiser: text from data is made harmless before it reaches a terminal, a log or a CI runner."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ JsonValue = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 
 def clean(text: str) -> str:
-    """`text` on one line, with every control, escape and bidi character shown as an escape (`\\x1b`, `\\u202e`)."""
+    """Return `text` on one line, with every control, escape and bidi character shown as an escape (`\\x1b`, `\\u202e`)."""
     return _UNSAFE.sub(_shown, text)
 
 
 def clean_lines(text: str) -> str:
-    """`text` with its line breaks kept and every other unsafe character shown as an escape."""
+    """Return `text` with its line breaks and with every other unsafe character shown as an escape."""
     return "\n".join(clean(line) for line in text.split("\n"))
 
 
 def defuse(rendered: str) -> str:
-    """Whole output with nothing left that a CI runner would take for a command: no line starts with `::`, no `##[`.
+    """Return whole output without anything that a CI runner would take for a command: no line starts with `::`, none has `##[`.
 
-    The colour codes that the renderer itself has written may stand before the colons.
+    Colour codes that the renderer has written may precede the colons.
     """
     return _COMMAND.sub(r"\1: ", rendered).replace("##[", "# #[")
 
 
 def plain(value: Any) -> JsonValue:
-    """`value` as strict JSON can hold it: tuples as lists, not-finite floats as the strings "NaN", "Infinity", "-Infinity"."""
+    """Return `value` as strict JSON can hold it: tuples as lists, not-finite floats as the strings "NaN", "Infinity", "-Infinity"."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if value is None or isinstance(value, bool | int | float | str):
@@ -51,7 +51,7 @@ def plain(value: Any) -> JsonValue:
 
 
 def shown(value: Any, limit: int = 60) -> str:
-    """`value` as a person reads it in a cell: None, 0.7, [1, 2], 'text'; longer than `limit` characters is shortened."""
+    """Return `value` as a person reads it in a cell: None, 0.7, [1, 2], 'text'; longer than `limit` characters is shortened."""
     text = clean(repr(value) if not isinstance(value, float) else f"{value:g}" if abs(value) < 1e15 else repr(value))
     if isinstance(value, float) and text.lstrip("-").isdigit():
         text += ".0"
@@ -81,7 +81,7 @@ def _shown(match: re.Match[str]) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Count and noun: 1 error, 2 errors, 2 processes, 1,000 directories, 2 batches of requests."""
+    """Return count and noun: 1 error, 2 errors, 2 processes, 1,000 directories, 2 batches of requests."""
     if count == 1:
         return f"1 {noun}"
     noun, of, rest = noun.partition(" of ")

@@ -1,6 +1,6 @@
-"""Renderers, one file a format. Each has `render(report, style, rules) -> str` and knows no job.
+"""Renderers, one file per format. Each has `render(report, style, rules) -> str` and knows no job.
 
-A new format is a new file here and its name in FORMATS; nothing else changes.
+A new format is a new file here and its name in FORMATS.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from llmdoctor.core.rule import Rule
 
 FORMATS = ("text", "concise", "json", "sarif", "junit", "github", "gitlab", "markdown", "html")
 FOR_PEOPLE = ("text", "concise", "github", "markdown", "html")  # the formats that --show and --statistics change
-WITH_RULES = ("sarif", "html")  # the formats that say what a rule is: the caller passes the catalogue
+WITH_RULES = ("sarif", "html")  # the formats that explain a rule: the caller passes all rules
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -34,7 +34,7 @@ class Style:
 
 
 def visible(report: Report, style: Style) -> Report:
-    """Return `report` with the findings that `style` shows; a note or a table stands for the others."""
+    """Return `report` with the findings that `style` shows; a note or a table replaces the others."""
     if style.show is Severity.INFO and not style.statistics:
         return report
     from llmdoctor.report.shown import reduced

@@ -1,4 +1,4 @@
-"""How wide a table's columns are on a screen: as wide as they want where there is room, else no narrower than their longest word."""
+"""The widths of a table's columns on a screen: as wide as their cells if there is room, else no narrower than their longest word."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from rich.cells import cell_len
 from llmdoctor.core.document import Table
 from llmdoctor.core.text import clean
 
-_WHOLE = 12  # a column of cells as short as a number or a small list stays on one line where that is possible
+_WHOLE = 12  # a column of cells no longer than this, such as a number or a short list, is kept on one line if possible
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The columns' widths, and the blanks between two of them."""
+    """The widths of the columns, and the number of blanks between two of them."""
 
     widths: tuple[int, ...]
     gap: int
 
 
 def fit(table: Table, width: int) -> Columns:
-    """The columns of `table` on a screen of `width` columns: the gaps give way first, then words are broken."""
+    """Return the columns of `table` on a screen of `width` columns: the gaps are reduced first, then words are broken."""
     count = max([len(table.columns), *(len(row) for row in table.rows)], default=0)
     wanted, least = [0] * count, [0] * count
     for row in (table.columns, *table.rows):
@@ -36,7 +36,7 @@ def fit(table: Table, width: int) -> Columns:
 
 
 def _share(room: int, wanted: list[int], least: list[int]) -> list[int]:
-    """Widths that add up to at most `room`: what is wanted, else the largest level that every column which wants more can be given."""
+    """Return widths of at most `room` in total: the wanted widths, else the largest common width for all columns that want more."""
     if sum(wanted) <= room:
         return [max(one, 1) for one in wanted]
     whole = [one if one <= _WHOLE else low for one, low in zip(wanted, least, strict=True)]

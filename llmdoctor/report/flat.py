@@ -1,4 +1,4 @@
-"""Pictures as words: what takes a picture block's place where only characters can be shown."""
+"""Pictures as words: what replaces a picture block if only characters can be shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LETTERS = "#=+o*x%@~-"
 
 
 def flat(document: Iterable[Block]) -> tuple[Block, ...]:
-    """`document` with each picture replaced by what its job gave for that, else by a drawing in characters."""
+    """Return `document` with each picture replaced by its `instead`, else by a drawing in characters."""
     out: list[Block] = []
     for block in document:
         if isinstance(block, Grid):
@@ -27,23 +27,23 @@ def flat(document: Iterable[Block]) -> tuple[Block, ...]:
 
 
 def value_of(number: float) -> float:
-    """A number that can be drawn: not negative, not infinite, and so that many of them can be added."""
+    """Return a number that can be drawn: not negative, finite, and small enough that many of them can be added."""
     return min(float(number), 1e300) if math.isfinite(number) and number > 0 else 0.0
 
 
 def shown(bars: Bars, number: float) -> str:
-    """A value with the picture's decimals."""
+    """Return a value with the decimals of the picture."""
     return f"{value_of(number):,.{max(bars.digits, 0)}f}"
 
 
 def total_of(bars: Bars, bar: Bar) -> float:
-    """How long a bar's line is: all its parts where they are stacked, else the longest."""
+    """Return the length of a bar: the sum of its parts if they are stacked, else the longest part."""
     values = [value_of(number) for number in bar.values] or [0.0]
     return sum(values) if bars.stacked else max(values)
 
 
 def longest(bars: Bars) -> float:
-    """The value at the right edge; at least a little above zero."""
+    """Return the value at the right edge, which is above zero."""
     values = [value_of(number or 0.0) for number in (bars.limit, bars.most)]
     return max([*(total_of(bars, bar) for bar in bars.bars), *values], default=0.0) or 1.0
 
@@ -74,7 +74,7 @@ def _bars(bars: Bars) -> list[Block]:
 
 
 def _stack(bar: Bar, most: float) -> str:
-    """Each part its character, as long as its share of the longest bar; what is rounded away of one is made good by the next."""
+    """Return a stacked bar: each part as its character, in proportion to the longest bar; rounding errors do not add up."""
     drawn, done = "", 0.0
     for number, value in enumerate(bar.values):
         done += value_of(value)

@@ -1,7 +1,7 @@
 """Workflow commands for GitHub's runner: an annotation for each finding.
 
-The runner (ActionCommand.cs) takes a line that starts with `::` for a command, and `##[` anywhere in one. It undoes %25, %0D and %0A in a
-message, and %3A and %2C too in a property; what is not written so could end the message and start a command of its own.
+The runner (ActionCommand.cs) reads a line that starts with `::` as a command, and `##[` anywhere in a line. It decodes %25, %0D and %0A in a
+message, and also %3A and %2C in a property; text that is not encoded could end the message and start another command.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _command(name: str, properties: dict[str, str], message: str) -> str:
 
 
 def _data(text: str) -> str:
-    """`text` as a message: cleaned, its line breaks kept. `%` goes first, or the others' escapes would be escaped."""
+    """Return `text` as a message: cleaned, with its line breaks. `%` is encoded first, or the other escapes would be encoded again."""
     return clean_lines(text).replace("##[", "# #[").replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

@@ -1,4 +1,4 @@
-"""GitLab's Code Quality report: a JSON list; a finding keeps its fingerprint while lines above it come and go."""
+"""GitLab's Code Quality report: a JSON list; a finding keeps its fingerprint while lines above it change."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ _SEVERITIES = {Severity.ERROR: "critical", Severity.WARNING: "major", Severity.I
 def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     """Return the findings of `report` as a JSON list, ending in a line break.
 
-    The format has no place for a verdict; one that is a bound, undecided or a refusal is an entry of its own, a blocker if the question stays
-    unanswered.
+    The format has no place for a verdict. A bound, an undecided verdict or a refusal is a separate entry, a blocker if the question is unanswered.
     """
     found = placed(report)
     marks = fingerprints([finding for finding, _ in found])

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from llmdoctor.report import Style
 
 _STYLE = Path(__file__).with_name("page.css")
-_MANY, _CARDS = 4, 6  # columns: of a table that is always kept together and scrolls, of one that a telephone shows as cards
-_FITS, _NARROW = 24, 34  # characters of a table's longest words: so few always fit, more are shown as cards
-_SHORT, _SNUG = 9, 24  # characters of a cell that stay on one line, and that do so on a wide screen
+_MANY, _CARDS = 4, 6  # columns: a table with more scrolls as a whole; a table with at most so many is shown as cards on a telephone
+_FITS, _NARROW = 24, 34  # characters of a table's longest words: the first number always fits, more than the second are shown as cards
+_SHORT, _SNUG = 9, 24  # characters of a cell that are kept on one line, and on a wide screen
 _NAMES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 
 
 def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
-    """`report` as an HTML document in ASCII, ending in a line break."""
+    """Return `report` as an HTML document in ASCII, ending in a line break."""
     css = _STYLE.read_text(encoding="ascii")
     digest = base64.b64encode(hashlib.sha256(css.encode("ascii")).digest()).decode("ascii")
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
@@ -65,7 +65,7 @@ def _subject(report: Report) -> str:
 
 
 def _body(report: Report, rules: Mapping[str, Rule], style: Style) -> list[str]:
-    """Return the blocks in reading order, each finding as a card; boxes to filter by severity stand above the first card."""
+    """Return the blocks in reading order, each finding as a card; boxes to filter by severity precede the first card."""
     out: list[str] = []
     boxes = _filter(report.findings)
     for number, block in enumerate(blocks(report)):
@@ -118,7 +118,7 @@ def _note(note: Note) -> str:
 
 
 def _table(table: Table) -> str:
-    """It scrolls by itself where it is too wide; its rows become cards on a narrow screen where few columns hold long words."""
+    """Return a table; it scrolls if it is too wide, and its rows become cards on a narrow screen if few columns hold long words."""
     head = "".join(f'<th scope="col">{_t(column)}</th>' for column in table.columns)
     rows = "".join(_row(row, table.columns) for row in table.rows)
     label = attribute("aria-label", clean(", ".join(filter(None, table.columns)) or "table"))
@@ -133,7 +133,7 @@ def _table(table: Table) -> str:
 
 
 def _least(table: Table) -> int:
-    """Characters of a line that breaks no word."""
+    """Return the number of characters of a line that breaks no word."""
     longest = [0] * max((len(row) for row in table.rows), default=0)
     for row in table.rows:
         for at, cell in enumerate(row):
@@ -160,7 +160,7 @@ def _cell(cell: str | Cell, at: int, columns: tuple[str, ...]) -> str:
 
 
 def _card(finding: Finding, report: Report, rule: Rule | None) -> str:
-    """Return a finding: severity, code and the rule's name, the message, then At, Cause and Fix, and what the rule says."""
+    """Return a finding: severity, code and the rule's name, the message, then At, Cause and Fix, and the explanation of the rule."""
     name = f' <span class="dim">{_t(rule.name)}</span>' if rule is not None else ""
     url = rule_url(finding.code) if rule is not None else None
     code = _t(finding.code) if url is None else f"<a{attribute('href', url)}>{_t(finding.code)}</a>"
@@ -182,7 +182,7 @@ def _card(finding: Finding, report: Report, rule: Rule | None) -> str:
 
 
 def _filter(findings: tuple[Finding, ...]) -> str:
-    """Boxes that show and hide findings by severity, where there are several; the style sheet does it."""
+    """Return boxes that show and hide findings by severity, if there are several severities; the style sheet does it."""
     counts = [(severity, sum(one.severity is severity for one in findings)) for severity in reversed(Severity)]
     present = [(severity, count) for severity, count in counts if count]
     if len(present) < 2:

@@ -1,4 +1,4 @@
-"""JSON by the published schema (llmdoctor/schema/report.schema.json): ASCII only, so that nothing in it can steer a terminal."""
+"""JSON by the published schema (llmdoctor/schema/report.schema.json): in ASCII, so that it cannot control a terminal."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
-    """`report` as one JSON object, indented by two, ending in a line break."""
+    """Return `report` as one JSON object, indented by two, ending in a line break."""
     return dumps(to_json(report))
 
 
 def dumps(value: Any) -> str:
-    """`value`, plain JSON values, as ASCII lines indented by two."""
+    """Return `value`, which holds JSON values, as ASCII lines indented by two."""
     text = json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
     return text.replace("##[", "#\\u0023[")  # a CI runner finds its commands anywhere in a line; the value stays the same
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """`report` as plain JSON values."""
+    """Return `report` as JSON values."""
     out: dict[str, Any] = {
         "schema": SCHEMA,
         "tool": {"name": "llmdoctor", "version": __version__},

@@ -1,7 +1,7 @@
 """JUnit XML as Jenkins and GitLab read it: a suite for each subject, a case for each finding.
 
-Errors and warnings are failures, notes pass with their text. A subject without findings is one case that passes. ASCII only: what XML
-cannot hold is shown as an escape, the rest as character references.
+Errors and warnings are failures, notes pass with their text. A subject without findings is one case that passes. The output is ASCII: text
+that XML cannot hold is escaped, other text becomes character references.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Suite:
 
 
 def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
-    """`report` as one `testsuites` element, ending in a line break."""
+    """Return `report` as one `testsuites` element, ending in a line break."""
     suites = _suites(report)
     counts = _counts(sum(len(one.cases) for one in suites), sum(one.failures for one in suites), sum(one.errors for one in suites))
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f"<testsuites{attribute('name', clean(f'llmdoctor {report.command}'))}{counts}>"]

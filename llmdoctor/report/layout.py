@@ -14,7 +14,7 @@ _STARTS: dict[Status, tuple[str, ...]] = {
 
 
 def blocks(report: Report) -> tuple[Block, ...]:
-    """Return what stands below the verdict, in reading order.
+    """Return the blocks below the verdict, in reading order.
 
     A finding that `document` holds keeps its place; the others follow the document, the most severe first. A headline that repeats the verdict
     is left out.
@@ -32,7 +32,7 @@ def unplaced(report: Report) -> tuple[Finding, ...]:
 
 
 def sentence(report: Report) -> str:
-    """Return the verdict as a person reads it: a verdict that is no plain answer begins with the word for that, as the status alone is a colour."""
+    """Return the verdict as a person reads it. A bound, an undecided verdict and a refusal begin with that word: the status alone is a colour."""
     verdict = report.verdict
     start = verdict.text.lower()
     if report.error is not None or start.startswith(_STARTS.get(verdict.status, ("",))):

@@ -1,7 +1,7 @@
-"""Markdown for a comment on a pull request: the findings first, what supports them folded away, within what GitHub takes (65,536).
+"""Markdown for a comment on a pull request: the findings first, the evidence folded, within the size that GitHub accepts (65,536).
 
-No text of data is markup: punctuation is escaped, and a word that the site would turn into something (a mention, a reference to an issue,
-an address, an emoji, a formula) is shown as code, where it turns nothing into anything.
+No text of data is markup: punctuation is escaped, and a word that the site would interpret (a mention, a reference to an issue, an address,
+an emoji, a formula) is shown as code, in which the site interprets nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llmdoctor.report.subjects import Group, groups
 if TYPE_CHECKING:
     from llmdoctor.report import Style
 
-MARK = "<!-- llmdoctor -->"  # by which a bot finds its own comment again
+MARK = "<!-- llmdoctor -->"  # a bot finds its comment by it
 LIMIT = 60_000  # bytes of UTF-8, so under 65,536 however the site counts
 LONGEST, ROWS = 1_500, 60  # characters of one text, rows of one table
 _PUNCTUATION = re.compile(r"[\\`*_{}\[\]<>#~!^]")
@@ -33,7 +33,7 @@ _ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO)
 
 
 def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
-    """`report` as at most LIMIT bytes, ending in a line break; what is left out is counted."""
+    """Return `report` as at most LIMIT bytes, ending in a line break; findings that are left out are counted."""
     items = [_finding(finding, report) for finding in sorted(report.findings, key=lambda one: -one.severity.rank)]
     head = [MARK, f"### llmdoctor {inline(report.command)}"]
     if report.error is not None:
@@ -53,7 +53,7 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
 
 
 def inline(value: str) -> str:
-    """`value` on one line of prose or in one cell of a table, nothing in it markup; what is too long is cut, and says so."""
+    """Return `value` for one line of prose or one cell of a table, without markup; a text that is too long is cut and ends in [...]."""
     text = clean(value[:LONGEST]) + (" [...]" if len(value) > LONGEST else "")
     return _LIST.sub(r"\1\\\2", " ".join(_word(word) for word in text.split()))
 
@@ -65,20 +65,20 @@ def _word(word: str) -> str:
 
 
 def code(value: str) -> str:
-    """`value` as code, of character references alone: a table's bars and any number of backticks cannot end it."""
+    """Return `value` as code made of character references: neither the bars of a table nor backticks can end it."""
     safe = "".join(one if one.isalnum() or one in " ./,-" else f"&#{ord(one)};" for one in clean(value[:LONGEST]))
     return f"<code>{safe.replace('www.', 'www&#46;')}</code>"
 
 
 def fenced(value: str) -> str:
-    """`value` as a block of code, behind a fence longer than any in it."""
+    """Return `value` as a block of code, whose fence is longer than any in it."""
     text = clean_lines(value[: 8 * LONGEST])
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence}text\n{text}\n{fence}"
 
 
 def _overview(found: tuple[Group, ...]) -> str:
-    """How many findings of each severity each subject has, as a table, the worst first."""
+    """Return the number of findings per subject and severity as a table, the worst subject first."""
     worst = sorted(found, key=lambda group: [-sum(one.severity is severity for one in group.findings) for severity in _ORDER])
     rows = [
         (code(group.path), *(str(sum(one.severity is severity for one in group.findings)) for severity in _ORDER)) for group in worst[:ROWS]
@@ -116,7 +116,7 @@ def _block(block: Block) -> str:
 
 
 def _drawn(note: Note) -> bool:
-    """A note without a label is a drawing that goes on over several lines."""
+    """Return whether a note is a drawing: several lines without a label."""
     return not note.label and "\n" in note.text
 
 
@@ -132,7 +132,7 @@ def _folded(title: str, items: list[str], room: int) -> list[str]:
 
 
 def _fit(items: list[str], room: int) -> tuple[list[str], int]:
-    """The leading items that fit into `room` bytes, and how many do not."""
+    """Return the leading items that fit into `room` bytes, and the number of the others."""
     kept: list[str] = []
     for number, item in enumerate(items):
         room -= _size([item])

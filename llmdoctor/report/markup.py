@@ -1,4 +1,4 @@
-"""Escapes that XML and HTML share: what comes from data can be neither a tag nor an attribute, nor a command of a CI runner."""
+"""Escapes for XML and HTML: text from data can be neither a tag nor an attribute, nor a command of a CI runner."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _REFERENCES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot
 
 
 def text(value: str) -> str:
-    """`value`, which is cleaned, as ASCII text between tags, its line breaks kept."""
+    """Return `value`, which is cleaned, as ASCII text between tags, with its line breaks."""
     return "\n".join(_escape(line) for line in value.split("\n"))
 
 
 def attribute(name: str, value: str) -> str:
-    """` name="value"`, with a space before it; `value` is cleaned."""
+    """Return ` name="value"` with a leading space; `value` is cleaned."""
     return f' {name}="{_escape(value)}"'
 
 
 def breakable(escaped: str) -> str:
-    """Text that text() has escaped, with places inside long names where a line may end: behind an underscore or a slash."""
+    """Return text that text() has escaped, in which a line may end inside a long name: after an underscore or a slash."""
     return _NAMES.sub(lambda found: found.group().replace("_", "_<wbr>").replace("/", "/<wbr>"), escaped)
 
 

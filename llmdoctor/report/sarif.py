@@ -1,6 +1,6 @@
 """SARIF 2.1.0, for code scanning: the rules that were found with their help, every finding with its place and fingerprint.
 
-Files are percent-encoded relative references, so that a path can be no other kind of address. Strings are cleaned: viewers show them.
+Files are percent-encoded relative references, so that a path cannot be another kind of address. Strings are cleaned, because viewers show them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: 
 
 
 def render(report: Report, _style: Style, rules: Sequence[Rule]) -> str:
-    """`report` as one SARIF log of one run, ending in a line break."""
+    """Return `report` as one SARIF log of one run, ending in a line break."""
     found = placed(report)
     known = {rule.code: rule for rule in rules}
     codes = list(dict.fromkeys(finding.code for finding, _ in found))
@@ -88,7 +88,7 @@ def _location(finding: Finding, file: str) -> dict[str, Any]:
 
 
 def uri(file: str) -> str:
-    """A path as a relative reference, or as a file: address where it is absolute; bytes that are no UTF-8 as escapes."""
+    """Return a path as a relative reference, or as a file: address if it is absolute; bytes that are not UTF-8 are escaped."""
     path = quote(file, safe="/", errors="backslashreplace")
     return f"file:///{path.lstrip('/')}" if path.startswith("/") else path
 

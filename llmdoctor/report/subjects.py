@@ -19,21 +19,21 @@ class Group:
 
 
 def groups(report: Report) -> tuple[Group, ...]:
-    """The subjects of `report` in its order, then what belongs to none of them; a report without `result.subjects` is one subject."""
+    """Return the subjects of `report` in order, then the findings that belong to no subject; a report without `result.subjects` is one subject."""
     out: list[Group] = []
-    told: set[int] = set()
+    listed: set[int] = set()
     for entry in _subjects(report):
         indices = [index for index in _list(entry.get("findings")) if isinstance(index, int) and 0 <= index < len(report.findings)]
         out.append(Group(str(entry.get("path", "")), str(entry.get("kind", "")), tuple(report.findings[index] for index in indices)))
-        told.update(indices)
-    rest = tuple(finding for index, finding in enumerate(report.findings) if index not in told)
+        listed.update(indices)
+    rest = tuple(finding for index, finding in enumerate(report.findings) if index not in listed)
     if rest or not out:
         out.append(Group(subject_path(report), "", rest))
     return tuple(out)
 
 
 def placed(report: Report) -> tuple[tuple[Finding, str], ...]:
-    """Every finding with the file to show it at: its own, else its subject's path."""
+    """Return every finding with the file that it is shown at: its own, else the path of its subject."""
     return tuple(
         (finding, finding.location.file if finding.location is not None and finding.location.file else group.path or report.command)
         for group in groups(report)
@@ -42,7 +42,7 @@ def placed(report: Report) -> tuple[tuple[Finding, str], ...]:
 
 
 def subject_path(report: Report) -> str:
-    """The path that the question was about, else the command."""
+    """Return the path that the question was about, else the command."""
     for name in ("path", "model", "file", "left"):
         value = report.subject.get(name)
         if isinstance(value, str) and value:

@@ -10,14 +10,14 @@ from llmdoctor.core.text import clean
 from llmdoctor.report.flat import longest, shown, total_of, value_of
 from llmdoctor.report.markup import attribute, text
 
-MOST_CELLS = 300 * 300  # beyond it a page would be slow: the job's text stands instead
-_ALONE = 1024  # up to so many cells each is a rectangle of its own, beyond it a run of equal ones is
-_NAMED = 32  # rows and columns that are all named; of more every eighth or sixteenth is
+MOST_CELLS = 300 * 300  # a page with more would be slow: the block's text is shown
+_ALONE = 1024  # up to this number each cell is a rectangle, beyond it a run of equal cells is
+_NAMED = 32  # up to this number all rows and columns are named, beyond it every eighth or sixteenth
 _LINE = 7  # width of a character of the names
 
 
 def grid(block: Grid, number: str) -> str:
-    """A figure of cells: a rectangle for each cell or run of equal cells, which says on hover what it is; the rows in words below."""
+    """Return a figure of cells: a rectangle for each cell or run of equal cells, described on hover; the rows in words below."""
     wide = max((len(row) for row in block.cells), default=0)
     many = max(len(block.rows), wide)
     size = 24 if many <= 12 else 18 if many <= 24 else 13 if many <= 40 else 7 if many <= 64 else 5
@@ -62,7 +62,7 @@ def grid(block: Grid, number: str) -> str:
 
 
 def _names(short: tuple[str, ...], full: tuple[str, ...]) -> list[str]:
-    """What stands at the axis: every name where they are few, else the first of every eighth or sixteenth."""
+    """Return the names at the axis: all of a few, else the first of every eighth or sixteenth."""
     every = 1 if len(short) <= _NAMED else 8 if len(short) <= 100 else 16
     if every == 1:
         return [clean(name)[:18] for name in short]
@@ -70,7 +70,7 @@ def _names(short: tuple[str, ...], full: tuple[str, ...]) -> list[str]:
 
 
 def _head(name: str, x: int, top: int, size: int) -> str:
-    """A column's name above it, upright where it is wider than its column."""
+    """Return the name above a column, upright if it is wider than the column."""
     if _LINE * len(name) <= size - 4:
         return f'<text x="{x + size // 2}" y="{top - 5}" text-anchor="middle">{_t(name)}</text>'
     return f'<text x="{x + size // 2 + 4}" y="{top - 4}" transform="rotate(-90 {x + size // 2 + 4} {top - 4})">{_t(name)}</text>'
@@ -81,7 +81,7 @@ def _faint(strength: float) -> str:
 
 
 def bars(block: Bars) -> str:
-    """A figure of bars, which is a table with a drawing in its middle column, and the numbers of all parts below."""
+    """Return a figure of bars: a table with a drawing in its middle column, and the numbers of all parts below."""
     most = longest(block)
     rows = "".join(_bar_row(block, bar, most) for bar in block.bars)
     parts = block.parts if len(block.parts) > 1 else ()

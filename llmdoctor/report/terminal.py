@@ -1,4 +1,4 @@
-"""What is known about the terminal: its width, whether it wants colour codes, and the one way to write a message to stderr."""
+"""The terminal: its width, whether it shows colour codes, and the one way to write a message to stderr."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def note(message: str) -> None:
 
 
 def terminal_style(color: Color) -> Style:
-    """The style of stdout."""
+    """Return the style of stdout."""
     from llmdoctor.report import Style
 
     return Style(width=screen_width(), color=wants_color(color), terminal=sys.stdout.isatty())

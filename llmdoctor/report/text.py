@@ -113,7 +113,7 @@ def _apart(before: Block, block: Block) -> bool:
 
 
 def _shortened(table: Table) -> Table:
-    """The table with its very long cells cut: who wants them whole can redirect the output."""
+    """Return the table with its very long cells cut; redirected output has them whole."""
 
     def short(cell: str | Cell) -> str | Cell:
         text = cell if isinstance(cell, str) else cell.text
@@ -126,7 +126,7 @@ def _shortened(table: Table) -> Table:
 
 
 def _trimmed(line: str) -> str:
-    """`line` without the blanks at its end; the colour codes among them stay."""
+    """Return `line` without the blanks at its end, with the colour codes among them."""
     codes = ""
     while True:
         line = line.rstrip()
@@ -137,7 +137,7 @@ def _trimmed(line: str) -> str:
 
 
 def _grid(table: Table, width: int) -> Grid:
-    """The table as wide as the screen allows; a cell that goes on in a second line keeps its indentation."""
+    """Return the table at the width of the screen; further lines of a cell keep its indentation."""
     columns = fit(table, width)
     gap = columns.gap
     grid = Grid(box=None, padding=(0, gap, 0, 0), pad_edge=False, show_header=any(table.columns), header_style="bold")
@@ -158,7 +158,7 @@ def _cell(cell: str | Cell) -> RenderableType:
 
 
 def _print_note(console: Console, note: Note, width: int) -> None:
-    """Print the text beside its label, which takes `width` columns; below it if the label is a sentence of its own."""
+    """Print the text beside its label, which takes `width` columns; below it if the label is a sentence."""
     label = clean(note.label)
     if label and (not note.text or len(label) > console.width // 3):
         console.print(Text(label, style="dim" if note.tone == "dim" else "bold"), overflow="fold")

@@ -141,7 +141,7 @@ def test_a_mistyped_prefix_is_refused(tree: Path, llmdoctor: Run) -> None:
     assert codes(llmdoctor("check", "--select", "gen,pyc001", "--format", "json", cwd=tree)) == ["GEN001", "PYC001"]
     for options in (("--select", "XYZ"), ("--ignore", ""), ("--select", "GEN,,PYC")):
         outcome = llmdoctor("check", *options, cwd=tree)
-        assert (outcome.code, "no rule's code begins so" in outcome.err) == (2, True)
+        assert (outcome.code, "the code of no rule begins with it" in outcome.err) == (2, True)
     (tree / "pyproject.toml").write_text('[tool.llmdoctor.per-path-ignores]\n"src" = ["NOPE"]\n')
     assert "per-path-ignores.src 'NOPE'" in llmdoctor("check", cwd=tree).err
 
