@@ -61,7 +61,8 @@ FRAMEWORKS = {
     "axolotl": Framework(
         "axolotl", ("utils/schemas/*.py", "utils/schemas/internal/*.py", "integrations/*/args.py"),
         ("AxolotlInputConfig", "FSDPConfig", "LigerArgs", "CutCrossEntropyArgs", "DenseMixerArgs", "GrokfastArgs",
-         "KDArgs", "KernelsArgs", "LMEvalArgs", "SpectrumArgs"),
+         "KDArgs", "KernelsArgs", "LMEvalArgs", "SpectrumArgs", "ExpertParallelArgs", "SwanLabConfig", "LLMCompressorArgs", "DiffusionArgs",
+         "HatcheryArgs", "MoraArgs", "NemoGymArgs"),
         {"optimizer": "CustomSupportedOptimizers"},
     ),
     "llamafactory": Framework(

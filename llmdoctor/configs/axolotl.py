@@ -103,7 +103,7 @@ OWN = Meanings(
         "an option of a method that another key switches on": (
             "chunked_cross_entropy_num_chunks tiled_mlp_num_shards tiled_mlp_use_original_mlp relora_* lisa_* pose_* heads_k_stride ring_attn_func "
             "liger_kernel_impl liger_use_token_scaling liger_rms_norm_gated fp8_config fp8_enable_fsdp_float8_all_gather flex_attn_compile_kwargs "
-            "torch_compile_options scaling_softmax_factor scaling_softmax_bias grokfast_* spectrum_* kd_normalize_topk kd_online_* fp32_norm_classes "
+            "torch_compile_options scaling_softmax_factor scaling_softmax_bias grokfast_* expert_parallel_* nemo_gym_* diffusion hatchery mora llmcompressor spectrum_* kd_normalize_topk kd_online_* fp32_norm_classes "
             "gptq_ trl vllm nonexpert_quantization"
         ),
     },
@@ -161,6 +161,7 @@ OWN = Meanings(
 )
 _CLASSES = (
     "AxolotlInputConfig", "LigerArgs", "CutCrossEntropyArgs", "DenseMixerArgs", "GrokfastArgs", "KDArgs", "KernelsArgs", "LMEvalArgs", "SpectrumArgs",
+    "ExpertParallelArgs", "SwanLabConfig", "LLMCompressorArgs", "DiffusionArgs", "HatcheryArgs", "MoraArgs", "NemoGymArgs",
 )  # fmt: skip
 _LIGER = ("rope", "rms_norm", "layer_norm", "swiglu", "glu_activation", "cross_entropy")
 _PLUGINS = {"liger", "cut_cross_entropy"}

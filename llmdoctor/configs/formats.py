@@ -8,8 +8,8 @@ from llmdoctor.configs.types import Format
 FORMATS: tuple[Format, ...] = (
     accelerate.FORMAT,
     axolotl.FORMAT,
-    llamafactory.FORMAT,
     ms_swift.FORMAT,
+    llamafactory.FORMAT,
     torchtune.FORMAT,
     trl.FORMAT,
     trainer.FORMAT,

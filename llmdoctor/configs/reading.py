@@ -192,7 +192,7 @@ def _close(name: str, keys: Mapping[str, Key]) -> tuple[str, ...]:
     names = {
         key.name.rpartition(".")[2]: key.name for key in keys.values() if key.removed is None and key.name.rpartition(".")[0] == section
     }
-    return tuple(names[one] for one in difflib.get_close_matches(last, list(names), 1, 0.75))
+    return tuple(names[one] for one in difflib.get_close_matches(last, list(names), 1, 0.8))
 
 
 def linked_path(by: str, named: str) -> str:

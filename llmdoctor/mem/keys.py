@@ -61,11 +61,14 @@ def check_keys(configuration: Configuration) -> None:
 def check_modelled(configuration: Configuration, modelled: frozenset[str]) -> None:
     """Raise UnmodelledSetting if the file, or its framework, sets something that is not among the settings `modelled`."""
     normal = configuration.normal
-    refused = {
-        normal.key(name) or name: f"{FIELDS[name].about} is not modelled"
-        for name in normal.values
-        if name not in modelled and name not in IDLE and not normal.is_neutral(name)
-    }
+    left = [name for name in normal.values if name not in modelled and name not in IDLE and not normal.is_neutral(name)]
+    shown = {name: f" ({normal.values[name]})" if FIELDS[name].kind == "text" else "" for name in left}
+    refused = {key: f"{FIELDS[name].about}{shown[name]} is not modelled" for name in left if (key := normal.key(name)) is not None}
+    implied = [name for name in left if normal.key(name) is None]
+    if implied:  # no key of the file: what its framework's class does, so that --without cannot leave it out
+        what = ", ".join(f"{FIELDS[name].about} ({normal.values[name]})" for name in implied)
+        where = f" of {configuration.variant.name}" if configuration.variant.name else ""
+        refused[""] = f"{what}{where} is not modelled"
     if refused:
         _refuse(configuration, refused)
 
@@ -73,7 +76,7 @@ def check_modelled(configuration: Configuration, modelled: frozenset[str]) -> No
 def _refuse(configuration: Configuration, refused: dict[str, str]) -> None:
     inputs = inputs_of(configuration)
     keys = "; ".join(f"{key}: {reason}" if key else reason for key, reason in refused.items())
-    options = " ".join(f"--without {key}" for key in refused if key)
+    options = "" if "" in refused else " ".join(f"--without {key}" for key in refused)
     advice = f". {options} answers as if the file did not set {'it' if len(refused) == 1 else 'them'}" if options else ""
     raise UnmodelledSetting(f"{configuration.path}: {keys}{advice}", inputs)
 
@@ -82,7 +85,9 @@ def inputs_of(configuration: Configuration) -> Inputs:
     """Return what is done with each key of a file: used, ignored with the reason, or not known to its framework."""
     ignored = configuration.of("memory", Ignored)
     ignored |= {
-        unknown.key: f"{configuration.format.library} ignores it" for unknown in configuration.unknown if unknown.effect == "ignores"
+        unknown.key: f"{unknown.sentence(configuration.format, '').removeprefix(f'{unknown.key}: ')}, and ignores it"
+        for unknown in configuration.unknown
+        if unknown.effect == "ignores"
     }
     ignored |= dict.fromkeys(configuration.without, "--without: answered as if the file did not set it")
     return Inputs(used=configuration.of("memory", Uses), ignored=ignored, assumed=configuration.assumed())

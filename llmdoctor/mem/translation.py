@@ -16,7 +16,7 @@ from llmdoctor.mem.settings import Optimizer, Strategy, dtype_of
 
 # Normalised settings (configs/fields.py) that the prediction uses under the Trainer and the frameworks that extend it.
 MODELLED = frozenset(
-    "batch accumulation sequence_length world_size objective load_dtype bf16 fp16 trained_dtype checkpointing attention optimizer "
+    "batch accumulation sequence_length world_size load_dtype bf16 fp16 trained_dtype checkpointing attention optimizer "
     "optimizer_arguments weight_decay clip client_optimizer adapter lora_rank lora_targets lora_dropout lora_float32 quantization "
     "quantization_bits quantization_method quantization_type quantization_double quantization_compute deepspeed distributed_type "
     "liger fused_loss".split()

@@ -326,3 +326,42 @@ def test_the_scratch_of_a_real_foreach_step(name: str, kwargs: dict[str, Any]) -
     step_scratch(ledger, torch_optimizer(f"torch.optim.{name}", kwargs, "here"), [(str(at), 1024, "float32") for at in range(4)])
     mine = ledger.peaks["step"].total if "step" in ledger.peaks else 0
     assert mine == pytest.approx(peak, abs=64)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (
+            "model_name_or_path: m\nlearning_rate: 1e-6\nbeta: 0.1\nuse_peft: true\nper_device_train_batch_size: 8\noutput_dir: o\n",
+            ["(dpo) of DPOConfig"],
+        ),
+        ("model_name_or_path: m\nstage: dpo\nfinetuning_type: lora\nuse_dora: true\noutput_dir: o\n", ["stage", "(dpo)", "use_dora"]),
+        ("model_name_or_path: m\nstage: sft\nfinetuning_type: freeze\noutput_dir: o\n", ["finetuning_type", "freeze"]),
+        ("model: m\ntuner_type: lora\nlora_rank: 8\nsequence_parallel_size: 2\n", ["sequence_parallel_size"]),
+        ("output_dir: o\nper_device_train_batch_size: 1\nfsdp: full_shard\n", ["fsdp", "FSDP"]),
+        ("base_model: m\nadapter: lora\nlora_r: 8\nsequence_len: 512\nunfrozen_parameters: [a]\n", ["unfrozen_parameters"]),
+        (
+            "output_dir: o\nper_device_train_batch_size: 1\nlabel_smoothing_factor: 0.1\nuse_cache: true\n",
+            ["label_smoothing_factor", "use_cache"],
+        ),
+    ],
+)
+def test_settings_of_other_frameworks_are_refused_by_name(text: str, named: list[str], tmp_path: Path) -> None:
+    with pytest.raises(QuestionError) as refused:
+        read_strategy(written(tmp_path, text, "train.yaml"), StrategyContext(model_type="llama"))
+    assert all(name in str(refused.value) for name in named), str(refused.value)
+
+
+def test_ms_swifts_defaults_are_used(tmp_path: Path) -> None:
+    text = "model: m\ntuner_type: lora\nlora_rank: 4\ntarget_modules: [all-linear]\nmax_length: 2048\n"
+    strategy = read_strategy(written(tmp_path, text, "swift.yaml"), StrategyContext(model_type="llama"))
+    assert (strategy.batch, strategy.accumulation, strategy.checkpointing, strategy.dtype, strategy.autocast) == (
+        1,
+        16,
+        True,
+        "bfloat16",
+        "bfloat16",
+    )
+    assert strategy.lora is not None
+    assert (strategy.lora.rank, strategy.seq_len) == (4, 2048)
+    assert strategy.inputs.assumed

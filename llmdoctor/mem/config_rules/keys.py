@@ -37,11 +37,11 @@ def key_findings(config: Config) -> Iterator[Finding]:
             yield config.found(REFUSED, reason, *keys, cause=f"the schema of {who}", fix="write one of the values that the message names")
 
 
-def _is_misspelt(one: UnknownKey) -> bool:
-    """Return whether a name is so close to a known one that it is not another program's own."""
+def _is_misspelt(one: UnknownKey, least: float = 0.9) -> bool:
+    """Return whether a name is so close to a known one that it is a slip, and not another program's or another release's own."""
     import difflib
 
-    return bool(one.close) and difflib.SequenceMatcher(None, one.key, one.close[0]).ratio() >= 0.9
+    return bool(one.close) and difflib.SequenceMatcher(None, one.key, one.close[0]).ratio() >= least
 
 
 def _unknown(config: Config, found: Configuration, one: UnknownKey) -> Finding:
@@ -49,7 +49,8 @@ def _unknown(config: Config, found: Configuration, one: UnknownKey) -> Finding:
     ends = "it is ignored without a warning" if one.effect == "ignores" else "the run ends with an error"
     fix = f'write "{one.close[0]}"' if one.close else "correct the name or remove it"
     rule = UNKNOWN if one.effect == "ignores" else REFUSED
-    severity = None if one.effect == "ignores" or one.close else Severity.WARNING
+    likely = _is_misspelt(one, 0.85)
+    severity = None if likely else Severity.INFO if one.effect == "ignores" else Severity.WARNING
     message = f"{one.sentence(found.format, found.variant.name)}; {ends}"
     return config.found(rule, message, *one.key.split("."), cause=f"the schema of {who}", fix=fix, severity=severity)
 
