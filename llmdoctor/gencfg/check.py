@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.document import Block, Cell, Headline, Table, Tone
 from llmdoctor.core.errors import QuestionError
@@ -18,13 +18,15 @@ from llmdoctor.gencfg.engines.table import REFERENCE, engines
 from llmdoctor.gencfg.examined import Examined, examine_directory
 from llmdoctor.gencfg.inputs import inputs_of
 from llmdoctor.gencfg.options import GencfgCheckOptions
-from llmdoctor.gencfg.results import CheckedModelResult, CheckResult, EngineVerdictResult, TerminatorResult
 from llmdoctor.gencfg.screen import name_tokens
 from llmdoctor.gencfg.terminator import Terminator
 from llmdoctor.gencfg.turns import terminator_of
 from llmdoctor.gencfg.types import Effective, Resolution
 from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
 from llmdoctor.modeldir.template import TemplateWorker
+
+if TYPE_CHECKING:
+    from llmdoctor.gencfg.results import CheckedModelResult, CheckResult, EngineVerdictResult, TerminatorResult
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.document import Block, Cell, Note, Table
 from llmdoctor.core.finding import Finding
@@ -17,13 +17,15 @@ from llmdoctor.gencfg.findings import call_findings, missed_turn_end
 from llmdoctor.gencfg.imports import import_blocks
 from llmdoctor.gencfg.inputs import unread_fields
 from llmdoctor.gencfg.options import DiffOptions
-from llmdoctor.gencfg.results import ChangeResult, DiffResult
 from llmdoctor.gencfg.screen import call_verdict, name_tokens, rules_note, with_limits
 from llmdoctor.gencfg.show import provenance, show_result, subject_of
 from llmdoctor.gencfg.sides import resolve_both
 from llmdoctor.gencfg.tables import VALUE, side_by_side
 from llmdoctor.gencfg.types import Effective, Resolution, Resolved
 from llmdoctor.gencfg.versions import METADATA
+
+if TYPE_CHECKING:
+    from llmdoctor.gencfg.results import ChangeResult, DiffResult
 
 # What a reader looks for first; the rest follows in the library's order.
 _FIRST = ("eos_token_id", "pad_token_id", "stop_strings", "max_new_tokens", "max_length", "do_sample", "temperature", "top_k", "top_p")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmdoctor.files.jsonfile import JsonFile
 from llmdoctor.gencfg.calls import default_version, facts_of, model_call, refuse_modelless, without_keys
-from llmdoctor.gencfg.engines.table import REFERENCE, engines, version_for
+from llmdoctor.gencfg.engines.table import REFERENCE, engines
 from llmdoctor.gencfg.engines.types import GenerationEngine
 from llmdoctor.gencfg.modelconfig import vocabulary_in
 from llmdoctor.gencfg.options import GencfgOptions
@@ -87,5 +87,5 @@ def examine_directory(
     options = GencfgOptions(model=directory.shown_name, transformers=version)
     effective = table[REFERENCE].resolve(call, facts, version)
     others = [engine for engine in table.values() if engine.reads_directories and not engine.keeps_assignments]
-    elsewhere = {engine.name: engine.resolve(call, facts, version_for(engine, None).version) for engine in others}
+    elsewhere = {engine.name: engine.resolve(call, facts, engine.known[-1]) for engine in others}
     return Examined(directory, Resolution(options, directory.tokenizer, call, effective), elsewhere, terminator)

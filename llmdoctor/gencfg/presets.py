@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llmdoctor.core.document import Block, Cell, Note, Table
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural, shown
 from llmdoctor.gencfg.options import PresetsOptions
-from llmdoctor.gencfg.results import AssignmentResult, PresetResult, PresetsResult
 from llmdoctor.gencfg.trainers import Preset, TrainerAssignment, known_versions, load_preset, preset_names, preset_span
+
+if TYPE_CHECKING:
+    from llmdoctor.gencfg.results import AssignmentResult, PresetResult, PresetsResult
 
 _TARGETS = {
     "model": "model.generation_config",

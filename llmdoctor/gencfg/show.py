@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.document import Block, Cell, Note, Table
 from llmdoctor.core.report import Report
@@ -11,11 +11,13 @@ from llmdoctor.gencfg.findings import call_findings
 from llmdoctor.gencfg.inputs import inputs_of, unread_fields
 from llmdoctor.gencfg.limits import default_limit, limits_of
 from llmdoctor.gencfg.options import GencfgOptions
-from llmdoctor.gencfg.results import ProvenanceResult, ShowResult, StopResult
 from llmdoctor.gencfg.screen import call_verdict, rules_note
 from llmdoctor.gencfg.sides import resolve_call
 from llmdoctor.gencfg.tables import VALUE, origins, worth_showing
 from llmdoctor.gencfg.types import Resolution, Resolved
+
+if TYPE_CHECKING:
+    from llmdoctor.gencfg.results import ProvenanceResult, ShowResult, StopResult
 
 
 def show_report(options: GencfgOptions) -> Report:

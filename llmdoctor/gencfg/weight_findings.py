@@ -61,13 +61,15 @@ def weights(examined: Examined) -> Iterator[Finding]:
 
 def _stored(folder: str) -> dict[str, StoredTensor]:
     """Return the embedding and the output layer in the safetensors files of `folder`, by name."""
-    from llmdoctor.files.safetensors import read_header
-
     found: dict[str, StoredTensor] = {}
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".safetensors"))
     except OSError:
         return found
+    if not names:
+        return found
+    from llmdoctor.files.safetensors import read_header
+
     for name in names:
         path = os.path.join(folder, name)
         header, problems = read_header(path, folder)
