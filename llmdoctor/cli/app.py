@@ -27,10 +27,9 @@ def make_app(arguments: list[str]) -> typer.Typer:
     if first in _COMMANDS:
         app.command(first)(_command(first))
         return app
-    for name, group in _GROUPS.items():
-        if first == name or first not in _GROUPS:
-            app.add_typer(import_module(group).make_app(second if first == name else ""), name=name)
-    for name in _COMMANDS:
+    for name in [first] if first in _GROUPS else _GROUPS:
+        app.add_typer(import_module(_GROUPS[name]).make_app(second if first == name else ""), name=name)
+    for name in () if first in _GROUPS else _COMMANDS:
         app.command(name)(_command(name))
     return app
 

@@ -18,7 +18,6 @@ from llmdoctor.core.exitcodes import FOUND, INTERRUPTED, NOTHING, REFUSED
 from llmdoctor.core.finding import Severity
 from llmdoctor.core.progress import heartbeat
 from llmdoctor.core.report import Report, ReportError, refusal
-from llmdoctor.files.writing import write_file
 from llmdoctor.report.terminal import Color, complain, note, screen_width, wants_color
 
 if TYPE_CHECKING:
@@ -118,6 +117,8 @@ def write(report: Report, format: str, path: Path | None, color: Color, stream: 
     out = stream or sys.stdout
 
     if path is not None:
+        from llmdoctor.files.writing import write_file
+
         write_file(path, render(report, format, _style(color is Color.ALWAYS, False), _catalogue(format)))
         note(f"wrote {path}")
         return
