@@ -26,8 +26,10 @@ __all__ = (
     "mask_inspect",
     "mask_test",
     "mem_compare",
+    "mem_fit",
     "mem_kvcache",
     "mem_measure",
+    "mem_oom",
     "prompt_diff",
     "sample_compare",
     "sample_draw",
@@ -167,7 +169,7 @@ def gencfg_check(
     transformers: str | None = None,
     without: str | Sequence[str] = (),
 ) -> PrintableReport:
-    """Return the findings of every GEN and DIR rule over every directory; a folder without a model stands for its subfolders.
+    """Return the findings of every GEN and DIR rule over every directory; for a folder without a model, its subfolders are checked.
 
     Raises QuestionError if a path or a version cannot be understood.
 
@@ -422,6 +424,61 @@ def mem_compare(
     )
 
 
+def mem_fit(
+    *,
+    model: str,
+    strategy: str | Sequence[str] = (),
+    batch: int | None = None,
+    seq_len: int | None = None,
+    image: str | None = None,
+    attn: str | None = None,
+    world_size: int | None = None,
+    rank: int = 0,
+    trainable: str | Sequence[str] = (),
+    stage: str | None = None,
+    lora: int | None = None,
+    gradient_checkpointing: bool = False,
+    without: str | Sequence[str] = (),
+    static: bool = False,
+    gpu_memory: str = "",
+) -> PrintableReport:
+    """Search for the changes that make the one strategy of `options` fit into `gpu_memory`.
+
+    Raises QuestionError if an option, the strategy or the model cannot be understood, MissingExtra without torch and transformers.
+
+    What the commands about training memory have in common; None or an empty tuple for an option that was not given.
+
+    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `trainable`
+    holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
+
+    Options of `mem fit`: `gpu_memory` is the memory of each device, such as 24GiB.
+    """
+    from llmdoctor.mem.fit import fit_report
+    from llmdoctor.mem.options import FitOptions
+
+    return PrintableReport.of(
+        fit_report(
+            FitOptions(
+                model=model,
+                strategy=_texts(strategy),
+                batch=batch,
+                seq_len=seq_len,
+                image=image,
+                attn=attn,
+                world_size=world_size,
+                rank=rank,
+                trainable=_texts(trainable),
+                stage=stage,
+                lora=lora,
+                gradient_checkpointing=gradient_checkpointing,
+                without=_texts(without),
+                static=static,
+                gpu_memory=gpu_memory,
+            )
+        )
+    )
+
+
 def mem_measure(
     *,
     model: str,
@@ -490,6 +547,61 @@ def mem_kvcache(*, model: str, batch: int = 1, length: int = 1024, cache: str = 
     from llmdoctor.mem.options import KvcacheOptions
 
     return PrintableReport.of(kvcache_report(KvcacheOptions(model=model, batch=batch, length=length, cache=cache, dtype=dtype)))
+
+
+def mem_oom(
+    *,
+    log: str,
+    model: str = "",
+    strategy: str | Sequence[str] = (),
+    batch: int | None = None,
+    seq_len: int | None = None,
+    image: str | None = None,
+    attn: str | None = None,
+    world_size: int | None = None,
+    rank: int = 0,
+    trainable: str | Sequence[str] = (),
+    stage: str | None = None,
+    lora: int | None = None,
+    gradient_checkpointing: bool = False,
+    without: str | Sequence[str] = (),
+    static: bool = False,
+) -> PrintableReport:
+    """Explain the last out-of-memory message of a log, with MODEL and --strategy by the tensors of that model and batch.
+
+    Raises QuestionError if the log cannot be read or holds no such message.
+
+    What the commands about training memory have in common; None or an empty tuple for an option that was not given.
+
+    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `trainable`
+    holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
+
+    Options of `mem oom`: `log` is the file with the message; `model` is empty if no model was given.
+    """
+    from llmdoctor.mem.oom import oom_report
+    from llmdoctor.mem.options import OomOptions
+
+    return PrintableReport.of(
+        oom_report(
+            OomOptions(
+                model=model,
+                strategy=_texts(strategy),
+                batch=batch,
+                seq_len=seq_len,
+                image=image,
+                attn=attn,
+                world_size=world_size,
+                rank=rank,
+                trainable=_texts(trainable),
+                stage=stage,
+                lora=lora,
+                gradient_checkpointing=gradient_checkpointing,
+                without=_texts(without),
+                static=static,
+                log=log,
+            )
+        )
+    )
 
 
 def sample_replay(
@@ -778,6 +890,7 @@ def labels_inspect(
     row: int | None = None,
     text_column: str | None = None,
     max_length: int | None = None,
+    rows: int | None = None,
     without: str | Sequence[str] = (),
 ) -> PrintableReport:
     """Return the labels of each sequence that a trainer makes of a dataset.
@@ -787,7 +900,7 @@ def labels_inspect(
     The options of `labels inspect` and `labels audit`.
 
     `data` is a file of rows, `trainer` NAME or NAME@VERSION, `config` the trainer's own settings as JSON or YAML, `row` the one dataset row
-    to show (from 0), `without` keys of the configuration to answer without.
+    to show (from 0), `rows` the most rows that an audit reads, `without` keys of the configuration to answer without.
     """
     from llmdoctor.labels.inspect import inspect_report
     from llmdoctor.labels.options import LabelsOptions
@@ -802,6 +915,7 @@ def labels_inspect(
                 row=row,
                 text_column=text_column,
                 max_length=max_length,
+                rows=rows,
                 without=_texts(without),
             )
         )
@@ -817,6 +931,7 @@ def labels_audit(
     row: int | None = None,
     text_column: str | None = None,
     max_length: int | None = None,
+    rows: int | None = None,
     without: str | Sequence[str] = (),
 ) -> PrintableReport:
     """Return the counts over all rows, in memory that does not grow with their number.
@@ -827,7 +942,7 @@ def labels_audit(
     The options of `labels inspect` and `labels audit`.
 
     `data` is a file of rows, `trainer` NAME or NAME@VERSION, `config` the trainer's own settings as JSON or YAML, `row` the one dataset row
-    to show (from 0), `without` keys of the configuration to answer without.
+    to show (from 0), `rows` the most rows that an audit reads, `without` keys of the configuration to answer without.
     """
     from llmdoctor.labels.audit import audit_report
     from llmdoctor.labels.options import LabelsOptions
@@ -842,6 +957,7 @@ def labels_audit(
                 row=row,
                 text_column=text_column,
                 max_length=max_length,
+                rows=rows,
                 without=_texts(without),
             )
         )

@@ -202,7 +202,8 @@ def test_a_refusal_is_said_in_every_format() -> None:
         assert "no such thing" in of(refusal("x", ReportError("question", "no such thing")), format)
 
 
-CONCISE = re.compile(r"^(.+?):(\d+):(\d+): ([A-Z]{3}\d{3}) (error|warning|info) (.*)$")
+_MATCHER = json.loads((Path(__file__).parents[2] / "action" / "problem-matcher.json").read_text())["problemMatcher"][0]["pattern"][0]
+CONCISE = re.compile(_MATCHER["regexp"])
 
 
 def test_concise_is_one_finding_per_line_and_the_verdict_last() -> None:
