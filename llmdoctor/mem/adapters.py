@@ -24,7 +24,8 @@ def adapters_of(configuration: Configuration) -> Lora | None:
         targets,
         pattern,
         float(normal.get("lora_dropout", 0.0)),
-        normal.get("lora_float32", True) is not False,
+        normal.get("lora_float32", True) is not False
+        and not (normal.get("quantization_bits") and configuration.format.name in HALF_ADAPTERS),
     )
 
 
@@ -37,6 +38,12 @@ def _targets(value: Any, where: str) -> tuple[tuple[str, ...], bool]:
     if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
         return ((ALL_LINEAR,), False) if list(value) == [ALL_LINEAR] else (tuple(value), False)
     raise QuestionError(f"{where}: expected a list of names, a regular expression or {ALL_LINEAR}")
+
+
+# Formats whose framework does not call prepare_model_for_kbit_training: norms and embeddings stay in the dtype of the model.
+# trl 1.0.0, trainer/sft_trainer.py:821 (it enables checkpointing and input gradients); llamafactory 0.9.5, model/adapter.py.
+HALF_ADAPTERS = frozenset({"trl"})  # trl 1.0.0, trainer/sft_trainer.py:822: adapters of quantized weights become bfloat16
+UNPREPARED = frozenset({"trl", "llamafactory"})
 
 
 def quantization_of(configuration: Configuration) -> Quantization | None:
@@ -56,7 +63,8 @@ def quantization_of(configuration: Configuration) -> Quantization | None:
     return Quantization(
         int(bits),
         bool(normal.get("quantization_double", False)) and int(bits) == 4,
-        compute="bfloat16" if compute in (None, "auto") else dtype_of(compute, where),
+        configuration.format.name not in UNPREPARED,
+        "bfloat16" if compute in (None, "auto") else dtype_of(compute, where),
     )
 
 

@@ -157,6 +157,10 @@ def validated(strategy: Strategy) -> Strategy:
     engine, name = strategy.engine, strategy.name
     if strategy.world_size < 1:
         raise QuestionError(f"--world-size {strategy.world_size}: expected at least 1 process")
+    if strategy.quantization is not None and strategy.lora is None:
+        raise QuestionError(f"{name}: the weights are quantized and no adapters are trained: the Trainer refuses this, add LoRA")
+    if strategy.quantization is not None and engine is not None and engine.zero.stage == 3:
+        raise QuestionError(f"{name}: quantized weights under ZeRO stage 3 are not modelled")
     if engine is None:
         return strategy
     zero = engine.zero
