@@ -61,9 +61,9 @@ def _stop_fix(answer: Resolution, origin: Origin, ids: list[int]) -> str:
 
         advice = next((found for name in answer.presets if (found := call_advice(name, ids)) is not None), None)
         return advice or f"trainer.generation_config.eos_token_id = {ids}"
-    if origin.layer in ("generation_config.json", "config.json", "class-default") and not answer.from_trace:
-        return f'"eos_token_id": {ids}   in generation_config.json'
-    return engine_named(answer.options.engine)[0].stop_fix(ids)
+    engine, _ = engine_named(answer.options.engine)
+    in_file = origin.layer in ("generation_config.json", "config.json", "class-default") and not answer.from_trace
+    return f'"eos_token_id": {ids}   in generation_config.json' if in_file and engine.keeps_assignments else engine.stop_fix(ids)
 
 
 def _ids(value: Any) -> list[Any]:
@@ -73,6 +73,9 @@ def _ids(value: Any) -> list[Any]:
 def _missing(answer: Resolution) -> Cause:
     """Return why no eos id reaches the decode loop: what removed it, from the last layer to the first."""
     effective = answer.effective
+    engine, _ = engine_named(answer.options.engine)
+    if not engine.keeps_assignments:
+        return _unknown_to_engine(answer)
     argument = answer.call.kwargs.get("eos_token_id")
     if argument is not None and not argument.value and _same(effective.fields.get("eos_token_id"), argument):
         return _argument(answer, argument)
@@ -83,6 +86,15 @@ def _missing(answer: Resolution) -> Cause:
     if model_eos is not None and model_eos.value:
         return _not_inherited(answer, model_eos)
     return _never_there(answer)
+
+
+def _unknown_to_engine(answer: Resolution) -> Cause:
+    """Return why an engine that reads files has no stop id: where it takes them from, and the text to paste."""
+    engine, _ = engine_named(answer.options.engine)
+    because = answer.effective.stop.because or "there is no stop id"
+    wanted = _wanted(answer)
+    ids = wanted if isinstance(wanted, list) else [wanted] if is_id(wanted) else []
+    return Cause(f"{engine.title} has no stop id: {because}", engine.stops, engine.stop_fix(ids))
 
 
 def _argument(answer: Resolution, argument: SourcedValue) -> Cause:

@@ -128,6 +128,8 @@ class _Rendered:
             shared += 1
         if 0 < shared < len(last) and (shared == len(inner) or inner[shared] in self.openers):
             return last[: shared - 1], last[shared - 1], last[shared:]
+        if not shared and inner and self.inside - set(_THINKING) and inner[0] not in self.openers:
+            self.inside.add(inner[0])  # it ends each message, and an answer can have several (gpt-oss: reasoning, then the reply)
         return last[:-1], last[-1], []
 
     def _closing(self, text: str) -> list[str]:
@@ -161,8 +163,17 @@ class _Rendered:
         self.inside.update(f"</{token[1:]}" for _, token in self._tokens(opened) if self._is_tag(token))
 
     def _tool_end(self, end: str) -> Ending | None:
-        """Return the token that ends a tool call, None if the same token ends an answer, or if it can occur inside one."""
-        text = self.texts["call"]
+        """Return the token that ends a tool call, None if the same token ends an answer, or if it can occur inside one.
+
+        Llama 3.1 ends a call of a built-in tool with another token than a call of a user's tool: that one counts.
+        """
+        for name in ("call", "builtin"):
+            found = self._call_end(self.texts[name])
+            if found is not None and found != end:
+                return Ending(found, self.id_of(found))
+        return None
+
+    def _call_end(self, text: str) -> str | None:
         if ARGUMENTS[0] not in text:
             return None
         closing = self._closing(_behind(text, ARGUMENTS[0]))
@@ -172,7 +183,7 @@ class _Rendered:
             found = next((token for token in gap if token not in self.inside), None)
         behind = [token for _, token in self._tokens(_behind(text, ARGUMENTS[0]))]
         self.inside.update(behind[: behind.index(closing[-1])] if closing else [])
-        return None if found is None or found == end else Ending(found, self.id_of(found))
+        return found
 
     def _is_tag(self, token: str) -> bool:
         return token not in self.special and re.fullmatch(r"<\w+>", token) is not None
@@ -212,7 +223,7 @@ def _common(one: str, other: str) -> int:
     return length
 
 
-_NAMES = ("answer", "inner", "plain", "prompt", "tool_prompt", "prompted", "thinking", "call", "calls", "result")
+_NAMES = ("answer", "inner", "plain", "prompt", "tool_prompt", "prompted", "thinking", "call", "calls", "result", "builtin")
 
 
 def _conversations(content: Callable[[str], Any]) -> list[Conversation]:
@@ -237,6 +248,7 @@ def _conversations(content: Callable[[str], Any]) -> list[Conversation]:
         {"messages": [user, _message("assistant", "", tool_calls=calls[:1])], **tools},
         {"messages": [user, _message("assistant", "", tool_calls=calls)], **tools},
         {"messages": [user, _message("assistant", "", tool_calls=calls[:1]), result], **tools},
+        {"messages": [user, _message("assistant", "", tool_calls=calls[:1])], **tools, "builtin_tools": ["code_interpreter"]},
     ]
 
 

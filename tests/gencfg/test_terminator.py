@@ -61,6 +61,20 @@ TEMPLATES = {
         CHATML.replace("m.content", "(m.content if not m.tool_calls else '<call>' + m.tool_calls[0].function.arguments | tojson + '</call>')"),
         "<|im_end|>", None, {"<call>", "</call>"},
     ),
+    "a built-in tool's call ends otherwise": (
+        CHATML.replace(
+            "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}",
+            "{{ '<|im_start|>' + m.role + '\n' }}{% if m.tool_calls %}{{ m.tool_calls[0].function.arguments | tojson }}"
+            "{{ '<|eom|>' if builtin_tools is defined else '<|im_end|>' }}{% else %}{{ m.content + '<|im_end|>\n' }}{% endif %}",
+        ),
+        "<|im_end|>", "<|eom|>", set(),
+    ),
+    "each message of an answer ends like an inner turn": (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{{ '<|start|>assistant<|channel|>final<|message|>' + m.content }}"
+        "{{ '<|return|>' if loop.last else '<|end|>' }}{% else %}{{ '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant' }}{% endif %}",
+        "<|return|>", None, {"<|channel|>", "<|message|>", "<|end|>"},
+    ),
     "the prompt opens a thought": (
         CHATML.replace("assistant\n' }}{% endif %}", "assistant\n<think>\n' }}{% endif %}"), "<|im_end|>", None, {"</think>"},
     ),
