@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from llmdoctor.gencfg.results import AssignmentResult, PresetResult, PresetsResult
 
 _TARGETS = {
-    "model": "model.generation_config",
-    "call": "the trainer's own GenerationConfig",
-    "kwargs": "an argument of the trainer's generate()",
+    "model": "the model's config",
+    "call": "its own call",
+    "kwargs": "its own call",
 }
 
 

@@ -89,7 +89,8 @@ class _Rendered:
     ) -> None:
         self.texts = {name: text or "" for name, text in texts.items()}
         self.special, self.id_of = special, id_of
-        known = sorted((token for token in tokens if token.strip()), key=len, reverse=True)
+        everything = "\0".join(self.texts.values())  # a tokenizer can have thousands of tokens, of which a template writes ten
+        known = sorted((token for token in tokens if token.strip() and token in everything), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, known))) if known else None
         self.inside: set[str] = set(_THINKING)
         self.openers = self._openers()
