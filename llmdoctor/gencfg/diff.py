@@ -15,7 +15,7 @@ from llmdoctor.gencfg.engines.table import engine_named
 from llmdoctor.gencfg.engines.types import same_meaning
 from llmdoctor.gencfg.findings import call_findings, missed_turn_end
 from llmdoctor.gencfg.imports import import_blocks
-from llmdoctor.gencfg.inputs import unread_fields
+from llmdoctor.gencfg.inputs import inputs_of_both, unread_fields
 from llmdoctor.gencfg.options import DiffOptions
 from llmdoctor.gencfg.screen import call_verdict, name_tokens, rules_note, with_limits
 from llmdoctor.gencfg.show import provenance, show_result, subject_of
@@ -64,6 +64,7 @@ def _result(left: Resolution, right: Resolution, changed: list[str], cause: Caus
             for name, side in (("left", left), ("right", right))
             for item in side.imports
         ],
+        "inputs": inputs_of_both(left, right).result(),
     }
 
 

@@ -70,3 +70,13 @@ def inputs_of(resolution: Resolution) -> Inputs:
     if default_limit(effective):
         assumed["limit of new tokens"] = effective.stop.limit
     return Inputs(used=used, ignored=ignored, assumed=assumed)
+
+
+def inputs_of_both(left: Resolution, right: Resolution) -> Inputs:
+    """Return the inputs of both calls of a diff; each key begins with its side."""
+    sides = {"left": inputs_of(left), "right": inputs_of(right)}
+    return Inputs(
+        used={f"{side}: {key}": value for side, inputs in sides.items() for key, value in inputs.used.items()},
+        ignored={f"{side}: {key}": reason for side, inputs in sides.items() for key, reason in inputs.ignored.items()},
+        assumed={f"{side}: {what}": value for side, inputs in sides.items() for what, value in inputs.assumed.items()},
+    )

@@ -105,6 +105,7 @@ class DiffResult(TypedDict):
     runaway: NeverStopsResult
     cause: str | None
     imports: list[ImportResult]
+    inputs: InputsResult  # of both calls; each key begins with "left: " or "right: "
 
 
 class EngineVerdictResult(TypedDict):
