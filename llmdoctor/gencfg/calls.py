@@ -112,10 +112,13 @@ def model_call(directory: ModelDir, *, lines: bool) -> GenerateCall:
 
     A generation_config.json that is not JSON counts as missing: from_pretrained catches its OSError and reads config.json (4.37 to 5.23).
     """
-    config, generation = directory.config, directory.generation_config
-    return GenerateCall(
-        config=_settings(config, "config.json", lines), generation_config=_settings(generation, "generation_config.json", lines)
-    )
+    config, generation = _settings(directory.config, "config.json", lines), directory.generation_config
+    if config is not None and directory.adapter is not None:
+        from llmdoctor.gencfg.weights import adapter_rows
+
+        rows = adapter_rows(directory.path)  # tokens were added, and the embedding was saved with the adapter
+        config = config if rows is None else {**config, "vocab_size": SourcedValue(rows, Origin("config.json", "the adapter's embedding"))}
+    return GenerateCall(config=config, generation_config=_settings(generation, "generation_config.json", lines))
 
 
 def without_keys(call: GenerateCall, keys: tuple[str, ...]) -> GenerateCall:

@@ -40,9 +40,8 @@ class Examined:
 
     @property
     def vocab_size(self) -> int | None:
-        """vocab_size of config.json, or of the language model nested in it; None if no file gives it."""
-        config = self.directory.config.value if self.directory.config is not None else None
-        return vocabulary_in(config) if isinstance(config, dict) else None
+        """vocab_size of config.json, of the language model nested in it, or of an adapter's own embedding; None if no file gives it."""
+        return vocabulary_in({name: setting.value for name, setting in (self.answer.call.config or {}).items()})
 
     @property
     def stop_ids(self) -> StopIds:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from llmdoctor.core.finding import Finding
 from llmdoctor.gencfg import rules
 from llmdoctor.gencfg.examined import Examined
 from llmdoctor.gencfg.places import place
+from llmdoctor.gencfg.weights import StoredTensor, stored_tensors
 
 _EMBEDDINGS = (
     "model.embed_tokens.weight",
@@ -21,23 +20,11 @@ _OUTPUT = "lm_head.weight"
 _SAMPLES, _BYTES = 64, 4096  # pieces that are compared, and the bytes of a piece
 
 
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """A tensor of a checkpoint: its name, shape and dtype, the file that holds it, and where its bytes begin and end there."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    path: str
-    begin: int
-    end: int
-
-
 def weights(examined: Examined) -> Iterator[Finding]:
     """GEN026 and GEN027."""
     if examined.directory.only is not None or examined.directory.adapter is not None:
         return
-    stored = _stored(examined.directory.path)
+    stored = stored_tensors(examined.directory.path, lambda name: name in (*_EMBEDDINGS, _OUTPUT))
     embedding = next((stored[name] for name in _EMBEDDINGS if name in stored), None)
     if embedding is None:
         return
@@ -57,30 +44,6 @@ def weights(examined: Examined) -> Iterator[Finding]:
             f"tie_word_embeddings is true, but {output.name} in the checkpoint differs from {embedding.name}",
             tensors=[embedding.name, output.name],
         )
-
-
-def _stored(folder: str) -> dict[str, StoredTensor]:
-    """Return the embedding and the output layer in the safetensors files of `folder`, by name."""
-    found: dict[str, StoredTensor] = {}
-    try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".safetensors"))
-    except OSError:
-        return found
-    if not names:
-        return found
-    from llmdoctor.files.safetensors import read_header
-
-    for name in names:
-        path = os.path.join(folder, name)
-        header, problems = read_header(path, folder)
-        if problems:
-            continue
-        with open(path, "rb") as file:
-            start = 8 + int.from_bytes(file.read(8), "little")
-        for tensor in header.values():
-            if tensor.name in (*_EMBEDDINGS, _OUTPUT):
-                found[tensor.name] = StoredTensor(tensor.name, tensor.shape, tensor.dtype, path, start + tensor.begin, start + tensor.end)
-    return found
 
 
 def _differ(one: StoredTensor, other: StoredTensor) -> bool:

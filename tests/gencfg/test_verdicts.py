@@ -133,3 +133,24 @@ def test_a_forced_eos_beyond_the_vocabulary_is_an_index_error(model: str) -> Non
     result = show(model, sets=("forced_eos_token_id=99999",)).result
     assert result is not None
     assert result["error"]["type"] == "IndexError"
+
+
+@pytest.mark.parametrize(("rows", "codes"), [(None, {"GEN024"}), (16, {"GEN024"}), (18, set())])
+def test_an_adapter_that_stores_the_larger_embedding_has_the_tokens(tmp_path: Path, rows: int | None, codes: set[str]) -> None:
+    base = write_model(tmp_path / "base")
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({"id": 16, "content": "<|done|>", "special": True})
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base), "peft_type": "LORA"}))
+    (adapter / "tokenizer.json").write_text(json.dumps(tokenizer))
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    template = settings["chat_template"].replace("<|im_end|>", "<|done|>")
+    (adapter / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "<|im_end|>", "chat_template": template}))
+    if rows is not None:
+        entry = {"dtype": "U8", "shape": [rows, 1], "data_offsets": [0, rows]}
+        header = json.dumps({"base_model.model.model.embed_tokens.weight": entry}).encode()
+        (adapter / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(rows))
+    findings = check_report(GencfgCheckOptions(paths=(str(adapter),), transformers=V)).findings
+    assert {finding.code for finding in findings if finding.code == "GEN024"} == codes
+    assert any(finding.code == "GEN002" for finding in findings) is not bool(codes), "an id that cannot be produced is no fix"
