@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
 from contextlib import suppress
 
-from llmdoctor.core.exitcodes import INTERNAL_ERROR, INTERRUPTED
+from llmdoctor.core.exitcodes import INTERNAL_ERROR, INTERRUPTED, REFUSED
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 def entry() -> None:
     """Run main() and leave without the teardown of the interpreter, which takes longer than the work of most commands."""
     gc.set_threshold(50_000)  # start-up allocates many objects and frees few
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 it was closed: messages go nowhere, and no other file gets its number
     try:
         main()
     except SystemExit as stop:
@@ -42,7 +47,24 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that no later flush raises again
         sys.exit(0)
     except Exception as error:  # noqa: BLE001 the last line before a traceback
-        _internal_fault(error)
+        reason = _outside_fault(error)
+        if reason is None:
+            _internal_fault(error)
+        else:
+            _leave(reason, REFUSED)
+
+
+def _outside_fault(error: Exception) -> str | None:
+    """Return the reason, in a sentence, if the machine and not llmdoctor is at fault: a full disk, a closed stream, a deleted working directory."""
+    if sys.stdout is None:
+        return "standard output is closed, so the answer cannot be written"
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return f"cannot write the answer: {error.strerror}"
+    try:
+        os.getcwd()
+    except OSError:
+        return "the working directory no longer exists" if isinstance(error, OSError) else None
+    return None
 
 
 def _internal_fault(error: Exception) -> None:
@@ -62,7 +84,9 @@ def _internal_fault(error: Exception) -> None:
 
 
 def _leave(message: str, code: int) -> None:
-    sys.stderr.write(f"llmdoctor: {message}\n")
+    with suppress(OSError, ValueError, AttributeError):  # stderr may be closed or full too
+        sys.stderr.write(f"llmdoctor: {message}\n")
+        sys.stderr.flush()
     sys.exit(code)
 
 
