@@ -167,7 +167,7 @@ _LIGER = ("rope", "rms_norm", "layer_norm", "swiglu", "glu_activation", "cross_e
 _PLUGINS = {"liger", "cut_cross_entropy"}
 MARKS = frozenset(
     "datasets sequence_len num_epochs optimizer lr_scheduler adapter sample_packing output_dir deepspeed micro_batch_size load_in_4bit load_in_8bit "
-    "val_set_size dataset_prepared_path wandb_project lora_r rl flash_attention attn_implementation".split()
+    "val_set_size dataset_prepared_path wandb_project lora_r rl plugins num_epochs flash_attention attn_implementation".split()
 )
 
 
@@ -286,8 +286,8 @@ def _plugins(normal: Normal) -> None:
 
 
 def is_axolotl(value: Any) -> bool:
-    """Return whether `value` has axolotl's names: a base_model and at least three of its own keys."""
-    return isinstance(value, dict) and "base_model" in value and len(MARKS & value.keys()) >= 3
+    """Return whether `value` has axolotl's names: a base_model and at least two of its own keys."""
+    return isinstance(value, dict) and "base_model" in value and len(MARKS & value.keys()) >= 2
 
 
 FORMAT = Format(

@@ -49,7 +49,7 @@ FIELDS: dict[str, Setting] = {
     "liger_parts": Setting("object", "the choice of Liger kernels", (None, {})),
     "activation_offloading": Setting("flag", "activations kept in the host's memory", _OFF),
     "loss_type": Setting("any", "another loss"),
-    "plugins": Setting("any", "a plugin", (None, [])),
+    "plugins": Setting("names", "a plugin", (None, ())),
     "cut_cross_entropy": Setting("flag", "a fused loss"),
     "fused_loss_chunked": Setting("flag", "a chunked loss", _OFF),
     **{

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmdoctor.configs.reading import read, read_value
+from llmdoctor.check.kinds import kind_of
+from llmdoctor.configs.formats import FORMATS
+from llmdoctor.configs.reading import opened, read, read_value
 from llmdoctor.configs.recognise import name_of, recognise
 from llmdoctor.configs.types import Ignored, Refused, Uses
 from llmdoctor.core.errors import QuestionError
 
-EXAMPLES: dict[str, dict[str, Any]] = {
-    "deepspeed": {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": 1},
-    "transformers": {"output_dir": "o", "per_device_train_batch_size": 2, "learning_rate": 1e-5},
-    "trl": {"output_dir": "o", "per_device_train_batch_size": 2, "learning_rate": 1e-5, "max_length": 4096},
-    "accelerate": {"compute_environment": "LOCAL_MACHINE", "distributed_type": "NO", "mixed_precision": "bf16"},
-    "axolotl": {"base_model": "m", "micro_batch_size": 2, "sequence_len": 1024, "adapter": "lora", "lora_r": 8},
-    "llamafactory": {"model_name_or_path": "m", "stage": "sft", "finetuning_type": "lora", "lora_rank": 8, "output_dir": "o"},
-    "ms-swift": {"model": "m", "tuner_type": "lora", "lora_rank": 8, "target_modules": ["all-linear"], "max_length": 2048},
-    "torchtune": {"model": {"_component_": "torchtune.models.llama3.llama3_8b"}, "tokenizer": {"_component_": "t"}, "batch_size": 2},
-    "peft": {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"]},
-}
+FILES = {path.stem: path for path in sorted((Path(__file__).parent / "formats").iterdir())}  # one file of each format, by its name
+EXAMPLES: dict[str, dict[str, Any]] = {name: opened(str(path)).value for name, path in FILES.items()}
+
+
+def test_each_format_has_a_file() -> None:
+    assert set(FILES) == {one.name for one in FORMATS}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_check_and_look_call_a_file_what_mem_reads_it_as(name: str) -> None:
+    kinds = {"deepspeed": "DeepSpeed config", "accelerate": "accelerate config", "peft": None}
+    assert kind_of(EXAMPLES[name]) == kinds.get(name, "training arguments")
+    assert read(str(FILES[name])).format.name == name
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
