@@ -12,13 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmdoctor.core.document import Block, Headline, Note, Table
+from llmdoctor.core.document import Block, Note, Table
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.exitcodes import INTERRUPTED, REFUSED
-from llmdoctor.core.report import Report
+from llmdoctor.core.report import Report, Verdict
 from llmdoctor.report import render
 from llmdoctor.report.terminal import Color, complain, terminal_style
-from llmdoctor.report.text import words
 
 if TYPE_CHECKING:
     from llmdoctor.gencfg.live import LiveResult
@@ -71,7 +70,7 @@ def sample(probs):
 
 
 def run(keep: str | None) -> int:
-    """Run the demo in a folder of its own (`keep`, else a temporary one); 0 where every prediction came true, 1 where one did not."""
+    """Run the demo in the folder `keep`, or in a temporary one. Return 0 if every prediction came true, 1 if one did not, 2 if it cannot run."""
     folder = Path(keep) if keep else Path(tempfile.mkdtemp(prefix="llmdoctor-demo-"))
     before = Path.cwd()
     try:
@@ -105,7 +104,7 @@ def _demo() -> int:
 
 
 def _static() -> None:
-    """The three commands a person would type, with what they print."""
+    """Run the commands that a user would type, and print what they print."""
     from llmdoctor.gencfg.check import check_report
     from llmdoctor.gencfg.diff import diff_report
     from llmdoctor.gencfg.options import DiffOptions, GencfgCheckOptions, GencfgOptions
@@ -122,7 +121,7 @@ def _static() -> None:
 
 
 def _live() -> int:
-    """Both calls and the repaired one for real: a real image, the real qwen_vl_utils, processor and generate()."""
+    """Make both calls and the repaired one with a real image, the real qwen_vl_utils, processor and generate(). Return the exit code."""
     from llmdoctor.gencfg.calls import resolve_files
     from llmdoctor.gencfg.live import load, run_call
     from llmdoctor.gencfg.options import GencfgOptions
@@ -136,11 +135,11 @@ def _live() -> int:
     rows = (("script", script, True), ("trainer", trainer, False), ("trainer, fixed", fixed, True))
     true = all(_stopped(result) is wanted for _, result, wanted in rows)
     table = Table(("call", "predicted", "seen", "what it said"), tuple(_row(name, result, wanted) for name, result, wanted in rows))
-    verdict = Headline("EVERY PREDICTION CAME TRUE", "good") if true else Headline("A PREDICTION DID NOT COME TRUE", "bad")
+    verdict = _came_true(true, "Every prediction came true: two calls stop and one does not.")
     fix = Note("Fix", f"GenerationConfig(..., eos_token_id={list(script.eos_token_id)}), as in the third row")
     _print(verdict, table, fix)
     caught = _traced()
-    _print(Note("Next", "llmdoctor gencfg trace -o run.jsonl -- YOUR COMMAND"))
+    _say("Next     llmdoctor gencfg trace -o run.jsonl -- YOUR COMMAND\n")
     return 0 if true and caught else UNEXPECTED
 
 
@@ -163,7 +162,7 @@ def _traced() -> bool:
 
 
 def _sampled() -> int:
-    """The loop with which the case began: its draws against the distribution it was given."""
+    """Test the draws of a wrong sampling loop against its distribution. Return the exit code."""
     from llmdoctor.sample.draw import draw_report
     from llmdoctor.sample.options import DrawOptions
 
@@ -180,7 +179,7 @@ def _sampled() -> int:
 
 
 def _masks() -> int:
-    """The trainer's other mistake: a mask rebuilt from ids whose pad is the eos, and queries padded on the right. Found, run, measured."""
+    """Find and measure the masks of a trainer that rebuilds them from ids whose pad is the eos, with queries padded on the right."""
     from llmdoctor.mask.options import MaskTestOptions
     from llmdoctor.mask.test import test_report
 
@@ -191,7 +190,7 @@ def _masks() -> int:
     _step("5  And the trainer's masks: input_ids != pad, with pad the eos, then masked_fill with 0", command, lambda: report)
     found = {finding.code for finding in report.findings if "measured" in finding.evidence}
     true = {"MSK001", "MSK002"} <= found
-    _print(Headline("BOTH MISTAKES WERE FOUND AND MEASURED", "good") if true else Headline("A MISTAKE WAS NOT MEASURED", "bad"))
+    _print(_came_true(true, "Both mistakes were found and measured."))
     return 0 if true else UNEXPECTED
 
 
@@ -207,7 +206,7 @@ def rebuilt_masks() -> dict[str, list[list[int]]]:
 
 
 def _memory() -> int:
-    """Where a training step's memory goes: predicted for a 2B model, measured on the tiny one."""
+    """Predict the memory of a training step of a 2B model, and measure that of the tiny one. Return the exit code."""
     from llmdoctor.demo import memory as demo_memory
 
     _say("\nThe same optimizer, yet DeepSpeed's seems to take more memory than the Trainer's. Why?\n")
@@ -254,7 +253,7 @@ def _trained() -> int:
         for pad, wanted, one in zip((labels.END, labels.GOOD_PAD), (False, True), results, strict=True)
     )
     true = "LAB001" in found and [one.stopped for one in results] == [False, True]
-    verdict = Headline("THE END WAS NOT TAUGHT, AND THEN IT WAS", "good") if true else Headline("A PREDICTION DID NOT COME TRUE", "bad")
+    verdict = _came_true(true, "Both predictions came true: the first training does not teach the end of an answer, the second does.")
     _print(verdict, Table(("training", "predicted", "seen", "what it said"), rows))
     return 0 if true else UNEXPECTED
 
@@ -284,8 +283,13 @@ def _heading(title: str) -> str:
     return f"{title}\n"
 
 
-def _print(*blocks: Block) -> None:
-    sys.stdout.write(words(blocks, terminal_style(Color.AUTO)))
+def _came_true(true: bool, sentence: str) -> Verdict:
+    """Return `sentence` if every prediction of a step came true."""
+    return Verdict(sentence) if true else Verdict("A prediction did not come true.", "problem")
+
+
+def _print(verdict: Verdict, *blocks: Block) -> None:
+    sys.stdout.write(render(Report("demo", {}, {}, document=blocks, verdict=verdict), "text", terminal_style(Color.AUTO)))
     sys.stdout.flush()
 
 
@@ -295,7 +299,7 @@ def _say(text: str) -> None:
 
 
 def _quiet_libraries() -> None:
-    """The libraries' own chatter would bury the answer; a variable that the user has set stays."""
+    """Silence the messages of the libraries; a variable that the user has set stays."""
     quiet: dict[str, Any] = {
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_OFFLINE": "1",

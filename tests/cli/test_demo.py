@@ -17,8 +17,8 @@ pytestmark = pytest.mark.live
 def test_the_demo_predicts_proves_and_catches(llmdoctor: Callable[..., Outcome], tmp_path: Path) -> None:
     outcome = llmdoctor("demo", "--keep", str(tmp_path / "demo"), timeout=290)
     assert outcome.code == 0, outcome.err
-    assert "EVERY PREDICTION CAME TRUE" in outcome.out
+    assert outcome.out.count("prediction came true") + outcome.out.count("predictions came true") == 2
+    assert "did not come true" not in outcome.out
     assert outcome.out.count("eos_token_id was cleared by trl 1.0.0 ppo_trainer.py:410") == 2
     assert (tmp_path / "demo" / "run.jsonl").is_file()
     assert "the draws follow the law of a broken sampler" in outcome.out
-    assert "THE END WAS NOT TAUGHT, AND THEN IT WAS" in outcome.out
