@@ -10,7 +10,7 @@ from llmdoctor.look.types import Recognised, Suggestion
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Sign:
-    """A phrase that a library writes, what it means, and the command that finds the cause ({model} is the model's directory, {file} the log)."""
+    """A phrase that a library writes, what it means, and the command that finds the cause ({model} is the model's directory)."""
 
     phrase: str
     means: str
@@ -20,8 +20,9 @@ class Sign:
 
 _CALL = ("llmdoctor check .", "the call without an attention mask")
 _SHOW = "llmdoctor gencfg show {model}"
+_MEMORY = "llmdoctor mem compare {model} --strategy trainer:adamw_torch,bf16"
 SIGNS = (
-    Sign("out of memory", "a device ran out of memory", "llmdoctor mem oom {file}", "which tensor it was, and what to change"),
+    Sign("out of memory", "a device ran out of memory", _MEMORY, "the memory of a training step"),
     Sign(
         "right-padding was detected",
         "a batch was padded on the right",
@@ -50,27 +51,44 @@ SIGNS = (
 
 
 def recognise_log(path: str, data: bytes) -> Recognised:
-    """Return the known messages of a log with their lines and commands."""
+    """Return the known messages of a log with their lines and commands; an out-of-memory message that can be read comes first."""
     text = data.decode("utf-8", "replace")
-    found = [(sign, text.count("\n", 0, at) + 1) for sign in SIGNS if (at := text.find(sign.phrase)) >= 0]
-    if not found:
+    found = sorted(((text.count("\n", 0, at) + 1, sign) for sign in SIGNS if (at := text.find(sign.phrase)) >= 0), key=lambda one: one[0])
+    memory = _out_of_memory(path, text)
+    if memory is not None:
+        found = [(line, sign) for line, sign in found if sign.command != _MEMORY]
+    if not found and memory is None:
         return Recognised("text", "a text file without any line that llmdoctor recognises", (("lines", f"{text.count(chr(10)) + 1:,}"),))
-    found.sort(key=lambda one: one[1])
-    rows = tuple((f"line {line}", f"{sign.means}: ...{sign.phrase}...") for sign, line in found)
-    rows = (*rows, *_out_of_memory(text))
+    rows = tuple((f"line {line}", f"{sign.means}: ...{sign.phrase}...") for line, sign in found)
     model = model_near(path)
-    suggestions = {sign.command: Suggestion(sign.command.format(model=model, file=quoted(path)), sign.answers) for sign, _ in found}
-    return Recognised("log", f"a log: {found[0][0].means} (line {found[0][1]})", rows, tuple(suggestions.values())[:3])
+    suggestions = {sign.command: Suggestion(sign.command.format(model=model), sign.answers) for _, sign in found}
+    if memory is not None:
+        return Recognised("log", memory.what, (*memory.evidence, *rows), (*memory.suggestions, *suggestions.values())[:3])
+    line, first = found[0]
+    return Recognised("log", f"a log: {first.means} (line {line})", rows, tuple(suggestions.values())[:3])
 
 
-def _out_of_memory(text: str) -> tuple[tuple[str, str], ...]:
-    """Return the numbers of the last out-of-memory message of a log, as rows."""
+def _out_of_memory(path: str, text: str) -> Recognised | None:
+    """Return what the last out-of-memory message of a log states, read as `mem oom` reads it; None without one."""
     from llmdoctor.mem.oom import sentence
     from llmdoctor.mem.oom_message import messages_of
 
     messages = messages_of(text)
     if not messages:
-        return ()
+        return None
     message = messages[-1]
-    size = () if message.capacity is None else (("device", f"--gpu-memory {message.capacity / 2**30:.2f}GiB"),)
-    return (("memory", sentence(message)), *size)
+    command = _MEMORY.format(model=model_near(path))
+    rows: tuple[tuple[str, str], ...] = (("out of memory", sentence(message)),)
+    if message.capacity is not None:
+        size = f"{message.capacity / 2**30:.2f}GiB"
+        command, rows = f"{command} --gpu-memory {size}", (*rows, ("device", size))
+    suggestions = (
+        Suggestion(f"llmdoctor mem oom {quoted(path)}", "which tensor it was, and what to change"),
+        Suggestion(command, "the memory of a training step on this device"),
+    )
+    return Recognised(
+        "log",
+        f"the log of a run that ran out of memory (line {text.count(chr(10), 0, text.rfind('out of memory')) + 1})",
+        rows,
+        suggestions,
+    )

@@ -196,8 +196,8 @@ def test_a_name_cannot_get_out_of_its_word(name: str, tmp_path: Path, llmdoctor:
 
 @pytest.mark.parametrize("sign", SIGNS, ids=lambda sign: sign.phrase[:20])
 def test_a_phrase_is_the_librarys_own(sign: Any) -> None:
-    """Each phrase stands in the source of the library that writes it; CUDA's is in a binary, which is not searched."""
-    if sign.phrase.startswith(("CUDA", "Setting")):
+    """Each phrase stands in the source of the library that writes it; that of CUDA is in a binary, which is not searched."""
+    if sign.phrase.startswith(("out of memory", "Setting")):
         return  # in a binary; in transformers to 5.12 (4.57.6, generation/utils.py:2102)
     name = "deepspeed" if "DeepSpeed" in sign.phrase else "transformers"
     spec = importlib.util.find_spec(name)
