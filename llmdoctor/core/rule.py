@@ -40,4 +40,13 @@ class Rule:
 
         `fix` and `severity` replace those of the rule if this finding needs others; keyword arguments that remain are the evidence.
         """
-        return Finding(self.code, severity or self.severity, message, location, evidence, cause, fix or self.fix, edits)
+        return Finding(
+            code=self.code,
+            severity=severity or self.severity,
+            message=message,
+            location=location,
+            evidence=evidence,
+            cause=cause,
+            fix=fix or self.fix,
+            edits=edits,
+        )
