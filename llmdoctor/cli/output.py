@@ -132,9 +132,12 @@ def write(report: Report, format: str, path: Path | None, color: Color, stream: 
 
 
 def _style(color: bool, terminal: bool) -> Style:
+    from datetime import date
+
     from llmdoctor.report import Style
 
-    return Style(width=screen_width(), color=color, terminal=terminal, show=GIVEN.show, statistics=GIVEN.statistics)
+    today = date.today().isoformat()
+    return Style(width=screen_width(), color=color, terminal=terminal, show=GIVEN.show, statistics=GIVEN.statistics, date=today)
 
 
 def _catalogue(format: str) -> tuple[Rule, ...]:

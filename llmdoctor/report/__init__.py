@@ -23,7 +23,7 @@ class Style:
     """What the output is written to: columns of the screen, whether it shows colour codes, and whether it is a terminal.
 
     A very long cell is shortened only on a `terminal`. The formats that a person reads leave out findings below the severity `show`, and with
-    `statistics` all of them: a table of the rules takes their place.
+    `statistics` all of them: a table of the rules takes their place. `date` is printed on a page.
     """
 
     width: int = 80
@@ -31,6 +31,7 @@ class Style:
     terminal: bool = False
     show: Severity = Severity.INFO
     statistics: bool = False
+    date: str = ""
 
 
 def visible(report: Report, style: Style) -> Report:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -48,10 +49,10 @@ def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
             f"<title>{_t(sentence(report)[:200])}</title>",
             f"<style>{css}</style>\n</head>\n<body>",
             '<header><a class="skip" href="#answer">To the answer</a>',
-            f'<p class="command"><b>llmdoctor {_t(report.command)}</b>{_subject(report)}</p>',
+            f'<p class="command"><b>llmdoctor {_t(report.command)}</b>{_subject(report)}</p>{_asked(report)}',
             f'<h1 class="{verdict.tone}">{_t(sentence(report))}</h1><p class="status">{verdict.status}</p></header>\n<main id="answer">',
             *[part for part in body if part],
-            f"</main>\n<footer>llmdoctor {__version__}. This page fetches nothing and runs no script.</footer>\n</body>\n</html>\n",
+            f"</main>\n<footer>llmdoctor {__version__}{_dated(style)}. This page fetches nothing and runs no script.</footer>\n</body>\n</html>\n",
         ]
     )
 
@@ -64,13 +65,22 @@ def _subject(report: Report) -> str:
     return "".join(f" &#183; {_t(item[:200])}" for item in items)
 
 
+def _asked(report: Report) -> str:
+    """Return the command line, to copy; "" for a report of the Python API."""
+    return f'<p class="command mono">llmdoctor {_t(shlex.join(report.arguments)[:1000])}</p>' if report.arguments else ""
+
+
+def _dated(style: Style) -> str:
+    return f", {_t(style.date)}" if style.date else ""
+
+
 def _body(report: Report, rules: Mapping[str, Rule], style: Style) -> list[str]:
     """Return the blocks in reading order, each finding as a card; boxes to filter by severity precede the first card."""
     out: list[str] = []
     boxes = _filter(report.findings)
     for number, block in enumerate(blocks(report)):
         if isinstance(block, Finding):
-            out += [boxes, _card(block, report, rules.get(block.code))]
+            out += [boxes, _card(block, report, rules.get(block.code), number)]
             boxes = ""
         else:
             out.append(_block(block, str(number), style))
@@ -159,14 +169,15 @@ def _cell(cell: str | Cell, at: int, columns: tuple[str, ...]) -> str:
     return f'<td class="{tone}{short}"{name}>{f"<span>{shown}</span>" if value else ""}</td>'
 
 
-def _card(finding: Finding, report: Report, rule: Rule | None) -> str:
+def _card(finding: Finding, report: Report, rule: Rule | None, number: int) -> str:
     """Return a finding: severity, code and the rule's name, the message, then At, Cause and Fix, and the explanation of the rule."""
     name = f' <span class="dim">{_t(rule.name)}</span>' if rule is not None else ""
     url = rule_url(finding.code) if rule is not None else None
     code = _t(finding.code) if url is None else f"<a{attribute('href', url)}>{_t(finding.code)}</a>"
     message = message_of(finding, report)
     card = [
-        f'<article class="finding {finding.severity.value}"><h3><span class="badge">{_NAMES[finding.severity]}</span>{code}{name}</h3>',
+        f'<article class="finding {finding.severity.value}" id="block-{number}">'
+        f'<h3><span class="badge">{_NAMES[finding.severity]}</span>{code}{name}</h3>',
         f"<p>{text(clean_lines(message))}</p>" if message else "",
     ]
     for label, words in parts(finding):
