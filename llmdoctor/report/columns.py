@@ -13,14 +13,14 @@ _WHOLE = 12  # a column of cells no longer than this, such as a number or a shor
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class FittedColumns:
     """The widths of the columns, and the number of blanks between two of them."""
 
     widths: tuple[int, ...]
     gap: int
 
 
-def fit(table: Table, width: int) -> Columns:
+def fit(table: Table, width: int) -> FittedColumns:
     """Return the columns of `table` on a screen of `width` columns: the gaps are reduced first, then words are broken."""
     count = max([len(table.columns), *(len(row) for row in table.rows)], default=0)
     wanted, least = [0] * count, [0] * count
@@ -32,7 +32,7 @@ def fit(table: Table, width: int) -> Columns:
             least[at] = max(least[at], max(map(cell_len, text.split()), default=0) + indent)
     gap = 2 if sum(least) + 2 * (count - 1) <= width else 1
     room = max(width - gap * (count - 1), count)
-    return Columns(tuple(_share(room, wanted, least)), gap)
+    return FittedColumns(tuple(_share(room, wanted, least)), gap)
 
 
 def _share(room: int, wanted: list[int], least: list[int]) -> list[int]:
