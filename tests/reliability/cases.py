@@ -46,6 +46,7 @@ def groups() -> list[list[Case]]:
         _samples(),
         _linked(),
         _configurations(),
+        _questions(),
     ]
 
 
@@ -526,3 +527,59 @@ def _samples() -> list[Case]:
             options = " ".join(f"--{name.split('.')[0]} {name}" for name in given)
             found.append(Case(f"replay of {folder.parent.name}", inside, tuple(inside), commands(f"sample replay logits.json {options}")))
     return found
+
+
+# --- labels, prompts, logs and two sides' log-probabilities ----------------------------------------------------------------------------
+
+OOM = b"""torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.16 GiB. GPU 0 has a total capacity of 23.64 GiB of which 300.19 MiB is free.
+Including non-PyTorch memory, this process has 23.34 GiB memory in use. Of the allocated memory 21.50 GiB is allocated by PyTorch, and 1.02 GiB
+is reserved by PyTorch but unallocated.
+"""
+TEMPLATE_END = "<|im_end|>"
+CHATS = [
+    {"messages": [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Blue."}]},
+    {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+]
+
+
+def _word_tokenizer() -> bytes:
+    """A whole tokenizer.json that the tokenizers package loads: one token per word."""
+    words = ["[UNK]", TEMPLATE_END, "system", "user", "assistant", "Name", "a", "colour", ".", "Blue", "q", "s"]
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return _dump(
+        {
+            "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None, "decoder": None,
+            "added_tokens": [{"id": 0, "content": "[UNK]", **plain}, {"id": 1, "content": TEMPLATE_END, **plain}],
+            "pre_tokenizer": {"type": "Whitespace"},
+            "model": {"type": "WordLevel", "vocab": {word: at for at, word in enumerate(words)}, "unk_token": "[UNK]"},
+        }
+    )  # fmt: skip
+
+
+def _questions() -> list[Case]:
+    tokenizer = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": TEMPLATE_END,
+        "chat_template": "{% for message in messages %}{{ message.role }} {{ message.content }}<|im_end|>{% endfor %}",
+    }
+    model = {
+        "model/tokenizer.json": _word_tokenizer(),
+        "model/tokenizer_config.json": _dump(tokenizer),
+        "model/config.json": b'{"model_type": "qwen2"}',
+    }
+    data = {
+        "data.jsonl": b"".join(json.dumps(row).encode() + b"\n" for row in CHATS),
+        "sft.yaml": b"max_length: 64\nassistant_only_loss: true\n",
+    }
+    chat = {"chat.json": _dump(CHATS[1]["messages"])}
+    sides = {"trainer.json": _dump([[-0.5, -1.25, -0.1], [-2.0]]), "engine.json": _dump([[-0.75, -1.0, -0.1], [-2.5]])}
+    return [
+        Case("training rows", {**data, **model}, (*data, *model), commands(
+            "labels inspect model data.jsonl --row 0", "labels audit model data.jsonl --config sft.yaml",
+            "labels audit model data.jsonl --trainer trl-dpo",
+        )),
+        Case("messages of a prompt", {**chat, **model}, tuple(chat), commands("prompt diff model --messages chat.json")),
+        Case("out-of-memory message", {"oom.log": OOM}, ("oom.log",), commands("mem oom oom.log", "look oom.log")),
+        Case("two sides", sides, tuple(sides), commands("sample compare trainer.json engine.json")),
+        Case("presets", {"x": b""}, ("x",), commands("gencfg presets", "gencfg presets trl-ppo")),
+    ]  # fmt: skip

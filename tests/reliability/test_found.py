@@ -105,4 +105,4 @@ def test_found_once(command: str, files: dict[str, Any], code: int, said: str, t
         outcome = run(tuple(command.split()))
     assert outcome.fault == ""
     assert outcome.code in (code, 1 if code == 0 else code, 3 if code == 0 else code), outcome.err
-    assert said in (outcome.err if code == 2 else outcome.out)
+    assert said.lower() in (outcome.err if code == 2 else outcome.out).lower()

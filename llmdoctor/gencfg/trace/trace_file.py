@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,9 +14,12 @@ from typing import Any
 from llmdoctor.attach.records import Record, merge
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.jsonfile import MAX_DEPTH, is_too_deep
+from llmdoctor.files.jsonstream import read_lines
+from llmdoctor.files.opening import open_inside
 
 SCHEMA = "llmdoctor.trace/1"
 PARTS = ".parts"
+LINE_LIMIT = 64 * 2**20  # bytes of one record
 KINDS = frozenset({"run", "load", "mutation", "import", "generate", "start", "end", "vllm", "fault"})
 
 
@@ -73,14 +75,15 @@ class TraceFile:
             self.parts = True
             yield from merge(parts.glob("*.jsonl"))
             return
-        kind = found.st_mode
-        if not stat.S_ISREG(kind):
-            raise QuestionError(f"{self.path}: not a regular file, expected a trace")
-        try:
-            with open(self.path, "rb") as file:
-                yield from file
-        except OSError as error:
-            raise QuestionError(f"{self.path}: {error.strerror or error}") from None
+        opened = open_inside(self.path, None)
+        if not isinstance(opened, int):
+            raise QuestionError(f"{self.path}: {'no such file' if opened is None else f'{opened.reason}, expected a trace'}")
+        with os.fdopen(opened, "rb") as file:
+            try:
+                for _, line in read_lines(file, LINE_LIMIT):
+                    yield b"" if line is None else line  # what is longer than any record counts as unreadable
+            except OSError as error:
+                raise QuestionError(f"{self.path}: {error.strerror or error}") from None
 
     def _check(self, record: Record, number: int) -> None:
         schema = record.get("schema")

@@ -6,6 +6,7 @@ data/infer.jsonl and data/train.jsonl are traces of ../runs/infer.py and ../runs
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -92,8 +93,8 @@ def test_other_widths(width: int, snapshot: Any) -> None:
 
 def show(report: Report, width: int = 80) -> str:
     text = render(report, "text", Style(width, False))
-    code = text.partition("\nFIX\n")[0]  # what is to be pasted is never wrapped
-    assert max(map(len, code.splitlines())) <= width
+    wrapped = re.sub(r"^(?:  )?Fix .*?\n(?=\S|\n)", "", text, flags=re.MULTILINE | re.DOTALL)  # what is to be pasted is never wrapped
+    assert max(len(line) for line in wrapped.splitlines() if not line.startswith("  At ")) <= width  # nor is a place
     return text
 
 
