@@ -12,8 +12,7 @@ from llmdoctor.mem.runners.zero3 import Zero3Runner
 from llmdoctor.mem.runners.zero12 import Zero12Runner
 from llmdoctor.mem.settings import Strategy
 from llmdoctor.mem.types import Prediction
-from llmdoctor.mem.weights import Weight
-from llmdoctor.mem.workload import BYTES, Workload
+from llmdoctor.mem.workload import Workload
 
 PHASES = ("forward", "backward", "step")
 
@@ -70,8 +69,3 @@ def workload_of(strategy: Strategy, base: Workload) -> Workload:
         float_outputs=strategy.runner == "trainer" and strategy.autocast is not None,
         pixel_dtype=strategy.dtype if half and trainer else "float32",
     )
-
-
-def with_dtype(weights: tuple[Weight, ...], dtype: str) -> tuple[Weight, ...]:
-    """`weights` in a strategy's dtype, for models that were not traced in it."""
-    return tuple(replace(weight, dtype=dtype) if weight.dtype in BYTES else weight for weight in weights)

@@ -14,7 +14,7 @@ from llmdoctor.mem.batch import DEFAULT_LENGTH, base_workload
 from llmdoctor.mem.keys import StrategyContext, joined
 from llmdoctor.mem.model_config import config_of, dtype_name, hidden_size, model_directory
 from llmdoctor.mem.options import MemOptions
-from llmdoctor.mem.predict import predict, with_dtype, workload_of
+from llmdoctor.mem.predict import predict, workload_of
 from llmdoctor.mem.runners.base import Job
 from llmdoctor.mem.settings import Strategy
 from llmdoctor.mem.strategies import read_strategy
@@ -86,7 +86,7 @@ class Predictor:
             raise QuestionError(f"--seq-len {workload.seq_len}: the model has {positions} learned positions (n_positions)")
         weights = weights_without_torch(self.directory, workload)
         check_headers(self.directory, weights)
-        return Traced(with_dtype(weights, workload.dtype))
+        return Traced(weights)
 
 
 def compare_strategies(options: MemOptions) -> tuple[Comparison, Predictor]:
