@@ -707,17 +707,15 @@ def sample_replay(
     )
 
 
-def sample_compare(*, trainer: str, engine: str, temperature: float | None = None, command: str = "sample compare") -> PrintableReport:
+def sample_compare(*, trainer: str, engine: str, temperature: float | None = None) -> PrintableReport:
     """Return the comparison of two sides. Raises QuestionError.
 
     Options of `sample compare`: the files of the two sides; `temperature` is the one that was requested, if known.
-
-    `command` is "sample replay" for its former option --versus.
     """
     from llmdoctor.sample.compare import compare_report
     from llmdoctor.sample.options import CompareOptions
 
-    return PrintableReport.of(compare_report(CompareOptions(trainer=trainer, engine=engine, temperature=temperature, command=command)))
+    return PrintableReport.of(compare_report(CompareOptions(trainer=trainer, engine=engine, temperature=temperature)))
 
 
 def sample_engines(

@@ -40,6 +40,11 @@ class PairedSides:
 
 def compare_report(options: CompareOptions) -> Report:
     """Return the comparison of two sides. Raises QuestionError."""
+    return compared_as("sample compare", options)
+
+
+def compared_as(command: str, options: CompareOptions) -> Report:
+    """Return the comparison as a report of `command`: "sample replay" for its former option --versus."""
     trainer, engine = read_side(options.trainer, "trainer"), read_side(options.engine, "engine")
     if options.trainer == options.engine and trainer.name == engine.name:
         raise QuestionError(
@@ -59,14 +64,14 @@ def compare_report(options: CompareOptions) -> Report:
     causes = () if decision == "agree" else causes
     findings = _findings(options, found, decision, causes)
     return Report(
-        options.command,
+        command,
         {"trainer": options.trainer, "engine": options.engine, "tokens": found.tokens, "sequences": len(paired.trainer)},
         _result(found, decision, causes, paired, (trainer, engine)),
         findings,
         document=_document(found, causes, findings, paired, (trainer, engine)),
         verdict=_verdict(found, decision),
         differs=decision == "disagree",
-        unanswered=decision == "undecided" and options.command == "sample compare",
+        unanswered=decision == "undecided" and command == "sample compare",
     )
 
 

@@ -27,6 +27,7 @@ from llmdoctor.sample.types import SamplingParams
 KINDS: tuple[LogprobKind, ...] = ("raw", "temperature", "processed")
 KIND_WORDS: Mapping[str, str] = {"raw": "raw", "temperature": "divided by the temperature", "processed": "processed by every stage"}
 _VOCAB = 300_000
+_PEAKED = 10  # steps with a token that holds nearly all the mass, from which processed lists would show one alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,8 @@ def _possible_kind(kind: LogprobKind, listed: Sequence[Listed], claim: Claim) ->
     p = settings.top_p if settings.top_p is not None and settings.top_p < 1 else None
     if p is None and not settings.top_k and not settings.min_p and settings.temperature in (None, 1.0):
         return False  # nothing is processed: the same as raw
+    if p is not None and _never_alone(listed):
+        return False
     for step in listed:
         if not step.top:
             continue
@@ -146,6 +149,17 @@ def _possible_kind(kind: LogprobKind, listed: Sequence[Listed], claim: Claim) ->
         if p is not None and claim.engine.cuts_after_temperature and math.exp(values[-1]) < (1 - p) / (2 * _VOCAB):
             return False
     return True
+
+
+def _never_alone(listed: Sequence[Listed]) -> bool:
+    """Whether a token often holds nearly all the mass, and never all of it.
+
+    After a nucleus a token that holds top_p of the mass stands alone. One that holds more than .97 of what is left beside others had between
+    .97 top_p and top_p before: of ten such steps in a language model, some have a token above top_p.
+    """
+    tops = [[value for _, value in step.top if value > -math.inf] for step in listed]
+    peaked = sum(len(top) > 1 and top[0] > math.log(0.97) for top in tops)
+    return peaked >= _PEAKED and not any(len(top) == 1 or (len(top) > 1 and top[0] > -1e-7) for top in tops)
 
 
 def _read_as(

@@ -78,15 +78,11 @@ class DrawOptions(SampleOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareOptions:
-    """Options of `sample compare`: the files of the two sides; `temperature` is the one that was requested, if known.
-
-    `command` is "sample replay" for its former option --versus.
-    """
+    """Options of `sample compare`: the files of the two sides; `temperature` is the one that was requested, if known."""
 
     trainer: str
     engine: str
     temperature: float | None = None
-    command: str = "sample compare"
 
 
 def parse_ids(text: str | None, option: str) -> tuple[int, ...]:

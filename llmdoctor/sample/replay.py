@@ -9,7 +9,7 @@ from llmdoctor.core.text import plural
 from llmdoctor.requests.logprob_files import looks_like_responses
 from llmdoctor.sample.beam_report import beam_report
 from llmdoctor.sample.claim import make_claim
-from llmdoctor.sample.compare import compare_report, versus_result
+from llmdoctor.sample.compare import compared_as, versus_result
 from llmdoctor.sample.estimate import Estimates
 from llmdoctor.sample.findings import replay_findings
 from llmdoctor.sample.listed_report import listed_report
@@ -26,8 +26,8 @@ def replay_report(options: ReplayOptions) -> Report:
     """Return the replay, judged. Raises QuestionError."""
     check_alpha(options.alpha)
     if options.logits is None and options.model is None and options.versus is not None and options.logprobs is not None:
-        sides = CompareOptions(trainer=options.logprobs, engine=options.versus, command="sample replay")
-        return compare_report(sides)
+        sides = CompareOptions(trainer=options.logprobs, engine=options.versus, temperature=options.settings.temperature)
+        return compared_as("sample replay", sides)
     require_statistics("sample replay")
     if options.logits is not None and looks_like_responses(options.logits):
         return listed_report(options)
