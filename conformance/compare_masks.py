@@ -92,6 +92,9 @@ SMALL = {
     "num_kv_heads": 2, "num_global_key_value_heads": 2, "global_head_dim": 16, "layers_block_type": None,
 }  # fmt: skip
 MROPE = "qwen2_vl_text qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text".split()
+LATENT = (
+    "deepseek_v2 deepseek_v3 deepseek_v32 axk1 axk2 youtu mistral4 glm_moe_dsa glm4_moe_lite longcat_flash minicpm3 kimi_linear".split()
+)
 SPECIAL: dict[str, dict[str, Any]] = {
     "zamba2": {"layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"]},
     "zamba": {"layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"], "mamba_dt_rank": 4, "n_mamba_heads": 2},
@@ -104,7 +107,12 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "bamba": {"mamba_n_heads": 8, "mamba_d_head": 16, "mamba_n_groups": 1},
     "gemma3": {"image_token_index": 120, "boi_token_index": 121, "eoi_token_index": 122},
     "falcon": {"num_kv_heads": 1},
-    **{kind: {"head_dim": 8, "num_key_value_heads": 4} for kind in ("deepseek_v2", "deepseek_v3", "axk1", "youtu", "mistral4")},
+    **{kind: {"head_dim": 8, "num_key_value_heads": 4} for kind in LATENT},
+    **{kind: {"num_key_value_heads": 4} for kind in ("esmc", "dots3_note", "dots3_note_text")},
+    "dots1": {"n_shared_experts": 1, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    **{kind: {"vocabulary_map": {"<image>": 5}} for kind in ("chameleon", "emu3")},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
+    "ernie4_5_vl_moe_text": {"moe_intermediate_size": [32, 32]},
     "ernie4_5_moe": {"moe_k": 2},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "num_layers": 4},
     "gemma3n_text": {"num_kv_shared_layers": 0, "num_hidden_layers": 5},

@@ -23,7 +23,8 @@ WATCHED = (
     "layer_types is_causal use_bidirectional_attention attn_layer_period attn_layer_offset full_attention_interval no_rope_layers "
     "no_rope_layer_interval alibi encoder_layers decoder_layers num_decoder_layers num_layers is_encoder_decoder is_decoder "
     "layers_block_type global_attn_every_n_layers attn_layer_indices full_attn_idxs num_attention_heads local_attention add_cross_attention "
-    "num_key_value_heads head_dim hidden_size num_kv_shared_layers global_head_dim num_global_key_value_heads kv_lora_rank qk_rope_head_dim"
+    "num_key_value_heads head_dim hidden_size num_kv_shared_layers global_head_dim num_global_key_value_heads kv_lora_rank qk_rope_head_dim "
+    "index_topk prefix_lm"
 ).split()
 FAMILIES = (
     "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
@@ -51,12 +52,28 @@ def main() -> int:
                 classes.update(flags_of(kind))
             except ImportError as error:
                 print(f"{kind}: {error}")
+    types |= inner_types(types)
     out = {"transformers": transformers.__version__, "classes": dict(sorted(classes.items())), "types": types}
     old = json.loads(TARGET.read_text()) if TARGET.exists() else {}
     out["agree"] = old.get("agree", [])
     TARGET.write_text(dump(out))
     print(f"{len(types)} model types, {len(classes)} classes")
     return 0
+
+
+def inner_types(types: dict[str, Any]) -> dict[str, Any]:
+    """Entries of text models that only exist inside another model, whose modeling file makes their masks."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    out = {}
+    for kind, entry in types.items():
+        key, inner = entry.get("text", ("", ""))
+        if not inner or inner in types:
+            continue
+        module = importlib.import_module(f"transformers.models.{module_of(kind)}.configuration_{module_of(kind)}")
+        config = getattr(module, CONFIG_MAPPING_NAMES[kind]).sub_configs[key]
+        out[inner] = {"class": entry["class"], "masks": entry["masks"], "takes": entry.get("takes", []), **fields_of(config)}
+    return out
 
 
 def dump(value: dict[str, Any]) -> str:
@@ -84,13 +101,28 @@ def describe(kind: str, names: list[str], config_name: str) -> dict[str, Any] | 
         return None
     if source is None or not names:
         return None
-    mapped = dict(getattr(config, "attribute_map", {}))
     fields = {field.name: field for field in dataclasses.fields(config)} if dataclasses.is_dataclass(config) else {}
     if "is_encoder_decoder" in fields and fields["is_encoder_decoder"].default:
         from transformers.models.auto import modeling_auto
 
         names = [modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.get(kind), *names]
         names = [name for name in names if name]
+    if any(getattr(config, "sub_configs", {}).get(nested) for nested in ("text_config", "decoder")):
+        names = sorted(names, key=lambda name: not name.endswith(("ForConditionalGeneration", "ForImageTextToText")))
+    entry = {"class": names[0], "masks": masks_of(source), **fields_of(config)}
+    for nested in ("text_config", "decoder", "generator"):
+        sub = getattr(config, "sub_configs", {}).get(nested)
+        if sub is not None:
+            entry["text"] = [nested, getattr(sub, "model_type", "")]
+            break
+    entry["takes"] = takes_of(kind, names[0])
+    return entry
+
+
+def fields_of(config: Any) -> dict[str, Any]:
+    """The names and defaults of the fields that a mask depends on, and the layer kinds of the default configuration."""
+    mapped = dict(getattr(config, "attribute_map", {}))
+    fields = {field.name: field for field in dataclasses.fields(config)} if dataclasses.is_dataclass(config) else {}
     defaults = {}
     for name in WATCHED:
         real = mapped.get(name, name)
@@ -98,22 +130,14 @@ def describe(kind: str, names: list[str], config_name: str) -> dict[str, Any] | 
             value = fields[real].default
             if value is None or isinstance(value, bool | int | str | list):
                 defaults[name] = value
-    if any(getattr(config, "sub_configs", {}).get(nested) for nested in ("text_config", "decoder")):
-        names = sorted(names, key=lambda name: not name.endswith(("ForConditionalGeneration", "ForImageTextToText")))
-    entry = {"class": names[0], "defaults": defaults, "masks": masks_of(source)}
+    out: dict[str, Any] = {"defaults": defaults}
     renamed = {name: mapped[name] for name in WATCHED if name in mapped}
     if renamed:
-        entry["names"] = renamed
-    for nested in ("text_config", "decoder", "generator"):
-        sub = getattr(config, "sub_configs", {}).get(nested)
-        if sub is not None:
-            entry["text"] = [nested, getattr(sub, "model_type", "")]
-            break
+        out["names"] = renamed
     if "layer_types" in fields or isinstance(getattr(config, "layer_types", None), property):
-        entry["typed"] = True
-        entry |= default_layers(config)
-    entry["takes"] = takes_of(kind, names[0])
-    return entry
+        out["typed"] = True
+        out |= default_layers(config)
+    return out
 
 
 def default_layers(config: Any) -> dict[str, Any]:

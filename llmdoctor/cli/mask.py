@@ -38,6 +38,10 @@ Mask = Annotated[str | None, _option("--mask", "A 2-D or 4-D mask: safetensors, 
 InputIds = Annotated[
     str | None, _option("--input-ids", "Real inputs: input_ids, with attention_mask, position_ids, token_type_ids.", "FILE")
 ]
+Eos = Annotated[
+    list[int] | None,
+    typer.Option("--eos", help="A token id that ends a packed document of --input-ids; repeatable.", metavar="ID", show_default=False),
+]
 Without = Annotated[list[str] | None, _option("--without", "A field of the inputs file that counts as absent; repeatable.", "FIELD")]
 Messages = Annotated[str | None, _option("--messages", "A chat, with images and videos, through the model's own processor.", "FILE")]
 Mode = Annotated[str, typer.Option("--mode", help="plan: from the config alone; run: a real forward with hooks.", metavar="plan|run")]
@@ -59,6 +63,7 @@ def inspect(
     input_ids: InputIds = None,
     messages: Messages = None,
     without: Without = None,
+    eos: Eos = None,
     mode: Mode = "plan",
     query: Annotated[int | None, typer.Option("--query", help="The runs of keys that this query sees.", min=0, show_default=False)] = None,
     weights: Annotated[bool, typer.Option("--weights", help="In --mode run: the directory's own weights, not random ones.")] = False,
@@ -76,7 +81,7 @@ def inspect(
     options = MaskInspectOptions(
         model=model, shape=shape, lengths=lengths, pad=pad, packed=packed, image=image, backend=tuple(backend or ()), phase=phase, past=past,
         cache=cache, dtype=dtype, mask=mask, input_ids=input_ids, messages=messages, mode=mode, query=query, weights=weights,
-        without=tuple(without or ()),
+        without=tuple(without or ()), eos=tuple(eos or ()),
     )  # fmt: skip
     answer(lambda: inspect_report(options), "mask inspect", format, fail_on, color)
 
@@ -96,6 +101,7 @@ def run_tests(
     input_ids: InputIds = None,
     messages: Messages = None,
     without: Without = None,
+    eos: Eos = None,
     weights: Annotated[bool, typer.Option("--weights", help="The directory's own weights, not random ones.")] = False,
     budget: Annotated[str | None, _option("--budget", "Bytes that the masks of one forward may take: 8GiB (default).", "SIZE")] = None,
     static: Annotated[bool, typer.Option("--static", help="Only the rules that need no run.")] = False,
@@ -117,8 +123,9 @@ def run_tests(
 
         options = MaskTestOptions(
             model=model, shape=shape, lengths=lengths, pad=pad, packed=packed, image=image, backend=tuple(backend or ()), phase=phase, past=past,
-            cache=cache, mask=mask, input_ids=input_ids, messages=messages, weights=weights, budget=_bytes(budget), without=tuple(without or ()),
-            static=static, select=code_prefixes(select or (), "--select"), ignore=code_prefixes(ignore or (), "--ignore"),
+            cache=cache, mask=mask, input_ids=input_ids, messages=messages, weights=weights, budget=_bytes(budget),
+            without=tuple(without or ()), eos=tuple(eos or ()), static=static,
+            select=code_prefixes(select or (), "--select"), ignore=code_prefixes(ignore or (), "--ignore"),
         )  # fmt: skip
         return test_report(options)
 

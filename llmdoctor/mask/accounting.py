@@ -12,7 +12,7 @@ from llmdoctor.mask.inputs_file import IGNORED, NOT_MODELLED, READ
 from llmdoctor.mask.options import MaskOptions
 from llmdoctor.mask.types import ForwardInputs
 
-_DESCRIBING = ("shape", "lengths", "pad", "packed", "image", "phase", "past", "cache", "mask", "input_ids", "messages")
+_DESCRIBING = ("shape", "lengths", "pad", "packed", "image", "phase", "past", "cache", "mask", "input_ids", "messages", "eos")
 
 
 def account(inputs: ForwardInputs, arch: Architecture | None, options: MaskOptions) -> Inputs:
@@ -20,7 +20,7 @@ def account(inputs: ForwardInputs, arch: Architecture | None, options: MaskOptio
 
     Raises QuestionError for a field that could change the answer and is not modelled.
     """
-    used: dict[str, Any] = {name: value for name in _DESCRIBING if (value := getattr(options, name)) is not None}
+    used: dict[str, Any] = {name: value for name in _DESCRIBING if (value := getattr(options, name)) not in (None, ())}
     ignored: dict[str, str] = {}
     for name, shape in inputs.fields.items():
         if name in READ:

@@ -8,13 +8,13 @@ names the model types whose plans agreed with real forwards in all cases (confor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.calls import BlockRule, MaskPattern
 from llmdoctor.modeldir import layerkinds as kinds
-from llmdoctor.modeldir.layerkinds import CHUNKED, CONV, FULL, HYBRID, LINEAR, SLIDING, table
+from llmdoctor.modeldir.layerkinds import CHUNKED, CONV, FULL, HYBRID, INDEXED, LINEAR, SLIDING, table
 
 _LETTERS = {"sdpa": "s", "flash_attention_2": "f", "flex_attention": "x"}
 # The words of transformers 5.23 modeling_utils.py (_sdpa_can_dispatch and its neighbours).
@@ -43,6 +43,7 @@ class Architecture:
     is "recurrent" if create_recurrent_attention_mask makes the linear layers' mask, "raw" if they receive the caller's own. `doubt` is the
     reason why a plan is not exact, empty if plans of such a model agreed with real forwards. `two_stacks` is True for the configuration of an
     encoder-decoder, whatever stacks the class runs. `takes` are the arguments of the class's forward(), empty if they are not known.
+    `refusing` maps the letter of a backend to the class of a vision or audio tower that refuses it, and with it the whole model.
     """
 
     model_type: str
@@ -61,6 +62,7 @@ class Architecture:
     dtype: str = "float32"
     not_understood: tuple[int, ...] = ()
     takes: tuple[str, ...] = ()
+    refusing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def mrope(self) -> bool:
@@ -74,9 +76,12 @@ class Architecture:
 
     def refusal(self, backend: str) -> str | None:
         """The error from_pretrained() raises for a backend that the class does not support."""
-        if backend not in _LETTERS or _LETTERS[backend] in self.supports:
+        if backend not in _LETTERS:
             return None
-        return f"ValueError: {self.class_name} {_REFUSALS[backend]}"
+        if _LETTERS[backend] not in self.supports:
+            return f"ValueError: {self.class_name} {_REFUSALS[backend]}"
+        tower = self.refusing.get(_LETTERS[backend])
+        return None if tower is None else f"ValueError: {tower} {_REFUSALS[backend]}"
 
 
 def read(config: Mapping[str, Any]) -> Architecture:
@@ -102,11 +107,26 @@ def read(config: Mapping[str, Any]) -> Architecture:
         supports = "".join(letter for letter in supports if letter in inner)
     base: dict[str, Any] = {
         "heads": _count(filled.get("num_attention_heads"), 1), "supports": supports, "traits": facts.traits, "takes": tuple(entry.get("takes", ())),
+        "refusing": _refusing_towers(config, known),
         "doubt": _doubt(facts, class_name, kind in known["agree"]), "dtype": _dtype(config, text),
     }  # fmt: skip
     if filled.get("is_encoder_decoder"):
         return _encoder_decoder(facts, class_name, base)
     return _single(facts, class_name, base)
+
+
+def _refusing_towers(config: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, str]:
+    """Return, by the letter of flash_attention_2 and flex_attention, the class of a tower of the configuration that does not support it."""
+    found: dict[str, str] = {}
+    for key, tower in config.items():
+        kind = tower.get("model_type") if key.endswith("_config") and isinstance(tower, dict) else None
+        if not isinstance(kind, str) or not any(word in key for word in ("vision", "audio")) or kind not in known["types"]:
+            continue
+        name = str(known["types"][kind]["class"])
+        for letter in ("f", "x"):
+            if name in known["classes"] and letter not in known["classes"][name]:
+                found.setdefault(letter, name)
+    return found
 
 
 def _doubt(facts: _Facts, class_name: str, agrees: bool) -> str:
@@ -245,7 +265,11 @@ def _layers(facts: _Facts, types: tuple[str, ...]) -> tuple[tuple[ModelLayer, ..
     for index, name in enumerate(types):
         if name in (LINEAR, CONV, HYBRID):
             made.append(ModelLayer(index, "linear", None))
-        if name in (FULL, SLIDING, CHUNKED, HYBRID):
+        if name == INDEXED and _count(facts.config.get("index_topk"), 0):
+            made.append(
+                ModelLayer(index, name, replace(_pattern(facts, FULL), topk=_count(facts.config.get("index_topk"), 0), skips=False))
+            )
+        elif name in (FULL, SLIDING, CHUNKED, HYBRID):
             kind = FULL if name == HYBRID else name
             pattern = _pattern(facts, kind)
             made.append(ModelLayer(index, kind, pattern, pattern.width if pattern.local is not None else None))

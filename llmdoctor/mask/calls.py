@@ -36,7 +36,8 @@ class MaskPattern:
     `base` is causal or bidirectional. `local` is the window or the chunk, `size` its tokens: of a causal window with the query itself, of a
     bidirectional one the tokens at either side. `blocks` are tokens that see one another. `packs` is True if position_ids reach the function.
     `skips` is False if the model always wants the mask written out. `flash_packs` and `flash_window` are False if the positions or the
-    window do not reach flash-attention. `flag` is the kernel's is_causal if no mask is passed.
+    window do not reach flash-attention. `flag` is the kernel's is_causal if no mask is passed. `topk` is the number of keys that an indexer
+    keeps (0: there is none): which of more keys those are depends on the weights.
     """
 
     base: Literal["causal", "bidirectional"] = "causal"
@@ -48,6 +49,7 @@ class MaskPattern:
     flash_packs: bool = True
     flash_window: bool = True
     flag: bool = True
+    topk: int = 0
 
     @property
     def width(self) -> int:
@@ -108,10 +110,10 @@ class FactoryCall:
 def block_ids(inputs: ForwardInputs, rule: BlockRule) -> Ints | None:
     """Return the block of each token, int64 [B, S], -1 for none; None if the model is not given the field that marks them."""
     marks = inputs.token_types if rule.field == "token_type_ids" else inputs.media
-    if inputs.phase != "prefill":
+    if rule.always and (marks is None or inputs.phase != "prefill"):
+        return np.full((inputs.batch, inputs.q_len), -1, np.int64)
+    if marks is None or inputs.phase != "prefill":
         return None
-    if marks is None:
-        return np.full((inputs.batch, inputs.q_len), -1, np.int64) if rule.always else None
     marked = np.isin(marks, rule.values)
     if not rule.each_run:
         return np.where(marked, 0, -1).astype(np.int64)

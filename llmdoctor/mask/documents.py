@@ -26,11 +26,14 @@ def text_positions(position_ids: Ints | None) -> Ints | None:
 def documents_meant(inputs: ForwardInputs) -> Ints | None:
     """Return the documents that the caller means, int64 [R, S] with R 1 or the batch, -1 for masked tokens; None if each row is one document.
 
-    They are those of cu_seq_lens_*, or else those whose position ids start anew: positions that jump ahead stay in the same document. With three
-    or four rows of M-RoPE ids a document starts where no row goes up, because an image repeats its time and goes through its rows and columns.
+    They are those of cu_seq_lens_*, else those that --eos ends, else those whose position ids start anew: positions that jump ahead stay in the
+    same document. With three or four rows of M-RoPE ids a document starts where no row goes up, because an image repeats its time and goes
+    through its rows and columns.
     """
     if inputs.cu_seqlens is not None:
         return _of_offsets(inputs)
+    if inputs.ended is not None and inputs.phase == "prefill":
+        return inputs.ended if (inputs.ended > 0).any() else None
     if inputs.position_ids is None or inputs.phase != "prefill":
         return None
     positions = inputs.position_ids if inputs.position_ids.ndim == 3 else inputs.position_ids[None]
@@ -60,3 +63,11 @@ def same_document(documents: Ints, row: int) -> NDArray[np.bool_]:
     """Return bool [S, S]: pairs of unmasked tokens of one document."""
     mine = documents[min(row, len(documents) - 1)]
     return np.asarray((mine[:, None] == mine[None, :]) & (mine >= 0)[:, None] & (mine >= 0)[None, :])
+
+
+def ended_by(ids: Ints, eos: tuple[int, ...], mask: NDArray[np.generic] | None) -> Ints:
+    """Return the documents that end with one of the token ids `eos`, int64 [B, S], -1 for masked tokens; a run of them ends one document."""
+    ends = np.isin(ids, eos)
+    before = np.pad(ends, ((0, 0), (1, 0)))[:, :-1]
+    found = np.asarray((before & ~ends).cumsum(axis=1), np.int64)
+    return found if mask is None or mask.shape != ids.shape else np.where(mask != 0, found, -1)

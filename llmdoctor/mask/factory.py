@@ -25,6 +25,8 @@ def make(call: FactoryCall, backend: str) -> FactoryResult:
         return own_mask_result(call, backend)
     makers = {"eager": _eager, "sdpa": _sdpa, "flash_attention_2": flash_result, "flex_attention": _flex}
     made = makers[backend](call)
+    if 0 < call.pattern.topk < call.extent.kv_len:
+        return replace(made, visible=None)
     if made.object.kind in ("tensor", "block_mask") and broken_blocks(call):
         return replace(made, visible=_pair_by_pair(call))
     return made
@@ -56,7 +58,7 @@ def _written_out(call: FactoryCall, dtype: str) -> tuple[MaskObject, Visible]:
     extent, pattern = call.extent, call.pattern
     shape = (call.batch, 1, call.q_len, extent.kv_len)
     logical = int(np.prod(shape, dtype=object)) * SIZES[dtype]
-    by_row = call.mask is not None or call.documents is not None or pattern.local == "chunk" or call.blocks is not None
+    by_row = call.mask is not None or call.documents is not None or pattern.local == "chunk" or call.blocks is not None or pattern.topk > 0
     storage = logical if by_row or dtype != "bool" else logical // call.batch
     return MaskObject("tensor", shape, dtype, logical, storage), visible
 

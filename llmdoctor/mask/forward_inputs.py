@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.mask.documents import ended_by
 from llmdoctor.mask.inputs_file import check_size, read_inputs, read_mask
 from llmdoctor.mask.options import MaskOptions
 from llmdoctor.mask.types import ALL_BACKENDS, BACKENDS, FLOATS, CachePlan, ForwardInputs
@@ -29,8 +30,16 @@ def forward_inputs(options: MaskOptions) -> ForwardInputs:
         raise QuestionError(f"{names}: give one of them, each says how many tokens there are")
     if options.pad is not None and options.lengths is None:
         raise QuestionError("--pad: only --lengths has padding to place")
-    tokens = _tokens(options)
-    return _in_phase(tokens, options)
+    inputs = _in_phase(_tokens(options), options)
+    if not options.eos:
+        return inputs
+    if inputs.input_ids is None:
+        raise QuestionError("--eos: the documents are found in the ids of --input-ids, which is not given")
+    if inputs.position_ids is not None or inputs.cu_seqlens is not None:
+        raise QuestionError(
+            f"--eos: {options.input_ids} has position_ids or cu_seq_lens, which give the documents: --without one, or leave --eos out"
+        )
+    return replace(inputs, ended=ended_by(inputs.input_ids, options.eos, inputs.mask_2d))
 
 
 def backends_of(options: MaskOptions) -> tuple[str, ...]:

@@ -216,7 +216,13 @@ def _of_documents(inputs: ForwardInputs, pad_id: int | None) -> Iterator[Finding
 
 def _label_fix(inputs: ForwardInputs) -> str | None:
     """Return the fix for documents that positions do not show; None for the rule's own."""
-    return "labels[:, cu_seq_lens_k[1:-1]] = -100" if inputs.position_ids is None else None
+    if inputs.position_ids is not None:
+        return None
+    return (
+        "labels[:, cu_seq_lens_k[1:-1]] = -100"
+        if inputs.cu_seqlens is not None
+        else "set labels = -100 at the first token of each document"
+    )
 
 
 def _padding_documents(documents: Ints, ids: Ints | None, pad_id: int | None) -> Bools:

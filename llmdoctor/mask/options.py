@@ -11,7 +11,7 @@ class MaskOptions:
 
     `model` is a model directory or a hub id in the local cache, for `mask test` also `module:function`. `shape`, `lengths`, `packed`,
     `input_ids`, `messages` and `mask` describe the inputs, at most one of the first five. `without` names fields of the inputs file that are
-    treated as absent.
+    treated as absent; `eos` are token ids that end a packed document.
     """
 
     model: str
@@ -31,6 +31,7 @@ class MaskOptions:
     weights: bool = False
     budget: int | None = None  # bytes of the masks of one forward
     without: tuple[str, ...] = ()
+    eos: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

@@ -12,7 +12,7 @@ from llmdoctor.mask.architectures import Architecture, ModelLayer
 from llmdoctor.mask.cachesize import CacheExtent, extent
 from llmdoctor.mask.calls import FactoryResult, call_of
 from llmdoctor.mask.factory import make
-from llmdoctor.mask.types import NOTHING, SIZES, BackendPlan, CachePlan, ForwardInputs, KernelArguments, LayerMask, MaskObject
+from llmdoctor.mask.types import NOTHING, SIZES, BackendPlan, CachePlan, ForwardInputs, KernelArguments, LayerMask, MaskObject, ones
 
 
 def plan(arch: Architecture, inputs: ForwardInputs, backend: str, dtype: str, *, counted: bool = True) -> BackendPlan:
@@ -20,6 +20,8 @@ def plan(arch: Architecture, inputs: ForwardInputs, backend: str, dtype: str, *,
 
     Without `counted` the visible pairs are not counted.
     """
+    if arch.traits.get("makes_ones") and inputs.attention_mask is None:
+        inputs = replace(inputs, attention_mask=ones(inputs.batch, inputs.past + inputs.q_len))
     if not arch.layers and (inputs.phase != "prefill" or inputs.cache.kind != "none"):
         asked = f"--phase {inputs.phase}" if inputs.phase != "prefill" else f"--cache {inputs.cache}"
         raise QuestionError(f"{asked}: {arch.class_name} is an encoder, which reads a text once, caches nothing and decodes nothing")
@@ -107,7 +109,7 @@ def _groups(
     by_kind: dict[Any, list[ModelLayer]] = {}
     for layer in layers:
         pattern = layer.pattern
-        key = (layer.type, layer.cache_window, None if pattern is None else (pattern.local, pattern.size))
+        key = (layer.type, layer.cache_window, None if pattern is None else (pattern.local, pattern.size, pattern.topk))
         by_kind.setdefault(key, []).append(layer)
     return [_group(arch, alike, inputs, backend, dtype, counted) for alike in by_kind.values()]
 

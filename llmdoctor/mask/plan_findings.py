@@ -137,6 +137,8 @@ def _encoder_leaks(inputs: ForwardInputs, plan: BackendPlan, documents: Ints) ->
 def _why_leak(arch: Architecture, inputs: ForwardInputs, backend: str) -> str:
     """Return why the library does not find the documents."""
     positions = inputs.position_ids
+    if inputs.cu_seqlens is None and positions is None:
+        return "no position_ids are passed: the library cannot know where a document ends"
     if positions is None:
         return f"cu_seq_lens_* reach only flash-attention, and only all four fields together: {backend} does not read them"
     if arch.mrope and (positions.ndim == 2 or positions.shape[0] == 3):
@@ -184,7 +186,9 @@ def _splits(inputs: ForwardInputs, plan: BackendPlan, documents: Ints | None) ->
             continue
         first = int(cut[0])
         for group in plan.layers:
-            if group.type in ("full_attention", "sliding_attention", "chunked_attention") and _is_cut(group, row, first):
+            if group.type in ("full_attention", "sliding_attention", "chunked_attention", "indexed_attention") and _is_cut(
+                group, row, first
+            ):
                 before, after = int(positions[row, first - 1]), int(positions[row, first])
                 yield rules.DOCUMENT_SPLIT.at(
                     place(inputs, "position_ids", row),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llmdoctor.mask.documents import documents_meant
-from llmdoctor.mask.intervals import Ints, as_ints
+from llmdoctor.mask.intervals import Ints
 from llmdoctor.mask.own_mask import meaning_of
 from llmdoctor.mask.types import CachePlan, ForwardInputs
 
@@ -52,8 +52,8 @@ def remedies(inputs: ForwardInputs, backend: str, *, mrope: bool) -> Iterator[Re
 def _for_documents(inputs: ForwardInputs, backend: str, *, mrope: bool) -> Iterator[Remedy]:
     plain = replace(inputs, attention_mask=None, cache=CachePlan())
     positions = inputs.position_ids
-    if positions is None and inputs.cu_seqlens is not None:
-        restarted = replace(plain, position_ids=_restarted(inputs), cu_seqlens=None, varlen=False)
+    if positions is None:
+        restarted = replace(plain, position_ids=_restarted(inputs), cu_seqlens=None, varlen=False, ended=None)
         yield Remedy("pass position_ids that start anew at each document, no attention_mask, and use_cache=False", restarted)
         positions, plain = restarted.position_ids, restarted
     words = [
@@ -84,7 +84,7 @@ def _restarted(inputs: ForwardInputs) -> Ints:
         return np.tile(at, (inputs.batch, 1))
     fresh = np.pad(np.diff(documents, axis=1) != 0, ((0, 0), (1, 0)), constant_values=True)
     starts = np.maximum.accumulate(np.where(fresh, at[None, :], 0), axis=1)
-    return as_ints(np.broadcast_to(at[None, :] - starts, (inputs.batch, inputs.q_len)))
+    return np.array(np.broadcast_to(at[None, :] - starts, (inputs.batch, inputs.q_len)), np.int64)
 
 
 def _one_per_row(inputs: ForwardInputs) -> ForwardInputs:

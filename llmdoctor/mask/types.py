@@ -39,7 +39,8 @@ class ForwardInputs:
     `batch` rows of `q_len` new tokens after `past` cached ones. `attention_mask` is what the caller passes: int64 [B, past + q_len], a 4-D
     mask, or None. `position_ids` is int64 [1|B, S], or [3|4, B, S] for models with M-RoPE, or None. `token_types` (token_type_ids) and `media`
     (mm_token_type_ids) are int64 [B, S]. `labels` and `input_ids` are int64 [B, S]. `cu_seqlens` are the offsets of packed documents
-    (cu_seq_lens_q/k) and `varlen` is True if all four fields that flash-attention needs are there. `decoder_ids`, `decoder_mask` are the
+    (cu_seq_lens_q/k) and `varlen` is True if all four fields that flash-attention needs are there. `ended`,
+    int64 [B, S], are the documents that --eos ends. `decoder_ids`, `decoder_mask` are the
     decoder's own inputs in an encoder-decoder. `grids` are image_grid_thw and video_grid_thw, int64 [pictures, 3]. `source` is
     the inputs file, `fields` its fields with their shapes, `without` those left out. `tokens` are names for a picture, `words` describes the tokens.
     """
@@ -57,6 +58,7 @@ class ForwardInputs:
     labels: Ints | None = None
     cu_seqlens: tuple[int, ...] | None = None
     varlen: bool = False
+    ended: Ints | None = None
     decoder_ids: Ints | None = None
     decoder_mask: NDArray[Any] | None = None
     grids: Mapping[str, Ints] = field(default_factory=dict)

@@ -19,6 +19,7 @@ FULL, SLIDING, CHUNKED, LINEAR, CONV, HYBRID = (
     "full_attention", "sliding_attention", "chunked_attention", "linear_attention", "conv", "hybrid",
 )  # fmt: skip
 _LEGACY = {"mamba": LINEAR, "attention": FULL, "deepseek_sparse_attention": "indexed_attention"}  # configuration_utils.py
+INDEXED = "indexed_attention"  # a top-k indexer keeps index_topk keys
 MAX_LAYERS = 10_000
 MAX_WINDOW = 2**40  # tokens
 
