@@ -45,6 +45,14 @@ for strategy in report.result["strategies"]:
 report = llmdoctor.mem_measure(model="llama-sized", strategy="trainer:adamw_torch", seq_len=8, steps=2)
 print(report)
 """,
+    "mem fit": """
+report = llmdoctor.mem_fit(model="llama-sized", strategy="trainer:adamw_torch,bf16", gpu_memory="64GiB", seq_len=64)
+print(report.verdict.text)
+""",
+    "mem oom": """
+report = llmdoctor.mem_oom(log="train.log")
+print(report.verdict.text)
+""",
     "mem kvcache": """
 report = llmdoctor.mem_kvcache(model="llama-sized", batch=2, length=100, cache="static:4096")
 print(report.result["kvcache"]["allocated_bytes"])

@@ -92,7 +92,7 @@ def _document(options: FitOptions, estimate: Estimate, found: Sequence[Combinati
     unit = Unit(memory)
     rows = tuple(
         (
-            "\n".join(move.text for move in one.moves),
+            ", ".join(move.text for move in one.moves),
             unit(need_of(one.estimate).safe),
             unit(one.estimate.prediction.peak.total),
             unit(sum(host_parts(one.estimate.prediction.host).values())),

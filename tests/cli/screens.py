@@ -43,6 +43,12 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 
 
+OUT_OF_MEMORY = (
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.32 GiB. GPU 0 has a total capacity of 23.64 GiB of which 1.72 GiB is free. "
+    "Including non-PyTorch memory, this process has 21.91 GiB memory in use.\n"
+)
+
+
 def make_inputs(folder: Path) -> None:
     """Everything that COMMANDS name."""
     write_model(folder / "chat")
@@ -60,6 +66,7 @@ def make_inputs(folder: Path) -> None:
     for side, shift in (("trainer", 0.0), ("engine", 0.4)):
         (folder / f"{side}.json").write_text(json.dumps({"logprobs": [[-0.1 * at - shift for at in range(1, 21)]] * 8}))
     (folder / "rows.jsonl").write_text(json.dumps({"messages": chat}) + "\n")
+    (folder / "train.log").write_text(OUT_OF_MEMORY)
     _outputs(folder)
     _measured(folder)
     _sampled(folder)

@@ -10,6 +10,7 @@ import pytest
 
 from llmdoctor.core.document import Note
 from llmdoctor.core.finding import Severity
+from llmdoctor.core.report import Verdict
 from llmdoctor.report import FOR_PEOPLE, FORMATS, Style, render
 from tests.conftest import Outcome
 from tests.report.examples import EXAMPLE, RULES
@@ -36,7 +37,9 @@ def test_show_leaves_out_findings_for_people_and_none_for_programs(format: str) 
 def test_statistics_count_the_findings_per_rule() -> None:
     twice = EXAMPLE.findings[0]
     report = render(
-        type(EXAMPLE)("check", {}, {}, (twice, *EXAMPLE.findings), document=(Note("Checked", "x"), twice, Note("Next", "y"))),
+        type(EXAMPLE)(
+            "check", {}, {}, (twice, *EXAMPLE.findings), document=(Note("Checked", "x"), twice, Note("Next", "y")), verdict=Verdict("-")
+        ),
         "text",
         Style(statistics=True),
     )
