@@ -43,6 +43,18 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 
 
+# The other commands, whose JSON is held against the types; their screens have no snapshot.
+MORE: dict[str, tuple[str, ...]] = {
+    "gencfg-presets": ("gencfg", "presets", "trl-ppo@1.0.0"),
+    "mem-fit": ("mem", "fit", "llama-sized", "--strategy", "trainer:adamw_torch,bf16", "--gpu-memory", "64GiB", "--seq-len", "64"),
+    "mem-oom": ("mem", "oom", "train.log"),
+    "sample-compare": ("sample", "compare", "trainer.json", "engine.json"),
+    "labels-inspect": ("labels", "inspect", "tokenizer", "rows.jsonl"),
+    "labels-audit": ("labels", "audit", "tokenizer", "rows.jsonl"),
+    "prompt-diff": ("prompt", "diff", "tokenizer", "--messages", "messages.json"),
+    "rule": ("rule", "GEN"),
+    "env": ("env",),
+}
 OUT_OF_MEMORY = (
     "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.32 GiB. GPU 0 has a total capacity of 23.64 GiB of which 1.72 GiB is free. "
     "Including non-PyTorch memory, this process has 21.91 GiB memory in use.\n"

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
+from llmdoctor import commands
 from llmdoctor.core.document import Code
 from llmdoctor.core.report import Report
 from llmdoctor.report import Style, render
 from llmdoctor.report.flat import flat
 from tests import schema
-from tests.cli.screens import COMMANDS, make_inputs, report_of
+from tests.cli.screens import COMMANDS, MORE, make_inputs, report_of
 from tests.conftest import run_command
 
 WIDTHS = (60, 80, 140)
@@ -41,7 +42,7 @@ def report(request: pytest.FixtureRequest, folder: Path, reports: dict[str, Repo
     monkeypatch.chdir(folder)
     name = request.param
     if name not in reports:
-        reports[name] = report_of(COMMANDS[name])
+        reports[name] = report_of({**COMMANDS, **MORE}[name])
     return reports[name]
 
 
@@ -50,7 +51,7 @@ def test_screen(report: Report, snapshot: Any) -> None:
     assert render(report, "text", Style(80)) == snapshot
 
 
-@pytest.mark.parametrize("report", COMMANDS, indirect=True)
+@pytest.mark.parametrize("report", [*COMMANDS, *MORE], indirect=True)
 def test_the_json_is_by_the_types_of_the_results(report: Report) -> None:
     schema.valid(json.loads(render(report, "json", Style())))
 
@@ -77,6 +78,13 @@ def test_the_verdict_comes_first(report: Report) -> None:
     first = render(report, "text", Style(140, False)).splitlines()[0]
     assert first == verdict[: len(first)].rstrip()
     assert len(first) > 10
+
+
+def test_every_command_is_asked() -> None:
+    asked = {" ".join(words[:2]) for words in (*COMMANDS.values(), *MORE.values())} | {
+        words[0] for words in (*COMMANDS.values(), *MORE.values())
+    }
+    assert {command.name for command in commands.COMMANDS} <= asked
 
 
 @pytest.mark.parametrize("columns", ["60", "140"])
