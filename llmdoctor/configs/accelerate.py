@@ -15,7 +15,7 @@ from llmdoctor.core.errors import QuestionError
 CLUSTER = Meanings(
     uses={"distributed_type": "distributed_type", "mixed_precision": "mixed_precision", "num_processes": "world_size"},
     ignored={
-        "it says where and how the processes start": (
+        "it decides where and how the processes start": (
             "compute_environment machine_rank num_machines gpu_ids main_process_ip main_process_port rdzv_backend same_network "
             "main_training_function enable_cpu_affinity mpirun_config command_file commands tpu_* debug use_mps_device dispatch_batches "
             "megatron_lm_path"
@@ -39,8 +39,8 @@ SECTION = Meanings(
         "deepspeed_config_file": "deepspeed",
     },
     ignored={
-        "it says where and how the processes start": "deepspeed_multinode_launcher deepspeed_hostfile deepspeed_exclusion_filter deepspeed_inclusion_filter",
-        "saving and loading are no part of a training step": "zero3_save_16bit_model zero3_init_flag",
+        "it decides where and how the processes start": "deepspeed_multinode_launcher deepspeed_hostfile deepspeed_exclusion_filter deepspeed_inclusion_filter",
+        "saving and loading do not belong to a training step": "zero3_save_16bit_model zero3_init_flag",
         "buffers of an offload to NVMe": "offload_optimizer_nvme_path offload_param_nvme_path",
     },
     refused={"layers with experts are not modelled under DeepSpeed": "deepspeed_moe_layer_cls_names"},

@@ -66,14 +66,14 @@ OWN = Meanings(
             "axolotl_config_path trainer_cls special_tokens tokens added_tokens_overrides fix_untrained_tokens mean_resizing_embeddings lora_model_dir_ "
             "lora_fan_in_fan_out lora_on_cpu_ qlora_sharded_model_loading"
         ),
-        "it names the data and says how examples become tokens": (
+        "it names the data or decides how examples become tokens": (
             "datasets test_datasets shuffle_* dataset_* pretraining_dataset skip_prepare_dataset num_dataset_shards_to_save push_dataset_to_hub "
             "train_on_inputs chat_template* eot_tokens default_system_message is_preprocess preprocess_iterable total_* role_boundaries "
             "sample_packing_* eval_sample_packing pretrain_multipack_* pretraining_sample_concatenation streaming* min_sample_len excess_length_strategy "
             "max_prompt_len curriculum_sampling eval_sequence_len multipack_real_batches group_by_length remove_unused_columns val_set_size "
             "pad_to_sequence_len"
         ),
-        "an image's size is what --image says": "image_size image_resize_algorithm",
+        "the size of an image is given by --image": "image_size image_resize_algorithm",
         "the learning rate and the momenta have no influence on what is held": (
             "learning_rate embedding_lr embedding_lr_scale lr_* cosine_* adam_* loraplus_* warmup_* dion_* jagged_* qgalore_*"
         ),
@@ -83,11 +83,11 @@ OWN = Meanings(
             "center_rewards_coefficient eaft_alpha eaft_k kd_alpha kd_ce_alpha kd_temperature* kd_beta"
         ),
         "the number of steps does not change what one step holds": "num_epochs max_steps batch_size early_stopping_patience",
-        "evaluation, prediction and generated samples are no part of a training step": (
+        "evaluation, prediction and generated samples do not belong to a training step": (
             "eval_* evals_per_epoch evaluation_strategy do_causal_lm_eval do_bench_eval bench_* metric_for_best_model greater_is_better "
             "generate_samples num_generation_samples generation_* lm_eval_* dpo_generate_during_eval"
         ),
-        "saving and publishing are no part of a training step": (
+        "saving and publishing do not belong to a training step": (
             "output_dir hub_* save_* saves_per_epoch resume_from_checkpoint auto_resume_from_checkpoints load_best_model_at_end merge_lora merge_method "
             "dynamic_checkpoint fsdp_final_state_dict_type"
         ),
@@ -96,7 +96,7 @@ OWN = Meanings(
             "use_tensorboard include_tokens_per_second include_tkps profiler_* loss_watchdog_* swanlab* use_swanlab"
         ),
         "the loading of data takes host memory only": "dataloader_* accelerator_config",
-        "it says where and how the processes start": "use_ray ray_* resources_per_worker ddp_*",
+        "it decides where and how the processes start": "use_ray ray_* resources_per_worker ddp_*",
         "it frees memory between steps and does not change the peak of one": "gc_steps torch_empty_cache_steps gc_collect_steps",
         "random numbers do not change memory": "seed",
         "the bytes are the same": "tf32 gpu_memory_limit max_memory",

@@ -60,7 +60,7 @@ MEANINGS = Meanings(
             "log_level timers* datastates_ckpt* msamp replace_method inference* comment _comment comments description $schema vocabulary_size"
         ),
         "the learning rate and its schedule have no influence on what is held": "scheduler*",
-        "saving and loading are no part of a training step": (
+        "saving and loading do not belong to a training step": (
             f"checkpoint* {ZERO}.load_from_fp32_weights {ZERO}.elastic_checkpoint {ZERO}.stage3_gather_16bit_weights_on_model_save "
             f"{ZERO}.stage3_gather_fp16_weights_on_model_save {ZERO}.pipeline_loading_checkpoint {ZERO}.save_muon_momentum_buffer_in_memory aio*"
         ),
@@ -68,7 +68,7 @@ MEANINGS = Meanings(
             "fp16.loss_scale fp16.initial_scale_power fp16.loss_scale_window fp16.hysteresis fp16.consecutive_hysteresis fp16.min_loss_scale "
             "prescale_gradients gradient_predivide_factor gradient_allreduce_op"
         ),
-        "it says how the same bytes travel": (
+        "it decides how the same bytes travel": (
             f"{ZERO}.allgather_partitions disable_allgather allgather_size {ZERO}.offload_optimizer.pin_memory {ZERO}.offload_param.pin_memory "
             f"{ZERO}.cpu_offload_use_pin_memory {ZERO}.offload_optimizer.pipeline_read {ZERO}.offload_optimizer.pipeline_write "
             f"{ZERO}.offload_optimizer.fast_init {ZERO}.offload_optimizer.cpuadam_cores_perc"

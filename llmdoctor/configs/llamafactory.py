@@ -47,12 +47,12 @@ OWN = Meanings(
             "infer_* export_* vllm_* sglang_* do_sample temperature top_p top_k num_beams max_length max_new_tokens repetition_penalty length_penalty "
             "skip_special_tokens"
         ),
-        "it names the data and says how examples become tokens": (
+        "it names the data or decides how examples become tokens": (
             "template dataset eval_dataset dataset_dir media_dir train_on_prompt mask_history streaming buffer_size mix_strategy interleave_probs "
             "overwrite_cache preprocessing_* max_samples ignore_pad_token_for_loss val_size tool_format default_system "
             "enable_thinking preserve_thinking tokenized_path data_shared_file_system disable_shuffling"
         ),
-        "an image's or video's size is what --image says": "image_* video_* audio_* crop_to_patches use_audio_in_video fps frames",
+        "the size of an image is given by --image": "image_* video_* audio_* crop_to_patches use_audio_in_video fps frames",
         "a factor of the adapters' output, or a learning rate": "lora_alpha use_rslora loraplus_*",
         "a factor of the loss": "pref_beta pref_ftx pref_bco_weight dpo_label_smoothing kto_* simpo_gamma ld_alpha ppo_target asft_alpha eaft_alpha",
         "an option of a method that another key switches on": (
@@ -61,9 +61,9 @@ OWN = Meanings(
             "use_reentrant_gc"
         ),
         "logging and reporting do not change memory": "plot_loss compute_accuracy include_effective_tokens_per_second use_swanlab swanlab_* early_stopping_steps",
-        "it says where and how the processes start": "ray_* master_addr master_port placement_strategy resources_per_worker",
-        "profiling is no part of the answer": "enable_torch_profiler profiler_* profile_modules",
-        "saving and publishing are no part of a training step": "overwrite_output_dir",
+        "it decides where and how the processes start": "ray_* master_addr master_port placement_strategy resources_per_worker",
+        "profiling does not belong to the answer": "enable_torch_profiler profiler_* profile_modules",
+        "saving and publishing do not belong to a training step": "overwrite_output_dir",
         "only the text model is trained by default": "freeze_vision_tower freeze_multi_modal_projector",
     },
     refused={

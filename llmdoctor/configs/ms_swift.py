@@ -46,21 +46,21 @@ OWN = Meanings(
             "device_map max_memory max_model_len init_strategy model_kwargs_ load_args load_data_args add_version check_model safe_serialization "
             "max_shard_size enable_npu_model_patch ignore_args_error tuner_backend_"
         ),
-        "it names the data and says how examples become tokens": (
+        "it names the data or decides how examples become tokens": (
             "dataset* val_dataset* cached_* split_dataset_ratio load_from_cache_file streaming interleave_prob stopping_strategy shuffle_buffer_size "
             "download_mode columns strict disable_auto_column_mapping custom_dataset_info template template_backend system truncation_strategy "
             "agent_template norm_bbox use_chat_template loss_scale is_binary_loss_scale response_prefix enable_thinking preserve_thinking "
             "add_non_thinking_prefix disable_ignore_empty_think lazy_tokenize decision_* new_special_tokens_ train_dataloader_shuffle"
         ),
-        "an image's size is what --image says": "max_pixels",
+        "the size of an image is given by --image": "max_pixels",
         "it is an option of inference": "max_new_tokens temperature top_k top_p repetition_penalty num_beams stream stop_words logprobs top_logprobs structured_outputs_regex",
         "an option of a method that another key switches on": (
             "galore_* lisa_step_interval lora_ga_* fourier_* boft_* vera_* adapter_act adapter_length adalora_* llamapro_* reft_* hqq_axis"
         ),
         "a factor of the adapters' output, or a learning rate": "lora_alpha use_rslora lorap_lr_ratio aligner_lr vit_lr router_aux_loss_coef",
-        "evaluation is no part of a training step": "eval_* extra_eval_args early_stop_interval acc_strategy",
+        "evaluation does not belong to a training step": "eval_* extra_eval_args early_stop_interval acc_strategy",
         "logging and reporting do not change memory": "swanlab_* logging_dir create_checkpoint_symlink callbacks",
-        "saving is no part of a training step": "resume_only_model use_flash_ckpt ds3_gather_for_generation",
+        "saving does not belong to a training step": "resume_only_model use_flash_ckpt ds3_gather_for_generation",
         "the number of steps does not change what one step holds": "max_epochs",
         "only the language model is trained by default": "freeze_vit freeze_aligner vit_gradient_checkpointing",
         "a factor of the loss": (

@@ -1,4 +1,4 @@
-"""The one way to read a training configuration: which format it is, what it sets, and what it does not say.
+"""The one way to read a training configuration: which format it is, what it sets, and which defaults apply.
 
 `check`, `look`, `mem` and `labels` call `read`, and `recognise` of configs/recognise.py; no other module tells formats apart.
 """
@@ -147,7 +147,7 @@ def normalised(values: Mapping[str, Any], path: str, variant: Variant, format_: 
         if choices and value is not None and value not in choices and value != "auto":
             close = difflib.get_close_matches(str(value), [str(one) for one in choices], 1, 0.6)
             meant = f' (is "{close[0]}" meant?)' if close else ""
-            rejected[name] = f"{name}: {shorter(value)} is none of the values that {format_.library} {format_.version} accepts{meant}"
+            rejected[name] = f"{name}: {shorter(value)} is not one of the values that {format_.library} {format_.version} accepts{meant}"
             continue
         meaning = key.meanings["memory"]
         if isinstance(meaning, Uses):

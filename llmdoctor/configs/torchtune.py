@@ -24,12 +24,12 @@ MEANINGS = Meanings(
     },
     ignored={
         "it names files, or where results are written": "output_dir *checkpointer* resume_from_checkpoint metric_logger* checkpointer* ref_* value_* reward_* teacher_*",
-        "it names the data and says how examples become tokens": "dataset* shuffle tokenizer* dataloader* collate_fn prompt* tasks limit",
+        "it names the data or decides how examples become tokens": "dataset* shuffle tokenizer* dataloader* collate_fn prompt* tasks limit",
         "the number of steps does not change what one step holds": "epochs max_steps_per_epoch num_steps",
         "logging and profiling do not change memory": "log_* profiler*",
         "the learning rate and its schedule have no influence on what is held": "optimizer.lr optimizer.weight_decay lr_scheduler*",
         "random numbers do not change memory": "seed device",
-        "saving is no part of a training step": "save_adapter_weights_only",
+        "saving does not belong to a training step": "save_adapter_weights_only",
         "a factor of the loss": "loss.* kd_ratio kl_coeff gamma lmbda whiten_rewards penalise_no_eos reward_penalty",
     },
     refused={

@@ -40,11 +40,11 @@ ARGUMENTS = Meanings(
             "log_* logging_* report_to run_name project trackio_* disable_tqdm include_num_input_tokens_seen include_tokens_per_second debug "
             "skip_memory_metrics tpu_metrics_debug ray_scope plot_loss wandb* mlflow* swanlab* comet_* tensorboard*"
         ),
-        "saving and publishing are no part of a training step": (
+        "saving and publishing do not belong to a training step": (
             "output_dir overwrite_output_dir save_* hub_* push_to_hub* load_best_model_at_end metric_for_best_model greater_is_better "
             "resume_from_checkpoint restore_callback_states_from_checkpoint ignore_data_skip enable_jit_checkpoint"
         ),
-        "evaluation and prediction are no part of a training step": (
+        "evaluation and prediction do not belong to a training step": (
             "eval_* evaluation_strategy per_device_eval_batch_size per_gpu_eval_batch_size do_eval do_predict prediction_loss_only "
             "batch_eval_metrics include_for_metrics include_inputs_for_metrics bf16_full_eval fp16_full_eval jit_mode_eval "
             "predict_with_generate sortish_sampler generation_max_length generation_num_beams generation_config use_legacy_prediction_loop"
@@ -58,7 +58,7 @@ ARGUMENTS = Meanings(
         ),
         "random numbers do not change memory": "seed data_seed full_determinism",
         "the bytes are the same": "tf32 average_tokens_across_devices fp16_opt_level save_safetensors",
-        "it sets no memory of its own": (
+        "it holds no memory": (
             "ddp_timeout ddp_backend ddp_find_unused_parameters ddp_broadcast_buffers ddp_static_graph local_rank torch_empty_cache_steps"
         ),
     },

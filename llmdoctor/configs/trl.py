@@ -49,7 +49,7 @@ TRAINERS = Meanings(
     ignored={
         "rows are filled up to the length that is predicted": "packing packing_strategy",
         "a batch without padding, or with lengths rounded up, holds no more tokens than full rows": "padding_free pad_to_multiple_of",
-        "it says how examples become tokens, not how many are held": (
+        "it decides how examples become tokens, not how many are held": (
             "dataset_text_field dataset_kwargs dataset_num_proc dataset_batch_size chat_template_kwargs eos_token pad_token "
             "padding_value truncation_mode shuffle_dataset completion_only_loss assistant_only_loss eval_packing tools label_pad_token_id "
             "is_encoder_decoder num_of_sequences chars_per_token skip_prepare_dataset"

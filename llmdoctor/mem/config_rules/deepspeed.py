@@ -19,7 +19,8 @@ from llmdoctor.mem.config_rules.zero import zero_findings
 ZERO = "zero_optimization"
 _BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 _NO_EDITS: tuple[Edit, ...] = ()
-# Where the Trainer (transformers 5.23, integrations/deepspeed.py:117) or accelerate (1.15, accelerator.py:2223, utils/dataclasses.py:1280) fill in.
+# Places that the Trainer fills in (transformers 5.23, integrations/deepspeed.py:117), or accelerate (1.15, accelerator.py:2223,
+# utils/dataclasses.py:1280).
 FILLED = frozenset(
     {
         *((name,) for name in (*_BATCH, "gradient_clipping", "steps_per_print")),
@@ -34,12 +35,12 @@ FILLED = frozenset(
 
 
 def check_deepspeed(file: JsonFile, linked: LinkedFiles) -> tuple[Finding, ...]:
-    """The findings in a DeepSpeed config file."""
+    """Return the findings in a DeepSpeed config file."""
     return tuple(deepspeed_findings(Config(file, file.value), linked.settings.gpu_memory))
 
 
 def deepspeed_findings(config: Config, gpu_memory: int | None) -> Iterator[Finding]:
-    """The findings in a DeepSpeed config, wherever it stands."""
+    """Yield the findings in a DeepSpeed config: a file, or an object inside another file."""
     for problem in config.file.problems:
         if problem.code == "DIR002" and problem.location is not None:
             keys = (problem.location.pointer or "").split("/")[1:]
@@ -89,7 +90,7 @@ def _sections(config: Config) -> Iterator[Finding]:
 
 def _fields(config: Config, place: tuple[str, ...], value: Mapping[str, Any], fields: Mapping[str, str]) -> Iterator[Finding]:
     where = f"deepspeed/{'runtime/zero/offload_config.py' if len(place) == 2 else schema.FILE_OF[place[0]]}"
-    # "auto" is dropped before the model looks, and what was removed is told already
+    # "auto" is dropped before the model looks, and removed keys are reported already
     unknown = [key for key, item in value.items() if key not in fields and item != "auto" and key not in schema.REMOVED_ZERO]
     if unknown:
         names = ", ".join(f'"{key}"{meant(key, fields)}' for key in unknown[:5]) + (
@@ -122,7 +123,7 @@ def _batches(config: Config) -> Iterator[Finding]:
     if given and isinstance(total, int) and total % each:
         parts = " x ".join(f"{name} {number}" for name, number in given.items())
         fix = f'"train_batch_size": {max(each, total - total % each)}, or leave it out: DeepSpeed multiplies the others'
-        message = f"train_batch_size {total} is no multiple of {parts}: no number of devices satisfies DeepSpeed's assertion"
+        message = f"train_batch_size {total} is not a multiple of {parts}: no number of devices satisfies DeepSpeed's assertion"
         cause = "deepspeed/runtime/config.py:602: train_batch == micro_batch * grad_acc * world_size"
         yield config.found(REFUSED, message, "train_batch_size", cause=cause, fix=fix)
 
@@ -138,7 +139,7 @@ def _optimizer(config: Config) -> Iterator[Finding]:
         )
     params = section.section("params")
     if params is not None and "max_grad_norm" in params.value:
-        message = "max_grad_norm is no parameter of an optimizer: DeepSpeed raises ValueError"
+        message = "an optimizer has no parameter max_grad_norm: DeepSpeed raises ValueError"
         fix = f'"gradient_clipping": {params.value["max_grad_norm"]} at the top level'
         yield params.found(REFUSED, message, "max_grad_norm", cause="deepspeed/runtime/engine.py:2481", fix=fix)
 
@@ -167,10 +168,10 @@ def _unknown(config: Config) -> Iterator[Finding]:
         if key in schema.TOP or key in schema.OTHERS or key in schema.REMOVED or key.startswith(("_", "#", "//")):
             continue
         if key in inner:
-            message, fix = f'"{key}" stands outside "{inner[key]}", where DeepSpeed does not look', f'move it into "{inner[key]}"'
+            message, fix = f'"{key}" is outside "{inner[key]}", and DeepSpeed reads it only inside', f'move it into "{inner[key]}"'
         else:
             hint = f' (is "{schema.MEANT[key]}" meant?)' if key in schema.MEANT else meant(key, schema.TOP)
-            message, fix = f'DeepSpeed has no setting "{key}"{hint}; it is ignored without a word', UNKNOWN.fix
+            message, fix = f'DeepSpeed has no setting "{key}"{hint}; it is ignored without a warning', UNKNOWN.fix
         yield config.found(
             UNKNOWN, message, key, cause="deepspeed/runtime/config.py:482 (_initialize_params) asks for the names it knows", fix=fix
         )

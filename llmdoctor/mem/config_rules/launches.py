@@ -1,4 +1,4 @@
-"""Which DeepSpeed configs are read by DeepSpeed itself, with nobody to fill in an "auto": told from code and shell scripts in the same tree."""
+"""Which DeepSpeed configs are read by DeepSpeed itself, so that "auto" is not filled in: found in the code and shell scripts of the same tree."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def precision(config: Config) -> Iterator[Finding]:
             f"torch_autocast is enabled beside {half[0]}: the weights are 16 bit already, autocast over them keeps nothing in fp32",
             "torch_autocast",
             "enabled",
-            cause="deepspeed/runtime/engine.py:669 starts autocast whatever bf16 and fp16 say",
+            cause="deepspeed/runtime/engine.py:669 starts autocast whatever bf16 and fp16 are",
             fix=f'remove "torch_autocast", or set {half[0]}.enabled to false',
             severity=Severity.WARNING,
         )

@@ -11,11 +11,11 @@ PRECISION = Rule(
     Severity.ERROR,
     "Two settings ask for two precisions.",
     "bf16 and fp16 exclude each other: DeepSpeed asserts (runtime/config.py, _initialize_params), the Trainer raises (training_args.py), and where the Trainer's "
-    "arguments and its DeepSpeed config differ the run ends after the model was loaded. torch_autocast beside bf16 or fp16 is taken without a word: the weights "
+    "arguments and its DeepSpeed config differ the run ends after the model was loaded. torch_autocast beside bf16 or fp16 is accepted without a warning: the weights "
     "are 16 bit already, and autocast, which is there to keep them in fp32, saves nothing and rounds twice.",
     '{"bf16": {"enabled": true}, "fp16": {"enabled": true}}',
     '{"bf16": {"enabled": true}, "fp16": {"enabled": false}}',
-    'Keep one. Under the Trainer write "auto" in the DeepSpeed config and say it in the arguments alone.',
+    'Keep one. Under the Trainer write "auto" in the DeepSpeed config and set the precision in the arguments alone.',
 )
 REFUSED = Rule(
     "MEM007",
@@ -32,7 +32,7 @@ MISMATCH = Rule(
     "MEM008",
     "trainer-and-deepspeed-differ",
     Severity.ERROR,
-    "The Trainer's arguments and the DeepSpeed config they name say different things.",
+    "The Trainer's arguments and the DeepSpeed config that they name differ.",
     'The Trainer compares batch sizes, accumulation, clipping, learning rate and optimizer settings with the DeepSpeed config, and raises "Please correct the '
     'following DeepSpeed config values that mismatch TrainingArguments values" (integrations/deepspeed.py, trainer_config_finalize), after the model was loaded.',
     'ds.json   {"gradient_accumulation_steps": 4}\ntrain.yaml  gradient_accumulation_steps: 8',
@@ -43,9 +43,9 @@ AUTO = Rule(
     "MEM009",
     "auto-that-nobody-fills-in",
     Severity.ERROR,
-    '"auto" stands where neither the Trainer nor accelerate has a value for it, or in a file that DeepSpeed reads itself.',
-    '"auto" is no word of DeepSpeed\'s: the Trainer and accelerate replace it, at 24 places that they know. At any other place accelerate raises (utils/dataclasses.py, '
-    'fill_match). Where deepspeed.initialize() reads the file itself, a batch size of "auto" is a TypeError, and inside a section it is dropped without a word: '
+    '"auto" is the value of a setting that neither the Trainer nor accelerate fills in, or it is in a file that DeepSpeed reads itself.',
+    'DeepSpeed does not know "auto": the Trainer and accelerate replace it, at 24 places that they know. At any other place accelerate raises (utils/dataclasses.py, '
+    'fill_match). Where deepspeed.initialize() reads the file itself, a batch size of "auto" is a TypeError, and inside a section it is dropped without a warning: '
     'bf16 {"enabled": "auto"} then trains in fp32, with twice the memory.',
     '{"zero_optimization": {"stage": 3, "sub_group_size": "auto"}}',
     '{"zero_optimization": {"stage": 3, "sub_group_size": 1000000000}}',
@@ -56,7 +56,7 @@ UNKNOWN = Rule(
     "setting-that-nothing-reads",
     Severity.WARNING,
     "DeepSpeed reads no such setting.",
-    "Sections refuse keys they do not know, the top level does not: a misspelt or misplaced key there is ignored without a word, and the default holds. "
+    "Sections refuse keys they do not know, the top level does not: a misspelt or misplaced key there is ignored without a warning, and the default applies. "
     '"gradient_accumulation_step": 8 trains with 1, "stage3_max_live_parameters" outside zero_optimization limits nothing.',
     '{"gradient_accumulation_step": 8}',
     '{"gradient_accumulation_steps": 8}',
@@ -100,7 +100,7 @@ BUCKETS = Rule(
     Severity.WARNING,
     "The gradient buckets take a large part of the stated GPU.",
     "reduce_bucket_size counts elements and is allocated whole: at stages 1 and 2 during the backward, twice with overlap_comm; at stage 3 for as long as the run "
-    "lasts. The default of 500,000,000 is 1 GB in 16 bit, 2 GB with overlap_comm, whatever the model's size. It stands beside the weights, gradients and activations.",
+    "lasts. The default of 500,000,000 is 1 GB in 16 bit, 2 GB with overlap_comm, whatever the model's size. It is held beside the weights, gradients and activations.",
     '[tool.llmdoctor] gpu-memory = "16GiB"\n{"zero_optimization": {"stage": 2, "overlap_comm": true, "reduce_bucket_size": 1e9}}',
     '{"zero_optimization": {"stage": 2, "overlap_comm": true, "reduce_bucket_size": 5e7}}',
     'Set "reduce_bucket_size" to 50000000, or to "auto" under the Trainer (hidden_size squared).',

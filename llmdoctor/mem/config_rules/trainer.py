@@ -30,7 +30,7 @@ _DEFAULTS = {
     "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_grad_norm": 1.0, "learning_rate": 5e-5, "adam_epsilon": 1e-8,
     "weight_decay": 0.0,
 }  # fmt: skip
-_AXOLOTL = {"per_device_train_batch_size": "micro_batch_size"}  # what axolotl calls an argument, where it is another name
+_AXOLOTL = {"per_device_train_batch_size": "micro_batch_size"}  # the name of an argument in axolotl, if it differs
 _TRAINERS_DEFAULTS = frozenset({"transformers", "llamafactory"})  # the formats whose defaults are TrainingArguments' own
 # What accelerate refuses beside deepspeed_config_file (accelerate 1.15, utils/dataclasses.py:1507), as its YAML names it.
 _BESIDE_FILE = (
@@ -40,7 +40,7 @@ _BESIDE_FILE = (
 
 
 def check_training(file: JsonFile, linked: LinkedFiles) -> tuple[Finding, ...]:
-    """The findings in a file of TrainingArguments, LLaMA-Factory's or axolotl's, and where they contradict the DeepSpeed config they name."""
+    """Return the findings in a file of training arguments, and its contradictions with the DeepSpeed config that it names."""
     return tuple(_training(Config(file, file.value), linked))
 
 
@@ -117,7 +117,7 @@ def _both_halves(config: Config) -> Iterator[Finding]:
 
 
 def _against(config: Config, other: Config, axolotl: bool) -> Iterator[Finding]:
-    """Where the arguments and the DeepSpeed config differ, and what such a config must have."""
+    """Yield the differences between the arguments and the DeepSpeed config, and what such a config must have."""
     if "zero_optimization" not in other.value:
         message = (
             f"{other.file.shown_name} has no zero_optimization: accelerate raises ValueError (please specify the ZeRO optimization config)"
@@ -134,7 +134,7 @@ def _against(config: Config, other: Config, axolotl: bool) -> Iterator[Finding]:
         if is_on(said) != _is_true(wanted):
             where = _place(other, (name, "enabled"))
             message = f"{name} is {_word(wanted)} here and {name}.enabled {_word(said)} in {where}: the Trainer raises ValueError"
-            cause = "transformers/integrations/deepspeed.py:166 (trainer_config_process), told by trainer_config_finalize"
+            cause = "transformers/integrations/deepspeed.py:166 (trainer_config_process), raised by trainer_config_finalize"
             fix, edits = f'"{name}": {{"enabled": "auto"}} in {other.file.shown_name}', other.edit(name, "enabled", value="auto")
             yield config.found(PRECISION, message, *((name,) if name in config.value else ()), cause=cause, fix=fix, edits=edits)
     for place, argument in _SAME.items():
@@ -208,8 +208,8 @@ def _beside_a_file(config: Config, section: Config, named: str) -> Iterator[Find
     beside = [name for name in _BESIDE_FILE if name in section.value]
     cause = "accelerate/utils/dataclasses.py:1507 (_deepspeed_config_checks)"
     if beside:
-        message = f"{', '.join(beside)} beside deepspeed_config_file: accelerate raises ValueError, the file alone may say them"
+        message = f"{', '.join(beside)} beside deepspeed_config_file: accelerate raises ValueError, because only the file may set them"
         yield section.found(REFUSED, message, beside[0], cause=cause, fix=f"remove {', '.join(beside)}")
     if config.value.get("mixed_precision") is not None:
-        message = "mixed_precision beside deepspeed_config_file: accelerate raises ValueError, the file alone may say it"
+        message = "mixed_precision beside deepspeed_config_file: accelerate raises ValueError, because only the file may set it"
         yield config.found(REFUSED, message, "mixed_precision", cause=cause, fix=f"remove mixed_precision; bf16 or fp16 in {named}")

@@ -14,7 +14,7 @@ _PART = 8  # buckets are worth a word from an eighth of the device on
 
 
 def zero_findings(config: Config, zero: Config, gpu_memory: int | None) -> Iterator[Finding]:
-    """The findings in the section `zero` of `config`; `gpu_memory` are a device's bytes, where a team has stated them."""
+    """Yield the findings in the section `zero` of `config`; `gpu_memory` is the bytes of a device, if the project states them."""
     yield from _twice(zero)
     yield from _deprecated(zero)
     yield from _stage(zero, stage_of(zero))
@@ -85,7 +85,7 @@ def _of_another_stage(zero: Config, stage: int) -> Iterator[Finding]:
     other = schema.ONLY_STAGES_1_2 if stage == 3 else schema.ONLY_STAGE_3 - {"offload_param"}
     dead = [key for key, item in zero.value.items() if key in other and item not in (False, None)]
     if stage == 0:
-        return  # nothing of the section is used, which is what stage 0 says
+        return  # stage 0 uses nothing of the section
     if dead:
         names = ", ".join(dead[:4]) + (f" and {len(dead) - 4} more" if len(dead) > 4 else "")
         where = "stages 1 and 2" if stage == 3 else "stage 3"

@@ -46,12 +46,12 @@ def test_a_finding_names_line_value_library_and_fix() -> None:
     ("config", "code", "words"),
     [
         ({"optimizer": {"params": {"lr": 1}}}, "MEM010", 'has no "type"'),
-        ({"optimizer": {"type": "Adam", "params": {"max_grad_norm": 1.0}}}, "MEM007", "no parameter of an optimizer"),
+        ({"optimizer": {"type": "Adam", "params": {"max_grad_norm": 1.0}}}, "MEM007", "an optimizer has no parameter"),
         ({"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}, "MEM006", "unsupported mix"),
         ({"bf16": {"enabled": True}, "data_types": {"param_dtype": "fp16"}}, "MEM006", "make the model bf16"),
         ({"data_types": {"grad_accum_dtype": "fp99"}}, "MEM007", "no dtype that DeepSpeed knows"),
         ({"gradient_accumulation_step": 8}, "MEM010", 'is "gradient_accumulation_steps" meant?'),
-        ({"stage3_max_live_parameters": 1}, "MEM010", 'stands outside "zero_optimization"'),
+        ({"stage3_max_live_parameters": 1}, "MEM010", 'is outside "zero_optimization"'),
         ({"amp": {"enabled": False}}, "MEM007", "was removed"),
         (
             {"bf16": {"enabled": True, "loss_scale": 0, "hysteresis": 2}},
