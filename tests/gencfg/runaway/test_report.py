@@ -102,7 +102,7 @@ CAUSES: dict[str, tuple[Callable[[], Report], str, str | None, str | None]] = {
     ),
     "the files name none": (
         lambda: report(passed(), model=EMPTY),
-        "generation_config.json has no eos_token_id; where that file exists, config.json's 11 (config.json:7) is ignored. vLLM would stop there",
+        "generation_config.json has no eos_token_id; because that file exists, config.json's 11 (config.json:7) is ignored. vLLM would stop there",
         '"eos_token_id": [11]   in generation_config.json',
         "model/generation_config.json",
     ),
