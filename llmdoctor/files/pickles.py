@@ -1,4 +1,4 @@
-"""Pickles read without Python's unpickler: nothing is imported, called or hashed; every global becomes a Record that names it.
+"""Reads pickles without Python's unpickler: nothing is imported, called or hashed; every global becomes a Record that names it.
 
 The opcodes are those of CPython 3.10 to 3.14 (Lib/pickletools.py, protocols 0 to 5). What torch.save writes is read as well: a zip archive
 with data.pkl in it (torch 1.6 and later), and the older format of four pickles in a row. Tensors stay names: a storage is a Record.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import io
 import pickletools
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 PICKLE_LIMIT = 2**20  # bytes; a training_args.bin has 5,000 to 10,000
-MAX_OPS, MAX_STACK, MAX_MEMO, MAX_BITS = 200_000, 20_000, 50_000, 512
+MAX_BITS = 512
 MAX_VALUES, MAX_DEPTH = 20_000, 40
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py:65
 _KEYS = (str, int, float, bool, bytes, type(None))
@@ -30,16 +30,27 @@ class Record:
     items: list[Any] = field(default_factory=list)
 
 
-def parse_pickle(data: bytes) -> Any:
-    """The object in `data`: lists, dicts, tuples, texts, numbers and Records. An object of a dict's or a list's kind keeps its entries in `items`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PickleLimits:
+    """What a pickle may have: bytes, steps of the unpickler, values on its stack and in its memo; and whether it may name `objects` at all."""
 
-    Raises ValueError, with the reason, for what is no pickle, is cut short, or passes a limit.
+    size: int = PICKLE_LIMIT
+    steps: int = 200_000
+    stack: int = 20_000
+    memo: int = 50_000
+    objects: bool = True
+
+
+def parse_pickle(data: bytes, limits: PickleLimits = PickleLimits()) -> Any:
+    """Return the object in `data`: lists, dicts, tuples, texts, numbers and Records. A Record of a kind of dict or list keeps its entries in `items`.
+
+    Raises ValueError, with the reason, for what is not a pickle, is cut short, or passes a limit.
     """
-    if len(data) > PICKLE_LIMIT:
-        raise ValueError(f"a pickle of {len(data)} bytes, at most {PICKLE_LIMIT} are read")
+    if len(data) > limits.size:
+        raise ValueError(f"a pickle of {len(data)} bytes, at most {limits.size} are read")
     if data.startswith(b"PK\x03\x04"):
-        return _Machine(_from_zip(data)).run()
-    machine = _Machine(data)
+        return _Machine(_from_zip(data), limits).run()
+    machine = _Machine(data, limits)
     value = machine.run()
     if value == _TORCH_MAGIC:
         for _ in range(3):  # the protocol's version, the machine's byte order, then the object
@@ -88,46 +99,76 @@ def _from_zip(data: bytes) -> bytes:
 
 
 _MARK = object()
+_OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
 
 
 class _Machine:
     """The unpickler's stack and memo over inert values. run() reads one pickle; the next call reads the one that follows it."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, limits: PickleLimits) -> None:
+        self.data = data
         self.file = io.BytesIO(data)
+        self.at = 0
+        self.limits = limits
         self.ops = 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
         self.stack, self.memo = [], {}
+        most, stack, memo = self.limits, self.stack, self.memo
         try:
-            for opcode, argument, _ in pickletools.genops(self.file):
+            for name, argument in self._operations():
                 self.ops += 1
-                if self.ops > MAX_OPS or len(self.stack) > MAX_STACK or len(self.memo) > MAX_MEMO:
-                    raise ValueError("a pickle that is too much: limits on steps, stack and memo are passed")
-                if opcode.name == "STOP":
-                    return self.stack.pop()
-                self._step(opcode.name, argument)
+                if self.ops > most.steps or len(stack) > most.stack or len(memo) > most.memo:
+                    raise ValueError("a pickle that is too large: it passes the limits on steps, stack or memo")
+                if name == "STOP":
+                    return stack.pop()
+                if not most.objects and name in _OBJECTS:
+                    raise ValueError(f"it asks for {str(argument).replace(' ', '.') if argument else 'an object'}, and may hold none")
+                handler = _HANDLERS.get(name)
+                if handler is None:
+                    raise ValueError(f"a pickle with the opcode {name}, which is not read here")
+                handler(self, argument)
         except (IndexError, KeyError, TypeError, AttributeError, OverflowError):
-            raise ValueError("a pickle that makes no sense: it takes from an empty stack, or builds on what is no object") from None
+            raise ValueError("a pickle that makes no sense: it takes from an empty stack, or builds on what is not an object") from None
         except RecursionError:
             raise ValueError("a pickle that is nested too deeply") from None
         raise ValueError("a pickle that ends too early")
 
-    def _step(self, name: str, argument: Any) -> None:
-        if name in _VALUES:
-            if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
-                raise ValueError(f"a number of more than {MAX_BITS} bits")
-            self.stack.append(argument)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name]())
-        elif name in _WITH_ARGUMENT:
-            _WITH_ARGUMENT[name](self, argument)
-        elif name in _ACTIONS:
-            _ACTIONS[name](self)
-        elif name not in _IGNORED:
-            raise ValueError(f"a pickle with the opcode {name}, which is not read here")
+    def _operations(self) -> Iterator[tuple[str, Any]]:
+        """Yield the name and the argument of each opcode: the frequent ones decoded here, the others by pickletools."""
+        data, end = self.data, len(self.data)
+        while self.at < end:
+            code, start = data[self.at], self.at + 1
+            fast = _FAST.get(code)
+            argument: Any = None
+            if fast is None:
+                opcode = _OPCODES.get(code)
+                if opcode is None:
+                    raise ValueError(f"at byte {self.at}: not an opcode of a pickle")
+                self.file.seek(start)
+                argument = None if opcode.arg is None else opcode.arg.reader(self.file)
+                self.at = self.file.tell()
+                yield opcode.name, argument
+                continue
+            name, width, kind = fast
+            self.at = start + width
+            if width:
+                argument = int.from_bytes(data[start : self.at], "little")
+            if kind is not None:
+                start, self.at = self.at, self.at + argument
+                inside = data[start : self.at]
+                argument = inside.decode("utf-8", "surrogatepass") if kind is str else int.from_bytes(inside, "little", signed=True)
+            if self.at > end:
+                raise ValueError("a pickle that ends too early")
+            yield name, argument
+
+    def value(self, argument: Any) -> None:
+        """Put a text or a number on the stack."""
+        if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
+            raise ValueError(f"a number of more than {MAX_BITS} bits")
+        self.stack.append(argument)
 
     def marked(self) -> list[Any]:
         """What lies above the topmost mark, taken off with it."""
@@ -221,6 +262,9 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "MARK": lambda: _MARK,
 }
 _IGNORED = frozenset(("PROTO", "FRAME"))
+_OBJECTS = frozenset(
+    ("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "BUILD", "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4")
+)
 _WITH_ARGUMENT: dict[str, Callable[[_Machine, Any], None]] = {
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, key: machine.stack.append(machine.memo[key])),
@@ -253,3 +297,41 @@ _ACTIONS: dict[str, Callable[[_Machine], object]] = {
     "BUILD": _Machine.build,
     "BINPERSID": lambda machine: machine.stack.append(Record("persistent", machine.stack.pop())),
 }
+
+Handler = Callable[[_Machine, Any], object]
+
+
+def _constant(make: Callable[[], Any]) -> Handler:
+    return lambda machine, _: machine.stack.append(make())
+
+
+def _action(act: Callable[[_Machine], object]) -> Handler:
+    return lambda machine, _: act(machine)
+
+
+_HANDLERS: dict[str, Handler] = {
+    **dict.fromkeys(_VALUES, _Machine.value),
+    **{name: _constant(make) for name, make in _CONSTANTS.items()},
+    **_WITH_ARGUMENT,
+    **{name: _action(act) for name, act in _ACTIONS.items()},
+    **dict.fromkeys(_IGNORED, lambda _machine, _argument: None),
+}
+# By opcode: its name, the bytes of its number or length, and what as many bytes as that length are.
+_FAST: dict[int, tuple[str, int, type | None]] = {
+    **{
+        ord(code): (name, 0, None)
+        for code, name in (
+            ("(", "MARK"), ("}", "EMPTY_DICT"), ("]", "EMPTY_LIST"), (")", "EMPTY_TUPLE"), ("u", "SETITEMS"), ("e", "APPENDS"), ("s", "SETITEM"),
+            ("a", "APPEND"), ("N", "NONE"), ("\x88", "NEWTRUE"), ("\x89", "NEWFALSE"), ("\x94", "MEMOIZE"), (".", "STOP"),
+            ("\x85", "TUPLE1"), ("\x86", "TUPLE2"), ("\x87", "TUPLE3"),
+        )
+    },
+    **{
+        ord(code): (name, width, kind)
+        for code, name, width, kind in (
+            ("h", "BINGET", 1, None), ("j", "LONG_BINGET", 4, None), ("q", "BINPUT", 1, None), ("r", "LONG_BINPUT", 4, None),
+            ("K", "BININT1", 1, None), ("M", "BININT2", 2, None), ("\x8a", "LONG1", 1, int), ("\x8c", "SHORT_BINUNICODE", 1, str),
+            ("X", "BINUNICODE", 4, str),
+        )
+    },
+}  # fmt: skip

@@ -1,21 +1,21 @@
 """Reads a torch memory snapshot (`torch.cuda.memory._dump_snapshot`, a pickle) without running anything in it.
 
-The file holds dicts, lists, numbers and texts only, so an unpickler that resolves no global reads it; a file that asks for a global is
-refused. Format: torch 2.1 to 2.14, torch/cuda/memory.py (_snapshot): segments with blocks, device_traces with alloc, free_requested,
+The file holds dicts, lists, numbers and texts only: the reader of files/pickles.py makes nothing else of it, and a file that asks for an
+object is refused. Format: torch 2.1 to 2.14, torch/cuda/memory.py (_snapshot): segments with blocks, device_traces with alloc, free_requested,
 free_completed, segment_alloc, ... entries and Python frames.
 """
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.files.pickles import PickleLimits, parse_pickle
 
 LIMIT = 4 * 2**30
+_LIMITS = PickleLimits(size=LIMIT, steps=2 * 10**9, stack=10**7, memo=10**8, objects=False)
 # What a block most likely is, by the part of a library that allocated it: the first entry that occurs in the site.
 SITES = (
     ("modeling_utils.py", "params"), ("core_model_loading.py", "params"), ("safetensors", "params"), ("_load_state_dict", "params"),
@@ -24,18 +24,6 @@ SITES = (
     ("partition_parameters.py", "params"), ("loss_utils.py", "logits"), ("modeling_", "activations"), ("activations.py", "activations"),
     ("sdpa_attention.py", "activations"), ("nn/modules", "activations"), ("_tensor.py", "temporaries"), ("autograd", "temporaries"),
 )  # fmt: skip
-
-
-class _NoGlobals(pickle.Unpickler):
-    """Resolves no global: a pickle that asks for a class or a function is no memory snapshot."""
-
-    def find_class(self, module: str, name: str) -> NoReturn:
-        """Refuse."""
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, and a memory snapshot holds no objects")
-
-    def persistent_load(self, _pid: Any) -> NoReturn:
-        """Refuse."""
-        raise pickle.UnpicklingError("it refers to objects outside the file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +68,9 @@ def read_snapshot(path: str) -> dict[str, Any]:
     if data is None or isinstance(data, Refusal):
         raise QuestionError(f"{path}: no such file" if data is None else f"{path} {data.reason}")
     try:
-        value = _NoGlobals(io.BytesIO(data)).load()
-    except Exception as error:  # noqa: BLE001 a damaged pickle can raise anything
-        raise QuestionError(f"{path}: not a memory snapshot: {' '.join(str(error).split())[:200] or type(error).__name__}") from None
+        value = parse_pickle(data, _LIMITS)
+    except ValueError as error:
+        raise QuestionError(f"{path}: not a memory snapshot: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(value, dict) or not isinstance(value.get("segments"), list):
         raise QuestionError(f"{path}: not a memory snapshot: expected a dict with segments")
     return value

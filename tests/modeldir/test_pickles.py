@@ -8,6 +8,7 @@ import enum
 import io
 import pathlib
 import pickle
+import tracemalloc
 import zipfile
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmdoctor.files.pickles import MAX_VALUES, PICKLE_LIMIT, Record, parse_pickle, plain
+from llmdoctor.files.pickles import MAX_VALUES, PICKLE_LIMIT, PickleLimits, Record, parse_pickle, plain
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=20) | st.binary(max_size=20)
@@ -99,16 +100,16 @@ def archive(name: str, data: bytes, **more: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "exhausted"),
+        (b"", "ends too early"),
         (b"hello", "makes no sense"),
-        (b"{,", "unknown"),
+        (b"{,", "not an opcode"),
         (b"\x80\x04", "ends|exhausted"),
         (b"\x80\x04.", "makes no sense"),
         (b"0.", "makes no sense"),
-        (b"N" * 100_000 + b".", "too much"),
-        (b"(" + b"K\x01" * 90_000 + b"l" * 3, "too much"),
+        (b"N" * 100_000 + b".", "too large"),
+        (b"(" + b"K\x01" * 90_000 + b"l" * 3, "too large"),
         (b"\x80\x02\x8b\xff\xff\xff\x7f", "expected|not enough|bytes"),
-        (b"\x80\x02X\xff\xff\xff\x7fabc.", "expected"),
+        (b"\x80\x02X\xff\xff\xff\x7fabc.", "ends too early"),
         (pickle.dumps(1 << 5000), "more than 512 bits"),
         (b"L" + b"9" * 6000 + b"L\n.", "."),
         (b"\x82\x01.", "opcode EXT1"),
@@ -137,3 +138,40 @@ def test_nothing_is_imported_or_called() -> None:
         assert isinstance(value, Record)
         assert value.name in ("os.system", "builtins.exec")
     assert not pathlib.Path("/tmp/llmdoctor-pickle").exists()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x80\x02Nr\xff\xff\xff\x3f.",  # a place in the memo of four bytes: pickle makes room for as many
+        b"\x80\x04})" + b"2\x86" * 300 + b"Ns.",  # a tuple of tuples as a key: its hash takes 2**300 steps
+        b"\x80\x02\x8b\xff\xff\xff\x7f.",  # a number of two gigabytes
+        b"\x80\x04\x8d" + b"\xff" * 7 + b"\x7f.",  # a text of more than any memory
+    ],
+)
+def test_a_few_bytes_take_no_memory_and_no_time(data: bytes) -> None:
+    tracemalloc.start()
+    with contextlib.suppress(ValueError):
+        parse_pickle(data, PickleLimits(size=2**30, steps=10**9, stack=10**7, memo=10**8, objects=False))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+JSON_LIKE = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=300),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4) | st.tuples(inner, inner),
+)
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(value=JSON_LIKE, protocol=st.integers(0, 5))
+def test_without_objects_it_reads_what_a_snapshot_holds(value: Any, protocol: int) -> None:
+    assert parse_pickle(pickle.dumps(value, protocol), PickleLimits(objects=False)) == value
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_without_objects_a_global_is_refused(protocol: int) -> None:
+    with pytest.raises(ValueError, match="may hold none"):
+        parse_pickle(pickle.dumps(Holder(a=1), protocol), PickleLimits(objects=False))
