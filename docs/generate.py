@@ -12,17 +12,16 @@ from pathlib import Path
 
 from generate_api import write as write_api
 
+from llmdoctor.commands import COMMANDS as ALL_COMMANDS
 from llmdoctor.core.rule import Rule
 from llmdoctor.results import SCHEMA_FILE, schema_text
 from llmdoctor.rules import all_rules
 
 DOCS = Path(__file__).parent
-GENCFG = ("gencfg", "gencfg show", "gencfg diff", "gencfg check", "gencfg trace", "gencfg runaway")
-MASK = ("mask", "mask inspect", "mask test")
-MEM = ("mem", "mem compare", "mem measure", "mem kvcache")
-LABELS = ("labels", "labels inspect", "labels audit", "prompt", "prompt diff")
-SAMPLE = ("sample", "sample replay", "sample engines", "sample draw")
-COMMANDS = ("", *GENCFG, *MASK, *MEM, *SAMPLE, *LABELS, "check", "look", "rule", "env", "demo")
+NAMES = [command.name for command in ALL_COMMANDS]
+GROUPS = dict.fromkeys(name.split()[0] for name in NAMES if " " in name)
+COMMANDS = ("", *(name for group in GROUPS for name in (group, *(one for one in NAMES if one.startswith(f"{group} ")))),
+            *(name for name in NAMES if " " not in name), "demo")  # fmt: skip
 
 
 def main() -> None:

@@ -255,6 +255,7 @@ def mask_inspect(
     weights: bool = False,
     budget: int | None = None,
     without: str | Sequence[str] = (),
+    eos: tuple[int, ...] = (),
     mode: str = "plan",
     query: int | None = None,
 ) -> PrintableReport:
@@ -266,7 +267,7 @@ def mask_inspect(
 
     `model` is a model directory or a hub id in the local cache, for `mask test` also `module:function`. `shape`, `lengths`, `packed`,
     `input_ids`, `messages` and `mask` describe the inputs, at most one of the first five. `without` names fields of the inputs file that are
-    treated as absent.
+    treated as absent; `eos` are token ids that end a packed document.
 
     The options of `mask inspect`: `mode` is plan or run, `query` the query whose keys are listed.
     """
@@ -293,6 +294,7 @@ def mask_inspect(
                 weights=weights,
                 budget=budget,
                 without=_texts(without),
+                eos=eos,
                 mode=mode,
                 query=query,
             )
@@ -319,6 +321,7 @@ def mask_test(
     weights: bool = False,
     budget: int | None = None,
     without: str | Sequence[str] = (),
+    eos: tuple[int, ...] = (),
     static: bool = False,
     select: str | Sequence[str] = (),
     ignore: str | Sequence[str] = (),
@@ -331,7 +334,7 @@ def mask_test(
 
     `model` is a model directory or a hub id in the local cache, for `mask test` also `module:function`. `shape`, `lengths`, `packed`,
     `input_ids`, `messages` and `mask` describe the inputs, at most one of the first five. `without` names fields of the inputs file that are
-    treated as absent.
+    treated as absent; `eos` are token ids that end a packed document.
 
     The options of `mask test`: `static` leaves out everything that runs the model, `select` and `ignore` are prefixes of rule codes.
     """
@@ -358,6 +361,7 @@ def mask_test(
                 weights=weights,
                 budget=budget,
                 without=_texts(without),
+                eos=eos,
                 static=static,
                 select=_texts(select),
                 ignore=_texts(ignore),
