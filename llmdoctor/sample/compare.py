@@ -27,7 +27,7 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class PairedSides:
-    """The values of both sides where both count, sequence by sequence; NaN if one side has none. `offsets` [sequences] are first token indices.
+    """The values of both sides, sequence by sequence; NaN for a token that does not count on one of them.
 
     `notes` say what was left out, `padding` whether one side alone has padding that counts.
     """
@@ -207,7 +207,7 @@ def _document(
     blocks += [Note("Note", note) for note in paired.notes]
     invalid = _invalid(*sides)
     if invalid:
-        blocks.append(Note("Skipped", f"values that are no log-probability: {invalid}", "warn"))
+        blocks.append(Note("Skipped", f"values that are not log-probabilities: {invalid}", "warn"))
     rows = tuple((str(at), f"{t:.4f}", f"{e:.4f}", f"{t - e:+.4f}", _ratio(t - e)) for at, t, e in _worst(paired))
     return (*blocks, Table(("token", "trainer", "engine", "difference", "ratio"), rows))
 

@@ -97,7 +97,7 @@ def _standard_error(ratio: Doubles, sequences: Ids | None) -> float:
 
 
 def agreement(found: Comparison, causes: Sequence[DisagreementCause]) -> Agreement:
-    """Return whether the sides agree up to rounding, disagree, or neither can be said."""
+    """Return whether the sides agree up to rounding, disagree, or whether the data cannot decide."""
     off = abs(found.mean_ratio - 1) > max(3 * found.standard_error, 0.01)
     if found.mean_abs <= _ROUNDING and not off and found.max_abs <= _OUTLIER:
         return "agree"

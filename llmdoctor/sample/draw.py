@@ -1,4 +1,4 @@
-"""`sample draw`: draws from a distribution, or a sampler held against it."""
+"""`sample draw`: draws from a distribution, or a sampler tested against it."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def _load(name: str) -> Callable[..., Any]:
 
 
 def _wants_rng(sampler: Callable[..., Any], rng: random.Random) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The generator as a second argument, or by its name, where the sampler has no other; else nothing."""
+    """The generator as a second argument, or by its name if the sampler has no other; else nothing."""
     try:
         kinds = [parameter for parameter in inspect.signature(sampler).parameters.values() if parameter.default is parameter.empty]
     except (TypeError, ValueError):

@@ -38,7 +38,7 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """Where two engines' distributions part: the first stage that differs, the tokens that only one keeps, their total variation."""
+    """The first difference of two engines' distributions: the stage that differs, the tokens that only one keeps, their total variation."""
 
     left: str
     right: str

@@ -15,7 +15,7 @@ from llmdoctor.modeldir.directory import ModelDir
 from llmdoctor.requests.request_files import Request
 from llmdoctor.sample.rules import DEFAULTS, TAKEN
 
-# What is off, in both libraries: a file that says so changes nothing. vLLM reads these (config/model.py:1882 available_params).
+# What is off, in both libraries: a file that sets it changes nothing. vLLM reads these (config/model.py:1882 available_params).
 _NEUTRAL: dict[str, tuple[float, ...]] = {
     "temperature": (1.0,), "top_p": (1.0,), "top_k": (0, -1, 50), "min_p": (0.0,), "repetition_penalty": (1.0,),
 }  # fmt: skip
@@ -40,7 +40,7 @@ def hidden_defaults(directory: ModelDir) -> tuple[Finding, ...]:
     named = ", ".join(f"{name} {shown(value)}" for name, value in values.items())
     first = next(iter(values))
     where = Location(file.shown_name, f"/{first}", file.line(f"/{first}"))
-    message = f"a call that does not say otherwise draws with {named}"
+    message = f"a call that sets nothing else draws with {named}"
     cause = "transformers generate() and vLLM's --generation-config auto take them from this file"
     return (DEFAULTS.at(where, message, cause=cause, **values),)
 

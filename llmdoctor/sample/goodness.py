@@ -108,7 +108,7 @@ def _named(probs: Doubles, counts: Ids, others: dict[str, Doubles]) -> str | Non
 
 
 def goodness_of_fit(probs: Doubles, counts: Ids) -> tuple[str, float, float]:
-    """(test, statistic, p-value): exact by G where all outcomes can be counted out, else Pearson's over cells of about five expected draws.
+    """Return test, statistic and p-value: exact by G if all outcomes can be enumerated, else Pearson's over cells of about five expected draws.
 
     Pearson's statistic has mean k - 1 whatever the cells are (G has it only where each expects many); its variance is that of a chi-square plus
     what small cells add, and the chi-square it is held against is scaled to have both.
@@ -188,7 +188,7 @@ def _compositions(n: int, parts: int) -> Ids:
 
 
 def power(probs: Doubles, other: Doubles, n: int, alpha: float) -> float:
-    """How often n draws from `other` are told from `probs` at `alpha`: exact where outcomes can be counted, else by the same cells."""
+    """Return how often n draws from `other` are distinguished from `probs` at `alpha`: exact if outcomes can be enumerated, else by the same cells."""
     if n == 0:
         return 0.0
     strange = float(other[probs <= 0].sum())
@@ -219,7 +219,7 @@ def power(probs: Doubles, other: Doubles, n: int, alpha: float) -> float:
 
 
 def needed(probs: Doubles, other: Doubles, alpha: float, wanted: float = 0.99) -> int:
-    """About how many draws tell `other` from `probs` with power `wanted`; 0 where more than 10 million do not."""
+    """Return about how many draws distinguish `other` from `probs` with power `wanted`; 0 if 10 million do not."""
     low, high = 1, 16
     while power(probs, other, high, alpha) < wanted:
         low, high = high, high * 2

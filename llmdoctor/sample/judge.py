@@ -110,7 +110,7 @@ def judge(tests: Sequence[Test], steps: Steps, sketch: Sketch, claim: Claim, alp
         return Judgement("inconsistent", worst.says, worst, corrected, None)
     more = missing(steps, sketch, claim, alpha * temperature_share(tests))
     if more:
-        reason = f"{plural(steps.count, 'token')}: too few to tell it from half or double the temperature"
+        reason = f"{plural(steps.count, 'token')}: too few to distinguish it from half or double the temperature"
         return Judgement("undecided", reason, worst, corrected, more)
     return Judgement("consistent", "no test speaks against it", worst, corrected, None)
 

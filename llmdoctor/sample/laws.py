@@ -1,4 +1,4 @@
-"""Samplers that are known to be broken, as exact laws: what they draw where the distribution says something else."""
+"""Samplers that are known to be broken, as exact laws: what they draw instead of the distribution."""
 
 from __future__ import annotations
 

@@ -21,13 +21,13 @@ def hidden_defaults(directory: ModelDir) -> dict[str, Any]:
 
 
 def config_field(directory: ModelDir, name: str) -> Any:
-    """A field of generation_config.json; None where there is none."""
+    """Return a field of generation_config.json, None if it is not set."""
     file = directory.generation_config
     return file.value.get(name) if file is not None and isinstance(file.value, dict) else None
 
 
 def model_call(directory: ModelDir, engine: SamplingEngine) -> dict[str, Any]:
-    """What a call that names nothing comes to on this model, as keys of a claim.
+    """Return the settings of a call without any of its own on this model, as keys of a claim.
 
     transformers (5.23.0, _prepare_generation_config): generation_config.json, without one config.json's fields of the same names, then
     its defaults: greedy, top_k 50. vLLM and SGLang take the sampling settings of generation_config.json, of which do_sample is none. Others

@@ -154,7 +154,7 @@ def _possible_kind(kind: LogprobKind, listed: Sequence[Listed], claim: Claim) ->
 def _never_alone(listed: Sequence[Listed]) -> bool:
     """Whether a token often holds nearly all the mass, and never all of it.
 
-    After a nucleus a token that holds top_p of the mass stands alone. One that holds more than .97 of what is left beside others had between
+    After a nucleus a token that holds top_p of the mass is the only one. One that holds more than .97 of what is left beside others had between
     .97 top_p and top_p before: of ten such steps in a language model, some have a token above top_p.
     """
     tops = [[value for _, value in step.top if value > -math.inf] for step in listed]
@@ -234,7 +234,7 @@ def _judge(tests: Sequence[Test], bounds: SupportBounds, sketch: Sketch, claim: 
     more = more_tokens(len(bounds.removed), have, alpha * temperature_share(tests))
     if more:
         return Judgement(
-            "undecided", "the listed tokens are too few to tell it from half or double the temperature", worst, corrected, more
+            "undecided", "the listed tokens are too few to distinguish it from half or double the temperature", worst, corrected, more
         )
     return Judgement("consistent", "no test speaks against it", worst, corrected, None)
 

@@ -113,7 +113,7 @@ def _rows(value: Any, path: str) -> list[list[Any] | np.ndarray]:
             )
         return [value] if value.ndim == 1 else list(value)
     if not isinstance(value, list):
-        raise QuestionError(f"{path}: {str(value)[:40]!r} is no list of log-probabilities")
+        raise QuestionError(f"{path}: {str(value)[:40]!r} is not a list of log-probabilities")
     if any(isinstance(item, list) for item in value):
         return [_flattened(item, path) for item in value]
     return [_flattened(value, path)]
@@ -131,12 +131,12 @@ def _number(value: Any, path: str) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise QuestionError(f"{path}: {str(value)[:40]!r} is no log-probability")
+        raise QuestionError(f"{path}: {str(value)[:40]!r} is not a log-probability")
     return float(max(-1e300, min(1e300, value)))
 
 
 def _checked(row: Sequence[Any] | np.ndarray, invalid: dict[str, int]) -> Doubles:
-    """The row with NaN for what is no log-probability, counted in `invalid`."""
+    """The row with NaN for invalid values, which are counted in `invalid`."""
     values: Doubles = np.array(row, np.float64)
     kinds = {
         "missing or NaN": np.isnan(values),

@@ -244,7 +244,7 @@ class EngineResult(TypedDict):
 
 
 class PartingResult(TypedDict):
-    """Where two engines differ first."""
+    """The first difference of two engines."""
 
     left: str
     right: str

@@ -55,20 +55,20 @@ DEFAULTS = Rule(
     "SMP005",
     "hidden-sampling-defaults",
     Severity.INFO,
-    "generation_config.json sets how tokens are drawn, for every caller that does not say it itself.",
+    "generation_config.json sets how tokens are drawn, for every caller that does not set it.",
     "generate() without arguments, and every request to vLLM that leaves a setting out (--generation-config auto, the default since 0.8), draws with the file's "
     "temperature, top_k, top_p, min_p and repetition_penalty, not with the library's. Log-probabilities of such draws are not the model's own: a repetition_penalty "
     "or a top_k of 20 makes an unchanged policy's ratio differ from 1.",
     'generation_config.json {"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95}',
-    'sampling_params = {"temperature": 1.0, "top_k": -1, "top_p": 1.0, "repetition_penalty": 1.0}   said by the caller',
-    "Nothing to change in the file. Where draws are compared or trained on, say every one of them in the call, or start vLLM with --generation-config vllm.",
+    'sampling_params = {"temperature": 1.0, "top_k": -1, "top_p": 1.0, "repetition_penalty": 1.0}   set by the caller',
+    "Nothing needs to change in the file. If draws are compared or trained on, set every one of these in the call, or start vLLM with --generation-config vllm.",
 )
 TAKEN = Rule(
     "SMP006",
     "request-takes-hidden-defaults",
     Severity.WARNING,
     "A request leaves out settings that its model's generation_config.json then brings in.",
-    "The file that is kept with the results says temperature 1, the answers were drawn with top_k 20 and a repetition_penalty of 1.1: whoever computes log-probabilities "
+    "The recorded request sets temperature 1, but the answers were drawn with top_k 20 and a repetition_penalty of 1.1: anyone who computes log-probabilities "
     "or compares two models from the request alone computes another distribution. Since vLLM 0.8 this happens without a flag.",
     'request {"model": "./model", "temperature": 0.7}\n./model/generation_config.json {"top_k": 20, "repetition_penalty": 1.1}',
     'request {"model": "./model", "temperature": 0.7, "top_k": 20, "repetition_penalty": 1.1}',

@@ -28,7 +28,7 @@ MOST = 2048  # steps: what is more is thinned evenly
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """`v` logits [S, M] before the temperature, descending, `n` how many tokens each entry stands for, `at` the drawn token's entry [S].
+    """`v` logits [S, M] before the temperature, descending, `n` how many tokens each entry represents, `at` the drawn token's entry [S].
 
     `steps` are the steps of the generation that the rows are; `x` the drawn token's logit [S].
     """

@@ -1,4 +1,4 @@
-"""A row of logits through one engine's stages. Each stage is a small function; which run, and in which order, the tables say."""
+"""A row of logits through one engine's stages. Each stage is a small function; the tables hold which of them run, and in which order."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A replay as columns, one row a step [S].
+    """A replay as columns, one row per step [S].
 
     `rank` counts from 1, before any cut. `mass_before` is the mass of the tokens above, in the distribution that top_p sees (without one:
     before any cut).

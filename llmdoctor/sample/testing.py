@@ -33,7 +33,7 @@ class Test:
 class Support:
     """The sorted logits of each step that a claim leaves.
 
-    `gap` [S, W] are logits below the largest, -inf outside the support, `n` [S, W] how many tokens each entry stands for, `at` [S] the drawn
+    `gap` [S, W] are logits below the largest, -inf outside the support, `n` [S, W] how many tokens each entry represents, `at` [S] the drawn
     token's entry and `x` [S] its gap, `rank` [S, W] from 1, `mass` [S, W] the mass before each entry as top_p measures it.
     """
 

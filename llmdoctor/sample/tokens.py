@@ -1,4 +1,4 @@
-"""The tokens of a generation, and what stands beside them: a JSON list, .npy, JSON lines with token_ids, or what the logits' file holds."""
+"""The tokens of a generation, and the files that hold them: a JSON list, .npy, JSON lines with token_ids, or what the logits' file holds."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _ids(value: Any, path: str, sequence: int | None) -> list[int]:
         return _ids(value[_pick(len(value), sequence, path)], path, sequence)
     if not all(isinstance(token, int) and not isinstance(token, bool) and abs(token) < 2**62 for token in value):
         odd = next(token for token in value if not isinstance(token, int) or isinstance(token, bool) or abs(token) >= 2**62)
-        raise QuestionError(f"{path}: {str(odd)[:40]!r} is no token id, expected integers")
+        raise QuestionError(f"{path}: {str(odd)[:40]!r} is not a token id, expected integers")
     return list(value)
 
 

@@ -99,7 +99,7 @@ def test_what_cannot_be_read(name: str, tmp_path: Path, llmdoctor: Callable[...,
 TOKENS = [
     ("[1, 99, 3]", "lies outside"),
     ("[1, 2]", "one token per step"),
-    ('["a", 1, 2]', "no token id"),
+    ('["a", 1, 2]', "not a token id"),
     ("[]", "token ids"),
     ("{", "JSON"),
 ]
