@@ -91,7 +91,9 @@ SMALL = {
     "num_nextn_predict_layers": 0, "local_attention": 8, "window_size": 4, "block_size": 4, "num_random_blocks": 1, "attention_window": 4,
     "num_kv_heads": 2, "num_global_key_value_heads": 2, "global_head_dim": 16, "layers_block_type": None,
 }  # fmt: skip
-MROPE = "qwen2_vl_text qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text".split()
+MROPE = (
+    "qwen2_vl_text qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text paddleocr_vl_text qwen2_5_omni_text".split()
+)
 LATENT = (
     "deepseek_v2 deepseek_v3 deepseek_v32 axk1 axk2 youtu mistral4 glm_moe_dsa glm4_moe_lite longcat_flash minicpm3 kimi_linear".split()
 )

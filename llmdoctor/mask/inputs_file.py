@@ -119,7 +119,7 @@ def _refuse_misspelt(fields: Mapping[str, str], path: str) -> None:
     for name in fields:
         if name in known:
             continue
-        near = difflib.get_close_matches(name.lower(), known, 1, 0.84)
+        near = difflib.get_close_matches(name.lower(), (*READ, *NOT_MODELLED), 1, 0.84)
         if near and near[0] not in fields:
             raise QuestionError(
                 f"{path}: {name} is not an argument of forward(), which would drop it: did you mean {near[0]}? "
