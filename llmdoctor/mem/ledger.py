@@ -1,4 +1,4 @@
-"""What is held, by component, while a step's events go by; where it was most."""
+"""What is held, by component, during the events of a step, and the largest moment of each phase."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Ledger:
             self.peaks[self.phase] = Moment(self.phase, self.allocator.allocated, dict(self.components))
 
     def drop(self, name: Hashable) -> None:
-        """Free what `name` holds; nothing where it holds nothing."""
+        """Free what `name` holds; nothing if it holds nothing."""
         held = self._blocks.pop(name, None)
         if held is None:
             return
@@ -48,7 +48,7 @@ class Ledger:
         self.allocator.give(held[0])
 
     def hand(self, old: Hashable, new: Hashable, component: str) -> None:
-        """The storage of `old` goes on under another name and component."""
+        """Continue the storage of `old` under another name and component."""
         held = self._blocks.pop(old, None)
         if held is None:
             return
@@ -57,7 +57,7 @@ class Ledger:
         self._blocks[new] = (held[0], component)
 
     def holds(self, name: Hashable) -> bool:
-        """Whether `name` holds anything."""
+        """Return whether `name` holds anything."""
         return name in self._blocks
 
     def on_host(self, component: str, size: int) -> None:
@@ -65,7 +65,7 @@ class Ledger:
         self.host[component] = self.host.get(component, 0) + size
 
     def now(self) -> Moment:
-        """What is held now."""
+        """Return what is held now."""
         return Moment(self.phase, self.allocator.allocated, {name: size for name, size in self.components.items() if size})
 
     def reset(self) -> None:

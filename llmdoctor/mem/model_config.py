@@ -27,7 +27,7 @@ def model_directory(name: str) -> ModelDir:
 def config_of(directory: ModelDir) -> dict[str, Any]:
     """Return the object in config.json.
 
-    Raises QuestionError if it is no object, names no model type, or describes quantized weights.
+    Raises QuestionError if it is not an object, if the model type is missing, or if it describes quantized weights.
     """
     file = directory.config
     if file is None:

@@ -1,4 +1,4 @@
-"""`mem oom LOG`: what an out-of-memory message says, which tensor it was, and what helps."""
+"""`mem oom LOG`: explains an out-of-memory message: the sizes, the tensor, what helps."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _explain(options: OomOptions, message: OomMessage) -> tuple[Estimate | None,
 
 
 def sentence(message: OomMessage, candidates: Sequence[Candidate] = ()) -> str:
-    """Return what a message says in one or two sentences, with the most likely tensor if there are `candidates`."""
+    """Return the content of a message in a few sentences, with the most likely tensor if there are `candidates`."""
     where = f" at {_short(message.site)}" if message.site else ""
     text = f"Out of memory: {_gib(message.tried)} was requested{where}"
     if message.capacity is not None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DecoderKind:
-    """What tells relatives of Llama apart: biases of q, k and v, norms of q and k, a bias of the output projection with attention_bias."""
+    """How relatives of Llama differ: biases of q, k and v, norms of q and k, a bias of the output projection with attention_bias."""
 
     bias: bool = False
     qk_norm: bool = False
@@ -39,7 +39,7 @@ ParameterShape = tuple[str, tuple[int, ...], bool]
 
 
 def header_shapes(directory: ModelDir) -> dict[str, tuple[int, ...]]:
-    """Every tensor of the directory's safetensors files by name; empty where there are none."""
+    """Return the shape of every tensor in the directory's safetensors files by name; empty if there are no such files."""
     from llmdoctor.files.safetensors import read_header
 
     out: dict[str, tuple[int, ...]] = {}
@@ -53,7 +53,10 @@ def header_shapes(directory: ModelDir) -> dict[str, tuple[int, ...]]:
 
 
 def check_headers(directory: ModelDir, weights: Sequence[Weight]) -> None:
-    """QuestionError where the directory's tensors have another number of elements than the config's model (a tied output layer may be stored)."""
+    """Raise QuestionError if the directory's tensors have another number of elements than the config's model.
+
+    A tied output layer may be stored.
+    """
     shapes = header_shapes(directory)
     if not shapes or any(".lora_" in name for name in shapes):
         return
@@ -67,9 +70,9 @@ def check_headers(directory: ModelDir, weights: Sequence[Weight]) -> None:
 
 
 def weights_without_torch(directory: ModelDir, workload: Workload) -> tuple[Weight, ...]:
-    """The parameters in `workload`'s dtype.
+    """Return the parameters in the dtypes of `workload`.
 
-    Raises QuestionError where the directory has no safetensors and its family is not known here.
+    Raises QuestionError if the directory has no safetensors files and the layout of its family is unknown.
     """
     file = directory.config
     if file is None:
@@ -85,13 +88,13 @@ def weights_without_torch(directory: ModelDir, workload: Workload) -> tuple[Weig
         except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
             raise QuestionError(f"{file.shown_name}: a size that {family} models need is missing or no number ({error})") from None
         if not all(isinstance(extent, int) and not isinstance(extent, bool) and extent > 0 for _, shape, _ in shapes for extent in shape):
-            raise QuestionError(f"{file.shown_name}: a size that {family} models need is no positive number")
+            raise QuestionError(f"{file.shown_name}: a size that {family} models need is not a positive number")
     else:
         shapes = [(name, shape, "embed" in name) for name, shape in header_shapes(directory).items()]
         if not shapes:
             known = ", ".join(sorted(FAMILIES))
             raise QuestionError(
-                f"{directory.shown_name}: without torch {family} is known from safetensors files only, and here are none ({known} need none)"
+                f"{directory.shown_name}: without torch {family} is known from safetensors files only, and none are here ({known} need none)"
             )
     weights = tuple(_weight(name, shape, table, workload) for name, shape, table in shapes)
     return (*_quantized(weights, workload), *_adapters(weights, str(family), workload))

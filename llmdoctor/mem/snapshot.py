@@ -60,7 +60,7 @@ class OutOfMemory:
 def read_snapshot(path: str) -> dict[str, Any]:
     """Return the dict that a snapshot holds.
 
-    Raises QuestionError if `path` is no snapshot, or would run code.
+    Raises QuestionError if `path` is not a snapshot, or would run code.
     """
     from llmdoctor.files.opening import Refusal, read_bytes
 
@@ -103,7 +103,7 @@ def _held(device: int, segments: Sequence[Mapping[str, Any]]) -> DeviceUse:
 
 
 def out_of_memory(snapshot: Mapping[str, Any], device: int) -> OutOfMemory | None:
-    """Return the last allocation of a device's history that was refused; None if there is none."""
+    """Return the last allocation of a device's history that was refused; None if none was refused."""
     event = next((event for event in reversed(_events(snapshot, device)) if isinstance(event, dict) and event.get("action") == "oom"), None)
     if event is None:
         return None

@@ -17,7 +17,7 @@ FRAGMENTED = 0.5  # of the refused size: if no hole is larger, and all holes tog
 def snapshot_report(path: str) -> Report:
     """Return what a snapshot holds: by device, what is allocated where, the peak of its history, and why an allocation was refused.
 
-    Raises QuestionError if `path` is no memory snapshot.
+    Raises QuestionError if `path` is not a memory snapshot.
     """
     snapshot = read_snapshot(path)
     devices = held_of(snapshot)

@@ -59,7 +59,7 @@ class Traced:
 
 
 class NotAlike(Exception):
-    """Layers of a stack behave differently, so that one cannot stand for another: the whole model has to be traced."""
+    """Layers of a stack behave differently, so that one cannot represent another: the whole model has to be traced."""
 
 
 def expand(segments: Sequence[Segment], stacks: Sequence[Stack]) -> list[Event]:
@@ -120,7 +120,7 @@ class _Expansion:
                 yield event
 
     def _targets(self, reference: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
-        """Every storage that a free outside the layers stands for: one of each layer where it frees a middle layer's."""
+        """Every storage that a free outside the layers means: one of each layer where it frees a middle layer's."""
         at, position = reference
         key = self.segments[at].key
         if key is None or key[0] not in self.stacks:

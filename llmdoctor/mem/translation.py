@@ -109,7 +109,7 @@ def _under_deepspeed(strategy: Strategy, configuration: Configuration, named: An
     if isinstance(named, str):
         engine = read(linked_path(path, named), without=context.without)
         if engine.format.name != "deepspeed":
-            raise QuestionError(f"{path}: deepspeed names {named}, which is no DeepSpeed configuration ({engine.format.title})")
+            raise QuestionError(f"{path}: deepspeed names {named}, which is not a DeepSpeed configuration ({engine.format.title})")
     elif isinstance(named, dict):
         engine = read_value(named, f"{path}: deepspeed", FORMAT, without=context.without)
     else:

@@ -9,7 +9,7 @@ from llmdoctor.core.report import Verdict
 from llmdoctor.mem.components import Unit, unit_of
 from llmdoctor.mem.types import Comparison, Estimate, MemoryFit
 
-ALIKE = 0.001  # of the larger peak: a smaller difference is none
+ALIKE = 0.001  # of the larger peak: a smaller difference counts as equal
 WHERE = {"step": "in the optimizer's step, so a smaller batch does not lower it", "start": "before the first step"}
 
 

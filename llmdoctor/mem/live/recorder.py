@@ -32,17 +32,17 @@ class StorageRecorder:
         self.backward = False
 
     def segment(self, key: Key) -> None:
-        """A new segment begins; one whose key is the current one's goes on."""
+        """Begin a new segment, unless `key` is that of the current one."""
         if self._segments[-1][0] != key:
             self._segments.append((key, []))
             self._count = 0
 
     def mark(self, *event: Any) -> None:
-        """One event that is no storage's."""
+        """Record one event that does not concern a storage."""
         self._segments[-1][1].append(event)
 
     def see(self, tensor: torch.Tensor, kind: str | None = None) -> None:
-        """`tensor` has come out of an operation: a storage not met before has just been allocated."""
+        """Record the storage of an operation's output as allocated, unless it is known already."""
         storage = tensor.untyped_storage()
         identity = storage._cdata
         if identity in self._live or identity in self.static:
@@ -84,7 +84,7 @@ class StorageRecorder:
         self.static.discard(after._cdata)
 
     def finish(self) -> list[Segment]:
-        """The segments; nothing is recorded any more."""
+        """Return the segments and stop recording."""
         self.open = False
         return [Segment(key, tuple(events)) for key, events in self._segments if events or key is not None]
 

@@ -20,9 +20,9 @@ _KINDS = (("norm", "norm"), ("ln_", "norm"), ("attn", "attention"), ("attention"
 
 
 def trace(path: str, workload: Workload) -> Traced:
-    """Build, cut short, run, expand; where the layers turn out not to be alike, run the whole model instead.
+    """Return one traced micro step: a few layers of each stack, repeated; the whole model if its layers differ.
 
-    Raises QuestionError where transformers does not know the model or its code fails.
+    Raises QuestionError if transformers does not know the model or its code fails.
     """
     try:
         return _trace(path, workload, short=True)
@@ -86,7 +86,7 @@ def _record(model: Any, config: Any, stacks: list[Stack], workload: Workload, fa
 
 
 def _see_inputs(inputs: dict[str, Any], recorder: StorageRecorder) -> None:
-    """A function of its own, so that no variable keeps the last one alive."""
+    """Record the inputs, in a function of its own so that no variable keeps the last one alive."""
     for tensor in inputs.values():
         recorder.see(tensor, "inputs")
 
@@ -134,7 +134,7 @@ def _float(value: Any) -> Any:
 
 @contextmanager
 def _marked(model: Any, stacks: list[Stack], recorder: StorageRecorder) -> Iterator[None]:
-    """Hooks that tell the recorder which layer and which kind of module runs, and when a parameter's gradient is complete."""
+    """Install hooks that record which layer and which kind of module runs, and when a parameter's gradient is complete."""
     import torch
     from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 

@@ -111,7 +111,7 @@ def _rendezvous() -> None:
 
 
 def real_model(path: str, workload: Workload, device: Any) -> Any:
-    """The model with random weights on `device`, frozen parts and adapters as `workload` says."""
+    """Return the model with random weights on `device`, with the frozen parts and the adapters of `workload`."""
     import torch
 
     from llmdoctor.mem.live.build import freeze, read_config
@@ -135,7 +135,7 @@ def real_model(path: str, workload: Workload, device: Any) -> Any:
 
 
 def batches(model: Any, workload: Workload) -> dict[str, Any]:
-    """One micro step's inputs on the CPU, real."""
+    """Return the real inputs of one micro step on the CPU."""
     import torch
 
     from llmdoctor.mem.live.inputs import make_inputs

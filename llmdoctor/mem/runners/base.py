@@ -1,4 +1,4 @@
-"""Three optimizer steps as allocations and frees; a runner says what it does at the start, at each gradient and at the step."""
+"""Three optimizer steps as allocations and frees; a runner defines the start, each gradient and the step."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Runner:
         self.taken = 0
         self._kept: dict[object, object] = {}
 
-    # --- what a subclass says
+    # --- defined by subclasses
 
     def start(self) -> None:
         """What is there before the first forward."""
@@ -76,7 +76,7 @@ class Runner:
     # --- the frame
 
     def run(self, steps: int = 3) -> None:
-        """All of it; the ledger's largest moments are those of the steps after the first, where the optimizer's states exist."""
+        """Run `steps` steps; the largest moments are taken after the first one, when the optimizer's states exist."""
         ledger = self.ledger
         ledger.phase = "start"
         self.start()

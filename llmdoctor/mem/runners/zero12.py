@@ -78,7 +78,7 @@ class Zero12Runner(Runner):
     def _set_up_buckets(self) -> None:
         if not self.zero.contiguous_gradients or self.ledger.holds(("bucket", 0)):
             return
-        # :3266, :3275; under torch_autocast one for each dtype that gradients are sent in (:612), fp32 for what is no linear layer.
+        # :3266, :3275; under torch_autocast one for each dtype that gradients are sent in (:612), fp32 for all but linear layers.
         for number in range((2 if self.zero.overlap_comm else 1) * (1 if self.strategy.autocast is None else 2)):
             self.ledger.add(("bucket", number), self.zero.reduce_bucket_size * self.bucket_width, "buckets")
 

@@ -107,7 +107,7 @@ class Zero3Runner(Runner):
             self._gather()
 
     def _gather(self) -> None:
-        """Hold what is gathered at the end of the forward, where it is most.
+        """Hold what is gathered at the end of the forward, when it is most.
 
         A parameter stays after its use if it is used again within max_reuse_distance elements of the trace, which goes through the
         layers forward and backward (partitioned_param_coordinator.py, __params_to_release); the others are prefetched, at most
