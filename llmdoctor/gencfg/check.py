@@ -11,6 +11,7 @@ from llmdoctor.core.document import Block, Cell, Headline, Table, Tone
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report, Skipped, Verdict
+from llmdoctor.core.selection import Selection
 from llmdoctor.core.text import plural
 from llmdoctor.gencfg.calls import default_version
 from llmdoctor.gencfg.directory_findings import directory_findings
@@ -116,10 +117,7 @@ def _subfolders(path: str) -> list[str]:
 
 
 def _keep(model: CheckedModel, options: GencfgCheckOptions) -> CheckedModel:
-    def wanted(code: str) -> bool:
-        return (not options.select or code.startswith(options.select)) and not code.startswith(options.ignore or ("\0",))
-
-    return replace(model, findings=tuple(finding for finding in model.findings if wanted(finding.code)))
+    return replace(model, findings=Selection(select=options.select, ignore=options.ignore).keep(model.findings))
 
 
 def _entries(models: list[CheckedModel]) -> Iterator[CheckedModelResult]:
