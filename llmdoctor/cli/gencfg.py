@@ -183,8 +183,8 @@ def diff(
 
 def check(
     models: Annotated[list[str], typer.Argument(help="Model directories, or folders of model directories.", metavar="MODEL...")],
-    select: Annotated[list[str] | None, _option("--select", "Only rules whose code starts so; repeatable.", "PREFIX")] = None,
-    ignore: Annotated[list[str] | None, _option("--ignore", "No rules whose code starts so; repeatable.", "PREFIX")] = None,
+    select: Annotated[list[str] | None, _option("--select", "Only the rules whose code begins with PREFIX; repeatable.", "PREFIX")] = None,
+    ignore: Annotated[list[str] | None, _option("--ignore", "Not the rules whose code begins with PREFIX; repeatable.", "PREFIX")] = None,
     transformers: Version = None,
     without: Without = None,
     format: Format = None,

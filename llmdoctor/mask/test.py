@@ -13,6 +13,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.report import Report, Skipped
+from llmdoctor.core.selection import Selection
 from llmdoctor.mask import architectures, verdicts
 from llmdoctor.mask.accounting import account, pad_id_of
 from llmdoctor.mask.architectures import Architecture
@@ -175,8 +176,7 @@ def _unique(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _chosen(findings: Sequence[Finding], options: MaskTestOptions) -> list[Finding]:
-    select, ignore = tuple(options.select), tuple(options.ignore)
-    return [one for one in findings if (not select or one.code.startswith(select)) and not (ignore and one.code.startswith(ignore))]
+    return list(Selection(select=tuple(options.select), ignore=tuple(options.ignore)).keep(findings))
 
 
 def _result(words: str, one: Measurement) -> MeasurementResult:
