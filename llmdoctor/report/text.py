@@ -18,7 +18,7 @@ from rich.text import Text
 
 from llmdoctor.core.document import Block, Cell, Code, Headline, Note, Table, Tone
 from llmdoctor.core.finding import Finding, Severity
-from llmdoctor.core.report import Report
+from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import clean, clean_lines, defuse
 from llmdoctor.report.columns import fit
@@ -46,6 +46,13 @@ def render(report: Report, style: Style, _rules: Sequence[Rule] = ()) -> str:
         console.print(Text(clean(sentence(report)), style=_TONES[verdict.tone]))
     skipped = [Note("Skipped", f"{one.what}: {one.reason}", "dim") for one in report.skipped]
     _print_blocks(console, (*flat(blocks(report)), *skipped), report, style.terminal)
+    return _finished(out)
+
+
+def words(document: Sequence[Block], style: Style) -> str:
+    """Return blocks without a report around them, as lines of at most `style.width` columns."""
+    out = StringIO()
+    _print_blocks(_console(out, style), flat(document), Report("", {}, verdict=Verdict("")), style.terminal)
     return _finished(out)
 
 
