@@ -57,7 +57,16 @@ def resolve_directory(
     asked = version or (options.transformers if engine.keeps_assignments else None)
     facts = replace(facts_of(directory), request_defaults=request_defaults, max_model_len=max_model_len)
     effective = engine.resolve(call, facts, version_for(engine, asked).version)
-    return Resolution(options, directory.tokenizer, call, effective, options.presets, notes, limits, _terminator(directory))
+    return Resolution(
+        options=options,
+        tokenizer=directory.tokenizer,
+        call=call,
+        effective=effective,
+        presets=options.presets,
+        notes=notes,
+        limits=limits,
+        terminator=_terminator(directory),
+    )
 
 
 def settings_given(call: GenerateCall, options: GencfgOptions) -> GenerateCall:

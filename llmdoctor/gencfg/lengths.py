@@ -36,7 +36,7 @@ def set_lengths(
         fields.put("max_length", derived(as_python(lambda: new + prompt), "generate(): prompt length + max_new_tokens"))
     elif left_alone and minor >= (4, 47) and (minor >= (5, 0) or max_length == DEFAULT_LENGTH):
         _extend(fields, prompt, config_value(model, "max_position_embeddings"))
-    _set_minimum(fields, call, minor, prompt, default_lengths, warnings)
+    _set_minimum(fields=fields, call=call, minor=minor, prompt=prompt, default_lengths=default_lengths, warnings=warnings)
     _judge(fields, minor, prompt, left_alone, warnings)
 
 

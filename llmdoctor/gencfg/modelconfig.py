@@ -64,7 +64,15 @@ def load(call: GenerateCall, minor: Minor, version: str) -> LoadedModel:
     names = {name: setting.value for name, setting in config.items()}
     file = call.generation_config
     if file is None:
-        return LoadedModel(_from_config(config, minor, version), version, True, names, minor, version, config)
+        return LoadedModel(
+            fields=_from_config(config, minor, version),
+            stamp=version,
+            from_config=True,
+            config_fields=names,
+            minor=minor,
+            version=version,
+            config=config,
+        )
     fields = bare(field_defaults(minor), version)
     from_config = bool(file["_from_model_config"].value) if "_from_model_config" in file else False
     for name, setting in file.items():
@@ -75,7 +83,9 @@ def load(call: GenerateCall, minor: Minor, version: str) -> LoadedModel:
     if from_config:
         _force_bos(file, fields, minor)
     stamp = file["transformers_version"].value if "transformers_version" in file else version
-    return LoadedModel(fields, stamp, from_config, names, minor, version, config)
+    return LoadedModel(
+        fields=fields, stamp=stamp, from_config=from_config, config_fields=names, minor=minor, version=version, config=config
+    )
 
 
 def _from_config(config: Mapping[str, SourcedValue], minor: Minor, version: str) -> Fields:

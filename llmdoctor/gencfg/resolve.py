@@ -83,7 +83,9 @@ class _State:
             self._inherit_special(self.fields)  # _prepare_special_tokens falls back to the model's, token by token (4.42.4 utils.py:1456)
         check_special_tokens(self.fields, minor, self.warnings, self.model)
         self._loop_fallback()
-        set_lengths(self.fields, self.call, minor, self.model, default_lengths, self.warnings)
+        set_lengths(
+            fields=self.fields, call=self.call, minor=minor, model=self.model, default_lengths=default_lengths, warnings=self.warnings
+        )
         check_processors(self.fields, self.call, minor, self.model)
         check_modes(self.fields, self.call, minor, self.model)
 
@@ -259,7 +261,15 @@ class _State:
         stop = stop_of(fields, self.call, self.minor, self.model)
         if stop.pad_token_id is not None and fields.value("pad_token_id") is None and "pad_token_id" in fields and self.error is None:
             fields.put("pad_token_id", derived(stop.pad_token_id, "generate(): the first eos id is used as the pad token"))
-        return Effective(self.version, self.rules, fields, self.model.fields, stop, self.error, tuple(self.warnings.messages))
+        return Effective(
+            transformers=self.version,
+            rules=self.rules,
+            fields=fields,
+            model_fields=self.model.fields,
+            stop=stop,
+            error=self.error,
+            warnings=tuple(self.warnings.messages),
+        )
 
 
 # What packaging.version.parse takes: (epoch, major, minor).

@@ -22,7 +22,7 @@ def stop_of(fields: Fields, call: GenerateCall, minor: Minor, model: LoadedModel
     if pad is None and eos:
         pad = eos[0]
     limit = _limit(fields, call, minor, model)
-    because = _why_never(fields, call, eos, limit, minor, model)
+    because = _why_never(fields=fields, call=call, eos=eos, limit=limit, minor=minor, model=model)
     return Stop(eos, _pad(pad), limit, because is not None, because)
 
 

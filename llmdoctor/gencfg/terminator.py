@@ -107,7 +107,7 @@ class _Rendered:
         reason = None if found is not None else f"no file here gives the id of {end}"
         if end in self.inside:
             reason = f"{end} ends a turn of the chat template, but it can also occur inside an answer"
-        return Terminator(end, found, reason, self._ids(after), tool, self._inside_ids())
+        return Terminator(token=end, id=found, reason=reason, after=self._ids(after), tool=tool, inside=self._inside_ids())
 
     def _plain(self) -> Terminator:
         """Return the answer for a template that closes a turn with no token of the tokenizer: a text that looks like one, or plain text."""

@@ -122,7 +122,20 @@ def load_preset(name: str, *, version: str | None = None) -> Preset:
     owner, file, aligns = _owner(library, name, known) or _absent(library, name, chosen)
     fix, warns = _advice(name, known)
     items, engine = tuple(_assignments(library, name, known)), _data()[library]["presets"][name].get("engine")
-    return Preset(name, library, chosen, known, owner, file, aligns, items, fix, warns, notes, engine)
+    return Preset(
+        name=name,
+        library=library,
+        version=chosen,
+        known=known,
+        owner=owner,
+        file=file,
+        aligns=aligns,
+        assignments=items,
+        fix=fix,
+        warns=warns,
+        notes=notes,
+        engine=engine,
+    )
 
 
 def preset_advice(name: str, trl_version: str | None = None) -> tuple[str | None, str | None] | None:
@@ -243,7 +256,16 @@ def _assignments(library: str, name: str, version: str) -> Iterator[TrainerAssig
             conditions = tuple(record.get("when", ()))
             usual, needs = record.get("default", True), record.get("needs", {})
             found.append(
-                TrainerAssignment(record["target"], record["field"], record["value"], record["file"], line, usual, needs, conditions)
+                TrainerAssignment(
+                    target=record["target"],
+                    field=record["field"],
+                    value=record["value"],
+                    file=record["file"],
+                    line=line,
+                    default=usual,
+                    needs=needs,
+                    when=conditions,
+                )
             )
     yield from sorted(found, key=lambda item: (item.target, item.file, item.line))
 

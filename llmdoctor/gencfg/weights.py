@@ -39,7 +39,9 @@ def stored_tensors(folder: str, wanted: Callable[[str], bool]) -> dict[str, Stor
             start = 8 + int.from_bytes(file.read(8), "little")
         for tensor in header.values():
             if wanted(tensor.name):
-                found[tensor.name] = StoredTensor(tensor.name, tensor.shape, tensor.dtype, path, start + tensor.begin, start + tensor.end)
+                found[tensor.name] = StoredTensor(
+                    name=tensor.name, shape=tensor.shape, dtype=tensor.dtype, path=path, begin=start + tensor.begin, end=start + tensor.end
+                )
     return found
 
 

@@ -56,7 +56,15 @@ def resolve_server(rules: ServerRules, call: GenerateCall, facts: ModelFacts) ->
         warnings.append(f"{rules.name} has no {', '.join(sorted(foreign))}: not taken over from the call")
     name = f"{rules.name} {rules.version}"
     model_fields = {key: Resolved(item.value, item.origin) for key, item in model.items()}
-    return Effective(name, rules.version, fields, model_fields, _stop(fields, call), None, tuple(warnings))
+    return Effective(
+        transformers=name,
+        rules=rules.version,
+        fields=fields,
+        model_fields=model_fields,
+        stop=_stop(fields, call),
+        error=None,
+        warnings=tuple(warnings),
+    )
 
 
 def _defaults(rules: ServerRules, call: GenerateCall, facts: ModelFacts) -> Fields:

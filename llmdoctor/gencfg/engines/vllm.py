@@ -95,7 +95,15 @@ def effective_vllm(
     error = _refused(fields, call, request, length, entrypoint)
     if error is None:
         _adjust(fields, call, length, entrypoint)
-    return Effective(NAME, VERSION, fields, model_fields, _stop(fields, call), error, tuple(warnings))
+    return Effective(
+        transformers=NAME,
+        rules=VERSION,
+        fields=fields,
+        model_fields=model_fields,
+        stop=_stop(fields, call),
+        error=error,
+        warnings=tuple(warnings),
+    )
 
 
 # --- the request ------------------------------------------------------------------------------------------------------------------
