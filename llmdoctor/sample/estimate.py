@@ -29,7 +29,7 @@ from llmdoctor.sample.stages import refusal
 from llmdoctor.sample.statistics import minimum
 from llmdoctor.sample.steps import Steps
 from llmdoctor.sample.tables import NEWEST, SamplingEngine
-from llmdoctor.sample.testing import Support, calibration, sorted_settings
+from llmdoctor.sample.testing import Support, calibration, chance_never, sorted_settings
 from llmdoctor.sample.types import SamplingParams
 
 _COSTS = {"engine": 1.5, "no cut": 1.5, "greedy": 1.0, "law": 4.0}  # nats
@@ -64,8 +64,10 @@ class FittedClaim:
         named = self.settings.named()
         if named.pop("do_sample", True) is False:
             return f"greedy decoding (the same as top_k 1), {self.engine.name}"
-        named.pop("logit_bias", None)
-        return ", ".join([self.engine.name, *(f"{name} {value:.4g}" for name, value in named.items())])
+        parts = [f"{name} {value:.4g}" for name, value in named.items() if isinstance(value, int | float)]
+        if self.settings.suppress_tokens:
+            parts.append(f"token {', '.join(map(str, self.settings.suppress_tokens[:5]))} banned")
+        return ", ".join([self.engine.name, *parts])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def candidates(sketch: Sketch, steps: Steps, claim: Claim) -> list[FittedClaim]:
         key = (engine, sorted_settings(fit.settings))
         if refusal(engine, fit.settings) is None and (key not in refined or refined[key].score < fit.score):
             refined[key] = fit
-    every = [*refined.values(), *_greedy(sketch, claim), *_laws(steps, sketch, claim)]
+    every = [*refined.values(), *_greedy(sketch, claim), *_laws(steps, sketch, claim), *_banned(steps, sketch, claim)]
     every.sort(key=lambda fit: -fit.score)
     return every
 
@@ -277,6 +279,22 @@ def _greedy(sketch: Sketch, claim: Claim) -> Iterator[FittedClaim]:
     kept = {name: value for name, value in claim.settings.named().items() if name.endswith("penalty") or name == "logit_bias"}
     settings = SamplingParams(**kept, top_k=1, do_sample=False) if kept else SamplingParams(top_k=1, do_sample=False)
     yield FittedClaim(claim.engine, settings, impossible, 0.0, -IMPOSSIBLE * impossible - _COSTS["greedy"], None, False)
+
+
+def _banned(steps: Steps, sketch: Sketch, claim: Claim) -> Iterator[FittedClaim]:
+    """The claim with the token banned that should have been drawn and never was."""
+    if not len(steps.likely_ids):
+        return
+    tokens, _, never = chance_never(steps.likely_ids, steps.likely_probs)
+    missed = np.where(np.isin(tokens, steps.tokens), 0.0, never)
+    worst = int(missed.argmin())
+    gain = -float(missed[worst]) * len(sketch.steps) / max(1, steps.count)
+    if gain <= 0:
+        return
+    own = _fitted(sketch, claim.engine, claim.settings, 0.0, True)
+    settings = replace(claim.settings, suppress_tokens=(int(tokens[worst]),))
+    score = own.score + gain - math.log(len(tokens)) - _COSTS["law"]
+    yield FittedClaim(claim.engine, settings, own.impossible, own.loglik + gain, score, None, False)
 
 
 def _laws(steps: Steps, sketch: Sketch, claim: Claim) -> Iterator[FittedClaim]:

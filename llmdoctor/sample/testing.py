@@ -16,7 +16,6 @@ from llmdoctor.sample.types import Doubles, Flags, Ids, SamplingParams
 _SPAN = 2.5  # nats of the temperature's logarithm that are searched
 _BIN_EDGES = (0.9, 0.7, 0.5, 0.3, 0.15, 0.05, 0.01)  # of a token's probability
 _LEAST_EXPECTED = 10.0  # tokens in a bin of the calibration test
-_OFTEN = 3.0  # expected draws from which a token that is never drawn is counted as one test
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,21 +204,31 @@ def _merge_bins(masses: Doubles, drawn: Doubles) -> tuple[Doubles, Doubles]:
     return np.stack(columns, axis=1), np.array(counts)
 
 
-def never_drawn(ids: Ids, probs: Doubles, drawn: Sequence[int] | Ids, name: Callable[[int], str] = str) -> Test:
-    """Test the token that was never drawn although it should have been; `ids` and `probs` [N] are likely tokens of the steps, one entry a step.
+def chance_never(ids: Ids, probs: Doubles) -> tuple[Ids, Doubles, Doubles]:
+    """Return the distinct tokens [K] of `ids` [N], the draws expected of each, and the log of the probability that it is never drawn.
 
-    The p-value is corrected for the number of tokens with at least 3 expected draws.
+    `ids` and `probs` are the likely tokens of the steps, one entry per step and token; less likely entries would make that probability smaller.
+    """
+    unique, inverse = np.unique(ids, return_inverse=True)
+    expected: Doubles = np.bincount(inverse, probs, minlength=len(unique)).astype(np.float64)
+    never: Doubles = np.bincount(inverse, np.log1p(-np.minimum(probs, 1 - 1e-12)), minlength=len(unique)).astype(np.float64)
+    return unique, expected, never
+
+
+def never_drawn(ids: Ids, probs: Doubles, drawn: Sequence[int] | Ids, name: Callable[[int], str] = str) -> Test:
+    """Test the token that was never drawn although it should have been.
+
+    Its p-value is the sum of the probabilities of all tokens that are as unlikely never to be drawn, or less likely: some of them would be such
+    a token by chance.
     """
     if not len(ids):
         return Test("never_drawn", 0.0, 1.0, "no token is likely enough to be missed")
-    unique, inverse = np.unique(ids, return_inverse=True)
-    expected = np.bincount(inverse, probs)
-    missing = np.bincount(inverse, np.log1p(-np.minimum(probs, 1 - 1e-12)))
-    missing = np.where(np.isin(unique, np.asarray(drawn)), 0.0, missing)
-    worst = int(missing.argmin())
-    times = max(1, int(np.count_nonzero(expected >= _OFTEN)))
+    unique, expected, never = chance_never(ids, probs)
+    missed = np.where(np.isin(unique, np.asarray(drawn)), 0.0, never)
+    worst = int(missed.argmin())
+    p_value = float(np.exp(never[never <= missed[worst]]).sum())
     says = f"token {name(int(unique[worst]))} was never drawn, {expected[worst]:.1f} draws expected: it is banned or suppressed"
-    return Test("never_drawn", float(expected[worst]), min(1.0, times * math.exp(float(missing[worst]))), says)
+    return Test("never_drawn", float(expected[worst]), min(1.0, p_value), says)
 
 
 def repeated_tokens(masses: Doubles, drawn: Flags, penalised: bool) -> Test:
