@@ -24,6 +24,7 @@ from llmdoctor.sample.sketch import make_sketch
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.steps import Tolerance, replay_steps
 from llmdoctor.sample.tables import ENGINES
+from llmdoctor.sample.testing import never_drawn
 from llmdoctor.sample.types import SamplingParams
 from tests.conftest import Outcome
 from tests.sample.simulate import make_rows, make_tokens
@@ -194,3 +195,13 @@ def test_bad_claims_are_one_sentence(text: str, tmp_path: Path, llmdoctor: Calla
     (tmp_path / "c.json").write_text(text)
     outcome = llmdoctor("sample", "replay", "l.npy", "--tokens", "t.json", "--claim", "c.json", cwd=tmp_path)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+
+
+def test_a_token_is_missing_by_chance_as_often_as_it_should_be() -> None:
+    """Many tokens that are likely at one step each: some of them are not drawn, and that proves nothing."""
+    random, low = np.random.default_rng(0), 0
+    for _ in range(400):
+        probs = random.uniform(0.5, 0.99, 60)
+        drawn = np.flatnonzero(random.random(60) < probs)
+        low += never_drawn(np.arange(60), probs, drawn).p_value < 0.05
+    assert low <= 30
