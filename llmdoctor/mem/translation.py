@@ -48,6 +48,11 @@ def trainer_strategy(configuration: Configuration, context: StrategyContext) -> 
     """Return the strategy of a file of the Trainer or of a framework that extends it, with the DeepSpeed configuration that it names."""
     path, normal = configuration.path, configuration.normal
     check_modelled(configuration, MODELLED)
+    quantized = normal.key("quantization_bits") or normal.key("quantization")
+    if quantized is not None and quantization_of(configuration) is not None and adapters_of(configuration) is None and context.lora is None:
+        raise QuestionError(
+            f"{path}: {quantized}: the weights are quantized and no adapters are trained, which the Trainer refuses: add LoRA"
+        )
     if normal.get("bf16", False) and normal.get("fp16", False):
         raise QuestionError(f"{path}: bf16 and fp16 are both true, but the Trainer accepts only one of them")
     processes = normal.get("world_size", context.processes)
