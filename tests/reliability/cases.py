@@ -572,7 +572,6 @@ def _questions() -> list[Case]:
         "sft.yaml": b"max_length: 64\nassistant_only_loss: true\n",
     }
     chat = {"chat.json": _dump(CHATS[1]["messages"])}
-    sides = {"trainer.json": _dump([[-0.5, -1.25, -0.1], [-2.0]]), "engine.json": _dump([[-0.75, -1.0, -0.1], [-2.5]])}
     return [
         Case("training rows", {**data, **model}, (*data, *model), commands(
             "labels inspect model data.jsonl --row 0", "labels audit model data.jsonl --config sft.yaml",
@@ -580,6 +579,5 @@ def _questions() -> list[Case]:
         )),
         Case("messages of a prompt", {**chat, **model}, tuple(chat), commands("prompt diff model --messages chat.json")),
         Case("out-of-memory message", {"oom.log": OOM}, ("oom.log",), commands("mem oom oom.log", "look oom.log")),
-        Case("two sides", sides, tuple(sides), commands("sample compare trainer.json engine.json")),
         Case("presets", {"x": b""}, ("x",), commands("gencfg presets", "gencfg presets trl-ppo")),
     ]  # fmt: skip
