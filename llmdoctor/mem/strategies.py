@@ -8,7 +8,7 @@ from typing import Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.deepspeed import deepspeed_strategy
-from llmdoctor.mem.keys import StrategyContext
+from llmdoctor.mem.keys import StrategyContext, UnmodelledSetting
 from llmdoctor.mem.optimizers import DEFAULT_TRAINER, trainer_optimizer
 from llmdoctor.mem.settings import Strategy, dtype_of, validated
 from llmdoctor.mem.translation import file_strategy
@@ -36,7 +36,11 @@ def read_strategy(text: str, context: StrategyContext) -> Strategy:
             f"--strategy {text}: neither a file nor a name; expected trainer:OPTIM[,...], deepspeed:zeroN[,...] or a JSON or YAML file"
         )
     checkpointing = strategy.checkpointing or context.checkpointing
-    return validated(replace(strategy, checkpointing=checkpointing, lora=_lora(strategy, context)))
+    whole = replace(strategy, checkpointing=checkpointing, lora=_lora(strategy, context))
+    try:
+        return validated(whole)
+    except QuestionError as error:
+        raise UnmodelledSetting(str(error), whole.inputs) from None
 
 
 def _lora(strategy: Strategy, context: StrategyContext) -> Lora | None:

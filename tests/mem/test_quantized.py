@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.optimizers import trainer_optimizer
 from llmdoctor.mem.options import CompareOptions
@@ -50,8 +49,11 @@ def test_four_bits_take_half_a_byte_and_count_as_parameters(models: dict[str, Pa
 
 def test_quantized_weights_without_adapters_are_refused(models: dict[str, Path], tmp_path: Path) -> None:
     path = strategy(tmp_path, model_init={"peft_config": None, "quantization_config": FOUR_BIT})
-    with pytest.raises(QuestionError, match="no adapters"):
-        compare_report(CompareOptions(model=str(models["llama"]), strategy=(path,), static=True))
+    report = compare_report(CompareOptions(model=str(models["llama"]), strategy=(path,), static=True))
+    assert report.error is not None
+    assert "no adapters" in report.error.message
+    assert report.result is not None
+    assert "model_init.quantization_config" in report.result["inputs"]["used"]
 
 
 @pytest.mark.parametrize(
