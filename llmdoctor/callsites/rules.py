@@ -6,178 +6,178 @@ from llmdoctor.core.finding import Severity
 from llmdoctor.core.rule import Rule
 
 EOS_NONE = Rule(
-    "PYC001",
-    "eos-set-to-none",
-    Severity.WARNING,
-    "The eos_token_id of a model's generation config is set to None, or generate() is called with eos_token_id=None.",
-    "Without an eos_token_id nothing ends a sequence before the length limit. The assignment also outlives the call: every later generate() of this model and "
+    code="PYC001",
+    name="eos-set-to-none",
+    severity=Severity.WARNING,
+    summary="The eos_token_id of a model's generation config is set to None, or generate() is called with eos_token_id=None.",
+    reason="Without an eos_token_id nothing ends a sequence before the length limit. The assignment also outlives the call: every later generate() of this model and "
     "every checkpoint that save_pretrained() writes has no terminator. The rule does not apply to a config that is passed to a call, "
     "generate(generation_config=GenerationConfig(eos_token_id=None)), because the model's own id replaces None there (transformers 4.43 and later; 4.41 and 4.42 "
     "do not stop). It does not apply either if the same function assigns another value, as code does that saves the old value and restores it. The severity is "
     "warning because benchmarks and tests clear the id on purpose to get a fixed length.",
-    "policy.generation_config.eos_token_id = None",
-    "config = GenerationConfig(max_new_tokens=256, min_new_tokens=256)   # a fixed length that no later call inherits",
-    "Leave eos_token_id as it is. For a fixed length set min_new_tokens. To clear the id for one call, restore it afterwards.",
+    bad="policy.generation_config.eos_token_id = None",
+    good="config = GenerationConfig(max_new_tokens=256, min_new_tokens=256)   # a fixed length that no later call inherits",
+    fix="Leave eos_token_id as it is. For a fixed length set min_new_tokens. To clear the id for one call, restore it afterwards.",
 )
 PAD_MASK = Rule(
-    "PYC002",
-    "mask-hides-eos",
-    Severity.INFO,
-    "An attention mask is computed by comparing ids with a pad token that this file sets to the eos token.",
-    "The comparison cannot distinguish padding from a real end of text. It also masks every eos inside a sequence: the end of each turn of a conversation and the "
+    code="PYC002",
+    name="mask-hides-eos",
+    severity=Severity.INFO,
+    summary="An attention mask is computed by comparing ids with a pad token that this file sets to the eos token.",
+    reason="The comparison cannot distinguish padding from a real end of text. It also masks every eos inside a sequence: the end of each turn of a conversation and the "
     "last token of a training example. The model never attends to its own terminator, and the log-probabilities change. The severity is info because only ids that "
     "contain an eos are affected.",
-    "tokenizer.pad_token = tokenizer.eos_token\nattention_mask = input_ids != tokenizer.pad_token_id",
-    'batch = tokenizer(texts, padding=True, return_tensors="pt")\nattention_mask = batch["attention_mask"]',
-    "Use the mask that the tokenizer returns, compute the mask from lengths, or give the tokenizer a separate pad token.",
+    bad="tokenizer.pad_token = tokenizer.eos_token\nattention_mask = input_ids != tokenizer.pad_token_id",
+    good='batch = tokenizer(texts, padding=True, return_tensors="pt")\nattention_mask = batch["attention_mask"]',
+    fix="Use the mask that the tokenizer returns, compute the mask from lengths, or give the tokenizer a separate pad token.",
 )
 ZERO_FILL = Rule(
-    "PYC003",
-    "padding-filled-with-token-0",
-    Severity.WARNING,
-    "Masked positions of token ids are overwritten with 0.",
-    "Token 0 is an ordinary token: in the vocabularies of Qwen and GPT-2 it is an exclamation mark. If the mask comes from a pad token that is the eos token, real "
+    code="PYC003",
+    name="padding-filled-with-token-0",
+    severity=Severity.WARNING,
+    summary="Masked positions of token ids are overwritten with 0.",
+    reason="Token 0 is an ordinary token: in the vocabularies of Qwen and GPT-2 it is an exclamation mark. If the mask comes from a pad token that is the eos token, real "
     "ends of text become exclamation marks. If the mask is not passed on, the model reads them. Code that searches for padding later finds none.",
-    "input_ids = torch.masked_fill(query_responses, ~attention_mask, 0)",
-    "outputs = model(input_ids=query_responses, attention_mask=attention_mask, position_ids=position_ids)",
-    "Leave the ids unchanged and pass attention_mask. If an id must be in the vocabulary, fill with pad_token_id.",
+    bad="input_ids = torch.masked_fill(query_responses, ~attention_mask, 0)",
+    good="outputs = model(input_ids=query_responses, attention_mask=attention_mask, position_ids=position_ids)",
+    fix="Leave the ids unchanged and pass attention_mask. If an id must be in the vocabulary, fill with pad_token_id.",
 )
 PROCESSED = Rule(
-    "PYC004",
-    "logprobs-of-processed-scores",
-    Severity.WARNING,
-    "log_softmax is applied to the .scores that generate() returned.",
-    "The scores are the logits after temperature, top_k, top_p and the penalties. Their log-probabilities belong to the modified distribution, with -inf for every "
+    code="PYC004",
+    name="logprobs-of-processed-scores",
+    severity=Severity.WARNING,
+    summary="log_softmax is applied to the .scores that generate() returned.",
+    reason="The scores are the logits after temperature, top_k, top_p and the penalties. Their log-probabilities belong to the modified distribution, with -inf for every "
     "token that was cut off. As old log-probabilities in PPO, as confidences or in a perplexity they are wrong: at temperature 0.7 and top_p 0.9 by about 37 nats "
     "over 256 tokens. The rule does not apply if the call sets do_sample=False.",
-    "logits = torch.stack(outputs.scores, 1)\nlogprobs = F.log_softmax(logits, dim=-1)",
-    "outputs = model.generate(**batch, output_logits=True, return_dict_in_generate=True)\nlogprobs = F.log_softmax(torch.stack(outputs.logits, 1), dim=-1)",
-    "Set output_logits=True (transformers 4.38 or later) and use outputs.logits.",
+    bad="logits = torch.stack(outputs.scores, 1)\nlogprobs = F.log_softmax(logits, dim=-1)",
+    good="outputs = model.generate(**batch, output_logits=True, return_dict_in_generate=True)\nlogprobs = F.log_softmax(torch.stack(outputs.logits, 1), dim=-1)",
+    fix="Set output_logits=True (transformers 4.38 or later) and use outputs.logits.",
 )
 PAD_LABELS = Rule(
-    "PYC005",
-    "eos-never-learned",
-    Severity.WARNING,
-    "The pad token is the eos token, and the labels that equal the pad token are set to -100.",
-    "A label of -100 is excluded from the loss. If the pad token is the eos token, the real end of each example is excluded with the padding. The model is not trained "
+    code="PYC005",
+    name="eos-never-learned",
+    severity=Severity.WARNING,
+    summary="The pad token is the eos token, and the labels that equal the pad token are set to -100.",
+    reason="A label of -100 is excluded from the loss. If the pad token is the eos token, the real end of each example is excluded with the padding. The model is not trained "
     "to end, and the fine-tuned model generates up to its length limit. DataCollatorForLanguageModeling(mlm=False) of transformers sets these labels, as does "
     "DataCollatorForCompletionOnlyLM of trl, which is built on it, and as does code that compares labels with pad_token_id. If the line that sets the pad token runs "
     "only for a tokenizer without one (`if tokenizer.pad_token is None`), the finding is a note.",
-    "tokenizer.pad_token = tokenizer.eos_token\ncollator = DataCollatorForLanguageModeling(tokenizer, mlm=False)",
-    'tokenizer.add_special_tokens({"pad_token": "<|pad|>"})\nmodel.resize_token_embeddings(len(tokenizer))',
-    "Give the tokenizer a separate pad token, or mask the labels with attention_mask: labels[attention_mask == 0] = -100.",
+    bad="tokenizer.pad_token = tokenizer.eos_token\ncollator = DataCollatorForLanguageModeling(tokenizer, mlm=False)",
+    good='tokenizer.add_special_tokens({"pad_token": "<|pad|>"})\nmodel.resize_token_embeddings(len(tokenizer))',
+    fix="Give the tokenizer a separate pad token, or mask the labels with attention_mask: labels[attention_mask == 0] = -100.",
 )
 RIGHT_PADDING = Rule(
-    "PYC006",
-    "right-padding-before-generate",
-    Severity.ERROR,
-    "A tokenizer pads on the right, and its padded batch is passed to generate().",
-    "A decoder-only model continues after the last position. With padding on the right, that position is a pad token for every prompt except the longest one. The "
+    code="PYC006",
+    name="right-padding-before-generate",
+    severity=Severity.ERROR,
+    summary="A tokenizer pads on the right, and its padded batch is passed to generate().",
+    reason="A decoder-only model continues after the last position. With padding on the right, that position is a pad token for every prompt except the longest one. The "
     "answers to the shorter prompts begin after a gap and are worse, and no error reports it.",
-    'tokenizer.padding_side = "right"\nbatch = tokenizer(prompts, padding=True, return_tensors="pt")\nmodel.generate(**batch)',
-    'tokenizer.padding_side = "left"\nbatch = tokenizer(prompts, padding=True, return_tensors="pt")\nmodel.generate(**batch)',
-    'Set padding_side = "left" before the prompts are tokenized.',
+    bad='tokenizer.padding_side = "right"\nbatch = tokenizer(prompts, padding=True, return_tensors="pt")\nmodel.generate(**batch)',
+    good='tokenizer.padding_side = "left"\nbatch = tokenizer(prompts, padding=True, return_tensors="pt")\nmodel.generate(**batch)',
+    fix='Set padding_side = "left" before the prompts are tokenized.',
 )
 LAST_PASS = Rule(
-    "PYC007",
-    "last-pass-wins",
-    Severity.ERROR,
-    "A loop draws a new random number for each candidate and keeps the last candidate that passes.",
-    "This does not draw from the given probabilities. P(i) is p_i times the product of (1 - p_j) over all later j. For 0.5, 0.4 and 0.1 it draws .27, .36 and .37, "
+    code="PYC007",
+    name="last-pass-wins",
+    severity=Severity.ERROR,
+    summary="A loop draws a new random number for each candidate and keeps the last candidate that passes.",
+    reason="This does not draw from the given probabilities. P(i) is p_i times the product of (1 - p_j) over all later j. For 0.5, 0.4 and 0.1 it draws .27, .36 and .37, "
     "because the last candidate also receives what no candidate accepted, and another order of the candidates gives another distribution.",
-    "for token in probs:\n    if random.random() <= probs[token]:\n        chosen = token",
-    "chosen = random.choices(list(probs), weights=list(probs.values()))[0]",
-    "Draw once: random.choices with weights, torch.multinomial, or numpy's Generator.choice with p.",
+    bad="for token in probs:\n    if random.random() <= probs[token]:\n        chosen = token",
+    good="chosen = random.choices(list(probs), weights=list(probs.values()))[0]",
+    fix="Draw once: random.choices with weights, torch.multinomial, or numpy's Generator.choice with p.",
 )
 PROBABILITIES = Rule(
-    "PYC008",
-    "temperature-on-probabilities",
-    Severity.ERROR,
-    "Probabilities, the result of a softmax, are divided by a temperature.",
-    "Temperature divides logits. Divided probabilities are the same probabilities once they are normalised again, as torch.multinomial does, so that the setting has no "
+    code="PYC008",
+    name="temperature-on-probabilities",
+    severity=Severity.ERROR,
+    summary="Probabilities, the result of a softmax, are divided by a temperature.",
+    reason="Temperature divides logits. Divided probabilities are the same probabilities once they are normalised again, as torch.multinomial does, so that the setting has no "
     "effect. A second softmax over them is almost uniform.",
-    "probs = torch.softmax(logits, dim=-1) / temperature",
-    "probs = torch.softmax(logits / temperature, dim=-1)",
-    "Divide the logits before the softmax.",
+    bad="probs = torch.softmax(logits, dim=-1) / temperature",
+    good="probs = torch.softmax(logits / temperature, dim=-1)",
+    fix="Divide the logits before the softmax.",
 )
 REJECTED = Rule(
-    "PYC009",
-    "rejected-sampling-value",
-    Severity.ERROR,
-    "do_sample=True is set with a temperature or top_k that transformers rejects.",
-    "With sampling, the temperature must be a float above 0 (the ints 2 and 0 and the float 0.0 raise; the int 1 is never examined), and top_k a positive int (50.0 and "
+    code="PYC009",
+    name="rejected-sampling-value",
+    severity=Severity.ERROR,
+    summary="do_sample=True is set with a temperature or top_k that transformers rejects.",
+    reason="With sampling, the temperature must be a float above 0 (the ints 2 and 0 and the float 0.0 raise; the int 1 is never examined), and top_k a positive int (50.0 and "
     "-1 raise; 0 turns it off). generate() raises a ValueError in the first step, after the model has been loaded. Some releases of 4.5x treat a temperature of 0 as "
     "do_sample=False instead. The conventions of other engines (-1 for off, 0 for greedy) do not apply.",
-    "model.generate(**batch, do_sample=True, temperature=2, top_k=-1)",
-    "model.generate(**batch, do_sample=True, temperature=2.0, top_k=0)",
-    "Write the temperature as a float above 0 and top_k as an int (0 is off). For greedy decoding set do_sample=False.",
+    bad="model.generate(**batch, do_sample=True, temperature=2, top_k=-1)",
+    good="model.generate(**batch, do_sample=True, temperature=2.0, top_k=0)",
+    fix="Write the temperature as a float above 0 and top_k as an int (0 is off). For greedy decoding set do_sample=False.",
 )
 IGNORED = Rule(
-    "PYC010",
-    "sampling-settings-ignored",
-    Severity.WARNING,
-    "do_sample=False is set with a temperature, top_p, top_k, min_p or typical_p, which only sampling uses.",
-    "Decoding is greedy whatever these settings are. A reader, or the table of results, reports a temperature that was never used, and transformers refuses to save such "
+    code="PYC010",
+    name="sampling-settings-ignored",
+    severity=Severity.WARNING,
+    summary="do_sample=False is set with a temperature, top_p, top_k, min_p or typical_p, which only sampling uses.",
+    reason="Decoding is greedy whatever these settings are. A reader, or the table of results, reports a temperature that was never used, and transformers refuses to save such "
     "a generation_config.json. The rule does not apply to values that are neutral or greedy (temperature 0 or 1, top_p 1, top_k 0, 1 or 50, None).",
-    "model.generate(**batch, do_sample=False, temperature=0.7)",
-    "model.generate(**batch, do_sample=False)",
-    "Remove the sampling settings, or set do_sample=True if sampling was intended.",
+    bad="model.generate(**batch, do_sample=False, temperature=0.7)",
+    good="model.generate(**batch, do_sample=False)",
+    fix="Remove the sampling settings, or set do_sample=True if sampling was intended.",
 )
 NO_MASK = Rule(
-    "PYC011",
-    "batch-without-attention-mask",
-    Severity.WARNING,
-    "The input_ids of a padded batch are passed to generate() without its attention_mask.",
-    "transformers then guesses the mask: positions that equal pad_token_id are masked, but only if that id is not an eos. If the pad token is the eos token, nothing "
+    code="PYC011",
+    name="batch-without-attention-mask",
+    severity=Severity.WARNING,
+    summary="The input_ids of a padded batch are passed to generate() without its attention_mask.",
+    reason="transformers then guesses the mask: positions that equal pad_token_id are masked, but only if that id is not an eos. If the pad token is the eos token, nothing "
     "is masked and the model reads the padding as text. The shorter prompts of a batch get other answers than they get alone.",
-    'batch = tokenizer(prompts, padding=True, return_tensors="pt")\nmodel.generate(batch.input_ids)',
-    'batch = tokenizer(prompts, padding=True, return_tensors="pt")\nmodel.generate(**batch)',
-    "Pass attention_mask=batch.attention_mask, or the whole batch: model.generate(**batch).",
+    bad='batch = tokenizer(prompts, padding=True, return_tensors="pt")\nmodel.generate(batch.input_ids)',
+    good='batch = tokenizer(prompts, padding=True, return_tensors="pt")\nmodel.generate(**batch)',
+    fix="Pass attention_mask=batch.attention_mask, or the whole batch: model.generate(**batch).",
 )
 UNPARSED = Rule(
-    "PYC012",
-    "not-parsed",
-    Severity.INFO,
-    "A Python file or a notebook in which a rule may apply could not be parsed, so no rule was applied.",
-    "The file is written for Python 2 or for a later Python than the one that runs llmdoctor, is a template, or is broken. Its faults are not known.",
-    "print model.generate(input_ids, do_sample=True, temperature=2)",
-    "print(model.generate(input_ids, do_sample=True, temperature=2.0))",
-    "Correct the file, run llmdoctor with the Python that the file is for, or exclude the file.",
+    code="PYC012",
+    name="not-parsed",
+    severity=Severity.INFO,
+    summary="A Python file or a notebook in which a rule may apply could not be parsed, so no rule was applied.",
+    reason="The file is written for Python 2 or for a later Python than the one that runs llmdoctor, is a template, or is broken. Its faults are not known.",
+    bad="print model.generate(input_ids, do_sample=True, temperature=2)",
+    good="print(model.generate(input_ids, do_sample=True, temperature=2.0))",
+    fix="Correct the file, run llmdoctor with the Python that the file is for, or exclude the file.",
 )
 EOS_NARROWED = Rule(
-    "PYC013",
-    "eos-narrowed-at-the-call",
-    Severity.INFO,
-    "generate() is called with eos_token_id=tokenizer.eos_token_id, which is one id.",
-    "The argument replaces the list in the model's generation_config.json. Llama 3, Gemma, Qwen and other chat models list several terminators there, and the one of the "
+    code="PYC013",
+    name="eos-narrowed-at-the-call",
+    severity=Severity.INFO,
+    summary="generate() is called with eos_token_id=tokenizer.eos_token_id, which is one id.",
+    reason="The argument replaces the list in the model's generation_config.json. Llama 3, Gemma, Qwen and other chat models list several terminators there, and the one of the "
     "tokenizer is often not the one that ends a turn: the answers then continue past the end of the turn. For a model with one terminator the argument changes nothing, "
     "so the finding is a note.",
-    "model.generate(**batch, eos_token_id=tokenizer.eos_token_id)",
-    "model.generate(**batch)",
-    "Leave eos_token_id out: generate() then uses every terminator of the model. `llmdoctor gencfg show MODEL` lists them.",
+    bad="model.generate(**batch, eos_token_id=tokenizer.eos_token_id)",
+    good="model.generate(**batch)",
+    fix="Leave eos_token_id out: generate() then uses every terminator of the model. `llmdoctor gencfg show MODEL` lists them.",
 )
 SIXTEEN_TOKENS = Rule(
-    "PYC014",
-    "vllm-sixteen-tokens",
-    Severity.WARNING,
-    "vLLM's SamplingParams is created without max_tokens, or LLM.generate() is called without sampling parameters.",
-    'max_tokens of SamplingParams is 16 by default (vllm/sampling_params.py). Every answer ends after 16 tokens, with finish_reason "length" and without a warning. The '
+    code="PYC014",
+    name="vllm-sixteen-tokens",
+    severity=Severity.WARNING,
+    summary="vLLM's SamplingParams is created without max_tokens, or LLM.generate() is called without sampling parameters.",
+    reason='max_tokens of SamplingParams is 16 by default (vllm/sampling_params.py). Every answer ends after 16 tokens, with finish_reason "length" and without a warning. The '
     "server is different: for chat requests it uses the remaining context.",
-    "SamplingParams(temperature=0.8, top_p=0.95)",
-    "SamplingParams(temperature=0.8, top_p=0.95, max_tokens=1024)",
-    "Set max_tokens to the length that an answer needs.",
+    bad="SamplingParams(temperature=0.8, top_p=0.95)",
+    good="SamplingParams(temperature=0.8, top_p=0.95, max_tokens=1024)",
+    fix="Set max_tokens to the length that an answer needs.",
 )
 INHERITED = Rule(
-    "PYC015",
-    "inherited-sampling-beside-raw-logprobs",
-    Severity.INFO,
-    "generate() samples without an explicit temperature, top_k or top_p, and the same function computes log-probabilities from raw logits.",
-    "Settings that a call does not name come from the model's generation_config.json: Qwen2.5-Instruct, for example, sets temperature 0.7, top_p 0.8 and top_k 20, and "
+    code="PYC015",
+    name="inherited-sampling-beside-raw-logprobs",
+    severity=Severity.INFO,
+    summary="generate() samples without an explicit temperature, top_k or top_p, and the same function computes log-probabilities from raw logits.",
+    reason="Settings that a call does not name come from the model's generation_config.json: Qwen2.5-Instruct, for example, sets temperature 0.7, top_p 0.8 and top_k 20, and "
     "releases of transformers before 5 add top_k 50. The tokens are then drawn from another distribution than the one whose log-probabilities are computed, and the "
     "importance ratios of PPO and GRPO are biased. For a model whose files set none of the three, nothing differs, so the finding is a note.",
-    "out = model.generate(**batch, do_sample=True)\nlogprobs = F.log_softmax(model(out).logits, dim=-1)",
-    "out = model.generate(**batch, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)\nlogprobs = F.log_softmax(model(out).logits, dim=-1)",
-    "Name temperature, top_k and top_p at the call, and divide the logits by the same temperature before log_softmax.",
+    bad="out = model.generate(**batch, do_sample=True)\nlogprobs = F.log_softmax(model(out).logits, dim=-1)",
+    good="out = model.generate(**batch, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)\nlogprobs = F.log_softmax(model(out).logits, dim=-1)",
+    fix="Name temperature, top_k and top_p at the call, and divide the logits by the same temperature before log_softmax.",
 )
 RULES = (
     EOS_NONE,

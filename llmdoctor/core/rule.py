@@ -9,7 +9,7 @@ from llmdoctor.core.edit import Edit
 from llmdoctor.core.finding import Finding, Location, Severity
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Rule:
     """What a rule looks for and why it matters.
 

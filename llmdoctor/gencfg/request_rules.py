@@ -6,47 +6,47 @@ from llmdoctor.core.finding import Severity
 from llmdoctor.core.rule import Rule
 
 REFUSED = Rule(
-    "GEN017",
-    "request-refused",
-    Severity.ERROR,
-    "The server answers this request with 400 Bad Request.",
-    "A value outside its range, a whole number written with a fraction, an empty stop string, more than one greedy answer: in a batch file the line comes back as "
+    code="GEN017",
+    name="request-refused",
+    severity=Severity.ERROR,
+    summary="The server answers this request with 400 Bad Request.",
+    reason="A value outside its range, a whole number written with a fraction, an empty stop string, more than one greedy answer: in a batch file the line comes back as "
     "an error after the batch has run, and the answers are short of as many.",
-    '{"model": "m", "messages": [...], "temperature": 0.7, "top_p": 0}',
-    '{"model": "m", "messages": [...], "temperature": 0.7, "top_p": 1}',
-    "Correct the value that the message names.",
+    bad='{"model": "m", "messages": [...], "temperature": 0.7, "top_p": 0}',
+    good='{"model": "m", "messages": [...], "temperature": 0.7, "top_p": 1}',
+    fix="Correct the value that the message names.",
 )
 IDLE = Rule(
-    "GEN018",
-    "request-setting-without-effect",
-    Severity.WARNING,
-    "A setting of the request does nothing.",
-    "Below a temperature of 0.00001 vLLM takes the likeliest token and sets top_p, top_k and min_p to off: a reader of the file thinks that the answers were sampled, and n "
+    code="GEN018",
+    name="request-setting-without-effect",
+    severity=Severity.WARNING,
+    summary="A setting of the request does nothing.",
+    reason="Below a temperature of 0.00001 vLLM takes the likeliest token and sets top_p, top_k and min_p to off: a reader of the file thinks that the answers were sampled, and n "
     "answers of one request would be the same. max_tokens beside max_completion_tokens is not read, and neither is what the endpoint does not know.",
-    '{"temperature": 0, "top_p": 0.9}',
-    '{"temperature": 0}',
-    "Remove the setting without effect, or the setting that disables it.",
+    bad='{"temperature": 0, "top_p": 0.9}',
+    good='{"temperature": 0}',
+    fix="Remove the setting without effect, or the setting that disables it.",
 )
 NO_LIMIT = Rule(
-    "GEN019",
-    "request-without-a-limit",
-    Severity.INFO,
-    "A request does not limit the length of an answer.",
-    "/v1/chat/completions then lets it fill the context: one answer that does not stop holds a slot for 32,768 tokens and more. /v1/completions then cuts it after 16 "
+    code="GEN019",
+    name="request-without-a-limit",
+    severity=Severity.INFO,
+    summary="A request does not limit the length of an answer.",
+    reason="/v1/chat/completions then lets it fill the context: one answer that does not stop holds a slot for 32,768 tokens and more. /v1/completions then cuts it after 16 "
     "tokens. vLLM takes max_new_tokens of the model's generation_config.json as the limit, if the file has one.",
-    '{"model": "m", "messages": [...], "temperature": 0.7}',
-    '{"model": "m", "messages": [...], "temperature": 0.7, "max_completion_tokens": 1024}',
-    "Set max_completion_tokens (chat) or max_tokens (completions).",
+    bad='{"model": "m", "messages": [...], "temperature": 0.7}',
+    good='{"model": "m", "messages": [...], "temperature": 0.7, "max_completion_tokens": 1024}',
+    fix="Set max_completion_tokens (chat) or max_tokens (completions).",
 )
 RUNS_ON = Rule(
-    "GEN020",
-    "request-ignores-eos",
-    Severity.WARNING,
-    "ignore_eos is true: the model's end of turn ends nothing.",
-    "The setting is for benchmarks of a server, in which every answer must have the same length. In data for training or evaluation each answer goes on behind its end, as the "
+    code="GEN020",
+    name="request-ignores-eos",
+    severity=Severity.WARNING,
+    summary="ignore_eos is true: the model's end of turn ends nothing.",
+    reason="The setting is for benchmarks of a server, in which every answer must have the same length. In data for training or evaluation each answer goes on behind its end, as the "
     "other speaker or in repetition, up to max_tokens.",
-    '{"ignore_eos": true, "max_tokens": 2048}',
-    '{"max_tokens": 2048}',
-    "Remove ignore_eos, outside of a benchmark.",
+    bad='{"ignore_eos": true, "max_tokens": 2048}',
+    good='{"max_tokens": 2048}',
+    fix="Remove ignore_eos, outside of a benchmark.",
 )
 RULES = (REFUSED, IDLE, NO_LIMIT, RUNS_ON)

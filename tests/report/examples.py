@@ -10,8 +10,26 @@ from llmdoctor.core.report import Report, ReportError, Skipped, Verdict
 from llmdoctor.core.rule import Rule
 
 RULES = (
-    Rule("GEN001", "never-stops", Severity.ERROR, "A call that cannot stop.", "It runs to the limit.", "bad <b>", "good", "a fix"),
-    Rule("DIR012", "surrogate", Severity.WARNING, "A lone surrogate.", "No UTF-8 holds it.", "bad", "good", "another"),
+    Rule(
+        code="GEN001",
+        name="never-stops",
+        severity=Severity.ERROR,
+        summary="A call that cannot stop.",
+        reason="It runs to the limit.",
+        bad="bad <b>",
+        good="good",
+        fix="a fix",
+    ),
+    Rule(
+        code="DIR012",
+        name="surrogate",
+        severity=Severity.WARNING,
+        summary="A lone surrogate.",
+        reason="No UTF-8 holds it.",
+        bad="bad",
+        good="good",
+        fix="another",
+    ),
 )
 MASK = Grid(
     "full attention, sdpa",
