@@ -1,6 +1,6 @@
 """What DeepSpeed 0.19.8 knows: every key of a config, with the type that its pydantic models accept.
 
-Held against the real models by tests/mem/check/test_against_deepspeed.py. A type is bool, int, float, text or any; "int>0" and "int>=0" carry
+Held against the real models by tests/mem/config_rules/test_against_deepspeed.py. A type is bool, int, float, text or any; "int>0" and "int>=0" carry
 the field's bound, "!" refuses true and false, "?" takes null. "auto" is dropped before a model looks (runtime/config_utils.py:56), so it is
 accepted everywhere and means the default.
 """
