@@ -35,7 +35,7 @@ SECONDS = 10.0  # until an input counts as hung
 FORMATS = ("text", "text", "text", "json", "json", "sarif", "junit", "github", "gitlab", "markdown", "html")
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 VARYING = re.compile(r"[\d.]+|'[^']*'|\"[^\"]*\"|[\x80-\uffff]")
-GROUPS = ("gencfg", "mask", "mem", "sample")
+GROUPS = tuple(app._GROUPS)
 KEPT = 40  # interesting inputs of a case that are mutated further
 
 
