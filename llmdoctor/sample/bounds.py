@@ -265,8 +265,9 @@ def _tail_sums(steps: ListedSteps, law: ListedLaw, scale: float, tail: Flags, wh
     top = _first(steps)
     listed = np.exp(steps.v).sum(axis=1)
     slack = steps.error + 1e-7
-    mass_low = np.maximum(1 - listed * (1 + slack), 0) / np.exp(top)
-    mass_high = np.maximum(1 - listed * (1 - slack), 0) / np.exp(top)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a largest token of probability 0 bounds nothing
+        mass_low = np.nan_to_num(np.maximum(1 - listed * (1 + slack), 0) / np.exp(top), posinf=np.inf)
+        mass_high = np.nan_to_num(np.maximum(1 - listed * (1 - slack), 0) / np.exp(top), nan=np.inf, posinf=np.inf)
     largest = np.minimum(np.exp(_last(steps) - top + slack), 1.0)
     room = np.full(len(top), float(_VOCAB))
     if law.top_k and law.engine.ties == "low" and not whole:

@@ -174,7 +174,7 @@ def test_a_terminal_sends_ctrl_c_once(tmp_path: Path) -> None:
         (["--summary", "notes.txt"], "not a trace"),
         (["--summary", "empty.jsonl"], "empty trace"),
         (["--summary", "later.jsonl"], "llmdoctor.trace/2"),
-        (["--summary", "folder.jsonl"], "not a regular file"),
+        (["--summary", "folder.jsonl"], "is a directory"),
         (["--summary", "empty.jsonl", "--", "true"], "nothing is run"),
     ],
 )

@@ -231,4 +231,4 @@ def test_a_subject_that_fails_does_not_end_the_check_of_the_others(tmp_path: Pat
     assert [subject["path"] for subject in (report.result or {})["subjects"]] == ["ds.json"]
     assert sorted(skipped.what for skipped in report.skipped) == ["a.py", "model"]
     assert all("RuntimeError" in skipped.reason for skipped in report.skipped)
-    assert "2 files could not be checked" in report.conclusion().text
+    assert "2 files could not be checked" in report.verdict.text

@@ -519,6 +519,7 @@ def _samples() -> list[Case]:
     )))  # fmt: skip
     found.append(Case("two sides", logprobs, tuple(logprobs), commands(
         "sample replay --logprobs logprobs.json --versus new.json", "sample replay --logprobs new.json --versus new.json",
+        "sample compare logprobs.json new.json",
     )))  # fmt: skip
     for folder in sorted(RULES.glob("SMP00[1-4]/bad")):
         inside = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -108,7 +108,7 @@ def test_the_origin_table(browser: Browser, pages: dict[str, Path]) -> None:
     assert browser.run(defaults)
     browser.open(pages["gencfg-show"], 390)
     label = "return getComputedStyle(document.querySelectorAll('tbody tr td')[2], '::before').content"
-    assert browser.run(label) == '"at"'
+    assert browser.run(label) == '"At"'
 
 
 def test_a_mask_says_what_a_cell_is_and_grows(browser: Browser, pages: dict[str, Path]) -> None:

@@ -403,7 +403,7 @@ def test_progress_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     progress.tick(4000, 8000)
     progress.tick(4256, 8000)
     progress.close()
-    assert stream.getvalue() == "llmdoctor: replay: 4,000 of 8,000 steps, 2,000 a second\n"
+    assert stream.getvalue() == "llmdoctor: replay: 4,000 of 8,000 steps, 2 s left\n"
     stream.isatty = lambda: True  # type: ignore[method-assign]
     now[0] += 20
     progress.say("5,000 sequences")
