@@ -224,7 +224,10 @@ def never_drawn(ids: Ids, probs: Doubles, drawn: Sequence[int] | Ids, name: Call
     if not len(ids):
         return Test("never_drawn", 0.0, 1.0, "no token is likely enough to be missed")
     unique, expected, never = chance_never(ids, probs)
-    missed = np.where(np.isin(unique, np.asarray(drawn)), 0.0, never)
+    drawn_once = np.isin(unique, np.asarray(drawn))
+    if drawn_once.all():
+        return Test("never_drawn", 0.0, 1.0, "every likely token was drawn")
+    missed = np.where(drawn_once, 0.0, never)
     worst = int(missed.argmin())
     p_value = float(np.exp(never[never <= missed[worst]]).sum())
     says = f"token {name(int(unique[worst]))} was never drawn, {expected[worst]:.1f} draws expected: it is banned or suppressed"

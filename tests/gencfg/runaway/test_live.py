@@ -54,7 +54,7 @@ def test_a_real_generate_that_stops_and_one_whose_eos_was_cleared(model: Path, t
     (entry,) = bad.result["passed_terminators"]
     assert (entry["token"], entry["sequences"], bad.result["ended_by"]["length"]) == ("<|im_end|>", 4, 4)
     assert [example["position"] for example in entry["examples"]] == [row.index(end) for row in rows]
-    assert bad.result["cause"].startswith("not the files: generation_config.json:")
+    assert bad.result["cause"].startswith("The files are right: generation_config.json:")
     assert {finding.code for finding in bad.findings} >= {"GEN014", "GEN016"}
 
     damaged = build(tmp_path / "damaged")
