@@ -134,7 +134,7 @@ def _load(directory: ModelDir) -> Any:
     try:
         from tokenizers import Tokenizer
     except ImportError:
-        raise MissingExtra("labels", "tokenizers", "labels") from None
+        raise MissingExtra("encoding text", "tokenizers", "labels") from None
     path = f"{directory.path}/tokenizer.json"
     data = read_bytes(path, TOKENIZER_LIMIT, directory.path)
     if not isinstance(data, bytes):
