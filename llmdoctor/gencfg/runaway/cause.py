@@ -152,8 +152,19 @@ def _ran_out(evidence: Evidence) -> LikelyCause:
         f"No sequence produced a terminator and went on{few}: either the limit is shorter than an answer, or the model never learned to end one, as "
         f"with training data whose eos is masked (pad_token = eos_token with a collator that masks padding).{never}",
         f"max_new_tokens={4 * limit}   for a few prompts; if they do not end, look at the labels" if limit else None,
-        f"llmdoctor gencfg check {model.directory.shown_name}" if model is not None else evidence.again,
+        _labels_or_files(evidence),
     )
+
+
+def _labels_or_files(evidence: Evidence) -> str:
+    """Return the next command: the files if they are unknown or cannot stop a call, or else what the training data teaches."""
+    model = evidence.examined
+    if model is None:
+        return evidence.again
+    name = model.directory.shown_name
+    if model.answer.effective.stop.never_stops:
+        return f"llmdoctor gencfg check {name}"
+    return f"llmdoctor labels audit {name} DATA --trainer TRAINER   # is the end of an answer a training target?"
 
 
 def _eos_source(examined: Examined) -> str:
