@@ -164,7 +164,7 @@ def _labels_or_files(evidence: Evidence) -> str:
     name = model.directory.shown_name
     if model.answer.effective.stop.never_stops:
         return f"llmdoctor gencfg check {name}"
-    return f"llmdoctor labels audit {name} DATA --trainer TRAINER   # is the end of an answer a training target?"
+    return f"llmdoctor labels audit {name} DATA --trainer TRAINER"
 
 
 def _eos_source(examined: Examined) -> str:
