@@ -62,7 +62,7 @@ def test_a_real_generate_that_stops_and_one_whose_eos_was_cleared(model: Path, t
     (damaged / "generation_config.json").write_text(json.dumps({**config, "eos_token_id": None}, indent=2))
     found = runaway_report(RunawayOptions(path=str(out), model=str(damaged), max_new_tokens=LIMIT))
     assert found.result is not None
-    assert found.result["cause"].startswith("the files: the model ends with <|im_end|>")
+    assert found.result["cause"].startswith("The files: the model ends with <|im_end|>")
 
 
 def test_trls_grpo_trainer_writes_a_table_that_is_read(model: Path, tmp_path: Path) -> None:
