@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.labels.types import Encoded, TrainerError
 from llmdoctor.modeldir.template import ChatTemplate, Rendering, TemplateWorker
 
@@ -178,6 +179,8 @@ def _bisect(starts: list[int], character: int) -> int:
 
 def _plain(message: Message) -> dict[str, Any]:
     """Return a message without the None values that a table inserts for keys that another row has."""
+    if not isinstance(message, dict):
+        raise QuestionError(f"messages: expected objects with role and content, found {type(message).__name__}: {str(message)[:40]}")
     return {key: value for key, value in message.items() if value is not None}
 
 

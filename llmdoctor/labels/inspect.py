@@ -41,16 +41,22 @@ def inspect_report(options: LabelsOptions) -> Report:
 
 
 def _rows(options: LabelsOptions, setup: Setup) -> list[Row]:
+    first = (options.row or 0) // MOST_ROWS * MOST_ROWS  # packing joins neighbours, so the row comes with its block
     rows: list[Row] = []
+    total = 0
     for row in read_rows(options.data):
-        if len(rows) == MOST_ROWS:
-            setup.limits.append(f"only the first {MOST_ROWS:,} rows were read; labels audit reads all")
+        total = row.number + 1
+        if row.number >= first + MOST_ROWS:
+            setup.limits.append(f"only the rows {first:,} to {first + MOST_ROWS - 1:,} were used; labels audit reads all")
             break
-        rows.append(row)
-    if not rows:
+        if row.number >= first:
+            rows.append(row)
+    if not total:
         raise QuestionError(f"{options.data}: the file holds no row")
-    if options.row is not None and options.row >= len(rows):
-        raise QuestionError(f"--row {options.row}: {options.data} has {plural(len(rows), 'row')}, counted from 0")
+    if options.row is not None and options.row >= first + len(rows):
+        raise QuestionError(f"--row {options.row}: {options.data} has {plural(total, 'row')}, counted from 0")
+    if first and len(rows) < MOST_ROWS:
+        setup.limits.append(f"only the rows from {first:,} on were used; labels audit reads all")
     return rows
 
 

@@ -62,13 +62,18 @@ class FastEncoder:
 
     def encode(self, text: str, special: bool = True) -> Encoded:
         """Return `text` tokenized. Special tokens in `text` become their ids, as transformers does by default."""
+        if not isinstance(text, str):  # a row's column, which the caller has not looked into
+            raise QuestionError(f"expected a text to tokenize, found {type(text).__name__}: {str(text)[:40]}")
         encoding = self._tokenizer.encode(text, add_special_tokens=special)
         return Encoded(encoding.ids, encoding)
 
     def encode_batch(self, texts: list[str], special: bool = True, offsets: bool = True) -> list[Encoded]:
         """Return all `texts` tokenized; one call is faster than one for each, and faster still without `offsets`."""
         encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
-        return [Encoded(one.ids, one) for one in encode(texts, add_special_tokens=special)]
+        try:
+            return [Encoded(one.ids, one) for one in encode(texts, add_special_tokens=special)]
+        except TypeError:
+            raise QuestionError("expected texts to tokenize, found another type in a column of the rows") from None
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token; None if the vocabulary does not have it."""

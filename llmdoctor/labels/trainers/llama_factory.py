@@ -70,6 +70,8 @@ def _alpaca(row: Mapping[str, Any], columns: Mapping[str, Any]) -> Talk | None:
     for old, answer in row.get(columns.get("history") or "") or []:
         messages += [("user", old), ("assistant", answer)]
     parts = [row[columns[name]] for name in ("prompt", "query") if columns.get(name) and _column(row, columns[name])]
+    if not all(isinstance(part, str) for part in parts):
+        raise QuestionError(f"{columns['prompt']} and {columns.get('query')}: expected texts, found another type")
     messages.append(("user", "\n".join(parts)))
     answer = row.get(columns["response"]) if columns.get("response") else None
     if not isinstance(answer, str):

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.labels.chat import Chat
-from llmdoctor.labels.types import TrainerError
+from llmdoctor.labels.types import Row, TrainerError
 
 _SUPPORTED = ("prompt", "chosen", "rejected", "completion", "messages")
+
+
+def refuse_odd_columns(rows: Iterable[Row], names: tuple[str, ...]) -> None:
+    """Raise QuestionError for a row whose columns `names` are not all texts or all lists of messages."""
+    for row in rows:
+        kinds = {_kind_of(row, name, row.columns[name]) for name in names if row.columns.get(name) is not None}
+        if len(kinds) > 1:
+            raise QuestionError(
+                f"row {row.number}: {', '.join(names)}: a text stands beside a list of messages, expected one of the two in all of them"
+            )
+
+
+def _kind_of(row: Row, name: str, value: Any) -> type:
+    if isinstance(value, str):
+        return str
+    if isinstance(value, list) and all(isinstance(message, dict) for message in value):
+        return list
+    raise QuestionError(f"row {row.number}: {name}: expected a text or a list of messages, found {type(value).__name__}")
 
 
 def is_conversational(columns: Mapping[str, Any], content: bool = False) -> bool:
@@ -48,12 +67,18 @@ def _renamed(message: Any) -> Any:
 def tools_of(columns: Mapping[str, Any]) -> Any:
     """Return the row's tools, decoded if they are JSON text."""
     tools = columns.get("tools")
-    return json.loads(tools) if isinstance(tools, str) else tools
+    try:
+        return json.loads(tools) if isinstance(tools, str) else tools
+    except (ValueError, RecursionError) as error:
+        raise QuestionError(f"tools: expected JSON, {error}") from None
 
 
 def more_of(columns: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row's chat_template_kwargs."""
-    return dict(columns.get("chat_template_kwargs") or {})
+    value = columns.get("chat_template_kwargs") or {}
+    if not isinstance(value, dict):
+        raise QuestionError(f"chat_template_kwargs: expected an object, found {type(value).__name__}")
+    return dict(value)
 
 
 def column(columns: Mapping[str, Any], name: str) -> Any:

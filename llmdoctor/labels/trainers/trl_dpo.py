@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmdoctor.labels.trainers.base import Task, Trainer
-from llmdoctor.labels.trainers.trl_common import column, common_prefix, is_conversational, more_of, set_eos, tools_of
+from llmdoctor.labels.trainers.trl_common import column, common_prefix, is_conversational, more_of, refuse_odd_columns, set_eos, tools_of
 from llmdoctor.labels.types import Row, Sequence, sequence_of
 
 _BY_PREFIX = (1, 16)
@@ -16,6 +16,7 @@ def build(task: Task) -> list[Sequence]:
     """Return, for each pair, the chosen sequence and then the rejected one; the completion's tokens are the targets."""
     if not task.rows:
         return []
+    refuse_odd_columns(task.rows, ("prompt", "chosen", "rejected"))
     set_eos(task.chat, task.get("eos_token"), strict=task.version >= _BY_PREFIX)
     implicit = task.rows[0].columns.get("prompt") is None
     rows = [Row(row.number, extract_prompt(row.columns) if implicit else row.columns) for row in task.rows]
@@ -37,7 +38,8 @@ def extract_prompt(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ended(columns: Mapping[str, Any], eos: str) -> dict[str, Any]:
-    return {**columns, **{key: columns[key] + ("" if columns[key].endswith(eos) else eos) for key in ("chosen", "rejected")}}
+    sides = {key: column(columns, key) for key in ("chosen", "rejected")}
+    return {**columns, **{key: text if text.endswith(eos) else text + eos for key, text in sides.items()}}
 
 
 def _pair(task: Task, row: Row) -> list[Sequence]:

@@ -16,6 +16,7 @@ from llmdoctor.labels.trainers.trl_common import (
     from_value,
     is_conversational,
     more_of,
+    refuse_odd_columns,
     set_eos,
     to_chatml,
     tools_of,
@@ -77,6 +78,7 @@ def build(task: Task) -> list[Sequence]:
         raise TrainerError("TypeError", f"SFTConfig.__init__() got an unexpected keyword argument {name!r}", "trl sft_config.py")
     if not task.rows:
         return []
+    refuse_odd_columns(task.rows, ("prompt", "completion"))
     first = task.rows[0].columns
     _prepare_tokenizer(task, rules, first)
     only_completion = task.get("completion_only_loss", "prompt" in first and "completion" in first)

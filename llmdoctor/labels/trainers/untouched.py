@@ -13,10 +13,17 @@ def build(task: Task) -> list[Sequence]:
     return [_row(task, row) for row in task.rows]
 
 
+def _refuse_odd_ids(number: int, ids: list[object]) -> None:
+    odd = next((one for one in ids if not isinstance(one, int) or not 0 <= one < 2**31), None)
+    if odd is not None:
+        raise QuestionError(f"row {number}: input_ids: expected token ids, found {str(odd)[:40]}")
+
+
 def _row(task: Task, row: Row) -> Sequence:
     columns = row.columns
     ids, labels = columns.get("input_ids"), columns.get("labels")
     if isinstance(ids, list):
+        _refuse_odd_ids(row.number, ids)
         one = sequence_of(ids, row.number, source="the file's labels" if isinstance(labels, list) else "input_ids without labels")
         if isinstance(labels, list):
             if len(labels) != len(ids):

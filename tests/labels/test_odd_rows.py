@@ -1,0 +1,54 @@
+"""Rows of the wrong types, and rows beyond one inspection: one sentence and exit 2, or what a trainer raises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.labels.inspect import MOST_ROWS, inspect_report
+from llmdoctor.labels.options import LabelsOptions
+
+MODEL = str(Path(__file__).parent / "models" / "bos_eos_base")
+ODD = [
+    ("trl-sft", {"text": 3}),
+    ("trl-sft", {"text": ["a"]}),
+    ("trl-sft", {"prompt": "a", "completion": [1]}),
+    ("trl-sft", {"prompt": 7, "completion": 8}),
+    ("trl-sft", {"prompt": "a", "completion": [{"role": "assistant", "content": "b"}]}),
+    ("trl-dpo", {"prompt": "a", "chosen": 1, "rejected": "b"}),
+    ("trl-dpo", {"prompt": [1], "chosen": [2], "rejected": [3]}),
+    ("transformers-clm", {"text": 3}),
+    ("llama-factory", {"instruction": 7, "input": [1], "output": "a"}),
+    ("none", {"messages": [1]}),
+    ("none", {"input_ids": [1, -5, 10**20], "labels": [1, 2, 3]}),
+]
+
+
+def inspected(folder: Path, rows: list[dict[str, Any]], **options: Any) -> Any:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return inspect_report(LabelsOptions(model=MODEL, data=str(path), **options))
+
+
+@pytest.mark.parametrize(("trainer", "row"), ODD, ids=lambda value: value if isinstance(value, str) else "-".join(value))
+def test_a_column_of_another_type_is_refused(trainer: str, row: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match="expected"):
+        inspected(tmp_path, [row], trainer=trainer)
+
+
+def test_a_pair_without_its_sides_is_the_trainers_error(tmp_path: Path) -> None:
+    report = inspected(tmp_path, [{"prompt": "a", "completion": "b"}], trainer="trl-dpo")
+    assert report.result["error"]["type"] == "KeyError"
+
+
+def test_a_row_behind_the_first_rows_is_shown(tmp_path: Path) -> None:
+    rows = [{"text": f"row {number}"} for number in range(MOST_ROWS + 5)]
+    found = inspected(tmp_path, rows, trainer="trl-sft", row=MOST_ROWS + 3)
+    assert [one["row"] for one in found.result["rows"]] == [MOST_ROWS + 3]
+    assert found.result["limits"]
+    with pytest.raises(QuestionError, match=r"has 2,005 rows"):
+        inspected(tmp_path, rows, trainer="trl-sft", row=MOST_ROWS + 5)
