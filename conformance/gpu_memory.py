@@ -1,11 +1,13 @@
 """One command on a machine with a GPU: predictions first, written down, then the same steps for real.
 
-    python conformance/gpu_memory.py --out FOLDER [--rows ROWS.jsonl --models DIR --strategies DIR [--sample N]] [--only REGEX] [--predict-only]
+    python conformance/gpu_memory.py --out FOLDER [--rows ROWS.jsonl --models DIR --strategies DIR [--sample N]] [--only REGEX]
+                                     [--predict-only | --predictions FILE] [--jobs N]
 
-Cases: a sample of a measured file's rows again on the versions that this machine has, and cases that are in no file (NEW below), the three stages of
-Qwen2-VL with a 448 x 448 image among them. predictions.jsonl is written and closed before anything is measured; measured.jsonl grows as the cases
-end; table.md holds both. Needs llmdoctor on the path and torch with CUDA. Traps: DeepSpeed needs TORCH_CUDA_ARCH_LIST=9.0 on Hopper (9.0a crashes its
-builder); without a compiler take DS_BUILD_OPS=0 and the cases with torch_adam.
+Cases: a sample of a measured file's rows again on the versions that this machine has, and cases that are in no file (gpu_memory_cases.py), the three
+stages of Qwen2-VL with a 448 x 448 image among them. predictions.jsonl is written and closed before anything is measured, or is made beforehand on a
+machine without a GPU (--predict-only there, --predictions here); measured.jsonl grows as the cases end; table.md holds both. --jobs runs several
+cases at a time as long as their predicted peaks fit into the device together. Needs llmdoctor on the path and torch with CUDA. Traps: DeepSpeed needs
+TORCH_CUDA_ARCH_LIST=9.0 on Hopper (9.0a crashes its builder); without a compiler take DS_BUILD_OPS=0 and the cases with torch_adam.
 """
 
 from __future__ import annotations
@@ -15,68 +17,23 @@ import json
 import random
 import re
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gpu_memory_cases import MODELS, NEW
+
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.demo.shapes import QWEN2_VL_2B
 from llmdoctor.mem.components import by_component
 from llmdoctor.mem.measure import run_case
 from llmdoctor.mem.options import MemOptions
 from llmdoctor.mem.predictor import Predictor
 
-LLAMA = {
-    "model_type": "llama",
-    "architectures": ["LlamaForCausalLM"],
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "max_position_embeddings": 8192,
-}
-MODELS: dict[str, dict[str, Any]] = {
-    "qwen2-vl-2b": QWEN2_VL_2B,
-    "llama-1.7b-untied": {**LLAMA, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16,
-                          "num_key_value_heads": 4, "vocab_size": 64000, "tie_word_embeddings": False},
-    "gpt2-large": {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": 1280, "n_layer": 36, "n_head": 20,
-                   "n_positions": 1024, "vocab_size": 50257},
-    "qwen3-0.6b": {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "hidden_act": "silu", "hidden_size": 1024, "intermediate_size": 3072,
-                   "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936,
-                   "tie_word_embeddings": True, "rms_norm_eps": 1e-6, "max_position_embeddings": 4096},
-    "pythia-1b": {"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"], "hidden_act": "gelu", "hidden_size": 2048,
-                  "intermediate_size": 8192,
-                  "num_hidden_layers": 16, "num_attention_heads": 8, "vocab_size": 50304, "max_position_embeddings": 2048,
-                  "tie_word_embeddings": False},
-}  # fmt: skip
-VISION = {"image": "448x448", "batch": 2, "seq_len": 512}
-TORCH_ADAM = {"type": "AdamW", "params": {"lr": 1e-5, "torch_adam": True}}
-ZERO2 = {"bf16": {"enabled": True}, "gradient_clipping": 1.0, "optimizer": TORCH_ADAM, "zero_optimization": {"stage": 2}}
-# (model, strategy: a name or a file's content, options): shapes and settings that are in no measured file.
-NEW: list[tuple[str, Any, dict[str, Any]]] = [
-    ("qwen2-vl-2b", "trainer:adamw_torch_fused,bf16", {**VISION, "stage": "vision"}),
-    ("qwen2-vl-2b", "trainer:adamw_torch_fused,bf16", {**VISION, "stage": "all"}),
-    ("qwen2-vl-2b", "trainer:adamw_torch_fused,bf16", {**VISION, "stage": "llm"}),
-    ("qwen2-vl-2b", ZERO2, {**VISION, "stage": "vision"}),
-    ("qwen2-vl-2b", ZERO2, {**VISION, "stage": "all"}),
-    ("qwen2-vl-2b", ZERO2, {**VISION, "stage": "llm"}),
-    ("qwen2-vl-2b", {**ZERO2, "zero_optimization": {"stage": 3}}, {**VISION, "stage": "llm"}),
-    ("llama-1.7b-untied", "trainer:adamw_torch,bf16", {"batch": 3, "seq_len": 768}),
-    ("llama-1.7b-untied", "trainer:adamw_torch_fused,amp_bf16,gc", {"batch": 4, "seq_len": 1024}),
-    ("llama-1.7b-untied", "trainer:adafactor,bf16", {"batch": 2, "seq_len": 512}),
-    ("llama-1.7b-untied", {**ZERO2, "gradient_accumulation_steps": 2}, {"batch": 2, "seq_len": 640}),
-    ("llama-1.7b-untied", {**ZERO2, "zero_optimization": {"stage": 1, "overlap_comm": True}}, {"batch": 2, "seq_len": 640}),
-    ("llama-1.7b-untied", {**ZERO2, "zero_optimization": {"stage": 3, "sub_group_size": 200000000}}, {"batch": 2, "seq_len": 640}),
-    ("llama-1.7b-untied", {**ZERO2, "zero_optimization": {"stage": 0}}, {"batch": 2, "seq_len": 640}),
-    ("gpt2-large", "trainer:adamw_torch_fused,amp_bf16", {"batch": 2, "seq_len": 1024}),
-    ("gpt2-large", "trainer:adamw_torch,fp32", {"batch": 1, "seq_len": 640}),
-    ("gpt2-large", "trainer:sgd,amp_fp16", {"batch": 4, "seq_len": 384}),
-    ("gpt2-large", ZERO2, {"batch": 2, "seq_len": 1024}),
-    ("qwen3-0.6b", "trainer:adamw_torch,bf16", {"batch": 1, "seq_len": 4096}),
-    ("qwen3-0.6b", "trainer:adamw_torch,bf16", {"batch": 4, "seq_len": 512, "attn": "eager"}),
-    ("qwen3-0.6b", "trainer:adamw_torch_fused,fp32", {"batch": 2, "seq_len": 512}),
-    ("pythia-1b", "trainer:adamw_torch_fused,amp_bf16", {"batch": 2, "seq_len": 1024}),
-    ("pythia-1b", {**ZERO2, "bf16": {"enabled": False}, "fp16": {"enabled": True}}, {"batch": 2, "seq_len": 1024}),
-]
 NAMES = {"--batch": "batch", "--seq-len": "seq_len", "--image": "image", "--attn": "attn", "--stage": "stage", "--lora": "lora"}
 
 
@@ -90,18 +47,25 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=20)
     parser.add_argument("--only", default="")
     parser.add_argument("--predict-only", action="store_true")
+    parser.add_argument("--predictions", type=Path)
+    parser.add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     cases = [(name, asked) for name, asked in [*_new(options.out), *_again(options)] if re.search(options.only, name)]
     predictions = {}
-    with (options.out / "predictions.jsonl").open("w") as file:
-        for name, asked in cases:
-            predictions[name] = _predict(name, asked)
-            file.write(json.dumps(predictions[name]) + "\n")
-    print(f"{len(predictions)} predictions written to {options.out / 'predictions.jsonl'} at {time.strftime('%H:%M:%S')}", flush=True)
+    if options.predictions is not None:
+        predictions = {row["id"]: row for row in map(json.loads, options.predictions.read_text().splitlines())}
+        cases = [(name, asked) for name, asked in cases if "peak" in predictions.get(name, {})]
+    else:
+        with (options.out / "predictions.jsonl").open("w") as file:
+            for name, asked in cases:
+                predictions[name] = _predict(name, asked)
+                file.write(json.dumps(predictions[name]) + "\n")
+                print(name, predictions[name].get("peak", predictions[name].get("refused")), flush=True)
+        print(f"{len(predictions)} predictions written to {options.out / 'predictions.jsonl'} at {time.strftime('%H:%M:%S')}", flush=True)
     if options.predict_only:
         return 0
-    return _measure(cases, predictions, options.out)
+    return _measure(cases, predictions, options.out, options.jobs)
 
 
 def _new(out: Path) -> list[tuple[str, MemOptions]]:
@@ -113,7 +77,8 @@ def _new(out: Path) -> list[tuple[str, MemOptions]]:
         text = strategy
         if not isinstance(strategy, str):
             path = out / f"strategy-{number:02d}.json"
-            path.write_text(json.dumps({**strategy, "train_micro_batch_size_per_gpu": given["batch"]}))
+            batch = "train_micro_batch_size_per_gpu" if "zero_optimization" in strategy else "per_device_train_batch_size"
+            path.write_text(json.dumps({**strategy, batch: given.get("batch", 1)}))
             text = str(path)
         cases.append((f"new-{number:02d}.{model}", MemOptions(model=str(folder), strategy=(text,), **given)))
     return cases
@@ -136,7 +101,7 @@ def _again(options: argparse.Namespace) -> list[tuple[str, MemOptions]]:
 def _predict(name: str, asked: MemOptions) -> dict[str, Any]:
     try:
         predictor = Predictor(asked)
-        prediction = predictor.estimate(predictor.strategy(asked.strategies[0])).prediction
+        prediction = predictor.estimate(predictor.strategy(asked.strategy[0])).prediction
     except QuestionError as error:
         return {"id": name, "refused": str(error)}
     return {
@@ -145,15 +110,50 @@ def _predict(name: str, asked: MemOptions) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _measure(cases: list[tuple[str, MemOptions]], predictions: dict[str, Any], out: Path) -> int:
-    lines = ["| case | predicted peak | measured | error | steady error |", "|---|---|---|---|---|"]
-    with (out / "measured.jsonl").open("w") as file:
-        for name, asked in cases:
+class Budget:
+    """The device's bytes, shared by the cases that run at a time."""
+
+    def __init__(self, size: int) -> None:
+        self.free = self.size = size
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Wait until `size` bytes are free, or nothing else runs, and hold them."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.free >= size or self.free == self.size)
+            self.free -= size
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += size
+                self.changed.notify_all()
+
+
+CONTEXT = 2 * 2**30  # bytes that a process takes beside its allocator
+
+
+def _measure(cases: list[tuple[str, MemOptions]], predictions: dict[str, Any], out: Path, jobs: int) -> int:
+    import torch
+
+    budget, written = Budget(int(0.95 * torch.cuda.mem_get_info()[1])), threading.Lock()
+    rows: dict[str, dict[str, Any]] = {}
+
+    def run(case: tuple[str, MemOptions]) -> None:
+        name, asked = case
+        with budget.taken(int(1.15 * predictions[name].get("reserved", 0)) + CONTEXT):
             row = {"id": name, **_real(asked)}
+        with written:
+            rows[name] = row
             file.write(json.dumps(row) + "\n")
             file.flush()
-            lines.append(_line(name, predictions[name], row))
-            print(lines[-1], flush=True)
+            print(_line(name, predictions[name], row), flush=True)
+
+    with (out / "measured.jsonl").open("w") as file, ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(run, cases))
+    lines = ["| case | predicted peak | measured | error | steady error |", "|---|---|---|---|---|"]
+    lines += [_line(name, predictions[name], rows[name]) for name, _ in cases]
     (out / "table.md").write_text("\n".join(lines) + "\n")
     return 0
 
@@ -161,7 +161,7 @@ def _measure(cases: list[tuple[str, MemOptions]], predictions: dict[str, Any], o
 def _real(asked: MemOptions) -> dict[str, Any]:
     try:
         predictor = Predictor(asked)
-        records = run_case(asked, replace(predictor.strategy(asked.strategies[0])), steps=3)
+        records = run_case(asked, replace(predictor.strategy(asked.strategy[0])), steps=3)
     except QuestionError as error:
         return {"failed": str(error)}
     failed = next((record for record in records if record["kind"] == "failed"), None)

@@ -18,7 +18,8 @@ def main(model_path: str, cases_path: str, out: str) -> None:
     import torch
 
     from llmdoctor.mem.live.inventory import inventory
-    from llmdoctor.mem.live.worker import no_compiler, real_model
+    from llmdoctor.mem.live.real_model import real_model
+    from llmdoctor.mem.live.worker import no_compiler
     from llmdoctor.mem.workload import Workload
 
     no_compiler()

@@ -99,4 +99,5 @@ def add_real_adapters(model: Any, lora: Lora) -> Any:
     except ImportError:
         raise QuestionError("a real run with adapters needs peft, which is not installed here") from None
     targets = lora.targets[0] if lora.pattern or lora.targets == (ALL_LINEAR,) else list(lora.targets) or None
-    return get_peft_model(model, LoraConfig(r=lora.rank, lora_dropout=lora.dropout, target_modules=targets))
+    config = LoraConfig(r=lora.rank, lora_dropout=lora.dropout, target_modules=targets)
+    return get_peft_model(model, config, autocast_adapter_dtype=lora.float32)

@@ -19,6 +19,7 @@ from llmdoctor.attach.records import PartFile
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.batch import base_workload
 from llmdoctor.mem.live.probe import Probe, watch_deepspeed, watch_torch
+from llmdoctor.mem.live.real_model import real_model
 from llmdoctor.mem.measured import SCHEMA
 from llmdoctor.mem.options import MemOptions
 from llmdoctor.mem.predict import workload_of
@@ -110,30 +111,6 @@ def _rendezvous() -> None:
     os.environ.update({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
 
 
-def real_model(path: str, workload: Workload, device: Any) -> Any:
-    """Return the model with random weights on `device`, with the frozen parts and the adapters of `workload`."""
-    import torch
-
-    from llmdoctor.mem.live.build import freeze, read_config
-    from llmdoctor.mem.live.trace import enable_checkpointing
-    from llmdoctor.modeldir.live.classes import class_of
-
-    config = read_config(path)
-    make = class_of(config)._from_config
-    with device:
-        model = make(config, dtype=getattr(torch, workload.dtype), attn_implementation=workload.attention)
-    if workload.lora is not None:
-        from llmdoctor.mem.live.lora import add_real_adapters
-
-        model = add_real_adapters(model, workload.lora)
-    freeze(model, workload)
-    if workload.use_cache is not None:
-        model.config.use_cache = workload.use_cache
-    if workload.checkpointing:
-        enable_checkpointing(model)
-    return model.train()
-
-
 def batches(model: Any, workload: Workload) -> dict[str, Any]:
     """Return the real inputs of one micro step on the CPU."""
     import torch
@@ -217,6 +194,7 @@ def run_trainer(model: Any, strategy: Strategy, workload: Workload, steps: int, 
             bf16=strategy.autocast == "bfloat16" or (strategy.engine is not None and strategy.dtype == "bfloat16"),
             fp16=strategy.autocast == "float16" or (strategy.engine is not None and strategy.dtype == "float16"),
             learning_rate=1e-5,
+            use_liger_kernel=strategy.loss == "liger",
             report_to=[],
             save_strategy="no",
             logging_strategy="no",
