@@ -402,11 +402,11 @@ def mem_compare(
     Options of `mem compare`: `gpu_memory` is a size such as 80GiB, `measured` a file that `mem measure` wrote.
     """
     from llmdoctor.mem.compare import compare_report
-    from llmdoctor.mem.options import CompareOptions
+    from llmdoctor.mem.options import MemCompareOptions
 
     return PrintableReport.of(
         compare_report(
-            CompareOptions(
+            MemCompareOptions(
                 model=model,
                 strategy=_texts(strategy),
                 batch=batch,
@@ -717,9 +717,9 @@ def sample_compare(*, trainer: str, engine: str, temperature: float | None = Non
     Options of `sample compare`: the files of the two sides; `temperature` is the one that was requested, if known.
     """
     from llmdoctor.sample.compare import compare_report
-    from llmdoctor.sample.options import CompareOptions
+    from llmdoctor.sample.options import SampleCompareOptions
 
-    return PrintableReport.of(compare_report(CompareOptions(trainer=trainer, engine=engine, temperature=temperature)))
+    return PrintableReport.of(compare_report(SampleCompareOptions(trainer=trainer, engine=engine, temperature=temperature)))
 
 
 def sample_engines(

@@ -34,7 +34,7 @@ def _command(name: str, report: str, options: str, result: str, function: str = 
 COMMANDS = (
     _command("gencfg show", "gencfg.show:show_report", "gencfg.options:GencfgOptions", "gencfg.results:ShowResult"),
     _command("gencfg diff", "gencfg.diff:diff_report", "gencfg.options:DiffOptions", "gencfg.results:DiffResult"),
-    _command("gencfg check", "gencfg.check:check_report", "gencfg.options:GencfgCheckOptions", "gencfg.results:CheckResult"),
+    _command("gencfg check", "gencfg.check:check_report", "gencfg.options:GencfgCheckOptions", "gencfg.results:GencfgCheckResult"),
     _command("gencfg trace", "gencfg.trace.trace:trace_report", "gencfg.trace.options:TraceOptions", "gencfg.trace.results:TraceResult"),
     _command(
         "gencfg runaway",
@@ -43,18 +43,20 @@ COMMANDS = (
         "gencfg.runaway.results:RunawayResult",
     ),
     _command("gencfg presets", "gencfg.presets:presets_report", "gencfg.options:PresetsOptions", "gencfg.results:PresetsResult"),
-    _command("mask inspect", "mask.inspect:inspect_report", "mask.options:MaskInspectOptions", "mask.results:InspectResult"),
+    _command("mask inspect", "mask.inspect:inspect_report", "mask.options:MaskInspectOptions", "mask.results:MaskInspectResult"),
     _command("mask test", "mask.test:test_report", "mask.options:MaskTestOptions", "mask.results:MaskTestResult"),
-    _command("mem compare", "mem.compare:compare_report", "mem.options:CompareOptions", "mem.results:CompareResult"),
+    _command("mem compare", "mem.compare:compare_report", "mem.options:MemCompareOptions", "mem.results:MemCompareResult"),
     _command("mem fit", "mem.fit:fit_report", "mem.options:FitOptions", "mem.results:FitResult"),
     _command("mem measure", "mem.measure:measure_report", "mem.options:MeasureOptions", "mem.results:MeasureResult"),
     _command("mem kvcache", "mem.kvcache:kvcache_report", "mem.options:KvcacheOptions", "mem.results:KvcacheResult"),
     _command("mem oom", "mem.oom:oom_report", "mem.options:OomOptions", "mem.results:OomResult"),
     _command("sample replay", "sample.replay:replay_report", "sample.options:ReplayOptions", "sample.results:ReplayResult"),
-    _command("sample compare", "sample.compare:compare_report", "sample.options:CompareOptions", "sample.results:CompareResult"),
+    _command(
+        "sample compare", "sample.compare:compare_report", "sample.options:SampleCompareOptions", "sample.results:SampleCompareResult"
+    ),
     _command("sample engines", "sample.engines:engines_report", "sample.options:EnginesOptions", "sample.results:EnginesResult"),
     _command("sample draw", "sample.draw:draw_report", "sample.options:DrawOptions", "sample.results:DrawResult"),
-    _command("labels inspect", "labels.inspect:inspect_report", "labels.options:LabelsOptions", "labels.results:InspectResult"),
+    _command("labels inspect", "labels.inspect:inspect_report", "labels.options:LabelsOptions", "labels.results:LabelsInspectResult"),
     _command("labels audit", "labels.audit:audit_report", "labels.options:LabelsOptions", "labels.results:AuditResult"),
     _command("prompt diff", "labels.prompt_diff:prompt_diff_report", "labels.options:PromptOptions", "labels.results:PromptDiffResult"),
     _command("check", "check.check:check_report", "check.options:CheckOptions", "check.results:CheckResult", "check_tree"),

@@ -10,7 +10,7 @@ from llmdoctor.callsites.module import Module, Scope
 from llmdoctor.callsites.names import called, dotted, is_literal, keyword, last, number, unwrapped
 from llmdoctor.callsites.pads import PAD, PadOrigin, compared, eos_write, pad_origin
 from llmdoctor.callsites.rules import PAD_LABELS
-from llmdoctor.callsites.state import Setting
+from llmdoctor.callsites.state import TrackedSetting
 from llmdoctor.callsites.types import Pitfall
 from llmdoctor.core.finding import Severity
 
@@ -20,7 +20,7 @@ _IGNORED = re.compile(r"ignore_?(index|id|label|token)", re.IGNORECASE)
 
 def find(module: Module) -> Iterator[Pitfall]:
     """Yield each collator and each line that sets the label of the pad token to -100, if the pad token is the eos token."""
-    pads = Setting(module, PAD)
+    pads = TrackedSetting(module, PAD)
     for scope in module.scopes:
         yield from _collators(scope, pads)
         for node, condition, equal in _masked(scope):
@@ -29,7 +29,7 @@ def find(module: Module) -> Iterator[Pitfall]:
                 yield _pitfall(node, "the labels that equal the pad token become -100", origin)
 
 
-def _collators(scope: Scope, pads: Setting) -> Iterator[Pitfall]:
+def _collators(scope: Scope, pads: TrackedSetting) -> Iterator[Pitfall]:
     for call in scope.calls:
         package = _COLLATORS.get(called(call))
         imported_from = pads.module.imported.get((dotted(call.func) or "").split(".")[0], "")
@@ -77,7 +77,7 @@ def _is_ignored(node: ast.expr) -> bool:
     return number(node) == -100 or _IGNORED.search(last(node)) is not None
 
 
-def _origin(condition: ast.expr, equal: bool, scope: Scope, pads: Setting) -> PadOrigin | None:
+def _origin(condition: ast.expr, equal: bool, scope: Scope, pads: TrackedSetting) -> PadOrigin | None:
     """Return what makes the pad of a comparison the eos, if `condition` is a comparison with a pad that is `equal` or not."""
     condition = unwrapped(condition)
     if isinstance(condition, ast.UnaryOp) and isinstance(condition.op, ast.Invert | ast.Not):

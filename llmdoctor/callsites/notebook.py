@@ -13,7 +13,7 @@ _KEPT_CELL_MAGICS = ("time", "timeit", "capture", "python", "python3", "prun")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Cell:
+class CodeCell:
     """A code cell: `number` among all cells from 0, `first` its first line among all code lines from 1, `lines` as they are written."""
 
     number: int
@@ -27,7 +27,7 @@ class Notebook:
     """All code cells of a notebook as one module; `broken` names the cells that could not be parsed."""
 
     tree: ast.Module
-    cells: tuple[Cell, ...]
+    cells: tuple[CodeCell, ...]
     broken: tuple[int, ...]
 
     def place(self, line: int) -> tuple[str, int]:
@@ -70,7 +70,7 @@ def _language(value: dict[str, object]) -> str:
     return language.lower() if isinstance(language, str) else ""
 
 
-def _code_cells(cells: list[object]) -> Iterator[Cell]:
+def _code_cells(cells: list[object]) -> Iterator[CodeCell]:
     first = 1
     for number, cell in enumerate(cells):
         if not isinstance(cell, dict) or cell.get("cell_type") != "code":
@@ -82,7 +82,7 @@ def _code_cells(cells: list[object]) -> Iterator[Cell]:
             lines = tuple(source.splitlines(keepends=True)) if isinstance(source, str) else ()
         # A "line" of the array may hold several: then it has no pointer of its own.
         listed = isinstance(source, list) and not any("\n" in line[:-1] for line in lines) and len(lines) == len(source)
-        yield Cell(number, first, lines, listed)
+        yield CodeCell(number, first, lines, listed)
         first += "".join(lines).count("\n") + 1
 
 

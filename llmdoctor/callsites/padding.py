@@ -10,7 +10,7 @@ from llmdoctor.callsites.module import Module, Scope
 from llmdoctor.callsites.names import are_ids, called, dotted, is_literal, keyword, last, number, unwrapped
 from llmdoctor.callsites.pads import EOS, PAD, compared, pad_origin
 from llmdoctor.callsites.rules import NO_MASK, PAD_MASK, RIGHT_PADDING, ZERO_FILL
-from llmdoctor.callsites.state import Setting, Write, line_of
+from llmdoctor.callsites.state import TrackedSetting, Write, line_of
 from llmdoctor.callsites.types import Pitfall
 
 _MASK = re.compile(r"^_*(\w+_)?att(entio)?n_masks?$")
@@ -35,7 +35,7 @@ def find(module: Module) -> Iterator[Pitfall]:
     padded = any(EOS.match(last(assignment.value)) and PAD.match(last(assignment.target)) for assignment in module.assignments())
     padded = padded or any(called(call) == "add_special_tokens" for scope in module.scopes for call in scope.calls)
     decoder_only = not any(_ENCODER_DECODERS.match(origin.rpartition(".")[2]) for origin in module.imported.values())
-    pads, sides = Setting(module, PAD), Setting(module, _SIDE)
+    pads, sides = TrackedSetting(module, PAD), TrackedSetting(module, _SIDE)
     for scope in module.scopes:
         if padded:
             yield from _masks(scope, pads)
@@ -45,7 +45,7 @@ def find(module: Module) -> Iterator[Pitfall]:
             yield from _maskless(scope)
 
 
-def _masks(scope: Scope, pads: Setting) -> Iterator[Pitfall]:
+def _masks(scope: Scope, pads: TrackedSetting) -> Iterator[Pitfall]:
     named = [(last(assignment.target), assignment.value) for assignment in scope.assignments]
     named += [entry for keywords in scope.keywords() for entry in keywords.entries.items()]
     for name, value in named:
@@ -146,7 +146,7 @@ def _root(node: ast.expr) -> str | None:
     return dotted(node)
 
 
-def _right(scope: Scope, sides: Setting) -> Iterator[Pitfall]:
+def _right(scope: Scope, sides: TrackedSetting) -> Iterator[Pitfall]:
     for name, call in _batches(scope):
         generates = [
             generate
@@ -161,7 +161,7 @@ def _right(scope: Scope, sides: Setting) -> Iterator[Pitfall]:
             yield Pitfall(RIGHT_PADDING, generate, message, f"line {line_of(side.node)} sets padding_side to right")
 
 
-def _side(tokenizer: str | None, scope: Scope, sides: Setting, call: ast.Call) -> Write | None:
+def _side(tokenizer: str | None, scope: Scope, sides: TrackedSetting, call: ast.Call) -> Write | None:
     """What is said of padding_side: by the call, of the tokenizer, of a processor's tokenizer."""
     if (said := keyword(call, "padding_side")) is not None:
         return Write(call, scope, said)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from llmdoctor.callsites.module import Scope
 from llmdoctor.callsites.names import called, dotted, last, unwrapped
-from llmdoctor.callsites.state import Setting, Write, line_of
+from llmdoctor.callsites.state import TrackedSetting, Write, line_of
 
 PAD = re.compile(r"^_?pad(ding)?(_token)?(_ids?)?$")
 EOS = re.compile(r"^_?(eos|eod)(_token)?(_ids?)?$")
@@ -32,7 +32,7 @@ class PadOrigin:
         return f"line {line_of(self.node)} makes the eos token the pad token" + (" if there is none" if self.guarded else "")
 
 
-def eos_write(name: str | None, scope: Scope, pads: Setting, before: ast.AST) -> PadOrigin | None:
+def eos_write(name: str | None, scope: Scope, pads: TrackedSetting, before: ast.AST) -> PadOrigin | None:
     """Return the line that makes the eos token the pad token of the tokenizer `name`, if that holds before a node."""
     write = pads.last(name, scope, before) if name is not None else None
     if write is None or write.value is None or not EOS.match(last(write.value)):
@@ -40,7 +40,7 @@ def eos_write(name: str | None, scope: Scope, pads: Setting, before: ast.AST) ->
     return PadOrigin(write.node, _is_guarded(write))
 
 
-def pad_origin(pad: ast.expr, scope: Scope, pads: Setting) -> PadOrigin | None:
+def pad_origin(pad: ast.expr, scope: Scope, pads: TrackedSetting) -> PadOrigin | None:
     """Return the line that makes the pad id `pad` the eos id, for the same tokenizer or variable; None if the file has no such line."""
     if not PAD.match(last(pad)):
         return None

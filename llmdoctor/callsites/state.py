@@ -29,7 +29,7 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Setting:
+class TrackedSetting:
     """A setting by the attributes that hold it. Every scope is read once: `writes` are its writes by object, `methods` the scopes of a class."""
 
     module: Module

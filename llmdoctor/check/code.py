@@ -20,24 +20,24 @@ _CHUNK = 2**19  # bytes of Python per portion
 
 
 @dataclass(slots=True)
-class Code:
+class CheckedCode:
     """The result for some Python files. `configs` maps each DeepSpeed config that code passes to DeepSpeed to the file that does so."""
 
     subjects: list[Subject] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     configs: dict[str, str] = field(default_factory=dict)
 
-    def add(self, other: Code) -> None:
+    def add(self, other: CheckedCode) -> None:
         """Append the result for later files."""
         self.subjects += other.subjects
         self.skipped += other.skipped
         self.configs = {**other.configs, **self.configs}
 
 
-def beside(paths: list[str], other: Callable[[], T]) -> tuple[T, Code]:
+def beside(paths: list[str], other: Callable[[], T]) -> tuple[T, CheckedCode]:
     """Return what `other` returns, and the result for the code in `paths`, which other processes check meanwhile."""
     chunks = list(_chunks(paths))
-    code = Code()
+    code = CheckedCode()
     if len(chunks) <= 1:
         done = other()
         for chunk in chunks:
@@ -72,9 +72,9 @@ def _size(path: str) -> int:
         return 0  # reading it reports the reason
 
 
-def check_code(paths: list[str]) -> Code:
+def check_code(paths: list[str]) -> CheckedCode:
     """Check Python files and notebooks, in a worker process; each is read once."""
-    code = Code()
+    code = CheckedCode()
     for path in paths:
         checked = isolated(path, partial(_check_one, path, code.configs))
         if isinstance(checked, Skipped):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from llmdoctor.cli import complete
-from llmdoctor.cli.output import Colors, Fail, FailOn, Format, answer
+from llmdoctor.cli.output import Colors, Fail, FailOn, Formats, answer
 from llmdoctor.cli.shared import writing
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.exitcodes import FOUND, INTERRUPTED, NOTHING, REFUSED
@@ -50,7 +50,7 @@ def check(
     diff: Annotated[bool, typer.Option("--diff", help="Show what --fix would change, as a patch, and write nothing.")] = False,
     show_settings: Annotated[bool, typer.Option("--show-settings", help="Show the settings and their file; check nothing.")] = False,
     allow_nothing: Annotated[bool, typer.Option("--allow-nothing", help="Exit 0 if there is nothing to check.")] = False,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 from llmdoctor.cli import complete
 from llmdoctor.cli.attached import refuse_command, run_attached
 from llmdoctor.cli.groups import make_group
-from llmdoctor.cli.output import Colors, Fail, Format, answer
+from llmdoctor.cli.output import Colors, Fail, Formats, answer
 from llmdoctor.cli.shared import GIVEN
 from llmdoctor.core.report import Report
 from llmdoctor.report.terminal import Color
@@ -31,8 +31,8 @@ def _option(name: str, help: str, metavar: str, complete: Callable[[str], list[s
     return option
 
 
-Model = Annotated[str, typer.Argument(help=_MODEL, metavar="MODEL")]
-Config = Annotated[str | None, _option("--config", _CONFIG, "FILE")]
+ModelArgument = Annotated[str, typer.Argument(help=_MODEL, metavar="MODEL")]
+ConfigFile = Annotated[str | None, _option("--config", _CONFIG, "FILE")]
 Sets = Annotated[list[str] | None, _option("--set", _SET, "NAME=JSON")]
 Mutations = Annotated[list[str] | None, _option("--mutate", _MUTATE, "NAME=JSON")]
 ConfigMutations = Annotated[list[str] | None, _option("--mutate-config", _MUTATE_CONFIG, "NAME=JSON")]
@@ -63,8 +63,8 @@ RightPromptLength = Annotated[int | None, typer.Option("--right-prompt-length", 
 
 
 def show(
-    model: Model,
-    config: Config = None,
+    model: ModelArgument,
+    config: ConfigFile = None,
     sets: Sets = None,
     mutate: Mutations = None,
     mutate_config: ConfigMutations = None,
@@ -73,7 +73,7 @@ def show(
     engine: EngineName = None,
     prompt_length: PromptLength = None,
     without: Without = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -102,7 +102,7 @@ def show(
 def diff(
     left: Annotated[str, typer.Argument(help=_MODEL, metavar="LEFT")],
     right: Annotated[str | None, typer.Argument(help="The same for the other side; without it, LEFT again.", show_default=False)] = None,
-    config: Config = None,
+    config: ConfigFile = None,
     sets: Sets = None,
     mutate: Mutations = None,
     mutate_config: ConfigMutations = None,
@@ -129,7 +129,7 @@ def diff(
     right_engine: RightEngine = None,
     right_prompt_length: RightPromptLength = None,
     right_without: RightWithout = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -187,7 +187,7 @@ def check(
     ignore: Annotated[list[str] | None, _option("--ignore", "Not the rules whose code begins with PREFIX; repeatable.", "PREFIX")] = None,
     transformers: Version = None,
     without: Without = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -220,7 +220,7 @@ def presets(
             help="A trainer, such as trl-grpo@1.0.0; without it, all of them.", metavar="[NAME]", autocompletion=complete.presets
         ),
     ] = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -238,7 +238,7 @@ def trace(
     command: Annotated[list[str] | None, typer.Argument(help="Your own command, after --.", metavar="-- COMMAND...")] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="Where to write the trace.", metavar="FILE.jsonl")] = "run.jsonl",
     summary: Annotated[str | None, _option("--summary", "Run nothing: report on a trace.", "FILE")] = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -269,7 +269,7 @@ def runaway(
     ] = None,
     ids: Annotated[str | None, _option("--ids", "The column of token ids.", "COLUMN")] = None,
     text: Annotated[str | None, _option("--text", "The column of text.", "COLUMN")] = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from llmdoctor.cli import complete
 from llmdoctor.cli.groups import make_group
-from llmdoctor.cli.output import Colors, Fail, Format, answer
+from llmdoctor.cli.output import Colors, Fail, Formats, answer
 from llmdoctor.report.terminal import Color
 
 _TRAINER = "trl-sft, trl-dpo, transformers-clm, axolotl, llama-factory, unsloth, torchtune or none (the labels as they are); @VERSION names a release."
@@ -20,10 +20,10 @@ def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
     return option
 
 
-Model = Annotated[str, typer.Argument(help="A directory with a tokenizer, or a hub id in the local cache.", metavar="MODEL")]
+ModelArgument = Annotated[str, typer.Argument(help="A directory with a tokenizer, or a hub id in the local cache.", metavar="MODEL")]
 Data = Annotated[str, typer.Argument(help="The dataset: JSON lines, a JSON list, or parquet.", metavar="DATA")]
 TrainerName = Annotated[str, typer.Option("--trainer", help=_TRAINER, metavar="NAME[@VERSION]", autocompletion=complete.trainers)]
-Config = Annotated[str | None, _option("--config", "The trainer's configuration, as JSON or YAML.", "FILE")]
+ConfigFile = Annotated[str | None, _option("--config", "The trainer's configuration, as JSON or YAML.", "FILE")]
 RowNumber = Annotated[int | None, typer.Option("--row", help="Show the sequences that hold this row, from 0.", min=0, show_default=False)]
 TextColumn = Annotated[str | None, _option("--text-column", "The column that holds plain text.", "NAME")]
 MaxLength = Annotated[int | None, typer.Option("--max-length", help="The longest sequence, in tokens.", min=1, show_default=False)]
@@ -31,15 +31,15 @@ Without = Annotated[list[str] | None, _option("--without", "Answer as if the con
 
 
 def inspect(
-    model: Model,
+    model: ModelArgument,
     data: Data,
     trainer: TrainerName = "trl-sft",
-    config: Config = None,
+    config: ConfigFile = None,
     row: RowNumber = None,
     text_column: TextColumn = None,
     max_length: MaxLength = None,
     without: Without = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -65,14 +65,14 @@ def inspect(
 
 
 def audit(
-    model: Model,
+    model: ModelArgument,
     data: Data,
     trainer: TrainerName = "trl-sft",
-    config: Config = None,
+    config: ConfigFile = None,
     text_column: TextColumn = None,
     max_length: MaxLength = None,
     without: Without = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:

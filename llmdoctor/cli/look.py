@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from llmdoctor.cli import complete
-from llmdoctor.cli.output import Colors, Format, answer
+from llmdoctor.cli.output import Colors, Formats, answer
 from llmdoctor.report.terminal import Color
 
 
 def look(
     path: Annotated[str, typer.Argument(help="A file or folder, or a hub id in the local cache.", metavar="PATH")],
-    format: Format = None,
+    format: Formats = None,
     color: Colors = Color.AUTO,
 ) -> None:
     """What is this, and which commands answer something about it?
@@ -36,7 +36,7 @@ def rule(
             autocompletion=complete.rules,
         ),
     ] = None,
-    format: Format = None,
+    format: Formats = None,
     color: Colors = Color.AUTO,
 ) -> None:
     """Explain a rule, or list the rules of a family.
@@ -48,7 +48,7 @@ def rule(
     answer(lambda: rule_report(code), "rule", format, None, color)
 
 
-def env(format: Format = None, color: Colors = Color.AUTO) -> None:
+def env(format: Formats = None, color: Colors = Color.AUTO) -> None:
     """What to paste into a bug report.
 
     Versions, machine, caches; nothing is imported, nothing leaves the machine.

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from llmdoctor.cli.groups import make_group
-from llmdoctor.cli.output import Colors, Fail, Format, answer
+from llmdoctor.cli.output import Colors, Fail, Formats, answer
 from llmdoctor.core.report import Report
 from llmdoctor.report.terminal import Color
 
@@ -20,17 +20,17 @@ def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
     return option
 
 
-Model = Annotated[str, typer.Argument(help=_MODEL, metavar="MODEL")]
+ModelArgument = Annotated[str, typer.Argument(help=_MODEL, metavar="MODEL")]
 Shape = Annotated[str | None, _option("--shape", "Batch and tokens, no mask passed.", "B,S")]
 Lengths = Annotated[str | None, _option("--lengths", "Real tokens of each row; a 2-D mask is passed.", "5,8")]
 Pad = Annotated[str | None, _option("--pad", "Where --lengths puts the padding: left (default) or right.", "SIDE")]
 Packed = Annotated[str | None, _option("--packed", "Documents in one row; position_ids begin at 0 in each.", "3,5")]
-Image = Annotated[str | None, _option("--image", "Tokens that belong to an image (token_type_ids 1).", "START:LEN")]
+ImageTokens = Annotated[str | None, _option("--image", "Tokens that belong to an image (token_type_ids 1).", "START:LEN")]
 Backends = Annotated[
     list[str] | None,
     _option("--backend", "eager, sdpa, flash_attention_2, flex_attention, gpt-fast; repeatable or with commas; default all.", "LIST"),
 ]
-Phase = Annotated[str | None, _option("--phase", "prefill (default), decode or chunk:Q.", "PHASE")]
+PhaseName = Annotated[str | None, _option("--phase", "prefill (default), decode or chunk:Q.", "PHASE")]
 Past = Annotated[int | None, typer.Option("--past", help="Tokens already cached.", min=0, show_default=False)]
 Cache = Annotated[str | None, _option("--cache", "none, dynamic or static:N.", "CACHE")]
 Dtype = Annotated[str | None, _option("--dtype", "float32, bfloat16 or float16; default the model's.", "NAME")]
@@ -48,14 +48,14 @@ Mode = Annotated[str, typer.Option("--mode", help="plan: from the config alone; 
 
 
 def inspect(
-    model: Model,
+    model: ModelArgument,
     shape: Shape = None,
     lengths: Lengths = None,
     pad: Pad = None,
     packed: Packed = None,
-    image: Image = None,
+    image: ImageTokens = None,
     backend: Backends = None,
-    phase: Phase = None,
+    phase: PhaseName = None,
     past: Past = None,
     cache: Cache = None,
     dtype: Dtype = None,
@@ -67,7 +67,7 @@ def inspect(
     mode: Mode = "plan",
     query: Annotated[int | None, typer.Option("--query", help="The runs of keys that this query sees.", min=0, show_default=False)] = None,
     weights: Annotated[bool, typer.Option("--weights", help="In --mode run: the directory's own weights, not random ones.")] = False,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -92,9 +92,9 @@ def run_tests(
     lengths: Lengths = None,
     pad: Pad = None,
     packed: Packed = None,
-    image: Image = None,
+    image: ImageTokens = None,
     backend: Backends = None,
-    phase: Phase = None,
+    phase: PhaseName = None,
     past: Past = None,
     cache: Cache = None,
     mask: Mask = None,
@@ -107,7 +107,7 @@ def run_tests(
     static: Annotated[bool, typer.Option("--static", help="Only the rules that need no run.")] = False,
     select: Annotated[list[str] | None, _option("--select", "Only the rules whose code begins with PREFIX; repeatable.", "PREFIX")] = None,
     ignore: Annotated[list[str] | None, _option("--ignore", "Not the rules whose code begins with PREFIX; repeatable.", "PREFIX")] = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from llmdoctor.cli.attached import command_after_dashes, run_attached
 from llmdoctor.cli.groups import make_group
-from llmdoctor.cli.output import Colors, Fail, Format, answer
+from llmdoctor.cli.output import Colors, Fail, Formats, answer
 from llmdoctor.cli.shared import writing
 from llmdoctor.core.exitcodes import REFUSED
 from llmdoctor.report.terminal import Color, complain
@@ -23,40 +23,40 @@ def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
     return option
 
 
-Model = Annotated[str, typer.Argument(help=_MODEL, metavar="MODEL")]
+ModelArgument = Annotated[str, typer.Argument(help=_MODEL, metavar="MODEL")]
 Strategies = Annotated[list[str] | None, _option("--strategy", _STRATEGY, "NAME|FILE")]
 Batch = Annotated[int | None, _option("--batch", "Sequences in a micro step; default: the strategy's, else 1.", "N")]
 Length = Annotated[int | None, _option("--seq-len", "Tokens in a sequence; default 512.", "N")]
-Image = Annotated[str | None, _option("--image", "One image in each sequence, its tokens inside --seq-len.", "WxH")]
+ImageSize = Annotated[str | None, _option("--image", "One image in each sequence, its tokens inside --seq-len.", "WxH")]
 Attention = Annotated[str | None, _option("--attn", "sdpa, eager or flash_attention_2; default: the model's own choice.", "NAME")]
 World = Annotated[int | None, _option("--world-size", "Processes, one device each.", "N")]
 Rank = Annotated[int, typer.Option("--rank", help="The process whose device the answer is about.", metavar="N", show_default=False)]
 Trainable = Annotated[list[str] | None, _option("--trainable", "Train only parameters with this in their name; repeatable.", "PATTERN")]
-Stage = Annotated[str | None, _option("--stage", "vision, all or llm: which part of a vision-language model is trained.", "NAME")]
-Lora = Annotated[int | None, _option("--lora", "Train adapters of this rank on the linear layers, nothing else.", "R")]
+StageName = Annotated[str | None, _option("--stage", "vision, all or llm: which part of a vision-language model is trained.", "NAME")]
+LoraRank = Annotated[int | None, _option("--lora", "Train adapters of this rank on the linear layers, nothing else.", "R")]
 Checkpointing = Annotated[bool, typer.Option("--gradient-checkpointing", help="Recompute layers in the backward.", show_default=False)]
 Without = Annotated[list[str] | None, _option("--without", "Read the strategy files as if they did not set this key; repeatable.", "KEY")]
-Memory = Annotated[str | None, _option("--gpu-memory", "What fits, the largest batch, the change that makes it fit.", "SIZE")]
+GpuMemory = Annotated[str | None, _option("--gpu-memory", "What fits, the largest batch, the change that makes it fit.", "SIZE")]
 
 
 def compare(
-    model: Model,
+    model: ModelArgument,
     strategy: Strategies = None,
     batch: Batch = None,
     seq_len: Length = None,
-    image: Image = None,
+    image: ImageSize = None,
     attn: Attention = None,
     world_size: World = None,
     rank: Rank = 0,
     trainable: Trainable = None,
-    stage: Stage = None,
-    lora: Lora = None,
+    stage: StageName = None,
+    lora: LoraRank = None,
     gradient_checkpointing: Checkpointing = False,
-    gpu_memory: Memory = None,
+    gpu_memory: GpuMemory = None,
     measured: Annotated[str | None, _option("--measured", "JSON lines of `mem measure`, set beside the prediction.", "FILE")] = None,
     static: Annotated[bool, typer.Option("--static", help="Weights and states alone, without torch, even if it is installed.")] = False,
     without: Without = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -65,9 +65,9 @@ def compare(
     Predicted by component for each strategy, without weights or a GPU, and why they differ. The model's own code is traced on fake tensors.
     """
     from llmdoctor.mem.compare import compare_report
-    from llmdoctor.mem.options import CompareOptions
+    from llmdoctor.mem.options import MemCompareOptions
 
-    options = CompareOptions(
+    options = MemCompareOptions(
         model=model,
         strategy=tuple(strategy or ()),
         batch=batch,
@@ -89,14 +89,14 @@ def compare(
 
 
 def kvcache(
-    model: Model,
+    model: ModelArgument,
     batch: Annotated[int, typer.Option("--batch", help="Sequences.", metavar="N")] = 1,
     length: Annotated[int, typer.Option("--length", help="Tokens in the cache of each sequence.", metavar="N")] = 1024,
     cache: Annotated[
         str, typer.Option("--cache", help="dynamic, static:N (StaticCache), gpt-fast:N (setup_caches) or quantized:BITS.", metavar="KIND")
     ] = "dynamic",
     dtype: Annotated[str | None, _option("--dtype", "Of keys and values; default: the model's, else bfloat16.", "NAME")] = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -119,13 +119,13 @@ def measure(
     strategy: Strategies = None,
     batch: Batch = None,
     seq_len: Length = None,
-    image: Image = None,
+    image: ImageSize = None,
     attn: Attention = None,
     world_size: World = None,
     rank: Rank = 0,
     trainable: Trainable = None,
-    stage: Stage = None,
-    lora: Lora = None,
+    stage: StageName = None,
+    lora: LoraRank = None,
     gradient_checkpointing: Checkpointing = False,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Where to write the records.", metavar="FILE.jsonl", show_default=False)
@@ -135,7 +135,7 @@ def measure(
     stop_after: Annotated[int | None, _option("--stop-after", "With a command: end it after so many steps.", "N")] = None,
     summary: Annotated[str | None, _option("--summary", "Run nothing: report what the records of a command show.", "FILE")] = None,
     snapshot: Annotated[str | None, _option("--snapshot", "Run nothing: explain a torch memory snapshot (_dump_snapshot).", "FILE")] = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -188,21 +188,21 @@ def measure(
 
 
 def fit(
-    model: Model,
+    model: ModelArgument,
     gpu_memory: Annotated[str, _option("--gpu-memory", "The memory of each device, such as 24GiB.", "SIZE")] = "",
     strategy: Strategies = None,
     batch: Batch = None,
     seq_len: Length = None,
-    image: Image = None,
+    image: ImageSize = None,
     attn: Attention = None,
     world_size: World = None,
     rank: Rank = 0,
     trainable: Trainable = None,
-    stage: Stage = None,
-    lora: Lora = None,
+    stage: StageName = None,
+    lora: LoraRank = None,
     gradient_checkpointing: Checkpointing = False,
     without: Without = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -242,7 +242,7 @@ def oom(
     attn: Attention = None,
     world_size: World = None,
     without: Without = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:

@@ -34,7 +34,7 @@ class FailOn(str, Enum):
     NEVER = "never"
 
 
-Format = Annotated[
+Formats = Annotated[
     list[str] | None,
     typer.Option(
         "--format",

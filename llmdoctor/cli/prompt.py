@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from llmdoctor.cli.groups import make_group
-from llmdoctor.cli.labels import Model
-from llmdoctor.cli.output import Colors, Fail, Format, answer
+from llmdoctor.cli.labels import ModelArgument
+from llmdoctor.cli.output import Colors, Fail, Formats, answer
 from llmdoctor.report.terminal import Color
 
 _SIDE = (
@@ -24,7 +24,7 @@ def _option(name: str, help: str, metavar: str, default: bool = False) -> typer.
 
 
 def diff(
-    model: Model,
+    model: ModelArgument,
     messages: Annotated[
         str | None, _option("--messages", "The conversation, as JSON; without it two directories are compared.", "FILE")
     ] = None,
@@ -34,7 +34,7 @@ def diff(
         str | None, _option("--left-kwargs", "The chat template's variables: '{\"enable_thinking\": false}'.", "JSON")
     ] = None,
     right_kwargs: Annotated[str | None, _option("--right-kwargs", "The same.", "JSON")] = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from llmdoctor.cli import complete
 from llmdoctor.cli.groups import make_group
-from llmdoctor.cli.output import Colors, Fail, Format, answer
+from llmdoctor.cli.output import Colors, Fail, Formats, answer
 from llmdoctor.cli.shared import writing
 from llmdoctor.report.terminal import Color
 
@@ -60,7 +60,7 @@ def engines(
     step: Annotated[int, typer.Option("--step", help="Which step of a file with several.", min=0)] = 0,
     model: Annotated[str | None, _option("--model", "Adds the hidden defaults of its generation_config.json.", "DIR")] = None,
     defaults: Annotated[bool, typer.Option("--defaults", help="Add each engine's own defaults.", show_default=False)] = False,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -140,7 +140,7 @@ def replay(
     ] = None,
     kind: Annotated[str | None, _option("--kind", "The kind of listed log-probabilities: raw, temperature or processed.", "KIND")] = None,
     without: Annotated[list[str] | None, _option("--without", "Answer as if the claim did not set this key; repeatable.", "KEY")] = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -217,7 +217,7 @@ def draw(
     sampler: Annotated[str | None, _option("--sampler", "Test this: f(probs) or f(probs, rng) gives a token.", "MODULE:FUNCTION")] = None,
     draws: Annotated[str | None, _option("--draws", "Test these draws: token ids.", "FILE")] = None,
     alpha: Annotated[float, typer.Option("--alpha", help="How often a true sampler may be called inconsistent.")] = 0.01,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -256,7 +256,7 @@ def compare(
     trainer: Annotated[str, typer.Argument(help="The trainer's log-probabilities of the drawn tokens.", metavar="TRAINER")],
     engine: Annotated[str, typer.Argument(help="The engine's, of the same tokens.", metavar="ENGINE")],
     temperature: Annotated[float | None, _option("--temperature", "The temperature that was requested.", "T")] = None,
-    format: Format = None,
+    format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
 ) -> None:
@@ -268,9 +268,9 @@ def compare(
 
     def build() -> Report:
         from llmdoctor.sample.compare import compare_report
-        from llmdoctor.sample.options import CompareOptions
+        from llmdoctor.sample.options import SampleCompareOptions
 
-        return compare_report(CompareOptions(trainer=trainer, engine=engine, temperature=temperature))
+        return compare_report(SampleCompareOptions(trainer=trainer, engine=engine, temperature=temperature))
 
     answer(build, "sample compare", format, fail_on, color)
 

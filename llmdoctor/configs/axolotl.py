@@ -9,7 +9,7 @@ from typing import Any
 from llmdoctor.configs import trainer
 from llmdoctor.configs.normal import Normal, flag
 from llmdoctor.configs.schema import Meanings, declared, keys_of, literal_choices
-from llmdoctor.configs.types import Effect, Format, Refused, Variant
+from llmdoctor.configs.types import Format, KeyEffect, Refused, Variant
 
 OWN = Meanings(
     uses={
@@ -184,7 +184,7 @@ def variant(_value: Mapping[str, Any]) -> Variant:
     return _variant()
 
 
-def unknown(_key: str) -> Effect:
+def unknown(_key: str) -> KeyEffect:
     """Return what axolotl does with a key that it does not know: its pydantic models ignore it."""
     return "ignores"
 

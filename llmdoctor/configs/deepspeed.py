@@ -10,7 +10,7 @@ from llmdoctor.configs import deepspeed_schema as schema
 from llmdoctor.configs.normal import Normal
 from llmdoctor.configs.schema import NO_TARGETS, Meanings
 from llmdoctor.configs.trainer import OURS, settle_model_init
-from llmdoctor.configs.types import Effect, Format, Ignored, Key, Refused, Variant
+from llmdoctor.configs.types import Format, Ignored, Key, KeyEffect, Refused, Variant
 
 ZERO = "zero_optimization"
 # Fields with an alias (runtime/zero/config.py, populate_by_name): the alias is the name that users write.
@@ -165,7 +165,7 @@ def variant(_value: Mapping[str, Any]) -> Variant:
     return _variant()
 
 
-def unknown(key: str) -> Effect:
+def unknown(key: str) -> KeyEffect:
     """Return what DeepSpeed does with a key that it does not know: sections and removed names raise, the top level ignores."""
     section = key.partition(".")[0]
     return (

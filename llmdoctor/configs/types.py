@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llmdoctor.configs.normal import Normal
 
 Question = Literal["memory", "labels"]
-Effect = Literal["raises", "ignores", "older"]  # "older": an older release had the key, and it cannot change the memory
+KeyEffect = Literal["raises", "ignores", "older"]  # "older": an older release had the key, and it cannot change the memory
 NOTHING_SET: tuple[Any, ...] = (None, False, "", "none", "no", "None", 0, [], {})
 
 
@@ -90,7 +90,7 @@ class Format:
     recognise: Callable[[Any], bool]
     variant: Callable[[Mapping[str, Any]], Variant]
     settle: Callable[[Normal], None]
-    unknown: Callable[[str], Effect] = lambda _key: "raises"
+    unknown: Callable[[str], KeyEffect] = lambda _key: "raises"
     auto: bool = False
     trains: bool = True
 
@@ -100,7 +100,7 @@ class UnknownKey:
     """A key that the format does not have: `close` are names that it has, `removed` the last release that had it, `effect` what the framework does."""
 
     key: str
-    effect: Effect = "raises"
+    effect: KeyEffect = "raises"
     close: tuple[str, ...] = ()
     removed: str | None = None
 

@@ -16,11 +16,11 @@ def compare() -> Report:
     """A config alone, and why ZeRO-2 takes more."""
     from llmdoctor.demo.shapes import QWEN2_VL_2B
     from llmdoctor.mem.compare import compare_report
-    from llmdoctor.mem.options import CompareOptions
+    from llmdoctor.mem.options import MemCompareOptions
 
     Path(SHAPE).mkdir(exist_ok=True)
     Path(SHAPE, "config.json").write_text(json.dumps(QWEN2_VL_2B, indent=2) + "\n")
-    return compare_report(CompareOptions(model=SHAPE, strategy=STRATEGIES, batch=2))
+    return compare_report(MemCompareOptions(model=SHAPE, strategy=STRATEGIES, batch=2))
 
 
 def measure(model: str) -> tuple[Report, bool]:

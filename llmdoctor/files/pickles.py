@@ -1,7 +1,7 @@
-"""Reads pickles without Python's unpickler: nothing is imported, called or hashed; every global becomes a Record that names it.
+"""Reads pickles without Python's unpickler: nothing is imported, called or hashed; every global becomes a PickledObject that names it.
 
 The opcodes are those of CPython 3.10 to 3.14 (Lib/pickletools.py, protocols 0 to 5). What torch.save writes is read as well: a zip archive
-with data.pkl in it (torch 1.6 and later), and the older format of four pickles in a row. Tensors stay names: a storage is a Record.
+with data.pkl in it (torch 1.6 and later), and the older format of four pickles in a row. Tensors stay names: a storage is a PickledObject.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KEYS = (str, int, float, bool, bytes, type(None))
 
 
 @dataclass(slots=True, eq=False)
-class Record:
+class PickledObject:
     """What a pickle says of an object: the global's `name` (module and name), the arguments it would have been called with, its state."""
 
     name: str
@@ -42,7 +42,7 @@ class PickleLimits:
 
 
 def parse_pickle(data: bytes, limits: PickleLimits = PickleLimits()) -> Any:
-    """Return the object in `data`: lists, dicts, tuples, texts, numbers and Records. A Record of a kind of dict or list keeps its entries in `items`.
+    """Return the object in `data`: lists, dicts, tuples, texts, numbers and PickledObjects. One of a kind of dict or list keeps its entries in `items`.
 
     Raises ValueError, with the reason, for what is not a pickle, is cut short, or passes a limit.
     """
@@ -59,7 +59,7 @@ def parse_pickle(data: bytes, limits: PickleLimits = PickleLimits()) -> Any:
 
 
 def plain(value: Any, budget: list[int] | None = None, depth: int = 0) -> Any:
-    """`value` as JSON could hold it. A Record of one argument (an enum's member, a path) is that argument, one with a state is its state.
+    """`value` as JSON could hold it. A PickledObject of one argument (an enum's member, a path) is that argument, one with a state is its state.
 
     At most MAX_VALUES values and MAX_DEPTH levels; what lies beyond is None: a few references can stand for a billion values.
     """
@@ -67,7 +67,7 @@ def plain(value: Any, budget: list[int] | None = None, depth: int = 0) -> Any:
     left[0] -= 1
     if left[0] < 0 or depth > MAX_DEPTH:
         return None
-    if isinstance(value, Record):
+    if isinstance(value, PickledObject):
         inner = value.state if value.state is not None else value.args
         if isinstance(inner, list | tuple) and len(inner) == 1:
             inner = inner[0]
@@ -190,31 +190,31 @@ class _Machine:
         self.stack[len(self.stack) - count :] = [tuple(self.stack[len(self.stack) - count :])]
 
     def call(self) -> None:
-        """REDUCE and NEWOBJ: the callable and its arguments become a Record of both; nothing is called."""
+        """REDUCE and NEWOBJ: the callable and its arguments become a PickledObject of both; nothing is called."""
         arguments, target = self.stack.pop(), self.stack.pop()
-        self.stack.append(Record(target.name if isinstance(target, Record) else "?", arguments))
+        self.stack.append(PickledObject(target.name if isinstance(target, PickledObject) else "?", arguments))
 
     def call_with_names(self) -> None:
         names, arguments, target = self.stack.pop(), self.stack.pop(), self.stack.pop()
-        self.stack.append(Record(target.name if isinstance(target, Record) else "?", arguments, names))
+        self.stack.append(PickledObject(target.name if isinstance(target, PickledObject) else "?", arguments, names))
 
     def instance(self, name: str) -> None:
-        self.stack.append(Record(name.replace(" ", "."), tuple(self.marked())))
+        self.stack.append(PickledObject(name.replace(" ", "."), tuple(self.marked())))
 
     def old_object(self) -> None:
         target, *arguments = self.marked()
-        self.stack.append(Record(target.name if isinstance(target, Record) else "?", tuple(arguments)))
+        self.stack.append(PickledObject(target.name if isinstance(target, PickledObject) else "?", tuple(arguments)))
 
     def global_from_stack(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise TypeError
-        self.stack.append(Record(f"{module}.{name}"))
+        self.stack.append(PickledObject(f"{module}.{name}"))
 
     def build(self) -> None:
         state = self.stack.pop()
         target = self.stack[-1]
-        if isinstance(target, Record):
+        if isinstance(target, PickledObject):
             target.state = state
         elif isinstance(target, dict) and isinstance(state, dict):
             target.update(state)
@@ -224,7 +224,7 @@ class _Machine:
         if len(pairs) % 2:
             raise IndexError
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            if isinstance(target, Record):
+            if isinstance(target, PickledObject):
                 target.items.append((key, value))
             elif isinstance(key, _KEYS):
                 target[key] = value
@@ -233,7 +233,7 @@ class _Machine:
 
     def extend(self, values: list[Any]) -> None:
         target = self.stack[-1]
-        (target.items if isinstance(target, Record) else target).extend(values)
+        (target.items if isinstance(target, PickledObject) else target).extend(values)
 
 
 def _set_item(machine: _Machine) -> None:
@@ -268,9 +268,9 @@ _OBJECTS = frozenset(
 _WITH_ARGUMENT: dict[str, Callable[[_Machine, Any], None]] = {
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, key: machine.stack.append(machine.memo[key])),
-    "GLOBAL": lambda machine, name: machine.stack.append(Record(name.replace(" ", "."))),
+    "GLOBAL": lambda machine, name: machine.stack.append(PickledObject(name.replace(" ", "."))),
     "INST": _Machine.instance,
-    "PERSID": lambda machine, name: machine.stack.append(Record("persistent", name)),
+    "PERSID": lambda machine, name: machine.stack.append(PickledObject("persistent", name)),
 }
 _ACTIONS: dict[str, Callable[[_Machine], object]] = {
     "POP": lambda machine: machine.stack.pop(),
@@ -295,7 +295,7 @@ _ACTIONS: dict[str, Callable[[_Machine], object]] = {
     "NEWOBJ_EX": _Machine.call_with_names,
     "OBJ": _Machine.old_object,
     "BUILD": _Machine.build,
-    "BINPERSID": lambda machine: machine.stack.append(Record("persistent", machine.stack.pop())),
+    "BINPERSID": lambda machine: machine.stack.append(PickledObject("persistent", machine.stack.pop())),
 }
 
 Handler = Callable[[_Machine, Any], object]

@@ -27,7 +27,7 @@ from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
 from llmdoctor.modeldir.template import TemplateWorker
 
 if TYPE_CHECKING:
-    from llmdoctor.gencfg.results import CheckedModelResult, CheckResult, EngineVerdictResult, TerminatorResult
+    from llmdoctor.gencfg.results import CheckedModelResult, EngineVerdictResult, GencfgCheckResult, TerminatorResult
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -64,7 +64,7 @@ def check_report(options: GencfgCheckOptions) -> Report:
         names, skipped = _expand(options.paths)
         models = [_keep(check_directory(read_model_dir(name), worker, version, options.without), options) for name in names]
     findings = tuple(finding for model in models for finding in model.findings)
-    result: CheckResult = {"subjects": list(_entries(models))}
+    result: GencfgCheckResult = {"subjects": list(_entries(models))}
     return Report(
         "gencfg check",
         subject={"paths": list(options.paths), "transformers": version},

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmdoctor.gencfg.types import Effective
 
-Effect = Callable[[Any, Any], str]
+Consequence = Callable[[Any, Any], str]
 
 
 def consequence(field: str, left: Effective, right: Effective) -> str:
@@ -86,12 +86,12 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _always(text: str) -> Effect:
+def _always(text: str) -> Consequence:
     return lambda _left, _right: text
 
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff")
-_EFFECTS: dict[str, Effect] = {
+_EFFECTS: dict[str, Consequence] = {
     "temperature": _temperature,
     "top_k": _top_k,
     "top_p": _top_p,

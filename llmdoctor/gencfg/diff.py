@@ -25,7 +25,7 @@ from llmdoctor.gencfg.types import Effective, Resolution, Resolved
 from llmdoctor.gencfg.versions import METADATA
 
 if TYPE_CHECKING:
-    from llmdoctor.gencfg.results import ChangeResult, DiffResult
+    from llmdoctor.gencfg.results import DiffResult, FieldChangeResult
 
 # What a reader looks for first; the rest follows in the library's order.
 _FIRST = ("eos_token_id", "pad_token_id", "stop_strings", "max_new_tokens", "max_length", "do_sample", "temperature", "top_k", "top_p")
@@ -101,7 +101,7 @@ def _value(effective: Effective, name: str) -> Any:
     return None if field is None else field.value
 
 
-def _change(field: str, left: Effective, right: Effective) -> ChangeResult:
+def _change(field: str, left: Effective, right: Effective) -> FieldChangeResult:
     one, other = left.fields.get(field), right.fields.get(field)
     return {
         "field": field,

@@ -40,7 +40,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class SequenceResult:
+class DecodedSequence:
     """One decoded sequence. `passed_terminator_at` is the index among the new tokens, from 0, of the first id in Loaded.terminators
     after which decoding went on; None where it went past none. `text` is what was decoded, special tokens shown."""
 
@@ -55,7 +55,7 @@ class SequenceResult:
 class LiveResult:
     """What a generate() did: its sequences, and the GenerationConfig that the library really decoded with, without its None fields."""
 
-    sequences: tuple[SequenceResult, ...]
+    sequences: tuple[DecodedSequence, ...]
     eos_token_id: tuple[int, ...]
     config: Mapping[str, Any]
 
@@ -270,12 +270,12 @@ def _result(loaded: Loaded, config: Any, prompt_tokens: int, rows: list[list[int
     return LiveResult(sequences, eos, fields)
 
 
-def _sequence(loaded: Loaded, config: Any, eos: tuple[int, ...], prompt_tokens: int, row: list[int]) -> SequenceResult:
+def _sequence(loaded: Loaded, config: Any, eos: tuple[int, ...], prompt_tokens: int, row: list[int]) -> DecodedSequence:
     end = next((index + 1 for index, token in enumerate(row) if token in eos), len(row))  # what follows eos is padding
     new = row[:end]
     text = loaded.processor.tokenizer.decode(new)
     passed = next((index for index, token in enumerate(new[:-1]) if token in loaded.terminators), None)
-    return SequenceResult(prompt_tokens, len(new), _reason(config, eos, prompt_tokens, new, text), passed, text)
+    return DecodedSequence(prompt_tokens, len(new), _reason(config, eos, prompt_tokens, new, text), passed, text)
 
 
 def _reason(config: Any, eos: tuple[int, ...], prompt_tokens: int, new: list[int], text: str) -> StopReason:

@@ -42,7 +42,7 @@ class StopResult(TypedDict):
     stops_at_turn_end: bool | None  # None: turn_end is not known
 
 
-class ErrorResult(TypedDict):
+class LibraryErrorResult(TypedDict):
     """An exception that the library raises."""
 
     type: str
@@ -59,14 +59,14 @@ class ShowResult(TypedDict):
     effective: dict[str, Any]  # the fields that are not None
     provenance: dict[str, ProvenanceResult]
     stop: StopResult
-    error: ErrorResult | None
+    error: LibraryErrorResult | None
     warnings: list[str]  # what the library warns of
     notes: list[str]  # what was assumed
     limits: list[str]  # what could turn the verdict, as clauses
     inputs: InputsResult
 
 
-class ChangeResult(TypedDict):
+class FieldChangeResult(TypedDict):
     """A field whose effective value differs."""
 
     field: str
@@ -101,7 +101,7 @@ class DiffResult(TypedDict):
 
     left: ShowResult
     right: ShowResult
-    changed: list[ChangeResult]
+    changed: list[FieldChangeResult]
     runaway: NeverStopsResult
     cause: str | None
     imports: list[ImportResult]
@@ -138,7 +138,7 @@ class CheckedModelResult(TypedDict):
     inputs: NotRequired[InputsResult]
 
 
-class CheckResult(TypedDict):
+class GencfgCheckResult(TypedDict):
     """`gencfg check`: rules over model directories."""
 
     subjects: list[CheckedModelResult]

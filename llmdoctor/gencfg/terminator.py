@@ -31,8 +31,8 @@ _TOOL = {
     },
 }
 
-Conversation = dict[str, Any]  # the variables of one rendering: messages, add_generation_prompt, tools
-Renderer = Callable[[list[Conversation]], list[str | None]]  # None: the template could not be rendered with these messages
+TemplateVariables = dict[str, Any]  # the variables of one rendering: messages, add_generation_prompt, tools
+Renderer = Callable[[list[TemplateVariables]], list[str | None]]  # None: the template could not be rendered with these messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def find_terminator(
     tokenizer that are not special (such as <think>).
     """
     tokens = {**dict.fromkeys(added), **ids}
-    attempts: tuple[tuple[Callable[[str], Any], Conversation], ...] = ((_text, {}), (_parts, {}), (_text, {"tools": []}))
+    attempts: tuple[tuple[Callable[[str], Any], TemplateVariables], ...] = ((_text, {}), (_parts, {}), (_text, {"tools": []}))
     for content, more in attempts:
         conversations = [{**more, **conversation} for conversation in _conversations(content)]
         texts = dict(zip(_NAMES, render(conversations), strict=True))
@@ -227,7 +227,7 @@ def _common(one: str, other: str) -> int:
 _NAMES = ("answer", "inner", "plain", "prompt", "tool_prompt", "prompted", "thinking", "call", "calls", "result", "builtin")
 
 
-def _conversations(content: Callable[[str], Any]) -> list[Conversation]:
+def _conversations(content: Callable[[str], Any]) -> list[TemplateVariables]:
     """Return the conversations to render, in the order of _NAMES."""
     user, further = _message("user", content(QUESTION)), _message("user", content(FURTHER))
     answer = _message("assistant", content(ANSWER))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.core.finding import Finding
-from llmdoctor.gencfg.terminator import Conversation, Terminator, find_terminator
+from llmdoctor.gencfg.terminator import TemplateVariables, Terminator, find_terminator
 from llmdoctor.modeldir.directory import ModelDir
 from llmdoctor.modeldir.template import TEMPLATE_RULES, ChatTemplate, Rendering, TemplateWorker, template_problem
 from llmdoctor.modeldir.tokenizer import Tokenizer
@@ -19,7 +19,7 @@ def terminator_in(template: ChatTemplate, tokenizer: Tokenizer, worker: Template
     """Return what ends an answer in a chat template with the tokens of a tokenizer, and what is wrong with the template."""
     failures: dict[str, Rendering] = {}
 
-    def render(conversations: list[Conversation]) -> list[str | None]:
+    def render(conversations: list[TemplateVariables]) -> list[str | None]:
         renderings = worker.render_many(template, conversations)
         failures.update({rendering.error: rendering for rendering in renderings if rendering.error in TEMPLATE_RULES})
         return [rendering.text for rendering in renderings]

@@ -13,7 +13,7 @@ from llmdoctor.labels.counts import Counts, count, tokens_of
 from llmdoctor.labels.ends import Ends
 from llmdoctor.labels.findings import findings_of, raised
 from llmdoctor.labels.options import LabelsOptions
-from llmdoctor.labels.results import ErrorResult, InspectResult, RowResult
+from llmdoctor.labels.results import LabelsInspectResult, RowResult, TrainerErrorResult
 from llmdoctor.labels.rows import read_rows
 from llmdoctor.labels.screen import SHOWN, input_notes, sequence_table
 from llmdoctor.labels.types import Row, Sequence, TrainerError
@@ -83,7 +83,7 @@ def _report(setup: Setup, rows: list[Row], sequences: list[Sequence]) -> Report:
     tables: list[Block] = [sequence_table(setup, number, one) for number, one in enumerate(sequences[:SHOWN])]
     if len(sequences) > SHOWN:
         tables.append(Note("More", f"{len(sequences) - SHOWN:,} sequences are not shown: --row N shows one, --format json has all", "dim"))
-    result: InspectResult = {
+    result: LabelsInspectResult = {
         "trainer": setup.trainer.name,
         "version": setup.version_text,
         "rows": [_row_result(setup, one, end) for one, end in zip(sequences, ends, strict=True)],
@@ -122,14 +122,14 @@ def subject_of(setup: Setup) -> dict[str, Any]:
     }
 
 
-def error_result(error: TrainerError) -> ErrorResult:
+def error_result(error: TrainerError) -> TrainerErrorResult:
     """Return an exception of the trainer for a program."""
     return {"type": error.kind, "message": error.message, "place": error.place}
 
 
 def _refused(setup: Setup, error: TrainerError) -> Report:
     finding = raised(setup, error)
-    result: InspectResult = {
+    result: LabelsInspectResult = {
         "trainer": setup.trainer.name,
         "version": setup.version_text,
         "rows": [],

@@ -33,7 +33,7 @@ class RowResult(TypedDict):
     end_token: str | None
 
 
-class ErrorResult(TypedDict):
+class TrainerErrorResult(TypedDict):
     """The exception that the trainer raises instead."""
 
     type: str
@@ -41,13 +41,13 @@ class ErrorResult(TypedDict):
     place: str
 
 
-class InspectResult(TypedDict):
+class LabelsInspectResult(TypedDict):
     """`labels inspect`: the targets of each sequence."""
 
     trainer: str
     version: str | None  # the release whose rules were applied
     rows: list[RowResult]
-    error: ErrorResult | None
+    error: TrainerErrorResult | None
     inputs: InputsResult
     limits: list[str]
     dropped: NotRequired[Any]
@@ -74,7 +74,7 @@ class AuditResult(TypedDict):
     beyond_vocabulary_rows: int  # sequences with an id that the embedding does not have
     padding_trained_rows: int
     end_token: str | None
-    error: ErrorResult | None
+    error: TrainerErrorResult | None
     inputs: InputsResult
     limits: list[str]
 
@@ -96,7 +96,7 @@ class DifferenceResult(TypedDict):
     before: str  # the text that both sides share in front of it
 
 
-class CauseResult(TypedDict):
+class PromptCauseResult(TypedDict):
     """A reason why two prompts differ."""
 
     name: str
@@ -111,4 +111,4 @@ class PromptDiffResult(TypedDict):
     left: PromptResult | None
     right: PromptResult | None
     first_difference: DifferenceResult | None
-    causes: list[CauseResult]
+    causes: list[PromptCauseResult]

@@ -10,7 +10,7 @@ from typing import Any
 from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.core.text import shown
 from llmdoctor.files.opening import read_bytes
-from llmdoctor.files.pickles import PICKLE_LIMIT, Record, parse_pickle
+from llmdoctor.files.pickles import PICKLE_LIMIT, PickledObject, parse_pickle
 from llmdoctor.files.project import ProjectSettings
 from llmdoctor.look.paths import model_near, quoted
 from llmdoctor.look.types import Recognised, Suggestion
@@ -76,7 +76,7 @@ def _pickle(path: str, head: bytes) -> Recognised:
         return Recognised(
             "pickle", "a pickle or zip archive that llmdoctor does not read, because loading it can run code", (("reason", str(error)),)
         )
-    name = value.name if isinstance(value, Record) else type(value).__name__
+    name = value.name if isinstance(value, PickledObject) else type(value).__name__
     if check_pickled(value, path, path, LinkedFiles(ProjectSettings())) is None:
         return Recognised("pickle", "a pickle (nothing in it was run)", (("class", shown(name)),))
     suggestions = (

@@ -21,14 +21,14 @@ MAX_MESSAGES = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Chat:
+class ChatPart:
     """What a chat adds to a report: blocks, and `result.chat`."""
 
     blocks: tuple[Block, ...]
     result: dict[str, Any]
 
 
-def chat_inputs(directory: ModelDir, options: MaskOptions) -> tuple[ForwardInputs, Chat]:
+def chat_inputs(directory: ModelDir, options: MaskOptions) -> tuple[ForwardInputs, ChatPart]:
     """Return the tensors that the processor makes of the messages.
 
     Raises QuestionError if the file holds no list of messages or the processor refuses it, MissingExtra if a package is missing.
@@ -54,7 +54,7 @@ def chat_inputs(directory: ModelDir, options: MaskOptions) -> tuple[ForwardInput
     positions = tensors.get("mrope_position_ids")
     blocks = (*_grids(tensors), *([] if positions is None else [_positions(positions, image)]))
     kept = ("image_grid_thw", "video_grid_thw", "mrope_position_ids")
-    return inputs, Chat(blocks, {name: tensors[name].tolist() for name in kept if name in tensors})
+    return inputs, ChatPart(blocks, {name: tensors[name].tolist() for name in kept if name in tensors})
 
 
 def read_messages(path: str) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from llmdoctor.mask.forward_inputs import backends_of, dtype_of, read_config
 from llmdoctor.mask.input_findings import of_placeholders
 from llmdoctor.mask.options import MaskInspectOptions
 from llmdoctor.mask.plan import plan
-from llmdoctor.mask.results import InspectResult, KernelResult, LayerResult, MaskObjectResult
+from llmdoctor.mask.results import KernelResult, LayerResult, MaskInspectResult, MaskObjectResult
 from llmdoctor.mask.sources import inputs_of
 from llmdoctor.mask.types import GPT_FAST, BackendPlan, ForwardInputs, LayerMask, MaskObject
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
@@ -49,7 +49,7 @@ def inspect_report(options: MaskInspectOptions) -> Report:
     findings = [] if arch is None else examine(arch, inputs, plans, budget=budget, pad_id=pad_id_of(config))
     findings += [] if findings else _refusal(plans)
     findings += of_placeholders(inputs, config, complete=chat is not None)
-    result: InspectResult = {**result_of(plans, inputs), "inputs": read.result()}  # type: ignore[typeddict-item]
+    result: MaskInspectResult = {**result_of(plans, inputs), "inputs": read.result()}  # type: ignore[typeddict-item]
     if chat is not None:
         result["chat"] = chat.result
     document = [*_document(plans, inputs, arch, dtype, options, findings), *([] if chat is None else chat.blocks)]

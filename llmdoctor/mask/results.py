@@ -58,7 +58,7 @@ class ForwardResult(TypedDict):
     cache: str
 
 
-class InspectResult(TypedDict):
+class MaskInspectResult(TypedDict):
     """What each layer receives."""
 
     layers: list[LayerResult]

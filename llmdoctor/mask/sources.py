@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mask.chat import Chat, chat_inputs
+from llmdoctor.mask.chat import ChatPart, chat_inputs
 from llmdoctor.mask.forward_inputs import forward_inputs, read_config
 from llmdoctor.mask.options import MaskOptions
 from llmdoctor.mask.types import ForwardInputs
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llmdoctor.modeldir.directory import ModelDir
 
 
-def inputs_of(directory: ModelDir, options: MaskOptions) -> tuple[ForwardInputs, Chat | None]:
+def inputs_of(directory: ModelDir, options: MaskOptions) -> tuple[ForwardInputs, ChatPart | None]:
     """Return the inputs, and what a chat adds to the report (None without one).
 
     Raises QuestionError if a token is outside the model's vocabulary.

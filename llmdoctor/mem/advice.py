@@ -39,10 +39,10 @@ def changes_of(estimate: Estimate, predictor: Predictor, memory: int | None) -> 
     return tuple(sorted((change for change, _ in found), key=lambda change: change.needs))
 
 
-Variant = tuple[str, Strategy, int, int]
+StrategyVariant = tuple[str, Strategy, int, int]
 
 
-def variants(estimate: Estimate) -> Iterator[Variant]:
+def variants(estimate: Estimate) -> Iterator[StrategyVariant]:
     """Yield (text, strategy, batch, tokens of a sequence) of single changes, from those that cost nothing to those that change the result."""
     strategy, batch, length = estimate.strategy, estimate.workload.batch, estimate.workload.seq_len
     for text, other in (*_free(strategy), *_losses(strategy), *_of_deepspeed(strategy), *_precision(strategy)):
@@ -57,7 +57,7 @@ def variants(estimate: Estimate) -> Iterator[Variant]:
     yield from _shorter(estimate)
 
 
-def _shorter(estimate: Estimate) -> Iterator[Variant]:
+def _shorter(estimate: Estimate) -> Iterator[StrategyVariant]:
     """Yield sequences that are cut, or divided among devices (each device then holds an equal part of every sequence)."""
     strategy, batch, length = estimate.strategy, estimate.workload.batch, estimate.workload.seq_len
     if length >= 2 * TOKENS and estimate.workload.image is None:

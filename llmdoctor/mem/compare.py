@@ -14,16 +14,16 @@ from llmdoctor.mem.findings import findings_of
 from llmdoctor.mem.keys import UnmodelledSetting
 from llmdoctor.mem.ledger import Moment
 from llmdoctor.mem.measured import compare_measured, read_measured
-from llmdoctor.mem.options import CompareOptions
+from llmdoctor.mem.options import MemCompareOptions
 from llmdoctor.mem.predict import PHASES
 from llmdoctor.mem.predictor import Predictor, compare_strategies
 from llmdoctor.mem.results import (
-    ChangeResult,
-    CompareResult,
     ExplanationResult,
     MeasuredResult,
+    MemCompareResult,
     MemoryFitResult,
     ModelResult,
+    SettingChangeResult,
     StrategyResult,
 )
 from llmdoctor.mem.screen import Shown, document
@@ -33,7 +33,7 @@ from llmdoctor.mem.verdict import verdict_of
 RESERVED = (0.77, 1.29)  # the reserved bytes of 71 measured runs, as a ratio to those of the simulated allocator
 
 
-def compare_report(options: CompareOptions) -> Report:
+def compare_report(options: MemCompareOptions) -> Report:
     """Predict every strategy, explain the differences, and set them beside what was measured.
 
     A setting that is not modelled is an error in the report, which lists what was read until then. Raises QuestionError if a file, a strategy
@@ -46,7 +46,7 @@ def compare_report(options: CompareOptions) -> Report:
         return refusal("mem compare", ReportError(error.kind, str(error)), {"path": options.model}, result)
 
 
-def _report(options: CompareOptions) -> Report:
+def _report(options: MemCompareOptions) -> Report:
     memory = None if options.gpu_memory is None else read_size(options.gpu_memory)
     records = () if options.measured is None else read_measured(options.measured)
     comparison, predictor = compare_strategies(options)
@@ -108,9 +108,9 @@ def subject_of(comparison: Comparison) -> dict[str, Any]:
 
 def _result(
     comparison: Comparison, reasons: Sequence[Reason], found: Sequence[MemoryFit], rows: Sequence[MeasuredRow] | None
-) -> CompareResult:
+) -> MemCompareResult:
     fit_results = found or (None,) * len(comparison.estimates)
-    result: CompareResult = {
+    result: MemCompareResult = {
         "inputs": comparison.inputs.result(),
         "model": model_result(comparison.estimates[0]),
         "strategies": [strategy_result(estimate, fit) for estimate, fit in zip(comparison.estimates, fit_results, strict=True)],
@@ -159,7 +159,9 @@ def strategy_result(estimate: Estimate, fit: MemoryFit | None) -> StrategyResult
 
 
 def _fit_result(fit: MemoryFit) -> MemoryFitResult:
-    changes: list[ChangeResult] = [{"change": change.text, "needs_bytes": change.needs, "enough": change.enough} for change in fit.changes]
+    changes: list[SettingChangeResult] = [
+        {"change": change.text, "needs_bytes": change.needs, "enough": change.enough} for change in fit.changes
+    ]
     return {"needs_bytes": fit.needs, "largest_batch": fit.largest_batch, "changes": changes}
 
 

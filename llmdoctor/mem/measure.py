@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
+from llmdoctor.attach.records import Record
 from llmdoctor.core.document import Bar, Bars, Block, Cell, Note, Table
 from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.core.installed import installed_version
@@ -21,8 +21,6 @@ from llmdoctor.mem.screen import column_names
 from llmdoctor.mem.types import Comparison, MeasuredRow
 
 NEAR = 0.02  # of the measured value
-
-Record = dict[str, Any]
 
 
 def measure_report(options: MeasureOptions) -> Report:

@@ -30,7 +30,7 @@ class MemOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompareOptions(MemOptions):
+class MemCompareOptions(MemOptions):
     """Options of `mem compare`: `gpu_memory` is a size such as 80GiB, `measured` a file that `mem measure` wrote."""
 
     gpu_memory: str | None = None

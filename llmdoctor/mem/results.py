@@ -18,7 +18,7 @@ class ModelResult(TypedDict):
     traced: str | None  # the layers whose code was run; None: activations are not counted
 
 
-class ChangeResult(TypedDict):
+class SettingChangeResult(TypedDict):
     """A change of one setting and what the device needs then."""
 
     change: str
@@ -31,7 +31,7 @@ class MemoryFitResult(TypedDict):
 
     needs_bytes: int  # the peak, the allocator's reserve beyond it and the context
     largest_batch: int  # sequences in a micro step; 0: none
-    changes: list[ChangeResult]
+    changes: list[SettingChangeResult]
 
 
 class StrategyResult(TypedDict):
@@ -78,7 +78,7 @@ class MeasuredResult(TypedDict):
     error: float  # predicted / measured - 1
 
 
-class CompareResult(TypedDict):
+class MemCompareResult(TypedDict):
     """`result` of mem compare."""
 
     inputs: InputsResult

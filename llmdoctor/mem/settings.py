@@ -9,7 +9,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.inputs import Inputs
 from llmdoctor.mem.workload import BYTES, Lora, Quantization
 
-Runner = Literal["trainer", "deepspeed", "trainer+deepspeed"]
+RunnerName = Literal["trainer", "deepspeed", "trainer+deepspeed"]
 DTYPES = {
     "float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16", "half": "float16",
 }  # fmt: skip
@@ -82,7 +82,7 @@ class Strategy:
     """
 
     name: str
-    runner: Runner
+    runner: RunnerName
     dtype: str
     optimizer: Optimizer
     autocast: str | None = None

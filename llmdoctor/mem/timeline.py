@@ -17,14 +17,14 @@ KINDS = ("attention", "mlp", "norm", "embedding", "other", "autocast", "logits",
 TRACED = 5  # layers of a stack that are traced: the first, three in the middle, the last
 
 Event = tuple[Any, ...]
-Key = tuple[str, str, int] | None  # (stack, "forward" or "backward", layer); None for what is not repeated
+RepeatKey = tuple[str, str, int] | None  # (stack, "forward" or "backward", layer); None for what is not repeated
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
     """The events while one layer runs; a "-" refers to (segment, position among its "+")."""
 
-    key: Key
+    key: RepeatKey
     events: tuple[Event, ...]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from llmdoctor.core.errors import QuestionError
 
-Config = Mapping[str, Any]
+ModelConfig = Mapping[str, Any]
 FULL, SLIDING, CHUNKED, LINEAR, CONV, HYBRID = (
     "full_attention", "sliding_attention", "chunked_attention", "linear_attention", "conv", "hybrid",
 )  # fmt: skip
@@ -53,7 +53,7 @@ def ruled_types() -> tuple[str, ...]:
     return tuple(kind for kind, each in _all_traits().items() if "layers" in each)
 
 
-def filled(text: Config, kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+def filled(text: ModelConfig, kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that layers depend on, under their usual names, with the class's defaults; `entry` is the type's in table()."""
     out = dict(entry["defaults"])
     for name, real in entry.get("names", {}).items():
@@ -64,7 +64,7 @@ def filled(text: Config, kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def layer_types(kind: str, config: Config, rule: str) -> tuple[str, ...] | None:
+def layer_types(kind: str, config: ModelConfig, rule: str) -> tuple[str, ...] | None:
     """The kind of each layer; None where the rule by which the class derives them is not one of those known here.
 
     `config` has the class's defaults filled in. Raises QuestionError where the number of layers or their list makes no sense.
@@ -80,7 +80,7 @@ def layer_types(kind: str, config: Config, rule: str) -> tuple[str, ...] | None:
     return None if derive is None else tuple(derive(config, 0 if rule in _OWN_COUNT else layer_count(config)))
 
 
-def layer_count(config: Config) -> int:
+def layer_count(config: ModelConfig) -> int:
     """num_hidden_layers, under whatever name the class has for it."""
     count = config.get("num_hidden_layers")
     if isinstance(count, bool) or not isinstance(count, int) or not 0 < count <= MAX_LAYERS:
@@ -88,7 +88,7 @@ def layer_count(config: Config) -> int:
     return count
 
 
-def window_of(config: Config) -> int | None:
+def window_of(config: ModelConfig) -> int | None:
     """sliding_window as the class leaves it: Qwen2's is taken away unless use_sliding_window says so."""
     if config.get("use_sliding_window") is False and config.get("_gated_window"):
         return None
@@ -102,7 +102,7 @@ def window_of(config: Config) -> int | None:
     return size
 
 
-def _whole(config: Config, name: str, default: int, least: int = 1) -> int:
+def _whole(config: ModelConfig, name: str, default: int, least: int = 1) -> int:
     """A whole number of config.json; QuestionError where something else stands there."""
     value = config.get(name)
     if value is None:
@@ -112,7 +112,7 @@ def _whole(config: Config, name: str, default: int, least: int = 1) -> int:
     return value
 
 
-def _listed(config: Config, name: str) -> list[Any] | None:
+def _listed(config: ModelConfig, name: str) -> list[Any] | None:
     """A list of config.json; QuestionError where something else stands there."""
     value = config.get(name)
     if value is not None and not isinstance(value, list):
@@ -120,94 +120,94 @@ def _listed(config: Config, name: str) -> list[Any] | None:
     return value
 
 
-def _all(name: str) -> Callable[[Config, int], list[str]]:
+def _all(name: str) -> Callable[[ModelConfig, int], list[str]]:
     return lambda _, count: [name] * count
 
 
-def _window_if_set(config: Config, count: int) -> list[str]:
+def _window_if_set(config: ModelConfig, count: int) -> list[str]:
     return [FULL if window_of(config) is None else SLIDING] * count
 
 
-def _from_layer(config: Config, count: int) -> list[str]:
+def _from_layer(config: ModelConfig, count: int) -> list[str]:
     """Qwen2, Qwen2-VL, Qwen3: the layers from max_window_layers on."""
     first, window = _whole(config, "max_window_layers", count, 0), window_of(config)
     return [SLIDING if window is not None and layer >= first else FULL for layer in range(count)]
 
 
-def _qwen2_moe(config: Config, count: int) -> list[str]:
+def _qwen2_moe(config: ModelConfig, count: int) -> list[str]:
     on, last = config.get("use_sliding_window"), _whole(config, "max_window_layers", count, 0)
     return [SLIDING if (layer + 1) % 2 and layer < last and on else FULL for layer in range(count)]
 
 
-def _every(names: tuple[str, ...], default: int, other: str = SLIDING) -> Callable[[Config, int], list[str]]:
+def _every(names: tuple[str, ...], default: int, other: str = SLIDING) -> Callable[[ModelConfig, int], list[str]]:
     """Every Nth layer is full, the others are `other`; N stands under one of `names`."""
 
-    def derive(config: Config, count: int) -> list[str]:
+    def derive(config: ModelConfig, count: int) -> list[str]:
         step = next((_whole(config, name, default, 0) or default for name in names if config.get(name)), default)
         return [other if (layer + 1) % step else FULL for layer in range(count)]
 
     return derive
 
 
-def _last_full(derive: Callable[[Config, int], list[str]]) -> Callable[[Config, int], list[str]]:
+def _last_full(derive: Callable[[ModelConfig, int], list[str]]) -> Callable[[ModelConfig, int], list[str]]:
     return lambda config, count: [*derive(config, count)[:-1], FULL]
 
 
-def _olmo_hybrid(config: Config, count: int) -> list[str]:
+def _olmo_hybrid(config: ModelConfig, count: int) -> list[str]:
     made = _every((), 4, LINEAR)(config, count)
     return made if FULL in made else [*made[:-1], FULL]
 
 
-def _first_of(step: int, name: str | None = None) -> Callable[[Config, int], list[str]]:
+def _first_of(step: int, name: str | None = None) -> Callable[[ModelConfig, int], list[str]]:
     """The first of every N layers is full, the others slide."""
 
-    def derive(config: Config, count: int) -> list[str]:
+    def derive(config: ModelConfig, count: int) -> list[str]:
         every = step if name is None else _whole(config, name, step)
         return [SLIDING if layer % every else FULL for layer in range(count)]
 
     return derive
 
 
-def _rope_flags(config: Config, count: int) -> list[Any]:
+def _rope_flags(config: ModelConfig, count: int) -> list[Any]:
     """no_rope_layers of Llama 4 and SmolLM3: 1 where a layer has rotary positions."""
     given, step = _listed(config, "no_rope_layers"), _whole(config, "no_rope_layer_interval", 4)
     return given or [int((layer + 1) % step != 0) for layer in range(count)]
 
 
-def _llama4(config: Config, count: int) -> list[str]:
+def _llama4(config: ModelConfig, count: int) -> list[str]:
     return [CHUNKED if flag else FULL for flag in _rope_flags(config, count)]
 
 
-def _smollm3(config: Config, count: int) -> list[str]:
+def _smollm3(config: ModelConfig, count: int) -> list[str]:
     windowed = config.get("use_sliding_window") and config.get("sliding_window") is not None
     return [SLIDING if windowed and not flag else FULL for flag in _rope_flags(config, count)[:count]]
 
 
-def _jamba(config: Config, count: int) -> list[str]:
+def _jamba(config: ModelConfig, count: int) -> list[str]:
     period, offset = _whole(config, "attn_layer_period", 8), _whole(config, "attn_layer_offset", 4, 0)
     return [FULL if layer % period == offset else LINEAR for layer in range(count)]
 
 
-def _bamba(config: Config, count: int) -> list[str]:
+def _bamba(config: ModelConfig, count: int) -> list[str]:
     attended = _listed(config, "attn_layer_indices") or []
     return [FULL if layer in attended else LINEAR for layer in range(count)]
 
 
-def _zamba(config: Config, count: int) -> list[str]:
+def _zamba(config: ModelConfig, count: int) -> list[str]:
     period, offset = _whole(config, "attn_layer_period", 6), _whole(config, "attn_layer_offset", 4, 0)
     return [LINEAR, LINEAR, HYBRID, *(HYBRID if layer % period == offset else LINEAR for layer in range(count - 3))]
 
 
-def _zamba2(_config: Config, _count: int) -> list[str]:
+def _zamba2(_config: ModelConfig, _count: int) -> list[str]:
     return [LINEAR, *[*[LINEAR] * 5, HYBRID] * 7, *[LINEAR] * 4, HYBRID, *[LINEAR] * 3, HYBRID, LINEAR, LINEAR]
 
 
-def _lfm2(config: Config, count: int) -> list[str]:
+def _lfm2(config: ModelConfig, count: int) -> list[str]:
     full = _listed(config, "full_attn_idxs")
     return [FULL if full is None or layer in full else CONV for layer in range(count)]
 
 
-def _hybrid_pattern(config: Config, _count: int) -> list[str]:
+def _hybrid_pattern(config: ModelConfig, _count: int) -> list[str]:
     """Nemotron-H: one letter per layer in hybrid_override_pattern (configuration_nemotron_h.py, _pattern_to_list)."""
     pattern = config.get("hybrid_override_pattern")
     if pattern is None:
@@ -218,11 +218,11 @@ def _hybrid_pattern(config: Config, _count: int) -> list[str]:
     return [names[letter] for letter in pattern]
 
 
-def _alternating(first: str, second: str) -> Callable[[Config, int], list[str]]:
+def _alternating(first: str, second: str) -> Callable[[ModelConfig, int], list[str]]:
     return lambda _, count: [first if layer % 2 == 0 else second for layer in range(count)]
 
 
-_RULES: dict[str, Callable[[Config, int], list[str]]] = {
+_RULES: dict[str, Callable[[ModelConfig, int], list[str]]] = {
     "full": _all(FULL),
     "linear": _all(LINEAR),
     "hybrid": _all(HYBRID),

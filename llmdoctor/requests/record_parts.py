@@ -23,7 +23,7 @@ from llmdoctor.requests.sequences import (
 )
 
 DEPTH = 4  # levels of a record in which outputs are searched
-Record = Mapping[str, Any]
+RequestObject = Mapping[str, Any]
 # The key by which an engine's own record is known.
 _ENGINE_KEYS = {
     "meta_info": "sglang",
@@ -40,16 +40,16 @@ class Place:
 
     line: int
     columns: Columns
-    around: Record = field(default_factory=dict)
+    around: RequestObject = field(default_factory=dict)
     depth: int = 0
     engine: str = ""
 
-    def inside(self, record: Record, engine: str = "") -> Place:
+    def inside(self, record: RequestObject, engine: str = "") -> Place:
         """Return the place of what `record` holds."""
         return replace(self, around={**self.around, **facts_of(record)}, depth=self.depth + 1, engine=engine or self.engine)
 
 
-def read_columns(value: Record, place: Place) -> Iterator[OutputSequence]:
+def read_columns(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Read a record with its output in a column; a column of lists holds several sequences."""
     columns = place.columns
     ids = next((lists for name in columns.id_names if (lists := id_lists(value.get(name))) is not None), None)
@@ -61,7 +61,7 @@ def read_columns(value: Record, place: Place) -> Iterator[OutputSequence]:
     yield from read_lists(ids, texts, value, place)
 
 
-def read_lists(ids: list[list[int]] | None, texts: list[str] | None, value: Record, place: Place) -> Iterator[OutputSequence]:
+def read_lists(ids: list[list[int]] | None, texts: list[str] | None, value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Yield the sequences of columns `ids` and `texts` of the record `value`, with the reasons and limits that it and its holders give."""
     if prompts := stored_prompts(value):
         ids = None if ids is None else [without_prompt(row, prompts) for row in ids]
@@ -112,7 +112,7 @@ def texts_in(value: Any, name: str) -> list[str] | None:
     return None
 
 
-def message_text(message: Record) -> str | None:
+def message_text(message: RequestObject) -> str | None:
     """Return the text of an assistant's message: "" if it has none by itself (a tool call, a refusal, content null), None if its text is not found."""
     if {"content", "text"} & message.keys() or {
         "tool_calls",
@@ -142,12 +142,12 @@ def are_objects(value: Any) -> TypeGuard[list[dict[str, Any]]]:
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
-def has_member(value: Record, name: str, key: str) -> bool:
+def has_member(value: RequestObject, name: str, key: str) -> bool:
     held = value.get(name)
     return isinstance(held, dict) and key in held
 
 
-def objects_in(value: Any, depth: int = 0) -> Iterator[Record]:
+def objects_in(value: Any, depth: int = 0) -> Iterator[RequestObject]:
     """Yield the objects in `value`, the outer ones first."""
     if isinstance(value, dict):
         yield value
@@ -156,12 +156,12 @@ def objects_in(value: Any, depth: int = 0) -> Iterator[Record]:
             yield from objects_in(item, depth + 1)
 
 
-def holders_of(value: Record) -> list[Record]:
+def holders_of(value: RequestObject) -> list[RequestObject]:
     """Return a record and the objects in it that hold settings or counts."""
     return [value, *(held for name in HOLDERS if isinstance(held := value.get(name), dict))]
 
 
-def facts_of(value: Record) -> dict[str, Any]:
+def facts_of(value: RequestObject) -> dict[str, Any]:
     """Return what a record gives about the outputs inside it: limits, reasons, counts."""
     known = {*LIMITS, *REASONS, *COUNTS}
     return {name: item for holder in reversed(holders_of(value)) for name, item in holder.items() if name in known}
@@ -172,7 +172,7 @@ def count_of(value: Any) -> int | None:
     return found if found is not None and found >= 0 else None
 
 
-def first_int(names: tuple[str, ...], *holders: Record) -> int | None:
+def first_int(names: tuple[str, ...], *holders: RequestObject) -> int | None:
     for holder in holders:
         for name in names:
             found = holder.get(name)

@@ -13,7 +13,7 @@ from typing import Any
 from llmdoctor.requests.record_parts import (
     DEPTH,
     Place,
-    Record,
+    RequestObject,
     are_objects,
     count_of,
     first_int,
@@ -37,8 +37,8 @@ class RecordShape:
     """One shape: its `name`, the `engine` whose own it is ("" if several write it), whether it fits a record, and how it is read."""
 
     name: str
-    fits: Callable[[Record], bool]
-    read: Callable[[Record, Place], Iterator[OutputSequence]]
+    fits: Callable[[RequestObject], bool]
+    read: Callable[[RequestObject, Place], Iterator[OutputSequence]]
     engine: str = ""
 
 
@@ -59,7 +59,7 @@ def _any(value: Any, place: Place) -> Iterator[OutputSequence]:
         raise Unusable(f"expected an object with an output, found {kind_of(value)}")
 
 
-def _object(value: Record, place: Place) -> Iterator[OutputSequence]:
+def _object(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     named = place.columns.ids in value or place.columns.text in value
     shape = None if named or place.depth > DEPTH else next((shape for shape in SHAPES if shape.fits(value)), None)
     if shape is None:
@@ -71,7 +71,7 @@ def _object(value: Record, place: Place) -> Iterator[OutputSequence]:
 # --- requests and responses of servers --------------------------------------------------------------------------------------------
 
 
-def _wrapped(value: Record, place: Place) -> Iterator[OutputSequence]:
+def _wrapped(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Read a response inside another object: OpenAI's batch output (response.body), LiteLLM's log, Anthropic's batch (result.message)."""
     inner = next(held for name in _WRAPPERS if isinstance(held := value.get(name), dict))
     if value.get("status_code", 200) not in (200, None) or _is_error(inner):
@@ -79,18 +79,18 @@ def _wrapped(value: Record, place: Place) -> Iterator[OutputSequence]:
     yield from _any(inner, place.inside(value))
 
 
-def _failed(_value: Record, _place: Place) -> Iterator[OutputSequence]:
+def _failed(_value: RequestObject, _place: Place) -> Iterator[OutputSequence]:
     raise Unusable("the request failed, so there is no output", failed=True)
 
 
-def _is_error(value: Record) -> bool:
+def _is_error(value: RequestObject) -> bool:
     """Return whether an object holds an error and nothing of an answer: OpenAI's, or a result of Anthropic's batches that did not succeed."""
     return (bool(value.get("error")) and not {"choices", "output", "outputs", "text", "content"} & value.keys()) or (
         value.get("type") in ("errored", "canceled", "expired") and "message" not in value
     )
 
 
-def _choices(value: Record, place: Place) -> Iterator[OutputSequence]:
+def _choices(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Read chat.completion and text_completion, and the results of inspect-ai, which have the same choices."""
     choices = value["choices"]
     usage = value.get("usage") if len(choices) == 1 else None
@@ -124,7 +124,7 @@ def _choices(value: Record, place: Place) -> Iterator[OutputSequence]:
         )
 
 
-def _turns(choice: Record, place: Place) -> Iterator[OutputSequence]:
+def _turns(choice: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Read FastChat's MT-Bench answers: choices[].turns, a text per turn."""
     for text in choice["turns"]:
         if not isinstance(text, str):
@@ -146,7 +146,7 @@ def _logprob_ids(logprobs: Any) -> tuple[list[int] | None, int | None]:
     return None, len(tokens)
 
 
-def _outputs(value: Record, place: Place) -> Iterator[OutputSequence]:
+def _outputs(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Read vLLM's RequestOutput, and OpenAI's response object, whose outputs are messages that belong together."""
     outputs = value.get("outputs", value.get("output"))
     if not isinstance(outputs, list):
@@ -157,7 +157,7 @@ def _outputs(value: Record, place: Place) -> Iterator[OutputSequence]:
         yield from read_columns(item, inner)
 
 
-def _gemini(value: Record, place: Place) -> Iterator[OutputSequence]:
+def _gemini(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Read Gemini's GenerateContentResponse: candidates[].content.parts[].text."""
     usage = value.get("usageMetadata") if len(value["candidates"]) == 1 else None
     for candidate in value["candidates"]:
@@ -170,7 +170,7 @@ def _gemini(value: Record, place: Place) -> Iterator[OutputSequence]:
         yield sequence(place, None, text, count_of(usage), reported, first_int(LIMITS, *holders_of(value), place.around))
 
 
-def _ollama(value: Record, place: Place) -> Iterator[OutputSequence]:
+def _ollama(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Read Ollama's /api/generate and /api/chat (docs/api.md): eval_count tokens, done_reason; `context` holds the prompt too and is not read."""
     if value.get("done") is False:
         raise Unusable("a chunk of a streamed answer: join the chunks of each answer first")
@@ -186,7 +186,7 @@ def _ollama(value: Record, place: Place) -> Iterator[OutputSequence]:
 # --- files of evaluation programs -------------------------------------------------------------------------------------------------
 
 
-def _lm_eval(value: Record, place: Place) -> Iterator[OutputSequence]:
+def _lm_eval(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Read a sample of lm-evaluation-harness (0.4.13, --log_samples): resps[request][repeat], the limit in arguments."""
     limit = first_int(LIMITS, *objects_in(value.get("arguments")), place.around)
     for response in value["resps"]:
@@ -196,7 +196,7 @@ def _lm_eval(value: Record, place: Place) -> Iterator[OutputSequence]:
             yield sequence(place, None, text, None, None, limit)
 
 
-def _helm(value: Record, place: Place) -> Iterator[OutputSequence]:
+def _helm(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Read a request state of HELM's scenario_state.json: result.completions[].text, request.max_tokens."""
     result = value["result"]
     if not isinstance(result, dict) or result.get("success") is False:
@@ -210,10 +210,10 @@ def _helm(value: Record, place: Place) -> Iterator[OutputSequence]:
         yield sequence(place, None, completion["text"], count, reported, first_int(LIMITS, value.get("request") or {}, place.around))
 
 
-def _members(name: str) -> Callable[[Record, Place], Iterator[OutputSequence]]:
+def _members(name: str) -> Callable[[RequestObject, Place], Iterator[OutputSequence]]:
     """Return a reader of the records in the list `name` of one object: HELM's request_states, inspect-ai's samples."""
 
-    def read(value: Record, place: Place) -> Iterator[OutputSequence]:
+    def read(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
         inner = place.inside(value)
         for item in value[name]:
             yield from _any(item, inner)
@@ -221,18 +221,18 @@ def _members(name: str) -> Callable[[Record, Place], Iterator[OutputSequence]]:
     return read
 
 
-def _inspect_sample(value: Record, place: Place) -> Iterator[OutputSequence]:
+def _inspect_sample(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Read a sample of inspect-ai's JSON log: output.choices."""
     yield from _any(value["output"], place.inside(value))
 
 
-def _opencompass(value: Record, place: Place) -> Iterator[OutputSequence]:
+def _opencompass(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Read OpenCompass' predictions: {"0": {"origin_prompt": ..., "prediction": ...}, "1": ...}."""
     for item in value.values():
         yield from read_columns(item, place.inside(value))
 
 
-def _lighteval(value: Record, place: Place) -> Iterator[OutputSequence]:
+def _lighteval(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Read a row of lighteval's details: model_response {text, output_tokens}."""
     response = value["model_response"]
     ids, texts = id_lists(response.get("output_tokens")), texts_in(response.get("text"), "text")
@@ -241,7 +241,7 @@ def _lighteval(value: Record, place: Place) -> Iterator[OutputSequence]:
     yield from read_lists(ids if any(ids or ()) else None, texts, value, place)
 
 
-def _conversation(value: Record, place: Place) -> Iterator[OutputSequence]:
+def _conversation(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     """Read a conversation: ShareGPT's `conversations` (from, value), or `messages` (role, content); each run of the model's turns is an output."""
     turns = next(held for name in _CONVERSATIONS if are_objects(held := value.get(name)))
     found = False
@@ -262,17 +262,17 @@ _ASSISTANTS = ("assistant", "gpt", "model", "chatgpt", "bing", "bard", "bot", "a
 _WRAPPERS = ("response", "result", "body", "message")
 
 
-def _is_anthropic_result(value: Record) -> bool:
+def _is_anthropic_result(value: RequestObject) -> bool:
     result = value.get("result")
     return isinstance(result, dict) and result.get("type") in ("succeeded", "errored", "canceled", "expired")
 
 
-def _is_message(value: Record) -> bool:
+def _is_message(value: RequestObject) -> bool:
     """Return whether an object holds an Anthropic message and nothing else of an answer."""
     return isinstance(value.get("message"), dict) and value.get("type") == "succeeded"
 
 
-def _is_opencompass(value: Record) -> bool:
+def _is_opencompass(value: RequestObject) -> bool:
     return bool(value) and all(isinstance(item, dict) and "prediction" in item for item in value.values())
 
 

@@ -14,10 +14,10 @@ from llmdoctor.core.finding import Finding, Location
 from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
-from llmdoctor.sample.comparing import Agreement, Comparison, DisagreementCause, agreement, compare_sides, find_causes
+from llmdoctor.sample.comparing import Agreement, DisagreementCause, Divergence, agreement, compare_sides, find_causes
 from llmdoctor.sample.logprobs import Side, read_side
-from llmdoctor.sample.options import CompareOptions
-from llmdoctor.sample.results import CauseResult, CompareResult, ComparisonResult, VersusResult
+from llmdoctor.sample.options import SampleCompareOptions
+from llmdoctor.sample.results import ComparisonResult, DisagreementCauseResult, SampleCompareResult, VersusResult
 from llmdoctor.sample.rules import SIDES
 from llmdoctor.sample.types import Doubles, Flags
 
@@ -38,12 +38,12 @@ class PairedSides:
     padding: DisagreementCause | None
 
 
-def compare_report(options: CompareOptions) -> Report:
+def compare_report(options: SampleCompareOptions) -> Report:
     """Return the comparison of two sides. Raises QuestionError."""
     return compared_as("sample compare", options)
 
 
-def compared_as(command: str, options: CompareOptions) -> Report:
+def compared_as(command: str, options: SampleCompareOptions) -> Report:
     """Return the comparison as a report of `command`: "sample replay" for its former option --versus."""
     trainer, engine = read_side(options.trainer, "trainer"), read_side(options.engine, "engine")
     if options.trainer == options.engine and trainer.name == engine.name:
@@ -153,7 +153,7 @@ def _invalid(trainer: Side, engine: Side) -> str:
     return "; ".join(texts)
 
 
-def _verdict(found: Comparison, decision: Agreement) -> Verdict:
+def _verdict(found: Divergence, decision: Agreement) -> Verdict:
     ratio = f"mean ratio {found.mean_ratio:.4g} +- {found.standard_error:.2g} (1 expected), {plural(found.tokens, 'token')}"
     if decision == "agree":
         return Verdict(f"The two sides agree up to rounding: {ratio}.", "ok")
@@ -170,7 +170,9 @@ def _worst(paired: PairedSides) -> list[tuple[int, float, float]]:
     return [(int(places[at]), float(t[at]), float(e[at])) for at in order]
 
 
-def _findings(options: CompareOptions, found: Comparison, decision: Agreement, causes: Sequence[DisagreementCause]) -> tuple[Finding, ...]:
+def _findings(
+    options: SampleCompareOptions, found: Divergence, decision: Agreement, causes: Sequence[DisagreementCause]
+) -> tuple[Finding, ...]:
     if decision != "disagree":
         return ()
     message = f"trainer and engine disagree about {plural(found.tokens, 'token')}: mean ratio {found.mean_ratio:.4g}"
@@ -190,7 +192,7 @@ def _findings(options: CompareOptions, found: Comparison, decision: Agreement, c
 
 
 def _document(
-    found: Comparison,
+    found: Divergence,
     causes: Sequence[DisagreementCause],
     findings: Sequence[Finding],
     paired: PairedSides,
@@ -216,7 +218,7 @@ def _ratio(delta: float) -> str:
     return f"{math.exp(min(50.0, max(-50.0, delta))):.4g}"
 
 
-def evidence_of(found: Comparison) -> str:
+def evidence_of(found: Divergence) -> str:
     """Return the differences in words."""
     pearson = "-" if found.pearson is None else f"{found.pearson:.4f}"
     return (
@@ -225,7 +227,7 @@ def evidence_of(found: Comparison) -> str:
     )
 
 
-def training_of(found: Comparison) -> str:
+def training_of(found: Divergence) -> str:
     """Return what the differences mean for a policy ratio, in words."""
     return (
         f"{found.clipped:.1%} of the ratios lie outside PPO's clip range of 0.2; KL k1 {found.k1:.4f}, k3 {found.k3:.4f} (gap {found.gap:.4f}); "
@@ -234,12 +236,12 @@ def training_of(found: Comparison) -> str:
     )
 
 
-def versus_result(found: Comparison | None) -> VersusResult | None:
+def versus_result(found: Divergence | None) -> VersusResult | None:
     """Return a comparison for a program, as `sample replay` has it."""
     return None if found is None else _versus(found)
 
 
-def _versus(found: Comparison) -> VersusResult:
+def _versus(found: Divergence) -> VersusResult:
     return {
         "tokens": found.tokens,
         "mean_abs": found.mean_abs,
@@ -255,17 +257,17 @@ def _versus(found: Comparison) -> VersusResult:
     }
 
 
-def _cause(one: DisagreementCause) -> CauseResult:
+def _cause(one: DisagreementCause) -> DisagreementCauseResult:
     return {"name": one.name, "explains": one.explains, "evidence": one.evidence, "fix": one.fix, "tokens": list(one.tokens)}
 
 
 def _result(
-    found: Comparison,
+    found: Divergence,
     decision: Agreement,
     causes: Sequence[DisagreementCause],
     paired: PairedSides,
     sides: tuple[Side, Side],
-) -> CompareResult:
+) -> SampleCompareResult:
     versus = _versus(found)
     error = versus["standard_error"]
     comparison: ComparisonResult = {"mean": found.mean_ratio, "standard_error": error, "max": found.max_ratio}

@@ -20,7 +20,7 @@ _OUTLIER = 1.0  # nats beyond which a token is called an outlier if nearly all o
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Divergence:
     """How two sides differ over N tokens; ratio = exp(trainer - engine), all in nats.
 
     k1 = mean(engine - trainer) estimates KL(engine, trainer) without bias, k3 = mean(ratio - 1 - log ratio); if the engine's side is truncated,
@@ -59,11 +59,11 @@ class DisagreementCause:
     tokens: tuple[int, ...] = ()
 
 
-def compare_sides(trainer: Doubles, engine: Doubles, sequences: Ids | None = None) -> Comparison:
+def compare_sides(trainer: Doubles, engine: Doubles, sequences: Ids | None = None) -> Divergence:
     """Return how two sides differ; both finite [N], N at least 1. `sequences` [N] are the sequence of each token, for the standard error."""
     delta = trainer - engine
     ratio = np.exp(np.clip(delta, -_LARGEST, _LARGEST))
-    return Comparison(
+    return Divergence(
         tokens=len(delta),
         mean_abs=float(np.abs(delta).mean()),
         max_abs=float(np.abs(delta).max()),
@@ -96,7 +96,7 @@ def _standard_error(ratio: Doubles, sequences: Ids | None) -> float:
     return float(ratio.std(ddof=1) / math.sqrt(len(ratio))) if len(ratio) > 1 else math.inf
 
 
-def agreement(found: Comparison, causes: Sequence[DisagreementCause]) -> Agreement:
+def agreement(found: Divergence, causes: Sequence[DisagreementCause]) -> Agreement:
     """Return whether the sides agree up to rounding, disagree, or whether the data cannot decide."""
     off = abs(found.mean_ratio - 1) > max(3 * found.standard_error, 0.01)
     if found.mean_abs <= _ROUNDING and not off and found.max_abs <= _OUTLIER:

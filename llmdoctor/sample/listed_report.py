@@ -14,7 +14,7 @@ from llmdoctor.sample.findings import findings_of
 from llmdoctor.sample.listed import KIND_WORDS, ListedReplay, overall, replay_listed
 from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.result_parts import STATUSES, claim_result, finite, interval_result, test_result
-from llmdoctor.sample.results import FitResult, ListedStepResult, ReplayResult
+from llmdoctor.sample.results import FittedSettingsResult, ListedStepResult, ReplayResult
 from llmdoctor.sample.rules import KIND
 
 
@@ -110,7 +110,7 @@ def _result(one: ListedReplay, replays: Sequence[ListedReplay]) -> ReplayResult:
     }
 
 
-def _fits(one: ListedReplay) -> list[FitResult]:
+def _fits(one: ListedReplay) -> list[FittedSettingsResult]:
     """Greedy decoding, if every token is the largest and the claim is not that."""
     if not (one.greedy and one.claim.settings.do_sample and one.verdict.outcome == "inconsistent"):
         return []

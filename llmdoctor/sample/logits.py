@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.arrays import BFLOAT16, ArrayFile, from_brain, read_arrays
+from llmdoctor.sample.types import Floats
 
-Floats: TypeAlias = NDArray[np.float32]
 CHUNK = 16 << 20  # bytes of logits held at a time
 _Opened: TypeAlias = tuple[NDArray[Any], str, dict[str, NDArray[Any]], str]  # the logits, their dtype, the other arrays, the name
 _RAW, _SCORES = ("logits", "output_logits"), ("scores", "processed_logits", "output_scores")

@@ -77,7 +77,7 @@ class DrawOptions(SampleOptions):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompareOptions:
+class SampleCompareOptions:
     """Options of `sample compare`: the files of the two sides; `temperature` is the one that was requested, if known."""
 
     trainer: str

@@ -13,10 +13,10 @@ from llmdoctor.sample.compare import compared_as, versus_result
 from llmdoctor.sample.estimate import Estimates
 from llmdoctor.sample.findings import replay_findings
 from llmdoctor.sample.listed_report import listed_report
-from llmdoctor.sample.options import CompareOptions, ReplayOptions, check_alpha
+from llmdoctor.sample.options import ReplayOptions, SampleCompareOptions, check_alpha
 from llmdoctor.sample.replayed import Replay, replay
 from llmdoctor.sample.result_parts import STATUSES, claim_result, finite, interval_result, plain_values, test_result
-from llmdoctor.sample.results import FitResult, ReplayResult, StepResult
+from llmdoctor.sample.results import FittedSettingsResult, ReplayResult, StepResult
 from llmdoctor.sample.screen import document
 from llmdoctor.sample.statistics import require_statistics
 from llmdoctor.sample.steps import Steps
@@ -26,7 +26,7 @@ def replay_report(options: ReplayOptions) -> Report:
     """Return the replay, judged. Raises QuestionError."""
     check_alpha(options.alpha)
     if options.logits is None and options.model is None and options.versus is not None and options.logprobs is not None:
-        sides = CompareOptions(trainer=options.logprobs, engine=options.versus, temperature=options.settings.temperature)
+        sides = SampleCompareOptions(trainer=options.logprobs, engine=options.versus, temperature=options.settings.temperature)
         return compared_as("sample replay", sides)
     require_statistics("sample replay")
     if options.logits is not None and looks_like_responses(options.logits):
@@ -91,7 +91,7 @@ def _result(done: Replay) -> ReplayResult:
     }
 
 
-def _fits(estimates: Estimates) -> list[FitResult]:
+def _fits(estimates: Estimates) -> list[FittedSettingsResult]:
     return [
         {
             "engine": fit.engine.name,

@@ -12,7 +12,7 @@ from llmdoctor.core.progress import Progress
 from llmdoctor.modeldir.directory import read_model_dir
 from llmdoctor.modeldir.tokenizer import Tokenizer
 from llmdoctor.sample.claim import Claim, doubts_of
-from llmdoctor.sample.comparing import Comparison, compare_sides
+from llmdoctor.sample.comparing import Divergence, compare_sides
 from llmdoctor.sample.estimate import Estimates, estimate
 from llmdoctor.sample.generation import Generation, read_generation
 from llmdoctor.sample.judge import Judgement, judge, run_tests, undecided
@@ -55,8 +55,8 @@ class Replay:
     tests: tuple[Test, ...]
     verdict: Judgement
     estimates: Estimates | None
-    training: Comparison | None
-    versus: Comparison | None
+    training: Divergence | None
+    versus: Divergence | None
     kind: tuple[str, dict[str, float]] | None
     tokenizer: Tokenizer | None
 
@@ -153,12 +153,12 @@ def _sequence_scores(steps: Steps, generation: Generation) -> tuple[SequenceScor
     return tuple(found)
 
 
-def _training(steps: Steps) -> Comparison | None:
+def _training(steps: Steps) -> Divergence | None:
     good = np.isfinite(steps.logprob_processed) & np.isfinite(steps.logprob_raw)
     return compare_sides(steps.logprob_raw[good], steps.logprob_processed[good]) if good.any() else None
 
 
-def _versus(options: ReplayOptions, steps: Steps) -> Comparison:
+def _versus(options: ReplayOptions, steps: Steps) -> Divergence:
     """log p(trainer) - log p(engine): --logprobs is the trainer's side (else the claim's own), --versus the engine's."""
     engine = read_side(str(options.versus)).flat()
     trainer = steps.logprob_near if options.logprobs is None else read_side(options.logprobs).flat()

@@ -39,7 +39,7 @@ class TestResult(TypedDict):
     says: str
 
 
-class FitResult(TypedDict):
+class FittedSettingsResult(TypedDict):
     """One candidate for what was used."""
 
     engine: str
@@ -169,7 +169,7 @@ class ReplayResult(TypedDict):
     claim: ClaimResult
     tests: list[TestResult]
     estimate: dict[str, IntervalResult]
-    fits: NotRequired[list[FitResult]]
+    fits: NotRequired[list[FittedSettingsResult]]
     margin: NotRequired[float | None]  # the lead of the first fit in nats
     law: NotRequired[LawResult | None]
     scores: NotRequired[bool]
@@ -194,7 +194,7 @@ class ComparisonResult(TypedDict):
     max: float
 
 
-class CauseResult(TypedDict):
+class DisagreementCauseResult(TypedDict):
     """One explanation of a disagreement."""
 
     name: str
@@ -212,7 +212,7 @@ class TrainingResult(TypedDict):
     truncated_mean_ratio: float  # of ratios capped at 2
 
 
-class CompareResult(TypedDict):
+class SampleCompareResult(TypedDict):
     """`sample compare`."""
 
     verdict: str  # agree, disagree or undecided
@@ -221,7 +221,7 @@ class CompareResult(TypedDict):
     ratio: ComparisonResult
     k1: float
     k3: float
-    causes: list[CauseResult]  # the best first
+    causes: list[DisagreementCauseResult]  # the best first
     training: TrainingResult
     invalid: dict[str, dict[str, int]]  # by file: values that are no log-probability, by kind
     notes: list[str]

@@ -9,7 +9,7 @@ import pytest
 
 from llmdoctor.gencfg.check import check_report
 from llmdoctor.gencfg.options import GencfgCheckOptions
-from llmdoctor.gencfg.terminator import Conversation, Terminator, find_terminator
+from llmdoctor.gencfg.terminator import TemplateVariables, Terminator, find_terminator
 from llmdoctor.modeldir.template import ChatTemplate, TemplateWorker
 from tests.conftest import write_model
 
@@ -92,7 +92,7 @@ def terminator(template: str) -> Terminator:
     ids: dict[str, int | None] = {token: number for number, token in enumerate(tokens)}
     plain = {"<think>", "</think>", "<call>", "</call>"}
 
-    def render(conversations: list[Conversation]) -> list[str | None]:
+    def render(conversations: list[TemplateVariables]) -> list[str | None]:
         return [rendering.text for rendering in worker.render_many(ChatTemplate("default", template, "f"), conversations)]
 
     with TemplateWorker() as worker:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.kvcache import kvcache_report
-from llmdoctor.mem.options import CompareOptions, KvcacheOptions
+from llmdoctor.mem.options import KvcacheOptions, MemCompareOptions
 from llmdoctor.report import Style, render
 from tests.mem.conftest import CONFIGS, write_config
 
@@ -49,7 +49,7 @@ def test_strategy_files(model: Path, value: dict[str, Any], seed: dict[str, Any]
     path = model / "strategy.json"
     path.write_text(json.dumps({**seed, **value}))
     try:
-        report = compare_report(CompareOptions(model=str(model), strategy=(str(path),), batch=1, static=True))
+        report = compare_report(MemCompareOptions(model=str(model), strategy=(str(path),), batch=1, static=True))
         text = render(report, "text", Style(80, False))
     except QuestionError as error:
         text = str(error)
@@ -66,7 +66,7 @@ def test_strategy_files(model: Path, value: dict[str, Any], seed: dict[str, Any]
 def test_configs(tmp_path_factory: pytest.TempPathFactory, changes: dict[str, Any]) -> None:
     model = write_config(tmp_path_factory.mktemp("config"), "qwen2", **changes)
     for ask in (
-        lambda: compare_report(CompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True)),
+        lambda: compare_report(MemCompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True)),
         lambda: kvcache_report(KvcacheOptions(model=str(model), batch=1, length=8, cache="dynamic")),
     ):
         try:

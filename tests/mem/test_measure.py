@@ -12,7 +12,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem import cases, measure
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.measure import measure_report
-from llmdoctor.mem.options import CompareOptions, MeasureOptions
+from llmdoctor.mem.options import MeasureOptions, MemCompareOptions
 from tests.conftest import run_command
 
 pytestmark = pytest.mark.live
@@ -40,7 +40,9 @@ def test_the_trainer_holds_what_is_predicted(models: dict[str, Path], tmp_path: 
     rows = {row["what"]: row for row in report.result["beside"]}
     assert rows["steady params"]["error"] == 0
     assert abs(rows["steady optimizer_state"]["error"]) < 1e-3
-    again = compare_report(CompareOptions(model=str(models["qwen2"]), strategy=strategies, batch=1, seq_len=16, measured=str(out))).result
+    again = compare_report(
+        MemCompareOptions(model=str(models["qwen2"]), strategy=strategies, batch=1, seq_len=16, measured=str(out))
+    ).result
     assert again is not None
     assert {row["what"] for row in again["measured"]} == set(rows)
 

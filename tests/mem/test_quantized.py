@@ -10,7 +10,7 @@ import pytest
 
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.optimizers import trainer_optimizer
-from llmdoctor.mem.options import CompareOptions
+from llmdoctor.mem.options import MemCompareOptions
 
 LINEAR = 7 * (48 * 48 + 2 * 48 * 24 + 48 * 48 + 3 * 48 * 80)  # elements of the seven layers' projections (tests/mem/conftest.py, llama)
 FOUR_BIT = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": "bfloat16"}
@@ -30,7 +30,7 @@ def strategy(tmp_path: Path, **settings: Any) -> str:
 
 
 def result(model: Path, path: str, **options: Any) -> dict[str, Any]:
-    report = compare_report(CompareOptions(model=str(model), strategy=(path,), seq_len=32, **options))
+    report = compare_report(MemCompareOptions(model=str(model), strategy=(path,), seq_len=32, **options))
     assert report.result is not None
     return {**report.result["strategies"][0], "model": report.result["model"], "inputs": report.result["inputs"]}
 
@@ -49,7 +49,7 @@ def test_four_bits_take_half_a_byte_and_count_as_parameters(models: dict[str, Pa
 
 def test_quantized_weights_without_adapters_are_refused(models: dict[str, Path], tmp_path: Path) -> None:
     path = strategy(tmp_path, model_init={"peft_config": None, "quantization_config": FOUR_BIT})
-    report = compare_report(CompareOptions(model=str(models["llama"]), strategy=(path,), static=True))
+    report = compare_report(MemCompareOptions(model=str(models["llama"]), strategy=(path,), static=True))
     assert report.error is not None
     assert "no adapters" in report.error.message
     assert report.result is not None

@@ -9,7 +9,7 @@ import pytest
 
 from llmdoctor.core.finding import Finding
 from llmdoctor.mem.compare import compare_report
-from llmdoctor.mem.options import CompareOptions
+from llmdoctor.mem.options import MemCompareOptions
 from llmdoctor.mem.rules import RULES
 
 FOLDER = Path(__file__).parents[1] / "rules"
@@ -22,7 +22,7 @@ def findings(code: str, kind: str) -> tuple[Finding, ...]:
     measured = case / "measured.jsonl"
     beside = str(measured) if measured.exists() else None
     strategy = (str(case / "strategy.json"),)
-    return compare_report(CompareOptions(model=str(case), strategy=strategy, batch=1, seq_len=32, measured=beside, **options)).findings
+    return compare_report(MemCompareOptions(model=str(case), strategy=strategy, batch=1, seq_len=32, measured=beside, **options)).findings
 
 
 def test_every_rule_has_both_fixtures() -> None:

@@ -12,7 +12,7 @@ import pytest
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.kvcache import kvcache_report
-from llmdoctor.mem.options import CompareOptions, KvcacheOptions, MemOptions
+from llmdoctor.mem.options import KvcacheOptions, MemCompareOptions, MemOptions
 from llmdoctor.report import Style, render
 from tests.mem.conftest import write_config
 
@@ -48,12 +48,12 @@ def valid(report: Any) -> dict[str, Any]:
 
 @pytest.mark.live
 def test_two_strategies(snapshot: Any) -> None:
-    assert text(compare_report(CompareOptions(model="llama", strategy=TWO, batch=2, seq_len=128))) == snapshot
+    assert text(compare_report(MemCompareOptions(model="llama", strategy=TWO, batch=2, seq_len=128))) == snapshot
 
 
 @pytest.mark.live
 def test_what_does_not_fit(snapshot: Any) -> None:
-    report = compare_report(CompareOptions(model="llama", strategy=TWO[1:], batch=2, seq_len=128, gpu_memory="1GiB"))
+    report = compare_report(MemCompareOptions(model="llama", strategy=TWO[1:], batch=2, seq_len=128, gpu_memory="1GiB"))
     assert text(report) == snapshot
     assert valid(report)["result"]["strategies"][0]["fits"] is False
     assert report.findings[0].code == "MEM001"
@@ -63,14 +63,16 @@ def test_what_does_not_fit(snapshot: Any) -> None:
 def test_an_image_and_stages(snapshot: Any) -> None:
     assert (
         text(
-            compare_report(CompareOptions(model="vl", strategy=("deepspeed:zero3",), batch=1, seq_len=64, image="112x112", stage="vision"))
+            compare_report(
+                MemCompareOptions(model="vl", strategy=("deepspeed:zero3",), batch=1, seq_len=64, image="112x112", stage="vision")
+            )
         )
         == snapshot
     )
 
 
 def test_static(snapshot: Any) -> None:
-    assert text(compare_report(CompareOptions(model="llama", strategy=TWO[1:], static=True, world_size=4))) == snapshot
+    assert text(compare_report(MemCompareOptions(model="llama", strategy=TWO[1:], static=True, world_size=4))) == snapshot
 
 
 def test_kvcache(snapshot: Any) -> None:
@@ -80,7 +82,7 @@ def test_kvcache(snapshot: Any) -> None:
 
 @pytest.mark.live
 def test_the_contract(folder: Path) -> None:
-    report = valid(compare_report(CompareOptions(model="llama", strategy=TWO, batch=2, seq_len=128)))
+    report = valid(compare_report(MemCompareOptions(model="llama", strategy=TWO, batch=2, seq_len=128)))
     result = report["result"]
     assert result["model"]["params"] == result["model"]["trainable"]
     for strategy in result["strategies"]:
@@ -135,7 +137,7 @@ def test_kvcache_is_by_the_contract() -> None:
 @pytest.mark.live
 def test_flash_attention_needs_no_flash_attn_and_16_bit() -> None:
     peaks = [
-        compare_report(CompareOptions(model="llama", strategy=TWO[:1], seq_len=64, attn=name)).result
+        compare_report(MemCompareOptions(model="llama", strategy=TWO[:1], seq_len=64, attn=name)).result
         for name in ("sdpa", "flash_attention_2")
     ]
     assert peaks[0] is not None
@@ -146,4 +148,4 @@ def test_flash_attention_needs_no_flash_attn_and_16_bit() -> None:
         ("magic", TWO[0], "expected sdpa, eager"),
     ):
         with pytest.raises(QuestionError, match=sentence):
-            compare_report(CompareOptions(model="llama", strategy=(strategy,), seq_len=64, attn=name))
+            compare_report(MemCompareOptions(model="llama", strategy=(strategy,), seq_len=64, attn=name))

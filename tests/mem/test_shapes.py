@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.options import CompareOptions
+from llmdoctor.mem.options import MemCompareOptions
 from llmdoctor.mem.predictor import compare_strategies
 from llmdoctor.mem.shapes import FAMILIES, weights_without_torch
 from llmdoctor.mem.workload import Workload
@@ -35,7 +35,7 @@ def test_shapes_are_the_real_models(models: dict[str, Path], family: str) -> Non
 @pytest.mark.parametrize("strategy", ["trainer:adamw_torch,bf16", "deepspeed:zero2", "deepspeed:zero3", "deepspeed:zero0,fp32"])
 def test_steady_without_torch_is_steady_with_it(models: dict[str, Path], strategy: str) -> None:
     static, live = (
-        compare_strategies(CompareOptions(model=str(models["llama"]), strategy=(strategy,), static=flag))[0] for flag in (True, False)
+        compare_strategies(MemCompareOptions(model=str(models["llama"]), strategy=(strategy,), static=flag))[0] for flag in (True, False)
     )
     parts = [
         {name: size for name, size in answer.estimates[0].prediction.steady.components.items() if name != "model_buffers"}
@@ -63,18 +63,18 @@ def test_headers_that_disagree_with_the_config_are_refused(tmp_path: Path) -> No
     model = write_config(tmp_path / "m", "qwen2")
     shapes = {name: list(shape) for name, shape in static(model)}
     save(model, shapes)
-    compare_strategies(CompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True))
+    compare_strategies(MemCompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True))
     save(model, {**shapes, "lm_head.weight": shapes["model.embed_tokens.weight"]})  # a tied output layer may be stored
-    compare_strategies(CompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True))
+    compare_strategies(MemCompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True))
     save(model, {name: shape for name, shape in shapes.items() if ".6." not in name})
     with pytest.raises(QuestionError, match="they are not of one model"):
-        compare_strategies(CompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True))
+        compare_strategies(MemCompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True))
 
 
 def test_an_unknown_family_needs_its_files(tmp_path: Path) -> None:
     model = write_config(tmp_path / "m", "qwen2", model_type="falcon_h9")
     with pytest.raises(QuestionError, match="from safetensors files only"):
-        compare_strategies(CompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True))
+        compare_strategies(MemCompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True))
     save(model, {"a.embed.weight": [10, 4], "b.weight": [4, 4]})
-    answer, _ = compare_strategies(CompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True))
+    answer, _ = compare_strategies(MemCompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True))
     assert answer.estimates[0].prediction.parameters == 56

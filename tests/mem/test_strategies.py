@@ -11,7 +11,7 @@ import pytest
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.keys import StrategyContext
-from llmdoctor.mem.options import CompareOptions
+from llmdoctor.mem.options import MemCompareOptions
 from llmdoctor.mem.runners import base
 from llmdoctor.mem.strategies import read_strategy
 
@@ -208,7 +208,7 @@ def test_micro_steps_repeat(
     for steps, played in ((40, 40), (40, 8), (10**9, 8)):
         monkeypatch.setattr(base, "MICRO_STEPS", played)
         config = {**BASE, "bf16": {"enabled": False}, **changes, "zero_optimization": zero, "gradient_accumulation_steps": steps}
-        options = CompareOptions(model=str(models["qwen2"]), strategy=(written(tmp_path, config),), static=True)
+        options = MemCompareOptions(model=str(models["qwen2"]), strategy=(written(tmp_path, config),), static=True)
         seen.append((compare_report(options).result or {})["strategies"][0])
         seen[-1].pop("settings")
     assert seen[0] == seen[1] == seen[2]

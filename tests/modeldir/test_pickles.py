@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmdoctor.files.pickles import MAX_VALUES, PICKLE_LIMIT, PickleLimits, Record, parse_pickle, plain
+from llmdoctor.files.pickles import MAX_VALUES, PICKLE_LIMIT, PickledObject, PickleLimits, parse_pickle, plain
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=20) | st.binary(max_size=20)
@@ -59,7 +59,7 @@ def test_mutated_bytes_are_read_or_refused(data: st.DataObject) -> None:
 @pytest.mark.parametrize("protocol", range(6))
 def test_an_object_is_its_name_and_its_state(protocol: int) -> None:
     value = parse_pickle(pickle.dumps(Holder(optim=Optim.ADAM, path=pathlib.PurePosixPath("out/x"), seen={1}), protocol))
-    assert isinstance(value, Record)
+    assert isinstance(value, PickledObject)
     seen = plain(value)
     assert seen["optim"] == "adamw_torch"
     assert value.name in (f"{__name__}.Holder", "copy_reg._reconstructor")
@@ -135,7 +135,7 @@ def test_nothing_is_imported_or_called() -> None:
         b"\x80\x02cbuiltins\nexec\nX\x05\x00\x00\x00\x31/0#)\x85\x81}b.",
     ):
         value = parse_pickle(payload)
-        assert isinstance(value, Record)
+        assert isinstance(value, PickledObject)
         assert value.name in ("os.system", "builtins.exec")
     assert not pathlib.Path("/tmp/llmdoctor-pickle").exists()
 

@@ -12,7 +12,7 @@ import pytest
 
 from llmdoctor.sample.compare import compare_report
 from llmdoctor.sample.comparing import agreement, compare_sides, find_causes
-from llmdoctor.sample.options import CompareOptions
+from llmdoctor.sample.options import SampleCompareOptions
 from llmdoctor.sample.stages import run
 from llmdoctor.sample.tables import VLLM
 from llmdoctor.sample.types import SamplingParams
@@ -75,7 +75,7 @@ def compared(folder: Path, trainer: Any, engine: Any) -> dict[str, Any]:
     for name, value in (("trainer", trainer), ("engine", engine)):
         paths.append(str(folder / f"{name}.json"))
         Path(paths[-1]).write_text(json.dumps(value))
-    report = compare_report(CompareOptions(trainer=paths[0], engine=paths[1]))
+    report = compare_report(SampleCompareOptions(trainer=paths[0], engine=paths[1]))
     assert report.result is not None
     return dict(report.result)
 
@@ -121,7 +121,7 @@ def test_formats(form: str, tmp_path: Path) -> None:
     else:
         pytest.importorskip("safetensors.numpy").save_file({"logprobs": values}, path)
     (tmp_path / "b.json").write_text(json.dumps(values.tolist()))
-    report = compare_report(CompareOptions(trainer=str(tmp_path / "b.json"), engine=str(path)))
+    report = compare_report(SampleCompareOptions(trainer=str(tmp_path / "b.json"), engine=str(path)))
     assert report.result is not None
     assert (report.result["verdict"], report.result["tokens"], report.result["sequences"]) == ("agree", 4, 2)
 

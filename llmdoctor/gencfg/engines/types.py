@@ -8,7 +8,7 @@ from typing import Literal
 
 from llmdoctor.gencfg.types import Effective, GenerateCall, Json, SourcedValue
 
-Evidence = Literal["measured", "read"]
+RuleBasis = Literal["measured", "read"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class GenerationEngine:
     title: str
     distribution: str | None
     known: tuple[str, ...]
-    evidence: Evidence
+    evidence: RuleBasis
     source: str
     resolve: Resolver
     acts_on: frozenset[str]

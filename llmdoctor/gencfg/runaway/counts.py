@@ -13,7 +13,7 @@ from llmdoctor.gencfg.runaway.observe import Observation
 from llmdoctor.requests.sequences import Columns, OutputSequence, Unusable
 from llmdoctor.requests.shapes import sequences_of
 
-Unit = Literal["token", "character"]
+CountUnit = Literal["token", "character"]
 EXAMPLES = 5
 STOPPED = ("eos", "stop")
 _DISTINCT = 100_000
@@ -52,7 +52,7 @@ class PassedMark:
     """
 
     mark: EndMark
-    unit: Unit
+    unit: CountUnit
     count: int = 0
     stopped: int = 0
     wasted: int = 0
@@ -69,7 +69,7 @@ class LoopGroup:
     """
 
     period: int
-    unit: Unit
+    unit: CountUnit
     count: int = 0
     stopped: int = 0
     starts: Spread = field(default_factory=Spread)
@@ -107,12 +107,12 @@ class OutputCounts:
     open_lengths: Counter[int] = field(default_factory=Counter)
     longest: int = 0
     first_length: int | None = None
-    passed: dict[tuple[str, Unit], PassedMark] = field(default_factory=dict)
-    loops: dict[tuple[int, Unit], LoopGroup] = field(default_factory=dict)
+    passed: dict[tuple[str, CountUnit], PassedMark] = field(default_factory=dict)
+    loops: dict[tuple[int, CountUnit], LoopGroup] = field(default_factory=dict)
 
     def add(self, row: OutputSequence, observed: Observation) -> None:
         """Count one sequence."""
-        unit: Unit = "character" if row.ids is None else "token"
+        unit: CountUnit = "character" if row.ids is None else "token"
         self.sequences += 1
         self.empty += observed.length == 0
         self.padded += observed.padded
@@ -144,7 +144,7 @@ class OutputCounts:
         if observed.ended == "unknown" and (size in self.open_lengths or len(self.open_lengths) < _DISTINCT or size >= self.longest):
             self.open_lengths[size] += 1
 
-    def _pass(self, row: OutputSequence, observed: Observation, mark: EndMark, unit: Unit) -> None:
+    def _pass(self, row: OutputSequence, observed: Observation, mark: EndMark, unit: CountUnit) -> None:
         entry = self.passed.setdefault((mark.name, unit), PassedMark(mark, unit))
         entry.count += 1
         entry.stopped += observed.ended in STOPPED
@@ -155,7 +155,7 @@ class OutputCounts:
         if len(entry.examples) < EXAMPLES:
             entry.examples.append((row.line, observed.at))
 
-    def _loop(self, row: OutputSequence, observed: Observation, loop: Loop, unit: Unit) -> None:
+    def _loop(self, row: OutputSequence, observed: Observation, loop: Loop, unit: CountUnit) -> None:
         entry = self.loops.setdefault((loop.period, unit), LoopGroup(loop.period, unit))
         if not entry.count:
             entry.unit_ids, entry.unit_text = _repeated(row, loop, observed.start)
@@ -193,7 +193,7 @@ class OutputCounts:
         return self.limits.median() or self.given
 
     @property
-    def unit(self) -> Unit:
+    def unit(self) -> CountUnit:
         """What the shares count: tokens where there are any ids."""
         return "token" if self.units["token"] else "character"
 

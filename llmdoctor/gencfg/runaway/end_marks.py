@@ -13,7 +13,7 @@ from typing import Literal
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.requests.sequences import OutputSequence
 
-Source = Literal["model", "option", "well-known", "inferred"]
+MarkSource = Literal["model", "option", "well-known", "inferred"]
 
 # The tokens with which published chat and base models end a turn or a text. <eos> stands for Gemma's, </s> for Llama 2's and Mistral's.
 WELL_KNOWN = (
@@ -32,7 +32,7 @@ class EndMark:
 
     text: str | None
     id: int | None
-    source: Source
+    source: MarkSource
 
     @property
     def name(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from llmdoctor.attach.records import plain
 from llmdoctor.attach.session import Session
-from llmdoctor.gencfg.trace.ends import Rules, ending
+from llmdoctor.gencfg.trace.ends import EndConditions, ending
 from llmdoctor.gencfg.trace.origins import Origins, Source, passed
 from llmdoctor.gencfg.trace.sites import PLUMBING, Site, caller
 from llmdoctor.gencfg.trace.values import METADATA, ids_of, library_version, name_of, public
@@ -288,7 +288,7 @@ class Calls:
             return []
         effective = active.effective
         tokenizer, strings, longest = active.kwargs.get("tokenizer"), effective.get("stop_strings"), effective.get("max_length")
-        rules = Rules(
+        rules = EndConditions(
             eos=frozenset(ids_of(effective.get("eos_token_id"))),
             terminators=frozenset(active.known),
             limit=None if not isinstance(longest, int) else longest - active.width,

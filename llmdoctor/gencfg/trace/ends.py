@@ -9,7 +9,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Rules:
+class EndConditions:
     """What could end a row: `eos` ids, `limit` new tokens (None: none known), `stop_strings` with `decode` (ids -> text) to look for them,
     and whether there was a `custom` stopping criterion. Once a row has ended it is filled up with `pad` where the call has an eos (transformers
     5.23.0 generation/utils.py _sample, has_eos_stopping_criteria). `terminators` are the ids that end a turn for this model, whether or not
@@ -24,7 +24,7 @@ class Rules:
     custom: bool = False
 
 
-def ending(new: Sequence[int], rules: Rules) -> dict[str, Any]:
+def ending(new: Sequence[int], rules: EndConditions) -> dict[str, Any]:
     """The contract's object of one sequence, but for its prompt: new_tokens, stop_reason, and the position (from 0, among the new tokens)
     and id of the first terminator after which decoding went on."""
     length, reason = _end(new, rules)
@@ -37,7 +37,7 @@ def ending(new: Sequence[int], rules: Rules) -> dict[str, Any]:
     }
 
 
-def _end(new: Sequence[int], rules: Rules) -> tuple[int, str]:
+def _end(new: Sequence[int], rules: EndConditions) -> tuple[int, str]:
     eos = next((index + 1 for index, token in enumerate(new) if token in rules.eos), None)
     string = _stop_string(new, rules)
     if string is not None and (eos is None or string < eos):
@@ -50,7 +50,7 @@ def _end(new: Sequence[int], rules: Rules) -> tuple[int, str]:
     return len(new), "length" if rules.limit is not None and len(new) >= rules.limit else "other"
 
 
-def _stop_string(new: Sequence[int], rules: Rules) -> int | None:
+def _stop_string(new: Sequence[int], rules: EndConditions) -> int | None:
     """How many tokens it takes until a stop string stands in the text; None where there is none in it."""
     decode, strings = rules.decode, rules.stop_strings
     if decode is None or not strings:

@@ -28,7 +28,7 @@ FIRST = "padding-free collator: the first token of a document is ignored"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class ReleaseRules:
     """What differs between the releases. `since` is the first release that a set of rules is for."""
 
     since: tuple[int, ...]
@@ -48,10 +48,10 @@ class Rules:
 
 _OLD = frozenset({"assistant_only_loss", "truncation_mode", "packing_strategy"})
 _RULES = (
-    Rules(since=(0, 17), missing=_OLD, strategies=("wrapped",), needs_content=True, passes_tools=False, packs_masks=False),
-    Rules(since=(0, 24), missing=frozenset({"truncation_mode"}), needs_content=True, drops_empty=False),
-    Rules(since=(1, 0), strategies=("bfd", "bfd_split", "wrapped"), padding_free_needs_no_length=True),
-    Rules(
+    ReleaseRules(since=(0, 17), missing=_OLD, strategies=("wrapped",), needs_content=True, passes_tools=False, packs_masks=False),
+    ReleaseRules(since=(0, 24), missing=frozenset({"truncation_mode"}), needs_content=True, drops_empty=False),
+    ReleaseRules(since=(1, 0), strategies=("bfd", "bfd_split", "wrapped"), padding_free_needs_no_length=True),
+    ReleaseRules(
         since=(1, 16),
         strategies=("bfd", "bfd_split", "wrapped"),
         padding_free_needs_no_length=True,
@@ -64,7 +64,7 @@ _RULES = (
 )
 
 
-def rules_for(version: tuple[int, ...]) -> Rules:
+def rules_for(version: tuple[int, ...]) -> ReleaseRules:
     """Return the newest rules that are not newer than `version`."""
     return next(rules for rules in reversed(_RULES) if rules.since <= version)
 
@@ -87,7 +87,7 @@ def build(task: Task) -> list[Sequence]:
     return _packed(task, rules, built) if task.get("packing", False) else _cut(task, rules, built)
 
 
-def _prepare_tokenizer(task: Task, rules: Rules, first: Mapping[str, Any]) -> None:
+def _prepare_tokenizer(task: Task, rules: ReleaseRules, first: Mapping[str, Any]) -> None:
     """Set the special tokens, and raise what the constructor raises before it reads the data."""
     only = task.get("assistant_only_loss", False)
     apply_processing_class(task)
@@ -113,7 +113,7 @@ def _length(task: Task) -> int | None:
     return 1024
 
 
-def _with_eos(task: Task, rules: Rules) -> list[Row]:
+def _with_eos(task: Task, rules: ReleaseRules) -> list[Row]:
     """Return the rows as they are tokenized: ShareGPT renamed, and the eos string added to plain text and completions."""
     rows = task.rows
     if from_value(rows[0].columns):
@@ -142,7 +142,7 @@ class _Tokenized:
     assistant: list[int] | None = None  # 1 for tokens of a {% generation %} block
 
 
-def _tokenized(task: Task, rules: Rules, row: Row) -> _Tokenized:
+def _tokenized(task: Task, rules: ReleaseRules, row: Row) -> _Tokenized:
     columns, chat = row.columns, task.chat
     talks = is_conversational(columns, rules.needs_content)
     only = bool(task.get("assistant_only_loss", False))
@@ -182,7 +182,7 @@ def _masked(parts: _Tokenized, only_completion: bool, forget: bool) -> Sequence:
     return sequence
 
 
-def _cut(task: Task, rules: Rules, built: list[Sequence]) -> list[Sequence]:
+def _cut(task: Task, rules: ReleaseRules, built: list[Sequence]) -> list[Sequence]:
     """Return the sequences truncated, and without their first target if the collator is padding-free."""
     length, mode = _length(task), task.get("truncation_mode", "keep_start")
     if length is not None and mode not in ("keep_start", "keep_end"):
@@ -196,7 +196,7 @@ def _cut(task: Task, rules: Rules, built: list[Sequence]) -> list[Sequence]:
     return built
 
 
-def _packed(task: Task, rules: Rules, built: list[Sequence]) -> list[Sequence]:
+def _packed(task: Task, rules: ReleaseRules, built: list[Sequence]) -> list[Sequence]:
     length, strategy = _length(task), task.get("packing_strategy", rules.strategies[0])
     if length is None:
         raise TrainerError("ValueError", "when packing is enabled, `max_length` can't be `None`", "trl sft_trainer.py")

@@ -46,9 +46,9 @@ def check_training(file: JsonFile, linked: LinkedFiles) -> tuple[Finding, ...]:
 
 def check_pickled(value: Any, path: str, shown_name: str, linked: LinkedFiles) -> tuple[Finding, ...] | None:
     """The findings in the TrainingArguments that a checkpoint's training_args.bin holds; None where it holds something else."""
-    from llmdoctor.files.pickles import Record, plain
+    from llmdoctor.files.pickles import PickledObject, plain
 
-    named = value.name.rpartition(".")[2] if isinstance(value, Record) else ""
+    named = value.name.rpartition(".")[2] if isinstance(value, PickledObject) else ""
     arguments = plain(value)
     if not is_training(arguments) or (named and not named.endswith(("Arguments", "Config"))):
         return None

@@ -15,7 +15,7 @@ from typing import Any
 from llmdoctor.mem.live.inventory import inventory
 
 PHASES = ("forward", "backward", "step", "between steps")
-Write = Callable[..., None]
+WriteRecord = Callable[..., None]
 
 
 class Probe:
@@ -23,7 +23,7 @@ class Probe:
     allocator's peak may be reset at each phase (only in a process of our own).
     """
 
-    def __init__(self, write: Write, *, at: tuple[int, ...] = (2,), resets: bool = False, models: list[Any] | None = None) -> None:
+    def __init__(self, write: WriteRecord, *, at: tuple[int, ...] = (2,), resets: bool = False, models: list[Any] | None = None) -> None:
         self.write, self.at, self.resets = write, at, resets
         self.models = models
         self.step = 1

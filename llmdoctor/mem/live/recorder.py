@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from llmdoctor.mem.timeline import Event, Key, Segment
+from llmdoctor.mem.timeline import Event, RepeatKey, Segment
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ class StorageRecorder:
     """What happened so far: segments of events. Not thread-safe; one backward at a time."""
 
     def __init__(self) -> None:
-        self._segments: list[tuple[Key, list[Event]]] = [(None, [])]
+        self._segments: list[tuple[RepeatKey, list[Event]]] = [(None, [])]
         self._live: dict[int, tuple[int, int]] = {}
         self._references: dict[int, weakref.ref[Any]] = {}
         self._count = 0
@@ -31,7 +31,7 @@ class StorageRecorder:
         self.open = True
         self.backward = False
 
-    def segment(self, key: Key) -> None:
+    def segment(self, key: RepeatKey) -> None:
         """Begin a new segment, unless `key` is that of the current one."""
         if self._segments[-1][0] != key:
             self._segments.append((key, []))

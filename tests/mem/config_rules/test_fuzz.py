@@ -13,7 +13,7 @@ from llmdoctor.configs import deepspeed_schema as schema
 from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.core.text import plain
 from llmdoctor.files.jsonfile import JsonFile, parse
-from llmdoctor.files.pickles import Record
+from llmdoctor.files.pickles import PickledObject
 from llmdoctor.files.project import ProjectSettings
 from llmdoctor.files.yamlfile import parse_yaml
 from llmdoctor.mem.config_rules.trainer import _SAME, check_pickled
@@ -52,7 +52,7 @@ def test_no_rule_raises(value: dict[str, Any]) -> None:
                     assert finding.message
                     assert finding.location is not None
                     json.dumps(plain(finding.evidence), allow_nan=False)
-    check_pickled(Record("transformers.training_args.TrainingArguments", None, value), "a.bin", "a.bin", NEIGHBOURS)
+    check_pickled(PickledObject("transformers.training_args.TrainingArguments", None, value), "a.bin", "a.bin", NEIGHBOURS)
 
 
 @settings(max_examples=200, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
