@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # C0 and C1 controls, DEL, format characters (bidi overrides, zero-width, BOM, tags), line separators, lone surrogates, noncharacters
@@ -95,6 +95,11 @@ def plural(count: int, noun: str) -> str:
         else f"{noun}s"
     )
     return f"{count:,} {many}{of}{rest}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them: "a", "a and b", "a, b and c"; "" for none."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 
 def is_id(value: Any) -> bool:

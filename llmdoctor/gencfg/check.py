@@ -15,7 +15,7 @@ from llmdoctor.core.selection import Selection
 from llmdoctor.core.text import plural
 from llmdoctor.gencfg.calls import default_version
 from llmdoctor.gencfg.directory_findings import directory_findings
-from llmdoctor.gencfg.engines.table import REFERENCE, engines
+from llmdoctor.gencfg.engines.table import engines
 from llmdoctor.gencfg.examined import Examined, examine_directory
 from llmdoctor.gencfg.inputs import inputs_of
 from llmdoctor.gencfg.options import GencfgCheckOptions
@@ -45,7 +45,7 @@ class CheckedModel:
         if self.examined is None:
             return {}
         end = self.examined.terminator
-        verdicts = {REFERENCE: self.examined.answer.effective, **self.examined.elsewhere}
+        verdicts = self.examined.by_engine
         return {
             "verdicts": {name: _verdict(effective) for name, effective in verdicts.items()},
             "terminator": None if end is None else _terminator(end),
@@ -190,7 +190,7 @@ def _single(model: CheckedModel) -> list[Block]:
     if examined is None:
         return []
     table = engines()
-    verdicts = {REFERENCE: examined.answer.effective, **examined.elsewhere}
+    verdicts = examined.by_engine
     rows: list[tuple[str | Cell, ...]] = [
         (table[name].title, _stops(examined.answer, effective), effective.transformers.removeprefix(f"{name} "))
         for name, effective in verdicts.items()

@@ -54,9 +54,16 @@ class Examined:
         return self.directory.generation_config or self.directory.config
 
     @property
-    def vllm(self) -> Effective:
-        """The plain call under vLLM."""
-        return self.elsewhere["vllm"]
+    def by_engine(self) -> dict[str, Effective]:
+        """The plain call under each engine, transformers first."""
+        return {REFERENCE: self.answer.effective, **self.elsewhere}
+
+    @property
+    def named_ends(self) -> tuple[int, ...]:
+        """The ids at which the engines stop because the model's files name them, those of transformers first, each once."""
+        table = engines()
+        named = (effective for name, effective in self.by_engine.items() if not table[name].has_own_ends)
+        return tuple(dict.fromkeys(token for effective in named for token in effective.stop.eos_token_id))
 
     def stopping_at(self, token: int) -> list[GenerationEngine]:
         """Return the other engines that stop at `token` with the files as they are."""

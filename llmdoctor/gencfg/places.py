@@ -7,7 +7,6 @@ from typing import Any
 
 from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.files.jsonfile import JsonFile
-from llmdoctor.gencfg.engines.table import REFERENCE
 from llmdoctor.gencfg.examined import Examined
 from llmdoctor.gencfg.types import Effective
 
@@ -25,7 +24,7 @@ def verdicts(examined: Examined) -> dict[str, Any]:
             return f"raises {effective.error.type}"
         return "never stops" if effective.stop.never_stops else f"stops at {named_ids(effective.stop.eos_token_id)}"
 
-    return {REFERENCE: words(examined.answer.effective), **{name: words(other) for name, other in examined.elsewhere.items()}}
+    return {name: words(effective) for name, effective in examined.by_engine.items()}
 
 
 def named_ids(ids: tuple[int, ...]) -> str:

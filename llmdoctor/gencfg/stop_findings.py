@@ -8,7 +8,7 @@ from dataclasses import replace
 from llmdoctor.core.edit import Edit
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.rule import Rule
-from llmdoctor.core.text import is_id
+from llmdoctor.core.text import is_id, listed
 from llmdoctor.gencfg import rules
 from llmdoctor.gencfg.examined import Examined
 from llmdoctor.gencfg.places import own_code, place, verdicts
@@ -158,8 +158,7 @@ def _elsewhere(examined: Examined, token: int) -> str:
     stopping = [engine.title for engine in examined.stopping_at(token)]
     if not stopping:
         return "no other engine known here stops there either"
-    names = stopping[0] if len(stopping) == 1 else f"{', '.join(stopping[:-1])} and {stopping[-1]}"
-    return f"{names} {'stops' if len(stopping) == 1 else 'stop'} there"
+    return f"{listed(stopping)} {'stops' if len(stopping) == 1 else 'stop'} there"
 
 
 def _readable(text: str | None) -> str:

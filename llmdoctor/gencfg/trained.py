@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
-from llmdoctor.gencfg.trainers import ALIGNMENT, Preset, Target, TrainerAssignment, load_preset, release, version_for
+from llmdoctor.gencfg.trainers import ALIGNMENT, Preset, Target, TrainerAssignment, load_preset, preset_span, release, version_for
 from llmdoctor.gencfg.types import ConfigLayer, GenerateCall, Json, Origin, SourcedValue
 
 _CHANGES_TOKENIZER = ("setup_chat_format", "clone_chat_template")
@@ -220,7 +220,7 @@ def _ids(value: Json) -> list[Json]:
 
 def _aligner(preset: Preset, transformers_version: str | None) -> Preset | None:
     """Return the alignment that a trainer inherits; None under a transformers that has none yet."""
-    version = preset.version if preset.library == "transformers" else transformers_version
+    version = preset.version if preset.library == preset_span(ALIGNMENT)[0] else transformers_version
     try:
         return load_preset(ALIGNMENT, version=version)
     except QuestionError:

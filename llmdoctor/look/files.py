@@ -226,8 +226,11 @@ def _response(path: str, value: Mapping[str, Any], lines: bool) -> Recognised | 
     logprobs = _logprobs(path, value)
     if logprobs is None and not of_server and not _OUTPUTS & value.keys():
         return None
-    what = f"{'a file of responses' if lines else 'a response'} of {_ENGINES.get(logprobs.engine if logprobs else '', 'an OpenAI-compatible server')}"
-    if not of_server and (logprobs is None or logprobs.engine not in _ENGINES):
+    from llmdoctor.gencfg.engines.table import engines
+
+    server = engines().get(logprobs.engine) if logprobs and logprobs.engine else None
+    what = f"{'a file of responses' if lines else 'a response'} of {'an OpenAI-compatible server' if server is None else server.title}"
+    if server is None and not of_server:
         what = "a file of recorded outputs" + (", one per line" if lines else "")
     if logprobs is None:
         found = _outputs(path, what, (("keys", _keys(value)), ("log-probabilities", "none")))
@@ -242,7 +245,6 @@ def _response(path: str, value: Mapping[str, Any], lines: bool) -> Recognised | 
     return replace(found, suggestions=(replay, *found.suggestions[:2]))
 
 
-_ENGINES = {"llama.cpp": "llama.cpp", "vllm": "vLLM", "sglang": "SGLang", "tgi": "TGI"}
 _SETTINGS = ("temperature", "top_p", "top_k", "min_p")
 _WITH_LOGPROBS = {"choices", "meta_info", "completion_probabilities", "details", "outputs", "response", "logprobs", "output"}
 

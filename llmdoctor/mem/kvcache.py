@@ -1,8 +1,4 @@
-"""`mem kvcache`: bytes of the key-value cache, layer by layer, and how much of a static placeholder is used.
-
-Sources: transformers 5.23 cache_utils.py (DynamicLayer:104, DynamicSlidingWindowLayer:196, StaticLayer:403, StaticSlidingWindowLayer:510,
-QuantizedLayer:743, Fp8QuantizedLayer:966); gpt-fast model.py (setup_caches, find_multiple(max_seq_length, 8)).
-"""
+"""`mem kvcache`: bytes of the key-value cache, layer by layer, and how much of it is used. What a cache holds is in cache_kinds.py."""
 
 from __future__ import annotations
 
@@ -17,6 +13,7 @@ from llmdoctor.core.document import Bar, Bars, Block, Note, Table
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
+from llmdoctor.mem.cache_kinds import ChosenCache, read_cache
 from llmdoctor.mem.model_config import config_of, model_directory
 from llmdoctor.mem.options import KvcacheOptions
 from llmdoctor.mem.results import CacheLayerResult, KvcacheResult
@@ -25,8 +22,6 @@ from llmdoctor.mem.workload import BYTES
 from llmdoctor.modeldir import layerkinds
 
 MOST_LAYERS = 10_000
-GROUP = 64  # q_group_size, QuantizedCache
-GPT_FAST_MULTIPLE = 8
 ODD = ("is_encoder_decoder", "add_cross_attention", "num_kv_shared_layers", "global_head_dim", "num_global_key_value_heads", "swa_head_dim",
        "swa_num_key_value_heads", "use_bidirectional_attention")  # fmt: skip
 NOT_ATTENTION = ("moe", "mlp")
@@ -51,14 +46,6 @@ class CacheShape:
 
 
 @dataclass(frozen=True, slots=True)
-class CacheKind:
-    """The kind of cache that --cache names: dynamic, static, gpt-fast or quantized, with its length or bits."""
-
-    name: str
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class CacheLayer:
     """What one layer holds: tokens in its tensors, tokens of them that are used, bytes of both."""
 
@@ -80,41 +67,27 @@ def kvcache_report(options: KvcacheOptions) -> Report:
             raise QuestionError(f"{name} {value}: expected at least 1")
     directory = model_directory(options.model)
     config = config_of(directory)
-    kind = read_kind(options.cache)
-    if kind.name in ("static", "gpt-fast") and length > kind.size:
-        raise QuestionError(f"--length {length}: does not fit into --cache {options.cache}, which has room for {kind.size} tokens")
+    cache = read_cache(options.cache)
+    if cache.kind.whole and length > cache.size:
+        raise QuestionError(f"--length {length}: does not fit into --cache {options.cache}, which has room for {cache.size} tokens")
     text = text_config(config)
     chosen = dtype_of(options.dtype, "--dtype") if options.dtype is not None else _model_dtype(config, text)
-    layers = tuple(layer_of(shape, kind, batch, length, chosen) for shape in layer_shapes(text))
+    layers = tuple(layer_of(shape, cache, batch, length, chosen) for shape in layer_shapes(text))
     allocated, used = sum(layer.allocated for layer in layers), sum(layer.used for layer in layers)
     result: KvcacheResult = {
         "kvcache": {
             "allocated_bytes": allocated,
             "used_bytes": used,
-            "per_token_bytes": sum(per_token(layer.shape, kind, chosen) for layer in layers),
+            "per_token_bytes": sum(per_token(layer.shape, cache, chosen) for layer in layers),
             "layers": [_plain(number, layer) for number, layer in enumerate(layers)],
             "cache": options.cache,
             "dtype": chosen,
-            "mask_bytes": _mask_bytes(kind),
+            "mask_bytes": _mask_bytes(cache),
         }
     }
     subject = {"path": options.model, "batch": batch, "length": length, "cache": options.cache, "dtype": chosen}
-    document = _document(kind, options, chosen, layers)
+    document = _document(cache, options, chosen, layers)
     return Report("mem kvcache", subject, {**result}, document=document, verdict=_verdict(options, allocated, used))
-
-
-def read_kind(text: str) -> CacheKind:
-    """Return what --cache names. Raises QuestionError for anything unknown."""
-    name, colon, size = text.partition(":")
-    if text == "dynamic":
-        return CacheKind("dynamic")
-    if name in ("static", "gpt-fast") and colon and size.isdecimal() and int(size) > 0:
-        return CacheKind(name, int(size))
-    if name == "quantized" and size == "fp8":
-        return CacheKind("fp8")
-    if name == "quantized" and size in ("1", "2", "3", "4", "8"):
-        return CacheKind("quantized", int(size))
-    raise QuestionError(f"--cache {text}: expected dynamic, static:N, gpt-fast:N, quantized:BITS (1, 2, 3, 4, 8) or quantized:fp8")
 
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,35 +159,20 @@ def _layer_types(kind: str, config: Mapping[str, Any]) -> tuple[str, ...]:
     return found
 
 
-def layer_of(shape: CacheShape, kind: CacheKind, batch: int, length: int, dtype: str) -> CacheLayer:
-    """Return the tensors of one layer. A dynamic window holds one token more than it uses once a decoding step has cut it (cache_utils.py:236)."""
-    window = shape.window
-    if kind.name == "static":
-        tokens = kind.size if window is None else min(window, kind.size)
-        used = min(length, tokens)
-    elif kind.name == "gpt-fast":
-        tokens, used = -(-kind.size // GPT_FAST_MULTIPLE) * GPT_FAST_MULTIPLE, length
-    elif window is not None:
-        tokens, used = min(length, window), min(length, window - 1)
-    else:
-        tokens = used = length
-    each = per_token(shape, kind, dtype)
+def layer_of(shape: CacheShape, cache: ChosenCache, batch: int, length: int, dtype: str) -> CacheLayer:
+    """Return the tensors of one layer."""
+    tokens, used = cache.kind.tokens(shape.window, cache.size, length)
+    each = per_token(shape, cache, dtype)
     return CacheLayer(shape, tokens, used, round(batch * tokens * each), round(batch * used * each))
 
 
-def per_token(shape: CacheShape, kind: CacheKind, dtype: str) -> float:
-    """Return the bytes of one token's keys and values in one layer. Quantized: the bits, and a scale and a zero point for each group of 64."""
-    elements = shape.heads * (shape.key_size + shape.value_size)
-    if kind.name == "fp8":
-        return elements
-    if kind.name == "quantized":
-        return elements * kind.size / 8 + 2 * BYTES[dtype] * elements / GROUP
-    return elements * BYTES[dtype]
+def per_token(shape: CacheShape, cache: ChosenCache, dtype: str) -> float:
+    """Return the bytes of one token's keys and values in one layer."""
+    return cache.kind.bytes_per_token(shape.heads * (shape.key_size + shape.value_size), BYTES[dtype], cache.size)
 
 
-def _mask_bytes(kind: CacheKind) -> int:
-    """Return the bytes of the mask: gpt-fast's setup_caches makes a boolean causal mask of the whole length beside the caches."""
-    return (-(-kind.size // GPT_FAST_MULTIPLE) * GPT_FAST_MULTIPLE) ** 2 if kind.name == "gpt-fast" else 0
+def _mask_bytes(cache: ChosenCache) -> int:
+    return 0 if cache.kind.mask_bytes is None else cache.kind.mask_bytes(cache.size)
 
 
 def _number(text: Mapping[str, Any], keys: tuple[str, ...]) -> int:
@@ -256,7 +214,7 @@ def _verdict(options: KvcacheOptions, allocated: int, used: int) -> Verdict:
     return Verdict(f"{text}, of which {100 * used / allocated:.0f}% are used ({used / MIB:,.1f} MiB).")
 
 
-def _document(kind: CacheKind, options: KvcacheOptions, dtype: str, layers: tuple[CacheLayer, ...]) -> tuple[Block, ...]:
+def _document(cache: ChosenCache, options: KvcacheOptions, dtype: str, layers: tuple[CacheLayer, ...]) -> tuple[Block, ...]:
     allocated, used = sum(layer.allocated for layer in layers), sum(layer.used for layer in layers)
     groups: dict[tuple[CacheShape, int, int], list[CacheLayer]] = {}
     for layer in layers:
@@ -268,16 +226,14 @@ def _document(kind: CacheKind, options: KvcacheOptions, dtype: str, layers: tupl
         rows.append((str(len(same)), what, size, str(tokens), str(used_tokens), f"{sum(layer.allocated for layer in same) / MIB:,.1f}"))
     table = Table(("layers", "attention", "heads x sizes", "tokens held", "used", "MiB"), tuple(rows))
     notes: list[Block] = [
-        Note("Per token", f"{sum(per_token(layer.shape, kind, dtype) for layer in layers):,.0f} bytes in {dtype}, all layers")
+        Note("Per token", f"{sum(per_token(layer.shape, cache, dtype) for layer in layers):,.0f} bytes in {dtype}, all layers")
     ]
-    if kind.name == "gpt-fast":
-        notes.append(Note("Also", f"a boolean causal mask of {_mask_bytes(kind) / MIB:,.1f} MiB (setup_caches)"))
-    if kind.name in ("static", "gpt-fast"):
+    if cache.kind.mask_bytes is not None:
+        notes.append(Note("Also", f"a boolean causal mask of {_mask_bytes(cache) / MIB:,.1f} MiB (setup_caches)"))
+    if cache.kind.whole:
         notes.append(Note("Limits", f"{options.cache} is allocated whole at the first token, for any length", "dim"))
-    if kind.name == "quantized":
-        notes.append(Note("Limits", "up to 128 of the newest tokens stay in full precision between two quantizations", "dim"))
-    if kind.name == "dynamic" and any(layer.shape.window is not None for layer in layers):
-        notes.append(Note("Limits", "right after a long prefill a window's tensors still hold every token; the next step cuts them", "dim"))
+    if cache.kind.limit is not None and (not cache.kind.windowed or any(layer.shape.window is not None for layer in layers)):
+        notes.append(Note("Limits", cache.kind.limit, "dim"))
     training = "holds no cache: the Trainer sets use_cache to False (transformers trainer.py:646); "
     notes.append(Note("Training", training + "code that calls the model itself with use_cache=True holds a dynamic one", "dim"))
     picture = (_picture(tuple(groups.values())),) if len(groups) > 1 or used < allocated else ()

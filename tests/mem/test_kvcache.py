@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.kvcache import kvcache_report, layer_of, layer_shapes, read_kind
+from llmdoctor.mem.cache_kinds import read_cache
+from llmdoctor.mem.kvcache import kvcache_report, layer_of, layer_shapes
 from llmdoctor.mem.options import KvcacheOptions
 from tests.mem.conftest import CONFIGS, LAYERS, write_config
 
@@ -149,7 +150,7 @@ def test_what_is_refused(tmp_path: Path, models: dict[str, Path]) -> None:
 
 
 def test_every_layer_uses_at_most_what_it_holds() -> None:
-    for kind in (read_kind("dynamic"), read_kind("static:40"), read_kind("gpt-fast:40")):
+    for cache in (read_cache("dynamic"), read_cache("static:40"), read_cache("gpt-fast:40")):
         for length in range(1, 41):
             for shape in set(
                 layer_shapes(
@@ -160,7 +161,7 @@ def test_every_layer_uses_at_most_what_it_holds() -> None:
                     }
                 )
             ):
-                layer = layer_of(shape, kind, 1, length, "bfloat16")
+                layer = layer_of(shape, cache, 1, length, "bfloat16")
                 assert 0 <= layer.used <= layer.allocated
 
 

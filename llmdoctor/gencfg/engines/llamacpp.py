@@ -72,4 +72,5 @@ ENGINE = GenerationEngine(
     stops="llama.cpp stops at the eos, eot and eom ids of the GGUF file and at tokens with a known text (<|im_end|>, <|eot_id|>, <end_of_turn>, ...).",
     ignores="llama.cpp ignores generation_config.json: convert_hf_to_gguf.py writes the tokenizer's eos_token into the GGUF file.",
     stop_fix=_stop_fix,
+    has_own_ends=True,
 )

@@ -51,5 +51,6 @@ ENGINE = GenerationEngine(
     stops="Ollama stops at the end-of-generation ids of the GGUF file, as llama.cpp does, and at each PARAMETER stop of the Modelfile.",
     ignores="Ollama ignores generation_config.json.",
     stop_fix=_stop_fix,
+    has_own_ends=True,
     reads_directories=False,
 )

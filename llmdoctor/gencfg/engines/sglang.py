@@ -68,6 +68,7 @@ ENGINE = GenerationEngine(
     "has only the ids of the two files and its own.",
     ignores="SGLang ignores do_sample, stop_strings, suppress_tokens and the limits of generation_config.json.",
     stop_fix=_stop_fix,
+    has_own_ends=True,
     file_defaults=_DEFAULTS,
     serve=tuple(
         ServeOptions(

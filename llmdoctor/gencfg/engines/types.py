@@ -64,7 +64,8 @@ class GenerationEngine:
     engine generates, and `neutral` their values without effect if that is not None. `stops` and `ignores` say in a sentence each where
     its stop ids come from and what it does not read. `stop_fix` returns the text to paste that makes a request stop at ids.
     `file_defaults` are the fields of generation_config.json that count as defaults of every request. `serve` are the command lines
-    that start the server. `keeps_assignments` is true if assignments on a model in Python reach the engine, `reads_directories` if it
+    that start the server. `has_own_ends` is true if it also stops at tokens of a list of its own, whatever the model's files name.
+    `keeps_assignments` is true if assignments on a model in Python reach the engine, `reads_directories` if it
     answers for a model directory as well.
     """
 
@@ -82,6 +83,7 @@ class GenerationEngine:
     neutral: Mapping[str, Json] = field(default_factory=dict)
     file_defaults: tuple[str, ...] = ()
     serve: tuple[ServeOptions, ...] = ()
+    has_own_ends: bool = False
     keeps_assignments: bool = False
     reads_directories: bool = True
 

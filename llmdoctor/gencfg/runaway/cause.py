@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmdoctor.core.finding import Location
+from llmdoctor.core.text import listed
 from llmdoctor.gencfg.causes import cause_of
+from llmdoctor.gencfg.engines.table import engine_named
 from llmdoctor.gencfg.examined import Examined
 from llmdoctor.gencfg.runaway.counts import PassedMark
 from llmdoctor.gencfg.runaway.end_marks import EndMark
 from llmdoctor.gencfg.runaway.evidence import Evidence
-from llmdoctor.gencfg.runaway.stop_requests import engine_title, stop_request
 
 FEW = 0.1  # up to this share of sequences that ended at their limit is ordinary
 TRACE = "llmdoctor gencfg trace -o run.jsonl -- COMMAND"
@@ -75,22 +76,22 @@ def _passed(evidence: Evidence, examined: Examined, mark: EndMark) -> LikelyCaus
             f"The files do not tell: transformers raises {effective.error.type} on them.", next=f"llmdoctor gencfg show {name}"
         )
     if mark.id in effective.stop.eos_token_id and not effective.stop.never_stops:
-        return _taken_away(evidence, examined, mark, mark.id)
+        return _taken_away(evidence, examined, mark.id)
     return _files_wrong(examined, mark, mark.id)
 
 
-def _taken_away(evidence: Evidence, examined: Examined, mark: EndMark, token: int) -> LikelyCause:
+def _taken_away(evidence: Evidence, examined: Examined, token: int) -> LikelyCause:
     """Return the cause if the files name the id, and yet it was passed: in the words of the engine whose records these are."""
-    engine = evidence.engine
-    if engine is not None:
+    if evidence.engine is not None:
+        engine, _ = engine_named(evidence.engine)
         return LikelyCause(
-            f"The files are right: {_eos_source(examined)} names {token}. The request to {engine_title(engine)} did not stop there: "
+            f"The files are right: {_eos_source(examined)} names {token}. The request to {engine.title} did not stop there: "
             "ignore_eos or min_tokens is set, the server has not read these files, or it was sent token ids without a tokenizer.",
-            stop_request(engine, (token,), (mark.text,) if mark.text else ()),
+            engine.stop_fix((token,)),
         )
-    vllm = ", and vLLM too" if token in examined.vllm.stop.eos_token_id else ""
+    others = f", as {listed(titles)} would" if (titles := [engine.title for engine in examined.stopping_at(token)]) else ""
     return LikelyCause(
-        f"The files are right: {_eos_source(examined)} names {token}, so a plain generate() stops there{vllm}. Something at run time removed it: a "
+        f"The files are right: {_eos_source(examined)} names {token}, so a plain generate() stops there{others}. Something at run time removed it: a "
         "trainer that sets model.generation_config.eos_token_id to None (trl's PPO does), a GenerationConfig passed with another eos_token_id, or "
         "ignore_eos or min_tokens in a request to vLLM.",
         f"generate(..., generation_config=GenerationConfig(..., eos_token_id={list(examined.eos)}))",
@@ -106,9 +107,10 @@ def _files_wrong(examined: Examined, mark: EndMark, token: int) -> LikelyCause:
     has = f"{_eos_source(examined)} has eos_token_id {list(stop.eos_token_id)}"
     if not stop.eos_token_id:
         has = found.text if found else "no file has an eos_token_id"
-    vllm = f" vLLM would stop there, by {examined.vllm.transformers}." if token in examined.vllm.stop.eos_token_id else ""
+    titles = [engine.title for engine in examined.stopping_at(token)]
+    others = f" {listed(titles)} would stop there." if titles else ""
     return LikelyCause(
-        f"The files: the model ends with {mark.name}, but {has}.{vllm}",
+        f"The files: the model ends with {mark.name}, but {has}.{others}",
         f'"eos_token_id": {[*stop.eos_token_id, token]}   in generation_config.json',
         f"llmdoctor gencfg check {name}",
         _eos_place(examined),

@@ -34,14 +34,14 @@ def marks_of(options: Iterable[str], examined: Examined | None) -> EndMarks:
 
 
 def _of_files(examined: Examined) -> Iterator[EndMark]:
-    """Yield the chat template's terminator, the tokenizer's eos, and the ids at which transformers or vLLM would stop."""
+    """Yield the chat template's terminator, the tokenizer's eos, and the ids at which an engine stops because a file names them."""
     end = examined.terminator
     if end is not None and (end.token is not None or end.id is not None):
         yield EndMark(end.token, end.id, "model")
     text, number = _special(examined, "eos_token")
     if text is not None or number is not None:
         yield EndMark(text, number, "model")
-    for token_id in (*examined.eos, *examined.vllm.stop.eos_token_id):
+    for token_id in examined.named_ends:
         if 0 <= token_id < 2**31:
             yield EndMark(examined.directory.tokenizer.token_of(token_id), token_id, "model")
 

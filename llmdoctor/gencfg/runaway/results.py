@@ -94,8 +94,7 @@ class RunawayModelResult(TypedDict):
     """What the files of --model say."""
 
     path: str
-    transformers: EngineStopsResult
-    vllm: EngineStopsResult
+    engines: dict[str, EngineStopsResult]  # by the name that --engine takes
     terminator: TurnEndResult | None  # null: the template does not tell
 
 

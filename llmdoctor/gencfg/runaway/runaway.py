@@ -180,10 +180,12 @@ def _loop(entry: LoopGroup) -> LoopResult:
 
 
 def _model(examined: Examined) -> RunawayModelResult:
-    end, stop = examined.terminator, examined.answer.effective.stop
+    end = examined.terminator
     return {
         "path": examined.directory.shown_name,
-        "transformers": {"eos_token_id": list(stop.eos_token_id), "never_stops": stop.never_stops},
-        "vllm": {"eos_token_id": list(examined.vllm.stop.eos_token_id), "never_stops": examined.vllm.stop.never_stops},
+        "engines": {
+            name: {"eos_token_id": list(effective.stop.eos_token_id), "never_stops": effective.stop.never_stops}
+            for name, effective in examined.by_engine.items()
+        },
         "terminator": None if end is None else {"token": end.token, "id": end.id},
     }

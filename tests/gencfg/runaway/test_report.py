@@ -102,7 +102,7 @@ CAUSES: dict[str, tuple[Callable[[], Report], str, str | None, str | None]] = {
     ),
     "the files name none": (
         lambda: report(passed(), model=EMPTY),
-        "generation_config.json has no eos_token_id; because that file exists, config.json's 11 (config.json:7) is ignored. vLLM would stop there",
+        "generation_config.json has no eos_token_id; because that file exists, config.json's 11 (config.json:7) is ignored. vLLM, SGLang",
         '"eos_token_id": [11]   in generation_config.json',
         "model/generation_config.json",
     ),
@@ -115,7 +115,8 @@ CAUSES: dict[str, tuple[Callable[[], Report], str, str | None, str | None]] = {
     "the files are rejected": (lambda: report(passed(), model=REJECTED), "transformers raises ValueError on them", None, None),
     "the files name it": (
         lambda: report(passed(), model=GOOD),
-        "The files are right: generation_config.json:4 names 11, so a plain generate() stops there, and vLLM too. Something at run time removed it",
+        "The files are right: generation_config.json:4 names 11, so a plain generate() stops there, as vLLM, SGLang, TGI, TensorRT-LLM, llama.cpp and "
+        "MLX would. Something at run time removed it",
         "generate(..., generation_config=GenerationConfig(..., eos_token_id=[11, 10]))",
         None,
     ),
@@ -207,7 +208,7 @@ def test_the_contracts_fields() -> None:
     assert (loop["period"], loop["median_start"], loop["sequences"], loop["ids"]) == (3, 30, 1, [7, 8, 9])
     assert loop["examples"] == [{"line": 19, "start": 30, "repeats": 32.7}]
     assert made["tokens"] == 19 * 128 + 21
-    assert made["model"]["vllm"]["never_stops"] is False
+    assert made["model"]["engines"]["vllm"]["never_stops"] is False
     assert {(mark["token"], mark["id"]) for mark in made["terminators"]} == {("<|im_end|>", END), ("<|endoftext|>", EOS)}
 
 
