@@ -123,13 +123,13 @@ def call_of(inputs: dict[str, Any]) -> GenerateCall | None:
             (target.split(".")[-1], SourcedValue(value, Origin("mutation", assignment)))
         )
     return GenerateCall(
-        settings(config, "config.json"),
-        optional(inputs.get("gen_json"), "generation_config.json"),
-        tuple(mutations),
-        tuple(config_mutations),
-        optional(inputs.get("user_gc"), "user-config"),
-        settings(inputs.get("kwargs") or {}, "kwargs"),
-        len(PROMPT),
+        config=settings(config, "config.json"),
+        generation_config=optional(inputs.get("gen_json"), "generation_config.json"),
+        mutations=tuple(mutations),
+        config_mutations=tuple(config_mutations),
+        user_config=optional(inputs.get("user_gc"), "user-config"),
+        kwargs=settings(inputs.get("kwargs") or {}, "kwargs"),
+        prompt_length=len(PROMPT),
     )
 
 

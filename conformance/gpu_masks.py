@@ -121,7 +121,9 @@ def model_rows(config: dict[str, Any], length: int, flash: bool) -> int:
         for case, words in cases(length).items():
             if row.endswith("only") and case != "plain":
                 continue  # a mask rules the flash kernel out
-            wrong += one_row(arch, model, backend, row, case, forward_inputs(MaskOptions(model="", **words)), told)
+            wrong += one_row(
+                arch, model, backend=backend, row=row, case=case, inputs=forward_inputs(MaskOptions(model="", **words)), told=told
+            )
         del model
         torch.cuda.empty_cache()
     return wrong

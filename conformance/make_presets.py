@@ -188,7 +188,7 @@ class Owner:
                         continue
                     if target.value.attr == "generation_config" and ast.unparse(target.value) != "self.generation_config":
                         assert isinstance(node, ast.Assign)
-                        yield self._record("model", target.attr, node.value, node.lineno, file, conditions)
+                        yield self._record("model", target.attr, value=node.value, line=node.lineno, file=file, conditions=conditions)
 
     def own_call(self) -> Iterator[Record]:
         """The fields of the GenerationConfig that the trainer passes to generate()."""
@@ -202,7 +202,7 @@ class Owner:
                     continue
                 for keyword in node.value.keywords:
                     if keyword.arg is not None:
-                        yield self._record("call", keyword.arg, keyword.value, keyword.value.lineno, file, ())
+                        yield self._record("call", keyword.arg, value=keyword.value, line=keyword.value.lineno, file=file, conditions=())
                     else:
                         yield from self._spread(method, node.lineno, ast.unparse(keyword.value), file)
                 yield from self._added(method, file)
@@ -218,12 +218,12 @@ class Owner:
         ]
         for key, value in zip(dicts[-1].keys, dicts[-1].values, strict=True) if dicts else ():
             if isinstance(key, ast.Constant):
-                yield self._record("call", str(key.value), value, value.lineno, file, ())
+                yield self._record("call", str(key.value), value=value, line=value.lineno, file=file, conditions=())
 
     def _added(self, method: ast.FunctionDef, file: str) -> Iterator[Record]:
         for node in ast.walk(method):
             if isinstance(node, ast.Assign) and (found := re.fullmatch(r"self\.generation_config\.(\w+)", ast.unparse(node.targets[0]))):
-                yield self._record("call", found[1], node.value, node.lineno, file, ())
+                yield self._record("call", found[1], value=node.value, line=node.lineno, file=file, conditions=())
 
     def _record(self, target: str, field: str, value: ast.expr, line: int, file: str, conditions: tuple[str, ...]) -> Record:
         needs = dict(found for condition in conditions if (found := _need(condition)) is not None)

@@ -38,7 +38,7 @@ def main() -> int:
         for model, temperature in (("qwen2-vl-tiny", 8.0), ("qwen2-32k", 0.7)):
             for dtype in ("float32", "bfloat16"):
                 for seed in range(SEEDS):
-                    good &= case(folder, model, dtype, device, seed, temperature)
+                    good &= case(folder, model, dtype=dtype, device=device, seed=seed, temperature=temperature)
     print("everything holds" if good else "SOMETHING DOES NOT HOLD")
     return 0 if good else 1
 

@@ -165,7 +165,7 @@ def list_alarms(runs: int, seed: int) -> bool:
             decimals = (None, 3, 4, 6)[index % 4]
             kind = ("raw", "raw", "temperature", "processed")[index // 4 % 4]
             scale = (claim[1].temperature or 1.0) if kind == "temperature" else 1.0
-            response = listed(rows, tokens, size, decimals, scale, claim if kind == "processed" else None)
+            response = listed(rows, tokens, size=size, decimals=decimals, scale=scale, processed=claim if kind == "processed" else None)
             options = ReplayOptions(engine=claim[0], settings=claim[1], kind=None if index % 2 else kind)
             verdict = judge_listed(options, response, ALPHA).verdict
             decisions[verdict.outcome] += 1
@@ -208,17 +208,23 @@ def all_power(runs: int, seed: int) -> bool:
     nucleus = ("transformers", SamplingParams(temperature=0.7, top_p=0.9))
     lr, good = ("temperature_lr", "log_likelihood_z"), []
     for count, wanted in ((50, 0.76), (100, 0.96), (200, 1.0)):
-        good.append(power(runs, seed + 1, count, hot, cold, ("unscaled_lr", *lr), wanted=wanted))
-        power(runs, seed + 2, count, cold, hot, lr, wanted=None)
+        good.append(power(runs, seed + 1, count=count, truth=hot, claim=cold, names=("unscaled_lr", *lr), wanted=wanted))
+        power(runs, seed + 2, count=count, truth=cold, claim=hot, names=lr, wanted=None)
     one, llama = ("transformers", SamplingParams(top_p=0.9)), ("llama.cpp", SamplingParams(temperature=0.7, top_p=0.9))
-    good.append(power(runs, seed + 3, 88, ("transformers", SamplingParams()), one, ("impossible_tokens",), wanted=0.99))
-    good.append(power(runs, seed + 4, 182, llama, nucleus, ("impossible_tokens",), wanted=0.99))
-    good.append(power(runs, seed + 5, 200, nucleus, nucleus, ("crossing_token", "log_likelihood_z"), wanted=1.0, short=True))
+    good.append(
+        power(runs, seed + 3, count=88, truth=("transformers", SamplingParams()), claim=one, names=("impossible_tokens",), wanted=0.99)
+    )
+    good.append(power(runs, seed + 4, count=182, truth=llama, claim=nucleus, names=("impossible_tokens",), wanted=0.99))
+    good.append(
+        power(runs, seed + 5, count=200, truth=nucleus, claim=nucleus, names=("crossing_token", "log_likelihood_z"), wanted=1.0, short=True)
+    )
     wide = ("transformers", SamplingParams(top_k=50)), ("transformers", SamplingParams(top_k=20))
-    power(runs // 4, seed + 6, 400, wide[1], wide[0], ("rank_beyond",), wanted=None)
-    power(runs // 4, seed + 7, 400, one, ("transformers", SamplingParams(top_p=0.97)), ("mass_beyond",), wanted=None)
+    power(runs // 4, seed + 6, count=400, truth=wide[1], claim=wide[0], names=("rank_beyond",), wanted=None)
+    power(
+        runs // 4, seed + 7, count=400, truth=one, claim=("transformers", SamplingParams(top_p=0.97)), names=("mass_beyond",), wanted=None
+    )
     for (_, truth, claim), count in itertools.product(FALSE_CLAIMS, (200, 600)):
-        power(runs // 4, seed + 8, count, truth, claim, lr, wanted=None)
+        power(runs // 4, seed + 8, count=count, truth=truth, claim=claim, names=lr, wanted=None)
     return all(good)
 
 

@@ -39,3 +39,33 @@ def test_a_name_has_one_meaning() -> None:
 def test_the_search_can_fail() -> None:
     tree = ast.parse("class A: ...\nKind = Literal['a']\nALL = 1\n_PRIVATE = 2\ndef f():\n    class B: ...")
     assert sorted(types_of(tree)) == ["A", "B", "Kind"]
+
+
+def calls_by_position(tree: ast.Module) -> Iterator[str]:
+    """The calls with six positional arguments or more, except those of torch, which has no names for some of its arguments."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and len([one for one in node.args if not isinstance(one, ast.Starred)]) > 5:
+            name = ast.unparse(node.func)
+            if not name.startswith(("torch.", "ctx.")):
+                yield f"{name}, line {node.lineno}"
+
+
+def test_no_call_passes_six_positional_arguments() -> None:
+    found = {str(path.relative_to(ROOT)): list(calls_by_position(ast.parse(path.read_text()))) for path in ROOT.rglob("*.py")}
+    assert not {path: calls for path, calls in found.items() if calls}
+
+
+def test_the_search_for_calls_can_fail() -> None:
+    assert list(calls_by_position(ast.parse("f(1, 2, 3, 4, 5)\nf(1, 2, 3, 4, 5, 6)"))) == ["f, line 2"]
+
+
+def test_options_are_frozen_and_named() -> None:
+    """Options are passed by name only, so that two of one type cannot be swapped; every command's are in the table of commands."""
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and node.name.endswith("Options"):
+                made = " ".join(map(ast.unparse, node.decorator_list))
+                if "frozen=True" not in made or "kw_only=True" not in made:
+                    wrong.append(f"{path.relative_to(ROOT)}: {node.name}")
+    assert not wrong

@@ -42,7 +42,7 @@ def _script(path: str, text: str | None, without: Iterable[str]) -> Configuratio
             raise QuestionError(f"{path}: no such file" if data is None else f"{path} {data.reason}")
         text = data.decode("utf-8", "replace")
     found = script.read_calls(text, path)
-    file = JsonFile(path, path, found.values, (), "", {"": 1, **found.lines})
+    file = JsonFile(path=path, shown_name=path, value=found.values, problems=(), text="", _lines={"": 1, **found.lines})
     return read_value(found.values, path, script.format_of(found), without=without, file=file, variant=script.variant(found))
 
 

@@ -57,7 +57,16 @@ class Config:
         """Return a finding of `rule` at the setting `keys`."""
         pointer = self._pointer(keys)
         where = Location(self.file.shown_name, pointer or None, self.file.line(pointer))
-        return Finding(rule.code, severity or rule.severity, message, where, evidence, cause, fix or rule.fix, edits)
+        return Finding(
+            code=rule.code,
+            severity=severity or rule.severity,
+            message=message,
+            location=where,
+            evidence=evidence,
+            cause=cause,
+            fix=fix or rule.fix,
+            edits=edits,
+        )
 
     def _pointer(self, keys: Iterable[str]) -> str:
         return self.at + "".join(f"/{key.replace('~', '~0').replace('/', '~1')}" for key in keys)

@@ -107,7 +107,7 @@ def _with_problems(path: str, name: str, value: Any, text: str) -> JsonFile:
     problems = [
         replace(one, edits=(Edit(name, _pointer(one), "last", safe=True),)) if one.code == DUPLICATE_KEY.code else one for one in problems
     ]
-    return JsonFile(path, name, value, tuple(problems), text, dict(seen.lines))
+    return JsonFile(path=path, shown_name=name, value=value, problems=tuple(problems), text=text, _lines=dict(seen.lines))
 
 
 def _pointer(problem: Finding) -> str:

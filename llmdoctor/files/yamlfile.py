@@ -41,7 +41,7 @@ def parse_yaml(data: bytes, path: str, name: str) -> JsonFile:
         return _unreadable(path, name, error.problem or "not understood", line)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         return _unreadable(path, name, " ".join(str(error).split())[:200], None)
-    return JsonFile(path, name, value, (), "", {"": 1, **reader.lines})
+    return JsonFile(path=path, shown_name=name, value=value, problems=(), text="", _lines={"": 1, **reader.lines})
 
 
 def _unreadable(path: str, name: str, reason: str, line: int | None) -> JsonFile:

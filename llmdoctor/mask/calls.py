@@ -126,7 +126,16 @@ def call_of(inputs: ForwardInputs, pattern: MaskPattern, extent: CacheExtent, dt
     mask = inputs.mask_2d
     seen = None if mask is None else mask.astype(np.bool_)
     positions = text_positions(inputs.position_ids)
-    return FactoryCall(inputs, pattern, extent, dtype, seen, None if positions is None else as_ints(positions), inputs.batch, inputs.q_len)
+    return FactoryCall(
+        inputs=inputs,
+        pattern=pattern,
+        extent=extent,
+        dtype=dtype,
+        mask=seen,
+        positions=None if positions is None else as_ints(positions),
+        batch=inputs.batch,
+        q_len=inputs.q_len,
+    )
 
 
 def visible_of(call: FactoryCall, low: Ints, high: Ints, keys: Bools | None) -> Visible:

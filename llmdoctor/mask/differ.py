@@ -58,7 +58,7 @@ def _unlike(left: Visible, one: int, right: Visible, other: int) -> Bools:
         seen = visible.seen(row)
         ends.append((np.where(seen > 0, low, -1), np.where(seen > 0, high, -1), seen))
     (low, high, seen), (low2, high2, seen2) = ends
-    return _same_keys(left, one, right, other, (low != low2) | (high != high2) | (seen != seen2), high)
+    return _same_keys(left, one, right=right, other=other, unlike=(low != low2) | (high != high2) | (seen != seen2), high=high)
 
 
 def _same_keys(left: Visible, one: int, right: Visible, other: int, unlike: Bools, high: Ints) -> Bools:

@@ -121,7 +121,7 @@ def _grid(pattern: Picture, inputs: ForwardInputs, row: int, batch_row: int) -> 
     columns = tuple(name_of(inputs.tokens, key) for key in range(visible.kv_len))
     cells = _cells(visible, row, wrong)
     marks = tuple(mark for mark in _MARKS if any(mark.character in line for line in cells))
-    return Grid(label, rows, cells, marks, columns, "query", "key", instead=tuple(words))
+    return Grid(label=label, rows=rows, cells=cells, marks=marks, columns=columns, down="query", across="key", instead=tuple(words))
 
 
 def _cells(visible: Visible, row: int, wrong: Bools) -> tuple[str, ...]:
@@ -168,7 +168,15 @@ def _map(visible: Visible, row: int, label: str, instead: tuple[Note, ...], firs
     marks = tuple(mark for mark in _SHARES if any(mark.character in line for line in cells))
     shrunk = f"{label}; shrunk from {visible.q_len:,} x {visible.kv_len:,} pairs to {bands} x {columns} blocks"
     return Grid(
-        shrunk, _ranges(visible.q_len, bands, first), cells, marks, _ranges(visible.kv_len, columns, 0), "queries", "keys", notes, instead
+        label=shrunk,
+        rows=_ranges(visible.q_len, bands, first),
+        cells=cells,
+        marks=marks,
+        columns=_ranges(visible.kv_len, columns, 0),
+        down="queries",
+        across="keys",
+        notes=notes,
+        instead=instead,
     )
 
 

@@ -31,9 +31,21 @@ def plan_gpt_fast(arch: Architecture, inputs: ForwardInputs) -> BackendPlan:
     if not layers:
         return BackendPlan(GPT_FAST, error="no attention layers")
     group = LayerMask(
-        layers, "full_attention", GPT_FAST, q_len, size, inputs.past, "tril[input_pos]", made, KernelArguments(False), visible, None, True,
-        visible.count(), inputs.batch * q_len * size,
-    )  # fmt: skip
+        layers=layers,
+        type="full_attention",
+        backend=GPT_FAST,
+        q_len=q_len,
+        kv_len=size,
+        q_offset=inputs.past,
+        formula="tril[input_pos]",
+        object=made,
+        kernel=KernelArguments(False),
+        visible=visible,
+        skip_reason=None,
+        exact=True,
+        count=visible.count(),
+        total=inputs.batch * q_len * size,
+    )
     note = (
         f"gpt-fast keeps a tril of {size} x {size} bool ({size * size:,} bytes), and each call takes {q_len} of its rows; "
         f"in training none of it is needed: is_causal=True masks the same pairs with 0 bytes"

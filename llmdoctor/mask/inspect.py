@@ -42,7 +42,7 @@ def inspect_report(options: MaskInspectOptions) -> Report:
     inputs, chat = inputs_of(directory, options)
     read = account(inputs, arch, options)
     dtype = dtype_of(options, arch.dtype if arch is not None else str(config.get("dtype") or config.get("torch_dtype") or "float32"))
-    plans, notes = make_plans(directory, arch, inputs, backends, dtype, options)
+    plans, notes = make_plans(directory, arch, inputs=inputs, backends=backends, dtype=dtype, options=options)
     if options.query is not None and not 0 <= options.query < inputs.q_len:
         raise QuestionError(f"--query {options.query}: the queries are 0 to {inputs.q_len - 1}")
     budget = BUDGET if options.budget is None else options.budget
@@ -52,14 +52,25 @@ def inspect_report(options: MaskInspectOptions) -> Report:
     result: MaskInspectResult = {**result_of(plans, inputs), "inputs": read.result()}  # type: ignore[typeddict-item]
     if chat is not None:
         result["chat"] = chat.result
-    document = [*_document(plans, inputs, arch, dtype, options, findings), *([] if chat is None else chat.blocks)]
+    document = [
+        *_document(plans, inputs, arch=arch, dtype=dtype, options=options, findings=findings),
+        *([] if chat is None else chat.blocks),
+    ]
     document += screen.facts({"Input": inputs.description, "Note": "\n".join(notes), "Ignored": verdicts.ignored_text(read)})
     subject = {
         "path": options.model, "model_type": config.get("model_type"), "mode": options.mode, "dtype": dtype, "inputs": inputs.description,
     }  # fmt: skip
     refused = tuple(Skipped(each.backend, each.error) for each in plans if each.error is not None and len(plans) > 1)
     verdict = verdicts.of_inspect(plans, findings, inputs)
-    return Report("mask inspect", subject, dict(result), tuple(findings), refused, tuple(document), verdict=verdict)
+    return Report(
+        command="mask inspect",
+        subject=subject,
+        result=dict(result),
+        findings=tuple(findings),
+        skipped=refused,
+        document=tuple(document),
+        verdict=verdict,
+    )
 
 
 def _architecture(config: dict[str, Any], options: MaskInspectOptions) -> Architecture | None:

@@ -39,10 +39,10 @@ def plan(arch: Architecture, inputs: ForwardInputs, backend: str, dtype: str, *,
         return BackendPlan(backend, error=error)
     found: list[LayerMask] = []
     if arch.encoder and inputs.phase == "prefill":
-        found += _groups(arch, arch.encoder, _encoder_inputs(arch, inputs), backend, dtype, counted)
-    found += _groups(arch, arch.layers, _decoder_inputs(arch, inputs), backend, dtype, counted)
+        found += _groups(arch, arch.encoder, inputs=_encoder_inputs(arch, inputs), backend=backend, dtype=dtype, counted=counted)
+    found += _groups(arch, arch.layers, inputs=_decoder_inputs(arch, inputs), backend=backend, dtype=dtype, counted=counted)
     if arch.cross:
-        found += _groups(arch, arch.cross, inputs, backend, dtype, counted)
+        found += _groups(arch, arch.cross, inputs=inputs, backend=backend, dtype=dtype, counted=counted)
     return BackendPlan(backend, tuple(found), unobserved=arch.not_understood)
 
 
@@ -111,7 +111,7 @@ def _groups(
         pattern = layer.pattern
         key = (layer.type, layer.cache_window, None if pattern is None else (pattern.local, pattern.size, pattern.topk))
         by_kind.setdefault(key, []).append(layer)
-    return [_group(arch, alike, inputs, backend, dtype, counted) for alike in by_kind.values()]
+    return [_group(arch, alike, inputs=inputs, backend=backend, dtype=dtype, counted=counted) for alike in by_kind.values()]
 
 
 def _group(arch: Architecture, alike: list[ModelLayer], inputs: ForwardInputs, backend: str, dtype: str, counted: bool) -> LayerMask:
@@ -140,9 +140,22 @@ def _group(arch: Architecture, alike: list[ModelLayer], inputs: ForwardInputs, b
     count = visible.count() if visible is not None and counted else None
     total = inputs.batch * inputs.q_len * size.kv_len
     return LayerMask(
-        indices, first.type, backend, inputs.q_len, size.kv_len, size.q_offset, made.formula, made.object, made.kernel, visible,
-        made.skip_reason, arch.verified and visible is not None, count, total, doubt=arch.doubt or ("" if visible is not None else _NOT_INTERVALS),
-    )  # fmt: skip
+        layers=indices,
+        type=first.type,
+        backend=backend,
+        q_len=inputs.q_len,
+        kv_len=size.kv_len,
+        q_offset=size.q_offset,
+        formula=made.formula,
+        object=made.object,
+        kernel=made.kernel,
+        visible=visible,
+        skip_reason=made.skip_reason,
+        exact=arch.verified and visible is not None,
+        count=count,
+        total=total,
+        doubt=arch.doubt or ("" if visible is not None else _NOT_INTERVALS),
+    )
 
 
 _NOT_INTERVALS = "the pairs that this mask shows are not known"
@@ -174,7 +187,18 @@ def _linear(arch: Architecture, indices: tuple[int, ...], inputs: ForwardInputs,
         made = MaskObject("tensor", tuple(kept.shape), "int64", size, size)
     formula = "none: a linear layer reads its state, padding is zeroed" if made.kind == "tensor" else "none: a linear layer reads its state"
     return LayerMask(
-        indices, "linear", backend, inputs.q_len, None, inputs.past, formula, made, KernelArguments(), None, reason, arch.verified
+        layers=indices,
+        type="linear",
+        backend=backend,
+        q_len=inputs.q_len,
+        kv_len=None,
+        q_offset=inputs.past,
+        formula=formula,
+        object=made,
+        kernel=KernelArguments(),
+        visible=None,
+        skip_reason=reason,
+        exact=arch.verified,
     )
 
 

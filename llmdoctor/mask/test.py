@@ -101,9 +101,16 @@ def test_report(options: MaskTestOptions) -> Report:
     why = left_out[0].reason if left_out else None
     verdict = verdicts.of_test(kept, len(run.measurements), run.not_run, why, run.inputs if own else [], static=options.static)
     return Report(
-        "mask test", {"path": options.model, "backends": list(backends)}, dict(result), tuple(kept), left_out, _document(run, kept), verdict=verdict,
-        nothing=nothing and not run.not_run, unanswered=not kept and not options.static and run.not_run > 0,
-    )  # fmt: skip
+        command="mask test",
+        subject={"path": options.model, "backends": list(backends)},
+        result=dict(result),
+        findings=tuple(kept),
+        skipped=left_out,
+        document=_document(run, kept),
+        verdict=verdict,
+        nothing=nothing and not run.not_run,
+        unanswered=not kept and not options.static and run.not_run > 0,
+    )
 
 
 def _tested_model(name: str) -> TestedModel:

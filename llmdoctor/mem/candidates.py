@@ -35,7 +35,9 @@ def candidates_of(estimate: Estimate, config: dict[str, Any], tried: int, tolera
     """Return the tensors of a model and batch whose size is `tried` bytes, up to `tolerance`, nearest first."""
     phases = _phases(estimate, tried, tolerance)
     found = [
-        Candidate(name, shape, dtype, size, setting, phases.get(size) or next(iter(phases.values()), None))
+        Candidate(
+            tensor=name, shape=shape, dtype=dtype, bytes=size, setting=setting, phase=phases.get(size) or next(iter(phases.values()), None)
+        )
         for name, shape, setting in _shapes(estimate, config)
         for dtype, width in WIDTHS.items()
         if abs((size := _product(shape) * width) - tried) <= tolerance

@@ -55,7 +55,15 @@ def _report(options: MemCompareOptions) -> Report:
     reasons = reasons_of(comparison)
     findings = findings_of(comparison, found, memory, rows)
     verdict = verdict_of(comparison, found, memory)
-    shown = Shown(comparison, reasons, found, memory, rows, advice(comparison, predictor, found), findings)
+    shown = Shown(
+        comparison=comparison,
+        reasons=reasons,
+        fits=found,
+        memory=memory,
+        measured=rows,
+        changes=advice(comparison, predictor, found),
+        findings=findings,
+    )
     return Report(
         "mem compare",
         subject=subject_of(comparison),

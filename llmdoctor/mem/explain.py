@@ -31,7 +31,14 @@ def explain(estimate: Estimate, than: Estimate | None) -> tuple[Reason, ...]:
     mine = by_component(estimate.prediction.peak)
     other = by_component(than.prediction.peak) if than is not None else dict.fromkeys(COMPONENTS, 0)
     reasons = [
-        Reason(component, size, because, setting, estimate.strategy.name, than.strategy.name if than else None)
+        Reason(
+            component=component,
+            size=size,
+            because=because,
+            setting=setting,
+            name=estimate.strategy.name,
+            than=than.strategy.name if than else None,
+        )
         for component in COMPONENTS
         for size, because, setting in _reasons(component, mine[component] - other[component], estimate, than)
     ]

@@ -89,7 +89,19 @@ def messages_of(text: str) -> tuple[OomMessage, ...]:
         tried = int(float(match[2]) * unit)
         line = text.count("\n", 0, match.start()) + 1
         tolerance = max(2 * 2**20, int(0.006 * unit))
-        out.append(OomMessage(line, match[1], tried, tolerance, parts["capacity"], parts["free"], allocated, reserved, frames[-40:]))
+        out.append(
+            OomMessage(
+                line=line,
+                device=match[1],
+                tried=tried,
+                tolerance=tolerance,
+                capacity=parts["capacity"],
+                free=parts["free"],
+                allocated=allocated,
+                reserved=reserved,
+                frames=frames[-40:],
+            )
+        )
         start = match.end()
     return tuple(out)
 

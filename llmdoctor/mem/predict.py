@@ -37,15 +37,15 @@ def predict(job: Job) -> Prediction:
     runner.run()
     ledger = runner.ledger
     return Prediction(
-        job.strategy,
-        runner.initial,
-        runner.steady,
-        dict(ledger.peaks),
-        dict(ledger.host),
-        ledger.allocator.largest_reserved,
-        sum(weight.numel * weight.packed for weight in job.weights),
-        sum(weight.numel for weight in job.trained),
-        sum(weight.numel for weight in job.trained if weight.name in runner.reached),
+        strategy=job.strategy,
+        start=runner.initial,
+        steady=runner.steady,
+        phases=dict(ledger.peaks),
+        host=dict(ledger.host),
+        reserved=ledger.allocator.largest_reserved,
+        parameters=sum(weight.numel * weight.packed for weight in job.weights),
+        trainable=sum(weight.numel for weight in job.trained),
+        reached=sum(weight.numel for weight in job.trained if weight.name in runner.reached),
     )
 
 

@@ -63,7 +63,17 @@ def moves_of(strategy: Strategy, batch: int) -> list[Move]:
             more = steps * batch // smaller
             keys = {"per_device_train_batch_size": smaller, "gradient_accumulation_steps": more}
             text = f"per_device_train_batch_size {smaller}, gradient_accumulation_steps {more}"
-            moves.append(Move(text, "smaller products", 2 if smaller > 1 else 3, "batch", _accumulated(more), smaller, keys))
+            moves.append(
+                Move(
+                    text=text,
+                    cost="smaller products",
+                    weight=2 if smaller > 1 else 3,
+                    group="batch",
+                    change=_accumulated(more),
+                    batch=smaller,
+                    keys=keys,
+                )
+            )
     if strategy.engine is None:
         moves += [
             Move("optim adamw_bnb_8bit", "8-bit states (needs bitsandbytes)", 4, "optimizer", _eight_bit, keys={"optim": "adamw_bnb_8bit"}),

@@ -99,7 +99,9 @@ def _held(device: int, segments: Sequence[Mapping[str, Any]]) -> DeviceUse:
             elif block.get("state") == "inactive":
                 holes.append(size)
     reserved = sum(_int(segment.get("total_size")) for segment in segments)
-    return DeviceUse(device, allocated, reserved, _sorted(sites), len(holes), max(holes, default=0))
+    return DeviceUse(
+        device=device, allocated=allocated, reserved=reserved, by_site=_sorted(sites), holes=len(holes), largest_hole=max(holes, default=0)
+    )
 
 
 def out_of_memory(snapshot: Mapping[str, Any], device: int) -> OutOfMemory | None:

@@ -58,7 +58,18 @@ class Responses:
         for size, request in zip(self.sizes, self.requests, strict=True):
             part = slice(start, start + size)
             masks = self.masks[part] if len(self.masks) == len(self.steps) else []
-            found.append(Responses(self.path, self.steps[part], [request], masks, self.engine, self.kind, [size], self.notes))
+            found.append(
+                Responses(
+                    path=self.path,
+                    steps=self.steps[part],
+                    requests=[request],
+                    masks=masks,
+                    engine=self.engine,
+                    kind=self.kind,
+                    sizes=[size],
+                    notes=self.notes,
+                )
+            )
             start += size
         return found
 

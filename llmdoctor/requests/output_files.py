@@ -238,7 +238,13 @@ def _fast(value: Any, columns: Columns) -> Callable[[bytes, int], OutputSequence
             if not ids or (found.reason is None and isinstance(stop, str)):
                 return None
             return OutputSequence(
-                number, pack(ids), None, len(ids), ended(found.reason, stop), limit if limit and limit > 0 else None, line
+                line=number,
+                ids=pack(ids),
+                text=None,
+                tokens=len(ids),
+                reported=ended(found.reason, stop),
+                limit=limit if limit and limit > 0 else None,
+                raw=line,
             )
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Unusable):
             return None

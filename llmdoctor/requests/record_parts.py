@@ -76,16 +76,32 @@ def read_lists(ids: list[list[int]] | None, texts: list[str] | None, value: Requ
     place = replace(place, engine=engine)
     for index in range(many):
         reason = reasons[index] if isinstance(reasons, list) and index < len(reasons) else reasons
-        yield sequence(place, _at(ids, index), _at(texts, index), count, ended(reason, stop), limit)
+        yield sequence(place, ids=_at(ids, index), text=_at(texts, index), count=count, reported=ended(reason, stop), limit=limit)
 
 
 def sequence(
-    place: Place, ids: list[int] | None, text: str | None, count: int | None, reported: Ended | None, limit: int | None
+    place: Place,
+    *,
+    ids: list[int] | None = None,
+    text: str | None = None,
+    count: int | None = None,
+    reported: Ended | None = None,
+    limit: int | None = None,
 ) -> OutputSequence:
+    """Return one output. `count` are its tokens if there are no ids, `limit` the most that it could have."""
     if ids is None and text is None:
         text = ""  # fewer outputs in one of two columns
     packed = None if ids is None else pack(ids)
-    return OutputSequence(place.line, packed, text, count if ids is None else len(ids), reported, limit, None, place.engine)
+    return OutputSequence(
+        line=place.line,
+        ids=packed,
+        text=text,
+        tokens=count if ids is None else len(ids),
+        reported=reported,
+        limit=limit,
+        raw=None,
+        engine=place.engine,
+    )
 
 
 def id_lists(value: Any) -> list[list[int]] | None:

@@ -78,7 +78,11 @@ def is_request(value: Any) -> bool:
 def requests_in(file: JsonFile) -> tuple[Request, ...]:
     """The request in a JSON file."""
     body, at = (file.value["body"], "/body") if _is_line(file.value) else (file.value, "")
-    return (Request(_only_settings(body), _endpoint(file.value), file.shown_name, None, at, 1, file),)
+    return (
+        Request(
+            settings=_only_settings(body), endpoint=_endpoint(file.value), shown_name=file.shown_name, line=None, at=at, count=1, file=file
+        ),
+    )
 
 
 def read_batch(path: str) -> tuple[Request, ...] | str | None:

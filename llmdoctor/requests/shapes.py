@@ -49,7 +49,9 @@ def sequences_of(value: Any, line: int, columns: Columns) -> Iterator[OutputSequ
 
 def _any(value: Any, place: Place) -> Iterator[OutputSequence]:
     if is_ids(value) and value:
-        yield OutputSequence(place.line, pack(value), None, len(value), None, None, None, place.engine)
+        yield OutputSequence(
+            line=place.line, ids=pack(value), text=None, tokens=len(value), reported=None, limit=None, raw=None, engine=place.engine
+        )
     elif isinstance(value, list) and place.depth < DEPTH:
         for item in value:
             yield from _any(item, replace(place, depth=place.depth + 1))
@@ -116,11 +118,11 @@ def _choices(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
         limit = first_int(LIMITS, value, place.around)
         yield sequence(
             replace(place, engine=engine),
-            ids,
-            text if isinstance(text, str) else None,
-            count,
-            reported,
-            limit,
+            ids=ids,
+            text=text if isinstance(text, str) else None,
+            count=count,
+            reported=reported,
+            limit=limit,
         )
 
 
@@ -129,7 +131,7 @@ def _turns(choice: RequestObject, place: Place) -> Iterator[OutputSequence]:
     for text in choice["turns"]:
         if not isinstance(text, str):
             raise Unusable(f"expected a text in turns, found {kind_of(text)}")
-        yield sequence(place, None, text, None, None, first_int(LIMITS, place.around))
+        yield sequence(place, text=text, limit=first_int(LIMITS, place.around))
 
 
 def _logprob_ids(logprobs: Any) -> tuple[list[int] | None, int | None]:
@@ -167,7 +169,9 @@ def _gemini(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
         if not isinstance(parts, list) and reported is None:
             raise Unusable("a candidate without content.parts")
         text = "".join(part["text"] for part in parts or [] if isinstance(part, dict) and isinstance(part.get("text"), str))
-        yield sequence(place, None, text, count_of(usage), reported, first_int(LIMITS, *holders_of(value), place.around))
+        yield sequence(
+            place, text=text, count=count_of(usage), reported=reported, limit=first_int(LIMITS, *holders_of(value), place.around)
+        )
 
 
 def _ollama(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
@@ -180,7 +184,13 @@ def _ollama(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
         raise Unusable("no text in its response or message", tuple(map(str, value)))
     thinking = value.get("thinking")
     text = thinking + text if isinstance(thinking, str) else text
-    yield sequence(place, None, text, count_of(value), ended(value.get("done_reason")), first_int(LIMITS, *holders_of(value), place.around))
+    yield sequence(
+        place,
+        text=text,
+        count=count_of(value),
+        reported=ended(value.get("done_reason")),
+        limit=first_int(LIMITS, *holders_of(value), place.around),
+    )
 
 
 # --- files of evaluation programs -------------------------------------------------------------------------------------------------
@@ -193,7 +203,7 @@ def _lm_eval(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
         for text in response if isinstance(response, list) else [response]:
             if not isinstance(text, str) or (isinstance(response, list) and len(response) == 2 and response[1] in ("True", "False")):
                 raise Unusable("a log-likelihood request: the model generated nothing", failed=True)
-            yield sequence(place, None, text, None, None, limit)
+            yield sequence(place, text=text, limit=limit)
 
 
 def _helm(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
@@ -207,7 +217,13 @@ def _helm(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
         tokens = completion.get("tokens")
         count = len(tokens) if isinstance(tokens, list) and tokens else None
         reported = ended(completion.get("finish_reason"))
-        yield sequence(place, None, completion["text"], count, reported, first_int(LIMITS, value.get("request") or {}, place.around))
+        yield sequence(
+            place,
+            text=completion["text"],
+            count=count,
+            reported=reported,
+            limit=first_int(LIMITS, value.get("request") or {}, place.around),
+        )
 
 
 def _members(name: str) -> Callable[[RequestObject, Place], Iterator[OutputSequence]]:
@@ -251,7 +267,7 @@ def _conversation(value: RequestObject, place: Place) -> Iterator[OutputSequence
             answer.append(turn)
         elif answer:
             found = True
-            yield sequence(place, None, joined(answer), None, None, first_int(LIMITS, value, place.around))
+            yield sequence(place, text=joined(answer), limit=first_int(LIMITS, value, place.around))
             answer = []
     if not found:
         raise Unusable("a conversation without an answer of the model")

@@ -56,7 +56,15 @@ def read_beams(array: NDArray[Any], others: dict[str, NDArray[Any]], claim: Clai
         before = tuple(int(token) for token in sequence[:prompt])
         recorded = None if scores is None else float(np.asarray(scores).reshape(-1)[at])
         beams.append(
-            _beam(array, rows[:length], [int(token) for token in sequence[prompt : prompt + length]], before, claim, recorded, path)
+            _beam(
+                array,
+                rows[:length],
+                tokens=[int(token) for token in sequence[prompt : prompt + length]],
+                prompt=before,
+                claim=claim,
+                recorded=recorded,
+                path=path,
+            )
         )
     return beams
 

@@ -47,7 +47,14 @@ class ListedLaw:
         after = engine.cuts_after_temperature
         cut_scale = (temperature if after else 1.0) if raw else (1.0 if after else 1 / temperature)
         top_p = settings.top_p if settings.top_p is not None and settings.top_p < 1 else None
-        return cls(engine, temperature if raw else 1.0, cut_scale, settings.top_k, top_p, settings.min_p or None)
+        return cls(
+            engine=engine,
+            scale=temperature if raw else 1.0,
+            cut_scale=cut_scale,
+            top_k=settings.top_k,
+            top_p=top_p,
+            min_p=settings.min_p or None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,7 @@ def arrays_of(steps: Sequence[Listed]) -> ListedSteps:
     at = np.array([size[i] if place is None or place >= size[i] else place for i, place in enumerate(places)], np.int64)
     x = np.array([step.logprob for step in steps])
     rank = np.array([step.rank or 0 for step in steps], np.int64)
-    return ListedSteps(v, size, at, x, rank, _rounding(v))
+    return ListedSteps(v=v, size=size, at=at, x=x, rank=rank, error=_rounding(v))
 
 
 def _rounding(v: Doubles) -> float:
@@ -125,11 +132,13 @@ def bound_supports(steps: ListedSteps, law: ListedLaw) -> SupportBounds:
         cuts = [_cut_top_p, _cut_greedy]
     before = np.stack([_above(steps, np.exp(gap / law.cut_scale), listed, side) for side in (1, -1)], axis=1)
     for cut in cuts:
-        sure, maybe, tail, before = cut(steps, law, _Kept(gap, sure, maybe, tail, before, removed))
+        sure, maybe, tail, before = cut(steps, law, _Kept(gap=gap, sure=sure, maybe=maybe, tail=tail, before=before, removed=removed))
     weights = np.exp(gap / law.scale)
     low, high = _tail_sums(steps, law, law.scale, tail)
     low = low if law.top_p is None and not law.min_p and law.top_k is None else np.zeros(len(gap))
-    return SupportBounds(sure, maybe, tail, weights, low, high, before, tuple(removed))
+    return SupportBounds(
+        sure=sure, maybe=maybe, tail=tail, weights=weights, tail_low=low, tail_high=high, before=before, removed=tuple(removed)
+    )
 
 
 @dataclass(slots=True)

@@ -120,7 +120,16 @@ def _claim_of(engine: SamplingEngine, keys: ClaimKeys, merged: dict[str, Any], s
     if beams > 1 and settings.do_sample:
         unmodelled.append(f"num_beams {beams} with do_sample (beam sampling)")
     inputs = Inputs(used=_plain({"engine": engine.name, **used}), ignored=keys.ignored, assumed=_assumed(engine, keys, settings))
-    return Claim(engine, settings, source, beams, float(penalty), keys.eos, tuple(unmodelled), inputs)
+    return Claim(
+        engine=engine,
+        settings=settings,
+        source=source,
+        beams=beams,
+        length_penalty=float(penalty),
+        eos=keys.eos,
+        unmodelled=tuple(unmodelled),
+        inputs=inputs,
+    )
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -113,12 +113,12 @@ def _partings(drawn: Sequence[Drawn], vocab: int) -> list[Parting]:
             kept_left, kept_right = left.probs > 0, right.probs > 0
             found.append(
                 Parting(
-                    left.engine.name,
-                    right.engine.name,
-                    _stage(left, right, vocab),
-                    tuple(map(int, np.flatnonzero(kept_left & ~kept_right))),
-                    tuple(map(int, np.flatnonzero(kept_right & ~kept_left))),
-                    variation(left.probs, right.probs),
+                    left=left.engine.name,
+                    right=right.engine.name,
+                    stage=_stage(left, right, vocab),
+                    only_left=tuple(map(int, np.flatnonzero(kept_left & ~kept_right))),
+                    only_right=tuple(map(int, np.flatnonzero(kept_right & ~kept_left))),
+                    variation=variation(left.probs, right.probs),
                 )
             )
     return found

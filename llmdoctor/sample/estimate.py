@@ -270,7 +270,15 @@ def _fitted(sketch: Sketch, engine: SamplingEngine, settings: SamplingParams, co
     score, impossible = _score(sketch, engine, settings)
     _, inside = sketch.loglik(engine, *sorted_settings(settings))
     p_value = calibration(Support.of(sketch.only(inside), engine, settings)).p_value if inside.any() else None
-    return FittedClaim(engine, settings, impossible, score + IMPOSSIBLE * impossible, score - cost, p_value, own)
+    return FittedClaim(
+        engine=engine,
+        settings=settings,
+        impossible=impossible,
+        loglik=score + IMPOSSIBLE * impossible,
+        score=score - cost,
+        p_value=p_value,
+        claimed=own,
+    )
 
 
 def _greedy(sketch: Sketch, claim: Claim) -> Iterator[FittedClaim]:
@@ -278,7 +286,15 @@ def _greedy(sketch: Sketch, claim: Claim) -> Iterator[FittedClaim]:
     impossible = int(np.count_nonzero(sketch.x < sketch.v[:, 0]))
     kept = {name: value for name, value in claim.settings.named().items() if name.endswith("penalty") or name == "logit_bias"}
     settings = SamplingParams(**kept, top_k=1, do_sample=False) if kept else SamplingParams(top_k=1, do_sample=False)
-    yield FittedClaim(claim.engine, settings, impossible, 0.0, -IMPOSSIBLE * impossible - _COSTS["greedy"], None, False)
+    yield FittedClaim(
+        engine=claim.engine,
+        settings=settings,
+        impossible=impossible,
+        loglik=0.0,
+        score=-IMPOSSIBLE * impossible - _COSTS["greedy"],
+        p_value=None,
+        claimed=False,
+    )
 
 
 def _banned(steps: Steps, sketch: Sketch, claim: Claim) -> Iterator[FittedClaim]:
@@ -294,7 +310,15 @@ def _banned(steps: Steps, sketch: Sketch, claim: Claim) -> Iterator[FittedClaim]
     own = _fitted(sketch, claim.engine, claim.settings, 0.0, True)
     settings = replace(claim.settings, suppress_tokens=(int(tokens[worst]),))
     score = own.score + gain - math.log(len(tokens)) - _COSTS["law"]
-    yield FittedClaim(claim.engine, settings, own.impossible, own.loglik + gain, score, None, False)
+    yield FittedClaim(
+        engine=claim.engine,
+        settings=settings,
+        impossible=own.impossible,
+        loglik=own.loglik + gain,
+        score=score,
+        p_value=None,
+        claimed=False,
+    )
 
 
 def _laws(steps: Steps, sketch: Sketch, claim: Claim) -> Iterator[FittedClaim]:
@@ -309,4 +333,13 @@ def _laws(steps: Steps, sketch: Sketch, claim: Claim) -> Iterator[FittedClaim]:
         lost = int(np.count_nonzero(~np.isfinite(gains)))
         gain = share * (float(gains[np.isfinite(gains)].sum()) - IMPOSSIBLE * lost)
         score = own.score + gain - _COSTS["law"]
-        yield FittedClaim(claim.engine, claim.settings, own.impossible + lost, own.loglik + gain, score, None, False, name)
+        yield FittedClaim(
+            engine=claim.engine,
+            settings=claim.settings,
+            impossible=own.impossible + lost,
+            loglik=own.loglik + gain,
+            score=score,
+            p_value=None,
+            claimed=False,
+            law=name,
+        )

@@ -79,7 +79,15 @@ def read_generation(options: ReplayOptions, claim: Claim) -> Generation:
     end, ended = ending(tokens, options.eos, ends)
     notes = tuple(note for note in (why, ended) if note)
     sequences = Sequences((0,), (prompt or (),))
-    return Generation(logits.first(end), tokens[:end], sequences, prompt is not None, _recorded(logits), scores, notes)
+    return Generation(
+        logits=logits.first(end),
+        tokens=tokens[:end],
+        sequences=sequences,
+        prompt_known=prompt is not None,
+        tolerance=_recorded(logits),
+        scores=scores,
+        notes=notes,
+    )
 
 
 def _with_kind(options: ReplayOptions) -> ReplayOptions:
@@ -109,7 +117,15 @@ def _forced(options: ReplayOptions, ends: Sequence[int]) -> Generation:
     end, ended = ending(tokens, options.eos, ends)
     logits = Logits(options.model, array, "float32", {}).first(end)
     notes = (ended,) if ended else ()
-    return Generation(logits, tokens[:end], Sequences((0,), (tuple(prompt),)), True, _FORCED[dtype], False, notes)
+    return Generation(
+        logits=logits,
+        tokens=tokens[:end],
+        sequences=Sequences((0,), (tuple(prompt),)),
+        prompt_known=True,
+        tolerance=_FORCED[dtype],
+        scores=False,
+        notes=notes,
+    )
 
 
 def _batch(options: ReplayOptions, claim: Claim, logits: Logits, ends: Sequence[int]) -> Generation:
@@ -145,7 +161,16 @@ def _batch(options: ReplayOptions, claim: Claim, logits: Logits, ends: Sequence[
     notes = [note for note in (why, f"{plural(padded, 'token')} of padding left out" if padded else "") if note]
     found = Sequences(starts, tuple(prompts[number] for number in numbers))
     flat_tokens = [token for tokens in kept for token in tokens]
-    return Generation(replace(logits, array=flat), flat_tokens, found, known, _recorded(one), scores, tuple(notes), tuple(repeats))
+    return Generation(
+        logits=replace(logits, array=flat),
+        tokens=flat_tokens,
+        sequences=found,
+        prompt_known=known,
+        tolerance=_recorded(one),
+        scores=scores,
+        notes=tuple(notes),
+        repeats=tuple(repeats),
+    )
 
 
 def _all_drawn(options: ReplayOptions, logits: Logits, steps: int) -> tuple[list[list[int]], list[tuple[int, ...]], bool]:

@@ -56,16 +56,16 @@ def judge_draws(probs: Doubles, counts: Ids, alpha: float, plain: Doubles, tempe
     law = _named(probs, counts, others) if p_value < alpha else None
     powers = {name: power(probs, other, n, alpha) for name, other in others.items()}
     return DrawTest(
-        n,
-        test,
-        statistic,
-        p_value,
-        impossible,
-        law,
-        None if law is None else others[law],
-        powers,
-        {name: needed(probs, other, alpha) for name, other in others.items()},
-        {name: float(np.abs(other - probs).sum() / 2) for name, other in others.items()},
+        n=n,
+        test=test,
+        statistic=statistic,
+        p_value=p_value,
+        impossible=impossible,
+        law=law,
+        law_probs=None if law is None else others[law],
+        powers=powers,
+        needed={name: needed(probs, other, alpha) for name, other in others.items()},
+        apart={name: float(np.abs(other - probs).sum() / 2) for name, other in others.items()},
     )
 
 

@@ -101,10 +101,20 @@ def judge_listed(options: ReplayOptions, responses: Responses, alpha: float) -> 
     listed = responses.likeliest(stored)
     arrays = arrays_of(listed)
     kinds, because = kinds_of(options, responses, listed, claim)
-    readings = tuple(_read_as(kind, listed, arrays, responses, claim, alpha) for kind in kinds)
+    readings = tuple(_read_as(kind, listed, arrays=arrays, responses=responses, claim=claim, alpha=alpha) for kind in kinds)
     greedy = bool((arrays.at == 0).all()) or bool(np.all(arrays.x >= arrays.v[:, 0] - 2 * arrays.error - 1e-6))
     verdict = _verdict(readings, claim, because)
-    return ListedReplay(options, responses, tuple(listed), arrays, claim, because, readings, verdict, greedy and len(listed) > 0)
+    return ListedReplay(
+        options=options,
+        responses=responses,
+        listed=tuple(listed),
+        arrays=arrays,
+        claim=claim,
+        because=because,
+        readings=readings,
+        verdict=verdict,
+        greedy=greedy and len(listed) > 0,
+    )
 
 
 def kinds_of(options: ReplayOptions, responses: Responses, listed: Sequence[Listed], claim: Claim) -> tuple[list[LogprobKind], str]:
@@ -180,7 +190,7 @@ def _read_as(
             temperature = seen if kind == "raw" and seen.low > 0 and seen.high < math.inf else None
         if arrays.v.shape[1] > 1 or arrays.size.any():
             tests += [_outside_list(arrays, bounds), _never_drawn(listed, bounds)]
-    return KindReading(kind, bounds, tuple(tests), _judge(tests, bounds, sketch, claim, law, alpha), temperature)
+    return KindReading(kind, bounds, tuple(tests), _judge(tests, bounds, sketch=sketch, claim=claim, law=law, alpha=alpha), temperature)
 
 
 def _masked(removed: str, step: Listed, mask: Sequence[int]) -> str:

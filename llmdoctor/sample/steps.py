@@ -118,7 +118,14 @@ def replay_steps(
                 if step in starts:
                     gathered.seen = {}
                 before = sequences.before(tokens, step) if looks_back else nothing
-                gathered.add(step, row, int(tokens[step]), run(claim.engine, claim.settings, row, before), tolerance, claim)
+                gathered.add(
+                    step,
+                    row,
+                    token=int(tokens[step]),
+                    stages=run(claim.engine, claim.settings, row, before),
+                    tolerance=tolerance,
+                    claim=claim,
+                )
             if tick is not None:
                 tick(min(start + len(part), logits.steps), logits.steps)
     return gathered.steps(tokens)
@@ -164,7 +171,9 @@ class _Columns:
         inside = _logit(last, token)
         f["logprob_processed"][step] = inside - z
         here = tolerance.at(max(abs(float(first.x.max())), abs(float(raw[token]))))
-        near, self._outside[step] = _follow(stages, token, float(raw[token]), here, claim, float(f["mass_before"][step]))
+        near, self._outside[step] = _follow(
+            stages, token, x=float(raw[token]), tolerance=here, claim=claim, mass_before=float(f["mass_before"][step])
+        )
         f["logprob_near"][step] = near - z
         least = last.x.min()
         f["last_prob"][step] = np.exp(float(least) - z) * int(np.count_nonzero(last.x == least))

@@ -57,13 +57,13 @@ class Support:
         free = sketch.n * np.exp((sketch.v - sketch.v[:, :1]) / (temperature if engine.cuts_after_temperature else 1.0))
         mass = (np.cumsum(free, axis=1) - free) / free.sum(axis=1, keepdims=True)
         return cls(
-            np.where(inside, gap, -np.inf),
-            sketch.n[:, :width],
-            np.minimum(sketch.at, kept - 1),
-            sketch.x - sketch.v[:, 0],
-            np.take_along_axis(count, starts, axis=1) + 1,
-            np.take_along_axis(mass, starts, axis=1),
-            temperature,
+            gap=np.where(inside, gap, -np.inf),
+            n=sketch.n[:, :width],
+            at=np.minimum(sketch.at, kept - 1),
+            x=sketch.x - sketch.v[:, 0],
+            rank=np.take_along_axis(count, starts, axis=1) + 1,
+            mass=np.take_along_axis(mass, starts, axis=1),
+            temperature=temperature,
         )
 
     @property

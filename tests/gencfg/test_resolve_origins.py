@@ -139,13 +139,13 @@ def calls(draw: st.DrawFn) -> GenerateCall:
     edits = tuple((name, SourcedValue(value, Origin("mutation", "config mutation"))) for name, value in draw(changes))
     file, user = draw(st.none() | LAYER), draw(st.none() | LAYER)
     return GenerateCall(
-        draw(st.none() | LAYER.map(lambda values: of({**CONFIG, **values}, "config.json"))),
-        None if file is None else of(file, "generation_config.json"),
-        mutations,
-        edits,
-        None if user is None else of(user, "user-config"),
-        of(draw(LAYER), "kwargs"),
-        draw(st.integers(0, 30)),
+        config=draw(st.none() | LAYER.map(lambda values: of({**CONFIG, **values}, "config.json"))),
+        generation_config=None if file is None else of(file, "generation_config.json"),
+        mutations=mutations,
+        config_mutations=edits,
+        user_config=None if user is None else of(user, "user-config"),
+        kwargs=of(draw(LAYER), "kwargs"),
+        prompt_length=draw(st.integers(0, 30)),
     )
 
 

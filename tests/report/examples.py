@@ -62,24 +62,24 @@ SAMPLING = Bars(
 )
 HOSTILE = "</script><script>alert(1)</script>\x1b[2J\u202e\n::error::gotcha ##[warning]x @octocat #12 | [a](javascript:b) `c` ]]> &lt; \ud800\ufffe"
 EXAMPLE = Report(
-    "gencfg check",
-    {"path": "models", "transformers": "5.23.0"},
-    {"subjects": [{"path": "models/a", "kind": "model", "findings": [0, 1]}, {"path": "models/b", "kind": "model", "findings": []}]},
-    (
+    command="gencfg check",
+    subject={"path": "models", "transformers": "5.23.0"},
+    result={"subjects": [{"path": "models/a", "kind": "model", "findings": [0, 1]}, {"path": "models/b", "kind": "model", "findings": []}]},
+    findings=(
         Finding(
-            "GEN001",
-            Severity.ERROR,
-            "runs to 512 new tokens: config.json:5 has no eos",
-            Location("models/a/generation_config.json", "/eos_token_id", 5),
-            {"limit": 512},
-            "trl 1.0.0 ppo_trainer.py:410 set eos_token_id [151645, 151643] -> None",
-            "GenerationConfig(..., eos_token_id=[151645, 151643])",
+            code="GEN001",
+            severity=Severity.ERROR,
+            message="runs to 512 new tokens: config.json:5 has no eos",
+            location=Location("models/a/generation_config.json", "/eos_token_id", 5),
+            evidence={"limit": 512},
+            cause="trl 1.0.0 ppo_trainer.py:410 set eos_token_id [151645, 151643] -> None",
+            fix="GenerationConfig(..., eos_token_id=[151645, 151643])",
         ),
         Finding("DIR012", Severity.WARNING, f"a string says {HOSTILE}", Location("models/a/x y%,:.json", None, 3), {"x": float("nan")}),
         Finding("XYZ999", Severity.INFO, "of no catalogue and no subject"),
     ),
-    (Skipped("models/c", "no model files in it"),),
-    (
+    skipped=(Skipped("models/c", "no model files in it"),),
+    document=(
         Table(
             ("field", "value", "from"),
             (
@@ -134,7 +134,9 @@ plain_blocks = st.one_of(
         st.lists(st.lists(words, max_size=3), max_size=3),
     ),
     st.builds(
-        lambda label, unit, parts, bars, stacked, limit: Bars(label, unit, tuple(parts), tuple(bars), stacked, 2, limit, unit),
+        lambda label, unit, parts, bars, stacked, limit: Bars(
+            label=label, unit=unit, parts=tuple(parts), bars=tuple(bars), stacked=stacked, digits=2, limit=limit, limit_name=unit
+        ),
         words,
         words,
         st.lists(words, max_size=2),
@@ -162,13 +164,13 @@ diagnostics = st.builds(
 subjects = st.lists(st.fixed_dictionaries({"path": words, "kind": words, "findings": st.lists(st.integers(-1, 5), max_size=3)}), max_size=3)
 reports = st.builds(
     lambda command, path, subjects, found, skipped, document, error, nothing, verdict: Report(
-        command,
-        {"path": path},
-        {"subjects": subjects},
-        tuple(found),
-        tuple(skipped),
-        tuple(document),
-        error,
+        command=command,
+        subject={"path": path},
+        result={"subjects": subjects},
+        findings=tuple(found),
+        skipped=tuple(skipped),
+        document=tuple(document),
+        error=error,
         nothing=nothing,
         verdict=verdict if error is None else Verdict(error.message, "refused"),
     ),

@@ -72,7 +72,9 @@ class Observer:
         if mark is not None and (not rest or (sequence.reported != "length" and self._fills(rest, ids[4 * at : 4 * at + 4], sequence))):
             assumed = len(rest) > 4 and not self._known and rest[:4] == ids[4 * at : 4 * at + 4] and sequence.reported not in _STOPPED
             ended = self._ended(sequence, at + 1, True)
-            return Observation(at + 1, ended, bool(rest), None, 0, 0, find_token_loop(ids, at), assumed=assumed)
+            return Observation(
+                length=at + 1, ended=ended, padded=bool(rest), passed=None, at=0, wasted=0, loop=find_token_loop(ids, at), assumed=assumed
+            )
         end = self._without_fill(sequence, ids, size)
         loop = find_token_loop(ids, end)
         # A terminator at the end of a run or a loop of terminators did not stop the call.
@@ -84,7 +86,9 @@ class Observer:
         if loop is None and mark is not None:
             loop = find_token_loop(ids, at)
         wasted = 0 if mark is None else end - at - 1
-        return Observation(end, self._ended(sequence, end, terminal), end < size, mark, at, wasted, loop)
+        return Observation(
+            length=end, ended=self._ended(sequence, end, terminal), padded=end < size, passed=mark, at=at, wasted=wasted, loop=loop
+        )
 
     def _first(self, ids: bytes, size: int) -> tuple[int, EndMark | None]:
         """Return the position of the first terminator, and which one it is; (size, None) without one."""
@@ -141,15 +145,25 @@ class Observer:
         length = len(text)
         if found is None:
             ended = self._ended(sequence, sequence.tokens, False)
-            return Observation(length, ended, False, None, 0, 0, find_text_loop(text, length))
+            return Observation(length=length, ended=ended, padded=False, passed=None, at=0, wasted=0, loop=find_text_loop(text, length))
         at, behind, mark = found
         if behind == length or (sequence.reported != "length" and self._text_fills(text, behind, mark, sequence)):
             repeated = text.startswith(mark.text or "", behind) and behind < length
             assumed = repeated and not self._known and sequence.reported not in _STOPPED and text.count(mark.text or "", behind) > 1
             ended = self._ended(sequence, sequence.tokens, True)
-            return Observation(at, ended, behind < length, None, 0, 0, find_text_loop(text, at), assumed=assumed)
+            return Observation(
+                length=at, ended=ended, padded=behind < length, passed=None, at=0, wasted=0, loop=find_text_loop(text, at), assumed=assumed
+            )
         loop = find_text_loop(text, length) or find_text_loop(text, at)
-        return Observation(length, self._ended(sequence, sequence.tokens, False), False, mark, at, length - behind, loop)
+        return Observation(
+            length=length,
+            ended=self._ended(sequence, sequence.tokens, False),
+            padded=False,
+            passed=mark,
+            at=at,
+            wasted=length - behind,
+            loop=loop,
+        )
 
     def _text_fills(self, text: str, at: int, mark: EndMark, sequence: OutputSequence) -> bool:
         """Return whether everything from `at` on is padding: one special token again and again, after at most one further terminator."""

@@ -38,7 +38,7 @@ def runaway_report(options: RunawayOptions) -> Report:
     log = RecordLog("standard input" if path == "-" else shown_path(path), Columns(options.ids, options.text))
     counts, marks = _count(path, log, marks, options.max_new_tokens)
     _refuse_unusable(log, counts)
-    evidence = Evidence(path, log, marks, counts, examined, counts.infer_length())
+    evidence = Evidence(path=path, log=log, marks=marks, counts=counts, examined=examined, inferred_lengths=counts.infer_length())
     cause = likely_cause(evidence)
     verdict = verdict_of(evidence)
     findings = findings_of(evidence, cause)

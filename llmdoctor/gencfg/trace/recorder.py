@@ -90,7 +90,7 @@ class Recorder:
         self.origins.add(config, name, Source("mutation", after, site=site))
         model = self.holder(config)
         target = "generation_config" if model is None else "model.generation_config"
-        self._mutation(target, model, name, before, after, site, stack)
+        self._mutation(target, model, field=name, before=before, after=after, site=site, stack=stack)
 
     def _mutation(self, target: str, model: Any, field: str, before: Any, after: Any, site: Any, stack: list[str]) -> None:
         key = (target, field, site.file, site.line, repr(before)[:200], repr(after)[:200])
@@ -268,11 +268,11 @@ class Recorder:
             self._mutation(
                 "model",
                 model,
-                "generation_config",
-                {name: old.get(name) for name in changed},
-                {name: new.get(name) for name in changed},
-                site,
-                stack,
+                field="generation_config",
+                before={name: old.get(name) for name in changed},
+                after={name: new.get(name) for name in changed},
+                site=site,
+                stack=stack,
             )
 
     def _hold(self, model: Any) -> None:

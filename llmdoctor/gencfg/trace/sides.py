@@ -60,7 +60,14 @@ def answer_of(record: Record, side: GencfgOptions | None = None, imports: Iterab
     for name in field_defaults(minor):
         fields.setdefault(name, Resolved(None, default))
     model_fields = _fields(record.get("model_config"), record.get("model_provenance"))
-    model = LoadedModel(model_fields, None, False, {"vocab_size": record.get("vocab_size")}, minor, version)
+    model = LoadedModel(
+        fields=model_fields,
+        stamp=None,
+        from_config=False,
+        config_fields={"vocab_size": record.get("vocab_size")},
+        minor=minor,
+        version=version,
+    )
     stop = stop_of(fields, call, minor, model)
     custom = (record.get("custom") or {}).get("stopping_criteria") if isinstance(record.get("custom"), dict) else None
     if custom or isinstance(record.get("own"), str):
@@ -75,7 +82,7 @@ def answer_of(record: Record, side: GencfgOptions | None = None, imports: Iterab
         side or GencfgOptions(model=str(record.get("source"))),
         _tokenizer(record.get("terminators")),
         call,
-        Effective(version, rules, fields, model_fields, stop, failed),
+        Effective(transformers=version, rules=rules, fields=fields, model_fields=model_fields, stop=stop, error=failed),
         presets=_presets(model_fields),
         notes=(f"stopping_criteria {', '.join(map(str, custom))} may end it too",) if custom else (),
         imports=tuple(map(imported, imports)),

@@ -50,7 +50,7 @@ class ChatStrategy:
         sources = ["roles_to_train"] * len(encoded.ids)
         ends: dict[str, int] = {}
         for number, turn in enumerate(turns):
-            self._label(turns, number, turn, tools, text, encoded, labels, ends)
+            self._label(turns, number, turn=turn, tools=tools, text=text, encoded=encoded, labels=labels, ends=ends)
         for kind, option in (("eot", self.on_eot), ("eos", self.on_eos)):
             if option == "last" and kind in ends:
                 labels[ends[kind]] = encoded.ids[ends[kind]]

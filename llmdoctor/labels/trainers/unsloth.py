@@ -186,7 +186,7 @@ def responses(ids: list[int], instruction: Marker, response: Marker, chat: Chat)
             place += 1
             continue
         start = response.reach(ids, place)[1]
-        stop, place = _end_of(ids, start, instruction, response, opening, chat)
+        stop, place = _end_of(ids, start, instruction=instruction, response=response, opening=opening, chat=chat)
         if stop is not None:
             spans.append((start, stop))
     return spans

@@ -178,10 +178,14 @@ def _no_mask_function(model: Any, backend: str) -> list[Measurement]:
     from transformers.masking_utils import AttentionMaskInterface
     from transformers.modeling_utils import AttentionInterface
 
-    from llmdoctor.mask.live.differential import Measurement as FactoryResult
+    from llmdoctor.mask.live.differential import Measurement
 
     name = model.config.get_text_config()._attn_implementation
     if name == "eager" or name not in AttentionInterface._global_mapping or name in AttentionMaskInterface._global_mapping:
         return []
     text = f"{name} is registered as an attention function and not as a mask function: no layer gets a mask"
-    return [FactoryResult("a mask function", str(name or backend), "MSK010", 1.0, 0.0, 0, (0, 0), text)]
+    return [
+        Measurement(
+            name="a mask function", backend=str(name or backend), code="MSK010", value=1.0, threshold=0.0, row=0, span=(0, 0), text=text
+        )
+    ]

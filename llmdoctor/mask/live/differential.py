@@ -168,10 +168,28 @@ def _padding_leaks(probe: _Gradients | _Perturbed, real: Any, backend: str) -> I
     targets = real if same else np.ones(tuple(probe.logits.shape[:2]), np.bool_)
     value, row, token = probe.reach(targets, ~real)
     if np.isnan(value):
-        yield Measurement("no NaN", backend, "MSK003", value, 0.0, row, (0, real.shape[1]), f"row {row}: a real token's logits are NaN")
+        yield Measurement(
+            name="no NaN",
+            backend=backend,
+            code="MSK003",
+            value=value,
+            threshold=0.0,
+            row=row,
+            span=(0, real.shape[1]),
+            text=f"row {row}: a real token's logits are NaN",
+        )
         return
     text = f"masked token {token} of row {row} reaches a real token's logits"
-    yield Measurement("masked tokens stay out", backend, "MSK019", value, probe.threshold, row, (token, token + 1), text)
+    yield Measurement(
+        name="masked tokens stay out",
+        backend=backend,
+        code="MSK019",
+        value=value,
+        threshold=probe.threshold,
+        row=row,
+        span=(token, token + 1),
+        text=text,
+    )
 
 
 def _document_leak(probe: _Gradients | _Perturbed, documents: Any, backend: str) -> Measurement:
@@ -184,7 +202,16 @@ def _document_leak(probe: _Gradients | _Perturbed, documents: Any, backend: str)
             worst = (value, row, token, int(document))
     value, row, token, document = worst
     text = f"token {token} of row {row} reaches document {document + 1}, which it is no part of"
-    return Measurement("documents stay apart", backend, "MSK007", value, probe.threshold, row, (token, token + 1), text)
+    return Measurement(
+        name="documents stay apart",
+        backend=backend,
+        code="MSK007",
+        value=value,
+        threshold=probe.threshold,
+        row=row,
+        span=(token, token + 1),
+        text=text,
+    )
 
 
 def _future_leak(probe: _Gradients | _Perturbed, real: Any, inputs: ForwardInputs, design: Design, backend: str) -> Iterator[Measurement]:
@@ -208,10 +235,21 @@ def _future_leak(probe: _Gradients | _Perturbed, real: Any, inputs: ForwardInput
     value, row, token = worst
     if np.isnan(value):
         text = f"row {row}: a token's logits are NaN"
-        yield Measurement("no NaN", backend, "MSK003", value, 0.0, row, (token, token + 1), text)
+        yield Measurement(
+            name="no NaN", backend=backend, code="MSK003", value=value, threshold=0.0, row=row, span=(token, token + 1), text=text
+        )
         return
     text = f"token {token} of row {row} reaches a token before it"
-    yield Measurement("the future stays out", backend, "MSK019", value, probe.threshold, row, (token, token + 1), text)
+    yield Measurement(
+        name="the future stays out",
+        backend=backend,
+        code="MSK019",
+        value=value,
+        threshold=probe.threshold,
+        row=row,
+        span=(token, token + 1),
+        text=text,
+    )
 
 
 # --- a row against itself alone ----------------------------------------------------------------------------------------------------
@@ -273,7 +311,16 @@ def _one_row(model: Any, inputs: ForwardInputs, backend: str, together: Any, row
     code = "MSK005" if missing else "MSK001" if behind else "MSK002" if hole else "MSK018"
     token = int(kept[worst]) + inputs.past
     text = f"row {row}: the logits of token {token} are not those of the row without its {'holes' if hole else 'padding'}"
-    return Measurement("as alone", backend, code, value, TOLERANCE.get(dtype, 1e-3), row, (token, token + 1), text)
+    return Measurement(
+        name="as alone",
+        backend=backend,
+        code=code,
+        value=value,
+        threshold=TOLERANCE.get(dtype, 1e-3),
+        row=row,
+        span=(token, token + 1),
+        text=text,
+    )
 
 
 def _real(inputs: ForwardInputs) -> Any:

@@ -47,7 +47,7 @@ def make_kernels(told: Callable[[dict[str, Any]], None]) -> tuple[Callable[..., 
         del dropout_p, deterministic
         told({"causal": causal, "window": tuple(window_size), "cu_q": None, "cu_k": None, "q_len": q.shape[1], "kv_len": k.shape[1]})
         seen = window_mask(q.shape[1], k.shape[1], causal, window_size).to(q.device)
-        return torch.stack([attend(q[row], k[row], v[row], softmax_scale, seen, softcap) for row in range(q.shape[0])])
+        return torch.stack([attend(q[row], k[row], v=v[row], scale=softmax_scale, seen=seen, softcap=softcap) for row in range(q.shape[0])])
 
     def flash_attn_varlen_func(
         q: Any, k: Any, v: Any, cu_seqlens_q: Any = None, cu_seqlens_k: Any = None, max_seqlen_q: Any = None, max_seqlen_k: Any = None,
@@ -62,7 +62,7 @@ def make_kernels(told: Callable[[dict[str, Any]], None]) -> tuple[Callable[..., 
             a, b, c, d = starts_q[at], starts_q[at + 1], starts_k[at], starts_k[at + 1]
             if b > a and d > c:
                 seen = window_mask(b - a, d - c, causal, window_size).to(q.device)
-                out[a:b] = attend(q[a:b], k[c:d], v[c:d], softmax_scale, seen, softcap)
+                out[a:b] = attend(q[a:b], k[c:d], v=v[c:d], scale=softmax_scale, seen=seen, softcap=softcap)
         return out
 
     return flash_attn_func, flash_attn_varlen_func

@@ -186,7 +186,17 @@ def one(model: Any, seen: LayerCall, backend: str, inputs: ForwardInputs) -> Lay
     """One layer's record as a LayerMask."""
     made = object_of(seen)
     if seen.role == "linear":
-        return LayerMask((seen.index,), "linear", backend, seen.q_len, None, inputs.past, "observed", made, KernelArguments())
+        return LayerMask(
+            layers=(seen.index,),
+            type="linear",
+            backend=backend,
+            q_len=seen.q_len,
+            kv_len=None,
+            q_offset=inputs.past,
+            formula="observed",
+            object=made,
+            kernel=KernelArguments(),
+        )
     kernel = _kernel(seen)
     if seen.weighed is not None and not seen.kernel.get("interface"):
         seen.q_len, seen.kv_len = int(seen.weighed.shape[1]), int(seen.weighed.shape[2])
@@ -198,9 +208,21 @@ def one(model: Any, seen: LayerCall, backend: str, inputs: ForwardInputs) -> Lay
         visible = Visible(kv_len, none, none, repeat=inputs.batch // sees.shape[0], dense=sees)
     count = None if visible is None else visible.count()
     return LayerMask(
-        (seen.index,), _type(model, seen), backend, q_len, kv_len, inputs.past, "observed", made, kernel, visible,
-        None, visible is not None, count, inputs.batch * q_len * kv_len,
-    )  # fmt: skip
+        layers=(seen.index,),
+        type=_type(model, seen),
+        backend=backend,
+        q_len=q_len,
+        kv_len=kv_len,
+        q_offset=inputs.past,
+        formula="observed",
+        object=made,
+        kernel=kernel,
+        visible=visible,
+        skip_reason=None,
+        exact=visible is not None,
+        count=count,
+        total=inputs.batch * q_len * kv_len,
+    )
 
 
 def _type(model: Any, seen: LayerCall) -> str:

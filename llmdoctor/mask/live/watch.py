@@ -116,7 +116,9 @@ class ForwardRecord:
             return None
         role = self._role(module, path)
         index = self._index(module, path)
-        seen = LayerCall(path, index, role, mask, q_len, kv_len, sliding if isinstance(sliding, int) else None)
+        seen = LayerCall(
+            path=path, index=index, role=role, mask=mask, q_len=q_len, kv_len=kv_len, sliding=sliding if isinstance(sliding, int) else None
+        )
         self.calls.append(seen)
         for inner in self._inside:
             inner.append(seen)
@@ -155,7 +157,7 @@ class ForwardRecord:
         path = self._paths.get(id(module), "")
         role = "linear" if linear else self._role(module, path)
         kv_len = None if linear or mask is None or getattr(mask, "ndim", 0) != 4 else mask.shape[-1]
-        seen = LayerCall(path, self._index(module, path), role, mask, q_len, kv_len)
+        seen = LayerCall(path=path, index=self._index(module, path), role=role, mask=mask, q_len=q_len, kv_len=kv_len)
         seen.kernel["own"] = linear or _masks_by_itself(module)
         self._inside[-1].append(seen)
         if self._current is None or linear:

@@ -83,7 +83,14 @@ def weights_of(model: Any) -> tuple[Weight, ...]:
     tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     packed = {id(module.weight): module.stands_for for module in model.modules() if hasattr(module, "stands_for")}
     return tuple(
-        Weight(name, tuple(p.shape), str(p.dtype).removeprefix("torch."), bool(p.requires_grad), id(p) in tables, packed.get(id(p), 1))
+        Weight(
+            name=name,
+            shape=tuple(p.shape),
+            dtype=str(p.dtype).removeprefix("torch."),
+            trainable=bool(p.requires_grad),
+            embedding=id(p) in tables,
+            packed=packed.get(id(p), 1),
+        )
         for name, p in model.named_parameters()
     )
 

@@ -45,7 +45,7 @@ def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
     if workload.loss is not None:
         _fuse(model, workload.loss)
     recorder = StorageRecorder()
-    segments = _record(model, config, stacks, workload, fake, recorder)
+    segments = _record(model, config, stacks=stacks, workload=workload, fake=fake, recorder=recorder)
     described = ", ".join(f"{stack.traced} of {stack.layers} {stack.name}" for stack in stacks) or "every layer"
     return Traced(weights, buffers, tuple(expand(segments, stacks)), described)
 

@@ -94,9 +94,9 @@ def _run(options: MemOptions, text: str, steps: int, probe: Probe) -> None:
     watch_torch(probe, patches)
     try:
         if strategy.runner == "deepspeed":
-            run_engine(model, strategy, workload, steps, device, probe, patches)
+            run_engine(model, strategy, workload=workload, steps=steps, device=device, probe=probe, patches=patches)
         else:
-            run_trainer(model, strategy, workload, steps, probe, patches)
+            run_trainer(model, strategy, workload=workload, steps=steps, probe=probe, patches=patches)
     finally:
         patches.undo()
 

@@ -47,7 +47,12 @@ def expected() -> list[OutputSequence]:
     ended = {"stop": "stop", "length": "length"}
     return [
         OutputSequence(
-            number, pack(record["token_ids"]), None, len(record["token_ids"]), ended[record["finish_reason"]], record["max_tokens"]
+            line=number,
+            ids=pack(record["token_ids"]),
+            text=None,
+            tokens=len(record["token_ids"]),
+            reported=ended[record["finish_reason"]],
+            limit=record["max_tokens"],
         )  # type: ignore[arg-type]
         for number, record in enumerate(RECORDS, 1)
     ]

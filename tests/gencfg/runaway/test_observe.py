@@ -21,11 +21,11 @@ TEXTS = EndMarks(tuple(well_known()))
 
 
 def observe(ids: list[int], said: Any = None, limit: int | None = None, marks: EndMarks = NAMED) -> Observation:
-    return Observer(marks, None).observe(OutputSequence(1, pack(ids), None, len(ids), said, limit))
+    return Observer(marks, None).observe(OutputSequence(line=1, ids=pack(ids), text=None, tokens=len(ids), reported=said, limit=limit))
 
 
 def read(text: str, said: Any = None, marks: EndMarks = TEXTS) -> Observation:
-    return Observer(marks, None).observe(OutputSequence(1, None, text, None, said, None))
+    return Observer(marks, None).observe(OutputSequence(line=1, ids=None, text=text, tokens=None, reported=said, limit=None))
 
 
 @SETTINGS
@@ -151,7 +151,10 @@ ROWS = st.lists(st.lists(st.integers(20, 40), min_size=1, max_size=30), min_size
 @given(rows=ROWS)
 def test_what_ends_rows_and_fills_them_up_is_inferred(rows: list[list[int]]) -> None:
     width = max(map(len, rows)) + 4
-    padded = [OutputSequence(1, pack([*row, 7, *[3] * (width - len(row) - 1)]), None, width, None, None) for row in rows]
+    padded = [
+        OutputSequence(line=1, ids=pack([*row, 7, *[3] * (width - len(row) - 1)]), text=None, tokens=width, reported=None, limit=None)
+        for row in rows
+    ]
     marks = infer(EndMarks(), padded)
     assert {mark.id for mark in marks.marks} <= {7, 3}
     if len({len(row) for row in rows}) > 1:
@@ -163,15 +166,23 @@ def test_a_full_stop_is_not_taken_for_the_terminator() -> None:
     chance = random.Random(3)
     rows = [[token for _ in range(5) for token in (*(chance.randrange(100, 900) for _ in range(9)), 13)] for _ in range(50)]
     rows = [row[: 10 * chance.randrange(2, 5)] for row in rows]
-    assert infer(EndMarks(), [OutputSequence(1, pack(row), None, len(row), None, None) for row in rows]).marks == ()
+    assert (
+        infer(
+            EndMarks(), [OutputSequence(line=1, ids=pack(row), text=None, tokens=len(row), reported=None, limit=None) for row in rows]
+        ).marks
+        == ()
+    )
 
 
 def test_padding_of_a_batch_is_inferred_where_the_terminator_is_named() -> None:
     """One pad alone behind a terminator tells nothing; the other rows of its batch do."""
     marks = EndMarks((EndMark(None, END, "option"),))
     rows = [[*range(100, 100 + size), END, *[77] * (20 - size)] for size in (10, 12, 15, 19)]
-    known = infer(marks, [OutputSequence(1, pack(row), None, len(row), None, None) for row in rows])
+    known = infer(marks, [OutputSequence(line=1, ids=pack(row), text=None, tokens=len(row), reported=None, limit=None) for row in rows])
     assert known.pads == {77}
     assert [observe(row, marks=known).passed for row in rows] == [None] * 4
     loops = [[*range(100, 100 + size), *[77] * (20 - size)] for size in (10, 12, 15, 17)]
-    assert infer(marks, [OutputSequence(1, pack(row), None, len(row), None, None) for row in loops]).pads == frozenset()
+    assert (
+        infer(marks, [OutputSequence(line=1, ids=pack(row), text=None, tokens=len(row), reported=None, limit=None) for row in loops]).pads
+        == frozenset()
+    )

@@ -64,9 +64,17 @@ def decode(ids: object) -> str:
 def test_a_stop_string_ends_with_the_token_that_completed_it(before: list[int], end: list[int], fill: list[int], more: int) -> None:
     """Whatever stands behind it: padding, padding that is eos, or, in a call without eos, tokens of a row that waits for its neighbours."""
     eos = set() if fill == [10, 11] else {EOS}
-    told = ending([*before, *end, *fill * more], EndConditions(eos, {EOS}, len(before) + 2, fill[0], ["END"], decode))
+    told = ending(
+        [*before, *end, *fill * more],
+        EndConditions(eos=eos, terminators={EOS}, limit=len(before) + 2, pad=fill[0], stop_strings=["END"], decode=decode),
+    )
     assert (told["stop_reason"], told["new_tokens"], told["passed_terminator_at"]) == ("stop_string", len(before) + len(end), None)
 
 
 def test_an_eos_before_the_string_is_the_end() -> None:
-    assert ending([10, EOS, 12], EndConditions({EOS}, {EOS}, 9, PAD, ["END"], decode))["stop_reason"] == "eos"
+    assert (
+        ending([10, EOS, 12], EndConditions(eos={EOS}, terminators={EOS}, limit=9, pad=PAD, stop_strings=["END"], decode=decode))[
+            "stop_reason"
+        ]
+        == "eos"
+    )
