@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.mask import releases
 from llmdoctor.mask.calls import BlockRule, MaskPattern
 from llmdoctor.modeldir import layerkinds as kinds
 from llmdoctor.modeldir.layerkinds import CHUNKED, CONV, FULL, HYBRID, INDEXED, LINEAR, SLIDING, table
@@ -131,6 +132,9 @@ def _refusing_towers(config: Mapping[str, Any], known: Mapping[str, Any]) -> dic
 
 def _doubt(facts: _Facts, class_name: str, agrees: bool) -> str:
     """Why the plan is not exact: a type that no run confirmed, or a field or class that none of the runs had."""
+    other = releases.doubt(facts.kind)
+    if other:
+        return other
     if not agrees:
         return f"{facts.kind} has not been held against a real forward: the plan follows its modeling file"
     own = facts.traits.get("own_pattern")

@@ -8,9 +8,8 @@ from typing import Any
 from llmdoctor.core.document import Block, Note
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding
-from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Report, Skipped
-from llmdoctor.mask import architectures, rules, screen, verdicts
+from llmdoctor.mask import architectures, releases, rules, screen, verdicts
 from llmdoctor.mask.accounting import account, pad_id_of
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.drawing import pictures
@@ -23,7 +22,6 @@ from llmdoctor.mask.results import KernelResult, LayerResult, MaskInspectResult,
 from llmdoctor.mask.sources import inputs_of
 from llmdoctor.mask.types import GPT_FAST, BackendPlan, ForwardInputs, LayerMask, MaskObject
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
-from llmdoctor.modeldir.layerkinds import table
 
 
 def inspect_report(options: MaskInspectOptions) -> Report:
@@ -56,12 +54,17 @@ def inspect_report(options: MaskInspectOptions) -> Report:
         *_document(plans, inputs, arch=arch, dtype=dtype, options=options, findings=findings),
         *([] if chat is None else chat.blocks),
     ]
-    document += screen.facts({"Input": inputs.description, "Note": "\n".join(notes), "Ignored": verdicts.ignored_text(read)})
+    library = releases.of_run() if options.mode == "run" else releases.of_plan()
+    document += screen.facts(
+        {"Input": inputs.description, "Library": library, "Note": "\n".join(notes), "Ignored": verdicts.ignored_text(read)}
+    )
     subject = {
         "path": options.model, "model_type": config.get("model_type"), "mode": options.mode, "dtype": dtype, "inputs": inputs.description,
+        "library": library,
     }  # fmt: skip
     refused = tuple(Skipped(each.backend, each.error) for each in plans if each.error is not None and len(plans) > 1)
-    verdict = verdicts.of_inspect(plans, findings, inputs)
+    release = releases.doubt(str(config.get("model_type"))) if options.mode == "plan" else ""
+    verdict = verdicts.of_inspect(plans, findings, inputs, release=release)
     return Report(
         command="mask inspect",
         subject=subject,
@@ -117,11 +120,7 @@ def make_plans(
             made.append(plan_gpt_fast(arch, inputs))
         else:
             made.append(plan(arch, inputs, backend, dtype))
-    notes = []
-    known, here = table()["transformers"], installed_version("transformers")
-    if here not in (None, known):
-        notes.append(f"the plan follows transformers {known}; {here} is installed here: --mode run shows that one")
-    return made, [*notes, *(note for each in made for note in each.notes)]
+    return made, [note for each in made for note in each.notes]
 
 
 def result_of(plans: Sequence[BackendPlan], inputs: ForwardInputs) -> dict[str, Any]:

@@ -199,6 +199,7 @@ def _linear(arch: Architecture, indices: tuple[int, ...], inputs: ForwardInputs,
         visible=None,
         skip_reason=reason,
         exact=arch.verified,
+        doubt=arch.doubt,
     )
 
 

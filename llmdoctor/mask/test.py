@@ -14,7 +14,7 @@ from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.selection import Selection
-from llmdoctor.mask import architectures, verdicts
+from llmdoctor.mask import architectures, releases, verdicts
 from llmdoctor.mask.accounting import account, pad_id_of
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.drawing import MOST, leaking
@@ -99,7 +99,10 @@ def test_report(options: MaskTestOptions) -> Report:
     }
     nothing = not options.static and not run.measurements and not kept
     why = left_out[0].reason if left_out else None
-    verdict = verdicts.of_test(kept, len(run.measurements), run.not_run, why, run.inputs if own else [], static=options.static)
+    release = "" if model.arch is None else releases.doubt(model.arch.model_type)
+    verdict = verdicts.of_test(
+        kept, len(run.measurements), run.not_run, why, run.inputs if own else [], static=options.static, release=release
+    )
     return Report(
         command="mask test",
         subject={"path": options.model, "backends": list(backends)},
@@ -109,7 +112,7 @@ def test_report(options: MaskTestOptions) -> Report:
         document=_document(run, kept),
         verdict=verdict,
         nothing=nothing and not run.not_run,
-        unanswered=not kept and not options.static and run.not_run > 0,
+        unanswered=not kept and (bool(release) if options.static else run.not_run > 0),
     )
 
 
@@ -196,7 +199,8 @@ def _result(words: str, one: Measurement) -> MeasurementResult:
 def _document(run: TestRun, findings: Sequence[Finding]) -> tuple[Block, ...]:
     measured = [_table(run.measurements), Note("How", _HOW, "dim")] if run.measurements else []
     ignored = verdicts.ignored_text(run.read)
-    notes = [Note("Ignored", ignored, "dim")] if ignored else []
+    library = releases.of_run() if run.measurements else releases.of_plan()
+    notes = [*([Note("Ignored", ignored, "dim")] if ignored else []), Note("Library", library, "dim")]
     return (*findings, *measured, *(run.drawn[:MOST] if findings else ()), *notes)
 
 

@@ -12,14 +12,20 @@ from llmdoctor.mask.screen import size_text
 from llmdoctor.mask.types import SHORT, BackendPlan, ForwardInputs
 
 
-def of_inspect(plans: Sequence[BackendPlan], findings: Sequence[Finding], inputs: ForwardInputs) -> Verdict:
-    """Return the verdict: the worst fault, else which backend builds how much, with the reason if the plan is not exact."""
+def of_inspect(plans: Sequence[BackendPlan], findings: Sequence[Finding], inputs: ForwardInputs, *, release: str = "") -> Verdict:
+    """Return the verdict: the worst fault, else which backend builds how much, with the reason if the plan is not exact.
+
+    `release` is the reason if another transformers is installed than the one that the plan follows.
+    """
     limits = _limits(inputs)
     worst = next((one for one in findings if one.severity is Severity.ERROR), None)
     worst = worst or next((one for one in findings if one.severity is Severity.WARNING and one.code != "MSK016"), None)
-    doubts = list(dict.fromkeys(group.doubt for each in plans for group in each.layers if not group.exact))
+    doubts = list(
+        dict.fromkeys([*([release] if release else []), *(group.doubt for each in plans for group in each.layers if not group.exact)])
+    )
     if worst is not None:
-        unsure = f" (exact: false: {doubts[0] or _UNKNOWN})" if doubts and worst.code not in _SURE else ""
+        sure = worst.code in _SURE and not (release and worst.code == "MSK020")
+        unsure = f" (exact: false: {doubts[0] or _UNKNOWN})" if doubts and not sure else ""
         return Verdict(worst.message + unsure + limits, "problem")
     answer = _answer(plans)
     if doubts:
@@ -82,9 +88,19 @@ _NOTHING = "these inputs have nothing to test: no padding, no documents, no late
 
 
 def of_test(
-    findings: Sequence[Finding], measured: int, not_run: int, why: str | None, inputs: Sequence[ForwardInputs], *, static: bool
+    findings: Sequence[Finding],
+    measured: int,
+    not_run: int,
+    why: str | None,
+    inputs: Sequence[ForwardInputs],
+    *,
+    static: bool,
+    release: str = "",
 ) -> Verdict:
-    """Return the verdict of `mask test`: faults found, what passed, what did not run. `why` is the reason if nothing ran."""
+    """Return the verdict of `mask test`: faults found, what passed, what did not run. `why` is the reason if nothing ran.
+
+    `release` is the reason if another transformers is installed than the one that the plan follows.
+    """
     limits = _limits(inputs[0]) if inputs else ""
     missing = f"; {plural(not_run, 'test')} did not run" + (f": {why}" if why else "") if not_run else ""
     errors = sum(one.severity is Severity.ERROR for one in findings)
@@ -92,7 +108,12 @@ def of_test(
     count = f"{plural(errors, 'error')}, {plural(warnings, 'warning')}"
     if errors or warnings:
         first = next(one for one in findings if one.severity is (Severity.ERROR if errors else Severity.WARNING))
-        return Verdict(f"{count}: {first.message}{missing}{limits}", "problem")
+        unsure = f" (exact: false: {release})" if static and release and first.code not in _SURE else ""
+        return Verdict(f"{count}: {first.message}{unsure}{missing}{limits}", "problem")
+    if static and release:
+        return Verdict(
+            f"Undecided: no fault in the inputs and the plan, the model was not run (--static), and {release}{limits}", "undecided"
+        )
     if static:
         return Verdict(f"No fault in the inputs and the plan; the model was not run (--static){limits}")
     if not measured:

@@ -175,9 +175,11 @@ def _is_causal(model: Any) -> bool:
 
 def _no_mask_function(model: Any, backend: str) -> list[Measurement]:
     """An attention function without a mask function of its name (transformers: no mask is made at all)."""
-    from transformers.masking_utils import AttentionMaskInterface
-    from transformers.modeling_utils import AttentionInterface
-
+    try:
+        from transformers.masking_utils import AttentionMaskInterface
+        from transformers.modeling_utils import AttentionInterface
+    except ImportError:
+        return []  # before 4.53 the modeling files make their masks whatever the attention function
     from llmdoctor.mask.live.differential import Measurement
 
     name = model.config.get_text_config()._attn_implementation

@@ -62,13 +62,14 @@ def build(config: Any, backend: str, dtype: str) -> Any:
     import torch
 
     from llmdoctor.mask.live import patches
+    from llmdoctor.mask.live.older import aligned_at_the_end
 
     def told(_arguments: dict[str, Any]) -> None:
         return None
 
     with seeded(), patches.reference_flash(told):
         model = class_of(config)._from_config(copy.deepcopy(config), attn_implementation=backend)
-    return model.to(getattr(torch, dtype)).eval()
+    return aligned_at_the_end(model).to(getattr(torch, dtype)).eval()
 
 
 def load(directory: str, backend: str, dtype: str) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 from unittest import mock
+
+from llmdoctor.mask.live.older import flash_by_name, watched_mapping
 
 
 def has_flash_attn() -> bool:
@@ -27,11 +30,18 @@ def reference_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     from llmdoctor.mask.live.flash import make_kernels
 
     fixed, varlen = make_kernels(told)
+    if not hasattr(utils, "lazy_import_flash_attention"):
+        with flash_by_name(fixed, varlen):
+            yield
+        return
     process = utils._lazy_define_process_function(varlen)
-    kernels: Any = ((fixed, varlen, None, utils._pad_input, utils._unpad_input), (process, process))
-    if not hasattr(utils, "_flash_with_kvcache_fn"):  # transformers before the paged kernels
-        kernels = ((fixed, varlen, utils._pad_input, utils._unpad_input), process)
-    original = PreTrainedModel._flash_attn_can_dispatch
+    paged = (
+        (None,) if hasattr(utils, "_flash_with_kvcache_fn") else ()
+    )  # releases with kernels for a paged cache hand out one more function
+    processes = (process, process) if hasattr(utils, "_process_with_kvcache_kwargs_fn") else process
+    kernels: Any = ((fixed, varlen, *paged, utils._pad_input, utils._unpad_input), processes)
+    checked = next(name for name in ("_flash_attn_can_dispatch", "_flash_attn_2_can_dispatch") if hasattr(PreTrainedModel, name))
+    original = getattr(PreTrainedModel, checked)
 
     def can_dispatch(self: Any, *args: Any, **kwargs: Any) -> Any:
         """The class's own refusal stays; that the package is missing is what the reference kernel is for."""
@@ -43,7 +53,7 @@ def reference_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
         for module in (utils, modeling_utils):
             if hasattr(module, "lazy_import_flash_attention"):
                 stack.enter_context(mock.patch.object(module, "lazy_import_flash_attention", return_value=kernels))
-        stack.enter_context(mock.patch.object(PreTrainedModel, "_flash_attn_can_dispatch", can_dispatch))
+        stack.enter_context(mock.patch.object(PreTrainedModel, checked, can_dispatch))
         matrix = getattr(utils, "FLASH_ATTENTION_COMPATIBILITY_MATRIX", {})
         if 2 in matrix:  # else the package `kernels` would be asked for a kernel from the hub
             stack.enter_context(mock.patch.dict(matrix[2], {"general_availability_check": lambda *_args, **_kwargs: True}))
@@ -54,8 +64,6 @@ def reference_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
 def real_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     """The installed flash-attention, whose two kernels tell their arguments."""
     from transformers import modeling_flash_attention_utils as utils
-
-    original = utils.lazy_import_flash_attention
 
     def telling(function: Callable[..., Any]) -> Callable[..., Any]:
         def told_and_called(q: Any, k: Any, *args: Any, **kwargs: Any) -> Any:
@@ -69,6 +77,14 @@ def real_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
 
         return told_and_called
 
+    if not hasattr(utils, "lazy_import_flash_attention"):
+        with ExitStack() as stack:
+            for name in ("flash_attn_func", "flash_attn_varlen_func"):
+                stack.enter_context(mock.patch.object(utils, name, telling(getattr(utils, name))))
+            yield
+        return
+    original = utils.lazy_import_flash_attention
+
     def lazy(*args: Any, **kwargs: Any) -> Any:
         functions, rest = original(*args, **kwargs)
         return (telling(functions[0]), telling(functions[1]), *functions[2:]), rest
@@ -80,8 +96,6 @@ def real_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
 @contextmanager
 def flash_in_module(model: Any, seen: Callable[[Any], None]) -> Iterator[None]:
     """Modeling files from before the attention interface (falcon, gptj) import the path themselves, and only where flash-attn is installed."""
-    import sys
-
     from transformers import modeling_flash_attention_utils as utils
 
     def watched(query: Any, key: Any, *args: Any, **kwargs: Any) -> Any:
@@ -110,8 +124,7 @@ def plain_flex() -> Iterator[None]:
     """flex_attention and its block masks uncompiled: on a CPU compiling takes minutes, and its results are not to be trusted there."""
     import torch
     from torch.nn.attention import flex_attention as torch_flex
-    from transformers import masking_utils
-    from transformers.integrations import flex_attention as integration
+    from transformers import modeling_utils  # noqa: F401 it loads the modules below, those that the release has
 
     def uncompiled(query: Any, key: Any, value: Any, training: bool = False, **kwargs: Any) -> Any:
         del training
@@ -123,18 +136,27 @@ def plain_flex() -> Iterator[None]:
     if torch.cuda.is_available():
         yield
         return
-    with (
-        mock.patch.object(integration, "compile_friendly_flex_attention", uncompiled),
-        mock.patch.object(masking_utils, "create_block_mask", block_mask),
-    ):
+    with ExitStack() as stack:
+        for module, name, plain in (
+            (sys.modules.get("transformers.integrations.flex_attention"), "compile_friendly_flex_attention", uncompiled),
+            (sys.modules.get("transformers.integrations.flex_attention"), "create_block_causal_mask_flex", block_mask),  # 4.49 to 4.57
+            (sys.modules.get("transformers.masking_utils"), "create_block_mask", block_mask),
+        ):
+            if hasattr(module, name):
+                stack.enter_context(mock.patch.object(module, name, plain))
         yield
 
 
 @contextmanager
 def watched_interface(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
     """Every attention function that a model looks up passes through `wrap` first."""
-    from transformers.modeling_utils import AttentionInterface
+    from transformers import modeling_utils
 
+    if not hasattr(getattr(modeling_utils, "AttentionInterface", None), "get_interface"):
+        with watched_mapping(wrap):
+            yield
+        return
+    AttentionInterface = modeling_utils.AttentionInterface
     original = AttentionInterface.get_interface
 
     def get_interface(self: Any, name: str, default: Callable[..., Any]) -> Callable[..., Any]:
@@ -147,7 +169,11 @@ def watched_interface(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) 
 @contextmanager
 def watched_factories(seen: Callable[[str, dict[str, Any], Any], None]) -> Iterator[None]:
     """Every entry of the mask interface reports its arguments and its result; the mapping is the same object with the same entries after."""
-    from transformers.masking_utils import AttentionMaskInterface
+    try:
+        from transformers.masking_utils import AttentionMaskInterface
+    except ImportError:  # transformers before 4.53 makes its masks in each modeling file
+        yield
+        return
 
     def reporting(name: str, function: Callable[..., Any], **kwargs: Any) -> Any:
         result = function(**kwargs)

@@ -146,10 +146,17 @@ def make_cache(model: Any, inputs: ForwardInputs, parameters: Any) -> tuple[Any,
     if getattr(config, "is_encoder_decoder", False):
         if kind == "static":
             raise QuestionError(f"--cache {inputs.cache}: a static cache of an encoder-decoder is not known here, say dynamic")
-        return EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config)), name
+        return EncoderDecoderCache(_of_config(DynamicCache, config), _of_config(DynamicCache, config)), name
     if kind == "static":
-        return StaticCache(config=config, max_cache_len=inputs.cache.size), name
-    return DynamicCache(config=config), name
+        return _of_config(StaticCache, config, max_cache_len=inputs.cache.size, max_batch_size=inputs.batch, batch_size=inputs.batch), name
+    return _of_config(DynamicCache, config), name
+
+
+def _of_config(kind: Any, config: Any, **wanted: Any) -> Any:
+    """Return a cache made with those of the arguments that the installed release's class takes."""
+    taken = inspect.signature(kind.__init__).parameters
+    arguments = {"config": config, **wanted}
+    return kind(**{name: value for name, value in arguments.items() if name in taken})
 
 
 def tensor(array: Any) -> Any:
