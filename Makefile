@@ -31,7 +31,7 @@ docs: install
 	$(BIN)/python docs/examples.py
 
 site: docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/zensical build --strict --config-file mkdocs.yml
 
 bench: install
 	$(BIN)/python benchmarks/startup.py

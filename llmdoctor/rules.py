@@ -46,7 +46,7 @@ def code_prefixes(given: Iterable[str], where: str) -> tuple[str, ...]:
 
 
 class RuleEntry(TypedDict):
-    """One rule; `bad`, `good` and `fix` are text to read or to paste."""
+    """One rule; `bad`, `good`, `fix` and `silence` are text to read or to paste."""
 
     code: str
     name: str
@@ -56,6 +56,9 @@ class RuleEntry(TypedDict):
     bad: str
     good: str
     fix: str
+    since: str
+    fixable: bool
+    silence: str
 
 
 class RuleResult(TypedDict):
@@ -95,7 +98,16 @@ def _page(rule: Rule) -> tuple[Block, ...]:
         Note("Bad", rule.bad, "bad"),
         Note("Good", rule.good, "good"),
         Code("Fix", rule.fix),
+        Note("Fixable", "yes, by check --fix or --fix --unsafe-fixes; --diff shows the change" if rule.fixable else "no, by hand"),
+        Code("Silence", silence(rule)),
+        Note("Since", f"llmdoctor {rule.since}"),
     )
+
+
+def silence(rule: Rule) -> str:
+    """Return what suppresses the findings of `rule`: the option, the setting, and for a rule about Python the comment."""
+    ways = [f"--ignore {rule.code}", f'ignore = ["{rule.code}"]  # [tool.llmdoctor] in pyproject.toml']
+    return "\n".join([*ways, f"# llmdoctor: ignore[{rule.code}]  at the end of the line"] if rule.code.startswith("PYC") else ways)
 
 
 def _entry(rule: Rule) -> RuleEntry:
@@ -108,4 +120,7 @@ def _entry(rule: Rule) -> RuleEntry:
         "bad": rule.bad,
         "good": rule.good,
         "fix": rule.fix,
+        "since": rule.since,
+        "fixable": rule.fixable,
+        "silence": silence(rule),
     }

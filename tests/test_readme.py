@@ -33,7 +33,7 @@ LINK = re.compile(r"\]\((?!https?://)([^)#\s]+)(?:#([\w-]+))?\)")
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"])
 def test_links_of_pages_outside_the_site_lead_somewhere(page: str) -> None:
-    """`mkdocs build --strict` does the same for docs/."""
+    """`make site` does the same for docs/."""
     links = LINK.findall((README.parent / page).read_text())
     assert links
     for target, anchor in links:

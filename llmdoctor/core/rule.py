@@ -13,7 +13,8 @@ from llmdoctor.core.finding import Finding, Location, Severity
 class Rule:
     """What a rule looks for and why it matters.
 
-    `severity` and `fix` are those of every finding of the rule, unless the function that makes the finding has a reason to differ.
+    `severity` and `fix` are those of every finding of the rule, unless the function that makes the finding has a reason to differ. `since` is
+    the first release of llmdoctor that has the rule; `fixable` states that `check --fix` can repair at least some of its findings.
     """
 
     code: str
@@ -24,6 +25,8 @@ class Rule:
     bad: str
     good: str
     fix: str
+    since: str = "0.1.0"
+    fixable: bool = False
 
     def at(
         self,

@@ -18,6 +18,7 @@ UNREADABLE = Rule(
 )
 DUPLICATE_KEY = Rule(
     code="DIR002",
+    fixable=True,
     name="duplicate-key",
     severity=Severity.WARNING,
     summary="A JSON object has the same key twice.",

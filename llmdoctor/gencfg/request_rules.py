@@ -18,6 +18,7 @@ REFUSED = Rule(
 )
 IDLE = Rule(
     code="GEN018",
+    fixable=True,
     name="request-setting-without-effect",
     severity=Severity.WARNING,
     summary="A setting of the request does nothing.",

@@ -20,6 +20,7 @@ NO_TERMINATOR = Rule(
 )
 TURN_END = Rule(
     code="GEN002",
+    fixable=True,
     name="turn-end-not-eos",
     severity=Severity.ERROR,
     summary="The token with which the chat template ends an answer is not among the ids at which generate() stops.",
@@ -31,6 +32,7 @@ TURN_END = Rule(
 )
 TOKENIZER_EOS = Rule(
     code="GEN003",
+    fixable=True,
     name="tokenizer-eos-not-eos",
     severity=Severity.ERROR,
     summary="The tokenizer's eos_token is not among the ids at which generate() stops.",
@@ -85,6 +87,7 @@ PAD_OUTSIDE = Rule(
 )
 UNSAVEABLE = Rule(
     code="GEN008",
+    fixable=True,
     name="sampling-without-do-sample",
     severity=Severity.WARNING,
     summary="Sampling settings are given, do_sample is not true: they are ignored.",
@@ -152,6 +155,7 @@ UNRESOLVED = Rule(
 )
 TOOL_END = Rule(
     code="GEN021",
+    fixable=True,
     name="tool-end-not-eos",
     severity=Severity.WARNING,
     summary="The token with which the chat template ends a tool call is not among the ids at which generate() stops.",
@@ -163,6 +167,7 @@ TOOL_END = Rule(
 )
 STOPS_EARLY = Rule(
     code="GEN022",
+    fixable=True,
     name="stops-inside-an-answer",
     severity=Severity.ERROR,
     summary="An eos id is ordinary text, or a token that the chat template writes inside an answer.",

@@ -22,8 +22,8 @@ def render(report: Report, _style: Style, _rules: Sequence[Rule] = ()) -> str:
     lines = []
     for finding, file in placed(report):
         place = finding.location
-        line = (place.line if place is not None else None) or 1
-        column = (place.column if place is not None else None) or 1
+        line = max(1, (place.line if place is not None else None) or 1)  # an editor counts from 1
+        column = max(1, (place.column if place is not None else None) or 1)
         lines.append(f"{file or '-'}:{line}:{column}: {finding.code} {finding.severity.value} {finding.message}")
     verdict = report.verdict
     lines.append(f"llmdoctor: {verdict.status}: {verdict.text}")

@@ -69,6 +69,12 @@ def test_bad_is_found(code: str) -> None:
     assert all(finding.location is not None for finding in found)
 
 
+def test_the_rules_that_check_can_fix_are_those_that_state_it() -> None:
+    """MEM006, MEM007 and MEM011 are fixable too; their bad folders hold the cases that are not."""
+    edited = {finding.code for code in RULES for finding in findings(FOLDER / code / "bad", code) if finding.edits}
+    assert edited <= {rule.code for rule in all_rules() if rule.fixable} <= edited | {"MEM006", "MEM007", "MEM011"}
+
+
 @pytest.mark.parametrize("code", RULES)
 def test_good_is_left_alone(code: str) -> None:
     found = findings(FOLDER / code / "good", code)

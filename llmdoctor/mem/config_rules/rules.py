@@ -7,6 +7,7 @@ from llmdoctor.core.rule import Rule
 
 PRECISION = Rule(
     code="MEM006",
+    fixable=True,
     name="contradictory-precision",
     severity=Severity.ERROR,
     summary="Two settings ask for two precisions.",
@@ -19,6 +20,7 @@ PRECISION = Rule(
 )
 REFUSED = Rule(
     code="MEM007",
+    fixable=True,
     name="refused-configuration",
     severity=Severity.ERROR,
     summary="DeepSpeed or accelerate raises on this configuration.",
@@ -30,6 +32,7 @@ REFUSED = Rule(
 )
 MISMATCH = Rule(
     code="MEM008",
+    fixable=True,
     name="trainer-and-deepspeed-differ",
     severity=Severity.ERROR,
     summary="The Trainer's arguments and the DeepSpeed config that they name differ.",
@@ -64,6 +67,7 @@ UNKNOWN = Rule(
 )
 DEAD = Rule(
     code="MEM011",
+    fixable=True,
     name="setting-without-effect",
     severity=Severity.WARNING,
     summary="A setting does nothing beside the others.",
@@ -75,6 +79,7 @@ DEAD = Rule(
 )
 DEPRECATED = Rule(
     code="MEM012",
+    fixable=True,
     name="deprecated-setting",
     severity=Severity.INFO,
     summary="A setting has a new name.",
@@ -85,6 +90,7 @@ DEPRECATED = Rule(
 )
 UNPINNED = Rule(
     code="MEM013",
+    fixable=True,
     name="offload-without-pinning",
     severity=Severity.WARNING,
     summary="Something is offloaded to memory that is not pinned.",
