@@ -57,7 +57,8 @@ def rule_page(rule: Rule) -> str:
         f"# {rule.code} {rule.name}\n\n{rule.summary}\n\n| severity | fixable | since |\n|---|---|---|\n"
         f"| {rule.severity.value} | {fixable} | {rule.since} |\n\n## Why it hurts\n\n{rule.reason}\n\n"
         f"## Bad\n\n```\n{rule.bad}\n```\n\n## Good\n\n```\n{rule.good}\n```\n\n## Fix\n\n{rule.fix}\n\n"
-        f"## How to silence it\n\n```\n{silence(rule)}\n```\n\nA [baseline](../ci.md#a-repository-with-existing-findings) accepts the findings that exist today.\n"
+        f"## How to silence it\n\n```\n{silence(rule)}\n```\n\n"
+        "A [baseline](../ci.md#a-repository-with-existing-findings) accepts the findings that exist today.\n"
     )
 
 
