@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmdoctor.look.paths import model_near, quoted
 from llmdoctor.look.types import Recognised, Suggestion
@@ -71,24 +71,23 @@ def recognise_log(path: str, data: bytes) -> Recognised:
 def _out_of_memory(path: str, text: str) -> Recognised | None:
     """Return what the last out-of-memory message of a log states, read as `mem oom` reads it; None without one."""
     from llmdoctor.mem.oom import sentence
+    from llmdoctor.mem.oom_failures import failures_of
     from llmdoctor.mem.oom_message import messages_of
 
     messages = messages_of(text)
+    explain = Suggestion(f"llmdoctor mem oom {quoted(path)}", "which tensor it was, and what to change")
     if not messages:
-        return None
+        failures = failures_of(text)
+        if not failures:
+            return None
+        first = failures[0]
+        what = f"the log of a run that ran out of memory (line {first.line})"
+        return Recognised("log", what, (("out of memory", first.means),), (replace(explain, answers="what it means, and what to change"),))
     message = messages[-1]
     command = _MEMORY.format(model=model_near(path))
     rows: tuple[tuple[str, str], ...] = (("out of memory", sentence(message)),)
     if message.capacity is not None:
         size = f"{message.capacity / 2**30:.2f}GiB"
         command, rows = f"{command} --gpu-memory {size}", (*rows, ("device", size))
-    suggestions = (
-        Suggestion(f"llmdoctor mem oom {quoted(path)}", "which tensor it was, and what to change"),
-        Suggestion(command, "the memory of a training step on this device"),
-    )
-    return Recognised(
-        "log",
-        f"the log of a run that ran out of memory (line {text.count(chr(10), 0, text.rfind('out of memory')) + 1})",
-        rows,
-        suggestions,
-    )
+    suggestions = (explain, Suggestion(command, "the memory of a training step on this device"))
+    return Recognised("log", f"the log of a run that ran out of memory (line {message.line})", rows, suggestions)

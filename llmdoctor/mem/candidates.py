@@ -17,6 +17,8 @@ VOCABULARIES = (
 )  # fmt: skip
 STEP = 64  # tokens of a micro step are assumed to be a multiple of it
 MOST = 6
+TIMES = 8  # the chance of a guess
+MOST_TOKENS = 2**18  # of a guessed micro step
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +33,39 @@ class Candidate:
     phase: str | None = None
 
 
-def candidates_of(estimate: Estimate, config: dict[str, Any], tried: int, tolerance: int) -> tuple[Candidate, ...]:
-    """Return the tensors of a model and batch whose size is `tried` bytes, up to `tolerance`, nearest first."""
-    phases = _phases(estimate, tried, tolerance)
+def candidates_of(estimate: Estimate, config: dict[str, Any], smallest: int, largest: int, phase: str | None) -> tuple[Candidate, ...]:
+    """Return the tensors of a model and batch that have `smallest` to `largest` bytes: those of `phase` first, then the largest.
+
+    The allocator rounds a request up, so the tensor is at most as large as the message says. A tensor without a shape is an allocation of the
+    trace that has no name here.
+    """
+    phases = _phases(estimate, smallest, largest)
     found = [
-        Candidate(
-            tensor=name, shape=shape, dtype=dtype, bytes=size, setting=setting, phase=phases.get(size) or next(iter(phases.values()), None)
-        )
+        Candidate(tensor=name, shape=shape, dtype=dtype, bytes=size, setting=setting, phase=phases.get(size, (None, ""))[0])
         for name, shape, setting in _shapes(estimate, config)
         for dtype, width in WIDTHS.items()
-        if abs((size := _product(shape) * width) - tried) <= tolerance
+        if smallest <= (size := _product(shape) * width) <= largest
     ]
-    return tuple(sorted(found, key=lambda one: abs(one.bytes - tried))[:MOST])
+    known = {one.bytes for one in found}
+    found += [
+        Candidate(tensor=f"a tensor of {kind}", shape=(), dtype="?", bytes=size, setting="the trace", phase=at)
+        for size, (at, kind) in phases.items()
+        if size not in known
+    ]
+    return tuple(
+        sorted(found, key=lambda one: (one.phase is None, phase is not None and one.phase != phase, not one.shape, -one.bytes))[:MOST]
+    )
 
 
-def _phases(estimate: Estimate, tried: int, tolerance: int) -> dict[int, str]:
-    """Return the phase of each traced allocation of the refused size, by its bytes."""
+def _phases(estimate: Estimate, smallest: int, largest: int) -> dict[int, tuple[str, str]]:
+    """Return (phase, component) of the first traced allocation of each size in the range."""
     phase = "forward"
-    out: dict[int, str] = {}
+    out: dict[int, tuple[str, str]] = {}
     for event in estimate.job.events:
         if event[0] == "p":
             phase = event[1]
-        elif event[0] == "+" and abs(event[2] - tried) <= tolerance:
-            out.setdefault(event[2], phase)
+        elif event[0] == "+" and smallest <= event[2] <= largest:
+            out.setdefault(event[2], (phase, str(event[3])))
     return out
 
 
@@ -81,17 +93,30 @@ def _shapes(estimate: Estimate, config: dict[str, Any]) -> Iterator[tuple[str, t
         yield f"{weight.name}, its gradient or its state", weight.shape, "the model"
 
 
-def guessed(tried: int, tolerance: int) -> tuple[Candidate, ...]:
-    """Return logits of usual vocabularies that have the size; without a model they are guesses."""
+def guessed(smallest: int, largest: int) -> tuple[Candidate, ...]:
+    """Return logits of usual vocabularies that have `smallest` to `largest` bytes; without a model they are guesses.
+
+    A number of tokens counts only if it is so round (a multiple of a large power of two) that one of TIMES vocabularies at most would match by
+    chance.
+    """
     found = []
     for vocabulary in VOCABULARIES:
         for dtype, width in WIDTHS.items():
-            tokens = round(tried / (vocabulary * width) / STEP) * STEP
-            size = tokens * vocabulary * width
-            if tokens >= STEP and abs(size - tried) <= min(tolerance, size // 1000):
-                found.append(Candidate("logits", (tokens, vocabulary), dtype, size, f"{tokens} tokens x vocab_size {vocabulary}"))
-    powers = sorted(found, key=lambda one: (-(one.shape[0] & -one.shape[0]), abs(one.bytes - tried)))
-    return tuple(powers[:MOST])
+            one = vocabulary * width
+            tokens = _roundest(-(-smallest // one), largest // one)
+            if STEP <= tokens <= MOST_TOKENS and (tokens & -tokens) * one >= TIMES * (largest - smallest):
+                found.append(Candidate("logits", (tokens, vocabulary), dtype, tokens * one, f"{tokens} tokens x vocab_size {vocabulary}"))
+    return tuple(sorted(found, key=lambda one: (-(one.shape[0] & -one.shape[0]), -one.bytes))[:MOST])
+
+
+def _roundest(least: int, most: int) -> int:
+    """Return the number from `least` to `most` that is a multiple of the largest power of two; 0 if there is none above 0."""
+    if not 0 < least <= most:
+        return 0
+    power = 1 << most.bit_length()
+    while most // power * power < least:
+        power >>= 1
+    return most // power * power
 
 
 def _product(shape: tuple[int, ...]) -> int:

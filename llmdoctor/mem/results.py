@@ -153,17 +153,20 @@ class CandidateResult(TypedDict):
 
 
 class OomResult(TypedDict):
-    """`result` of mem oom; None for what the message does not name."""
+    """`result` of mem oom; None for what the message does not name. `kind` is allocator, or what else ran out of memory (host killed, NCCL, ...)."""
 
     line: int
     device: str
-    tried_bytes: int
+    kind: str
+    tried_bytes: int | None
     capacity_bytes: int | None
     free_bytes: int | None
     allocated_bytes: int | None
     reserved_bytes: int | None
+    other_processes_bytes: int | None
     fragmented: bool | None
     site: str | None
+    phase: str | None
     messages: int
     candidates: list[CandidateResult]
     predicted_peak_bytes: int | None

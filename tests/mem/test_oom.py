@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.oom import oom_report
@@ -36,7 +39,7 @@ PIECES = NEW.replace("18.55", "2.00").replace("7.12", "1.10").replace("9.41", "2
     [
         (NEW, 18.55, 79.25, 7.12, 60.80, 70.21, False),
         (MISSPELT, 18.55, 79.25, 7.12, 60.80, 70.21, False),
-        (OLD, 2.32, 23.64, 1.72, 20.11, 20.90, True),
+        (OLD, 2.32, 23.64, 1.72, 20.11, 20.90, None),
         (PIECES, 2.0, 79.25, 1.10, 51.20, 77.10, True),
         (NEW.split(" Including", maxsplit=1)[0], 18.55, 79.25, 7.12, None, None, None),
         (NEW.replace("CUDA", "HIP"), 18.55, 79.25, 7.12, 60.80, 70.21, False),
@@ -90,3 +93,113 @@ def test_with_a_model_the_tensor_is_named(models: dict[str, Path], tmp_path: Pat
     first = report.result["candidates"][0]
     assert (first["tensor"], first["shape"], first["dtype"]) == ("logits", [64, 100, 1003], "float32")
     assert first["phase"] in ("forward", "backward")
+
+
+def answer(tmp_path: Path, text: str) -> tuple[str, dict[str, object]]:
+    log = tmp_path / "train.log"
+    log.write_text(text)
+    report = oom_report(OomOptions(log=str(log)))
+    assert report.verdict is not None
+    assert report.result is not None
+    return report.verdict.text, dict(report.result)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (NEW.replace("18.55 GiB", "1e26 GiB"), "damaged.*cannot be read"),
+        (NEW.replace("18.55", "9" * 400), "damaged.*cannot be read"),
+        (NEW.replace("18.55", "9" * 29), "damaged.*no request has this size"),
+        (NEW.replace("7.12", "97.12"), "damaged.*more is free than the device has"),
+        (NEW.replace("79.25", "0.00"), "damaged.*no device has this size"),
+        (OLD.replace("20.90", "2.90"), "damaged.*more is allocated than reserved"),
+        (NEW[:58], "damaged.*cannot be read"),
+        ("if you run into CUDA out of memory, lower the batch size", "no out-of-memory message"),
+    ],
+)
+def test_a_message_that_cannot_be_true_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(QuestionError, match=sentence):
+        answer(tmp_path, TRACEBACK + text)
+
+
+def test_what_launchers_and_terminals_add_is_read_over(tmp_path: Path) -> None:
+    ranks = [[f"[rank{rank}]: {line}" for line in (TRACEBACK + NEW.replace("GPU 0", f"GPU {rank}")).splitlines()] for rank in range(2)]
+    mixed = "\n".join(line for pair in zip(*ranks, strict=True) for line in pair)
+    text, result = answer(tmp_path, mixed)
+    assert text.startswith("Out of memory on devices 0, 1 (the last of 2 messages): 18.55 GiB")
+    assert result["site"] == "/x/transformers/loss/loss_utils.py:57 ForCausalLMLoss"
+    wrapped = NEW.replace("has a total", "has a\ntotal").replace("is free.", "is\nfree.")
+    assert answer(tmp_path, f"\x1b[31m{TRACEBACK}\x1b[1m{wrapped}\x1b[0m")[1]["capacity_bytes"] == int(79.25 * GIB)
+    assert answer(tmp_path, f"{TRACEBACK}{NEW}\n{NEW}\n")[1]["messages"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"7.12": "30.00", "18.55": "2.00", "60.80": "40.00"}, "not decided: the free memory was enough"),
+        ({"79.25": "8.00", "18.55": "2.00", "7.12 GiB is free": "0 bytes is free"}, "not decided: more is allocated than the device has"),
+        ({"and 9.41": "with 3.10 GiB allocated in private pools (e.g., CUDA Graphs), and 9.41"}, "private pools"),
+        ({"18.55": "16.00"}, r"just have been enough \(0.53 GiB to spare\)"),
+        ({"18.55 GiB": "20.00 MiB", "7.12 GiB": "3.12 MiB", "60.80": "77.80", "9.41": "0.50"}, "request is small"),
+        ({"18.55": "512.00"}, "6.5 times the device"),
+        ({"Including": "Process 7 has 31.00 GiB memory in use. Including", "60.80": "30.80"}, "Other processes hold 31.00 GiB.*would have been enough"),
+    ],
+)  # fmt: skip
+def test_fragmentation_is_named_only_if_the_numbers_prove_it(tmp_path: Path, change: dict[str, str], sentence: str) -> None:
+    text = NEW
+    for old, new in change.items():
+        text = text.replace(old, new)
+    verdict, result = answer(tmp_path, text)
+    assert re.search(sentence, verdict), verdict
+    assert result["fragmented"] is not True
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "sentence"),
+    [
+        ("Out of memory: Killed process 31 (python3) total-vm:1kB, anon-rss:2097152kB, file-rss:0kB", "host killed", "python3, which held 2.00 GiB"),
+        ("failed (exitcode: -9) local_rank: 3", "process killed", "does not name the reason"),
+        ("ValueError: No available memory for the cache blocks. Try increasing", "vLLM cache", "key-value cache"),
+        ("NCCL WARN Cuda failure 2 'out of memory'", "NCCL", "NCCL could not"),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "cuBLAS or cuDNN", "handle or workspace"),
+        ("RuntimeError: CUDA error: out of memory\nCUDA kernel errors might be", "driver", "names no size"),
+        ("ggml: allocating 8192.00 MiB on device 0: cudaMalloc failed: out of memory", "llama.cpp", "llama.cpp"),
+    ],
+)  # fmt: skip
+def test_other_failures_name_no_tensor(tmp_path: Path, text: str, kind: str, sentence: str) -> None:
+    verdict, result = answer(tmp_path, f"step 1\n{text}\n")
+    assert sentence in verdict
+    assert (result["kind"], result["tried_bytes"], result["candidates"], result["line"]) == (kind, None, [], 2)
+
+
+def test_devices_that_are_no_nvidia_gpu(tmp_path: Path) -> None:
+    mps = "MPS backend out of memory (MPS allocated: 17.44 GB, other allocations: 384.00 KB, max allowed: 18.13 GB). Tried to allocate 1.00 GB"
+    assert answer(tmp_path, mps)[1]["capacity_bytes"] == int(18.13 * GIB)
+    xpu = "XPU out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 15.91 GiB. Of the allocated memory 14.02 GiB is allocated"
+    assert answer(tmp_path, f"{xpu} by PyTorch, and 1.23 GiB is reserved by PyTorch but unallocated.")[1]["reserved_bytes"] == int(
+        14.02 * GIB
+    ) + int(1.23 * GIB)
+    cpu = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 68719476736 bytes. Error code 12 (Cannot allocate memory)"
+    assert "no GPU is involved" in answer(tmp_path, cpu)[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_damaged_logs_are_answers_or_sentences(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    whole = bytearray((TRACEBACK + data.draw(st.sampled_from([NEW, OLD, PIECES]))).encode())
+    for _ in range(data.draw(st.integers(0, 6))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.mktemp("fuzz") / "train.log"
+    path.write_bytes(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
+    try:
+        oom_report(OomOptions(log=str(path)))
+    except QuestionError as error:
+        assert "\n" not in str(error)  # noqa: PT017 an answer is as good
+
+
+@given(st.integers(1, 2**37))
+def test_the_tensor_lies_between_the_bounds_of_the_segment(size: int) -> None:
+    segment = 2**21 if size <= 2**20 else 20 * 2**20 if size < 10 * 2**20 else -(-size // 2**21) * 2**21  # get_allocation_size
+    shown = f"{segment / 2**20:.2f} MiB" if segment < GIB else f"{segment / GIB:.2f} GiB"
+    (message,) = messages_of(f"CUDA out of memory. Tried to allocate {shown}.")
+    assert message.smallest <= size <= message.largest
