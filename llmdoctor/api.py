@@ -573,7 +573,8 @@ def mem_oom(
 ) -> PrintableReport:
     """Explain the last out-of-memory message of a log, with MODEL and --strategy by the tensors of that model and batch.
 
-    Raises QuestionError if the log cannot be read or holds no such message.
+    A log in which something else ran out of memory (the host, a library of CUDA, a serving engine) is explained by its own message. Raises
+    QuestionError if the log cannot be read, holds no such message, or only messages that are cut short or cannot be true.
 
     What the commands about training memory have in common; None or an empty tuple for an option that was not given.
 
