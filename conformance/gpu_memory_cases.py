@@ -69,6 +69,12 @@ ZERO2 = {"bf16": {"enabled": True}, "gradient_clipping": 1.0, "optimizer": TORCH
 FUSED = {"optim": "adamw_torch_fused", "bf16": True, "model_init": {"dtype": "bfloat16"}}
 LORA = {"peft_type": "LORA", "r": 16, "target_modules": "all-linear"}
 FOUR_BIT = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": "bfloat16"}
+AUTO = {
+    "bf16": {"enabled": "auto"},
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_accumulation_steps": "auto",
+    "gradient_clipping": "auto",
+}
 CHECKPOINTED = {"gradient_checkpointing": True}
 
 
@@ -141,8 +147,8 @@ NEW: list[tuple[str, Any, dict[str, Any]]] = [
     ("qwen3-0.6b", {**FUSED, "optim": "rmsprop", "optim_args": "momentum=0.9,centered=true"}, {"batch": 1, "seq_len": 512}),
     ("qwen3-0.6b", {**FUSED, "optim": "sgd", "optim_args": "momentum=0.9", "weight_decay": 0.1}, {"batch": 1, "seq_len": 512}),
     # 55: DeepSpeed with adapters and checkpointing
-    ("llama-1.7b-untied", {**_adapted(**CHECKPOINTED), "deepspeed": {"bf16": {"enabled": True}, "zero_optimization": {"stage": 2}}},
+    ("llama-1.7b-untied", {**_adapted(**CHECKPOINTED), "deepspeed": {**AUTO, "zero_optimization": {"stage": 2}}},
      {"batch": 2, "seq_len": 1024}),
-    ("llama-1.7b-untied", {**FUSED, **CHECKPOINTED, "deepspeed": {"bf16": {"enabled": True}, "zero_optimization": {"stage": 3}}},
+    ("llama-1.7b-untied", {**FUSED, **CHECKPOINTED, "deepspeed": {**AUTO, "zero_optimization": {"stage": 3}}},
      {"batch": 2, "seq_len": 1024}),
 ]  # fmt: skip

@@ -120,11 +120,16 @@ def _summed(parts: dict[str, int]) -> dict[str, int]:
 
 
 def _peaks(phases: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the largest peak of each rank after the first step, if the device has an allocator that counts."""
+    """Return the largest peak of each rank after the first step, if the device has an allocator that counts.
+
+    The listing of a step's tensors can keep one of them alive, so that autograd does not add in place: a step that was listed counts only if
+    there is no other.
+    """
     out = []
     for rank in sorted({record["rank"] for record in phases}):
         mine = [record for record in phases if record["rank"] == rank and record["step"] > 1 and record.get("peak_bytes")]
         if mine:
+            mine = [record for record in mine if not record.get("components")] or mine
             most = max(mine, key=lambda record: record["peak_bytes"])
             kept = {key: most[key] for key in ("schema", "kind", "strategy", "rank", "world_size", "device", "step", "peak_bytes")}
             out.append({**kept, "phase": "peak", "peak_phase": most["phase"]})

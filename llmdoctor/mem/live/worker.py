@@ -163,6 +163,13 @@ def _client(strategy: Strategy, parameters: list[Any]) -> Any:
     return getattr(torch.optim, name)(parameters, **(strategy.client.get("kwargs") or {}))
 
 
+def _optimizer_arguments(strategy: Strategy) -> str | None:
+    """Return optim_args with those arguments that decide what is held."""
+    optimizer = strategy.optimizer
+    wanted = [("momentum", "0.9", optimizer.momentum), ("centered", "true", optimizer.centered)]
+    return ",".join(f"{name}={value}" for name, value, given in wanted if given) or None
+
+
 def run_trainer(model: Any, strategy: Strategy, workload: Workload, steps: int, probe: Probe, patches: Patches) -> None:
     """transformers.Trainer on a list of the same batch."""
     import tempfile
@@ -190,6 +197,8 @@ def run_trainer(model: Any, strategy: Strategy, workload: Workload, steps: int, 
             gradient_accumulation_steps=strategy.accumulation,
             gradient_checkpointing=strategy.checkpointing,
             max_grad_norm=strategy.clip,
+            optim_args=_optimizer_arguments(strategy),
+            weight_decay=0.01 if strategy.optimizer.decay else 0.0,
             optim=strategy.optimizer.name if strategy.client is None and strategy.optimizer.groups > 1 else "adamw_torch",
             bf16=strategy.autocast == "bfloat16" or (strategy.engine is not None and strategy.dtype == "bfloat16"),
             fp16=strategy.autocast == "float16" or (strategy.engine is not None and strategy.dtype == "float16"),
