@@ -1,4 +1,5 @@
-"""Write llmdoctor/labels/tokenizer_classes.json: the special tokens that a tokenizer class of transformers has if no file names them.
+"""Write llmdoctor/labels/tokenizer_classes.json: the special tokens that a tokenizer class of transformers has if no file names them, and
+the model types for which the class that the files name is not used.
 
 Usage: python conformance/make_tokenizer_defaults.py          (with the transformers whose defaults are wanted)
 
@@ -41,7 +42,14 @@ def defaults() -> dict[str, dict[str, str]]:
     return dict(sorted(found.items()))
 
 
+def plain_types() -> list[str]:
+    """Return the model types for which AutoTokenizer loads tokenizer.json as it is, whatever class the files name."""
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+    return sorted(name for name, kind in TOKENIZER_MAPPING_NAMES.items() if kind == "TokenizersBackend")
+
+
 if __name__ == "__main__":
-    table = {"transformers": transformers.__version__, "classes": defaults()}
+    table = {"transformers": transformers.__version__, "classes": defaults(), "plain_types": plain_types()}
     TARGET.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     print(f"{TARGET.name}: {len(table['classes'])} classes of transformers {transformers.__version__}")

@@ -895,6 +895,7 @@ def labels_inspect(
     max_length: int | None = None,
     rows: int | None = None,
     without: str | Sequence[str] = (),
+    transformers: str | None = None,
 ) -> PrintableReport:
     """Return the labels of each sequence that a trainer makes of a dataset.
 
@@ -903,7 +904,8 @@ def labels_inspect(
     The options of `labels inspect` and `labels audit`.
 
     `data` is a file of rows, `trainer` NAME or NAME@VERSION, `config` the trainer's own settings as JSON or YAML, `row` the one dataset row
-    to show (from 0), `rows` the most rows that an audit reads, `without` keys of the configuration to answer without.
+    to show (from 0), `rows` the most rows that an audit reads, `without` keys of the configuration to answer without, `transformers` the
+    release whose tokenizers are meant ("4.57.6", "5").
     """
     from llmdoctor.labels.inspect import inspect_report
     from llmdoctor.labels.options import LabelsOptions
@@ -920,6 +922,7 @@ def labels_inspect(
                 max_length=max_length,
                 rows=rows,
                 without=_texts(without),
+                transformers=transformers,
             )
         )
     )
@@ -936,6 +939,7 @@ def labels_audit(
     max_length: int | None = None,
     rows: int | None = None,
     without: str | Sequence[str] = (),
+    transformers: str | None = None,
 ) -> PrintableReport:
     """Return the counts over all rows, in memory that does not grow with their number.
 
@@ -945,7 +949,8 @@ def labels_audit(
     The options of `labels inspect` and `labels audit`.
 
     `data` is a file of rows, `trainer` NAME or NAME@VERSION, `config` the trainer's own settings as JSON or YAML, `row` the one dataset row
-    to show (from 0), `rows` the most rows that an audit reads, `without` keys of the configuration to answer without.
+    to show (from 0), `rows` the most rows that an audit reads, `without` keys of the configuration to answer without, `transformers` the
+    release whose tokenizers are meant ("4.57.6", "5").
     """
     from llmdoctor.labels.audit import audit_report
     from llmdoctor.labels.options import LabelsOptions
@@ -962,6 +967,7 @@ def labels_audit(
                 max_length=max_length,
                 rows=rows,
                 without=_texts(without),
+                transformers=transformers,
             )
         )
     )
@@ -975,6 +981,7 @@ def prompt_diff(
     left_kwargs: str | None = None,
     right: str = "vllm",
     right_kwargs: str | None = None,
+    transformers: str | None = None,
 ) -> PrintableReport:
     """Return whether two sides build the same prompt, and why not.
 
@@ -998,6 +1005,7 @@ def prompt_diff(
                 messages=messages,
                 left=SideOptions(name=left, kwargs=left_kwargs),
                 right=SideOptions(name=right, kwargs=right_kwargs),
+                transformers=transformers,
             )
         )
     )

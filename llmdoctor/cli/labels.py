@@ -28,6 +28,9 @@ RowNumber = Annotated[int | None, typer.Option("--row", help="Show the sequences
 TextColumn = Annotated[str | None, _option("--text-column", "The column that holds plain text.", "NAME")]
 MaxLength = Annotated[int | None, typer.Option("--max-length", help="The longest sequence, in tokens.", min=1, show_default=False)]
 Without = Annotated[list[str] | None, _option("--without", "Answer as if the configuration did not set this key; repeatable.", "KEY")]
+Transformers = Annotated[
+    str | None, _option("--transformers", "The release whose tokenizers are meant (4 or 5); default: that of the trainer.", "VERSION")
+]
 
 
 def inspect(
@@ -39,6 +42,7 @@ def inspect(
     text_column: TextColumn = None,
     max_length: MaxLength = None,
     without: Without = None,
+    transformers: Transformers = None,
     format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -60,6 +64,7 @@ def inspect(
         text_column=text_column,
         max_length=max_length,
         without=tuple(without or ()),
+        transformers=transformers,
     )
     answer(lambda: inspect_report(options), "labels inspect", format, fail_on, color)
 
@@ -72,6 +77,7 @@ def audit(
     text_column: TextColumn = None,
     max_length: MaxLength = None,
     without: Without = None,
+    transformers: Transformers = None,
     format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -91,6 +97,7 @@ def audit(
         text_column=text_column,
         max_length=max_length,
         without=tuple(without or ()),
+        transformers=transformers,
     )
     answer(lambda: audit_report(options), "labels audit", format, fail_on, color)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from llmdoctor.cli.groups import make_group
-from llmdoctor.cli.labels import ModelArgument
+from llmdoctor.cli.labels import ModelArgument, Transformers
 from llmdoctor.cli.output import Colors, Fail, Formats, answer
 from llmdoctor.report.terminal import Color
 
@@ -34,6 +34,7 @@ def diff(
         str | None, _option("--left-kwargs", "The chat template's variables: '{\"enable_thinking\": false}'.", "JSON")
     ] = None,
     right_kwargs: Annotated[str | None, _option("--right-kwargs", "The same.", "JSON")] = None,
+    transformers: Transformers = None,
     format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -50,6 +51,7 @@ def diff(
         messages=messages,
         left=SideOptions(name=left, kwargs=left_kwargs),
         right=SideOptions(name=right, kwargs=right_kwargs),
+        transformers=transformers,
     )
     answer(lambda: prompt_diff_report(options), "prompt diff", format, fail_on, color)
 

@@ -133,7 +133,7 @@ def _other(chat: Chat, folder: str, worker: TemplateWorker) -> Chat:
     from llmdoctor.modeldir.directory import read_model_dir
 
     directory = read_model_dir(folder)
-    return Chat(FastEncoder(directory), directory.chat_template, worker, chat.detail)
+    return Chat(FastEncoder(directory, chat.encoder.release), directory.chat_template, worker, chat.detail)
 
 
 def _recorded(chat: Chat, name: str, path: str) -> Prompt:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmdoctor.configs.formats import FORMATS
 from llmdoctor.core.errors import QuestionError
@@ -23,6 +23,9 @@ from llmdoctor.labels.trainers.base import Task, Trainer, as_version
 from llmdoctor.labels.types import Row, Sequence
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 from llmdoctor.modeldir.template import TemplateWorker
+
+if TYPE_CHECKING:
+    from llmdoctor.labels.live.encoder import FastEncoder
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,9 +59,11 @@ def set_up(options: LabelsOptions, worker: TemplateWorker, detail: bool = True) 
     name, _, version = options.trainer.partition("@")
     trainer = trainer_named(name)
     directory = read_model_dir(options.model)
-    chat = Chat(FastEncoder(directory), directory.chat_template, worker, detail)
     config, inputs = _settings(options, trainer)
     chosen, asked, limits = _version_of(trainer, version)
+    encoder = FastEncoder(directory, _release(options, trainer, chosen, version))
+    limits += release_limits(encoder)
+    chat = Chat(encoder, directory.chat_template, worker, detail)
     if options.without:
         limits.append(f"answered without {', '.join(options.without)}")
     return Setup(
@@ -74,10 +79,40 @@ def set_up(options: LabelsOptions, worker: TemplateWorker, detail: bool = True) 
     )
 
 
+def _release(options: LabelsOptions, trainer: Trainer, chosen: tuple[int, ...], named: str) -> int:
+    """Return whose tokenizer is meant, that of transformers 4 or 5: as asked, as installed beside the trainer, or as it was compared."""
+    if options.transformers is not None:
+        return as_release(options.transformers)
+    if trainer.library == "transformers":
+        return chosen[0]
+    installed = installed_version("transformers")
+    if installed is not None and not named:
+        return as_release(installed)
+    return 5 if chosen >= trainer.five_since else 4
+
+
+def as_release(text: str) -> int:
+    """Return 4 or 5 for a version of transformers. Raises QuestionError for another one."""
+    head = text.partition(".")[0]
+    if head not in ("4", "5"):
+        raise QuestionError(f"--transformers {text}: expected a release of transformers 4 or 5")
+    return int(head)
+
+
+def release_limits(encoder: FastEncoder) -> list[str]:
+    """Return the limit of an answer whose ids depend on the release of transformers."""
+    if not encoder.depends_on_release:
+        return []
+    other = 9 - encoder.release
+    return [
+        f"the ids are those of transformers {encoder.release}; for this tokenizer transformers {other} makes others (--transformers {other})"
+    ]
+
+
 def _version_of(trainer: Trainer, text: str) -> tuple[tuple[int, ...], str | None, list[str]]:
     """Return the rules to apply, the version asked about, and the limits of the answer.
 
-    The rules are those of the newest compared release that is not newer than the version asked about.
+    The rules are those of the compared release with the same first two numbers, else of the newest one that is not newer.
     """
     if not trainer.versions:
         return (), None, []
@@ -91,11 +126,12 @@ def _version_of(trainer: Trainer, text: str) -> tuple[tuple[int, ...], str | Non
         )
     match = re.match(r"\d+(\.\d+){0,3}", asked)
     wanted = as_version(match[0] if match and not text else asked)
-    if wanted < known[0]:
+    near = [one for one in known if one[:2] == wanted[:2]]
+    if wanted < known[0] and not near:
         raise QuestionError(
             f"--trainer {trainer.name}@{asked}: the oldest release compared is {trainer.versions[0]}, older ones are not modelled"
         )
-    chosen = max(one for one in known if one <= wanted)
+    chosen = max(near or [one for one in known if one <= wanted])
     exact = wanted == chosen
     return (
         chosen,

@@ -10,7 +10,8 @@ class LabelsOptions:
     """The options of `labels inspect` and `labels audit`.
 
     `data` is a file of rows, `trainer` NAME or NAME@VERSION, `config` the trainer's own settings as JSON or YAML, `row` the one dataset row
-    to show (from 0), `rows` the most rows that an audit reads, `without` keys of the configuration to answer without.
+    to show (from 0), `rows` the most rows that an audit reads, `without` keys of the configuration to answer without, `transformers` the
+    release whose tokenizers are meant ("4.57.6", "5").
     """
 
     model: str
@@ -22,6 +23,7 @@ class LabelsOptions:
     max_length: int | None = None
     rows: int | None = None
     without: tuple[str, ...] = ()
+    transformers: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,3 +46,4 @@ class PromptOptions:
     messages: str | None = None
     left: SideOptions = SideOptions(name="trl-sft")
     right: SideOptions = SideOptions(name="vllm")
+    transformers: str | None = None

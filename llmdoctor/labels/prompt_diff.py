@@ -7,8 +7,10 @@ from typing import Any
 
 from llmdoctor.core.document import Block, Note, Table
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.labels.builders import Prompt, build_prompt, json_file
+from llmdoctor.labels.built import as_release, release_limits
 from llmdoctor.labels.chat import Chat
 from llmdoctor.labels.options import PromptOptions, SideOptions
 from llmdoctor.labels.prompt_causes import PromptCause, causes_of
@@ -32,7 +34,8 @@ def prompt_diff_report(options: PromptOptions) -> Report:
         return _directories(options)
     directory = read_model_dir(options.model)
     with TemplateWorker() as worker:
-        chat = Chat(FastEncoder(directory), directory.chat_template, worker)
+        release = as_release(options.transformers or installed_version("transformers") or "5")
+        chat = Chat(FastEncoder(directory, release), directory.chat_template, worker)
         messages = read_messages(options.messages)
         left, right = (build_prompt(chat, side.name, messages, _kwargs(side), worker) for side in (options.left, options.right))
         return _report(options, chat, left, right, any(message["role"] == "system" for message in messages))
@@ -81,11 +84,12 @@ def _report(options: PromptOptions, chat: Chat, left: Prompt, right: Prompt, has
         "first_difference": place,
         "causes": [{"name": cause.name, "evidence": cause.evidence, "fix": cause.fix} for cause in causes],
     }
+    limits = "".join(f" ({limit})" for limit in release_limits(chat.encoder))
     if place is None:
-        verdict = Verdict(f"{left.name} and {right.name} build the same prompt: {len(left.ids)} equal ids.", "ok")
+        verdict = Verdict(f"{left.name} and {right.name} build the same prompt: {len(left.ids)} equal ids{limits}.", "ok")
     else:
         verdict = Verdict(
-            f"{left.name} and {right.name} build different prompts from token {place['index']} on: {causes[0].name}.", "problem"
+            f"{left.name} and {right.name} build different prompts from token {place['index']} on: {causes[0].name}{limits}.", "problem"
         )
     document = _document(left, right, place, causes)
     return Report("prompt diff", _subject(options), dict(result), document=document, verdict=verdict, differs=place is not None)

@@ -20,6 +20,7 @@ from llmdoctor.modeldir.template import TemplateWorker
 
 FOLDER = Path(__file__).parent
 FILE = Path(os.environ.get("LABELS_ROWS") or FOLDER / "rows.jsonl")
+MODELS = Path(os.environ.get("LABELS_MODELS") or FOLDER / "models")
 ROWS = [json.loads(line) for line in FILE.read_text().splitlines()]
 
 
@@ -32,9 +33,7 @@ def worker() -> Iterator[TemplateWorker]:
 def built(row: dict[str, Any], worker: TemplateWorker, folder: Path) -> dict[str, Any]:
     config = folder / "config.json"
     config.write_text(json.dumps(row["config"]))
-    options = LabelsOptions(
-        model=str(FOLDER / "models" / row["model"]), data="", trainer=f"{row['trainer']}@{row['version']}", config=str(config)
-    )
+    options = LabelsOptions(model=str(MODELS / row["model"]), data="", trainer=f"{row['trainer']}@{row['version']}", config=str(config))
     try:
         sequences = set_up(options, worker).build([Row(number, columns) for number, columns in enumerate(row["data"])])
     except TrainerError as error:

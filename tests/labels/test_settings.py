@@ -51,9 +51,9 @@ def test_a_misspelt_key_names_the_one_that_is_meant(tmp_path: Path) -> None:
 
 
 def test_another_release_is_a_limit_of_the_verdict(tmp_path: Path) -> None:
-    verdict = report(tmp_path, "trl-sft@1.4.0", {}).verdict
+    verdict = report(tmp_path, "trl-sft@1.3.0", {}).verdict
     assert verdict is not None
     assert verdict.status == "undecided"
-    assert "trl 1.4.0 was not compared: the rules are those of 1.0.0" in verdict.text
+    assert "trl 1.3.0 was not compared: the rules are those of 1.2.0" in verdict.text
     with pytest.raises(QuestionError, match=r"the oldest release compared is 0\.12\.2"):
         report(tmp_path, "trl-sft@0.9.0", {})

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.files.opening import read_bytes
+from llmdoctor.labels.live.loading import CLASSES, adds, depends_on_release, further_tokens, rebuilt
 from llmdoctor.labels.types import Encoded
 from llmdoctor.modeldir.directory import ModelDir
 from llmdoctor.modeldir.tokenizer import TOKENIZER_LIMIT
 
-_DEFAULTS = Path(__file__).parents[1] / "tokenizer_classes.json"
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -23,16 +22,28 @@ class FastEncoder:
     `bos_id`, `eos_id`, `pad_id` and `unk_id` are the ids of the special tokens that tokenizer_config.json names; they can be changed, as trainers do.
     """
 
-    def __init__(self, directory: ModelDir) -> None:
-        """Load `directory`'s tokenizer.json. Raises QuestionError if it is missing or damaged, MissingExtra without the tokenizers package."""
-        self._tokenizer = _load(directory)
+    def __init__(self, directory: ModelDir, release: int = 5) -> None:
+        """Load `directory`'s tokenizer.json as transformers `release` (4 or 5) does.
+
+        Raises QuestionError if it is missing or damaged, MissingExtra without the tokenizers package.
+        """
+        data = _read(directory)
+        self.release = release
+        self.depends_on_release = depends_on_release(directory, data)
+        self._tokenizer = _load(directory, rebuilt(directory, data, release))
         self.names: dict[str, str | None] = {}
         defaults = _class_defaults(directory)
+        _append(self._tokenizer, directory, defaults if release < 5 else {})
         for name in NAMES:
             found = directory.tokenizer.special(name)
             default = defaults.get(name) if name not in directory.tokenizer.named else None
             self.names[name] = (
                 found.token if found is not None else default if default is not None and self.token_id(default) is not None else None
+            )
+        added = adds(directory, release)
+        if added is not None:
+            _set_post_processor(
+                self._tokenizer, self.names["bos_token"] if added[0] else None, self.names["eos_token"] if added[1] else None
             )
         self._texts: dict[int, str] = {}
 
@@ -130,21 +141,43 @@ def _class_defaults(directory: ModelDir) -> dict[str, str]:
     config = directory.tokenizer_config
     value = config.value if config is not None and isinstance(config.value, dict) else {}
     kind = str(value.get("tokenizer_class") or "").removesuffix("Fast")
-    table: dict[str, dict[str, str]] = json.loads(_DEFAULTS.read_bytes())["classes"]
+    table: dict[str, dict[str, str]] = json.loads(CLASSES.read_bytes())["classes"]
     return {name: token for name, token in table.get(kind, {}).items() if name not in value}
 
 
-def _load(directory: ModelDir) -> Any:
+def _append(tokenizer: Any, directory: ModelDir, defaults: dict[str, str]) -> None:
+    """Append the tokens that only tokenizer_config.json has, as loading does."""
+    from tokenizers import AddedToken
+
+    known = tokenizer.get_vocab(with_added_tokens=True)
+    for text, flags in further_tokens(directory, known, defaults):
+        tokenizer.add_tokens([AddedToken(text, **flags)])
+
+
+def _set_post_processor(tokenizer: Any, bos: str | None, eos: str | None) -> None:
+    """Let `tokenizer` add `bos` in front of a text and `eos` behind it (transformers' update_post_processor)."""
+    from tokenizers import processors
+
+    single = [f"{token}:0" for token in (bos, "$A", eos) if token is not None]
+    second = [f"{token}:1" for token in (bos, "$B", eos) if token is not None]
+    special = [(token, tokenizer.token_to_id(token)) for token in (bos, eos) if token is not None]
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=[*single, *second], special_tokens=special)
+
+
+def _read(directory: ModelDir) -> bytes:
+    data = read_bytes(f"{directory.path}/tokenizer.json", TOKENIZER_LIMIT, directory.path)
+    if not isinstance(data, bytes):
+        reason = "no tokenizer.json: only fast tokenizers are read" if data is None else f"tokenizer.json {data.reason}"
+        raise QuestionError(f"{directory.shown_name}: {reason}")
+    return data
+
+
+def _load(directory: ModelDir, data: bytes) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         from tokenizers import Tokenizer
     except ImportError:
         raise MissingExtra("encoding text", "tokenizers", "labels") from None
-    path = f"{directory.path}/tokenizer.json"
-    data = read_bytes(path, TOKENIZER_LIMIT, directory.path)
-    if not isinstance(data, bytes):
-        reason = "no tokenizer.json: only fast tokenizers are read" if data is None else f"tokenizer.json {data.reason}"
-        raise QuestionError(f"{directory.shown_name}: {reason}")
     try:
         tokenizer = Tokenizer.from_buffer(data)
     except Exception as error:  # noqa: BLE001 the package raises Exception itself

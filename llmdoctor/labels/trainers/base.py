@@ -34,7 +34,7 @@ class Trainer:
     `source` its file. `keys` are the settings that `build` reads. `format` names the configuration format (configs/formats.py) whose other keys are
     known; of these `relevant` are patterns of names that change ids or labels and are not modelled, `harmless` the values with which they
     change nothing. `fixes` maps the beginning of a source (the setting that decided a label) to what to paste if it leaves out the end of an
-    answer; {end} is the end token.
+    answer; {end} is the end token. `five_since` is the first release that was compared beside transformers 5, older ones beside 4.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Trainer:
     relevant: tuple[str, ...] = ()
     harmless: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     fixes: Mapping[str, str] = field(default_factory=dict)
+    five_since: tuple[int, ...] = ()
 
 
 def as_version(text: str) -> tuple[int, ...]:

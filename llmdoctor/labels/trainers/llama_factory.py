@@ -175,6 +175,7 @@ def _packed(task: Task, rows: list[Sequence], cutoff: int) -> list[Sequence]:
 TRAINER = Trainer(
     name="llama-factory",
     library="llamafactory",
+    five_since=(1,),
     versions=("0.9.5",),
     build=build,
     keys=frozenset(

@@ -73,6 +73,7 @@ def _side(task: Task, row: int, ids: list[int], start: int) -> Sequence:
 TRAINER = Trainer(
     name="trl-dpo",
     library="trl",
+    five_since=(1, 0),
     versions=("1.0.0", "1.16.0"),
     build=build,
     keys=frozenset({"max_length", "truncation_mode", "eos_token", "pad_token"}),

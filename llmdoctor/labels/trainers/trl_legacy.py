@@ -8,6 +8,7 @@ from typing import Any
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.labels.collators import language_modeling
 from llmdoctor.labels.trainers.base import Task, apply_processing_class
+from llmdoctor.labels.trainers.untouched import stored_sequence
 from llmdoctor.labels.types import Row, Sequence, TrainerError, sequence_of
 
 COLLATOR = "DataCollatorForCompletionOnlyLM"
@@ -16,7 +17,7 @@ COLLATOR = "DataCollatorForCompletionOnlyLM"
 def build(task: Task) -> list[Sequence]:
     """Return the sequences that SFTTrainer 0.12 trains on."""
     apply_processing_class(task)
-    if task.get("packing", False):
+    if task.get("packing", False) and task.chat.encoder.pad_id is not None:
         raise QuestionError(
             "packing: trl 0.12 packs in a random order, which cannot be predicted; --without packing shows the rows before it"
         )
@@ -42,6 +43,8 @@ def _marker(task: Task, collator: Mapping[str, Any], name: str) -> list[int] | N
 def _tokenized(task: Task, row: Row) -> Sequence:
     """Chat and instruction formats go through the template without more special tokens; other text gets those of the tokenizer."""
     columns, chat = row.columns, task.chat
+    if isinstance(columns.get("input_ids"), list):
+        return sequence_of(stored_sequence(row).ids, row.number)
     length = task.get("max_seq_length", task.get("max_length", 1024))
     talk = _messages(columns)
     if talk is not None:

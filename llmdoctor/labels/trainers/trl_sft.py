@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer, 0.17 to 1.16 (trl/trainer/sft_trainer.py `_prepare_dataset` and DataCollatorForLanguageModeling)."""
+"""TRL's SFTTrainer from 0.17 on (trl/trainer/sft_trainer.py `_prepare_dataset` and DataCollatorForLanguageModeling)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.labels.chat import Chat
 from llmdoctor.labels.packing import best_fit_decreasing, wrapped
-from llmdoctor.labels.trainers import trl_legacy
+from llmdoctor.labels.trainers import trl_legacy, trl_text
 from llmdoctor.labels.trainers.base import Task, Trainer, apply_processing_class
 from llmdoctor.labels.trainers.trl_common import (
     boundary,
@@ -21,70 +23,50 @@ from llmdoctor.labels.trainers.trl_common import (
     to_chatml,
     tools_of,
 )
+from llmdoctor.labels.trainers.trl_rules import VERSIONS, ReleaseRules, rules_for, unknown_field
+from llmdoctor.labels.trainers.trl_templates import trained_with
+from llmdoctor.labels.trainers.untouched import stored_sequence
 from llmdoctor.labels.types import Row, Sequence, TrainerError, sequence_of
 
 PROMPT, ASSISTANT = "completion_only_loss", "assistant_only_loss"
 FIRST = "padding-free collator: the first token of a document is ignored"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseRules:
-    """What differs between the releases. `since` is the first release that a set of rules is for."""
-
-    since: tuple[int, ...]
-    missing: frozenset[str] = frozenset()  # label-relevant fields of SFTConfig that the release does not have
-    strategies: tuple[str, ...] = ("bfd", "wrapped")  # the first is the default
-    needs_content: bool = False  # is_conversational asks for `content` beside `role`
-    passes_tools: bool = True
-    packs_masks: bool = True  # packing keeps the completion mask
-    eos_column: str | None = "text"  # the one column that gets an eos; None: dataset_text_field
-    by_prefix: bool = False  # the completion begins where the tokenizations part
-    strict_vocabulary: bool = False  # a token outside the vocabulary is refused even if there is an unk_token
-    checks_markers: bool = False  # assistant_only_loss without {% generation %} is refused before the data are read
-    drops_masked: bool = False  # rows that truncation leaves without a target are dropped
-    padding_free_needs_no_length: bool = False
-    drops_empty: bool = True  # packing drops rows without tokens
-
-
-_OLD = frozenset({"assistant_only_loss", "truncation_mode", "packing_strategy"})
-_RULES = (
-    ReleaseRules(since=(0, 17), missing=_OLD, strategies=("wrapped",), needs_content=True, passes_tools=False, packs_masks=False),
-    ReleaseRules(since=(0, 24), missing=frozenset({"truncation_mode"}), needs_content=True, drops_empty=False),
-    ReleaseRules(since=(1, 0), strategies=("bfd", "bfd_split", "wrapped"), padding_free_needs_no_length=True),
-    ReleaseRules(
-        since=(1, 16),
-        strategies=("bfd", "bfd_split", "wrapped"),
-        padding_free_needs_no_length=True,
-        eos_column=None,
-        by_prefix=True,
-        strict_vocabulary=True,
-        checks_markers=True,
-        drops_masked=True,
-    ),
-)
-
-
-def rules_for(version: tuple[int, ...]) -> ReleaseRules:
-    """Return the newest rules that are not newer than `version`."""
-    return next(rules for rules in reversed(_RULES) if rules.since <= version)
-
-
 def build(task: Task) -> list[Sequence]:
     """Return the sequences that SFTTrainer trains on."""
-    if task.version < _RULES[0].since:
+    unknown = unknown_field(task.version, set(task.config))
+    if unknown is not None:
+        raise TrainerError("TypeError", f"SFTConfig.__init__() got an unexpected keyword argument {unknown!r}", "trl sft_config.py")
+    if task.version < (0, 15):
         return trl_legacy.build(task)
-    rules = rules_for(task.version)
-    for name in sorted(rules.missing & task.config.keys()):
-        raise TrainerError("TypeError", f"SFTConfig.__init__() got an unexpected keyword argument {name!r}", "trl sft_config.py")
+    if task.version < (0, 17):
+        return trl_text.build(task)
     if not task.rows:
         return []
+    rules, first = rules_for(task.version), task.rows[0].columns
     refuse_odd_columns(task.rows, ("prompt", "completion"))
-    first = task.rows[0].columns
     _prepare_tokenizer(task, rules, first)
-    only_completion = task.get("completion_only_loss", "prompt" in first and "completion" in first)
-    forget = task.get("packing", False) and not rules.packs_masks
-    built = [_masked(_tokenized(task, rules, row), only_completion, forget) for row in _with_eos(task, rules)]
+    only_completion = task.get("completion_only_loss", "prompt" in first and ("completion" in first or not rules.needs_completion))
+    if "input_ids" in first:
+        built = [_ready(row, rules, only_completion, bool(task.get("packing", False))) for row in task.rows]
+    else:
+        forget = task.get("packing", False) and not rules.packs_masks
+        chat = trained_with(task) if rules.training_templates and task.get("assistant_only_loss", False) else task.chat
+        built = [_masked(_tokenized(task, chat, rules, row), only_completion, forget) for row in _with_eos(task, rules)]
     return _packed(task, rules, built) if task.get("packing", False) else _cut(task, rules, built)
+
+
+def _ready(row: Row, rules: ReleaseRules, only_completion: bool, packing: bool) -> Sequence:
+    """Return a row that is tokenized already: its own labels, or its ids as targets; masks that it holds apply to both."""
+    one = stored_sequence(row)
+    if not rules.reads_labels or (packing and not rules.packs_labels):
+        one = sequence_of(one.ids, row.number)
+    masks = {name: row.columns.get(name) for name in ("completion_mask", "assistant_masks")}
+    for name, mask in masks.items():
+        used = (rules.packs_masks or not packing) and (name != "completion_mask" or only_completion)
+        if isinstance(mask, list) and used and not (rules.packs_labels and isinstance(row.columns.get("labels"), list)):
+            one.keep(mask, f"the dataset's {name}")
+    return one
 
 
 def _prepare_tokenizer(task: Task, rules: ReleaseRules, first: Mapping[str, Any]) -> None:
@@ -94,10 +76,6 @@ def _prepare_tokenizer(task: Task, rules: ReleaseRules, first: Mapping[str, Any]
     set_eos(task.chat, task.get("eos_token"), strict=rules.strict_vocabulary)
     if only and not is_conversational(first, rules.needs_content):
         raise TrainerError("ValueError", "assistant_only_loss=True, but the dataset is not conversational", "trl sft_trainer.py")
-    if only and rules.checks_markers and not task.chat.has_generation_markers:
-        raise TrainerError(
-            "ValueError", "assistant_only_loss=True needs a chat template with {% generation %}", "trl 1.16.0 sft_trainer.py:942"
-        )
     check_pad(task.chat, task.get("pad_token"), strict=rules.strict_vocabulary)
     free = task.get("padding_free", False) and not task.get("packing", False)
     if free and rules.padding_free_needs_no_length and _length(task) is not None:
@@ -142,20 +120,24 @@ class _Tokenized:
     assistant: list[int] | None = None  # 1 for tokens of a {% generation %} block
 
 
-def _tokenized(task: Task, rules: ReleaseRules, row: Row) -> _Tokenized:
-    columns, chat = row.columns, task.chat
+def _tokenized(task: Task, chat: Chat, rules: ReleaseRules, row: Row) -> _Tokenized:
+    columns = row.columns
     talks = is_conversational(columns, rules.needs_content)
     only = bool(task.get("assistant_only_loss", False))
-    options = {**more_of(columns), **({"tools": tools_of(columns)} if rules.passes_tools else {})}
+    options = {**more_of(columns), "tools": tools_of(columns)} if rules.passes_tools else {}
     if columns.get("prompt") is not None and talks:
-        prompt = chat.ids(columns["prompt"], generation_prompt=True, **options)
-        whole = chat.tokenized([*columns["prompt"], *column(columns, "completion")], mask=only, **options)
-        _refuse_unmarked(whole.mask)
-        return _Tokenized(row.number, whole.ids, whole.roles, boundary(prompt, whole.ids, rules.by_prefix), whole.mask)
+        prompt = chat.render(columns["prompt"], generation_prompt=rules.generation_prompt, **options).text or ""
+        whole = chat.tokenized([*columns["prompt"], *column(columns, "completion")], mask=only and rules.pairs_masked, **options)
+        if rules.as_text:
+            _refuse_other_prompt(columns["prompt"], prompt, whole.text)
+        if rules.pairs_checked:
+            _refuse_unmarked(whole.mask)
+        prompt_ids = chat.encoder.encode(prompt, special=False).ids
+        return _Tokenized(row.number, whole.ids, whole.roles, boundary(prompt_ids, whole.ids, rules.by_prefix), whole.mask)
     if columns.get("prompt") is not None:
-        prompt = chat.encoder.encode(columns["prompt"]).ids
+        prompt_ids = chat.encoder.encode(columns["prompt"]).ids
         ids = chat.encoder.encode(columns["prompt"] + column(columns, "completion")).ids
-        start = boundary(prompt, ids, rules.by_prefix)
+        start = boundary(prompt_ids, ids, rules.by_prefix)
         return _Tokenized(row.number, ids, ["prompt"] * start + ["completion"] * (len(ids) - start), start)
     if talks:
         whole = chat.tokenized(column(columns, "messages"), mask=only, **options)
@@ -163,6 +145,19 @@ def _tokenized(task: Task, rules: ReleaseRules, row: Row) -> _Tokenized:
         return _Tokenized(row.number, whole.ids, whole.roles, None, whole.mask)
     ids = chat.encoder.encode(column(columns, task.get("dataset_text_field", "text"))).ids
     return _Tokenized(row.number, ids, ["text"] * len(ids))
+
+
+def _refuse_other_prompt(talk: list[dict[str, Any]], prompt: str, whole: str) -> None:
+    """Raise what apply_chat_template of trl 0.17 and 0.18 raises for a prompt that the whole does not begin with (data_utils.py:151)."""
+    last = talk[-1].get("role") if talk else None
+    if last == "assistant":
+        raise QuestionError("a prompt that ends with an assistant's message is not modelled for trl 0.17 and 0.18 (continue_final_message)")
+    if last != "user":
+        raise TrainerError("ValueError", f"invalid role in the last message: {last}", "trl data_utils.py:108")
+    if not whole.startswith(prompt):
+        raise TrainerError(
+            "ValueError", "the text of prompt and completion does not begin with that of the prompt", "trl data_utils.py:151"
+        )
 
 
 def _refuse_unmarked(mask: list[int] | None) -> None:
@@ -190,7 +185,7 @@ def _cut(task: Task, rules: ReleaseRules, built: list[Sequence]) -> list[Sequenc
     if length is not None:
         built = [one.part(0, length) if mode == "keep_start" else one.part(max(len(one.ids) - length, 0), len(one.ids)) for one in built]
         built = [one for one in built if one.trained or not rules.drops_masked]
-    if task.get("padding_free", False):
+    if task.get("padding_free", False) and rules.first_ignored:
         for one in built:
             one.mask(0, 1, FIRST)
     return built
@@ -205,9 +200,9 @@ def _packed(task: Task, rules: ReleaseRules, built: list[Sequence]) -> list[Sequ
     if strategy == "wrapped":
         out = wrapped(built, length)
     else:
-        out = best_fit_decreasing(built, length, split=strategy == "bfd_split", drop_empty=rules.drops_empty)
+        out = best_fit_decreasing(built, length, split=strategy in rules.splitting, drop_empty=rules.drops_empty)
     for one in out:  # position_ids 0 is never a target of the padding-free collator
-        if strategy != "wrapped" or task.get("padding_free", False):
+        if rules.first_ignored and (strategy != "wrapped" or task.get("padding_free", False)):
             for start in one.starts if strategy != "wrapped" else (0,):
                 one.mask(start, start + 1, FIRST)
     return out
@@ -216,11 +211,12 @@ def _packed(task: Task, rules: ReleaseRules, built: list[Sequence]) -> list[Sequ
 TRAINER = Trainer(
     name="trl-sft",
     library="trl",
-    versions=("0.12.2", "0.17.0", "0.24.0", "1.0.0", "1.16.0"),
+    five_since=(1, 0),
+    versions=VERSIONS,
     build=build,
     keys=frozenset(
         "assistant_only_loss completion_only_loss dataset_text_field eos_token pad_token max_length max_seq_length packing packing_strategy "
-        "padding_free truncation_mode processing_class data_collator".split()
+        "padding_free pad_to_multiple_of truncation_mode processing_class data_collator".split()
     ),
     source="trl/trainer/sft_trainer.py",
     fixes={
