@@ -46,6 +46,8 @@ def passed_cause(answer: Resolution, token: int) -> Cause:
         what = f"set eos_token_id {held!r} -> {field.value!r}, without {shown}"
     kept = stop_ids.wanted(each for each in _ids(field.value) if is_id(each))
     ids = _ids(held) if held is not None else list(dict.fromkeys((*kept, token)))
+    if not engine_named(answer.options.engine)[0].keeps_assignments:
+        ids = [*(each for each in ids if each != token), token]  # an engine that takes one id more takes the last
     return Cause(
         f"{shown} is not among the ids at which the call stops",
         f"{field.origin.source} {what}" if held is not None else f"{what} ({field.origin.source})",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from llmdoctor.core.document import Block, Cell, Headline, Table, Tone
+from llmdoctor.core.document import Block, Cell, Headline, Note, Table, Tone
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report, Skipped, Verdict
@@ -16,10 +16,13 @@ from llmdoctor.core.text import plural
 from llmdoctor.gencfg.calls import default_version
 from llmdoctor.gencfg.directory_findings import directory_findings
 from llmdoctor.gencfg.engines.table import engines
-from llmdoctor.gencfg.examined import Examined, examine_directory
+from llmdoctor.gencfg.examined import examine_directory
 from llmdoctor.gencfg.inputs import inputs_of
-from llmdoctor.gencfg.options import GencfgCheckOptions
+from llmdoctor.gencfg.limits import limits_of
+from llmdoctor.gencfg.options import GencfgCheckOptions, GencfgOptions
 from llmdoctor.gencfg.screen import name_tokens
+from llmdoctor.gencfg.served import is_served, resolve_served
+from llmdoctor.gencfg.served_findings import served_findings
 from llmdoctor.gencfg.terminator import Terminator
 from llmdoctor.gencfg.turns import terminator_of
 from llmdoctor.gencfg.types import Effective, Resolution
@@ -30,26 +33,31 @@ if TYPE_CHECKING:
     from llmdoctor.gencfg.results import CheckedModelResult, EngineVerdictResult, GencfgCheckResult, TerminatorResult
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class CheckedModel:
-    """One directory with its findings; `examined` is None if there is no model to call."""
+    """One directory or file with its findings.
 
-    directory: ModelDir
+    `answer` is its plain call, None if there is no model to call; `verdicts` are the calls under each engine by name, and `terminator` is
+    what ends a turn by the chat template.
+    """
+
+    name: str
     kind: str
     findings: tuple[Finding, ...]
-    examined: Examined | None
+    answer: Resolution | None = None
+    verdicts: Mapping[str, Effective] = field(default_factory=dict)
+    terminator: Terminator | None = None
 
     @property
     def more(self) -> dict[str, Any]:
         """What its entry in a report holds beside path, kind and findings: what each engine does, and the terminator."""
-        if self.examined is None:
+        if self.answer is None:
             return {}
-        end = self.examined.terminator
-        verdicts = self.examined.by_engine
+        end = self.terminator
         return {
-            "verdicts": {name: _verdict(effective) for name, effective in verdicts.items()},
+            "verdicts": {name: _verdict(effective) for name, effective in self.verdicts.items()},
             "terminator": None if end is None else _terminator(end),
-            "inputs": inputs_of(self.examined.answer).result(),
+            "inputs": inputs_of(self.answer).result(),
         }
 
 
@@ -62,7 +70,7 @@ def check_report(options: GencfgCheckOptions) -> Report:
     with TemplateWorker() as worker:
         worker.start()
         names, skipped = _expand(options.paths)
-        models = [_keep(check_directory(read_model_dir(name), worker, version, options.without), options) for name in names]
+        models = [_keep(_check(name, worker, version, options), options) for name in names]
     findings = tuple(finding for model in models for finding in model.findings)
     result: GencfgCheckResult = {"subjects": list(_entries(models))}
     return Report(
@@ -77,20 +85,47 @@ def check_report(options: GencfgCheckOptions) -> Report:
     )
 
 
+def _check(name: str, worker: TemplateWorker, version: str, options: GencfgCheckOptions) -> CheckedModel:
+    if is_served(name):
+        return _check_file(name, options.without)
+    return check_directory(read_model_dir(name), worker, version, options.without)
+
+
+def _check_file(name: str, without: tuple[str, ...]) -> CheckedModel:
+    """Return the findings about a GGUF file, a Modelfile, or the command line of a server, under the engine that it belongs to."""
+    answer = resolve_served(GencfgOptions(model=name, without=without))
+    kind = "gguf" if name.endswith(".gguf") else "modelfile" if answer.engine == "ollama" else "server"
+    return CheckedModel(
+        name=name,
+        kind=kind,
+        findings=tuple(served_findings(answer)),
+        answer=answer,
+        verdicts={answer.engine: answer.effective},
+        terminator=answer.terminator,
+    )
+
+
 def check_directory(directory: ModelDir, worker: TemplateWorker, version: str | None = None, without: tuple[str, ...] = ()) -> CheckedModel:
     """Return the findings of every GEN and DIR rule over one model directory; `worker` renders its chat template."""
+    name = directory.shown_name
     terminator, template_problems = terminator_of(directory, worker)
     problems = (*directory.problems(), *template_problems)
     if directory.config is None and directory.generation_config is None:
-        return CheckedModel(directory, "tokenizer", problems, None)
+        return CheckedModel(name=name, kind="tokenizer", findings=problems)
     if directory.config is not None and not isinstance(directory.config.value, dict):
-        return CheckedModel(directory, "model", problems, None)  # the DIR finding explains why there is no call
+        return CheckedModel(name=name, kind="model", findings=problems)  # the DIR finding explains why there is no call
     version = version or default_version()
     examined = examine_directory(directory, terminator, version, lines=False, without=without)
     if examined.answer.effective.error is not None or examined.answer.effective.stop.never_stops:
         examined = examine_directory(directory, terminator, version, lines=True, without=without)
-    kind = "adapter" if directory.adapter else "model"
-    return CheckedModel(directory, kind, (*problems, *directory_findings(examined)), examined)
+    return CheckedModel(
+        name=name,
+        kind="adapter" if directory.adapter else "model",
+        findings=(*problems, *directory_findings(examined)),
+        answer=examined.answer,
+        verdicts=examined.by_engine,
+        terminator=examined.terminator,
+    )
 
 
 def _expand(paths: tuple[str, ...]) -> tuple[list[str], list[Skipped]]:
@@ -124,7 +159,7 @@ def _entries(models: list[CheckedModel]) -> Iterator[CheckedModelResult]:
     start = 0
     for model in models:
         end = start + len(model.findings)
-        entry: CheckedModelResult = {"path": model.directory.shown_name, "kind": model.kind, "findings": list(range(start, end))}
+        entry: CheckedModelResult = {"path": model.name, "kind": model.kind, "findings": list(range(start, end))}
         yield {**entry, **model.more}  # type: ignore[typeddict-item]
         start = end
 
@@ -153,14 +188,30 @@ def _check_verdict(models: list[CheckedModel], version: str, without: tuple[str,
         return Verdict("Nothing to check: no model directory here", "undecided")
     findings = [finding for model in models for finding in model.findings]
     counts = [plural(sum(each.severity is severity for each in findings), noun) for severity, noun in _NOUNS]
-    where = models[0].directory.shown_name if len(models) == 1 else f"{len(models)} directories"
+    where = models[0].name if len(models) == 1 else f"{len(models)} {'models' if any(map(_is_file, models)) else 'directories'}"
     serious = any(each.severity is not Severity.INFO for each in findings)
     limits = [f"without {', '.join(without)}, which the files set"] if without else []
-    no_call = [model.directory.shown_name for model in models if model.examined is None]
+    for model in filter(_is_file, models):
+        limits += [] if model.answer is None else limits_of(model.answer)
+    no_call = [model.name for model in models if model.answer is None]
     if no_call:
         limits.append(f"{plural(len(no_call), 'directory')} without a model to call: {', '.join(no_call[:3])}")
-    added = f" ({'; '.join(limits)})" if limits else ""
-    return Verdict(f"{where}: {', '.join(counts)}{added}, under transformers {version}", "problem" if serious else "ok")
+    added = f" ({'; '.join(dict.fromkeys(limits))})" if limits else ""
+    rules = {f"transformers {version}" if not _is_file(model) else _words(model) for model in models}
+    return Verdict(f"{where}: {', '.join(counts)}{added}, under {' and '.join(sorted(rules))}", "problem" if serious else "ok")
+
+
+def _is_file(model: CheckedModel) -> bool:
+    return model.kind in ("gguf", "modelfile", "server")
+
+
+def _words(model: CheckedModel) -> str:
+    """Return the engine and version that the answer about a file is for."""
+    return next(f"{engines()[name].title} {_version(name, effective)}" for name, effective in model.verdicts.items())
+
+
+def _version(name: str, effective: Effective) -> str:
+    return effective.transformers.removeprefix(f"{name} ")
 
 
 _NOUNS = ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.INFO, "note"))
@@ -168,12 +219,12 @@ _NOUNS = ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.IN
 
 def _document(models: list[CheckedModel]) -> tuple[Block, ...]:
     if len(models) == 1:
-        return (*_single(models[0]), *_worst_first(models[0].findings))
+        return (*_single(models[0]), *_worst_first(models[0].findings), *_next(models[0]))
     blocks: list[Block] = []
     for model in models:
         if model.findings:
             worst = max((finding.severity for finding in model.findings), key=lambda severity: severity.rank)
-            blocks += [Headline(model.directory.shown_name, _TONES[worst]), *_worst_first(model.findings)]
+            blocks += [Headline(model.name, _TONES[worst]), *_worst_first(model.findings)]
     return tuple(blocks)
 
 
@@ -185,20 +236,30 @@ def _worst_first(findings: tuple[Finding, ...]) -> list[Finding]:
 
 
 def _single(model: CheckedModel) -> list[Block]:
-    """Return the table of a directory checked alone: the ids at which each engine stops, and the end of a turn."""
-    examined = model.examined
-    if examined is None:
+    """Return the table of a model checked alone: the ids at which each engine stops, and the end of a turn."""
+    answer, end = model.answer, model.terminator
+    if answer is None:
         return []
     table = engines()
-    verdicts = examined.by_engine
     rows: list[tuple[str | Cell, ...]] = [
-        (table[name].title, _stops(examined.answer, effective), effective.transformers.removeprefix(f"{name} "))
-        for name, effective in verdicts.items()
+        (table[name].title, _stops(answer, effective), _version(name, effective)) for name, effective in model.verdicts.items()
     ]
-    end = examined.terminator
     if end is not None:
         rows.append(("a turn ends with", f"{'' if end.id is None else end.id} {end.token or 'no special token'}".strip(), "chat template"))
     return [Table(("", "", ""), tuple(rows))]
+
+
+def _next(model: CheckedModel) -> list[Block]:
+    """Return the next command if the files stop where a turn ends: what is left is whether the model was trained to end there."""
+    end = model.terminator
+    stops = any(
+        effective.error is None and end is not None and end.ends_at(effective.stop.eos_token_id) for effective in model.verdicts.values()
+    )
+    serious = any(finding.severity is not Severity.INFO for finding in model.findings)
+    if end is None or end.id is None or serious or not stops or model.kind not in ("model", "adapter"):
+        return []
+    command = f"llmdoctor labels audit {model.name} DATA --trainer TRAINER"
+    return [Note("Next", f"if answers still do not end: {command}\nis {end.token} a training target?", "dim")]
 
 
 def _stops(answer: Resolution, effective: Effective) -> Cell:

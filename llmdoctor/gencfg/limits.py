@@ -20,7 +20,7 @@ def default_limit(effective: Effective) -> bool:
 
 def limits_of(resolution: Resolution) -> list[str]:
     """Return the clauses that belong in the verdict on a call, the gravest first."""
-    limits = list(resolution.limits)
+    limits = [*resolution.limits, *resolution.effective.limits]
     engine, version = engine_named(resolution.options.engine)
     if not resolution.from_trace:
         asked = version or (resolution.options.transformers if engine.keeps_assignments else None)

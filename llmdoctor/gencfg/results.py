@@ -128,10 +128,10 @@ class TerminatorResult(TypedDict):
 
 
 class CheckedModelResult(TypedDict):
-    """One directory of `gencfg check`."""
+    """One directory or file of `gencfg check`."""
 
     path: str
-    kind: str  # "model", "adapter" or "tokenizer"
+    kind: str  # of a directory "model", "adapter" or "tokenizer", of a file "gguf", "modelfile" or "server"
     findings: list[int]  # indices into the report's findings
     verdicts: NotRequired[dict[str, EngineVerdictResult]]  # by engine
     terminator: NotRequired[TerminatorResult | None]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from llmdoctor.core.document import Note
+from llmdoctor.core.release import release
 from llmdoctor.core.report import Verdict
-from llmdoctor.gencfg.engines.table import engine_named, release, version_for
+from llmdoctor.gencfg.engines.table import engine_named, version_for
 from llmdoctor.gencfg.findings import missed_turn_end
 from llmdoctor.gencfg.limits import default_limit, limits_of
 from llmdoctor.gencfg.types import Effective, Resolution

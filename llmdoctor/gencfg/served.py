@@ -10,6 +10,7 @@ from typing import Any
 from llmdoctor.configs.modelfile import Modelfile, looks_like_modelfile, parse_modelfile
 from llmdoctor.configs.serve_command import ServeCommand, find_command
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.text import is_id
 from llmdoctor.files.gguf import GgufError, read_metadata
 from llmdoctor.files.opening import Refusal, read_bytes
 from llmdoctor.gencfg.calls import resolve_directory, settings_given
@@ -24,7 +25,17 @@ from llmdoctor.modeldir.template import ChatTemplate, TemplateWorker
 from llmdoctor.modeldir.tokenizer import AddedToken, Tokenizer
 
 _LIMIT = 2**20
-_STOPS = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
+_STOPS = ("eos_token_id", "eot_token_id", "eom_token_id")  # of tokenizer.ggml; the list eos_token_ids is Ollama's
+_FILL_IN_THE_MIDDLE = ("fim_pad_token_id", "fim_rep_token_id", "fim_sep_token_id")  # llama-vocab.cpp:2876: they end generation too
+_DEFAULT_EOS = {"llama": 2, "gpt2": 11, "t5": 1, "plamo2": 2}  # llama-vocab.cpp:1975 to :2105, by tokenizer.ggml.model
+# llama-arch.cpp:171: what llama.cpp takes as defaults of every request.
+_SAMPLING = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repetition_penalty",
+}
 _CONTROL, _USER_DEFINED = 3, 4  # llama.cpp llama.h: LLAMA_TOKEN_TYPE_CONTROL, LLAMA_TOKEN_TYPE_USER_DEFINED
 _OLLAMA = {"num_predict": "max_new_tokens", "repeat_penalty": "repetition_penalty", "stop": "stop_strings"}
 _OLLAMA_IGNORED = (
@@ -90,20 +101,21 @@ def _refuse_python(options: GencfgOptions) -> None:
 
 
 def _resolve_gguf(options: GencfgOptions, modelfile: Modelfile | None = None, path: str | None = None) -> Resolution:
-    engine = _engine(options, "ollama" if modelfile is not None else "llama.cpp")
+    engine = _engine(options, "ollama") if modelfile is not None else _engine(options, "llama.cpp", "ollama")
     file = path or options.model
     metadata = _metadata(file)
     call, tokenizer = gguf_call(metadata, file)
     call = settings_given(call, options)
     if modelfile is not None:
         call = _with_parameters(call, options.model, modelfile)
-    facts = ModelFacts(id_of=tokenizer.id_of, is_gguf=True, max_model_len=_context(metadata))
-    effective = engine.resolve(call, facts, version_for(engine, None).version)
+    context = _context(metadata) if modelfile is None else _num_ctx(modelfile)
+    facts = ModelFacts(id_of=tokenizer.id_of, is_gguf=True, max_model_len=context)
+    effective = engine.resolve(call, facts, _version(options, engine))
     template = metadata.get("tokenizer.chat_template")
     terminator = _terminator(template, tokenizer, file) if isinstance(template, str) else None
     limits = [] if terminator is not None else [f"{file} has no chat template, so the end of a turn is not known"]
     limits += [] if modelfile is None else _unread_lines(options.model, modelfile)
-    return Resolution(replace(options, engine=engine.name), tokenizer, call, effective, limits=tuple(limits), terminator=terminator)
+    return Resolution(_for_engine(options, engine), tokenizer, call, effective, limits=tuple(limits), terminator=terminator)
 
 
 def _metadata(path: str) -> dict[str, Any]:
@@ -126,14 +138,42 @@ def gguf_call(metadata: dict[str, Any], path: str) -> tuple[GenerateCall, Tokeni
         if at < len(kinds) and kinds[at] in (_CONTROL, _USER_DEFINED)
     }
     vocabulary = json.dumps({text: at for at, text in enumerate(texts)}).encode()
-    stops = {key: metadata[key] for key in _STOPS if isinstance(metadata.get(key), int)}
     architecture = metadata.get("general.architecture")
     config: dict[str, Any] = {"model_type": architecture, "max_position_embeddings": _context(metadata)}
     config |= {"vocab_size": len(texts)} if texts else {}
-    origin = Origin("model-file", f"{name} {', '.join(key.rsplit('.', 1)[-1] for key in stops)}", path)
-    generation = {"eos_token_id": SourcedValue(list(dict.fromkeys(stops.values())), origin)} if stops else {}
+    generation = {**_stop_ids(metadata, name, path, len(texts)), **_sampling(metadata, name, path)}
     values = {key: SourcedValue(value, Origin("model-file", name, path)) for key, value in config.items()}
     return GenerateCall(config=values, generation_config=generation), Tokenizer(added, {}, vocabulary)
+
+
+def _stop_ids(metadata: dict[str, Any], name: str, path: str, size: int) -> dict[str, SourcedValue]:
+    """Return the stop ids of the metadata; without eos_token_id llama.cpp takes a default of the kind of vocabulary."""
+    keys = [key for key in _STOPS if is_id(metadata.get(f"tokenizer.ggml.{key}"))]
+    ids = [metadata[f"tokenizer.ggml.{key}"] for key in keys]
+    more = metadata.get("tokenizer.ggml.eos_token_ids")
+    if isinstance(more, list):
+        keys.append("eos_token_ids")
+        ids += [item for item in more if is_id(item)]
+    default = _DEFAULT_EOS.get(metadata.get("tokenizer.ggml.model") or "")
+    if "eos_token_id" not in keys and default is not None and default < size:
+        keys.insert(0, f"no eos_token_id, so the default of a {metadata['tokenizer.ggml.model']} vocabulary")
+        ids.insert(0, default)
+    fill = [metadata[f"tokenizer.ggml.{key}"] for key in _FILL_IN_THE_MIDDLE if is_id(metadata.get(f"tokenizer.ggml.{key}"))]
+    found = {"fill_in_the_middle_ids": SourcedValue(fill, Origin("model-file", f"{name} fim_..._token_id", path))} if fill else {}
+    if ids:
+        found["eos_token_id"] = SourcedValue(list(dict.fromkeys(ids)), Origin("model-file", f"{name} {', '.join(keys)}", path))
+    return found
+
+
+def _sampling(metadata: dict[str, Any], name: str, path: str) -> dict[str, SourcedValue]:
+    """Return the sampling defaults of the metadata, in transformers' names."""
+    found = {}
+    for key, ours in _SAMPLING.items():
+        value = metadata.get(f"general.sampling.{key}")
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            shown = round(value, 6) if isinstance(value, float) else value  # stored with 32 bits: 0.6 is 0.6000000238
+            found[ours] = SourcedValue(shown, Origin("model-file", f"{name} general.sampling.{key}", path))
+    return found
 
 
 def _context(metadata: dict[str, Any]) -> int | None:
@@ -156,11 +196,17 @@ def _resolve_modelfile(options: GencfgOptions, modelfile: Modelfile) -> Resoluti
             return _resolve_gguf(options, modelfile, candidate)
     engine = _engine(options, "ollama")
     call = _with_parameters(settings_given(GenerateCall(), options), options.model, modelfile)
-    effective = engine.resolve(call, ModelFacts(), version_for(engine, None).version)
+    effective = engine.resolve(call, ModelFacts(max_model_len=_num_ctx(modelfile)), _version(options, engine))
     stop = replace(effective.stop, never_stops=False, because=None)
     limit = f"FROM {base}: that GGUF file is not here, so its own stop ids and its template are not known"
     limits = (limit, *_unread_lines(options.model, modelfile))
-    return Resolution(replace(options, engine=engine.name), Tokenizer({}, {}), call, replace(effective, stop=stop), limits=limits)
+    return Resolution(_for_engine(options, engine), Tokenizer({}, {}), call, replace(effective, stop=stop), limits=limits)
+
+
+def _num_ctx(modelfile: Modelfile) -> int | None:
+    """Return the context in tokens that the Modelfile sets; without one Ollama decides by its release and the memory of the GPU."""
+    found = [_number(item.value) for item in modelfile.parameters if item.name == "num_ctx"]
+    return found[-1] if found and is_id(found[-1]) and found[-1] > 0 else None
 
 
 def _unread_lines(path: str, modelfile: Modelfile) -> list[str]:
@@ -210,7 +256,7 @@ def _resolve_command(options: GencfgOptions, engine: GenerationEngine, serve: Se
         limits.append(f"{serve.context} {given[serve.context]} is not a number of tokens: the context of config.json was taken")
     if serve.tokenizer in given:
         limits.append(f"{serve.tokenizer} {given[serve.tokenizer]}: the tokenizer of {model} was read instead")
-    inner = replace(options, model=directory.path, engine=engine.name)
+    inner = replace(_for_engine(options, engine), model=directory.path)
     found = resolve_directory(inner, directory, request_defaults=defaults, max_model_len=context)
     return replace(found, options=replace(inner, model=options.model), limits=(*found.limits, *limits))
 
@@ -271,8 +317,21 @@ def _tokens(text: str | None) -> int | None:
     return None if match is None else int(match[1]) * {"": 1, "k": 1000, "K": 1024, "m": 10**6, "M": 2**20}[match[2]]
 
 
-def _engine(options: GencfgOptions, name: str) -> GenerationEngine:
-    """Return the engine that a file belongs to. Raises QuestionError if --engine names another one."""
-    if options.engine is not None and engine_named(options.engine)[0].name != name:
-        raise QuestionError(f"{options.model}: a file for {name}, but --engine names {options.engine}")
-    return engine_named(name)[0]
+def _engine(options: GencfgOptions, *names: str) -> GenerationEngine:
+    """Return the engine that a file belongs to, the first of `names` by default. Raises QuestionError if --engine names another one."""
+    if options.engine is None:
+        return engine_named(names[0])[0]
+    engine, _ = engine_named(options.engine)
+    if engine.name not in names:
+        raise QuestionError(f"{options.model}: a file for {' or '.join(names)}, but --engine names {options.engine}")
+    return engine
+
+
+def _version(options: GencfgOptions, engine: GenerationEngine) -> str:
+    """Return the version of the engine that the answer is for."""
+    return version_for(engine, engine_named(options.engine)[1] if options.engine else None).version
+
+
+def _for_engine(options: GencfgOptions, engine: GenerationEngine) -> GencfgOptions:
+    """Return `options` with the engine that the file belongs to; what the user named, version included, is kept."""
+    return options if options.engine is not None else replace(options, engine=engine.name)

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
-from llmdoctor.gencfg.trainers import ALIGNMENT, Preset, Target, TrainerAssignment, load_preset, preset_span, release, version_for
+from llmdoctor.core.release import release
+from llmdoctor.gencfg.trainers import ALIGNMENT, Preset, Target, TrainerAssignment, load_preset, preset_span, version_for
 from llmdoctor.gencfg.types import ConfigLayer, GenerateCall, Json, Origin, SourcedValue
 
 _CHANGES_TOKENIZER = ("setup_chat_format", "clone_chat_template")

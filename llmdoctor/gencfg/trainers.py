@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
+from llmdoctor.core.release import release
 from llmdoctor.gencfg.types import Json
 
 Target = Literal["model", "call", "kwargs"]
@@ -81,7 +82,7 @@ class Preset:
     def overrides(self) -> bool:
         """Whether the model's config has the values of the trainer's call while it generates (transformers before 5)."""
         since = _OVERRIDES_SINCE.get(self.name)
-        return since is not None and (release(self.known) or ()) >= (release(since) or ())
+        return since is not None and release(self.known) >= release(since)
 
     @property
     def source(self) -> str:
@@ -148,7 +149,7 @@ def call_advice(name: str, ids: list[int]) -> str | None:
     """Return what to paste so that a trainer's own generate() stops at `ids`; None if its configuration has no setting for that."""
     preset = load_preset(name)
     config = _GENERATION_KWARGS.get(preset.name)
-    if config is None or (release(preset.known) or ()) < (0, 25, 1):
+    if config is None or release(preset.known) < (0, 25, 1):
         return None
     return f'{config}(generation_kwargs={{"eos_token_id": {ids}}})'
 
@@ -181,44 +182,33 @@ def version_for(name: str, trl: str | None, transformers: str | None) -> str | N
     return transformers if name.startswith("transformers-") else trl if name.startswith("trl-") else None
 
 
-def release(version: str) -> tuple[int, ...] | None:
-    """Return the numbers of a version, (1, 0, 0) for 1.0.0; what follows the numbers (rc1, .dev0, +cu12) is not looked at."""
-    import re
-
-    found = re.match(r"\d+(\.\d+)*", version)
-    if found is None:
-        return None
-    numbers = tuple(int(part[:9]) for part in found.group().split("."))
-    return numbers + (0,) * (3 - len(numbers))
-
-
 def _version(library: str, name: str, asked: str | None) -> tuple[str, str, tuple[str, ...]]:
     """Return the version to name, the known version whose facts are used, and the notes about it."""
     versions: list[str] = _data()[library]["versions"]
     last = _span(library, name)[1]
     if asked is None:
         asked = installed_version(library)
-        if asked is None or release(asked) is None:
+        if asked is None or not release(asked):
             return last, last, (f"{library} is not installed here: answered for {last}, the newest known with {name}",)
         nearest = _nearest(versions, asked)
         if nearest is None or _owner(library, name, nearest) is None:
             return last, last, (f"{library} {asked}, installed here, has no {name}: answered for {last}, the newest known that has it",)
-    if release(asked) is None:
+    if not release(asked):
         raise QuestionError(f"--preset {name}@{asked}: not a version of {library}, expected one such as {last}")
     known = _nearest(versions, asked)
     if known is None:
         raise QuestionError(f"--preset {name}: {library} {asked} is older than any version known here ({versions[0]} to {versions[-1]})")
     if known == asked or release(known) == release(asked):
         return asked, known, ()
-    newer = (release(asked) or ()) > (release(versions[-1]) or ())
+    newer = release(asked) > release(versions[-1])
     what = "newer than any version known here" if newer else "not one of the versions known here"
     return asked, known, (f"{library} {asked} is {what}: {known}'s source was used, its lines may differ",)
 
 
 def _nearest(versions: list[str], asked: str) -> str | None:
     """Return the newest known version that is not newer than `asked`."""
-    wanted = release(asked) or ()
-    older = [version for version in versions if (release(version) or ()) <= wanted]
+    wanted = release(asked)
+    older = [version for version in versions if release(version) <= wanted]
     return older[-1] if older else None
 
 
@@ -282,7 +272,7 @@ _CUT_LATER = (
 
 def _advice(name: str, known: str) -> tuple[str | None, str | None]:
     """Return `fix` and `warns` of a trainer that clears eos_token_id, from reading trl at each version (see presets.json)."""
-    numbers = release(known) or ()
+    numbers = release(known)
     if name == "trl-ppo" and numbers >= (0, 14):
         return 'PPOConfig(stop_token="eos")  # restores one id; to keep the list:', _CHECKPOINT
     if name == "trl-ppo" or (name == "trl-rloo" and numbers < (0, 22)):

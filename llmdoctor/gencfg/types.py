@@ -111,7 +111,8 @@ class Effective:
 
     `transformers` names the version that the answer is for, `rules` the newest known version whose rules were applied. `fields` holds
     every field of the engine's configuration, including those whose effective value is None, and custom ones; `model_fields` is the
-    model's own generation config after loading and mutations, before the call.
+    model's own generation config after loading and mutations, before the call. `limits` are clauses that belong in the verdict, because
+    the engine's rules are known only in part for this call.
     """
 
     transformers: str
@@ -121,6 +122,7 @@ class Effective:
     stop: Stop
     error: LibraryError | None = None
     warnings: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -13,9 +13,11 @@ from llmdoctor.configs.modelfile import parse_modelfile
 from llmdoctor.configs.serve_command import find_command
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.gguf import GgufError, read_metadata
+from llmdoctor.gencfg.check import check_report
 from llmdoctor.gencfg.engines.table import engines
 from llmdoctor.gencfg.engines.types import ModelFacts
-from llmdoctor.gencfg.options import GencfgOptions
+from llmdoctor.gencfg.options import GencfgCheckOptions, GencfgOptions
+from llmdoctor.gencfg.served import gguf_call
 from llmdoctor.gencfg.show import show_report
 from llmdoctor.gencfg.types import GenerateCall, Origin, SourcedValue
 from tests.conftest import write_model
@@ -194,7 +196,8 @@ def test_options_for_python_are_refused(tmp_path: Path) -> None:
         ("sglang", {"eos_token_id": [5]}, {"eos_token_id": 6}, [6, 5, 11]),
         ("tgi", {"eos_token_id": [5, 6]}, {}, [5, 6]),
         ("tgi", {"eos_token_id": 5}, {}, [11]),
-        ("tensorrt-llm", {"eos_token_id": [5]}, {"eos_token_id": 6}, [11]),
+        ("tensorrt-llm", {"eos_token_id": [5]}, {"eos_token_id": 6}, [11, 5]),
+        ("tensorrt-llm@1.0.0", {"eos_token_id": [5]}, {"eos_token_id": 6}, [11]),
         ("mlx", {"eos_token_id": [5]}, {"eos_token_id": 6}, [5, 11]),
         ("mlx", {}, {"eos_token_id": 6}, [6, 11]),
         ("llama.cpp", {"eos_token_id": [5]}, {"eos_token_id": 6}, [11, 10]),
@@ -225,3 +228,75 @@ def test_stop_ids_are_those_of_the_engines_own_functions(engine: str) -> None:
         found = engines()[engine].resolve(call, ModelFacts(), row["version"])
         assert sorted(found.stop.eos_token_id) == row["ids"], row
         assert engines()[engine].known[-1] == row["version"]
+
+
+LLAMA_CPP = [json.loads(line) for line in (Path(__file__).parent / "llamacpp_rows.jsonl").read_text().splitlines()]
+PLAIN = [*"abcdefghijklm", "Ġ", "ab"]
+SETTINGS = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p", "repeat_penalty": "repetition_penalty"}
+
+
+@pytest.mark.parametrize("version", sorted({row["version"] for row in LLAMA_CPP}))
+def test_stop_ids_and_settings_are_those_of_llama_cpps_own_server(version: str) -> None:
+    engine = engines()["llama.cpp"]
+    assert version in engine.known
+    for row in (row for row in LLAMA_CPP if row["version"] == version):
+        texts = [*PLAIN, *row["tokens"]]
+        metadata = {
+            "tokenizer.ggml.tokens": texts,
+            "tokenizer.ggml.token_type": [1] * len(PLAIN) + [3] * len(row["tokens"]),
+            **row["metadata"],
+        }
+        call, tokenizer = gguf_call(metadata, "m.gguf")
+        found = engine.resolve(call, ModelFacts(id_of=tokenizer.id_of, is_gguf=True), version)
+        assert sorted(texts[token] for token in found.stop.eos_token_id) == sorted(row["stops"]), row
+        for theirs, ours in SETTINGS.items():
+            if theirs in row["settings"]:
+                assert found.fields[ours].value == row["settings"][theirs], row
+
+
+def test_a_gguf_file_without_an_eos_id_has_the_default_of_its_vocabulary(tmp_path: Path) -> None:
+    pieces = [*"abcdefghijkl", "<|im_end|>"]
+    path = gguf(tmp_path / "m.gguf", general__architecture="qwen2", tokenizer__ggml__model="gpt2", tokenizer__ggml__tokens=pieces)
+    assert stop(path)["eos_token_id"] == [11, 12]
+
+
+def test_a_version_of_llama_cpp_that_is_no_build_number_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match="a build number such as b"):
+        show_report(GencfgOptions(model=str(model(tmp_path / "m.gguf")), engine="llama.cpp@0.5.0"))
+
+
+def test_an_answer_for_an_older_version_says_whose_rules_were_applied(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    assert "older than every version known here" in stop(tmp_path / "model", engine="vllm@0.10.2")["verdict"]
+    assert "by the rules of llama.cpp b8156" in stop(model(tmp_path / "m.gguf"), engine="llama.cpp@b8300")["verdict"]
+
+
+def test_ollama_ends_a_request_after_ten_contexts(tmp_path: Path) -> None:
+    model(tmp_path / "m.gguf")
+    (tmp_path / "Modelfile").write_text("FROM ./m.gguf\nPARAMETER num_ctx 2048\n")
+    found = stop(tmp_path / "Modelfile")
+    assert found["limit"] == 20480
+    assert "Ollama's own engine" in found["verdict"]  # the metadata hold 3, and 5 is a stop id of llama.cpp by its text
+
+
+def test_a_gguf_file_is_checked_in_the_language_of_its_engine(tmp_path: Path) -> None:
+    missing = model(tmp_path / "missing.gguf", tokenizer__chat_template=CHAT.replace("<|im_end|>", "<custom>"))
+    comma = model(tmp_path / "comma.gguf", tokenizer__ggml__eos_token_id=2)
+    good = model(tmp_path / "good.gguf")
+    report = check_report(GencfgCheckOptions(paths=(str(missing), str(comma), str(good))))
+    by_file = {subject["path"]: [report.findings[at] for at in subject["findings"]] for subject in report.result["subjects"]}
+    assert [[finding.code for finding in by_file[str(path)]] for path in (missing, comma, good)] == [["GEN002"], ["GEN022"], []]
+    assert by_file[str(missing)][0].fix.startswith("gguf-new-metadata --special-token-by-id eot 6 ")
+    assert report.verdict is not None
+    assert report.verdict.status == "problem"
+    assert "llama.cpp" in report.verdict.text
+
+
+def test_a_right_directory_is_sent_to_the_training_data(tmp_path: Path) -> None:
+    good, wrong = write_model(tmp_path / "good"), write_model(tmp_path / "wrong", generation_config={"eos_token_id": 1})
+    commands = [
+        [block.text for block in check_report(GencfgCheckOptions(paths=(str(path),))).document if getattr(block, "label", "") == "Next"]
+        for path in (good, wrong)
+    ]
+    assert "llmdoctor labels audit" in commands[0][0]
+    assert commands[1] == []

@@ -1,4 +1,4 @@
-"""mlx-lm: read in mlx_lm 0.32.2 (utils.py:365 load_config, tokenizer_utils.py:359, server.py)."""
+"""mlx-lm: read in mlx_lm 0.32.2 (utils.py:363 load_config, tokenizer_utils.py:359, server.py:1307 and :1989, generate.py:39)."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ RULES = ServerRules(
     },
     limit=512,
     stop_ids=_stop_ids,
+    unlimited="as mlx_lm.server; mlx_lm.generate ends after 100 tokens",
 )
 
 
-def _resolve(call: GenerateCall, facts: ModelFacts, _version: str) -> Effective:
-    return resolve_server(RULES, call, facts)
+def _resolve(call: GenerateCall, facts: ModelFacts, version: str) -> Effective:
+    return resolve_server(RULES, call, facts, version)
 
 
 def _stop_fix(ids: Sequence[int]) -> str:

@@ -23,7 +23,8 @@ class ServerRules:
     `parameters` maps the name of a field in transformers to the server's name and default. `limit` is the default number of new tokens,
     "context" if a request without a limit may fill the context. `stop_ids` returns the ids that the model's files supply, each list
     with its origin. `file_defaults` are the fields of generation_config.json that count if a request does not set them; `place` is the
-    source file that was read.
+    source file that was read. `unlimited` is a clause on a request that sets no limit: what it is limited by, and which other requests
+    have another default.
     """
 
     name: str
@@ -33,10 +34,16 @@ class ServerRules:
     limit: Limit
     stop_ids: StopSource
     file_defaults: tuple[str, ...] = ()
+    unlimited: str | None = None
 
 
-def resolve_server(rules: ServerRules, call: GenerateCall, facts: ModelFacts) -> Effective:
-    """Return the settings of a request that carries the call's user config and keyword arguments."""
+def resolve_server(
+    rules: ServerRules, call: GenerateCall, facts: ModelFacts, version: str | None = None, limits: tuple[str, ...] = ()
+) -> Effective:
+    """Return the settings of a request that carries the call's user config and keyword arguments.
+
+    `version` is the version that the answer names, None for that of the rules; `limits` are clauses for the verdict.
+    """
     fields = _defaults(rules, call, facts)
     file = call.generation_config or {}
     model = {name: file[name] for name in rules.file_defaults if name in file and file[name].value is not None}
@@ -54,7 +61,9 @@ def resolve_server(rules: ServerRules, call: GenerateCall, facts: ModelFacts) ->
         warnings.append(f"assignments on a model in Python do not reach {rules.name}: it reads the files")
     if foreign:
         warnings.append(f"{rules.name} has no {', '.join(sorted(foreign))}: not taken over from the call")
-    name = f"{rules.name} {rules.version}"
+    name = f"{rules.name} {version or rules.version}"
+    if rules.unlimited is not None and fields["max_new_tokens"].origin.layer in ("library-default", "derived"):
+        limits = (*limits, rules.unlimited)
     model_fields = {key: Resolved(item.value, item.origin) for key, item in model.items()}
     return Effective(
         transformers=name,
@@ -64,6 +73,7 @@ def resolve_server(rules: ServerRules, call: GenerateCall, facts: ModelFacts) ->
         stop=_stop(fields, call),
         error=None,
         warnings=tuple(warnings),
+        limits=limits,
     )
 
 

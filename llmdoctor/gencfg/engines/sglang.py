@@ -1,4 +1,9 @@
-"""SGLang: read in sglang 0.5.23 (configs/model_config.py:2190, managers/schedule_batch.py:1854, sampling/sampling_params.py)."""
+"""SGLang: read in sglang 0.5.23.
+
+configs/model_config.py:2190 (ids of the two files) and :2210 (defaults, read by entrypoints/openai/serving_chat.py:416 alone),
+managers/schedule_batch.py:1854 (what ends a sequence), sampling/sampling_params.py:149 (max_new_tokens 128),
+entrypoints/openai/protocol.py:378 and :1214.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +46,12 @@ RULES = ServerRules(
     limit="context",
     stop_ids=together(_config_eos, generation_eos, tokenizer_eos, named_tokens("<|eom_id|>")),
     file_defaults=_DEFAULTS,
+    unlimited="a chat request without max_tokens may fill the context (/generate and Engine.generate() end after 128 tokens, /v1/completions after 16)",
 )
 
 
-def _resolve(call: GenerateCall, facts: ModelFacts, _version: str) -> Effective:
-    return resolve_server(RULES, call, facts)
+def _resolve(call: GenerateCall, facts: ModelFacts, version: str) -> Effective:
+    return resolve_server(RULES, call, facts, version)
 
 
 def _stop_fix(ids: Sequence[int]) -> str:
@@ -66,7 +72,8 @@ ENGINE = GenerationEngine(
     stops="SGLang stops at eos_token_id of config.json and of generation_config.json, at the tokenizer's eos_token, at <|eom_id|> if the "
     "tokenizer has it, and at stop_token_ids and stop of the request. A request that is sent as token ids to a server without a tokenizer "
     "has only the ids of the two files and its own.",
-    ignores="SGLang ignores do_sample, stop_strings, suppress_tokens and the limits of generation_config.json.",
+    ignores="SGLang ignores do_sample, stop_strings, suppress_tokens and the limits of generation_config.json; only its chat endpoint takes "
+    "sampling defaults from that file.",
     stop_fix=_stop_fix,
     has_own_ends=True,
     file_defaults=_DEFAULTS,

@@ -7,6 +7,7 @@ from functools import cache
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
+from llmdoctor.core.release import release
 from llmdoctor.gencfg.engines.types import GenerationEngine
 
 REFERENCE = "transformers"  # the engine of a call for which no other is named
@@ -56,21 +57,24 @@ def version_for(engine: GenerationEngine, asked: str | None) -> EngineVersion:
 
 
 def _limit(engine: GenerationEngine, version: str, asked: str | None, installed: str | None) -> str | None:
+    title, rules = engine.title, rules_version(engine, version)
     if release(version) > release(engine.known[-1]):
-        return f"{engine.title} {version} is newer than every version known here: the rules of {engine.known[-1]} were applied"
+        return f"{title} {version} is newer than every version known here: the rules of {rules} were applied"
+    if release(version) < release(engine.known[0]):
+        return f"{title} {version} is older than every version known here: the rules of {rules} were applied"
+    if not engine.keeps_assignments and release(version) != release(rules):
+        return f"by the rules of {title} {rules}, the nearest version known here to {version}"
+    if engine.evidence == "read":
+        return f"by what was read in the sources of {title} {rules}, which was not run"
     if engine.distribution is None:
-        return f"by what was read in the sources of {engine.title} {version}"
+        return None if asked else f"by the rules of {title} {rules}, the newest version known here"
     if installed == version:
         return None
     if installed is None and asked is None:
-        return f"for {engine.title} {version}, the newest version known here, because none is installed"
-    return f"for {engine.title} {version}, which is not installed here"
+        return f"for {title} {version}, the newest version known here, because none is installed"
+    return f"for {title} {version}, which is not installed here"
 
 
-def release(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version, (5, 23, 0) for "5.23.0rc1"; what follows them is not looked at."""
-    import re
-
-    found = re.match(r"\d+(\.\d+)*", version.strip().lstrip("v"))
-    numbers = () if found is None else tuple(int(part[:9]) for part in found.group().split("."))
-    return numbers + (0,) * (3 - len(numbers))
+def rules_version(engine: GenerationEngine, version: str) -> str:
+    """Return the known version whose rules apply to `version`: the newest one that is not newer, else the oldest."""
+    return next((known for known in reversed(engine.known) if release(known) <= release(version)), engine.known[0])

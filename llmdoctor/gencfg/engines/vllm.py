@@ -322,8 +322,9 @@ ENGINE = GenerationEngine(
     title="vLLM",
     distribution="vllm",
     known=(VERSION,),
-    evidence="read",
-    source="vllm 0.33.0 sampling_params.py, config/model.py, entrypoints/; its checks of a request were run (conformance/make_vllm_rows.py)",
+    evidence="measured",
+    source="vllm 0.33.0: its checks of a request and its stop ids were run (sampling_params.py, conformance/make_vllm_rows.py); read: "
+    "config/model.py, entrypoints/",
     resolve=_resolve,
     acts_on=frozenset((*_PARAMETERS, "eos_token_id", "do_sample")),
     neutral={
