@@ -88,9 +88,9 @@ def _write(rows: Path, texts: Path, count: int, words: int) -> None:
     random.seed(0)
     with rows.open("w") as one, texts.open("w") as two:
         for _ in range(count):
-            question, answer = (" ".join(random.choices(WORDS, k=words)) for _ in range(2))
-            one.write(json.dumps({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}) + "\n")
-            text = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n"
+            user_text, answer = (" ".join(random.choices(WORDS, k=words)) for _ in range(2))
+            one.write(json.dumps({"messages": [{"role": "user", "content": user_text}, {"role": "assistant", "content": answer}]}) + "\n")
+            text = f"<|im_start|>user\n{user_text}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>\n"
             two.write(json.dumps(text) + "\n")
 
 

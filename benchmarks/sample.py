@@ -178,12 +178,12 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=4096)
     parser.add_argument("--only", choices=["filters", "draws", "replay"])
     parser.add_argument("--worker", nargs=2)
-    asked = parser.parse_args()
-    if asked.worker:
-        worker(*asked.worker)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        worker(*arguments.worker)
         return 1 if FAILED else 0
-    for name, work in (("filters", filters), ("draws", draws), ("replay", lambda: replay(asked.steps))):
-        if asked.only in (None, name):
+    for name, work in (("filters", filters), ("draws", draws), ("replay", lambda: replay(arguments.steps))):
+        if arguments.only in (None, name):
             work()
     print("every bound holds" if not FAILED else f"missed: {', '.join(FAILED)}")
     return 1 if FAILED else 0

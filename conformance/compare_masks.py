@@ -308,13 +308,13 @@ def main() -> int:
     return 0
 
 
-def write(agree: set[str], asked: set[str]) -> None:
+def write(agree: set[str], compared: set[str]) -> None:
     """Keep what was known of the types that were not asked about."""
     sys.path.insert(0, str(Path(__file__).parent))
     from make_mask_architectures import dump
 
     table = json.loads(TARGET.read_text())
-    table["agree"] = sorted((set(table["agree"]) - asked) | agree)
+    table["agree"] = sorted((set(table["agree"]) - compared) | agree)
     TARGET.write_text(dump(table))
 
 

@@ -106,7 +106,7 @@ def model_rows(config: dict[str, Any], length: int, flash: bool) -> int:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config))
         arch, real = architectures.read(config), build.config_of(folder)
-    told: dict[str, Any] = {}
+    first_logits: dict[str, Any] = {}
     for row in ROWS:
         backend = row.split(",")[0]
         if backend == "flash_attention_2" and not flash:
@@ -122,14 +122,20 @@ def model_rows(config: dict[str, Any], length: int, flash: bool) -> int:
             if row.endswith("only") and case != "plain":
                 continue  # a mask rules the flash kernel out
             wrong += one_row(
-                arch, model, backend=backend, row=row, case=case, inputs=forward_inputs(MaskOptions(model="", **words)), told=told
+                arch,
+                model,
+                backend=backend,
+                row=row,
+                case=case,
+                inputs=forward_inputs(MaskOptions(model="", **words)),
+                first_logits=first_logits,
             )
         del model
         torch.cuda.empty_cache()
     return wrong
 
 
-def one_row(arch: Any, model: Any, backend: str, row: str, case: str, inputs: ForwardInputs, told: dict[str, Any]) -> int:
+def one_row(arch: Any, model: Any, backend: str, row: str, case: str, inputs: ForwardInputs, first_logits: dict[str, Any]) -> int:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -149,8 +155,8 @@ def one_row(arch: Any, model: Any, backend: str, row: str, case: str, inputs: Fo
             logits = model(**arguments).logits.float()
         peak = torch.cuda.max_memory_allocated() - before
     real = torch.from_numpy(real_queries(inputs)).to(logits.device)
-    told.setdefault(case, logits[real])
-    apart = float((logits[real] - told[case]).abs().max() / told[case].std())
+    first_logits.setdefault(case, logits[real])
+    apart = float((logits[real] - first_logits[case]).abs().max() / first_logits[case].std())
     same = flat(made) == flat(seen)
     what = object_text(seen.layers[0].object)
     print(f"| {case} | {row} | {what} | {'yes' if same else 'NO'} | {apart:.1e} of their spread | {size_text(peak)} |", flush=True)

@@ -474,10 +474,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for library, reader in readers.items():
             source: Path | None = getattr(options, f"{library}_source")
-            asked: list[str] = getattr(options, library)
+            named: list[str] = getattr(options, library)
             facts = unpack(data[library]) if library in data else {}
             roots = {path.name: path for path in source.iterdir() if path.is_dir()} if source else {}
-            roots |= {version: fetch(library, version, Path(scratch)) for version in asked}
+            roots |= {version: fetch(library, version, Path(scratch)) for version in named}
             for version, root in sorted(roots.items(), key=lambda item: key_of(item[0])):
                 facts[version] = reader(root, version)
             data[library] = pack(facts)

@@ -166,8 +166,8 @@ def fix_next_token(model: Any, emit: int) -> None:
     head = model.lm_head
     real = head.forward
 
-    def forward(hidden: Any) -> Any:
-        logits = real(hidden) * 0.0
+    def forward(states: Any) -> Any:
+        logits = real(states) * 0.0
         logits[..., emit] += LEAD
         return logits
 

@@ -284,17 +284,17 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=["logits", "lists", "power", "coverage"])
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     start = time.monotonic()
-    print(f"{date.today()}, --runs {asked.runs} --seed {asked.seed}")
+    print(f"{date.today()}, --runs {arguments.runs} --seed {arguments.seed}")
     calibration()
     parts = {
-        "logits": lambda: false_alarms(asked.runs, asked.seed),
-        "lists": lambda: list_alarms(max(4, asked.runs * 3 // 10), asked.seed + 10),
-        "power": lambda: all_power(asked.runs, asked.seed),
-        "coverage": lambda: coverage(max(4, asked.runs // 2), asked.seed + 20),
+        "logits": lambda: false_alarms(arguments.runs, arguments.seed),
+        "lists": lambda: list_alarms(max(4, arguments.runs * 3 // 10), arguments.seed + 10),
+        "power": lambda: all_power(arguments.runs, arguments.seed),
+        "coverage": lambda: coverage(max(4, arguments.runs // 2), arguments.seed + 20),
     }
-    good = [work() for name, work in parts.items() if asked.only in (None, name)]
+    good = [work() for name, work in parts.items() if arguments.only in (None, name)]
     print(f"{'everything holds' if all(good) else 'SOMETHING DOES NOT HOLD'} ({time.monotonic() - start:.0f} s)")
     return 0 if all(good) else 1
 

@@ -38,8 +38,8 @@ def main() -> int:
     for pair in chosen.pairs or PAIRS:
         trl, transformers, trainer = (*pair.split(":"), "ppo")[:3]
         python, overlay = environment(trl, transformers, chosen.home)
-        problem, told = judge(trl, transformers, python, overlay, trainer)
-        print(f"{'WRONG' if problem else 'right'}  trl {trl}, transformers {transformers}, {trainer}: {problem or told}", flush=True)
+        problem, detail = judge(trl, transformers, python, overlay, trainer)
+        print(f"{'WRONG' if problem else 'right'}  trl {trl}, transformers {transformers}, {trainer}: {problem or detail}", flush=True)
         failed |= problem is not None
     return int(failed)
 

@@ -37,8 +37,8 @@ def report_schema() -> dict[str, Any]:
     schema: dict[str, Any] = json.loads(ENVELOPE_FILE.read_text(encoding="utf-8"))
     for command, declared in result_types().items():
         if declared is not None:
-            asked = {"not": {"required": ["error"]}, "properties": {"command": {"const": command}}}
-            schema["allOf"].append({"if": asked, "then": {"properties": {"result": schema_of(declared, schema["$defs"])}}})
+            condition = {"not": {"required": ["error"]}, "properties": {"command": {"const": command}}}
+            schema["allOf"].append({"if": condition, "then": {"properties": {"result": schema_of(declared, schema["$defs"])}}})
     return schema
 
 

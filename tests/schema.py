@@ -13,8 +13,8 @@ from llmdoctor.results import report_schema
 def valid(report: dict[str, Any]) -> dict[str, Any]:
     """Return `report`, the JSON that a command wrote; fail if it has a wrong type, lacks a key, or has a key that its type does not declare."""
     errors = sorted(_strict().iter_errors(report), key=lambda error: list(map(str, error.absolute_path)))
-    told = [f"{error.json_path}: {error.message[:300]}" for error in errors[:5]]
-    assert not errors, f"{report.get('command')}: {len(errors)} differences from the schema\n" + "\n".join(told)
+    lines = [f"{error.json_path}: {error.message[:300]}" for error in errors[:5]]
+    assert not errors, f"{report.get('command')}: {len(errors)} differences from the schema\n" + "\n".join(lines)
     return report
 
 

@@ -76,11 +76,11 @@ class Guard:
         return False
 
 
-def start(told: dict[str, Any]) -> Session:
+def start(instructions: dict[str, Any]) -> Session:
     """Open the session that launch() has asked for, and hand it to its target. Called by site/sitecustomize.py."""
-    session = Session(PartFile(told["folder"]))
-    module, _, function = told["target"].partition(":")
-    with session.guard(told["target"]):
-        getattr(importlib.import_module(module), function)(session, **told["options"])
+    session = Session(PartFile(instructions["folder"]))
+    module, _, function = instructions["target"].partition(":")
+    with session.guard(instructions["target"]):
+        getattr(importlib.import_module(module), function)(session, **instructions["options"])
     session.hook.install()
     return session

@@ -202,8 +202,8 @@ def _rejected(keywords: Keywords) -> Iterator[Pitfall]:
         return
     temperature, top_k = number(keywords.entries.get("temperature")), number(keywords.entries.get("top_k"))
     if temperature is not None and (temperature <= 0 or (isinstance(temperature, int) and temperature != 1)):
-        told = "has to be above 0" if temperature <= 0 else f"has to be a float: write {temperature}.0"
-        yield Pitfall(REJECTED, keywords.node, f"temperature={temperature} with do_sample=True {told}")
+        problem = "has to be above 0" if temperature <= 0 else f"has to be a float: write {temperature}.0"
+        yield Pitfall(REJECTED, keywords.node, f"temperature={temperature} with do_sample=True {problem}")
     if top_k is not None and (top_k < 0 or (isinstance(top_k, float) and top_k != 0)):
         yield Pitfall(REJECTED, keywords.node, f"top_k={top_k} with do_sample=True has to be a positive int, or 0 for off")
 

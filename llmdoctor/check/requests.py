@@ -7,7 +7,7 @@ from llmdoctor.core.finding import Finding
 from llmdoctor.files.jsonfile import JsonFile
 from llmdoctor.gencfg import request_findings as generation
 from llmdoctor.requests.request_files import Request, requests_in
-from llmdoctor.sample import file_findings as hidden
+from llmdoctor.sample import file_findings as sampling
 
 
 def check_file(file: JsonFile, linked: LinkedFiles) -> tuple[Finding, ...]:
@@ -17,4 +17,4 @@ def check_file(file: JsonFile, linked: LinkedFiles) -> tuple[Finding, ...]:
 
 def check_requests(requests: tuple[Request, ...], linked: LinkedFiles) -> tuple[Finding, ...]:
     """The findings in the requests of a file."""
-    return (*generation.check_requests(requests), *hidden.check_requests(requests, linked))
+    return (*generation.check_requests(requests), *sampling.check_requests(requests, linked))

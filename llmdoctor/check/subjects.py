@@ -83,13 +83,13 @@ class Checker:
 
     def _model(self, directory: ModelDir, worker: TemplateWorker) -> Subject:
         from llmdoctor.gencfg.check import check_directory
-        from llmdoctor.sample.file_findings import hidden_defaults
+        from llmdoctor.sample.file_findings import file_defaults
 
         checked = check_directory(directory, worker, self.linked.settings.transformers)
         config = directory.json("generation_config.json")
         if config is not None:
             self.linked.keep(config)
-        return Subject(directory.shown_name, checked.kind, (*checked.findings, *hidden_defaults(directory)), checked.more)
+        return Subject(directory.shown_name, checked.kind, (*checked.findings, *file_defaults(directory)), checked.more)
 
     def _directories(self) -> Iterator[ModelDir]:
         yield from filter(None, map(self._directory, self.found.models))

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from llmdoctor.configs.types import Ignored, Key, Meaning, Question, Refused, Uses
+from llmdoctor.configs.types import Ignored, Key, Meaning, Purpose, Refused, Uses
 
 NO_TARGETS = Ignored("no influence on the training targets")
 NOT_MODELLED = Refused("its influence on memory is not modelled")
@@ -44,7 +44,7 @@ class Meanings:
         return None
 
 
-def meaning_of(name: str, tables: Iterable[Meanings]) -> dict[Question, Meaning]:
+def meaning_of(name: str, tables: Iterable[Meanings]) -> dict[Purpose, Meaning]:
     """Return the meanings of a key by the first table that has one."""
     tables = tuple(tables)
     memory = next((found for table in tables if (found := table.memory(name)) is not None), NOT_MODELLED)

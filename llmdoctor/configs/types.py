@@ -11,7 +11,7 @@ from llmdoctor.configs.fields import FIELDS
 if TYPE_CHECKING:
     from llmdoctor.configs.normal import Normal
 
-Question = Literal["memory", "labels"]
+Purpose = Literal["memory", "labels"]
 KeyEffect = Literal["raises", "ignores", "older"]  # "older": an older release had the key, and it cannot change the memory
 NOTHING_SET: tuple[Any, ...] = (None, False, "", "none", "no", "None", 0, [], {})
 
@@ -58,7 +58,7 @@ class Key:
     name: str
     type: str = "Any"
     default: Any = None
-    meanings: Mapping[Question, Meaning] = field(default_factory=dict)
+    meanings: Mapping[Purpose, Meaning] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     removed: str | None = None
 
@@ -142,15 +142,15 @@ class Configuration:
                 out[FIELDS[name].about] = f"{value} (default of {who})"
         return {**out, **normal.assumed}
 
-    def meaning(self, key: str, question: Question) -> Meaning:
+    def meaning(self, key: str, purpose: Purpose) -> Meaning:
         """Return what `key` means for `question`."""
-        return self.variant.keys[key].meanings[question]
+        return self.variant.keys[key].meanings[purpose]
 
-    def of(self, question: Question, kind: type[Uses] | type[Ignored] | type[Refused]) -> dict[str, Any]:
+    def of(self, purpose: Purpose, kind: type[Uses] | type[Ignored] | type[Refused]) -> dict[str, Any]:
         """Return the keys of the file whose meaning for `question` is of `kind`: the value of a used key, the reason for another."""
         out: dict[str, Any] = {}
         for key, value in self.values.items():
-            meaning = self.meaning(key, question)
+            meaning = self.meaning(key, purpose)
             if isinstance(meaning, Refused) and self.is_harmless(key, value, meaning):
                 meaning = Ignored(f"its value {value!r} changes nothing")
             if isinstance(meaning, kind):

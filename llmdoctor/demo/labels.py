@@ -11,7 +11,7 @@ from llmdoctor.labels.audit import audit_report
 from llmdoctor.labels.options import LabelsOptions
 
 DATA, BAD = "talks.jsonl", "pad-is-the-end"
-QUESTION = "Describe this image."
+PROMPT = "Describe this image."
 COMMAND = f"llmdoctor labels audit {BAD} {DATA} --trainer transformers-clm"
 GOOD_PAD, END = "<|endoftext|>", "<|im_end|>"
 
@@ -21,7 +21,7 @@ def prepare(model: str) -> list[list[dict[str, str]]]:
     talks = []
     for size in ("small", "big", "round"):
         answer = f"The picture shows one {size} red shape on white."
-        talks.append([{"role": "user", "content": QUESTION}, {"role": "assistant", "content": answer}])
+        talks.append([{"role": "user", "content": PROMPT}, {"role": "assistant", "content": answer}])
     Path(DATA).write_text("".join(json.dumps({"messages": talk}) + "\n" for talk in talks))
     shutil.copytree(model, BAD, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
     config = Path(BAD) / "tokenizer_config.json"

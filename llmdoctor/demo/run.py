@@ -242,7 +242,7 @@ def _trained() -> int:
 
     _step("9  What the training data teach, with a pad token that is also the end token", labels.COMMAND, audited)
     _say(_heading("10  Trained for a moment by the real Trainer, with that pad token and with the one that the fix names"))
-    results = [train_and_ask(Path(MODEL), talks, pad, labels.QUESTION, Path("trained")) for pad in (labels.END, labels.GOOD_PAD)]
+    results = [train_and_ask(Path(MODEL), talks, pad, labels.PROMPT, Path("trained")) for pad in (labels.END, labels.GOOD_PAD)]
     rows = tuple(
         (
             f"pad_token {pad}",

@@ -54,9 +54,9 @@ def resolve_directory(
     call = without_keys(settings_given(model_call(directory, lines=True), options), options.without)
     call, notes, limits = _trained(call, options, directory)
     call = replace(call, mutations=call.mutations + tuple(_assignments(options.mutate, "--mutate", "mutation").items()))
-    asked = version or (options.transformers if engine.keeps_assignments else None)
+    requested = version or (options.transformers if engine.keeps_assignments else None)
     facts = replace(facts_of(directory), request_defaults=request_defaults, max_model_len=max_model_len)
-    effective = engine.resolve(call, facts, version_for(engine, asked).version)
+    effective = engine.resolve(call, facts, version_for(engine, requested).version)
     return Resolution(
         options=options,
         tokenizer=directory.tokenizer,

@@ -23,8 +23,8 @@ def limits_of(resolution: Resolution) -> list[str]:
     limits = [*resolution.limits, *resolution.effective.limits]
     engine, version = engine_named(resolution.options.engine)
     if not resolution.from_trace:
-        asked = version or (resolution.options.transformers if engine.keeps_assignments else None)
-        limit = version_for(engine, asked).limit
+        requested = version or (resolution.options.transformers if engine.keeps_assignments else None)
+        limit = version_for(engine, requested).limit
         limits += [] if limit is None else [limit]
     if resolution.options.without:
         limits.append(f"without {', '.join(resolution.options.without)}, which the files set")

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from llmdoctor.core.errors import MissingExtra, QuestionError
 
 StopReason = Literal["eos", "stop_string", "length", "other"]
-QUESTION = "Describe this image."
+PROMPT = "Describe this image."
 _COMMAND = "a live gencfg run"
 # Package -> (the distribution to install, the extra that has it).
 _EXTRAS = {
@@ -92,7 +92,7 @@ def run_call(
     kwargs: Mapping[str, Any] | None = None,
     mutations: Mapping[str, Any] | None = None,
     image: Any = None,
-    prompt: str = QUESTION,
+    prompt: str = PROMPT,
     seed: int = 0,
 ) -> LiveResult:
     """One real generate() about one image.

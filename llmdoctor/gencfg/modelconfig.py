@@ -114,8 +114,8 @@ def _from_config(config: Mapping[str, SourcedValue], minor: Minor, version: str)
 
 def _force_bos(values: Mapping[str, SourcedValue], fields: Fields, minor: Minor) -> None:
     """5.x: an old BART's config.json asks for its bos token first (5.0.0 generation/configuration_utils.py GenerationConfig.__init__)."""
-    asked = values.get("force_bos_token_to_be_generated")
-    if minor >= (5, 0) and asked is not None and asked.value:
+    forced = values.get("force_bos_token_to_be_generated")
+    if minor >= (5, 0) and forced is not None and forced.value:
         fields.put("forced_bos_token_id", SourcedValue(fields.value("bos_token_id"), Origin("derived", "force_bos_token_to_be_generated")))
 
 

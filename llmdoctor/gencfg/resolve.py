@@ -92,8 +92,8 @@ class _State:
     def _config_setters(self) -> None:
         """model.config refuses output_attentions beside sdpa, the default attention, from 4.53 (configuration_utils.py, a setter)."""
         eager = config_value(self.model, "_attn_implementation") == "eager" or config_value(self.model, "attn_implementation") == "eager"
-        asked = any(name == "output_attentions" and setting.value for name, setting in self.call.config_mutations)
-        if asked and not eager and self.minor >= (4, 53):
+        requested = any(name == "output_attentions" and setting.value for name, setting in self.call.config_mutations)
+        if requested and not eager and self.minor >= (4, 53):
             message = "The `output_attentions` attribute is not supported when using the `attn_implementation` set to sdpa."
             raise Raised("ValueError", message)
 

@@ -78,8 +78,8 @@ def side_by_side(left: Effective, right: Effective, names: Sequence[str], change
     if not same:
         return (table,)
     alike = tuple((name, shown(right.fields[name].value, VALUE), _both(left, right, name)) for name in same)
-    told = Table(("field", "value", "from"), alike)
-    return (table, Fold(f"{plural(len(same), 'field')} on which both agree", (told,)))
+    agreeing = Table(("field", "value", "from"), alike)
+    return (table, Fold(f"{plural(len(same), 'field')} on which both agree", (agreeing,)))
 
 
 def _named(left: Effective, right: Effective) -> Iterable[str]:

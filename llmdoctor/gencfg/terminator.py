@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-QUESTION, ANSWER, FURTHER, REASON, RESULT = "question5417", "answer9230", "further8316", "reason7045", "result3358"
+USER_TEXT, ANSWER, FURTHER, REASON, RESULT = "question5417", "answer9230", "further8316", "reason7045", "result3358"
 ARGUMENTS = ("argument4471", "argument6092")
 _LOOKS_SPECIAL = re.compile(r"<[|｜][^<>|｜\s]{1,40}[|｜]>|</?[a-zA-Z_]{1,24}>|\[/?[A-Z_]{1,24}\]")
 _THINKING = ("<think>", "</think>")  # markers of reasoning, inside an answer whether or not the template writes them
@@ -147,14 +147,14 @@ class _Rendered:
         """Return the tokens that begin a turn: the first of the generation prompt, and the last one before the user's message."""
         answer, prompted = self.texts["answer"], self.texts["prompted"]
         header = self._specials(prompted[_common(prompted, answer) :])
-        before = self._specials(answer.partition(QUESTION)[0])
+        before = self._specials(answer.partition(USER_TEXT)[0])
         return frozenset((*header[:1], *before[-1:]))
 
     def _look_inside(self) -> None:
         """Collect the tokens between the generation prompt and the content of an answer, its reasoning, or its tool calls."""
         for name, mark, prompt in (("answer", ANSWER, "prompt"), ("thinking", ANSWER, "prompt"), ("call", ARGUMENTS[0], "tool_prompt")):
             text, start = self.texts[name], _common(self.texts[name], self.texts[prompt])
-            header = self._tokens(self.texts[prompt][_behind_at(self.texts[prompt], QUESTION) : start])
+            header = self._tokens(self.texts[prompt][_behind_at(self.texts[prompt], USER_TEXT) : start])
             if mark in text and header and self.texts[prompt] != self.texts["plain"]:  # the text has the header of the prompt
                 self.inside.update(token for at, token in self._tokens(text) if start < at + len(token) and at < text.rfind(mark))
         between = [token for _, token in self._tokens(_between(self.texts["calls"], *ARGUMENTS))]
@@ -229,7 +229,7 @@ _NAMES = ("answer", "inner", "plain", "prompt", "tool_prompt", "prompted", "thin
 
 def _conversations(content: Callable[[str], Any]) -> list[TemplateVariables]:
     """Return the conversations to render, in the order of _NAMES."""
-    user, further = _message("user", content(QUESTION)), _message("user", content(FURTHER))
+    user, further = _message("user", content(USER_TEXT)), _message("user", content(FURTHER))
     answer = _message("assistant", content(ANSWER))
     thinking = {**answer, "reasoning_content": REASON, "reasoning": REASON, "thinking": REASON}
     calls = [

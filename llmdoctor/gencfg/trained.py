@@ -113,11 +113,11 @@ TARGETS: tuple[Target, ...] = ("model", "call", "kwargs")
 def _happening(preset: Preset, target: Target, given: Mapping[str, Json]) -> Iterator[TrainerAssignment]:
     """Yield the assignments that happen under `given` arguments; an assignment that the arguments ask for replaces the default one of its field."""
     items = [item for item in preset.assignments if item.target == target and item.field != "*"]
-    asked = [item for item in items if item.needs and all(_meets(given.get(key), wanted) for key, wanted in item.needs.items())]
-    fields = {item.field for item in asked}
+    needed = [item for item in items if item.needs and all(_meets(given.get(key), wanted) for key, wanted in item.needs.items())]
+    fields = {item.field for item in needed}
     usual = [item for item in items if item.default and not item.needs and item.field not in fields]
     done: set[tuple[str, str]] = set()
-    for item in sorted((*asked, *usual), key=items.index):
+    for item in sorted((*needed, *usual), key=items.index):
         if (key := (item.field, repr(item.value))) not in done:  # the same once more changes nothing
             done.add(key)
             yield item

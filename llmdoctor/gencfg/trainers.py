@@ -113,13 +113,13 @@ def load_preset(name: str, *, version: str | None = None) -> Preset:
 
     Raises QuestionError for an unknown name, an invalid version, and a version whose library has no such trainer.
     """
-    name, at, asked = name.partition("@")
+    name, at, requested = name.partition("@")
     library = next((key for key, value in _data().items() if name in value["presets"]), None)
     if library is None:
         raise QuestionError(f"--preset {name}: unknown preset, expected one of {', '.join(preset_names())}")
-    if at and not asked:
+    if at and not requested:
         raise QuestionError(f"--preset {name}@: a version is missing after @, such as {name}@{_span(library, name)[1]}")
-    chosen, known, notes = _version(library, name, asked or version)
+    chosen, known, notes = _version(library, name, requested or version)
     owner, file, aligns = _owner(library, name, known) or _absent(library, name, chosen)
     fix, warns = _advice(name, known)
     items, engine = tuple(_assignments(library, name, known)), _data()[library]["presets"][name].get("engine")
@@ -182,32 +182,34 @@ def version_for(name: str, trl: str | None, transformers: str | None) -> str | N
     return transformers if name.startswith("transformers-") else trl if name.startswith("trl-") else None
 
 
-def _version(library: str, name: str, asked: str | None) -> tuple[str, str, tuple[str, ...]]:
+def _version(library: str, name: str, requested: str | None) -> tuple[str, str, tuple[str, ...]]:
     """Return the version to name, the known version whose facts are used, and the notes about it."""
     versions: list[str] = _data()[library]["versions"]
     last = _span(library, name)[1]
-    if asked is None:
-        asked = installed_version(library)
-        if asked is None or not release(asked):
+    if requested is None:
+        requested = installed_version(library)
+        if requested is None or not release(requested):
             return last, last, (f"{library} is not installed here: answered for {last}, the newest known with {name}",)
-        nearest = _nearest(versions, asked)
+        nearest = _nearest(versions, requested)
         if nearest is None or _owner(library, name, nearest) is None:
-            return last, last, (f"{library} {asked}, installed here, has no {name}: answered for {last}, the newest known that has it",)
-    if not release(asked):
-        raise QuestionError(f"--preset {name}@{asked}: not a version of {library}, expected one such as {last}")
-    known = _nearest(versions, asked)
+            return last, last, (f"{library} {requested}, installed here, has no {name}: answered for {last}, the newest known that has it",)
+    if not release(requested):
+        raise QuestionError(f"--preset {name}@{requested}: not a version of {library}, expected one such as {last}")
+    known = _nearest(versions, requested)
     if known is None:
-        raise QuestionError(f"--preset {name}: {library} {asked} is older than any version known here ({versions[0]} to {versions[-1]})")
-    if known == asked or release(known) == release(asked):
-        return asked, known, ()
-    newer = release(asked) > release(versions[-1])
+        raise QuestionError(
+            f"--preset {name}: {library} {requested} is older than any version known here ({versions[0]} to {versions[-1]})"
+        )
+    if known == requested or release(known) == release(requested):
+        return requested, known, ()
+    newer = release(requested) > release(versions[-1])
     what = "newer than any version known here" if newer else "not one of the versions known here"
-    return asked, known, (f"{library} {asked} is {what}: {known}'s source was used, its lines may differ",)
+    return requested, known, (f"{library} {requested} is {what}: {known}'s source was used, its lines may differ",)
 
 
-def _nearest(versions: list[str], asked: str) -> str | None:
+def _nearest(versions: list[str], requested: str) -> str | None:
     """Return the newest known version that is not newer than `asked`."""
-    wanted = release(asked)
+    wanted = release(requested)
     older = [version for version in versions if release(version) <= wanted]
     return older[-1] if older else None
 
@@ -219,9 +221,11 @@ def _span(library: str, name: str) -> tuple[str, str]:
     return min((run[0] for run in runs), key=versions.index), max((run[1] for run in runs), key=versions.index)
 
 
-def _absent(library: str, name: str, asked: str) -> tuple[str, str, bool]:
+def _absent(library: str, name: str, requested: str) -> tuple[str, str, bool]:
     first, last = _span(library, name)
-    raise QuestionError(f"--preset {name}: {library} {asked} has no such trainer; versions {first} to {last} have it, as in {name}@{last}")
+    raise QuestionError(
+        f"--preset {name}: {library} {requested} has no such trainer; versions {first} to {last} have it, as in {name}@{last}"
+    )
 
 
 def _owner(library: str, name: str, version: str) -> tuple[str, str, bool] | None:

@@ -37,7 +37,7 @@ class Setup:
     chat: Chat
     trainer: Trainer
     version: tuple[int, ...]
-    asked: str | None  # the version that the user or the installed package names
+    stated: str | None  # the version that the user or the installed package names
     config: dict[str, Any]
     inputs: Inputs
     limits: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ def set_up(options: LabelsOptions, worker: TemplateWorker, detail: bool = True) 
     trainer = trainer_named(name)
     directory = read_model_dir(options.model)
     config, inputs = _settings(options, trainer)
-    chosen, asked, limits = _version_of(trainer, version)
+    chosen, stated, limits = _version_of(trainer, version)
     encoder = FastEncoder(directory, _release(options, trainer, chosen, version))
     limits += release_limits(encoder)
     chat = Chat(encoder, directory.chat_template, worker, detail)
@@ -72,7 +72,7 @@ def set_up(options: LabelsOptions, worker: TemplateWorker, detail: bool = True) 
         chat=chat,
         trainer=trainer,
         version=chosen,
-        asked=asked,
+        stated=stated,
         config=config,
         inputs=inputs,
         limits=limits,
@@ -116,27 +116,27 @@ def _version_of(trainer: Trainer, text: str) -> tuple[tuple[int, ...], str | Non
     """
     if not trainer.versions:
         return (), None, []
-    asked = text or installed_version(trainer.library)
+    stated = text or installed_version(trainer.library)
     known = [as_version(one) for one in trainer.versions]
-    if asked is None:
+    if stated is None:
         return (
             known[-1],
             None,
             [f"the rules are those of {trainer.library} {trainer.versions[-1]}; no version was named and none is installed"],
         )
-    match = re.match(r"\d+(\.\d+){0,3}", asked)
-    wanted = as_version(match[0] if match and not text else asked)
+    match = re.match(r"\d+(\.\d+){0,3}", stated)
+    wanted = as_version(match[0] if match and not text else stated)
     near = [one for one in known if one[:2] == wanted[:2]]
     if wanted < known[0] and not near:
         raise QuestionError(
-            f"--trainer {trainer.name}@{asked}: the oldest release compared is {trainer.versions[0]}, older ones are not modelled"
+            f"--trainer {trainer.name}@{stated}: the oldest release compared is {trainer.versions[0]}, older ones are not modelled"
         )
     chosen = max(near or [one for one in known if one <= wanted])
     exact = wanted == chosen
     return (
         chosen,
-        asked,
-        [] if exact else [f"{trainer.library} {asked} was not compared: the rules are those of {'.'.join(map(str, chosen))}"],
+        stated,
+        [] if exact else [f"{trainer.library} {stated} was not compared: the rules are those of {'.'.join(map(str, chosen))}"],
     )
 
 

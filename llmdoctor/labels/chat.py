@@ -107,15 +107,15 @@ class Chat:
     @cached_property
     def end_id(self) -> int | None:
         """The id of that token: the last special token after an answer that comes before the next user's turn."""
-        answer, question = "Wq7 answer", "Wq8 question"
+        answer, user_text = "Wq7 answer", "Wq8 question"
         talk = [{"role": "user", "content": "Wq6"}, {"role": "assistant", "content": answer}]
         try:
             alone = self.render(talk).text or ""
-            followed = self.render([*talk, {"role": "user", "content": question}]).text or alone
+            followed = self.render([*talk, {"role": "user", "content": user_text}]).text or alone
         except TrainerError:
             return None
         tail = alone.rpartition(answer)[2]
-        other = followed.rpartition(answer)[2].partition(question)[0]
+        other = followed.rpartition(answer)[2].partition(user_text)[0]
         common = next((tail[:count] for count in range(len(tail), 0, -1) if other.startswith(tail[:count])), tail)
         special = [token for token in self.encoder.encode(common, special=False).ids if self.encoder.is_special(token)]
         return special[-1] if special else None

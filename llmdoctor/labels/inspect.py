@@ -117,7 +117,7 @@ def subject_of(setup: Setup) -> dict[str, Any]:
         "path": setup.options.model,
         "data": setup.options.data,
         "trainer": setup.trainer.name,
-        "version": setup.asked or setup.version_text,
+        "version": setup.stated or setup.version_text,
         "config": setup.options.config,
     }
 

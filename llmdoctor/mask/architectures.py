@@ -284,11 +284,11 @@ def _layers(facts: _Facts, types: tuple[str, ...]) -> tuple[tuple[ModelLayer, ..
 
 def _pattern(facts: _Facts, kind: str) -> MaskPattern:
     calls = facts.calls("causal_mask") + facts.calls("sliding_window_causal_mask") + facts.calls("chunked_causal_mask")
-    told = facts.config.get("is_causal") is not False  # else the factories make a bidirectional mask, which knows of no documents
+    is_causal = facts.config.get("is_causal") is not False  # else the factories make a bidirectional mask, which knows of no documents
     joined = bool(facts.traits.get("joins_bidirectional")) and bool(facts.config.get("use_bidirectional_attention"))
-    packs = told and (not calls or any("position_ids" in call for call in calls))
+    packs = is_causal and (not calls or any("position_ids" in call for call in calls))
     skips = not joined and not any("allow_is_causal_skip" in call for call in facts.calls("causal_mask"))
-    base = "causal" if told and not joined else "bidirectional"
+    base = "causal" if is_causal and not joined else "bidirectional"
     common: dict[str, Any] = {
         "base": base, "packs": packs, "skips": skips, "blocks": _blocks(facts, kind), "flag": _flag(facts),
         "flash_packs": facts.text_traits.get("flash_packs", True), "flash_window": facts.text_traits.get("flash_window", True),

@@ -57,7 +57,7 @@ class MaskPattern:
         return self.size + (self.local == "window" and self.base == "bidirectional")
 
     @property
-    def told_causal(self) -> bool:
+    def is_causal(self) -> bool:
         """Return whether the kernel is told that the layer is causal."""
         return self.base == "causal" and self.flag
 

@@ -57,8 +57,8 @@ def _unlike(left: Visible, one: int, right: Visible, other: int) -> Bools:
         low, high = trimmed(visible, row)
         seen = visible.seen(row)
         ends.append((np.where(seen > 0, low, -1), np.where(seen > 0, high, -1), seen))
-    (low, high, seen), (low2, high2, seen2) = ends
-    return _same_keys(left, one, right=right, other=other, unlike=(low != low2) | (high != high2) | (seen != seen2), high=high)
+    (low, high, seen), (low2, high2, seen_right) = ends
+    return _same_keys(left, one, right=right, other=other, unlike=(low != low2) | (high != high2) | (seen != seen_right), high=high)
 
 
 def _same_keys(left: Visible, one: int, right: Visible, other: int, unlike: Bools, high: Ints) -> Bools:

@@ -18,12 +18,12 @@ from llmdoctor.mask.types import SHORT, BackendPlan, ForwardInputs, LayerMask
 
 IN_WORDS, MOST = 2, 8  # pictures of a terminal, of a page
 EXACT, CELLS = 128, 64  # a side of a picture of single pairs, and of a map
-_SEEN, _LEAK, _PAD, _HIDDEN = "#", "x", "p", "."
+_SEEN, _LEAK, _PAD, _MASKED = "#", "x", "p", "."
 _MARKS = (
     Mark(_SEEN, "seen", "plain"),
     Mark(_LEAK, "seen, and must not be", "bad"),
     Mark(_PAD, "padding, hidden", "warn"),
-    Mark(_HIDDEN, "hidden", "dim"),
+    Mark(_MASKED, "hidden", "dim"),
 )
 _SHARES = (
     Mark("4", "seen whole", "plain"),
@@ -126,7 +126,7 @@ def _grid(pattern: Picture, inputs: ForwardInputs, row: int, batch_row: int) -> 
 
 def _cells(visible: Visible, row: int, wrong: Bools) -> tuple[str, ...]:
     square = visible.square(row)
-    out = np.where(square, _SEEN, _HIDDEN)
+    out = np.where(square, _SEEN, _MASKED)
     out[wrong] = _LEAK
     if visible.keys is not None:
         out[:, ~visible.keys[row]] = np.where(square[:, ~visible.keys[row]], out[:, ~visible.keys[row]], _PAD)

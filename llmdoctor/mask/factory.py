@@ -96,7 +96,7 @@ def _sdpa(call: FactoryCall) -> FactoryResult:
         made, visible = _written_out(call, "bool")
         return FactoryResult(made, KernelArguments(False), visible, formula_of(call))
     if (
-        call.pattern.told_causal and call.q_len > 1
+        call.pattern.is_causal and call.q_len > 1
     ):  # is_causal is aligned at the top left: query i sees keys 0..i whatever the number of keys
         high = np.minimum(np.arange(1, call.q_len + 1, dtype=np.int64)[None, :], call.extent.kv_len)
         return FactoryResult(NOTHING, KernelArguments(True), visible_of(call, np.zeros_like(high), high, None), formula_of(call), reason)

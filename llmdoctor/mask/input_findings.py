@@ -175,12 +175,12 @@ def _of_labels(inputs: ForwardInputs) -> Iterator[Finding]:
                 cause=rules.LABELS_SHIFTED_TWICE.reason, equal_next=round(moved, 4), equal_same=round(same, 4),
             )  # fmt: skip
     if mask is not None and mask.shape == labels.shape:
-        hidden = (mask == 0) & (labels != -100)
-        if hidden.any():
-            row, at = (int(where[0]) for where in np.nonzero(hidden))
+        masked = (mask == 0) & (labels != -100)
+        if masked.any():
+            row, at = (int(where[0]) for where in np.nonzero(masked))
             yield rules.MASKED_LABELS.at(
-                place(inputs, "labels", row), f"{int(hidden.sum())} masked tokens have labels, the first in row {row} at {at}",
-                cause=rules.MASKED_LABELS.reason, row=row, token=at, count=int(hidden.sum()),
+                place(inputs, "labels", row), f"{int(masked.sum())} masked tokens have labels, the first in row {row} at {at}",
+                cause=rules.MASKED_LABELS.reason, row=row, token=at, count=int(masked.sum()),
             )  # fmt: skip
 
 

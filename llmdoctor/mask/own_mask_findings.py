@@ -98,12 +98,12 @@ def _itself(mask: Any, inputs: ForwardInputs) -> Iterator[Finding]:
     if keys < inputs.past + queries:
         return
     own = np.stack([line[np.arange(queries), np.arange(queries) + inputs.past] for line in shown])
-    hidden = ~own & shown.any(axis=-1)
-    if hidden.any():
-        row, query = (int(at[0]) for at in np.nonzero(hidden))
+    blind = ~own & shown.any(axis=-1)
+    if blind.any():
+        row, query = (int(at[0]) for at in np.nonzero(blind))
         yield rules.SELF_HIDDEN.at(
-            None, f"query {query} of row {row} of the 4-D mask does not see its own token ({int(hidden.sum())} such queries)",
-            cause=rules.SELF_HIDDEN.reason, row=row, query=query, count=int(hidden.sum()),
+            None, f"query {query} of row {row} of the 4-D mask does not see its own token ({int(blind.sum())} such queries)",
+            cause=rules.SELF_HIDDEN.reason, row=row, query=query, count=int(blind.sum()),
         )  # fmt: skip
 
 

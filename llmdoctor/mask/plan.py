@@ -23,8 +23,8 @@ def plan(arch: Architecture, inputs: ForwardInputs, backend: str, dtype: str, *,
     if arch.traits.get("makes_ones") and inputs.attention_mask is None:
         inputs = replace(inputs, attention_mask=ones(inputs.batch, inputs.past + inputs.q_len))
     if not arch.layers and (inputs.phase != "prefill" or inputs.cache.kind != "none"):
-        asked = f"--phase {inputs.phase}" if inputs.phase != "prefill" else f"--cache {inputs.cache}"
-        raise QuestionError(f"{asked}: {arch.class_name} is an encoder, which reads a text once, caches nothing and decodes nothing")
+        option = f"--phase {inputs.phase}" if inputs.phase != "prefill" else f"--cache {inputs.cache}"
+        raise QuestionError(f"{option}: {arch.class_name} is an encoder, which reads a text once, caches nothing and decodes nothing")
     if arch.two_stacks and inputs.cache.kind == "static":
         raise QuestionError(
             f"--cache {inputs.cache}: a static cache of an encoder-decoder ({arch.model_type}) is not known here, say dynamic"

@@ -17,7 +17,7 @@ def flash_result(call: FactoryCall) -> FactoryResult:
     mask = call.mask[:, -extent.kv_len :] if call.mask is not None else None
     if mask is not None and mask.shape[1] == extent.kv_len and bool(mask.all()):
         mask = None
-    causal = pattern.told_causal
+    causal = pattern.is_causal
     limited = pattern.local == "window" and pattern.flash_window and extent.kv_len > pattern.width
     window = (pattern.width - 1, pattern.width - 1) if limited else None
     if mask is not None:
@@ -40,7 +40,7 @@ def flash_result(call: FactoryCall) -> FactoryResult:
 
 def _flash_formula(call: FactoryCall, window: tuple[int, int] | None) -> str:
     """What the kernel masks: flash-attention knows causal, a window and lengths, nothing else."""
-    text = "causal" if call.pattern.told_causal else "bidirectional"
+    text = "causal" if call.pattern.is_causal else "bidirectional"
     return text if window is None else f"AND[window {window[0] + 1}, {text}]"
 
 

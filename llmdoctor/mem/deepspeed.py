@@ -185,7 +185,7 @@ def with_autos_filled(configuration: Configuration, strategy: Strategy, context:
     """
     path = configuration.path
     half = strategy.autocast
-    batch, steps, hidden = strategy.batch or 8, strategy.accumulation, context.hidden_size
+    batch, steps, width = strategy.batch or 8, strategy.accumulation, context.hidden_size
     zero = "zero_optimization"
     fill: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": batch,
@@ -194,9 +194,9 @@ def with_autos_filled(configuration: Configuration, strategy: Strategy, context:
         "gradient_clipping": strategy.clip,
         "bf16.enabled": half == "bfloat16",
         "fp16.enabled": half == "float16",
-        f"{zero}.reduce_bucket_size": None if hidden is None else hidden * hidden,
-        f"{zero}.stage3_prefetch_bucket_size": None if hidden is None else int(0.9 * hidden * hidden),
-        f"{zero}.stage3_param_persistence_threshold": None if hidden is None else 10 * hidden,
+        f"{zero}.reduce_bucket_size": None if width is None else width * width,
+        f"{zero}.stage3_prefetch_bucket_size": None if width is None else int(0.9 * width * width),
+        f"{zero}.stage3_param_persistence_threshold": None if width is None else 10 * width,
     }
     values: dict[str, Any] = {}
     for key, value in configuration.values.items():

@@ -175,72 +175,75 @@ def _decoder(config: dict[str, Any], prefix: str = "model", *, tied: bool | None
     """Llama and its relatives (transformers models/llama/modeling_llama.py): projections, gated MLP, two norms a layer."""
     kind = LLAMA_LIKE[config["model_type"]]
     bias = kind.bias or bool(config.get("attention_bias"))
-    hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    size = config.get("head_dim") or hidden // heads
+    d_model, heads = config["hidden_size"], config["num_attention_heads"]
+    size = config.get("head_dim") or d_model // heads
     groups, inner = config.get("num_key_value_heads") or heads, config["intermediate_size"]
-    yield f"{prefix}.embed_tokens.weight", (config["vocab_size"], hidden), True
+    yield f"{prefix}.embed_tokens.weight", (config["vocab_size"], d_model), True
     for layer in range(config["num_hidden_layers"]):
         at = f"{prefix}.layers.{layer}"
         for name, out in (("q", heads * size), ("k", groups * size), ("v", groups * size)):
-            yield f"{at}.self_attn.{name}_proj.weight", (out, hidden), False
+            yield f"{at}.self_attn.{name}_proj.weight", (out, d_model), False
             if bias:
                 yield f"{at}.self_attn.{name}_proj.bias", (out,), False
-        yield f"{at}.self_attn.o_proj.weight", (hidden, heads * size), False
+        yield f"{at}.self_attn.o_proj.weight", (d_model, heads * size), False
         if config.get("attention_bias") and kind.output_bias:
-            yield f"{at}.self_attn.o_proj.bias", (hidden,), False
+            yield f"{at}.self_attn.o_proj.bias", (d_model,), False
         for name in ("q_norm", "k_norm") if kind.qk_norm else ():
             yield f"{at}.self_attn.{name}.weight", (size,), False
-        for name, shape in (("gate", (inner, hidden)), ("up", (inner, hidden)), ("down", (hidden, inner))):
+        for name, shape in (("gate", (inner, d_model)), ("up", (inner, d_model)), ("down", (d_model, inner))):
             yield f"{at}.mlp.{name}_proj.weight", shape, False
             if config.get("mlp_bias"):
                 yield f"{at}.mlp.{name}_proj.bias", shape[:1], False
-        yield f"{at}.input_layernorm.weight", (hidden,), False
-        yield f"{at}.post_attention_layernorm.weight", (hidden,), False
-    yield f"{prefix}.norm.weight", (hidden,), False
+        yield f"{at}.input_layernorm.weight", (d_model,), False
+        yield f"{at}.post_attention_layernorm.weight", (d_model,), False
+    yield f"{prefix}.norm.weight", (d_model,), False
     if not (config.get("tie_word_embeddings", False) if tied is None else tied):
-        yield "lm_head.weight", (config["vocab_size"], hidden), False
+        yield "lm_head.weight", (config["vocab_size"], d_model), False
 
 
 def _gpt2(config: dict[str, Any]) -> Iterator[ParameterShape]:
     """transformers models/gpt2/modeling_gpt2.py; the output layer is tied."""
-    hidden = config.get("n_embd", 768)
-    inner = config.get("n_inner") or 4 * hidden
-    yield "transformer.wte.weight", (config.get("vocab_size", 50257), hidden), True
-    yield "transformer.wpe.weight", (config.get("n_positions", 1024), hidden), True
+    d_model = config.get("n_embd", 768)
+    inner = config.get("n_inner") or 4 * d_model
+    yield "transformer.wte.weight", (config.get("vocab_size", 50257), d_model), True
+    yield "transformer.wpe.weight", (config.get("n_positions", 1024), d_model), True
     for layer in range(config.get("n_layer", 12)):
         at = f"transformer.h.{layer}"
         for name in ("ln_1", "ln_2"):
-            yield f"{at}.{name}.weight", (hidden,), False
-            yield f"{at}.{name}.bias", (hidden,), False
+            yield f"{at}.{name}.weight", (d_model,), False
+            yield f"{at}.{name}.bias", (d_model,), False
         for name, shape in (
-            ("attn.c_attn", (hidden, 3 * hidden)), ("attn.c_proj", (hidden, hidden)), ("mlp.c_fc", (hidden, inner)), ("mlp.c_proj", (inner, hidden)),
-        ):  # fmt: skip
+            ("attn.c_attn", (d_model, 3 * d_model)),
+            ("attn.c_proj", (d_model, d_model)),
+            ("mlp.c_fc", (d_model, inner)),
+            ("mlp.c_proj", (inner, d_model)),
+        ):
             yield f"{at}.{name}.weight", shape, False
             yield f"{at}.{name}.bias", shape[1:], False
-    yield "transformer.ln_f.weight", (hidden,), False
-    yield "transformer.ln_f.bias", (hidden,), False
+    yield "transformer.ln_f.weight", (d_model,), False
+    yield "transformer.ln_f.bias", (d_model,), False
 
 
 def _neox(config: dict[str, Any]) -> Iterator[ParameterShape]:
     """transformers models/gpt_neox/modeling_gpt_neox.py."""
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    yield "gpt_neox.embed_in.weight", (config["vocab_size"], hidden), True
+    d_model, inner = config["hidden_size"], config["intermediate_size"]
+    yield "gpt_neox.embed_in.weight", (config["vocab_size"], d_model), True
     for layer in range(config["num_hidden_layers"]):
         at = f"gpt_neox.layers.{layer}"
         for name in ("input_layernorm", "post_attention_layernorm"):
-            yield f"{at}.{name}.weight", (hidden,), False
-            yield f"{at}.{name}.bias", (hidden,), False
+            yield f"{at}.{name}.weight", (d_model,), False
+            yield f"{at}.{name}.bias", (d_model,), False
         for name, shape in (
-            ("attention.query_key_value", (3 * hidden, hidden)), ("attention.dense", (hidden, hidden)),
-            ("mlp.dense_h_to_4h", (inner, hidden)), ("mlp.dense_4h_to_h", (hidden, inner)),
+            ("attention.query_key_value", (3 * d_model, d_model)), ("attention.dense", (d_model, d_model)),
+            ("mlp.dense_h_to_4h", (inner, d_model)), ("mlp.dense_4h_to_h", (d_model, inner)),
         ):  # fmt: skip
             yield f"{at}.{name}.weight", shape, False
             if name.startswith("mlp") or config.get("attention_bias", True):
                 yield f"{at}.{name}.bias", shape[:1], False
-    yield "gpt_neox.final_layer_norm.weight", (hidden,), False
-    yield "gpt_neox.final_layer_norm.bias", (hidden,), False
+    yield "gpt_neox.final_layer_norm.weight", (d_model,), False
+    yield "gpt_neox.final_layer_norm.bias", (d_model,), False
     if not config.get("tie_word_embeddings", False):
-        yield "lm_head.weight", (config["vocab_size"], hidden), False
+        yield "lm_head.weight", (config["vocab_size"], d_model), False
 
 
 def _qwen2_vl(config: dict[str, Any]) -> Iterator[ParameterShape]:

@@ -89,8 +89,8 @@ def _without(comparison: Comparison) -> str:
 
 def _of_fits(comparison: Comparison, fits: Sequence[MemoryFit], memory: int) -> Verdict:
     unit = unit_of(comparison.estimates, memory)
-    size, asked = f"{unit(memory)} {unit.name}", getattr(comparison.options, "gpu_memory", None)
-    device = f"{asked} ({size})" if asked else size
+    size, stated = f"{unit(memory)} {unit.name}", getattr(comparison.options, "gpu_memory", None)
+    device = f"{stated} ({size})" if stated else size
     pairs = list(zip(comparison.estimates, fits, strict=True))
     over = [pair for pair in pairs if pair[1].fits is False]
     where = f"{at_of(comparison)}{_limits(comparison)}"

@@ -49,7 +49,7 @@ def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
             f"<title>{_t(sentence(report)[:200])}</title>",
             f"<style>{css}</style>\n</head>\n<body>",
             '<header><a class="skip" href="#answer">To the answer</a>',
-            f'<p class="command"><b>llmdoctor {_t(report.command)}</b>{_subject(report)}</p>{_asked(report)}',
+            f'<p class="command"><b>llmdoctor {_t(report.command)}</b>{_subject(report)}</p>{_invocation(report)}',
             f'<h1 class="{verdict.tone}">{_t(sentence(report))}</h1><p class="status">{verdict.status}</p></header>\n<main id="answer">',
             *[part for part in body if part],
             f"</main>\n<footer>llmdoctor {__version__}{_dated(style)}. This page fetches nothing and runs no script.</footer>\n</body>\n</html>\n",
@@ -65,7 +65,7 @@ def _subject(report: Report) -> str:
     return "".join(f" &#183; {_t(item[:200])}" for item in items)
 
 
-def _asked(report: Report) -> str:
+def _invocation(report: Report) -> str:
     """Return the command line, to copy; "" for a report of the Python API."""
     return f'<p class="command mono">llmdoctor {_t(shlex.join(report.arguments)[:1000])}</p>' if report.arguments else ""
 

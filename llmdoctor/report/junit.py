@@ -94,10 +94,10 @@ def _case(name: str, subject: str, inside: str) -> str:
     return f"    <testcase{attribute('name', clean(name) or '-')}{attribute('classname', clean(subject))}>{inside}</testcase>"
 
 
-def _element(name: str, type: str, message: str, told: str) -> str:
+def _element(name: str, type: str, message: str, content: str) -> str:
     kind = attribute("type", clean(type)) if type else ""
-    return f"<{name}{kind}{attribute('message', clean(message))}>{text(clean_lines(told))}</{name}>"
+    return f"<{name}{kind}{attribute('message', clean(message))}>{text(clean_lines(content))}</{name}>"
 
 
-def _output(told: str) -> str:
-    return f"<system-out>{text(clean_lines(told))}</system-out>" if told else ""
+def _output(content: str) -> str:
+    return f"<system-out>{text(clean_lines(content))}</system-out>" if content else ""

@@ -30,13 +30,13 @@ def grid(block: Grid, number: str) -> str:
     gap = 0 if size < 9 else 1
     lines, words = [], []
     for index, (name, cells) in enumerate(zip(block.rows, block.cells, strict=False)):
-        high, shapes, told = top + index * size, [], []
+        high, shapes, described = top + index * size, [], []
         for start, end, character, note in _runs(cells, block.notes[index] if index < len(block.notes) else ()):
             mark = marks.get(character)
             if mark is None:
                 continue
             what = f"{mark.meaning}, {note}" if note else mark.meaning
-            told.append(f"{what}: {_span(block, start, end)}")
+            described.append(f"{what}: {_span(block, start, end)}")
             for first, last in [(at, at + 1) for at in range(start, end)] if alone else [(start, end)]:
                 title = f"<title>{_t(f'{block.down} {name}, {_span(block, first, last)}: {what}')}</title>"
                 place = f'x="{left + first * size}" y="{high}" width="{(last - first) * size - gap}" height="{size - gap}"'
@@ -44,7 +44,7 @@ def grid(block: Grid, number: str) -> str:
         if names[index]:
             shapes.append(f'<text x="{left - 6}" y="{high + size // 2 + 4}" text-anchor="end">{_t(names[index])}</text>')
         lines.append(f"<g>{''.join(shapes)}</g>")
-        words.append(f"<li>{_t(f'{block.down} {name}: ' + ('; '.join(told) or 'nothing'))}</li>")
+        words.append(f"<li>{_t(f'{block.down} {name}: ' + ('; '.join(described) or 'nothing'))}</li>")
     across, down = left + size * wide + 2, top + size * len(block.rows) + 2
     label = attribute("aria-label", clean(f"{block.label}: {block.down} down, {block.across} across; each row in words below"))
     picture = f'<svg role="img"{label} width="{across}" height="{down}" viewBox="0 0 {across} {down}">{axis}{"".join(lines)}</svg>'
@@ -117,12 +117,12 @@ def _bar_row(block: Bars, bar: Bar, most: float) -> str:
         )
     said = ", ".join(f"{_part(block, index)} {shown(block, value)}" for index, value in enumerate(values))
     head = f'<svg role="img"{attribute("aria-label", clean(said) or "nothing")} height="{high}" viewBox="0 0 1000 {high}" preserveAspectRatio="none">'
-    told = shown(block, total_of(block, bar)) if block.stacked else "<br>".join(shown(block, value) for value in values)
+    described = shown(block, total_of(block, bar)) if block.stacked else "<br>".join(shown(block, value) for value in values)
     note = f'<span class="small">{_t(bar.note)}</span>' if bar.note else ""
     chosen = "&#9656; " if bar.chosen else ""
     return (
         f'<tr{" class=chosen" if bar.chosen else ""}><th scope="row">{chosen}{_t(bar.name)}{note}</th>'
-        f'<td class="bar">{head}{"".join(shapes)}</svg></td><td class="value mono">{told}</td></tr>'
+        f'<td class="bar">{head}{"".join(shapes)}</svg></td><td class="value mono">{described}</td></tr>'
     )
 
 

@@ -80,7 +80,7 @@ class Responses:
         self.masks = self.masks + other.masks
         self.sizes = self.sizes + other.sizes
 
-    def likeliest(self, asked: Mapping[str, Any] | None) -> list[Listed]:
+    def likeliest(self, body: Mapping[str, Any] | None) -> list[Listed]:
         """The steps with lists that hold the n likeliest tokens, whichever was drawn.
 
         vLLM puts the drawn token into its lists besides the n likeliest (v1/sample/sampler.py gather_logprobs), and its chat server then shows
@@ -92,7 +92,7 @@ class Responses:
         if not open_steps or self.engine in _EXACT:
             return self.steps
         sizes = [len(step.top) for step in open_steps]
-        numbers = [asked.get(name) for name in _LISTS] if asked is not None else []
+        numbers = [body.get(name) for name in _LISTS] if body is not None else []
         count = min([*sizes, *(number for number in numbers if type(number) is int and number > 0)])
         if max(sizes) == count and all(step.place is not None for step in open_steps):
             count -= 1

@@ -162,11 +162,11 @@ def _echoed(each: list[list[Listed | None]], inner: Mapping[str, Any], request: 
     usage = usage if isinstance(usage, dict) else {}
     prompt, drawn = usage.get("prompt_tokens"), usage.get("completion_tokens")
     total = sum(map(len, each))
-    asked = request is not None and request.get("echo") is True
+    echoed = request is not None and request.get("echo") is True
     if type(prompt) is int and type(drawn) is int and each and total > drawn and total == len(each) * prompt + drawn:
         return prompt
     begins = any(steps and steps[0] is None for steps in each)
-    if not asked and not begins:
+    if not echoed and not begins:
         return 0
     if type(drawn) is int and len(each) == 1 and total >= drawn:
         return total - drawn

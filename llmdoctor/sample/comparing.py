@@ -193,7 +193,7 @@ def _cut(t: Doubles, e: Doubles) -> DisagreementCause | None:
     return DisagreementCause("a cut on one side", 0.97 * share, evidence, fix)
 
 
-def _temperature(t: Doubles, e: Doubles, asked: float | None) -> DisagreementCause | None:
+def _temperature(t: Doubles, e: Doubles, requested: float | None) -> DisagreementCause | None:
     """One side divided by a temperature.
 
     If p_f is p^f, normalised again, with f > 1, then logit p_f >= f logit p for every token, whatever the other tokens are, and equality if
@@ -211,9 +211,9 @@ def _temperature(t: Doubles, e: Doubles, asked: float | None) -> DisagreementCau
         f"logit p({colder}) is at least {factor:.2f} logit p({hotter}) for {1 - violated:.0%} of the tokens, as division by a temperature demands: "
         f"the {colder}'s values are divided by about {1 / factor:.2f} and the {hotter}'s are raw, or the {hotter}'s are divided by about {factor:.2f}"
     )
-    if asked is not None:
-        side = colder if abs(math.log(asked * factor)) < abs(math.log(asked / factor)) else hotter
-        evidence += f"; with the requested temperature {asked:g}, it is the {side} that divides"
+    if requested is not None:
+        side = colder if abs(math.log(requested * factor)) < abs(math.log(requested / factor)) else hotter
+        evidence += f"; with the requested temperature {requested:g}, it is the {side} that divides"
     fix = (
         'Use one kind on both sides: vLLM logprobs_mode="processed_logprobs" if the trainer divides its logits by the temperature, '
         "raw log-probabilities on both sides if it does not."

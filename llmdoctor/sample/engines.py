@@ -13,7 +13,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
-from llmdoctor.sample.layering import config_field, hidden_defaults
+from llmdoctor.sample.layering import config_field, file_defaults
 from llmdoctor.sample.logits import parse_logits
 from llmdoctor.sample.options import EnginesOptions
 from llmdoctor.sample.results import EngineResult, EnginesResult
@@ -80,7 +80,7 @@ def full(engine: SamplingEngine, settings: SamplingParams, directory: ModelDir |
         if "do_sample" in engine.defaults and not settings.named():
             added["do_sample"] = engine.defaults["do_sample"]
     if directory is not None and engine.model_files != "none":
-        added |= {name: value for name, value in hidden_defaults(directory).items() if getattr(settings, name, None) is None}
+        added |= {name: value for name, value in file_defaults(directory).items() if getattr(settings, name, None) is None}
         if engine.model_files == "generation_config" and config_field(directory, "do_sample") is False and not settings.named():
             added["do_sample"] = False
     return replace(settings, **added)
@@ -208,15 +208,15 @@ def _document(drawn: Sequence[Drawn], partings: Sequence[Parting], directory: Mo
     blocks += [_parting(parting) for parting in partings]
     blocks += [Note("Refused", f"{one.engine.name}: {one.error}", "warn") for one in refused]
     blocks += [
-        Note("Model", f"{one.engine.name} takes {_hidden(directory)} from generation_config.json for what is not set", "dim")
+        Note("Model", f"{one.engine.name} takes {_defaults_named(directory)} from generation_config.json for what is not set", "dim")
         for one in drawn
-        if directory is not None and one.engine.model_files != "none" and _hidden(directory)
+        if directory is not None and one.engine.model_files != "none" and _defaults_named(directory)
     ][:3]
     return tuple(blocks)
 
 
-def _hidden(directory: ModelDir) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in hidden_defaults(directory).items())
+def _defaults_named(directory: ModelDir) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in file_defaults(directory).items())
 
 
 def _names(group: Sequence[Drawn]) -> str:

@@ -27,7 +27,7 @@ _ONE_TOKEN = {
 _OFF = {"top_k": "-1", "top_p": "1.0", "min_p": "0.0", "repetition_penalty": "1.0"}  # as vLLM writes "off"
 
 
-def hidden_defaults(directory: ModelDir) -> tuple[Finding, ...]:
+def file_defaults(directory: ModelDir) -> tuple[Finding, ...]:
     """The one finding of a model directory whose generation_config.json sets how tokens are drawn; an adapter's base is judged where it lies.
 
     Where do_sample is not true transformers does not sample and only vLLM takes the settings: GEN008 tells that, and this rule is silent, as it

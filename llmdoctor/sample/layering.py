@@ -7,12 +7,12 @@ from typing import Any
 from llmdoctor.modeldir.directory import ModelDir
 from llmdoctor.sample.tables import SamplingEngine
 
-_HIDDEN = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+_FILE_DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
-def hidden_defaults(directory: ModelDir) -> dict[str, Any]:
+def file_defaults(directory: ModelDir) -> dict[str, Any]:
     """The sampling settings of a model's generation_config.json that transformers, vLLM and SGLang take for what a call leaves out."""
-    found = {name: config_field(directory, name) for name in _HIDDEN}
+    found = {name: config_field(directory, name) for name in _FILE_DEFAULTS}
     return {
         name: int(value) if name == "top_k" else float(value)
         for name, value in found.items()
@@ -34,7 +34,7 @@ def model_call(directory: ModelDir, engine: SamplingEngine) -> dict[str, Any]:
     read no such file.
     """
     if engine.model_files != "generation_config":
-        return dict(hidden_defaults(directory)) if engine.model_files == "sampling" else {}
+        return dict(file_defaults(directory)) if engine.model_files == "sampling" else {}
     file = directory.generation_config or directory.config
     value = file.value if file is not None and isinstance(file.value, dict) else {}
     known = {name: item for name, item in value.items() if item is not None}

@@ -39,11 +39,11 @@ class Level(enum.IntEnum):
 
 def test_what_json_does_not_know_becomes_what_a_reader_expects() -> None:
     record = {"enum": Level.LOW, "tuple": (1, 2.5), "nan": float("nan"), "deep": [[[[[[[[[[1]]]]]]]]]]}
-    told = json.loads(encode(record))
-    assert told["enum"] == 1
-    assert told["tuple"] == [1, 2.5]
-    assert told["nan"] == "nan"
-    assert "..." in str(told["deep"])
+    decoded = json.loads(encode(record))
+    assert decoded["enum"] == 1
+    assert decoded["tuple"] == [1, 2.5]
+    assert decoded["nan"] == "nan"
+    assert "..." in str(decoded["deep"])
 
 
 def test_a_forked_child_writes_a_file_of_its_own(tmp_path: Path) -> None:

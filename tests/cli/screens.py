@@ -101,8 +101,8 @@ def _measured(folder: Path) -> None:
     lines = []
     for phase, parts in held.items():
         sizes = {name: int(size) for name, size in parts.items()}
-        told = {"schema": "llmdoctor.mem/1", "kind": "phase", "rank": 0, "step": 2, "device": "cuda:0", "phase": phase}
-        lines.append(json.dumps({**told, "peak_bytes": sum(sizes.values()), "components": sizes}))
+        record = {"schema": "llmdoctor.mem/1", "kind": "phase", "rank": 0, "step": 2, "device": "cuda:0", "phase": phase}
+        lines.append(json.dumps({**record, "peak_bytes": sum(sizes.values()), "components": sizes}))
     (folder / "memory.jsonl").write_text("\n".join(lines) + "\n")
 
 

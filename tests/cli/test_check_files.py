@@ -156,7 +156,7 @@ AUTO = {
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "reported"),
     [
         ("train.py", 'engine = deepspeed.initialize(model=m, config="conf/ds.json")\n', True),
         ("train.py", 'args = TrainingArguments(deepspeed="conf/ds.json")\n', False),
@@ -167,14 +167,14 @@ AUTO = {
         ("run.sh", "accelerate launch --deepspeed_config_file conf/ds.json train.py\n", False),
     ],
 )
-def test_auto_where_deepspeed_reads_the_file_itself(name: str, text: str, told: bool, tmp_path: Path) -> None:
+def test_auto_where_deepspeed_reads_the_file_itself(name: str, text: str, reported: bool, tmp_path: Path) -> None:
     write(tmp_path / "conf" / "ds.json", AUTO)
     write(tmp_path / name, text)
     found = [
         finding for finding in check_report(CheckOptions(paths=(str(tmp_path),)), ProjectSettings()).findings if finding.code == "MEM009"
     ]
-    assert bool(found) is told
-    if told:
+    assert bool(found) is reported
+    if reported:
         assert name in found[0].message
         assert "train_micro_batch_size_per_gpu raises TypeError; bf16 is off, which leaves fp32" in found[0].message
 
@@ -196,12 +196,12 @@ def test_what_is_mended(tmp_path: Path, llmdoctor: Any) -> None:
     assert "top_p" not in json.loads((tmp_path / "r.json").read_text())
 
 
-@pytest.mark.parametrize(("where", "told"), [("ds/nope.json", True), ("other/ds.json", False), ("/somewhere/else.json", False)])
-def test_a_deepspeed_file_that_is_nowhere(where: str, told: bool, tmp_path: Path, llmdoctor: Any) -> None:
+@pytest.mark.parametrize(("where", "reported"), [("ds/nope.json", True), ("other/ds.json", False), ("/somewhere/else.json", False)])
+def test_a_deepspeed_file_that_is_nowhere(where: str, reported: bool, tmp_path: Path, llmdoctor: Any) -> None:
     write(tmp_path / "other" / "ds.json", '{"zero_optimization": {"stage": 2}}')
     write(tmp_path / "runs" / "a.yaml", f"output_dir: o\nper_device_train_batch_size: 2\nlearning_rate: 1.0e-5\ndeepspeed: {where}\n")
     report = llmdoctor("check", "--format", "json", cwd=tmp_path).report
-    assert any("which is not in the working directory" in finding["message"] for finding in report["findings"]) == told
+    assert any("which is not in the working directory" in finding["message"] for finding in report["findings"]) == reported
 
 
 def test_a_file_above_is_named_alike_on_every_machine(tmp_path: Path, llmdoctor: Any) -> None:

@@ -81,17 +81,17 @@ def test_the_verdict_comes_first(report: Report) -> None:
 
 
 def test_every_command_is_asked() -> None:
-    asked = {" ".join(words[:2]) for words in (*COMMANDS.values(), *MORE.values())} | {
+    covered = {" ".join(words[:2]) for words in (*COMMANDS.values(), *MORE.values())} | {
         words[0] for words in (*COMMANDS.values(), *MORE.values())
     }
-    assert {command.name for command in commands.COMMANDS} <= asked
+    assert {command.name for command in commands.COMMANDS} <= covered
 
 
 @pytest.mark.parametrize("columns", ["60", "140"])
 def test_columns_and_color_are_heeded_by_the_command_itself(columns: str, folder: Path) -> None:
-    told = run_command(*COMMANDS["gencfg-diff"], "--color", "always", cwd=folder, env={"COLUMNS": columns, "NO_COLOR": ""})
-    assert "\x1b[" in told.out
+    coloured = run_command(*COMMANDS["gencfg-diff"], "--color", "always", cwd=folder, env={"COLUMNS": columns, "NO_COLOR": ""})
+    assert "\x1b[" in coloured.out
     plain = run_command(*COMMANDS["gencfg-diff"], cwd=folder, env={"COLUMNS": columns})
-    assert plain.out == _COLOUR.sub("", told.out)
+    assert plain.out == _COLOUR.sub("", coloured.out)
     wide = max(len(line) for line in plain.out.splitlines() if not line.startswith("  At  "))
     assert (int(columns) - 40) < wide <= int(columns)

@@ -90,10 +90,10 @@ def test_ppo_up_to_0_13_clears_pad_too_and_later_versions_only_eos() -> None:
 
 
 def test_stop_token_eos_sets_one_id_from_0_14_on() -> None:
-    asked = {"stop_token": "eos"}
-    assert changes(after("trl-ppo@1.0.0", qwen(), eos=END, **asked)) == {"eos_token_id": END}
+    stop_token = {"stop_token": "eos"}
+    assert changes(after("trl-ppo@1.0.0", qwen(), eos=END, **stop_token)) == {"eos_token_id": END}
     assert changes(after("trl-ppo@1.0.0", qwen(), stop_token_id=7)) == {"eos_token_id": 7}
-    assert changes(after("trl-ppo@0.13.0", qwen(), eos=END, **asked))["eos_token_id"] is None
+    assert changes(after("trl-ppo@0.13.0", qwen(), eos=END, **stop_token))["eos_token_id"] is None
 
 
 def test_sft_unites_eos_only_where_a_new_one_is_asked_for() -> None:

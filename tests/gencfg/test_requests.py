@@ -114,7 +114,7 @@ def test_a_batch_tells_each_kind_of_request_once(tmp_path: Path) -> None:
         ("other", {}, None),
     ],
 )
-def test_hidden_defaults(model: str, settings: dict[str, Any], names: str | None, tmp_path: Path) -> None:
+def test_defaults_of_the_file(model: str, settings: dict[str, Any], names: str | None, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     config = {"temperature": 0.6, "top_k": 20, "top_p": 1.0, "repetition_penalty": 1.1}
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(config))

@@ -149,14 +149,14 @@ def calls(draw: st.DrawFn) -> GenerateCall:
     )
 
 
-def given_by(asked: GenerateCall, name: str) -> dict[ConfigLayer, list[Any]]:
+def given_by(generate_call: GenerateCall, name: str) -> dict[ConfigLayer, list[Any]]:
     """What each layer gave for a field."""
-    changes = (*asked.mutations, *asked.config_mutations)
+    changes = (*generate_call.mutations, *generate_call.config_mutations)
     maps = {
-        "config.json": asked.config,
-        "generation_config.json": asked.generation_config,
-        "user-config": asked.user_config,
-        "kwargs": asked.kwargs,
+        "config.json": generate_call.config,
+        "generation_config.json": generate_call.generation_config,
+        "user-config": generate_call.user_config,
+        "kwargs": generate_call.kwargs,
     }
     found: dict[ConfigLayer, list[Any]] = {layer: [values[name].value] for layer, values in maps.items() if values and name in values}  # type: ignore[misc]
     return {**found, "mutation": [setting.value for changed, setting in changes if changed == name]}
@@ -164,19 +164,19 @@ def given_by(asked: GenerateCall, name: str) -> dict[ConfigLayer, list[Any]]:
 
 @settings(max_examples=400, deadline=None)
 @given(calls(), st.sampled_from(known_versions()))
-def test_given_any_values_then_resolve_answers_and_every_value_is_its_layers(asked: GenerateCall, version: str) -> None:
-    found = resolve(asked, version)
+def test_given_any_values_then_resolve_answers_and_every_value_is_its_layers(generate_call: GenerateCall, version: str) -> None:
+    found = resolve(generate_call, version)
     for name, resolved in found.fields.items():
         if resolved.origin.layer in LAYERS:
-            given_values = given_by(asked, name)[resolved.origin.layer]
+            given_values = given_by(generate_call, name)[resolved.origin.layer]
             assert any(value is resolved.value or value == resolved.value for value in given_values), name
 
 
 @settings(max_examples=200, deadline=None)
 @given(calls(), st.text(max_size=8))
-def test_given_any_version_text_then_only_the_question_is_refused(asked: GenerateCall, version: str) -> None:
+def test_given_any_version_text_then_only_the_question_is_refused(generate_call: GenerateCall, version: str) -> None:
     try:
-        found = resolve(asked, version)
+        found = resolve(generate_call, version)
     except QuestionError:
         return
     assert found.transformers

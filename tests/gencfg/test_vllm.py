@@ -100,8 +100,8 @@ def test_a_float_top_k_is_refused_by_sampling_params_itself() -> None:
 def test_the_limits_of_the_two_ways_in() -> None:
     assert effective_vllm(qwen(prompt_length=100), tokenizer_eos=END).stop.limit == 32768 - 100
     assert effective_vllm(qwen(prompt_length=100), tokenizer_eos=END, entrypoint="generate").stop.limit == 16
-    asked = qwen(prompt_length=32760, kwargs=layer("kwargs", {"max_new_tokens": 512}))
-    assert effective_vllm(asked, tokenizer_eos=END).stop.limit == 8
+    call_kwargs = qwen(prompt_length=32760, kwargs=layer("kwargs", {"max_new_tokens": 512}))
+    assert effective_vllm(call_kwargs, tokenizer_eos=END).stop.limit == 8
     file = GenerateCall(config=qwen().config, generation_config=layer("generation_config.json", {"max_new_tokens": 77}))
     assert effective_vllm(file, tokenizer_eos=END).stop.limit == 77
 
@@ -253,9 +253,9 @@ _NAMES = st.sampled_from(
 
 
 @settings(max_examples=400, deadline=None)
-@given(config=st.dictionaries(_NAMES, _JSON), file=st.dictionaries(_NAMES, _JSON), asked=st.dictionaries(_NAMES, _JSON))
-def test_any_json_gets_an_answer(config: dict[str, Any], file: dict[str, Any], asked: dict[str, Any]) -> None:
-    call = GenerateCall(layer("config.json", config), layer("generation_config.json", file), kwargs=layer("kwargs", asked))
+@given(config=st.dictionaries(_NAMES, _JSON), file=st.dictionaries(_NAMES, _JSON), call_kwargs=st.dictionaries(_NAMES, _JSON))
+def test_any_json_gets_an_answer(config: dict[str, Any], file: dict[str, Any], call_kwargs: dict[str, Any]) -> None:
+    call = GenerateCall(layer("config.json", config), layer("generation_config.json", file), kwargs=layer("kwargs", call_kwargs))
     for entrypoint in ("chat", "generate"):
         effective = effective_vllm(call, tokenizer_eos=3, entrypoint=entrypoint)  # type: ignore[arg-type]
         assert all(isinstance(item, int) for item in effective.stop.eos_token_id)

@@ -115,8 +115,8 @@ def test_the_packing_matrix(name: str, backend: str, rows: int | None, tmp_path:
         made = plan(arch, inputs, backend, "float32")
         assert ("MSK007" in {finding.code for finding in examine(arch, inputs, [made])}) is leaks
         with run.reference_kernels(model):
-            told = _document_leak(_Gradients(model, run.prepared(model, inputs)), np.asarray([[0] * 3 + [1] * 5]), backend)
-        assert told.passed is not leaks, told
+            measured = _document_leak(_Gradients(model, run.prepared(model, inputs)), np.asarray([[0] * 3 + [1] * 5]), backend)
+        assert measured.passed is not leaks, measured
 
 
 def test_everything_is_as_before_also_after_an_exception(tmp_path: Path) -> None:

@@ -71,11 +71,11 @@ def test_ids_outside_the_vocabulary(tmp_path: Path) -> None:
 
 
 def test_gpt_fast_is_only_planned(tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"model": str(write_config(tmp_path, "llama")), "shape": "1,8", "backend": ("gpt-fast",)}
+    common: dict[str, Any] = {"model": str(write_config(tmp_path, "llama")), "shape": "1,8", "backend": ("gpt-fast",)}
     with pytest.raises(QuestionError, match="gpt-fast"):
-        inspect_report(MaskInspectOptions(mode="run", **asked))
+        inspect_report(MaskInspectOptions(mode="run", **common))
     with pytest.raises(QuestionError, match="gpt-fast"):
-        mask_test.test_report(MaskTestOptions(**asked))
+        mask_test.test_report(MaskTestOptions(**common))
 
 
 @pytest.mark.live

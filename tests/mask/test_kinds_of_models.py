@@ -71,16 +71,16 @@ def test_behind_twice_its_window_the_plan_is_what_the_layers_get(name: str, tmp_
             continue
         dtype = "bfloat16" if backend == "flash_attention_2" else "float32"
         model = build.build(config, backend, dtype)
-        for case, asked in CASES.items():
+        for case, case_options in CASES.items():
             if (case == "decode" and not arch.layers) or (case == "packed" and name in ("t5 encoder", "bart decoder", "modernbert")):
                 continue
-            inputs = forward_inputs(MaskOptions(model="", **asked))
+            inputs = forward_inputs(MaskOptions(model="", **case_options))
             made, seen = plan(arch, inputs, backend, dtype), run.run(model, inputs, backend)
             assert flat(made) == flat(seen), f"{backend} {case}"
             assert all(group.exact for group in made.layers)
 
 
-HIDDEN = {
+WITHOUT_MASK = {
     "big_bird": {**_ENCODER, "model_type": "big_bird", "architectures": ["BigBirdForMaskedLM"], "attention_type": "block_sparse", "block_size": 2},
     "gpt_neo": {
         "model_type": "gpt_neo", "architectures": ["GPTNeoForCausalLM"], "hidden_size": 32, "num_layers": 2, "num_heads": 4, "vocab_size": 128,
@@ -90,12 +90,12 @@ HIDDEN = {
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("name", HIDDEN)
+@pytest.mark.parametrize("name", WITHOUT_MASK)
 def test_what_no_mask_shows_is_exact_only_if_a_run_saw_it(name: str, tmp_path: Path) -> None:
     from llmdoctor.mask.live import build, run
 
     build.quiet()
-    folder, arch = written(tmp_path / "model", HIDDEN[name])
+    folder, arch = written(tmp_path / "model", WITHOUT_MASK[name])
     inputs = forward_inputs(MaskOptions(model="", shape="1,40"))
     seen = run.run(build.build(build.config_of(folder), "eager", "float32"), inputs, "eager")
     assert arch.doubt
@@ -111,7 +111,7 @@ def test_what_no_mask_shows_is_exact_only_if_a_run_saw_it(name: str, tmp_path: P
     [
         {**_GEMMA, "model_type": "gemma4_text", "use_bidirectional_attention": "all"},
         {**_BART, "architectures": ["BartForSequenceClassification"]},
-        {**HIDDEN["big_bird"], "attention_type": None},
+        {**WITHOUT_MASK["big_bird"], "attention_type": None},
     ],
     ids=["use_bidirectional_attention", "another head", "another attention"],
 )

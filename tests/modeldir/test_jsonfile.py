@@ -163,8 +163,8 @@ def test_a_whole_surrogate_pair_is_a_character() -> None:
 
 def test_brackets_in_strings_neither_add_nor_hide_depth() -> None:
     assert read(json.dumps({"a": "[" * 5000})).problems == ()
-    hidden = '{"a": "' + "]" * 500 + '", "b": ' + "[" * 150 + "]" * 150 + "}"
-    assert [problem.code for problem in read(hidden).problems] == ["DIR005"]
+    brackets = '{"a": "' + "]" * 500 + '", "b": ' + "[" * 150 + "]" * 150 + "}"
+    assert [problem.code for problem in read(brackets).problems] == ["DIR005"]
 
 
 def test_bools_and_floats_keep_their_type() -> None:

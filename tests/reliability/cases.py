@@ -46,7 +46,7 @@ def groups() -> list[list[Case]]:
         _samples(),
         _linked(),
         _configurations(),
-        _questions(),
+        _command_lines(),
     ]
 
 
@@ -170,7 +170,7 @@ def _full_model() -> dict[str, bytes]:
 
 def _architectures() -> list[Case]:
     """Configurations of many kinds, for masks and memory."""
-    asked = commands(
+    runs = commands(
         "mask inspect model --shape 2,6",
         "mask inspect model --lengths 3,4 --phase decode --cache dynamic",
         "mask test model --shape 1,6 --static",
@@ -187,7 +187,7 @@ def _architectures() -> list[Case]:
         **{f"mask {name}": value for name, value in MASK_CONFIGS.items()},
         **{f"mem {name}": value for name, value in MEM_CONFIGS.items()},
     }
-    return [Case(f"config, {name}", {"model/config.json": _dump(value)}, ("model/config.json",), asked) for name, value in configs.items()]
+    return [Case(f"config, {name}", {"model/config.json": _dump(value)}, ("model/config.json",), runs) for name, value in configs.items()]
 
 
 # --- repositories --------------------------------------------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def _sources() -> list[Case]:
 def _outputs() -> list[Case]:
     """A record of every engine and trainer, alone and among others, as JSON lines and as JSON."""
     model = {f"model/{name}": data for name, data in _plain_model().items()}
-    asked = commands(
+    runs = commands(
         "gencfg runaway outputs.jsonl",
         "gencfg runaway outputs.jsonl --terminator 11 --max-new-tokens 4",
         "look outputs.jsonl",
@@ -258,26 +258,26 @@ def _outputs() -> list[Case]:
     found = []
     for name, value in records.items():
         line = json.dumps(value).encode() + b"\n"
-        found.append(Case(f"outputs, {name}", {"outputs.jsonl": line * 3, **model}, ("outputs.jsonl",), asked))
+        found.append(Case(f"outputs, {name}", {"outputs.jsonl": line * 3, **model}, ("outputs.jsonl",), runs))
     everything = [value for value in records.values() if isinstance(value, dict)]
     found.append(Case("outputs, an array", {"outputs.json": _dump(everything)}, ("outputs.json",), whole))
     table = {"text": ["a b a b a b", "c"], "ids": [[1, 2, 11], [3]], "finish_reason": ["stop", "length"]}
     found.append(Case("outputs, columns", {"outputs.json": _dump(table)}, ("outputs.json",), whole))
     for code in ("GEN014", "GEN015", "GEN016"):
         data = (RULES / code / "bad" / "outputs.jsonl").read_bytes()[:20_000]
-        found.append(Case(f"outputs of {code}", {"outputs.jsonl": data, **model}, ("outputs.jsonl",), asked))
+        found.append(Case(f"outputs of {code}", {"outputs.jsonl": data, **model}, ("outputs.jsonl",), runs))
     return found
 
 
 def _traces() -> list[Case]:
     data = TESTS / "gencfg" / "trace" / "data"
     traces = {path.name: b"".join(path.read_bytes().splitlines(keepends=True)[:40]) for path in sorted(data.glob("*.jsonl"))}
-    asked = commands(
+    runs = commands(
         "gencfg trace --summary infer.jsonl", "gencfg trace --summary train.jsonl", "gencfg diff train.jsonl infer.jsonl", "gencfg diff infer.jsonl#1",
         "gencfg show infer.jsonl", "look train.jsonl", "sample replay logits.json --tokens tokens.json --claim infer.jsonl",
     )  # fmt: skip
     small = {"logits.json": b"[[1.0, 2.0, 0.5]]", "tokens.json": b"[1]"}
-    return [Case("traces", {**traces, **small}, tuple(traces), asked)]
+    return [Case("traces", {**traces, **small}, tuple(traces), runs)]
 
 
 # --- masks ---------------------------------------------------------------------------------------------------------------------------
@@ -297,12 +297,12 @@ def _masks() -> list[Case]:
     model = {"model/config.json": _dump(MASK_CONFIGS["llama"]), **{f"chat/{name}": data for name, data in _full_model().items()}}
     found = []
     for name, data in files.items():
-        asked = commands(
+        runs = commands(
             f"mask inspect model --mask {name}",
             f"mask inspect model --mask {name} --backend eager --query 2", f"mask inspect model --input-ids {name}",
             f"mask test model --mask {name} --static", f"look {name}",
         )  # fmt: skip
-        found.append(Case(f"mask, {name}", {name: data, **model}, (name,), asked))
+        found.append(Case(f"mask, {name}", {name: data, **model}, (name,), runs))
     return [*found, Case("messages", {**chat, **model}, ("chat.json",), commands("mask inspect chat --messages chat.json"))]
 
 
@@ -397,8 +397,8 @@ def _linked() -> list[Case]:
         "pyproject.toml": b'[tool.llmdoctor]\ngpu-memory = "16GiB"\n',
     }
     mutable = tuple(name for name in files if name != "model/generation_config.json")
-    asked = commands("check", "check . --ignore PYC", "check ds.json request.json batch.jsonl a/training_args.bin")
-    return [Case("files that name each other", files, mutable, asked)]
+    runs = commands("check", "check . --ignore PYC", "check ds.json request.json batch.jsonl a/training_args.bin")
+    return [Case("files that name each other", files, mutable, runs)]
 
 
 # --- training configurations and requests --------------------------------------------------------------------------------------------
@@ -495,7 +495,7 @@ def _samples() -> list[Case]:
     }  # fmt: skip
     found = []
     for name, data in files.items():
-        asked = commands(
+        runs = commands(
             f"sample engines --logits {name} --temperature 0.7 --top-p 0.9 --top-k 3",
             f"sample replay {name} --tokens tokens.json --temperature 0.7",
             f"sample replay {name} --tokens tokens.json --claim claim.json",
@@ -505,13 +505,13 @@ def _samples() -> list[Case]:
             f"look {name}",
         )
         everything = {name: data, **tokens, **claim, **logprobs}
-        found.append(Case(f"logits, {name}", everything, (name, name, "tokens.json", "claim.json", "logprobs.json"), asked))
+        found.append(Case(f"logits, {name}", everything, (name, name, "tokens.json", "claim.json", "logprobs.json"), runs))
     for name, value in (("chat", chat), ("vllm", vllm), ("sglang", sglang)):
         line = {"r.json": _dump(value), "r.jsonl": json.dumps(value).encode() + b"\n" + json.dumps(value).encode() + b"\n", **claim}
-        asked = commands(
+        runs = commands(
             "sample replay r.json", "sample replay r.jsonl --temperature 0.7", "sample replay r.json --claim claim.json --engine vllm"
         )
-        found.append(Case(f"responses, {name}", line, ("r.json", "r.jsonl", "claim.json"), asked))
+        found.append(Case(f"responses, {name}", line, ("r.json", "r.jsonl", "claim.json"), runs))
     draws = {"probs.json": b"[0.5, 0.4, 0.1]", "draws.json": b"[0, 1, 1, 0, 2, 0, 1, 0]", "draws.npy": _npy(np.asarray([0, 1, 1, 2]))}
     found.append(Case("draws", draws, tuple(draws), commands(
         "sample draw --probs probs.json --draws draws.json", "sample draw --probs probs.json --draws draws.npy", "sample draw --probs probs.json -n 30",
@@ -557,7 +557,7 @@ def _word_tokenizer() -> bytes:
     )  # fmt: skip
 
 
-def _questions() -> list[Case]:
+def _command_lines() -> list[Case]:
     tokenizer = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": TEMPLATE_END,

@@ -223,12 +223,12 @@ class Corpus:
 
     def learn(self, tried: Tried, outcome: Outcome) -> None:
         """Keep what brought something new."""
-        told = (
+        excerpt = (
             VARYING.sub("", outcome.err)[:200]
             if outcome.code == 2
             else " ".join(sorted(set(re.findall(r"\b[A-Z]{3}\d{3}\b", outcome.out))))
         )
-        sign = (tried.case.name, *tried.command[:2], str(outcome.code), told)
+        sign = (tried.case.name, *tried.command[:2], str(outcome.code), excerpt)
         if sign not in self.seen:
             self.seen.add(sign)
             for name, data in tried.changed.items():

@@ -113,11 +113,11 @@ def test_the_origin_table(browser: Browser, pages: dict[str, Path]) -> None:
 
 def test_a_mask_says_what_a_cell_is_and_grows(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["mask-test"], 1440)
-    told = browser.run("return [...document.querySelectorAll('.grid rect title')].map(one => one.textContent)")
-    assert "query 3, key 0: seen, and must not be" in told
-    assert "query 3, key 3: seen" in told
-    assert "query 0, key 5: hidden" in told
-    assert len(told) == 64
+    titles = browser.run("return [...document.querySelectorAll('.grid rect title')].map(one => one.textContent)")
+    assert "query 3, key 0: seen, and must not be" in titles
+    assert "query 3, key 3: seen" in titles
+    assert "query 0, key 5: hidden" in titles
+    assert len(titles) == 64
     assert browser.run("return document.querySelectorAll('.grid rect.t-bad').length") == 3 * 5 + 1  # and the key's
     cell = "document.querySelector('.grid rect.t-bad[x]')"
     x, y = browser.run(f"const place = {cell}.getBoundingClientRect(); return [place.x + place.width / 2, place.y + place.height / 2]")
@@ -137,10 +137,10 @@ def test_a_mask_says_what_a_cell_is_and_grows(browser: Browser, pages: dict[str,
 def test_a_large_mask_is_shrunk_and_says_so(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["mask-map"], 1440)
     assert "shrunk from 32,768 x 32,768 pairs to 64 x 64 blocks" in browser.run("return document.querySelector('figcaption').innerText")
-    told = browser.run("return [...document.querySelectorAll('.grid rect title')].map(one => one.textContent)")
+    titles = browser.run("return [...document.querySelectorAll('.grid rect title')].map(one => one.textContent)")
     # A window of 4: each query of a diagonal block of 512 x 512 sees 4 keys, the first three of a row fewer within the block.
     inside = 100 * (512 * 4 - 6) / 512**2
-    assert f"queries 512..1,023, keys 512..1,023: seen in part: less than a third, {inside:.3g}% of 262,144 pairs" in told
+    assert f"queries 512..1,023, keys 512..1,023: seen in part: less than a third, {inside:.3g}% of 262,144 pairs" in titles
     assert browser.run("return document.querySelector('.grid .scroll svg').getBoundingClientRect().width") < 1100
 
 
@@ -220,7 +220,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (folder / "logits.json").write_text(json.dumps([[2.0, 1.5, 1.0] + [0.1] * 13] * 12))
     (folder / "tokens.json").write_text(json.dumps([0, 1, 2, 12, 13] * 2 + [2, 2]))
     strategy = f"zero{EVIL[1].replace('/', '')}.json"
-    asked = {
+    expected_keys = {
         "show": ("gencfg", "show", name),
         "diff": ("gencfg", "diff", "chat", name),
         "gencfg-check": ("gencfg", "check", name),
@@ -243,7 +243,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "check": ("check", "."),
     }
     pages = {}
-    for key, arguments in asked.items():
+    for key, arguments in expected_keys.items():
         pages[key] = folder / f"{key}.html"
         done = run_command(*arguments, "--format", f"html:{pages[key]}", cwd=folder)
         assert done.code in (0, 1), (key, done.err)

@@ -17,17 +17,17 @@ from tests.conftest import run_command
 
 FOLDER = Path(__file__).parent
 CODES = [rule.code for rule in RULES]
-LIVE = [code for code in CODES if json.loads((FOLDER / code / "good" / "question.json").read_text())["live"]]
+LIVE = [code for code in CODES if json.loads((FOLDER / code / "good" / "options.json").read_text())["live"]]
 ONLY_LIVE = ("MSK010", "MSK018", "MSK019")
 
 
 def ask(code: str, kind: str, monkeypatch: pytest.MonkeyPatch, *, static: bool) -> tuple[Finding, ...]:
     folder = FOLDER / code / kind
-    question = json.loads((folder / "question.json").read_text())
+    case_file = json.loads((folder / "options.json").read_text())
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-    model: Any = question["model"]
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in question["options"].items() if name != "mode"}
+    model: Any = case_file["model"]
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in case_file["options"].items() if name != "mode"}
     return mask_test.test_report(MaskTestOptions(model=model, static=static, **options)).findings
 
 

@@ -141,7 +141,7 @@ def test_overflow_is_an_answer() -> None:
     assert "NaN" in str(drawn("llama.cpp", [3e38, 1.0], temperature=1e-3).error)
 
 
-def test_hidden_defaults_of_a_model(tmp_path: Path) -> None:
+def test_defaults_from_a_models_file(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", generation_config={"temperature": 0.6, "top_k": 2, "do_sample": True})
     result = engines_report(EnginesOptions(logits="4,3,2.5", settings=SamplingParams(temperature=1.0), model=str(model))).result
     assert result is not None

@@ -67,7 +67,7 @@ def test_the_block_blocks(blocked: dict[str, str]) -> None:
         assert done.returncode == 99, code
 
 
-def _asked() -> list[tuple[tuple[str, ...], dict[str, bytes]]]:
+def _commands() -> list[tuple[tuple[str, ...], dict[str, bytes]]]:
     """One of each command line over the first input of each kind."""
     found: dict[tuple[str, ...], tuple[tuple[str, ...], dict[str, bytes]]] = {}
     for group in groups():
@@ -79,7 +79,7 @@ def _asked() -> list[tuple[tuple[str, ...], dict[str, bytes]]]:
     return list(found.values())
 
 
-ASKED = _asked()
+RUNS = _commands()
 
 
 def test_every_command_is_among_them() -> None:
@@ -91,12 +91,12 @@ def test_every_command_is_among_them() -> None:
         for name, command in tree.commands.items()
         for rest in [(inner,) for inner in getattr(command, "commands", {})] or [()]
     }
-    asked = {command[: 1 + (command[0] in ("gencfg", "labels", "mask", "mem", "prompt", "sample"))] for command, _ in ASKED} | {
+    each = {command[: 1 + (command[0] in ("gencfg", "labels", "mask", "mem", "prompt", "sample"))] for command, _ in RUNS} | {
         ("rule",),
         ("env",),
     }
-    assert every - asked <= set(LIVE)
-    for command, _ in ASKED:  # of a command that runs something only the part that does not
+    assert every - each <= set(LIVE)
+    for command, _ in RUNS:  # of a command that runs something only the part that does not
         assert LIVE.get(command[:2]) is None or LIVE[command[:2]] in command or "--snapshot" in command
 
 
@@ -112,13 +112,13 @@ def test_no_static_command_opens_a_socket(blocked: dict[str, str], tmp_path: Pat
         timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split() == [str(len(ASKED)), "asked"]
+    assert done.stdout.split() == [str(len(RUNS)), "asked"]
 
 
 def run_all(scratch: str) -> int:
     """The process's own part: how many commands were run, as it should be; the exit code is the first that broke the contract."""
     with harnessed(Path(scratch)):
-        for number, (command, files) in enumerate(ASKED):
+        for number, (command, files) in enumerate(RUNS):
             folder = Path(scratch) / str(number)
             folder.mkdir()
             os.chdir(folder)
@@ -127,14 +127,14 @@ def run_all(scratch: str) -> int:
             if outcome.fault:
                 sys.stderr.write(f"{command}: {outcome.fault}")
                 return 1
-    sys.stdout.write(f"{len(ASKED)} asked")
+    sys.stdout.write(f"{len(RUNS)} asked")
     return 0
 
 
-@pytest.mark.parametrize("name", sorted({command[: 1 + (command[0] != "check")] for command, _ in ASKED} | set(OTHERS)))
+@pytest.mark.parametrize("name", sorted({command[: 1 + (command[0] != "check")] for command, _ in RUNS} | set(OTHERS)))
 def test_no_static_command_opens_a_socket_as_people_run_it(name: tuple[str, ...], blocked: dict[str, str], tmp_path: Path) -> None:
     """As processes of their own, with whatever start-up and the template worker do."""
-    command, files = next((asked for asked in ASKED if asked[0][: len(name)] == name), (name, {}))
+    command, files = next((each for each in RUNS if each[0][: len(name)] == name), (name, {}))
     write({str(tmp_path / path): data for path, data in files.items()})
     judge(run_command(*command, cwd=tmp_path, env=blocked))
 

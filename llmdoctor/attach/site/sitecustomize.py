@@ -14,9 +14,9 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 def _attach() -> None:
-    told = json.loads(os.environ["LLMDOCTOR_ATTACH"])
+    instructions = json.loads(os.environ["LLMDOCTOR_ATTACH"])
     if "llmdoctor" not in sys.modules:
-        package = told["package"]
+        package = instructions["package"]
         spec = importlib.util.spec_from_file_location(
             "llmdoctor", os.path.join(package, "__init__.py"), submodule_search_locations=[package]
         )
@@ -27,10 +27,10 @@ def _attach() -> None:
         spec.loader.exec_module(module)
     from llmdoctor.attach import session
 
-    session.start(told)
+    session.start(instructions)
 
 
-def _hidden() -> None:
+def _run_shadowed() -> None:
     """Run the environment's own sitecustomize, which stands behind this one on sys.path."""
     spec = importlib.machinery.PathFinder.find_spec("sitecustomize", sys.path)
     if spec is not None and spec.loader is not None:
@@ -47,4 +47,4 @@ if "LLMDOCTOR_ATTACH" in os.environ and sys.version_info >= (3, 10):
         sys.stderr.write(f"llmdoctor: this process is not traced: {type(error).__name__}: {error}\n")
 elif "LLMDOCTOR_ATTACH" in os.environ:
     sys.stderr.write("llmdoctor: this process is not traced: tracing needs Python 3.10 or newer\n")
-_hidden()
+_run_shadowed()

@@ -54,10 +54,10 @@ SENTENCE = (
     (".",),
 )
 SYSTEM = "You are a helpful assistant."
-QUESTION = "Describe this image."
+PROMPT = "Describe this image."
 
-HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS, INTERMEDIATE = 64, 2, 4, 2, 128
-VISION = {"depth": 2, "embed_dim": 32, "mlp_ratio": 2, "num_heads": 2, "hidden_size": HIDDEN}
+WIDTH, LAYERS, HEADS, KEY_VALUE_HEADS, INTERMEDIATE = 64, 2, 4, 2, 128
+VISION = {"depth": 2, "embed_dim": 32, "mlp_ratio": 2, "num_heads": 2, "hidden_size": WIDTH}
 PATCH, TEMPORAL_PATCH, MERGE = 14, 2, 2
 MIN_PIXELS, MAX_PIXELS = 4 * 28 * 28, 16 * 28 * 28
 LENGTH = 2048
@@ -130,7 +130,7 @@ def _corpus() -> Iterator[str]:
     """Every word that shall be one token, often enough to be merged."""
     words = [word for place in SENTENCE for word in place]
     roles = ["system", "user", "assistant"]
-    for text in [SYSTEM, QUESTION, *roles, *words, "".join(place[0] for place in SENTENCE)]:
+    for text in [SYSTEM, PROMPT, *roles, *words, "".join(place[0] for place in SENTENCE)]:
         yield from [text] * 20
 
 
@@ -158,7 +158,7 @@ def _tokenizer_config(vocabulary: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _config(ids: Mapping[str, int], vocab_size: int) -> dict[str, Any]:
-    half = HIDDEN // HEADS // 2
+    half = WIDTH // HEADS // 2
     return {
         "architectures": ["Qwen2VLForConditionalGeneration"],
         "attention_dropout": 0.0,
@@ -170,7 +170,7 @@ def _config(ids: Mapping[str, int], vocab_size: int) -> dict[str, Any]:
         "image_token_id": ids["<|image_pad|>"],
         "video_token_id": ids["<|video_pad|>"],
         "hidden_act": "silu",
-        "hidden_size": HIDDEN,
+        "hidden_size": WIDTH,
         "initializer_range": 0.02,
         "intermediate_size": INTERMEDIATE,
         "max_position_embeddings": LENGTH,
@@ -265,7 +265,7 @@ def _teach(embedding: Any, head: Any, chain: Mapping[int, Sequence[int]]) -> Non
     for direction, (token, following) in enumerate(chain.items()):
         embedding[token] = 0
         embedding[token, direction] = 1
-        head[list(following), direction] = LEAD / HIDDEN**0.5
+        head[list(following), direction] = LEAD / WIDTH**0.5
 
 
 def _chain(vocabulary: Mapping[str, int]) -> dict[int, list[int]]:
@@ -284,21 +284,21 @@ def _byte_level(word: str) -> str:
 
 def _text_shapes(vocab_size: int) -> Iterable[tuple[str, tuple[int, ...], float | None]]:
     """(name, shape, standard deviation; None: ones). The layers' outputs are small: they disturb the chain, they do not drown it."""
-    head = HIDDEN // HEADS
-    yield "model.embed_tokens.weight", (vocab_size, HIDDEN), 0.1
+    head = WIDTH // HEADS
+    yield "model.embed_tokens.weight", (vocab_size, WIDTH), 0.1
     for layer in range(LAYERS):
         prefix = f"model.layers.{layer}"
         for name, rows in (("q", HEADS * head), ("k", KEY_VALUE_HEADS * head), ("v", KEY_VALUE_HEADS * head)):
-            yield f"{prefix}.self_attn.{name}_proj.weight", (rows, HIDDEN), 0.02
+            yield f"{prefix}.self_attn.{name}_proj.weight", (rows, WIDTH), 0.02
             yield f"{prefix}.self_attn.{name}_proj.bias", (rows,), 0.02
-        yield f"{prefix}.self_attn.o_proj.weight", (HIDDEN, HEADS * head), 0.005
-        yield f"{prefix}.mlp.gate_proj.weight", (INTERMEDIATE, HIDDEN), 0.02
-        yield f"{prefix}.mlp.up_proj.weight", (INTERMEDIATE, HIDDEN), 0.02
-        yield f"{prefix}.mlp.down_proj.weight", (HIDDEN, INTERMEDIATE), 0.005
-        yield f"{prefix}.input_layernorm.weight", (HIDDEN,), None
-        yield f"{prefix}.post_attention_layernorm.weight", (HIDDEN,), None
-    yield "model.norm.weight", (HIDDEN,), None
-    yield "lm_head.weight", (vocab_size, HIDDEN), 0.02
+        yield f"{prefix}.self_attn.o_proj.weight", (WIDTH, HEADS * head), 0.005
+        yield f"{prefix}.mlp.gate_proj.weight", (INTERMEDIATE, WIDTH), 0.02
+        yield f"{prefix}.mlp.up_proj.weight", (INTERMEDIATE, WIDTH), 0.02
+        yield f"{prefix}.mlp.down_proj.weight", (WIDTH, INTERMEDIATE), 0.005
+        yield f"{prefix}.input_layernorm.weight", (WIDTH,), None
+        yield f"{prefix}.post_attention_layernorm.weight", (WIDTH,), None
+    yield "model.norm.weight", (WIDTH,), None
+    yield "lm_head.weight", (vocab_size, WIDTH), 0.02
 
 
 def _vision_shapes() -> Iterable[tuple[str, tuple[int, ...], float | None]]:
@@ -320,7 +320,7 @@ def _vision_shapes() -> Iterable[tuple[str, tuple[int, ...], float | None]]:
             yield f"{prefix}.{norm}.bias", (width,), None
     yield "visual.merger.ln_q.weight", (width,), None
     yield "visual.merger.ln_q.bias", (width,), None
-    for name, rows, columns in (("0", merged, merged), ("2", HIDDEN, merged)):
+    for name, rows, columns in (("0", merged, merged), ("2", WIDTH, merged)):
         yield f"visual.merger.mlp.{name}.weight", (rows, columns), 0.02
         yield f"visual.merger.mlp.{name}.bias", (rows,), 0.02
 

@@ -18,7 +18,7 @@ class Trained:
     text: str
 
 
-def train_and_ask(model: Path, talks: list[list[dict[str, str]]], pad_token: str, question: str, folder: Path) -> Trained:
+def train_and_ask(model: Path, talks: list[list[dict[str, str]]], pad_token: str, user_text: str, folder: Path) -> Trained:
     """Train a Qwen2-VL of `model`'s config with random weights on `talks`, with `pad_token` as the tokenizer's, then ask `question` greedily.
 
     The data are what a plain script makes of them: apply_chat_template, then DataCollatorForLanguageModeling(mlm=False).
@@ -58,7 +58,7 @@ def train_and_ask(model: Path, talks: list[list[dict[str, str]]], pad_token: str
     trainer.train()
     network.eval()
     prompt = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        [{"role": "user", "content": user_text}], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
     )
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     with torch.no_grad():

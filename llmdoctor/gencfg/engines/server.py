@@ -51,9 +51,9 @@ def resolve_server(
         model = dict(facts.request_defaults)
     fields.put_all(model)
     request, foreign = _request(rules, call)
-    asked = request.pop("eos_token_id", None)
+    requested = request.pop("eos_token_id", None)
     fields.put_all(request)
-    _put_stop_ids(rules, fields, call, facts, asked)
+    _put_stop_ids(rules, fields, call, facts, requested)
     greedy = fields.value("temperature") == 0
     fields["do_sample"] = Resolved(not greedy, Origin("derived", f"{rules.name} {rules.version}: temperature 0 is greedy", rules.place))
     warnings = []
@@ -112,12 +112,12 @@ _HARMLESS = frozenset(
 )
 
 
-def _put_stop_ids(rules: ServerRules, fields: Fields, call: GenerateCall, facts: ModelFacts, asked: SourcedValue | None) -> None:
+def _put_stop_ids(rules: ServerRules, fields: Fields, call: GenerateCall, facts: ModelFacts, requested: SourcedValue | None) -> None:
     """Fill fields["eos_token_id"] with every id that ends a sequence, those of the files first."""
     fields["eos_token_id"] = Resolved(None, Origin("library-default", f"{rules.name} {rules.version}: no stop id", rules.place))
     ids: list[int] = []
     sources = [] if fields.value("ignore_eos") is True else rules.stop_ids(call, facts)
-    for source in [*sources, *([] if asked is None else [asked])]:
+    for source in [*sources, *([] if requested is None else [requested])]:
         new = [token for token in ids_in(source.value) if token not in ids]
         if new:
             ids += new

@@ -49,14 +49,14 @@ def engine_named(text: str | None) -> tuple[GenerationEngine, str | None]:
     return found, version or None
 
 
-def version_for(engine: GenerationEngine, asked: str | None) -> EngineVersion:
+def version_for(engine: GenerationEngine, requested: str | None) -> EngineVersion:
     """Return the version that an answer is for, and what limits it."""
     installed = None if engine.distribution is None else installed_version(engine.distribution)
-    version = asked or installed or engine.known[-1]
-    return EngineVersion(engine, version, installed, _limit(engine, version, asked, installed))
+    version = requested or installed or engine.known[-1]
+    return EngineVersion(engine, version, installed, _limit(engine, version, requested, installed))
 
 
-def _limit(engine: GenerationEngine, version: str, asked: str | None, installed: str | None) -> str | None:
+def _limit(engine: GenerationEngine, version: str, requested: str | None, installed: str | None) -> str | None:
     title, rules = engine.title, rules_version(engine, version)
     if release(version) > release(engine.known[-1]):
         return f"{title} {version} is newer than every version known here: the rules of {rules} were applied"
@@ -67,10 +67,10 @@ def _limit(engine: GenerationEngine, version: str, asked: str | None, installed:
     if engine.evidence == "read":
         return f"by what was read in the sources of {title} {rules}, which was not run"
     if engine.distribution is None:
-        return None if asked else f"by the rules of {title} {rules}, the newest version known here"
+        return None if requested else f"by the rules of {title} {rules}, the newest version known here"
     if installed == version:
         return None
-    if installed is None and asked is None:
+    if installed is None and requested is None:
         return f"for {title} {version}, the newest version known here, because none is installed"
     return f"for {title} {version}, which is not installed here"
 

@@ -84,14 +84,14 @@ def effective_vllm(
     fields = _defaults(entrypoint, call, length)
     request = _request(call)
     warnings = [*_warnings(call, entrypoint, bool(request), defaults is None)]
-    under = _hidden(call) if defaults is None else dict(defaults)
-    hidden = under if entrypoint == "chat" or not request else {}
-    fields.put_all(hidden)
+    under = _file_defaults(call) if defaults is None else dict(defaults)
+    defaults_below = under if entrypoint == "chat" or not request else {}
+    fields.put_all(defaults_below)
     for name, setting in request.items():
         if name in _PARAMETERS:
             fields.put(name, setting)
     _stop_ids(fields, call, request.get("eos_token_id"), tokenizer_eos)
-    model_fields = {name: Resolved(setting.value, setting.origin) for name, setting in {**hidden, **_file_eos(call)}.items()}
+    model_fields = {name: Resolved(setting.value, setting.origin) for name, setting in {**defaults_below, **_file_eos(call)}.items()}
     error = _refused(fields, call, request, length, entrypoint)
     if error is None:
         _adjust(fields, call, length, entrypoint)
@@ -132,7 +132,7 @@ def _request(call: GenerateCall) -> dict[str, SourcedValue]:
     return request
 
 
-def _hidden(call: GenerateCall) -> dict[str, SourcedValue]:
+def _file_defaults(call: GenerateCall) -> dict[str, SourcedValue]:
     """What generation_config.json puts under every request. A file that is not there puts nothing: config.json gives no sampling values."""
     file = call.generation_config or {}
     return {name: file[name] for name in FROM_FILE if name in file and file[name].value is not None}
@@ -147,10 +147,10 @@ def _warnings(call: GenerateCall, entrypoint: Entrypoint, requested: bool, from_
     said = []
     if call.mutations or call.config_mutations:
         said.append("assignments on a model in Python do not reach vLLM: it reads the directory's files")
-    asked = {**(call.user_config or {}), **call.kwargs}
+    own = {**(call.user_config or {}), **call.kwargs}
     foreign = sorted(
         name
-        for name, setting in asked.items()
+        for name, setting in own.items()
         if setting.value is not None and name not in _PARAMETERS and name not in _OURS and name not in _HARMLESS
         if name not in ("eos_token_id", "stop_token_ids")
     )
@@ -161,15 +161,17 @@ def _warnings(call: GenerateCall, entrypoint: Entrypoint, requested: bool, from_
     )
     if unread:
         said.append(f"vLLM does not read {', '.join(unread)} from generation_config.json")
-    greedy = [source for source in (asked, call.generation_config or {}) if "do_sample" in source and source["do_sample"].value is False]
+    greedy = [source for source in (own, call.generation_config or {}) if "do_sample" in source and source["do_sample"].value is False]
     if greedy:
         said.append("do_sample=False does not reach vLLM: there, temperature 0 is greedy")
-    hidden = _hidden(call) if from_file else {}
-    if hidden and entrypoint == "generate" and requested:
-        said.append(f"SamplingParams passed to LLM.generate() take nothing from generation_config.json ({', '.join(hidden)} unused)")
-    elif hidden:
+    defaults_below = _file_defaults(call) if from_file else {}
+    if defaults_below and entrypoint == "generate" and requested:
         said.append(
-            f"generation_config.json sets {', '.join(hidden)} under every request that does not; not before vLLM 0.8, and not "
+            f"SamplingParams passed to LLM.generate() take nothing from generation_config.json ({', '.join(defaults_below)} unused)"
+        )
+    elif defaults_below:
+        said.append(
+            f"generation_config.json sets {', '.join(defaults_below)} under every request that does not; not before vLLM 0.8, and not "
             "with --generation-config vllm"
         )
     return said
@@ -192,7 +194,7 @@ def _file_eos(call: GenerateCall) -> dict[str, SourcedValue]:
     return class_eos(config)
 
 
-def _stop_ids(fields: Fields, call: GenerateCall, asked: SourcedValue | None, tokenizer_eos: int | None) -> None:
+def _stop_ids(fields: Fields, call: GenerateCall, own: SourcedValue | None, tokenizer_eos: int | None) -> None:
     """Fill fields["eos_token_id"] with every id that ends a sequence, the files' first, in their order."""
     file = _file_eos(call).get("eos_token_id")
     ignoring = bool(fields.value("ignore_eos"))
@@ -204,8 +206,8 @@ def _stop_ids(fields: Fields, call: GenerateCall, asked: SourcedValue | None, to
         with_file = f" and {file.origin.source}" if file is not None and _ids(file.value) else ""
         both = [*_ids(fields.value("eos_token_id")), tokenizer_eos]
         fields.put("eos_token_id", SourcedValue(both, _derived(f"{NAME}: the tokenizer's eos{with_file}", "vllm/sampling_params.py", 775)))
-    if asked is not None and (more := [item for item in _ids(asked.value) if item not in _ids(fields.value("eos_token_id"))]):
-        fields.put("eos_token_id", SourcedValue([*_ids(fields.value("eos_token_id")), *more], asked.origin))
+    if own is not None and (more := [item for item in _ids(own.value) if item not in _ids(fields.value("eos_token_id"))]):
+        fields.put("eos_token_id", SourcedValue([*_ids(fields.value("eos_token_id")), *more], own.origin))
 
 
 def _ids(value: Any) -> list[int]:
@@ -278,9 +280,9 @@ def _refused(
             if isinstance(values[name], float):
                 message = f"{_PARAMETERS[name][0]}: Input should be a valid integer, got a number with a fractional part"
                 return LibraryError("ValidationError", message, "generate")
-        asked = values["max_new_tokens"] if "max_new_tokens" in request else None
-        if length is not None and isinstance(asked, int) and asked > length:
-            message = f"max_tokens={asked} cannot be greater than max_model_len={length}. Please request fewer output tokens."
+        own = values["max_new_tokens"] if "max_new_tokens" in request else None
+        if length is not None and isinstance(own, int) and own > length:
+            message = f"max_tokens={own} cannot be greater than max_model_len={length}. Please request fewer output tokens."
             return LibraryError("VLLMValidationError", message, "generate")
     if length is not None and call.prompt_length > length:
         message = f"Input length ({call.prompt_length}) exceeds model's maximum context length ({length})."

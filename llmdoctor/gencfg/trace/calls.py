@@ -240,8 +240,8 @@ class Calls:
     def _finish(self, active: Active, result: Any, error: BaseException | None, started: float, own: str | None = None) -> None:
         ended = time.perf_counter()
         fields = self._fields(active) if active.number is None else {}
-        told = None if error is None else {"type": type(error).__name__, "message": str(error)[:1000]}
-        fields |= {"sequences": self._sequences(active, result), "error": told, "seconds": ended - started - active.tracer_seconds}
+        failure = None if error is None else {"type": type(error).__name__, "message": str(error)[:1000]}
+        fields |= {"sequences": self._sequences(active, result), "error": failure, "seconds": ended - started - active.tracer_seconds}
         if own is not None:
             fields |= {"own": own, "effective": {**fields["effective"], **fields["kwargs"]}}
         kind = "generate" if active.number is None else "end"
@@ -314,7 +314,7 @@ class Calls:
         if config is None:
             return {}
         names = dict.fromkeys((*active.model_fields, *self._origins.of(config)))
-        return {name: told for name in names if (told := self._history(config, name)) is not None}
+        return {name: entries for name in names if (entries := self._history(config, name)) is not None}
 
     def _history(self, config: Any, name: str) -> dict[str, Any] | None:
         history = self._origins.of(config).get(name)
@@ -325,9 +325,9 @@ class Calls:
     def _provenance(self, active: Active, effective: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
         """For each field the strongest layer whose value the call ended up with; a value that no layer has was derived by the library."""
         config = getattr(active.model, "generation_config", None)
-        told = [] if config is None else self._origins.of(config)
+        entries = [] if config is None else self._origins.of(config)
         user = self._user_sources(active)
-        names = dict.fromkeys((*effective, *named, *user, *told))
+        names = dict.fromkeys((*effective, *named, *user, *entries))
         provenance = {}
         for name in names:
             if name not in METADATA:
@@ -377,11 +377,11 @@ def _settle(name: str, value: Any, layers: list[Source]) -> dict[str, Any]:
 
 def _overrides(name: str, earlier: list[Source]) -> list[dict[str, Any]]:
     """What was there before, the latest first."""
-    told = []
+    entries = []
     for source in reversed(earlier):
         fields = source.fields(name)
-        told.append({"layer": fields["layer"], "value": plain(source.value), "source": fields["source"]})
-    return told
+        entries.append({"layer": fields["layer"], "value": plain(source.value), "source": fields["source"]})
+    return entries
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -101,9 +101,9 @@ class Imported:
                 self._early.append(opened)
 
     def _write(self, opened: Open, changed: dict[str, tuple[Any, Any]], late: bool = False) -> None:
-        told = {**opened.site.fields(), "package": opened.package, "version": version_of(opened.package), "source": opened.site.source}
+        where = {**opened.site.fields(), "package": opened.package, "version": version_of(opened.package), "source": opened.site.source}
         listed = [{"what": what, "before": before, "after": after} for what, (before, after) in changed.items()]
-        self._session.write("import", **told, observed=len(self._seen), changed=listed, late=late)
+        self._session.write("import", **where, observed=len(self._seen), changed=listed, late=late)
 
 
 def observe(name: str, kind: type[Any]) -> Observed:

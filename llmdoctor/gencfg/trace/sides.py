@@ -31,13 +31,13 @@ def ask_trace(side: GencfgOptions) -> Resolution:
 
     Raises QuestionError where there is no such trace or call, and for options: what happened cannot be changed by them.
     """
-    return _asked(side)[0]
+    return _selected(side)[0]
 
 
 def against_plain(left: GencfgOptions, right: GencfgOptions) -> tuple[Resolution, Resolution]:
     """A trace's call on the right, and on the left a plain generate() of the same model, as its directory has it now, else as it was
     loaded. `left`'s own options go to that generate()."""
-    answer, record, load = _asked(replace(right, transformers=None))
+    answer, record, load = _selected(replace(right, transformers=None))
     version, width = left.transformers or answer.effective.transformers, answer.call.prompt_length
     model = record.get("model")
     if isinstance(model, str) and os.path.isdir(model):
@@ -103,7 +103,7 @@ def imported(record: Record) -> Import:
 # --- inside -----------------------------------------------------------------------------------------------------------------------
 
 
-def _asked(side: GencfgOptions) -> tuple[Resolution, Record, Record | None]:
+def _selected(side: GencfgOptions) -> tuple[Resolution, Record, Record | None]:
     path, selector = split_trace(side.model)
     _refuse_options(side)
     if selector is not None and not (selector.isdecimal() and int(selector) > 0):
@@ -120,8 +120,8 @@ def _asked(side: GencfgOptions) -> tuple[Resolution, Record, Record | None]:
             with as_written(record):
                 chosen = _better(chosen, record, selector)
     if chosen is None:
-        asked = "no generate() happened in it" if selector is None else f"no call {selector}, the trace has {plural(count, 'call')}"
-        raise QuestionError(f"{side.model}: {asked}")
+        missing = "no generate() happened in it" if selector is None else f"no call {selector}, the trace has {plural(count, 'call')}"
+        raise QuestionError(f"{side.model}: {missing}")
     with as_written(chosen):
         answer = answer_of(chosen, side, imports)
     if count > 1 and selector is None:
@@ -180,18 +180,23 @@ def _settings(values: Any, provenance: Any) -> dict[str, SourcedValue] | None:
 
 def _fields(values: Any, provenance: Any) -> Fields:
     known = values if isinstance(values, dict) else {}
-    told = provenance if isinstance(provenance, dict) else {}
-    return Fields({name: Resolved(known.get(name), _origin(told, name), _overrides(told, name)) for name in dict.fromkeys((*known, *told))})
+    recorded = provenance if isinstance(provenance, dict) else {}
+    return Fields(
+        {
+            name: Resolved(known.get(name), _origin(recorded, name), _overrides(recorded, name))
+            for name in dict.fromkeys((*known, *recorded))
+        }
+    )
 
 
 def _origin(provenance: Any, name: str) -> Origin:
-    told = provenance.get(name) if isinstance(provenance, dict) else None
-    if not isinstance(told, dict):
+    recorded = provenance.get(name) if isinstance(provenance, dict) else None
+    if not isinstance(recorded, dict):
         return Origin("library-default", "not recorded")
-    line, file, pointer = told.get("line"), told.get("file"), told.get("pointer")
+    line, file, pointer = recorded.get("line"), recorded.get("file"), recorded.get("pointer")
     return Origin(
-        _layer(told),
-        str(told.get("source")),
+        _layer(recorded),
+        str(recorded.get("source")),
         os.path.relpath(file)
         if isinstance(file, str) and file.startswith(os.getcwd() + os.sep)
         else file
@@ -202,14 +207,14 @@ def _origin(provenance: Any, name: str) -> Origin:
     )
 
 
-def _layer(told: Mapping[str, Any]) -> ConfigLayer:
-    layer: ConfigLayer = told.get("layer", "derived")
+def _layer(recorded: Mapping[str, Any]) -> ConfigLayer:
+    layer: ConfigLayer = recorded.get("layer", "derived")
     return layer if layer in _LAYERS else "derived"
 
 
 def _overrides(provenance: Mapping[str, Any], name: str) -> tuple[SourcedValue, ...]:
-    told = provenance.get(name)
-    earlier = told.get("overrides") if isinstance(told, dict) else None
+    recorded = provenance.get(name)
+    earlier = recorded.get("overrides") if isinstance(recorded, dict) else None
     return tuple(
         SourcedValue(entry.get("value"), Origin(_layer(entry), str(entry.get("source"))))
         for entry in (earlier if isinstance(earlier, list) else ())

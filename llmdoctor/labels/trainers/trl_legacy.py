@@ -106,12 +106,12 @@ def between(one: Sequence, response: list[int], instruction: list[int]) -> None:
     answers = [at + len(response) for at in find(one.labels, response)]
     if not answers:
         one.mask(0, len(one.ids), f"{COLLATOR}: response_template was not found")
-    questions = find(one.labels, instruction) if answers else []
-    if not questions:
+    instructions = find(one.labels, instruction) if answers else []
+    if not instructions:
         one.mask(0, len(one.ids), f"{COLLATOR}: instruction_template was not found")
-    if questions and answers and questions[0] > answers[0]:
-        questions = [0, *questions]
-    for number, (start, end) in enumerate(zip(questions, answers, strict=False)):
+    if instructions and answers and instructions[0] > answers[0]:
+        instructions = [0, *instructions]
+    for number, (start, end) in enumerate(zip(instructions, answers, strict=False)):
         one.mask(start if number else 0, end, f"{COLLATOR}: before a response_template")
-    if questions and len(answers) < len(questions):
-        one.mask(questions[-1], len(one.ids), f"{COLLATOR}: after the last instruction_template")
+    if instructions and len(answers) < len(instructions):
+        one.mask(instructions[-1], len(one.ids), f"{COLLATOR}: after the last instruction_template")

@@ -82,10 +82,10 @@ def markers_of(chat: Chat, arguments: Mapping[str, Any]) -> tuple[Marker, Marker
     left, right = _marker(chat, instruction, exact), _marker(chat, response, exact)
     if not left.core or not right.core:
         raise TrainerError("ValueError", "a marker could not be resolved to a stable token sequence", "unsloth_zoo dataset_utils.py:850")
-    return _told_apart(left, right), _told_apart(right, left)
+    return _distinct(left, right), _distinct(right, left)
 
 
-def _told_apart(marker: Marker, other: Marker) -> Marker:
+def _distinct(marker: Marker, other: Marker) -> Marker:
     """Return a marker that is more than the opening that both share."""
     if marker.right and marker.core == other.core[: len(marker.core)]:
         return Marker(marker.core + marker.right, marker.left, [])
@@ -149,15 +149,15 @@ def _same(left: list[int], right: list[int]) -> int:
 
 def detected(chat: Chat) -> tuple[str, str]:
     """Return (instruction_part, response_part) from the chat template, as `train_on_responses_only()` without markers finds them."""
-    question, answer = "USERPROBE7q", "ASSTPROBE4z"
-    talk = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}] * 3
+    user_text, answer = "USERPROBE7q", "ASSTPROBE4z"
+    talk = [{"role": "user", "content": user_text}, {"role": "assistant", "content": answer}] * 3
     try:
         full = chat.render(talk).text or ""
         prompt, plain = (chat.render(talk[:-1], generation_prompt=flag).text or "" for flag in (True, False))
     except TrainerError as error:
         raise TrainerError("ValueError", f"the markers cannot be detected: {error.message}", "unsloth_zoo dataset_utils.py:307") from None
-    to_user = full.split(answer)[1].partition(question)[0] if full.count(answer) > 1 else ""
-    to_answer = full.split(question)[1].partition(answer)[0] if full.count(question) else ""
+    to_user = full.split(answer)[1].partition(user_text)[0] if full.count(answer) > 1 else ""
+    to_answer = full.split(user_text)[1].partition(answer)[0] if full.count(user_text) else ""
     header = prompt[len(plain) :] if prompt.startswith(plain) else ""
     if header and to_answer.endswith(header) and len(header) < len(to_answer):
         response, instruction = header, _without_lead(to_user, to_answer[: -len(header)])

@@ -64,10 +64,10 @@ def build(config: Any, backend: str, dtype: str) -> Any:
     from llmdoctor.mask.live import patches
     from llmdoctor.mask.live.older import aligned_at_the_end
 
-    def told(_arguments: dict[str, Any]) -> None:
+    def ignore(_arguments: dict[str, Any]) -> None:
         return None
 
-    with seeded(), patches.reference_flash(told):
+    with seeded(), patches.reference_flash(ignore):
         model = class_of(config)._from_config(copy.deepcopy(config), attn_implementation=backend)
     return aligned_at_the_end(model).to(getattr(torch, dtype)).eval()
 
@@ -80,7 +80,7 @@ def load(directory: str, backend: str, dtype: str) -> Any:
 
     config = config_of(directory)
     kind = class_of(config)
-    with patches.reference_flash(lambda _told: None):
+    with patches.reference_flash(lambda _call: None):
         try:
             return kind.from_pretrained(directory, attn_implementation=backend, dtype=getattr(torch, dtype)).eval()
         except OSError as error:

@@ -110,13 +110,13 @@ class _Gradients:
         self.logits = _logits(output)
         self.weights = torch.randn(self.logits.shape[-1])
 
-    def reach(self, targets: Any, hidden: Any) -> tuple[float, int, int]:
-        """The largest gradient of the logits `targets` (bool [B, S']) at a token of `hidden` (bool [B, S]): (value, row, token)."""
+    def reach(self, targets: Any, masked: Any) -> tuple[float, int, int]:
+        """The largest gradient of the logits `targets` (bool [B, S']) at a token of `masked` (bool [B, S]): (value, row, token)."""
         import torch
 
         chosen = (self.logits.float() @ self.weights)[torch.from_numpy(np.array(targets))]
         (gradient,) = torch.autograd.grad(chosen.sum(), self.embeds, retain_graph=True)
-        return _largest(np.where(hidden, gradient.abs().amax(dim=-1).float().numpy(), 0.0))
+        return _largest(np.where(masked, gradient.abs().amax(dim=-1).float().numpy(), 0.0))
 
 
 class _Perturbed:
@@ -134,16 +134,16 @@ class _Perturbed:
             self.logits = _logits(model(inputs_embeds=self.embeds, **arguments))
             self.other = self.embeds.roll(1, dims=-1) + self.embeds.std()
 
-    def reach(self, targets: Any, hidden: Any) -> tuple[float, int, int]:
-        """The largest change of the logits `targets`, in their spread, and the first token of `hidden` in the row that changed."""
+    def reach(self, targets: Any, masked: Any) -> tuple[float, int, int]:
+        """The largest change of the logits `targets`, in their spread, and the first token of `masked` in the row that changed."""
         import torch
 
         with torch.no_grad():
-            exchanged = torch.where(torch.from_numpy(np.ascontiguousarray(hidden))[..., None], self.other, self.embeds)
+            exchanged = torch.where(torch.from_numpy(np.ascontiguousarray(masked))[..., None], self.other, self.embeds)
             moved = _logits(self.model(inputs_embeds=exchanged, **self.arguments))
         gap = ((moved - self.logits).abs().amax(dim=-1) / (self.logits.std() + 1e-12)).float().numpy()
         value, row, _ = _largest(np.where(targets, gap, 0.0))
-        return value, row, int(np.flatnonzero(hidden[row])[0]) if hidden[row].any() else 0
+        return value, row, int(np.flatnonzero(masked[row])[0]) if masked[row].any() else 0
 
 
 def _probe(model: Any, inputs: ForwardInputs) -> _Gradients | _Perturbed:

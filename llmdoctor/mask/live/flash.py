@@ -26,8 +26,8 @@ def window_mask(q_len: int, kv_len: int, causal: bool, window: tuple[int, int]) 
     return seen
 
 
-def make_kernels(told: Callable[[dict[str, Any]], None]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """flash_attn_func and flash_attn_varlen_func; each tells `told` its arguments before it computes."""
+def make_kernels(record: Callable[[dict[str, Any]], None]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """flash_attn_func and flash_attn_varlen_func; each passes its arguments to `record` before it computes."""
     import torch
 
     def attend(q: Any, k: Any, v: Any, scale: float | None, seen: Any, softcap: float) -> Any:
@@ -45,7 +45,7 @@ def make_kernels(told: Callable[[dict[str, Any]], None]) -> tuple[Callable[..., 
         window_size: tuple[int, int] = (-1, -1), softcap: float = 0.0, deterministic: bool = False,
     ) -> Any:  # fmt: skip
         del dropout_p, deterministic
-        told({"causal": causal, "window": tuple(window_size), "cu_q": None, "cu_k": None, "q_len": q.shape[1], "kv_len": k.shape[1]})
+        record({"causal": causal, "window": tuple(window_size), "cu_q": None, "cu_k": None, "q_len": q.shape[1], "kv_len": k.shape[1]})
         seen = window_mask(q.shape[1], k.shape[1], causal, window_size).to(q.device)
         return torch.stack([attend(q[row], k[row], v=v[row], scale=softmax_scale, seen=seen, softcap=softcap) for row in range(q.shape[0])])
 
@@ -56,7 +56,7 @@ def make_kernels(told: Callable[[dict[str, Any]], None]) -> tuple[Callable[..., 
     ) -> Any:  # fmt: skip
         del dropout_p, deterministic, max_seqlen_q, max_seqlen_k
         starts_q, starts_k = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
-        told({"causal": causal, "window": tuple(window_size), "cu_q": starts_q, "cu_k": starts_k, "q_len": None, "kv_len": None})
+        record({"causal": causal, "window": tuple(window_size), "cu_q": starts_q, "cu_k": starts_k, "q_len": None, "kv_len": None})
         out = torch.zeros(*q.shape[:-1], v.shape[-1], dtype=q.dtype, device=q.device)
         for at in range(len(starts_q) - 1):
             a, b, c, d = starts_q[at], starts_q[at + 1], starts_k[at], starts_k[at + 1]

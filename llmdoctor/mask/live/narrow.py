@@ -19,7 +19,7 @@ from llmdoctor.mask.live.build import words_of
 MAX_PARAMETERS = 60_000_000
 VOCABULARY = 1024
 _SPECIAL = 64  # ids at the end of the narrow vocabulary that special tokens are moved to
-_HIDDEN = ("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "word_embed_proj_dim", "emb_dim", "d_embed", "n_embed", "attention_hidden_size",
+_WIDTH = ("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "word_embed_proj_dim", "emb_dim", "d_embed", "n_embed", "attention_hidden_size",
            "lru_width", "hidden_dim", "embed_dim")  # fmt: skip
 _INNER = ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "ffn_hidden_size", "encoder_ffn_dim", "decoder_ffn_dim", "intermediate_size_mlp",
           "shared_intermediate_size", "dense_intermediate_size", "block_ff_dim", "dff", "hidden_size_mlp")  # fmt: skip
@@ -201,10 +201,10 @@ def _scale(part: dict[str, Any], head: int | None) -> None:
     """Cut heads and hidden size together: as many queries per key as before, and the head size, or `head` instead of it."""
     _common(part)
     heads_name = next((name for name in _HEADS if type(part.get(name)) is int and part[name] > 0), None)
-    hidden_name = next((name for name in _HIDDEN if type(part.get(name)) is int and part[name] > 0), None)
-    if hidden_name is None:
+    width_name = next((name for name in _WIDTH if type(part.get(name)) is int and part[name] > 0), None)
+    if width_name is None:
         return
-    hidden = part[hidden_name]
+    full_width = part[width_name]
     heads = part[heads_name] if heads_name is not None else 1
     if isinstance(heads, list) or heads <= 0:
         return
@@ -212,7 +212,7 @@ def _scale(part: dict[str, Any], head: int | None) -> None:
     latent = bool(part.get("kv_lora_rank"))
     few = min(heads, 4) if keys >= heads or latent else min(heads, max(4, heads // keys) if heads // keys <= 8 else heads // keys)
     keep = max(1, few * min(keys, heads) // heads)
-    old_head = next((part[name] for name in _HEAD if type(part.get(name)) is int and part[name] > 0), max(hidden // heads, 1))
+    old_head = next((part[name] for name in _HEAD if type(part.get(name)) is int and part[name] > 0), max(full_width // heads, 1))
     own = any(type(part.get(name)) is int for name in _HEAD)
     new_head = old_head if head is None or latent else min(old_head, head)
     for name in _HEADS:
@@ -225,16 +225,20 @@ def _scale(part: dict[str, Any], head: int | None) -> None:
         if type(part.get(name)) is int and not latent:
             part[name] = min(part[name], new_head)
     width = (
-        few * new_head if not own or hidden == heads * old_head else 64 if head is not None else max(64, hidden * few // heads // 64 * 64)
+        few * new_head
+        if not own or full_width == heads * old_head
+        else 64
+        if head is not None
+        else max(64, full_width * few // heads // 64 * 64)
     )
-    ratio = width / hidden
-    for name in _HIDDEN:
+    ratio = width / full_width
+    for name in _WIDTH:
         value = part.get(name)
         if type(value) is int and value > width:
-            part[name] = width if value == hidden else max(16, int(value * ratio) // 16 * 16)
+            part[name] = width if value == full_width else max(16, int(value * ratio) // 16 * 16)
     _sections(part, old_head, new_head)
     _layers_of_their_own(part, new_head, keep)
-    _states(part, hidden, width)
+    _states(part, full_width, width)
 
 
 def _sections(part: dict[str, Any], old: int, new: int) -> None:
@@ -270,7 +274,7 @@ _STATE_HEADS = (
 )  # fmt: skip
 
 
-def _states(part: dict[str, Any], hidden: int, width: int) -> None:
+def _states(part: dict[str, Any], full_width: int, width: int) -> None:
     """Cut state layers: heads x head size stays expand x hidden size if it was that before."""
     _limit(part, ("mamba_d_state", "state_size", "ssm_state_size"), 16)
     _limit(part, ("mamba_n_groups", "mamba_ngroups", "n_groups", "mamba_num_groups"), 1)
@@ -285,7 +289,9 @@ def _states(part: dict[str, Any], hidden: int, width: int) -> None:
             continue
         total = part[size] * heads if type(part.get(size)) is int else None
         inner = (
-            expand * width if total in (None, expand * hidden) or many == "num_heads" else max(16, int(total * width / hidden) // 16 * 16)
+            expand * width
+            if total in (None, expand * full_width) or many == "num_heads"
+            else max(16, int(total * width / full_width) // 16 * 16)
         )
         part[many] = 4 if inner % 4 == 0 else 2
         if size in part:

@@ -21,7 +21,7 @@ def has_flash_attn() -> bool:
 
 
 @contextmanager
-def reference_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+def reference_flash(record: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     """transformers' own flash-attention path over CPU kernels, as if flash-attn were installed."""
     from transformers import modeling_flash_attention_utils as utils
     from transformers import modeling_utils
@@ -29,7 +29,7 @@ def reference_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
 
     from llmdoctor.mask.live.flash import make_kernels
 
-    fixed, varlen = make_kernels(told)
+    fixed, varlen = make_kernels(record)
     if not hasattr(utils, "lazy_import_flash_attention"):
         with flash_by_name(fixed, varlen):
             yield
@@ -61,7 +61,7 @@ def reference_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
 
 
 @contextmanager
-def real_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+def real_flash(record: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     """The installed flash-attention, whose two kernels tell their arguments."""
     from transformers import modeling_flash_attention_utils as utils
 
@@ -69,7 +69,7 @@ def real_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
         def told_and_called(q: Any, k: Any, *args: Any, **kwargs: Any) -> Any:
             offsets = [None if kwargs.get(name) is None else kwargs[name].tolist() for name in ("cu_seqlens_q", "cu_seqlens_k")]
             fixed = offsets[0] is None
-            told({
+            record({
                 "causal": kwargs.get("causal", False), "window": tuple(kwargs.get("window_size", (-1, -1))), "cu_q": offsets[0], "cu_k": offsets[1],
                 "q_len": q.shape[1] if fixed else None, "kv_len": k.shape[1] if fixed else None,
             })  # fmt: skip
@@ -94,12 +94,12 @@ def real_flash(told: Callable[[dict[str, Any]], None]) -> Iterator[None]:
 
 
 @contextmanager
-def flash_in_module(model: Any, seen: Callable[[Any], None]) -> Iterator[None]:
+def flash_in_module(model: Any, on_call: Callable[[Any], None]) -> Iterator[None]:
     """Modeling files from before the attention interface (falcon, gptj) import the path themselves, and only where flash-attn is installed."""
     from transformers import modeling_flash_attention_utils as utils
 
     def watched(query: Any, key: Any, *args: Any, **kwargs: Any) -> Any:
-        seen(key)
+        on_call(key)
         return utils._flash_attention_forward(query, key, *args, **kwargs)
 
     module = sys.modules[type(model).__module__]
@@ -167,7 +167,7 @@ def watched_interface(wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) 
 
 
 @contextmanager
-def watched_factories(seen: Callable[[str, dict[str, Any], Any], None]) -> Iterator[None]:
+def watched_factories(on_call: Callable[[str, dict[str, Any], Any], None]) -> Iterator[None]:
     """Every entry of the mask interface reports its arguments and its result; the mapping is the same object with the same entries after."""
     try:
         from transformers.masking_utils import AttentionMaskInterface
@@ -177,7 +177,7 @@ def watched_factories(seen: Callable[[str, dict[str, Any], Any], None]) -> Itera
 
     def reporting(name: str, function: Callable[..., Any], **kwargs: Any) -> Any:
         result = function(**kwargs)
-        seen(name, kwargs, result)
+        on_call(name, kwargs, result)
         return result
 
     mapping = AttentionMaskInterface._global_mapping
@@ -186,7 +186,7 @@ def watched_factories(seen: Callable[[str, dict[str, Any], Any], None]) -> Itera
 
 
 @contextmanager
-def watched_functions(seen: Callable[[dict[str, Any]], None], weighed: Callable[[Any], None]) -> Iterator[None]:
+def watched_functions(on_call: Callable[[dict[str, Any]], None], weighed: Callable[[Any], None]) -> Iterator[None]:
     """Report each call of scaled_dot_product_attention with its mask and flags, and the result of each softmax."""
     import torch
     from torch.overrides import TorchFunctionMode
@@ -199,7 +199,7 @@ def watched_functions(seen: Callable[[dict[str, Any]], None], weighed: Callable[
             kwargs = kwargs or {}
             if func is target:
                 named = dict(zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | kwargs
-                seen(named)
+                on_call(named)
             result = func(*args, **kwargs)
             if func in softmax:
                 weighed(result)

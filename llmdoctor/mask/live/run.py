@@ -171,52 +171,52 @@ def groups(model: Any, calls: list[LayerCall], backend: str, inputs: ForwardInpu
     found: dict[Any, list[tuple[LayerCall, LayerMask]]] = {}
     times: dict[tuple[str, str], int] = {}
     depth = getattr(model.config.get_text_config(decoder=True), "num_hidden_layers", None) or 0
-    shared = len({seen.index for seen in calls}) < depth  # one module for many layers (albert): each call is a layer of its own
-    for seen in calls:
-        key = (seen.role, seen.path)
+    shared = len({layer.index for layer in calls}) < depth  # one module for many layers (albert): each call is a layer of its own
+    for layer in calls:
+        key = (layer.role, layer.path)
         times[key] = times.get(key, 0) + 1
         if times[key] > 1 and shared:
-            seen.index += times[key] - 1
-        made = one(model, seen, backend, inputs)
+            layer.index += times[key] - 1
+        made = one(model, layer, backend, inputs)
         alike = (made.type, made.object, made.kernel, made.count, made.kv_len, made.q_len)
-        found.setdefault(alike, []).append((seen, made))
+        found.setdefault(alike, []).append((layer, made))
     return [_merged(same) for same in found.values()]
 
 
 def _merged(same: list[tuple[LayerCall, LayerMask]]) -> LayerMask:
     from dataclasses import replace
 
-    return replace(same[0][1], layers=tuple(sorted({seen.index for seen, _ in same})))
+    return replace(same[0][1], layers=tuple(sorted({layer.index for layer, _ in same})))
 
 
-def one(model: Any, seen: LayerCall, backend: str, inputs: ForwardInputs) -> LayerMask:
+def one(model: Any, layer: LayerCall, backend: str, inputs: ForwardInputs) -> LayerMask:
     """One layer's record as a LayerMask."""
-    made = object_of(seen)
-    if seen.role == "linear":
+    made = object_of(layer)
+    if layer.role == "linear":
         return LayerMask(
-            layers=(seen.index,),
+            layers=(layer.index,),
             type="linear",
             backend=backend,
-            q_len=seen.q_len,
+            q_len=layer.q_len,
             kv_len=None,
             q_offset=inputs.past,
             formula="observed",
             object=made,
             kernel=KernelArguments(),
         )
-    kernel = _kernel(seen)
-    if seen.weighed is not None and not seen.kernel.get("interface"):
-        seen.q_len, seen.kv_len = int(seen.weighed.shape[1]), int(seen.weighed.shape[2])
-    q_len, kv_len = seen.q_len, seen.kv_len or seen.kernel.get("kv_len") or seen.q_len
-    sees = _sees(seen, inputs, kv_len)
+    kernel = _kernel(layer)
+    if layer.weighed is not None and not layer.kernel.get("interface"):
+        layer.q_len, layer.kv_len = int(layer.weighed.shape[1]), int(layer.weighed.shape[2])
+    q_len, kv_len = layer.q_len, layer.kv_len or layer.kernel.get("kv_len") or layer.q_len
+    sees = _sees(layer, inputs, kv_len)
     visible = None
     if sees is not None:
         none = np.zeros((sees.shape[0], q_len), np.int64)
         visible = Visible(kv_len, none, none, repeat=inputs.batch // sees.shape[0], dense=sees)
     count = None if visible is None else visible.count()
     return LayerMask(
-        layers=(seen.index,),
-        type=_type(model, seen),
+        layers=(layer.index,),
+        type=_type(model, layer),
         backend=backend,
         q_len=q_len,
         kv_len=kv_len,
@@ -232,21 +232,21 @@ def one(model: Any, seen: LayerCall, backend: str, inputs: ForwardInputs) -> Lay
     )
 
 
-def _type(model: Any, seen: LayerCall) -> str:
-    if seen.role in ("cross", "encoder"):
-        return seen.role
+def _type(model: Any, layer: LayerCall) -> str:
+    if layer.role in ("cross", "encoder"):
+        return layer.role
     kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None)
-    if isinstance(kinds, list | tuple) and seen.index < len(kinds) and str(kinds[seen.index]) not in ("hybrid",):
-        return str(kinds[seen.index])
-    return "sliding_attention" if seen.sliding else "full_attention"
+    if isinstance(kinds, list | tuple) and layer.index < len(kinds) and str(kinds[layer.index]) not in ("hybrid",):
+        return str(kinds[layer.index])
+    return "sliding_attention" if layer.sliding else "full_attention"
 
 
-def object_of(seen: LayerCall) -> MaskObject:
+def object_of(layer: LayerCall) -> MaskObject:
     """What the layer got."""
-    mask = seen.mask
-    flash = seen.kernel.get("flash")
+    mask = layer.mask
+    flash = layer.kernel.get("flash")
     if mask is None:
-        return MaskObject("varlen") if flash and seen.kernel.get("cu_k") is not None else NOTHING
+        return MaskObject("varlen") if flash and layer.kernel.get("cu_k") is not None else NOTHING
     if hasattr(mask, "mask_mod"):
         size = sum(
             part.numel() * part.element_size()
@@ -256,8 +256,8 @@ def object_of(seen: LayerCall) -> MaskObject:
             )
             if part is not None
         )  # fmt: skip
-        return MaskObject("block_mask", (mask.shape[0], 1, seen.q_len, seen.kv_len or 0), None, size, size)
-    kind: Any = "varlen" if flash and seen.kernel.get("cu_k") is not None and seen.role != "linear" else "tensor"
+        return MaskObject("block_mask", (mask.shape[0], 1, layer.q_len, layer.kv_len or 0), None, size, size)
+    kind: Any = "varlen" if flash and layer.kernel.get("cu_k") is not None and layer.role != "linear" else "tensor"
     return MaskObject(kind, tuple(mask.shape), str(mask.dtype).removeprefix("torch."), mask.numel() * mask.element_size(), stored(mask))
 
 
@@ -267,49 +267,49 @@ def stored(mask: Any) -> int:
     return int(np.prod(extents, dtype=np.int64)) * int(mask.element_size())
 
 
-def _kernel(seen: LayerCall) -> KernelArguments:
-    told = seen.kernel
-    if told.get("flash"):
-        window = told.get("window", (-1, -1))
+def _kernel(layer: LayerCall) -> KernelArguments:
+    given = layer.kernel
+    if given.get("flash"):
+        window = given.get("window", (-1, -1))
         limited = None if tuple(window) == (-1, -1) else (int(window[0]), int(window[1]))
-        offsets = [None if told.get(name) is None else tuple(told[name]) for name in ("cu_k", "cu_q")]
-        return KernelArguments(bool(told["causal"]), limited, offsets[0], offsets[1])
-    if told.get("sdpa"):
-        mask = told.get("attn_mask")
+        offsets = [None if given.get(name) is None else tuple(given[name]) for name in ("cu_k", "cu_q")]
+        return KernelArguments(bool(given["causal"]), limited, offsets[0], offsets[1])
+    if given.get("sdpa"):
+        mask = given.get("attn_mask")
         other = None
-        if mask is not None and mask is not seen.mask and (seen.mask is None or tuple(mask.shape) != tuple(seen.mask.shape)):
+        if mask is not None and mask is not layer.mask and (layer.mask is None or tuple(mask.shape) != tuple(layer.mask.shape)):
             dtype = str(mask.dtype).removeprefix("torch.")
             other = MaskObject("tensor", tuple(mask.shape), dtype, mask.numel() * mask.element_size(), stored(mask))
-        return KernelArguments(told["is_causal"], mask=other)
+        return KernelArguments(given["is_causal"], mask=other)
     return KernelArguments(False)
 
 
-def _sees(seen: LayerCall, inputs: ForwardInputs, kv_len: int) -> Any:
+def _sees(layer: LayerCall, inputs: ForwardInputs, kv_len: int) -> Any:
     """bool [R, Q, KV], numpy; None where it would be too large or cannot be told."""
-    if inputs.batch * seen.q_len * kv_len > MAX_PAIRS:
+    if inputs.batch * layer.q_len * kv_len > MAX_PAIRS:
         return None
-    told = seen.kernel
-    if told.get("flash"):
-        return _flash_sees(seen, inputs, kv_len)
-    if seen.sees is not None:
-        return seen.sees.cpu().numpy()
-    mask = told["attn_mask"] if told.get("sdpa") else seen.mask
-    if seen.weighed is not None and not told.get("interface") and not _plain(mask, seen, kv_len):
-        return seen.weighed[:, : seen.q_len, :kv_len].cpu().numpy()
-    if told.get("own") or not (told.get("sdpa") or told.get("interface") or getattr(mask, "ndim", 0) == 4):
+    given = layer.kernel
+    if given.get("flash"):
+        return _flash_sees(layer, inputs, kv_len)
+    if layer.sees is not None:
+        return layer.sees.cpu().numpy()
+    mask = given["attn_mask"] if given.get("sdpa") else layer.mask
+    if layer.weighed is not None and not given.get("interface") and not _plain(mask, layer, kv_len):
+        return layer.weighed[:, : layer.q_len, :kv_len].cpu().numpy()
+    if given.get("own") or not (given.get("sdpa") or given.get("interface") or getattr(mask, "ndim", 0) == 4):
         return None  # no kernel was seen and no mask of pairs: what the module does by itself is not known
     if mask is None or getattr(mask, "ndim", 0) != 4:
-        square = np.ones((1, seen.q_len, kv_len), np.bool_)
-        causal = told.get("sdpa") and told["is_causal"]
+        square = np.ones((1, layer.q_len, kv_len), np.bool_)
+        causal = given.get("sdpa") and given["is_causal"]
         return np.tril(square) if causal else square
-    shown = _of_tensor(mask, told.get("sdpa", False))[:, : seen.q_len, :kv_len]
-    return np.broadcast_to(shown, (shown.shape[0], seen.q_len, kv_len))
+    shown = _of_tensor(mask, given.get("sdpa", False))[:, : layer.q_len, :kv_len]
+    return np.broadcast_to(shown, (shown.shape[0], layer.q_len, kv_len))
 
 
-def _plain(mask: Any, seen: LayerCall, kv_len: int) -> bool:
+def _plain(mask: Any, layer: LayerCall, kv_len: int) -> bool:
     """Return whether a mask is added to the scores of all pairs, as the interface's masks are; the meaning of any other is the module's own."""
-    whole = getattr(mask, "ndim", 0) == 4 and tuple(mask.shape[2:]) == (seen.q_len, kv_len)
-    return whole and mask.dtype.is_floating_point and not seen.kernel.get("own")
+    whole = getattr(mask, "ndim", 0) == 4 and tuple(mask.shape[2:]) == (layer.q_len, kv_len)
+    return whole and mask.dtype.is_floating_point and not layer.kernel.get("own")
 
 
 def _of_tensor(mask: Any, sdpa: bool) -> Any:
@@ -324,20 +324,20 @@ def _of_tensor(mask: Any, sdpa: bool) -> Any:
     return (head > floor).cpu().numpy()
 
 
-def _flash_sees(seen: LayerCall, inputs: ForwardInputs, kv_len: int) -> Any:
+def _flash_sees(layer: LayerCall, inputs: ForwardInputs, kv_len: int) -> Any:
     from llmdoctor.mask.live.flash import window_mask
 
-    told = seen.kernel
-    causal, window = bool(told["causal"]), tuple(told["window"])
-    if told["cu_k"] is None:
-        return window_mask(told["q_len"], told["kv_len"], causal, window).numpy()[None]
-    out = np.zeros((inputs.batch, seen.q_len, kv_len), np.bool_)
-    mask = None if seen.mask is None else seen.mask.cpu().numpy().astype(np.bool_)
+    given = layer.kernel
+    causal, window = bool(given["causal"]), tuple(given["window"])
+    if given["cu_k"] is None:
+        return window_mask(given["q_len"], given["kv_len"], causal, window).numpy()[None]
+    out = np.zeros((inputs.batch, layer.q_len, kv_len), np.bool_)
+    mask = None if layer.mask is None else layer.mask.cpu().numpy().astype(np.bool_)
     if mask is not None:
         width = mask.shape[1]
-        queries = mask if seen.q_len == width else np.ones((inputs.batch, 1), np.bool_) if seen.q_len == 1 else mask[:, -seen.q_len :]
-    for at in range(len(told["cu_k"]) - 1):
-        a, b, c, d = told["cu_q"][at], told["cu_q"][at + 1], told["cu_k"][at], told["cu_k"][at + 1]
+        queries = mask if layer.q_len == width else np.ones((inputs.batch, 1), np.bool_) if layer.q_len == 1 else mask[:, -layer.q_len :]
+    for at in range(len(given["cu_k"]) - 1):
+        a, b, c, d = given["cu_q"][at], given["cu_q"][at + 1], given["cu_k"][at], given["cu_k"][at + 1]
         piece = window_mask(b - a, d - c, causal, window).numpy()
         if mask is None:
             out[0, a:b, c:d] = piece

@@ -58,18 +58,18 @@ class ForwardRecord:
         """An attention function that leaves a record."""
 
         def recorded(module: Any, query: Any, key: Any, value: Any, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Any:
-            seen = self._start(module, attention_mask, query.shape[2], key.shape[2], kwargs.get("sliding_window"))
-            if seen is not None:
-                seen.kernel["interface"] = True
-                seen.kernel.setdefault("module_causal", kwargs.get("is_causal", getattr(module, "is_causal", None)))
-                _read_block_mask(seen)
+            layer = self._start(module, attention_mask, query.shape[2], key.shape[2], kwargs.get("sliding_window"))
+            if layer is not None:
+                layer.kernel["interface"] = True
+                layer.kernel.setdefault("module_causal", kwargs.get("is_causal", getattr(module, "is_causal", None)))
+                _read_block_mask(layer)
             bias = kwargs.get("position_bias")
             if bias is not None and bias.shape[0] == 1 and hasattr(attention_mask, "mask_mod"):
                 # T5 under flex_attention reads position_bias[batch] of a bias of batch 1: out of bounds where nothing checks
                 kwargs["position_bias"] = bias.expand(query.shape[0], -1, -1, -1)
             if kwargs.get("s_aux") is not None and hasattr(attention_mask, "mask_mod") and not query.is_cuda:
                 kwargs["s_aux"] = None  # gpt_oss: flex_attention refuses sinks on a CPU; its mask is the same without them
-            before, self._current = self._current, seen
+            before, self._current = self._current, layer
             try:
                 return function(module, query, key, value, attention_mask, *args, **kwargs)
             finally:
@@ -87,28 +87,28 @@ class ForwardRecord:
 
     def on_softmax(self, result: Any) -> None:
         """softmax has been called inside an attention module: its result may be the attention probabilities, [B, H, Q, KV] or [B x H, Q, KV]."""
-        seen = self._current if self._current is not None and self._current.kernel.get("interface") else None
-        if seen is None and self._inside:
-            seen = self._inside[-1][0]
-        if seen is None or seen.role == "linear" or getattr(result, "ndim", 0) not in (3, 4):
+        layer = self._current if self._current is not None and self._current.kernel.get("interface") else None
+        if layer is None and self._inside:
+            layer = self._inside[-1][0]
+        if layer is None or layer.role == "linear" or getattr(result, "ndim", 0) not in (3, 4):
             return
         above = result.detach() > 0
         if above.ndim == 3:
             if self.batch == 0 or above.shape[0] % self.batch:
                 return
             above = above.reshape(self.batch, -1, *above.shape[1:])
-        seen.softmaxes += 1  # one softmax is over all keys; several are over blocks or landmarks, and none of them shows the pairs
-        seen.weighed = above.any(dim=1) if above.shape[0] == self.batch and seen.softmaxes == 1 else None
+        layer.softmaxes += 1  # one softmax is over all keys; several are over blocks or landmarks, and none of them shows the pairs
+        layer.weighed = above.any(dim=1) if above.shape[0] == self.batch and layer.softmaxes == 1 else None
 
     def on_flash_forward(self, key: Any) -> None:
         """The library's flash-attention path has been entered with keys [B, KV, H, D]; a model without the interface shows them only here."""
         if self._current is not None and self._current.kv_len is None:
             self._current.kv_len = key.shape[1]
 
-    def on_flash(self, told: dict[str, Any]) -> None:
+    def on_flash(self, arguments: dict[str, Any]) -> None:
         """A flash-attention kernel has been called."""
         if self._current is not None:
-            self._current.kernel.update(flash=True, **told)
+            self._current.kernel.update(flash=True, **arguments)
 
     def _start(self, module: Any, mask: Any, q_len: int, kv_len: int | None, sliding: Any) -> LayerCall | None:
         path = self._paths.get(id(module), "")
@@ -116,13 +116,13 @@ class ForwardRecord:
             return None
         role = self._role(module, path)
         index = self._index(module, path)
-        seen = LayerCall(
+        layer = LayerCall(
             path=path, index=index, role=role, mask=mask, q_len=q_len, kv_len=kv_len, sliding=sliding if isinstance(sliding, int) else None
         )
-        self.calls.append(seen)
+        self.calls.append(layer)
         for inner in self._inside:
-            inner.append(seen)
-        return seen
+            inner.append(layer)
+        return layer
 
     def _role(self, module: Any, path: str) -> str:
         if LINEAR.search(type(module).__name__):
@@ -151,17 +151,17 @@ class ForwardRecord:
         self._inside.append([])
         named = _named(module, args, kwargs)
         linear = LINEAR.search(type(module).__name__) is not None
-        hidden = named.get("hidden_states", args[0] if args else None)
-        q_len = hidden.shape[1] if hidden is not None and hidden.ndim >= 2 else 0
+        states = named.get("hidden_states", args[0] if args else None)
+        q_len = states.shape[1] if states is not None and states.ndim >= 2 else 0
         mask = named.get("attention_mask", named.get("mask"))
         path = self._paths.get(id(module), "")
         role = "linear" if linear else self._role(module, path)
         kv_len = None if linear or mask is None or getattr(mask, "ndim", 0) != 4 else mask.shape[-1]
-        seen = LayerCall(path=path, index=self._index(module, path), role=role, mask=mask, q_len=q_len, kv_len=kv_len)
-        seen.kernel["own"] = linear or _masks_by_itself(module)
-        self._inside[-1].append(seen)
+        layer = LayerCall(path=path, index=self._index(module, path), role=role, mask=mask, q_len=q_len, kv_len=kv_len)
+        layer.kernel["own"] = linear or _masks_by_itself(module)
+        self._inside[-1].append(layer)
         if self._current is None or linear:
-            self._current = seen
+            self._current = layer
 
     def after_module(self, _module: Any, _args: Any, _output: Any) -> None:
         """After it: keep the record where nothing inside left one of its own."""
@@ -220,14 +220,14 @@ def _number(value: Any) -> Any:
     return int(value) if hasattr(value, "item") else value
 
 
-def _read_block_mask(seen: LayerCall) -> None:
+def _read_block_mask(layer: LayerCall) -> None:
     """Which pairs a BlockMask lets through, evaluated now: its function may look at tensors that change later."""
-    mask = seen.mask
-    if not hasattr(mask, "mask_mod") or seen.kv_len is None:
+    mask = layer.mask
+    if not hasattr(mask, "mask_mod") or layer.kv_len is None:
         return
     import torch
 
-    batch, q_len, kv_len = mask.shape[0], seen.q_len, seen.kv_len
+    batch, q_len, kv_len = mask.shape[0], layer.q_len, layer.kv_len
     device = mask.kv_num_blocks.device
     shape = (batch, 1, q_len, kv_len)
     grid = [torch.arange(size, device=device).view([-1 if at == axis else 1 for at in range(4)]) for axis, size in enumerate(shape)]
@@ -236,7 +236,7 @@ def _read_block_mask(seen: LayerCall) -> None:
     full = _blocks(mask.full_kv_num_blocks, mask.full_kv_indices) if mask.full_kv_num_blocks is not None else torch.zeros_like(partial)
     rows, columns = mask.BLOCK_SIZE
     spread = [item.repeat_interleave(rows, 1).repeat_interleave(columns, 2)[:, :q_len, :kv_len] for item in (partial, full)]
-    seen.sees = (spread[0] & inside) | spread[1]
+    layer.sees = (spread[0] & inside) | spread[1]
 
 
 def _blocks(counts: Any, indices: Any) -> Any:

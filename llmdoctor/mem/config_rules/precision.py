@@ -89,9 +89,9 @@ def data_types(config: Config) -> Iterator[Finding]:
     if "auto" in modes.values():
         return  # whoever fills it in decides
     model = next((name for name, value in modes.items() if is_on(value)), "fp32")
-    asked = _dtype(config.get("data_types", "param_dtype"))
-    if asked is not None and asked != model:
-        message = f"data_types.param_dtype is {asked}, and bf16 and fp16 make the model {model}: DeepSpeed asserts that they agree"
+    declared = _dtype(config.get("data_types", "param_dtype"))
+    if declared is not None and declared != model:
+        message = f"data_types.param_dtype is {declared}, and bf16 and fp16 make the model {model}: DeepSpeed asserts that they agree"
         yield config.found(
             PRECISION, message, "data_types", "param_dtype", cause="deepspeed/runtime/engine.py:1827", fix=f'"param_dtype": "{model}"'
         )

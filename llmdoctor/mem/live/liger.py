@@ -17,21 +17,21 @@ def fuse_loss(model: Any) -> bool:
         return False
     fused = _fused_loss()
 
-    class Hidden(nn.Module):  # type: ignore[misc]
+    class HeadInput(nn.Module):  # type: ignore[misc]
         """The output layer without its product: the loss takes the hidden states."""
 
         def __init__(self) -> None:
             super().__init__()
             self.weight, self.bias = output.weight, output.bias
 
-        def forward(self, hidden: Any) -> Any:
-            return hidden
+        def forward(self, states: Any) -> Any:
+            return states
 
     def loss(logits: Any, labels: Any, **_: Any) -> Any:
-        hidden = logits.view(-1, logits.shape[-1])
-        return fused(hidden, layer.weight, nn.functional.pad(labels, (0, 1), value=-100)[..., 1:].contiguous().view(-1))
+        states = logits.view(-1, logits.shape[-1])
+        return fused(states, layer.weight, nn.functional.pad(labels, (0, 1), value=-100)[..., 1:].contiguous().view(-1))
 
-    layer = Hidden()
+    layer = HeadInput()
     model.set_output_embeddings(layer)
     model.loss_function = loss
     return True
@@ -64,19 +64,19 @@ def _fused_loss() -> Any:
         """Holds the gradients of hidden states and output weight from the forward on; logits exist for one chunk at a time."""
 
         @staticmethod
-        def forward(ctx: Any, hidden: Any, weight: Any, _labels: Any) -> Any:
-            rows, size = hidden.shape
+        def forward(ctx: Any, states: Any, weight: Any, _labels: Any) -> Any:
+            rows, size = states.shape
             vocabulary = weight.shape[0]
             parts = -(-vocabulary // size)
             chunk = min(rows, 1 << (-(-rows // parts) - 1).bit_length())
-            grad_hidden = torch.empty_like(hidden)
+            grad_states = torch.empty_like(states)
             grad_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
             losses = torch.empty(rows, dtype=torch.float32)
             for start in range(0, rows, chunk):
                 length = min(chunk, rows - start)
-                logits = torch.empty(length, vocabulary, dtype=hidden.dtype)
+                logits = torch.empty(length, vocabulary, dtype=states.dtype)
                 del logits
-            ctx.save_for_backward(grad_hidden, grad_weight)
+            ctx.save_for_backward(grad_states, grad_weight)
             return losses.sum()
 
         @staticmethod

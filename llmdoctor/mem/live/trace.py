@@ -178,9 +178,9 @@ def _wrap(layer: Any, key: tuple[str, int], last: bool, recorder: StorageRecorde
             return kind.__call__(self, *args, **kwargs)
         recorder.segment((key[0], "forward", key[1]))
         out = kind.__call__(self, *args, **kwargs)
-        hidden = out[0] if isinstance(out, tuple) else out
-        if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
-            hidden.register_hook(lambda _: recorder.segment((key[0], "backward", key[1])))
+        states = out[0] if isinstance(out, tuple) else out
+        if isinstance(states, torch.Tensor) and states.requires_grad:
+            states.register_hook(lambda _: recorder.segment((key[0], "backward", key[1])))
         if last:
             recorder.segment(None)
         return out

@@ -27,8 +27,8 @@ def generate(directory: Path, out: Path, *, cleared: bool) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory, padding_side="left")
     policy = transformers.Qwen2VLForConditionalGeneration.from_pretrained(directory)
     texts = [
-        tokenizer.apply_chat_template([{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True)
-        for question in ("one", "one two", "one two three", "shows")
+        tokenizer.apply_chat_template([{"role": "user", "content": user_text}], tokenize=False, add_generation_prompt=True)
+        for user_text in ("one", "one two", "one two three", "shows")
     ]
     inputs = tokenizer(texts, return_tensors="pt", padding=True)
     if cleared:  # trl 1.0.0 experimental/ppo/ppo_trainer.py:410

@@ -13,21 +13,21 @@ WORDS = st.lists(st.integers(10, 30), max_size=12)
 
 @given(words=WORDS, padding=st.integers(0, 5), limit=st.integers(20, 30))
 def test_a_row_that_ends_at_eos(words: list[int], padding: int, limit: int) -> None:
-    told = ending([*words, EOS, *[PAD] * padding], EndConditions({EOS}, {EOS, END}, limit, PAD))
-    assert told == {"new_tokens": len(words) + 1, "stop_reason": "eos", "passed_terminator_at": None, "passed_terminator": None}
+    ended = ending([*words, EOS, *[PAD] * padding], EndConditions({EOS}, {EOS, END}, limit, PAD))
+    assert ended == {"new_tokens": len(words) + 1, "stop_reason": "eos", "passed_terminator_at": None, "passed_terminator": None}
 
 
 @given(before=WORDS, after=st.lists(st.integers(10, 30), min_size=1, max_size=12))
 def test_a_terminator_that_nobody_listens_to_is_named_with_its_position(before: list[int], after: list[int]) -> None:
     row = [*before, END, *after]
-    told = ending(row, EndConditions(set(), {EOS, END}, len(row), PAD))
-    assert told == {"new_tokens": len(row), "stop_reason": "length", "passed_terminator_at": len(before), "passed_terminator": END}
+    ended = ending(row, EndConditions(set(), {EOS, END}, len(row), PAD))
+    assert ended == {"new_tokens": len(row), "stop_reason": "length", "passed_terminator_at": len(before), "passed_terminator": END}
 
 
 @given(words=st.lists(st.integers(10, 30), min_size=1, max_size=12), padding=st.integers(1, 5), limit=st.integers(1, 30))
 def test_a_row_that_something_else_ended_is_other_however_long_its_neighbours_are(words: list[int], padding: int, limit: int) -> None:
-    told = ending([*words, *[PAD] * padding], EndConditions({EOS}, {EOS, PAD}, limit, PAD, custom=True))
-    assert (told["new_tokens"], told["stop_reason"], told["passed_terminator_at"]) == (len(words), "other", None)
+    ended = ending([*words, *[PAD] * padding], EndConditions({EOS}, {EOS, PAD}, limit, PAD, custom=True))
+    assert (ended["new_tokens"], ended["stop_reason"], ended["passed_terminator_at"]) == (len(words), "other", None)
 
 
 def test_without_anything_else_to_end_a_row_pad_is_a_token() -> None:
@@ -40,8 +40,8 @@ def test_pad_that_is_eos_beside_a_criterion_cannot_be_told_from_an_end() -> None
 
 
 def test_a_terminator_that_stands_last_was_not_passed() -> None:
-    told = ending([10, 11, END], EndConditions(set(), {END}, 3, PAD))
-    assert (told["stop_reason"], told["passed_terminator_at"]) == ("length", None)
+    ended = ending([10, 11, END], EndConditions(set(), {END}, 3, PAD))
+    assert (ended["stop_reason"], ended["passed_terminator_at"]) == ("length", None)
 
 
 def test_pad_that_is_eos_ends_at_the_first_one() -> None:
@@ -64,11 +64,11 @@ def decode(ids: object) -> str:
 def test_a_stop_string_ends_with_the_token_that_completed_it(before: list[int], end: list[int], fill: list[int], more: int) -> None:
     """Whatever stands behind it: padding, padding that is eos, or, in a call without eos, tokens of a row that waits for its neighbours."""
     eos = set() if fill == [10, 11] else {EOS}
-    told = ending(
+    ended = ending(
         [*before, *end, *fill * more],
         EndConditions(eos=eos, terminators={EOS}, limit=len(before) + 2, pad=fill[0], stop_strings=["END"], decode=decode),
     )
-    assert (told["stop_reason"], told["new_tokens"], told["passed_terminator_at"]) == ("stop_string", len(before) + len(end), None)
+    assert (ended["stop_reason"], ended["new_tokens"], ended["passed_terminator_at"]) == ("stop_string", len(before) + len(end), None)
 
 
 def test_an_eos_before_the_string_is_the_end() -> None:

@@ -130,7 +130,7 @@ def test_every_layer_of_a_call(recorded: Recording, model: Any, inputs: Any) -> 
     config.temperature = 0.9
     model.generate(**inputs, generation_config=config, top_k=5)  # the call
     (call,) = of(recorded, "generate")
-    layers = {name: (told["layer"], told["line"]) for name, told in call["provenance"].items()}
+    layers = {name: (entry["layer"], entry["line"]) for name, entry in call["provenance"].items()}
     assert layers["top_p"] == ("mutation", line_of("# mutation"))
     assert layers["max_new_tokens"] == ("user-config", line_of("# user config"))
     assert layers["temperature"] == ("user-config", line_of("config.temperature = 0.9"))
@@ -271,9 +271,9 @@ def test_a_change_that_was_not_seen_is_not_blamed_on_the_file(how: str, recorded
         model.generation_config.__dict__["eos_token_id"] = None
     model.generate(**inputs, max_new_tokens=20)
     (call,) = of(recorded, "generate")
-    told = call["model_provenance"]["eos_token_id"]
-    assert (told["layer"], told["source"]) == ("mutation", "code that the recorder did not see")
-    assert told["overrides"][0]["value"] == [336, 334]
+    entry = call["model_provenance"]["eos_token_id"]
+    assert (entry["layer"], entry["source"]) == ("mutation", "code that the recorder did not see")
+    assert entry["overrides"][0]["value"] == [336, 334]
     complaint = recorded.complaint()
     assert complaint is not None
     assert "code that the recorder did not see set model.generation_config.eos_token_id [336, 334] ->" in complaint

@@ -167,13 +167,13 @@ def test_axolotls_auto_and_none_contradict_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "reported"),
     [("", True), ("dataset_name: d\n", False), ("finetuning_type: lora\nlora_rank: 8\n", True), ("bf16: true\ndataset_name: d\n", False)],
 )
-def test_what_is_not_said_is_the_trainers_default_and_not_trls(more: str, told: bool) -> None:
+def test_what_is_not_said_is_the_trainers_default_and_not_trls(more: str, reported: bool) -> None:
     text = f"output_dir: o\nper_device_train_batch_size: 1\n{more}deepspeed: {{zero_optimization: {{stage: 2}}, bf16: {{enabled: true}}}}\n"
     found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), LinkedFiles(ProjectSettings()))
-    assert [finding.code for finding in found] == (["MEM006"] if told else [])
+    assert [finding.code for finding in found] == (["MEM006"] if reported else [])
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ VALUES = st.recursive(
     max_leaves=25,
 )
 OBJECTS = st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=12)
-NEIGHBOURS = LinkedFiles(ProjectSettings(gpu_memory=2**34))
+NEARBY_FILES = LinkedFiles(ProjectSettings(gpu_memory=2**34))
 
 
 @settings(max_examples=500, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -48,11 +48,11 @@ def test_no_rule_raises(value: dict[str, Any]) -> None:
     for file in (parse(text, "a.json", "a.json"), parse_yaml(text, "a.yaml", "a.yaml"), JsonFile("a.json", "a.json", value)):
         for kind in KINDS:
             if file.value is not None and kind.recognise(file.value):
-                for finding in kind.judge(file, NEIGHBOURS):
+                for finding in kind.judge(file, NEARBY_FILES):
                     assert finding.message
                     assert finding.location is not None
                     json.dumps(plain(finding.evidence), allow_nan=False)
-    check_pickled(PickledObject("transformers.training_args.TrainingArguments", None, value), "a.bin", "a.bin", NEIGHBOURS)
+    check_pickled(PickledObject("transformers.training_args.TrainingArguments", None, value), "a.bin", "a.bin", NEARBY_FILES)
 
 
 @settings(max_examples=200, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -68,4 +68,4 @@ def test_no_rule_raises_where_it_is_certain_to_be_asked(value: dict[str, Any], d
     for each, kind in zip(sure, (KINDS[1], KINDS[2], KINDS[0], KINDS[3]), strict=True):
         file = JsonFile("a.json", "a.json", each)
         if kind.recognise(each):
-            kind.judge(file, NEIGHBOURS)
+            kind.judge(file, NEARBY_FILES)
