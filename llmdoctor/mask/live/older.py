@@ -55,21 +55,21 @@ def _taken(rows: Any, indices: Any) -> Any:
     return rows[indices]
 
 
-def _unpadded(hidden: Any, mask: Any, *_: Any) -> tuple[Any, Any, Any, int]:
+def _unpadded(states: Any, mask: Any, *_: Any) -> tuple[Any, Any, Any, int]:
     """Return flash_attn.bert_padding.unpad_input: the tokens of the mask in one row, their places, the offsets of the rows, the longest."""
     import torch
 
     lengths = mask.sum(dim=-1, dtype=torch.int32)
     places = torch.nonzero(mask.flatten(), as_tuple=False).flatten()
     offsets = torch.nn.functional.pad(torch.cumsum(lengths, dim=0, dtype=torch.int32), (1, 0))
-    return hidden.reshape(-1, *hidden.shape[2:])[places], places, offsets, int(lengths.max())
+    return states.reshape(-1, *states.shape[2:])[places], places, offsets, int(lengths.max())
 
 
-def _padded(hidden: Any, places: Any, batch: int, length: int) -> Any:
+def _padded(states: Any, places: Any, batch: int, length: int) -> Any:
     """Return flash_attn.bert_padding.pad_input: the inverse of _unpadded."""
-    out = hidden.new_zeros(batch * length, *hidden.shape[1:])
-    out[places] = hidden
-    return out.view(batch, length, *hidden.shape[1:])
+    out = states.new_zeros(batch * length, *states.shape[1:])
+    out[places] = states
+    return out.view(batch, length, *states.shape[1:])
 
 
 @contextmanager
