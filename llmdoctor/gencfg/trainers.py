@@ -208,7 +208,7 @@ def _version(library: str, name: str, requested: str | None) -> tuple[str, str, 
 
 
 def _nearest(versions: list[str], requested: str) -> str | None:
-    """Return the newest known version that is not newer than `asked`."""
+    """Return the newest known version that is not newer than `requested`."""
     wanted = release(requested)
     older = [version for version in versions if release(version) <= wanted]
     return older[-1] if older else None

@@ -15,7 +15,7 @@ REFERENCE = "transformers"  # the engine of a call for which no other is named
 
 @dataclass(frozen=True, slots=True)
 class EngineVersion:
-    """The version that an answer is for: `asked` by the user, else the installed one, else the newest known.
+    """The version that an answer is for: `requested` by the user, else the installed one, else the newest known.
 
     `limit` is a clause on why the answer may not hold for the engine here; None if the version is installed and known.
     """

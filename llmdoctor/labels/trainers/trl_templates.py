@@ -56,8 +56,8 @@ def _installed(name: str, version: tuple[int, ...]) -> str:
         data = read_bytes(os.path.join(entry or ".", "trl", "chat_templates", f"{name}_training.jinja"), TEMPLATE_LIMIT)
         if isinstance(data, bytes):
             return data.decode("utf-8", "replace")
-    asked = ".".join(map(str, version))
+    requested = ".".join(map(str, version))
     raise QuestionError(
-        f"assistant_only_loss: trl {asked} replaces this chat template ({name}) by a training template that only its package has: "
-        f"pip install --no-deps trl=={asked}, or --without assistant_only_loss"
+        f"assistant_only_loss: trl {requested} replaces this chat template ({name}) by a training template that only its package has: "
+        f"pip install --no-deps trl=={requested}, or --without assistant_only_loss"
     )
