@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,28 +13,15 @@ from llmdoctor.core.finding import Finding, Location
 from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
-from llmdoctor.sample.comparing import Agreement, DisagreementCause, Divergence, agreement, compare_sides, find_causes
+from llmdoctor.sample.causes import DisagreementCause, find_causes
+from llmdoctor.sample.comparing import ROUNDING, Agreement, Divergence, agreement, compare_sides
 from llmdoctor.sample.logprobs import Side, read_side
 from llmdoctor.sample.options import SampleCompareOptions
-from llmdoctor.sample.results import ComparisonResult, DisagreementCauseResult, SampleCompareResult, VersusResult
+from llmdoctor.sample.pairing import PairedSides, pair_sides
+from llmdoctor.sample.results import DisagreementCauseResult, SampleCompareResult, ComparisonResult, VersusResult
 from llmdoctor.sample.rules import SIDES
-from llmdoctor.sample.types import Doubles, Flags
 
-_RUN = 4  # exact zeros in a row, on both sides, are padding
 _SHOWN = 8
-
-
-@dataclass(frozen=True, slots=True)
-class PairedSides:
-    """The values of both sides, sequence by sequence; NaN for a token that does not count on one of them.
-
-    `notes` say what was left out, `padding` whether one side alone has padding that counts.
-    """
-
-    trainer: tuple[Doubles, ...]
-    engine: tuple[Doubles, ...]
-    notes: tuple[str, ...]
-    padding: DisagreementCause | None
 
 
 def compare_report(options: SampleCompareOptions) -> Report:
@@ -51,15 +37,15 @@ def compared_as(command: str, options: SampleCompareOptions) -> Report:
             f"{options.trainer}: holds one side only ({trainer.name or 'one list'}): expected a second file, or a dump with both"
         )
     paired = pair_sides(trainer, engine)
-    t, e, index, _ = _joined(paired)
+    t, e, index, _ = paired.joined()
     if not len(t):
         raise QuestionError(
             f"{options.engine}: no token has a log-probability on both sides: {_invalid(trainer, engine) or 'nothing is left'}"
         )
     found = compare_sides(t, e, index)
-    causes = find_causes(paired.trainer, paired.engine, options.temperature)
+    causes = find_causes(*paired.without_padding(), options.temperature)
     if paired.padding is not None:
-        causes = tuple(sorted((paired.padding, *causes), key=lambda cause: -cause.explains))
+        causes = (paired.padding, *causes)
     decision = agreement(found, causes)
     causes = () if decision == "agree" else causes
     findings = _findings(options, found, decision, causes)
@@ -75,77 +61,6 @@ def compared_as(command: str, options: SampleCompareOptions) -> Report:
     )
 
 
-def pair_sides(trainer: Side, engine: Side) -> PairedSides:
-    """Return both sides token by token, without what a mask or padding leaves out. Raises QuestionError if the lengths differ."""
-    t, e = list(trainer.sequences), list(engine.sequences)
-    if len(t) != len(e) and sum(map(len, t)) == sum(map(len, e)):
-        t, e = [np.concatenate(t)], [np.concatenate(e)]
-    if len(t) != len(e):
-        raise QuestionError(f"{engine.path}: {len(e)} sequences against {len(t)} in {trainer.path}: expected the same on both sides")
-    for number, (left, right) in enumerate(zip(t, e, strict=True)):
-        if len(left) != len(right):
-            raise QuestionError(
-                f"{engine.path}: sequence {number} has {len(right)} log-probabilities, {trainer.path} {len(left)}: expected one per token on both sides"
-            )
-    notes = []
-    masks = trainer.masks or engine.masks
-    if masks is not None and [len(mask) for mask in masks] == [len(row) for row in t]:
-        left_out = sum(int((~mask).sum()) for mask in masks)
-        t, e = _without(t, [~mask for mask in masks]), _without(e, [~mask for mask in masks])
-        notes.append(f"{plural(left_out, 'token')} left out by the mask")
-    both = [_runs((left == 0) & (right == 0)) for left, right in zip(t, e, strict=True)]
-    if masks is None and any(run.any() for run in both):
-        notes.append(f"{plural(sum(int(run.sum()) for run in both), 'token')} of padding left out: runs of exact zeros on both sides")
-        t, e = _without(t, both), _without(e, both)
-    t, e, padding = _one_sided(t, e) if masks is None else (t, e, None)
-    return PairedSides(tuple(t), tuple(e), tuple(notes), padding)
-
-
-def _without(rows: Sequence[Doubles], masks: Sequence[Flags]) -> list[Doubles]:
-    return [np.where(mask, np.nan, row) for row, mask in zip(rows, masks, strict=True)]
-
-
-def _runs(flags: Flags) -> Flags:
-    """The places that lie in a run of _RUN or more."""
-    found = np.zeros(len(flags), bool)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
-    for start, stop in edges.reshape(-1, 2):
-        if stop - start >= _RUN:
-            found[start:stop] = True
-    return found
-
-
-def _one_sided(t: list[Doubles], e: list[Doubles]) -> tuple[list[Doubles], list[Doubles], DisagreementCause | None]:
-    """Padding that one side alone marks by zeros: left out if the rest agrees much better without it."""
-    for name, rows, others in (("engine", e, t), ("trainer", t, e)):
-        runs = [_runs(row == 0) & (other != 0) for row, other in zip(rows, others, strict=True)]
-        count = sum(int(run.sum()) for run in runs)
-        if not count:
-            continue
-        left = _away(_without(t, runs), _without(e, runs))
-        total = _away(t, e)
-        if total > 0.02 and left < 0.3 * total:
-            other = "trainer" if name == "engine" else "engine"
-            evidence = f"{plural(count, 'token')} in runs of exact zeros on the {name}'s side alone; without them the mean difference is {left:.4f}"
-            fix = f"Padding is counted on the {other}'s side: apply the response mask before the comparison and in the loss."
-            return t, e, DisagreementCause("padding counted", 1 - left / total, evidence, fix)
-    return t, e, None
-
-
-def _away(t: Sequence[Doubles], e: Sequence[Doubles]) -> float:
-    away = np.abs(np.concatenate(list(t)) - np.concatenate(list(e)))
-    away = away[np.isfinite(away)]
-    return float(away.mean()) if len(away) else 0.0
-
-
-def _joined(paired: PairedSides) -> tuple[Doubles, Doubles, np.ndarray, np.ndarray]:
-    """Both sides' finite values, the sequence of each token, and its index among all tokens."""
-    t, e = np.concatenate(paired.trainer), np.concatenate(paired.engine)
-    index = np.repeat(np.arange(len(paired.trainer)), [len(row) for row in paired.trainer])
-    good = np.isfinite(t) & np.isfinite(e)
-    return t[good], e[good], index[good], np.flatnonzero(good)
-
-
 def _invalid(trainer: Side, engine: Side) -> str:
     texts = [
         f"{side.path}: {', '.join(f'{count} {kind}' for kind, count in side.invalid.items())}" for side in (trainer, engine) if side.invalid
@@ -158,37 +73,57 @@ def _verdict(found: Divergence, decision: Agreement) -> Verdict:
     if decision == "agree":
         return Verdict(f"The two sides agree up to rounding: {ratio}.", "ok")
     if decision == "undecided":
-        text = f"Undecided: the differences ({found.mean_abs:.3f} nats on average) may be precision alone: {ratio}."
-        return Verdict(text, "undecided")
+        return Verdict(f"Undecided: {_doubt(found)}: {ratio}.", "undecided")
     return Verdict(f"The two sides disagree: {ratio}.", "problem")
+
+
+def _doubt(found: Divergence) -> str:
+    """Why the numbers do not decide."""
+    if found.mean_abs > ROUNDING:
+        return f"the differences ({found.mean_abs:.3f} nats on average) may be precision alone"
+    if found.max_abs > 1:
+        return f"the sides agree up to rounding but for single tokens, the worst by {found.max_abs:.2f} nats"
+    return f"{plural(found.doubtful, 'token')} of probability below .95: too few to show a temperature or a cut, if there is one"
 
 
 def _worst(paired: PairedSides) -> list[tuple[int, float, float]]:
     """The tokens that differ most: index among all tokens, trainer, engine."""
-    t, e, _, places = _joined(paired)
+    t, e, _, places = paired.joined()
     order = np.argsort(-np.abs(t - e), kind="stable")[:_SHOWN]
     return [(int(places[at]), float(t[at]), float(e[at])) for at in order]
 
 
-def _findings(
-    options: SampleCompareOptions, found: Divergence, decision: Agreement, causes: Sequence[DisagreementCause]
-) -> tuple[Finding, ...]:
+def _findings(options: SampleCompareOptions, found: Divergence, decision: Agreement, causes: Sequence[DisagreementCause]) -> tuple[Finding, ...]:
     if decision != "disagree":
         return ()
     message = f"trainer and engine disagree about {plural(found.tokens, 'token')}: mean ratio {found.mean_ratio:.4g}"
-    best = causes[0] if causes else None
+    named = [cause for cause in causes if cause.named]
     return (
         SIDES.at(
             Location(options.engine),
             message,
-            cause=None if best is None else f"{best.name} (explains {best.explains:.0%} of the difference): {best.evidence}",
-            fix=None if best is None else best.fix,
+            cause=_cause_text(named, causes),
+            fix=named[0].fix if named else None,
             mean_ratio=found.mean_ratio,
             standard_error=found.standard_error,
             mean_abs=found.mean_abs,
-            tokens=list(best.tokens) if best is not None else [],
+            tokens=[token for cause in named for token in cause.tokens],
         ),
     )
+
+
+def _cause_text(named: Sequence[DisagreementCause], causes: Sequence[DisagreementCause]) -> str | None:
+    """The causes that are proven; else the ones that remain possible, as such."""
+    if named:
+        return "; and ".join(_said(cause) for cause in named)
+    if not causes:
+        return None
+    return f"not decided: {' or '.join(cause.name for cause in causes)} ({causes[0].evidence})"
+
+
+def _said(cause: DisagreementCause) -> str:
+    share = "" if cause.explains is None else f", {cause.explains:.0%} of the summed difference"
+    return f"{cause.name}{share}: {cause.evidence}"
 
 
 def _document(
@@ -200,10 +135,9 @@ def _document(
 ) -> tuple[Block, ...]:
     blocks: list[Block] = [*findings]
     if causes:
-        best, *others = causes
-        if not findings:
-            blocks += [Note("Cause", f"perhaps {best.name}: {best.evidence}"), Code("Fix", best.fix)]
-        blocks += [Note("Also", f"{cause.name} (would explain {cause.explains:.0%}): {cause.evidence}", "dim") for cause in others[:2]]
+        possible = [cause for cause in causes if not cause.named]
+        blocks += [Note("Possible", f"{cause.name}: {cause.evidence}", "dim") for cause in possible[:3]]
+        blocks += [Code("Fix", possible[0].fix)] if not findings and possible else []
     blocks.append(Note("Evidence", evidence_of(found)))
     blocks.append(Note("Training", training_of(found)))
     blocks += [Note("Note", note) for note in paired.notes]
@@ -258,7 +192,14 @@ def _versus(found: Divergence) -> VersusResult:
 
 
 def _cause(one: DisagreementCause) -> DisagreementCauseResult:
-    return {"name": one.name, "explains": one.explains, "evidence": one.evidence, "fix": one.fix, "tokens": list(one.tokens)}
+    return {
+        "name": one.name,
+        "named": one.named,
+        "explains": one.explains,
+        "evidence": one.evidence,
+        "fix": one.fix,
+        "tokens": list(one.tokens),
+    }
 
 
 def _result(
@@ -279,10 +220,7 @@ def _result(
         "ratio": comparison,
         "k1": found.k1,
         "k3": found.k3,
-        "causes": [
-            {"name": one.name, "explains": one.explains, "evidence": one.evidence, "fix": one.fix, "tokens": list(one.tokens)}
-            for one in causes
-        ],
+        "causes": [_cause(one) for one in causes],
         "training": {
             "outside_clip": found.clipped,
             "effective_sample_size": found.effective,

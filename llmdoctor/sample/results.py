@@ -198,7 +198,10 @@ class DisagreementCauseResult(TypedDict):
     """One explanation of a disagreement."""
 
     name: str
-    explains: float  # the share of the mean |difference| that is gone after it
+    named: bool  # whether it is proven; else it remains possible
+    explains: (
+        float | None
+    )  # the share of the summed |difference| that is gone without it; None for a cause that only bounds the differences
     evidence: str
     fix: str
     tokens: list[int]

@@ -1,0 +1,132 @@
+"""Two sides token by token: masks, padding, equal lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.text import plural
+from llmdoctor.sample.causes import DisagreementCause
+from llmdoctor.sample.logprobs import Side
+from llmdoctor.sample.types import Doubles, Flags, Ids
+
+_RUN = 4  # values in a row that are the same number, at an end of a sequence, are padding
+_DOUBT = 1.0  # nats by which padding of one side alone is off on average: a run of certain tokens under a cut is off by less
+
+
+@dataclass(frozen=True, slots=True)
+class PairedSides:
+    """The values of both sides, sequence by sequence; NaN for a token that does not count on one of them.
+
+    `notes` say what was left out. `padding` is the cause if one side alone marks padding, at the places `padded`.
+    """
+
+    trainer: tuple[Doubles, ...]
+    engine: tuple[Doubles, ...]
+    notes: tuple[str, ...] = ()
+    padding: DisagreementCause | None = None
+    padded: tuple[Flags, ...] = ()
+
+    def joined(self) -> tuple[Doubles, Doubles, Ids, Ids]:
+        """Return both sides' finite values [N], the sequence of each token, and its index among all tokens."""
+        t, e = np.concatenate(self.trainer), np.concatenate(self.engine)
+        index = np.repeat(np.arange(len(self.trainer)), [len(row) for row in self.trainer])
+        good = np.isfinite(t) & np.isfinite(e)
+        return t[good], e[good], index[good], np.flatnonzero(good)
+
+    def without_padding(self) -> tuple[list[Doubles], list[Doubles]]:
+        """Return both sides without the padding of one side."""
+        if self.padding is None:
+            return list(self.trainer), list(self.engine)
+        return _without(self.trainer, self.padded), _without(self.engine, self.padded)
+
+
+def pair_sides(trainer: Side, engine: Side) -> PairedSides:
+    """Return both sides token by token, without what a mask or padding leaves out. Raises QuestionError if the lengths differ."""
+    t, e = list(trainer.sequences), list(engine.sequences)
+    if len(t) != len(e) and sum(map(len, t)) == sum(map(len, e)):
+        t, e = [np.concatenate(t)], [np.concatenate(e)]
+    _check_lengths(t, e, trainer, engine)
+    notes = []
+    masks = trainer.masks or engine.masks
+    if masks is not None and [len(mask) for mask in masks] == [len(row) for row in t]:
+        left_out = sum(int((~mask).sum()) for mask in masks)
+        t, e = _without(t, [~mask for mask in masks]), _without(e, [~mask for mask in masks])
+        notes.append(f"{plural(left_out, 'token')} left out by the mask")
+        return PairedSides(tuple(t), tuple(e), tuple(notes))
+    both = [_ends(left) & _ends(right) for left, right in zip(t, e, strict=True)]
+    both = [np.zeros(len(run), bool) if run.all() else run for run in both]
+    if any(run.any() for run in both):
+        values = " and ".join(
+            sorted({f"{float(row[run][0]):g}" for rows in (t, e) for row, run in zip(rows, both, strict=True) if run.any()})
+        )
+        notes.append(
+            f"{plural(sum(int(run.sum()) for run in both), 'token')} of padding left out: runs of {values} at the ends of both sides"
+        )
+        t, e = _without(t, both), _without(e, both)
+    padding, runs = _one_sided(t, e)
+    return PairedSides(tuple(t), tuple(e), tuple(notes), padding, tuple(runs))
+
+
+def _check_lengths(t: Sequence[Doubles], e: Sequence[Doubles], trainer: Side, engine: Side) -> None:
+    if len(t) != len(e):
+        raise QuestionError(f"{engine.path}: {len(e)} sequences against {len(t)} in {trainer.path}: expected the same on both sides")
+    for number, (left, right) in enumerate(zip(t, e, strict=True)):
+        if len(left) != len(right):
+            order = sorted(map(len, t)) == sorted(map(len, e))
+            hint = "; the lengths are those of the other side in another order: sort both sides by the id of the sample" if order else ""
+            raise QuestionError(
+                f"{engine.path}: sequence {number} has {len(right)} log-probabilities, {trainer.path} {len(left)}: "
+                f"expected one per token on both sides{hint}"
+            )
+
+
+def _without(rows: Sequence[Doubles], masks: Sequence[Flags]) -> list[Doubles]:
+    return [np.where(mask, np.nan, row) for row, mask in zip(rows, masks, strict=True)]
+
+
+def _ends(row: Doubles) -> Flags:
+    """The places of a run of _RUN or more equal values at the start or at the end."""
+    found = np.zeros(len(row), bool)
+    if len(row) < _RUN:
+        return found
+    for values, view in ((row, found), (row[::-1], found[::-1])):
+        other = np.flatnonzero(values != values[0])
+        length = int(other[0]) if len(other) else len(row)
+        if length >= _RUN and np.isfinite(values[0]):
+            view[:length] = True
+    return found
+
+
+def _one_sided(t: list[Doubles], e: list[Doubles]) -> tuple[DisagreementCause | None, list[Flags]]:
+    """The padding that one side alone marks by a constant, as a cause, and its places; (None, []) if there is none."""
+    for name, rows, others in (("engine", e, t), ("trainer", t, e)):
+        runs = [_ends(row) & np.isfinite(other) for row, other in zip(rows, others, strict=True)]
+        whole = all(run[np.isfinite(row)].all() for run, row in zip(runs, rows, strict=True))
+        count = sum(int(run.sum()) for run in runs)
+        if whole or not count:
+            continue
+        away = np.concatenate([np.abs(row - other)[run] for row, other, run in zip(rows, others, runs, strict=True)])
+        if float(away.mean()) < _DOUBT:
+            continue
+        value = next(float(row[run][0]) for row, run in zip(rows, runs, strict=True) if run.any())
+        other = "trainer" if name == "engine" else "engine"
+        total, kept = _away(t, e), _away(_without(t, runs), _without(e, runs))
+        share = float(away.sum() / (total[0] * total[1]))
+        evidence = (
+            f"{plural(count, 'token')} at the ends of sequences are {value:g} on the {name}'s side and differ by {away.mean():.2f} nats on average; "
+            f"without them the mean difference is {kept[0]:.4f}"
+        )
+        fix = f"Padding is counted on the {other}'s side: apply the response mask before the comparison and in the loss."
+        return DisagreementCause("padding counted", True, share, evidence, fix), runs
+    return None, []
+
+
+def _away(t: Sequence[Doubles], e: Sequence[Doubles]) -> tuple[float, int]:
+    """The mean |difference|, and how many tokens have one."""
+    away = np.abs(np.concatenate(list(t)) - np.concatenate(list(e)))
+    away = away[np.isfinite(away)]
+    return (float(away.mean()) if len(away) else 0.0), len(away)
