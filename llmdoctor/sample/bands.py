@@ -25,9 +25,9 @@ _CHANCE = math.log(1e-3)
 class Band:
     """The power `factor` that best makes one side out of the other, from `low` to `high` for powers that are as good.
 
-    `below` and `above` are the shares of tokens under and over the band by more than arithmetic. `sharpened` are likely tokens (p > 1/2) that moved up
-    as they must, `lowered` tokens that moved down, `certain` tokens that are certain though no such division can make them so. `exceeds_chance`: signs at
-    random would not agree so well.
+    `below` and `above` are the shares of tokens under and over the band by more than arithmetic. `sharpened` are likely tokens (p > 1/2) that
+    moved up as they must, `lowered` tokens that moved down, `certain` tokens that are certain though no such division can make them so.
+    `exceeds_chance`: signs at random would not agree so well.
     """
 
     factor: float
