@@ -21,7 +21,7 @@ _OUT = 0.5  # nats outside the band, at most, that one token counts: an outlier 
 _CHANCE = math.log(1e-3)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
     """The power `factor` that best makes one side out of the other, from `low` to `high` for powers that are as good.
 
@@ -65,17 +65,17 @@ def fit_band(cold: Doubles, base: Doubles) -> Band:
     right = must & (cold > base)
     chance = int(must.sum()) * math.log(0.5) if (must & ~right).sum() <= 0.02 * max(1, int(must.sum())) else 0.0
     return Band(
-        factor,
-        best[int(good[0])][3],
-        highest,
-        below,
-        above,
-        round(len(cold) * (1 - below - above)),
-        len(cold),
-        int(right.sum()),
-        int(down.sum()),
-        int(certain.sum()),
-        chance < _CHANCE,
+        factor=factor,
+        low=best[int(good[0])][3],
+        high=highest,
+        below=below,
+        above=above,
+        inside=round(len(cold) * (1 - below - above)),
+        count=len(cold),
+        sharpened=int(right.sum()),
+        lowered=int(down.sum()),
+        certain=int(certain.sum()),
+        exceeds_chance=chance < _CHANCE,
     )
 
 

@@ -224,7 +224,7 @@ def _of_all_tokens(t: Doubles, e: Doubles, temperature: float | None, outliers: 
     return [*found, *([noise] if noise is not None else []), _weights(t, e, excluded=len(t) >= _ENOUGH and not found)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Signs:
     """The signs of the differences that arithmetic cannot make: how many tokens moved up (`raised` on the side `side`) and down there."""
 
@@ -247,7 +247,16 @@ class _Signs:
         gain = mine - other
         zeros = int(np.count_nonzero((mine >= CERTAIN) & (gain > _DOUBT)))
         rare = int(np.count_nonzero((gain > slack) & (other < math.log(0.05))))
-        return cls(side, raised, lowered, len(t), float(gain.max()), zeros, _pearson(t, e), rare)
+        return cls(
+            side=side,
+            raised=raised,
+            lowered=lowered,
+            count=len(t),
+            largest=float(gain.max()),
+            zeros=zeros,
+            pearson=_pearson(t, e),
+            rare_raised=rare,
+        )
 
     @property
     def both(self) -> bool:

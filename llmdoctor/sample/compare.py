@@ -93,7 +93,9 @@ def _worst(paired: PairedSides) -> list[tuple[int, float, float]]:
     return [(int(places[at]), float(t[at]), float(e[at])) for at in order]
 
 
-def _findings(options: SampleCompareOptions, found: Divergence, decision: Agreement, causes: Sequence[DisagreementCause]) -> tuple[Finding, ...]:
+def _findings(
+    options: SampleCompareOptions, found: Divergence, decision: Agreement, causes: Sequence[DisagreementCause]
+) -> tuple[Finding, ...]:
     if decision != "disagree":
         return ()
     message = f"trainer and engine disagree about {plural(found.tokens, 'token')}: mean ratio {found.mean_ratio:.4g}"
