@@ -18,7 +18,7 @@ from llmdoctor.sample.comparing import ROUNDING, Agreement, Divergence, agreemen
 from llmdoctor.sample.logprobs import Side, read_side
 from llmdoctor.sample.options import SampleCompareOptions
 from llmdoctor.sample.pairing import PairedSides, pair_sides
-from llmdoctor.sample.results import DisagreementCauseResult, SampleCompareResult, ComparisonResult, VersusResult
+from llmdoctor.sample.results import ComparisonResult, DisagreementCauseResult, SampleCompareResult, VersusResult
 from llmdoctor.sample.rules import SIDES
 
 _SHOWN = 8
