@@ -24,8 +24,8 @@ from llmdoctor.files.safetensors import read_header
 JSON_LIMIT = 512 * 2**20  # bytes
 UNPACKED_LIMIT, MAX_MEMBERS = 512 * 2**20, 1000  # of an npz file; one that is not compressed may be larger
 BFLOAT16 = "bfloat16"
-_PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
-_REFUSED = "a pickle can run code when it is read, so it is never loaded: save the arrays as safetensors, npz, npy or JSON"
+PICKLES = (".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt")
+REFUSED_PICKLE = "a pickle can run code when it is read, so it is never loaded: save the arrays as safetensors, npz, npy or JSON"
 _DTYPES = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8", "I64": "<i8",
     "F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2",
@@ -78,8 +78,8 @@ def read_arrays(path: str) -> ArrayFile:
         return ArrayFile(path, "npz", _npz(path, shown))
     if path.endswith(".safetensors"):
         return _safetensors(path)
-    if path.lower().endswith(_PICKLES) or magic[:1] == b"\x80":
-        raise QuestionError(f"{shown}: {_REFUSED}")
+    if path.lower().endswith(PICKLES) or magic[:1] == b"\x80":
+        raise QuestionError(f"{shown}: {REFUSED_PICKLE}")
     return ArrayFile(path, "json", value=_json(path, shown))
 
 
@@ -108,7 +108,7 @@ def _header(file: Any, shown: str) -> tuple[tuple[int, ...], np.dtype[Any], int]
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = reader(file)
     if dtype.hasobject:
-        raise QuestionError(f"{shown}: an array of Python objects is a pickle; {_REFUSED}")
+        raise QuestionError(f"{shown}: an array of Python objects is a pickle; {REFUSED_PICKLE}")
     return shape, dtype, file.tell()
 
 
@@ -118,7 +118,7 @@ def _npz(path: str, shown: str) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if any(member.filename.endswith(".pkl") for member in members):
-                raise QuestionError(f"{shown}: a file of torch.save; {_REFUSED}")
+                raise QuestionError(f"{shown}: a file of torch.save; {REFUSED_PICKLE}")
             most = max(UNPACKED_LIMIT, os.path.getsize(path))
             if sum(member.file_size for member in members) > most or len(members) > MAX_MEMBERS:
                 raise QuestionError(f"{shown}: unpacks to more than {most >> 20} MiB or {MAX_MEMBERS} members")

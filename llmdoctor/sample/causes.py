@@ -193,7 +193,7 @@ def _outliers(t: Doubles, e: Doubles, places: Ids, far: Ids) -> DisagreementCaus
         evidence += "; a mixture of experts that routes one token elsewhere can do that too"
     fix = "Look at these tokens: special tokens, a stop token that one side does not score, or a token that was changed after it was drawn."
     share = float(np.abs(delta[far]).sum() / np.abs(delta).sum())
-    return DisagreementCause("a few outliers", sure, share, evidence, fix, tuple(int(places[at]) for at in order[:20]))
+    return DisagreementCause("a few outliers", sure, share, evidence, fix, tokens=tuple(int(places[at]) for at in order[:20]))
 
 
 def _ratio(delta: float) -> str:
@@ -202,7 +202,7 @@ def _ratio(delta: float) -> str:
 
 def _of_all_tokens(t: Doubles, e: Doubles, temperature: float | None, outliers: bool) -> list[DisagreementCause]:
     """The causes that change every token: a cut, a temperature, both, arithmetic, weights or inputs."""
-    signs = _Signs.of(t, e)
+    signs = _SignCounts.of(t, e)
     some = np.linspace(0, len(t) - 1, min(len(t), _MOST_FITTED)).astype(np.int64)
     bands = (fit_band(t[some], e[some]), fit_band(e[some], t[some]))
     names = ("trainer", "engine")
@@ -225,7 +225,7 @@ def _of_all_tokens(t: Doubles, e: Doubles, temperature: float | None, outliers: 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Signs:
+class _SignCounts:
     """The signs of the differences that arithmetic cannot make: how many tokens moved up (`raised` on the side `side`) and down there."""
 
     side: str
@@ -238,7 +238,7 @@ class _Signs:
     rare_raised: int
 
     @classmethod
-    def of(cls, t: Doubles, e: Doubles) -> _Signs:
+    def of(cls, t: Doubles, e: Doubles) -> _SignCounts:
         """Return the signs, from the side that is larger more often."""
         slack = arithmetic(np.minimum(t, e))
         up, down = int(np.count_nonzero(e - t > slack)), int(np.count_nonzero(t - e > slack))
@@ -277,7 +277,7 @@ class _Signs:
         return self.lowered <= _STRAY / 2 * self.count and self.largest <= _PROOF and self.pearson >= _OTHER_TEXT
 
 
-def _cut(signs: _Signs, sure: bool) -> DisagreementCause | None:
+def _cut(signs: _SignCounts, sure: bool) -> DisagreementCause | None:
     """One side renormalised over what a cut left: no token is less likely there, and none more so than the cut allows."""
     if not signs.one_sided or signs.raised < 3:
         return None
@@ -291,7 +291,7 @@ def _cut(signs: _Signs, sure: bool) -> DisagreementCause | None:
     return DisagreementCause("a cut on one side", sure, None, evidence, fix)
 
 
-def _temperature(band: Band, colder: str, signs: _Signs, asked: float | None) -> DisagreementCause | None:
+def _temperature(band: Band, colder: str, signs: _SignCounts, asked: float | None) -> DisagreementCause | None:
     """One side divided by a temperature: every token in the band that the division leaves open."""
     if band.factor < 1.02 or band.below > _STRAY or band.above > _STRAY:
         return None

@@ -137,7 +137,7 @@ def _document(
 ) -> tuple[Block, ...]:
     blocks: list[Block] = [*findings]
     if causes:
-        possible = [cause for cause in causes if not cause.named]
+        possible = [] if any(cause.named for cause in causes) else causes
         blocks += [Note("Possible", f"{cause.name}: {cause.evidence}", "dim") for cause in possible[:3]]
         blocks += [Code("Fix", possible[0].fix)] if not findings and possible else []
     blocks.append(Note("Evidence", evidence_of(found)))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.files.arrays import read_arrays, read_npy
+from llmdoctor.files.arrays import PICKLES, REFUSED_PICKLE, read_arrays, read_npy
 from llmdoctor.files.parquet import read_columns
 from llmdoctor.requests.logprob_files import looks_like_responses, read_responses
 from llmdoctor.sample.tokens import read_values
@@ -23,15 +23,17 @@ Role = Literal["trainer", "engine"]
 _PLAIN = ("logprobs", "token_logprobs", "log_probs", "logprob", "logps")
 _NAMES: Mapping[Role, tuple[str, ...]] = {
     "trainer": (
-        "old_log_probs", "actor_log_probs", "trainer_log_probs", "old_per_token_logps", "per_token_logps", "prev_logprobs",
+        "old_log_probs", "actor_log_probs", "trainer_log_probs", "trainer_logprobs", "prox_logp",
+        "old_per_token_logps", "per_token_logps", "prev_logprobs",
         "old_action_log_probs", "action_log_probs", "train_log_probs", "policy_logprobs", "old_logprobs", *_PLAIN,
     ),
     "engine": (
         "rollout_log_probs", "rollout_logprobs", "sampling_per_token_logps", "generation_logprobs", "inference_logprobs", "engine_log_probs",
-        "vllm_logprobs", "sampling_logprobs", "behavior_logprobs", *_PLAIN,
+        "vllm_logprobs", "infer_logprobs", "sampling_logprobs", "behavior_logprobs", *_PLAIN,
     ),
 }  # fmt: skip
-_MASKS = ("response_mask", "completion_mask", "action_mask", "loss_mask", "loss_masks", "token_mask", "mask")
+_MASKS = ("response_mask", "completion_mask", "action_mask", "token_loss_mask", "loss_mask", "loss_masks", "token_mask", "mask")
+_WRAPPERS = ("rollout_data", "samples", "batch", "data")
 _HIGHEST, _LOWEST = 0.1, -9998.0  # above: no log-probability; at or below: an engine's way to write -inf
 
 
@@ -69,6 +71,8 @@ def read_side(path: str, role: Role = "trainer") -> Side:
 
 def _read(path: str, role: Role) -> tuple[str, Any, Any]:
     """The name of the values, the values and the mask of a file."""
+    if path.endswith(PICKLES):
+        raise QuestionError(f"{path}: {REFUSED_PICKLE}")
     if path.endswith(".npy"):
         return "", read_npy(path), None
     if path.endswith((".npz", ".safetensors")):
@@ -76,7 +80,7 @@ def _read(path: str, role: Role) -> tuple[str, Any, Any]:
         return _chosen({name: file.floats(name) for name in file.arrays}, path, role)
     if path.endswith(".parquet"):
         return _chosen(read_columns(path, "sample compare"), path, role)
-    value = read_values(path, "log-probabilities")
+    value = _unwrapped(read_values(path, "log-probabilities"))
     if _is_response(value) and looks_like_responses(path):
         found = read_responses(path)
         return "logprobs", [[step.logprob for step in group.steps] for group in found.groups()], None
@@ -87,6 +91,17 @@ def _read(path: str, role: Role) -> tuple[str, Any, Any]:
         columns = {name: [item.get(name, []) for item in value] for name in names}
         return _chosen(columns, path, role)
     return "", value, None
+
+
+def _unwrapped(value: Any) -> Any:
+    """What an object holds that wraps the dump: slime writes {"rollout_id", "rollout_data": {...}} and {"samples": [...]}."""
+    known = {name for names in _NAMES.values() for name in names}
+    while isinstance(value, dict) and not known & value.keys():
+        inner = next((value[name] for name in _WRAPPERS if isinstance(value.get(name), dict | list)), None)
+        if inner is None:
+            break
+        value = inner
+    return value
 
 
 def _is_response(value: Any) -> bool:

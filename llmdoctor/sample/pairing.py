@@ -60,6 +60,10 @@ def pair_sides(trainer: Side, engine: Side) -> PairedSides:
     both = [_ends(left) & _ends(right) for left, right in zip(t, e, strict=True)]
     both = [np.zeros(len(run), bool) if run.all() else run for run in both]
     if any(run.any() for run in both):
+        pairs = {(float(left[run][-1]), float(right[run][-1])) for left, right, run in zip(t, e, both, strict=True) if run.any()}
+        if len(pairs) == 1:
+            ((mine, theirs),) = pairs
+            both = [run | _tail((left == mine) & (right == theirs)) for left, right, run in zip(t, e, both, strict=True)]
         values = " and ".join(
             sorted({f"{float(row[run][0]):g}" for rows in (t, e) for row, run in zip(rows, both, strict=True) if run.any()})
         )
@@ -67,6 +71,7 @@ def pair_sides(trainer: Side, engine: Side) -> PairedSides:
             f"{plural(sum(int(run.sum()) for run in both), 'token')} of padding left out: runs of {values} at the ends of both sides"
         )
         t, e = _without(t, both), _without(e, both)
+    t, e = _without_prompts(t, e, notes)
     padding, runs = _one_sided(t, e)
     return PairedSides(tuple(t), tuple(e), tuple(notes), padding, tuple(runs))
 
@@ -90,15 +95,40 @@ def _without(rows: Sequence[Doubles], masks: Sequence[Flags]) -> list[Doubles]:
 
 def _ends(row: Doubles) -> Flags:
     """The places of a run of _RUN or more equal values at the start or at the end."""
-    found = np.zeros(len(row), bool)
-    if len(row) < _RUN:
-        return found
-    for values, view in ((row, found), (row[::-1], found[::-1])):
-        other = np.flatnonzero(values != values[0])
-        length = int(other[0]) if len(other) else len(row)
-        if length >= _RUN and np.isfinite(values[0]):
-            view[:length] = True
+    found: Flags = _start(row) | _start(row[::-1])[::-1]
     return found
+
+
+def _tail(flags: Flags) -> Flags:
+    """The places at the end that are all set."""
+    found: Flags = np.logical_and.accumulate(flags[::-1])[::-1]
+    return found
+
+
+def _start(row: Doubles) -> Flags:
+    """The places of a run of _RUN or more equal values at the start."""
+    finite = row[np.isfinite(row)]
+    if len(finite) < _RUN:
+        return np.zeros(len(row), bool)
+    other = np.flatnonzero(np.isfinite(row) & (row != finite[0]))
+    length = int(other[0]) if len(other) else len(row)
+    places = (np.arange(len(row)) < length) & np.isfinite(row)
+    return places if places.sum() >= _RUN else np.zeros(len(row), bool)
+
+
+def _without_prompts(t: list[Doubles], e: list[Doubles], notes: list[str]) -> tuple[list[Doubles], list[Doubles]]:
+    """Both sides without tokens at the start that one side alone does not score: prompts (NeMo-RL's generation_logprobs are 0 there)."""
+    for name, rows, others in (("engine", e, t), ("trainer", t, e)):
+        runs = [_start(row) & np.isfinite(other) for row, other in zip(rows, others, strict=True)]
+        runs = [run if not run[np.isfinite(row)].all() else np.zeros(len(run), bool) for run, row in zip(runs, rows, strict=True)]
+        away = np.concatenate([np.abs(row - other)[run] for row, other, run in zip(rows, others, runs, strict=True)])
+        if len(away) and float(away.mean()) >= _DOUBT:
+            value = next(float(row[run][0]) for row, run in zip(rows, runs, strict=True) if run.any())
+            notes.append(
+                f"{plural(len(away), 'token')} at the start of sequences left out as prompts: {value:g} on the {name}'s side alone"
+            )
+            return _without(t, runs), _without(e, runs)
+    return t, e
 
 
 def _one_sided(t: list[Doubles], e: list[Doubles]) -> tuple[DisagreementCause | None, list[Flags]]:
@@ -112,7 +142,10 @@ def _one_sided(t: list[Doubles], e: list[Doubles]) -> tuple[DisagreementCause | 
         away = np.concatenate([np.abs(row - other)[run] for row, other, run in zip(rows, others, runs, strict=True)])
         if float(away.mean()) < _DOUBT:
             continue
-        value = next(float(row[run][0]) for row, run in zip(rows, runs, strict=True) if run.any())
+        value = next(float(row[run][-1]) for row, run in zip(rows, runs, strict=True) if run.any())
+        runs = [run | _tail(row == value) for row, run in zip(rows, runs, strict=True)]
+        away = np.concatenate([np.abs(row - other)[run] for row, other, run in zip(rows, others, runs, strict=True)])
+        count = len(away)
         other = "trainer" if name == "engine" else "engine"
         total, kept = _away(t, e), _away(_without(t, runs), _without(e, runs))
         share = float(away.sum() / (total[0] * total[1]))

@@ -130,6 +130,26 @@ def test_masks_and_padding_are_left_out(tmp_path: Path) -> None:
     assert compared(tmp_path, noise, padded)["causes"][0]["name"] == "padding counted"
 
 
+def test_prompts_and_short_tails_are_no_difference(tmp_path: Path) -> None:
+    answers = [[-1.0, -2.0, -0.5, -0.1, 0.0, 0.0, 0.0, 0.0, 0.0], [-1.0, -2.0, -0.5, -0.7, -0.2, -0.3, -1.1, -0.9, 0.0]]
+    engine = [[0.0] * 5 + row for row in answers]  # NeMo-RL: the engine does not score the prompt
+    trainer = [[0.0, -3.0, -1.5, -2.0, -6.0, *row] for row in answers]
+    found = compared(tmp_path, {"prev_logprobs": trainer}, {"generation_logprobs": engine})
+    assert (found["verdict"], found["tokens"]) == ("agree", 12)
+
+
+@pytest.mark.parametrize("name", ["dump.pt", "dump.pkl", "dump.bin"])
+def test_a_pickle_is_refused_by_name(name: str, tmp_path: Path, llmdoctor: Callable[..., Outcome]) -> None:
+    (tmp_path / name).write_bytes(b"\x80\x04.")
+    outcome = llmdoctor("sample", "compare", name, name, cwd=tmp_path)
+    assert (outcome.code, "a pickle can run code" in outcome.err) == (2, True)
+
+
+def test_a_wrapped_dump(tmp_path: Path) -> None:
+    dump = {"rollout_id": 0, "rollout_data": {"log_probs": [[-1.0, -2.0, -0.5]], "rollout_log_probs": [[-1.0, -2.0, -0.5]]}}
+    assert compared(tmp_path, dump, dump)["verdict"] == "agree"
+
+
 def test_invalid_values_are_counted(tmp_path: Path) -> None:
     found = compared(tmp_path, [-1.0, None, -9999.0, 0.03, 1.5, -0.5], [-1.0, -1.0, -1.0, 0.0, -1.0, -0.5])
     assert found["tokens"] == 3
