@@ -109,7 +109,7 @@ def train(tokens: Any, device: str, updates: int) -> dict[str, Any]:
 
 def roll(models: dict[str, Any], tokens: Any, engine: str, drawn: Mapping[str, Any], sequences: int, device: str) -> dict[str, np.ndarray]:
     """Draw sequences by generate() with the settings `drawn`: the log-probabilities [sequences, 64] of the engine, raw and processed, and of every
-    trainer, raw and at the temperature that was asked for."""
+    trainer, raw and at the temperature that was requested."""
     import torch
 
     starts = torch.randint(0, len(tokens) - PROMPT, (sequences,))
@@ -295,34 +295,34 @@ def main() -> int:
     parser.add_argument("--updates", type=int, default=2500, help="of the models' training")
     parser.add_argument("--sizes", default="1,8,24,64,1024")
     parser.add_argument("--match", default="")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     start = time.monotonic()
-    print(f"{date.today()}, --runs {asked.runs} --seed {asked.seed}")
+    print(f"{date.today()}, --runs {arguments.runs} --seed {arguments.seed}")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(asked.pool or f"{folder}/pool.npz")
+        path = Path(arguments.pool or f"{folder}/pool.npz")
         if not path.exists():
-            make_pool(path, asked.sequences, asked.updates, asked.seed)
+            make_pool(path, arguments.sequences, arguments.updates, arguments.seed)
         with np.load(path) as file:
             pool = {name: file[name] for name in file.files}
-        good = table(pool, asked, Path(folder))
+        good = table(pool, arguments, Path(folder))
     print(
         f"{'everything holds' if good else 'SOMETHING DOES NOT HOLD'}: wrong names in at most 2% of the runs ({time.monotonic() - start:.0f} s)"
     )
     return 0 if good else 1
 
 
-def table(pool: Mapping[str, np.ndarray], asked: argparse.Namespace, folder: Path) -> bool:
+def table(pool: Mapping[str, np.ndarray], arguments: argparse.Namespace, folder: Path) -> bool:
     """Print the counts of every case. Whether wrong names are rare at every size."""
     total: dict[int, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     print("number of tokens: right / part of it / undecided / wrong, and the wrong names")
     for number, case in enumerate(cases()):
-        if asked.match not in case.name:
+        if arguments.match not in case.name:
             continue
         cells, wrong = [], collections.Counter[str]()
-        for size in map(int, asked.sizes.split(",")):
-            random = np.random.default_rng([asked.seed, number, size])
+        for size in map(int, arguments.sizes.split(",")):
+            random = np.random.default_rng([arguments.seed, number, size])
             counts: collections.Counter[str] = collections.Counter()
-            for _ in range(asked.runs):
+            for _ in range(arguments.runs):
                 verdict, causes = named(*picked(pool, case, size, random), folder)
                 said = outcome(case, verdict, causes)
                 counts[said] += 1

@@ -50,7 +50,7 @@ class DisagreementCause:
 def find_causes(trainer: Sequence[Doubles], engine: Sequence[Doubles], temperature: float | None = None) -> tuple[DisagreementCause, ...]:
     """Return the causes that the numbers allow, named ones first; () if the sides agree up to rounding.
 
-    `temperature` is the one that was asked for, if known. Values that are not finite are left out.
+    `temperature` is the one that was requested, if known. Values that are not finite are left out.
     """
     t, e, places = finite_pairs(trainer, engine)
     total = float(np.abs(t - e).mean()) if len(t) else 0.0
@@ -291,7 +291,7 @@ def _cut(signs: _SignCounts, sure: bool) -> DisagreementCause | None:
     return DisagreementCause("a cut on one side", sure, None, evidence, fix)
 
 
-def _temperature(band: Band, colder: str, signs: _SignCounts, asked: float | None) -> DisagreementCause | None:
+def _temperature(band: Band, colder: str, signs: _SignCounts, requested: float | None) -> DisagreementCause | None:
     """One side divided by a temperature: every token in the band that the division leaves open."""
     if band.factor < 1.02 or band.below > _STRAY or band.above > _STRAY:
         return None
@@ -304,9 +304,9 @@ def _temperature(band: Band, colder: str, signs: _SignCounts, asked: float | Non
     )
     if signs.zeros >= _ZEROS and signs.side == colder:
         evidence += f"; a cut beside it is possible: {signs.zeros} tokens that the {hotter} doubts have probability 1 there"
-    if asked is not None:
-        side = colder if abs(math.log(asked * band.factor)) < abs(math.log(asked / band.factor)) else hotter
-        evidence += f"; with the requested temperature {asked:g}, it is the {side} that divides"
+    if requested is not None:
+        side = colder if abs(math.log(requested * band.factor)) < abs(math.log(requested / band.factor)) else hotter
+        evidence += f"; with the requested temperature {requested:g}, it is the {side} that divides"
     fix = (
         'Use one kind on both sides: vLLM logprobs_mode="processed_logprobs" if the trainer divides its logits by the temperature, '
         "raw log-probabilities on both sides if it does not."
