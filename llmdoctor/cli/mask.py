@@ -20,7 +20,9 @@ def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:
     return option
 
 
-ModelArgument = Annotated[str, typer.Argument(help=_MODEL, metavar="MODEL")]
+Inspected = Annotated[
+    str, typer.Argument(help=_MODEL + " Or module:function: one that builds a model, or a mask_mod of flex_attention.", metavar="MODEL")
+]
 Shape = Annotated[str | None, _option("--shape", "Batch and tokens, no mask passed.", "B,S")]
 Lengths = Annotated[str | None, _option("--lengths", "Real tokens of each row; a 2-D mask is passed.", "5,8")]
 Pad = Annotated[str | None, _option("--pad", "Where --lengths puts the padding: left (default) or right.", "SIDE")]
@@ -48,7 +50,7 @@ Mode = Annotated[str, typer.Option("--mode", help="plan: from the config alone; 
 
 
 def inspect(
-    model: ModelArgument,
+    model: Inspected,
     shape: Shape = None,
     lengths: Lengths = None,
     pad: Pad = None,

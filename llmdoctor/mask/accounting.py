@@ -52,6 +52,10 @@ def _matters(name: str, arch: Architecture | None) -> bool:
         return any(layer.pattern is None for layer in arch.layers)
     if name.startswith(("decoder_", "encoder_")):
         return bool(arch.cross or arch.two_stacks)
+    if name.startswith("cross_attention_"):
+        return bool(arch.traits.get("cross_layers"))
+    if name == "global_attention_mask":
+        return bool(arch.traits.get("global_tokens"))
     return True
 
 

@@ -75,7 +75,7 @@ def patterns(plans: Sequence[BackendPlan], row: int = 0) -> list[Picture]:
                 continue
             kept = found.setdefault(_content(group.visible, row), (group.visible, group, {}))
             some = "layer" if len(group.layers) == 1 else "layers"
-            who = f"{group.type.replace('_', ' ')}, {some} {layers_text(group.layers)}"
+            who = f"{group.type.replace('_', ' ')}, {some} {layers_text(group.layers)}" if group.layers else group.type
             kept[2].setdefault(who, []).append(SHORT.get(plan.backend, plan.backend))
     return [Picture(visible, group, _owners(owners)) for visible, group, owners in found.values()]
 

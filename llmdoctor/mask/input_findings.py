@@ -104,9 +104,11 @@ def _odd_values(mask: Any) -> str | None:
 
 def _as_bool(mask: Any) -> str:
     share = int((mask != 0).sum())
-    if share == mask.size:
-        return "all True: documents are not kept apart"
-    return f"True in {share} of {mask.size} places, the additive ones inverted"
+    where = "all True" if share == mask.size else f"True in {share} of {mask.size} places"
+    if bool((mask < 0).any()):
+        return f"{where}, the additive ones inverted"
+    whole = bool((mask == np.floor(mask)).all())
+    return f"{where}: " + ("documents are not kept apart" if whole else "what is not 0 counts as a real token")
 
 
 def _holes(mask: Any, inputs: ForwardInputs) -> Iterator[Finding]:

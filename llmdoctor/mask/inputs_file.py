@@ -200,9 +200,20 @@ def _with_documents(inputs: ForwardInputs, tensors: Mapping[str, NDArray[Any]], 
     if offsets is None:
         return inputs
     line = as_ints(offsets).reshape(-1)
+    if any(not np.array_equal(line, as_ints(given[name]).reshape(-1)) for name in ("cu_seq_lens_q", "cu_seq_lens_k") if name in given):
+        raise QuestionError(
+            f"{path}: cu_seq_lens_q and cu_seq_lens_k differ, expected the same offsets: queries and keys are the same tokens"
+        )
     tokens = inputs.batch * inputs.q_len
     if len(line) < 2 or line[0] != 0 or line[-1] != tokens or bool((np.diff(line) < 0).any()):
         raise QuestionError(f"{path}: cu_seq_lens is {line[:6].tolist()}, expected offsets that rise from 0 to the {tokens} tokens")
+    longest = int(np.diff(line).max())
+    for name in ("max_length_q", "max_length_k"):
+        if name in given and int(as_ints(given[name]).reshape(-1)[0]) < longest:
+            raise QuestionError(
+                f"{path}: {name} is {int(as_ints(given[name]).reshape(-1)[0])}, and the longest document of cu_seq_lens has {longest} tokens: the "
+                "kernel leaves out what is behind it"
+            )
     return replace(inputs, cu_seqlens=tuple(int(offset) for offset in line), varlen=len(given) == 4)
 
 

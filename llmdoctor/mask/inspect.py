@@ -15,12 +15,14 @@ from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.drawing import pictures
 from llmdoctor.mask.findings import BUDGET, examine
 from llmdoctor.mask.forward_inputs import backends_of, dtype_of, read_config
+from llmdoctor.mask.functions import function_report, names_function
 from llmdoctor.mask.input_findings import of_placeholders
+from llmdoctor.mask.layer_results import result_of
 from llmdoctor.mask.options import MaskInspectOptions
 from llmdoctor.mask.plan import plan
-from llmdoctor.mask.results import KernelResult, LayerResult, MaskInspectResult, MaskObjectResult
+from llmdoctor.mask.results import MaskInspectResult
 from llmdoctor.mask.sources import inputs_of
-from llmdoctor.mask.types import GPT_FAST, BackendPlan, ForwardInputs, LayerMask, MaskObject
+from llmdoctor.mask.types import GPT_FAST, BackendPlan, ForwardInputs
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 
 
@@ -33,6 +35,8 @@ def inspect_report(options: MaskInspectOptions) -> Report:
         raise QuestionError(f"--mode {options.mode}: expected plan or run")
     if options.weights and options.mode != "run":
         raise QuestionError("--weights: a plan reads no weights, use --mode run")
+    if names_function(options.model):
+        return function_report(options)
     directory = read_model_dir(options.model)
     config = read_config(directory)
     backends = backends_of(options)
@@ -121,60 +125,6 @@ def make_plans(
         else:
             made.append(plan(arch, inputs, backend, dtype))
     return made, [note for each in made for note in each.notes]
-
-
-def result_of(plans: Sequence[BackendPlan], inputs: ForwardInputs) -> dict[str, Any]:
-    """Return `result` without the fields that depend on the options."""
-    return {
-        "layers": [layer_result(group) for each in plans for group in each.layers],
-        "unobserved": sorted({layer for each in plans for layer in each.unobserved}),
-        "error": next((each.error for each in plans if each.error is not None and not any(one.layers for one in plans)), None),
-        "errors": {each.backend: each.error for each in plans if each.error is not None},
-        "forward": {"batch": inputs.batch, "q_len": inputs.q_len, "past": inputs.past, "phase": inputs.phase, "cache": str(inputs.cache)},
-    }
-
-
-def layer_result(group: LayerMask) -> LayerResult:
-    """Return one group of layers for a program."""
-    kernel = group.kernel
-    arguments: KernelResult = {
-        "is_causal": kernel.is_causal,
-        "window": None if kernel.window is None else list(kernel.window),
-        "cu_seqlens": None if kernel.cu_seqlens is None else list(kernel.cu_seqlens),
-    }
-    if kernel.cu_seqlens_q is not None:
-        arguments["cu_seqlens_q"] = list(kernel.cu_seqlens_q)
-    if kernel.mask is not None:
-        arguments["mask"] = object_result(kernel.mask)
-    result: LayerResult = {
-        "layers": list(group.layers),
-        "type": group.type,
-        "backend": group.backend,
-        "q_len": group.q_len,
-        "kv_len": group.kv_len,
-        "q_offset": group.q_offset,
-        "formula": group.formula,
-        "object": object_result(group.object),
-        "skip_reason": group.skip_reason,
-        "kernel": arguments,
-        "visible": group.count,
-        "total": group.total,
-        "exact": group.exact,
-    }
-    if not group.exact and group.doubt:
-        result["doubt"] = group.doubt
-    return result
-
-
-def object_result(made: MaskObject) -> MaskObjectResult:
-    """Return a mask for a program."""
-    return {
-        "kind": made.kind,
-        "shape": None if made.shape is None else list(made.shape),
-        "dtype": made.dtype,
-        "logical_bytes": made.logical_bytes,
-        "storage_bytes": made.storage_bytes,
-    }
 
 
 def _document(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class MaskOptions:
     """The options that both commands have: which model, which inputs, which backends.
 
-    `model` is a model directory or a hub id in the local cache, for `mask test` also `module:function`. `shape`, `lengths`, `packed`,
+    `model` is a model directory, a hub id in the local cache, or `module:function`. `shape`, `lengths`, `packed`,
     `input_ids`, `messages` and `mask` describe the inputs, at most one of the first five. `without` names fields of the inputs file that are
     treated as absent; `eos` are token ids that end a packed document.
     """

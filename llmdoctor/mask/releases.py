@@ -38,6 +38,6 @@ def of_plan() -> str:
     )
 
 
-def of_run() -> str:
-    """Return the release that ran the model."""
-    return f"transformers {installed_version('transformers')}, run here"
+def of_run(library: str = "transformers") -> str:
+    """Return the release of the library that ran."""
+    return f"{library} {installed_version(library)}, run here"

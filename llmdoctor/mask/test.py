@@ -20,6 +20,7 @@ from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.drawing import MOST, leaking
 from llmdoctor.mask.findings import BUDGET, examine
 from llmdoctor.mask.forward_inputs import backends_of, forward_inputs, read_config
+from llmdoctor.mask.functions import names_function
 from llmdoctor.mask.input_findings import of_placeholders
 from llmdoctor.mask.joining import BUILD, joined, of_exceptions, of_refusals
 from llmdoctor.mask.options import MaskTestOptions
@@ -27,7 +28,7 @@ from llmdoctor.mask.plan import plan
 from llmdoctor.mask.results import MaskTestResult, MeasurementResult
 from llmdoctor.mask.sources import inputs_of
 from llmdoctor.mask.types import GPT_FAST, SHORT, BackendPlan, ForwardInputs
-from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
+from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 
 if TYPE_CHECKING:
     from llmdoctor.mask.live.differential import FailedTest, Measurement
@@ -117,7 +118,7 @@ def test_report(options: MaskTestOptions) -> Report:
 
 
 def _tested_model(name: str) -> TestedModel:
-    if ":" in name and not is_model_dir(name) and "/" not in name:
+    if names_function(name):
         return TestedModel(name, None, None, {})
     directory = read_model_dir(name)
     config = read_config(directory)

@@ -128,3 +128,29 @@ def test_prefixes_and_blocks_that_are_meant(tmp_path: Path) -> None:
     prefix[..., :3, :3] = True
     design = design_of(None, ForwardInputs(1, 6, attention_mask=prefix))
     assert [cut for cut in range(1, 6) if not design.crosses(cut)] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"cu_seq_lens_k": [0, 4, 8]}, "cu_seq_lens_q and cu_seq_lens_k differ"),
+        ({"max_length_k": 4}, "max_length_k is 4, and the longest document of cu_seq_lens has 5"),
+    ],
+)
+def test_offsets_that_contradict_each_other_are_refused(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    fields = {"input_ids": IDS, "cu_seq_lens_q": [0, 3, 8], "cu_seq_lens_k": [0, 3, 8], "max_length_q": 5, "max_length_k": 5}
+    with pytest.raises(QuestionError, match=words):
+        inspected(tmp_path, {**fields, **changes})
+
+
+def test_document_numbers_in_a_padded_mask_are_no_inverted_additive_mask(tmp_path: Path) -> None:
+    report = inspected(tmp_path, {"input_ids": IDS, "attention_mask": [[1, 1, 1, 2, 2, 2, 0, 0]]}, backend=("sdpa",))
+    (found,) = [one for one in report.findings if one.code == "MSK006" or "cast to bool" in one.message]
+    assert "documents are not kept apart" in found.message
+    report = inspected(tmp_path, {"input_ids": IDS, "attention_mask": [[0.0] * 6 + [-1e4] * 2]}, backend=("sdpa",))
+    assert "inverted" in next(one.message for one in report.findings if "cast to bool" in one.message)
+
+
+def test_a_mask_of_cross_attention_matters_only_to_models_that_have_it(tmp_path: Path) -> None:
+    report = inspected(tmp_path, {"input_ids": IDS, "cross_attention_mask": [[[[1]]] * 8]})
+    assert [each["key"] for each in (report.result or {})["inputs"]["ignored"]] == ["cross_attention_mask"]

@@ -88,7 +88,12 @@ def load(directory: str, backend: str, dtype: str) -> Any:
 
 
 def from_function(reference: str) -> Any:
-    """The model that `module:function` builds, called without arguments. Raises QuestionError where there is no such function."""
+    """Return the model that `module:function` builds, called without arguments. Raises QuestionError if there is no such function or model."""
+    return as_model(reference, called(reference, function_of(reference)))
+
+
+def function_of(reference: str) -> Any:
+    """Return the function of `module:function`. Raises QuestionError if there is none."""
     import importlib
 
     module_name, _, name = reference.partition(":")
@@ -99,12 +104,23 @@ def from_function(reference: str) -> Any:
         function = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise QuestionError(f"{reference}: no such function: {words_of(error)}") from None
+    except Exception as error:  # noqa: BLE001 the caller's own module can raise anything
+        raise QuestionError(f"{reference}: importing its module raises {words_of(error)}") from None
     if not callable(function):
-        raise QuestionError(f"{reference}: {type(function).__name__} is not a function that builds a model")
+        raise QuestionError(f"{reference}: {type(function).__name__} is not a function")
+    return function
+
+
+def called(reference: str, function: Any) -> Any:
+    """Return what the function makes without arguments. Raises QuestionError if it raises."""
     try:
-        model = function()
+        return function()
     except Exception as error:  # noqa: BLE001 the caller's own code can raise anything
         raise QuestionError(f"{reference}: called without arguments it raises {words_of(error)}") from None
+
+
+def as_model(reference: str, model: Any) -> Any:
+    """Return `model` in eval mode. Raises QuestionError if it is no transformers model."""
     if not hasattr(model, "forward") or not hasattr(model, "config"):
         raise QuestionError(f"{reference}: returned {type(model).__name__}, expected a transformers model")
     return model.eval()

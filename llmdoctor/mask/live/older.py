@@ -21,6 +21,7 @@ def flash_by_name(fixed: Callable[..., Any], varlen: Callable[..., Any]) -> Iter
 
     named = {
         "flash_attn_func": fixed, "flash_attn_varlen_func": varlen, "index_first_axis": _taken, "unpad_input": _unpadded, "pad_input": _padded,
+        "flash_attn_2_func": fixed, "flash_attn_2_varlen_func": varlen, "unpad_input_fa2": _unpadded, "pad_input_fa2": _padded,  # 4.53
         "_flash_supports_window_size": True,
     }  # fmt: skip
     integration = sys.modules.get("transformers.integrations.flash_attention")

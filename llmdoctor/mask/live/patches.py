@@ -79,8 +79,9 @@ def real_flash(record: Callable[[dict[str, Any]], None]) -> Iterator[None]:
 
     if not hasattr(utils, "lazy_import_flash_attention"):
         with ExitStack() as stack:
-            for name in ("flash_attn_func", "flash_attn_varlen_func"):
-                stack.enter_context(mock.patch.object(utils, name, telling(getattr(utils, name))))
+            for name in ("flash_attn_func", "flash_attn_varlen_func", "flash_attn_2_func", "flash_attn_2_varlen_func"):
+                if getattr(utils, name, None) is not None:
+                    stack.enter_context(mock.patch.object(utils, name, telling(getattr(utils, name))))
             yield
         return
     original = utils.lazy_import_flash_attention
