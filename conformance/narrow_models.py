@@ -1,9 +1,9 @@
-"""Narrow every model type at its published size and run it: `python conformance/narrow_models.py [TYPE...] [--jobs N]`.
+"""Narrow every model type at its published size and run it: `python conformance/narrow_models.py [TYPE...]`.
 
-For each model type of llmdoctor/modeldir/architectures.json that has a class for language modelling, the configuration class's defaults are narrowed as
-`--mode run` and `mask test` narrow them, the model is built and runs a forward over a few tokens under eager attention. Printed for each type: runs
-(and how it was cut), refused (in the library's words), missing package, or no cut. A type without a usable cut, or a fault of the narrowing
-itself, makes the exit status 1.
+For each model type of llmdoctor/modeldir/architectures.json that has a class for language modelling, the configuration class's defaults are
+narrowed as `--mode run` and `mask test` narrow them, the model is built and runs a forward over a few tokens under eager attention. Printed for
+each type: runs (and how it was cut), refused (in the library's words), missing package, needs an image (in every forward), or no cut. A type
+without a usable cut, or a fault of the narrowing itself, makes the exit status 1.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def outcome(kind: str) -> tuple[str, str]:
         return "refused", str(error)
     except QuestionError as error:
         text = str(error)
-        return ("no cut" if "no smaller one" in text else "missing package"), text.partition(": ")[2]
+        what = "no cut" if "no smaller one" in text else "needs an image" if "needs an image" in text else "missing package"
+        return what, text.partition(": ")[2]
     except Exception as error:
         return "refused", f"the class cannot be made or saved: {build.words_of(error)}"
     try:

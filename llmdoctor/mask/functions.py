@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from llmdoctor.core.document import Note
+from llmdoctor.core.document import Block, Note
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding
 from llmdoctor.core.report import Report, Verdict
@@ -100,7 +100,7 @@ def _report(
     read = account(inputs, arch, options)
     library = releases.of_run("torch" if _is_mask_mod(plans) else "transformers")
     result: dict[str, Any] = {**result_of(plans, inputs), "inputs": read.result()}
-    blocks = [screen.stage_table(plans, inputs), *findings] if plans[0].layers else [*findings]
+    blocks: list[Block] = [screen.stage_table(plans, inputs), *findings] if plans[0].layers else [*findings]
     blocks += screen.queries(plans, options.query) if options.query is not None else pictures(plans, inputs, findings)
     blocks += screen.facts({"Input": inputs.description, "Library": library, "Ignored": verdicts.ignored_text(read)})
     if plans[0].error is not None:

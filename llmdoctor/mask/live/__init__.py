@@ -95,6 +95,8 @@ def _small(directory: str) -> Narrowed:
     except ImportError as error:
         raise QuestionError(f"{directory}: {build.words_of(error)}") from None
     except NoCut as error:
+        if "pixel_values" in str(error):
+            raise QuestionError(f"{directory}: a forward of its class needs an image, and none is made here: {error}") from None
         raise QuestionError(f"{directory}: its model is too large to run, and no smaller one of its class could be run: {error}") from None
     except QuestionError:
         raise

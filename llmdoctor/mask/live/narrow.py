@@ -15,6 +15,7 @@ import numpy as np
 
 from llmdoctor.mask.intervals import Ints
 from llmdoctor.mask.live.build import words_of
+from llmdoctor.modeldir.layerkinds import traits
 
 MAX_PARAMETERS = 60_000_000
 VOCABULARY = 1024
@@ -23,8 +24,8 @@ _WIDTH = ("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "word_emb
            "lru_width", "hidden_dim", "embed_dim")  # fmt: skip
 _INNER = ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "ffn_hidden_size", "encoder_ffn_dim", "decoder_ffn_dim", "intermediate_size_mlp",
           "shared_intermediate_size", "dense_intermediate_size", "block_ff_dim", "dff", "hidden_size_mlp")  # fmt: skip
-_EXPERT = ("moe_intermediate_size", "shared_expert_intermediate_size", "expert_intermediate_size", "moe_shared_expert_intermediate_size",
-           "moe_shared_intermediate_size", "moe_latent_size")  # fmt: skip
+_EXPERT = ("moe_intermediate_size", "shared_expert_intermediate_size", "expert_intermediate_size", "expert_ffn_hidden_size",
+           "moe_shared_expert_intermediate_size", "moe_shared_intermediate_size", "moe_latent_size")  # fmt: skip
 _EXPERTS = (
     "num_experts",
     "num_local_experts",
@@ -119,7 +120,7 @@ def _cut(config: Any, cut: Callable[[dict[str, Any]], None], name: str) -> Narro
         cut(part)
     for key, tower in whole.items():
         if isinstance(tower, dict) and any(word in key for word in _TOWERS):
-            _shallow(tower)
+            _shallow(tower, thin=cut is not _fewer_layers)
     made = type(config).from_dict(whole)
     made.architectures = config.architectures
     return Narrowed(made, name, moved)
@@ -158,16 +159,19 @@ def _move_ids(part: dict[str, Any], moved: Mapping[int, int]) -> None:
                 part[name] = moved.get(value, value)
 
 
-def _shallow(tower: dict[str, Any]) -> None:
-    """Cut a vision or audio tower to one layer: text inputs do not run it."""
+def _shallow(tower: dict[str, Any], *, thin: bool) -> None:
+    """Cut a vision or audio tower to one layer, and its feed-forward widths if `thin`: text inputs do not run it."""
+    if thin:
+        _limit(tower, (*_INNER, "projection_intermediate_size"), 64)
     for name in _FEW:
         if type(tower.get(name)) is int and tower[name] > 1:
             tower[name] = 1
     if isinstance(tower.get("layer_types"), list):
         tower["layer_types"] = tower["layer_types"][:1]
+    _drop_layers(tower, 1)
     for value in tower.values():
         if isinstance(value, dict):
-            _shallow(value)
+            _shallow(value, thin=thin)
 
 
 # --- cuts ---------------------------------------------------------------------------------------------------------------------------
@@ -237,13 +241,18 @@ def _scale(part: dict[str, Any], head: int | None) -> None:
         if type(value) is int and value > width:
             part[name] = width if value == full_width else max(16, int(value * ratio) // 16 * 16)
     _sections(part, old_head, new_head)
-    _layers_of_their_own(part, new_head, keep)
+    _layers_of_their_own(part, new_head, few, few if latent or keys >= heads else keep)
     _states(part, full_width, width)
 
 
 def _sections(part: dict[str, Any], old: int, new: int) -> None:
-    """Keep rotary sections and dimensions inside the head."""
+    """Keep rotary sections and dimensions inside the head; a model whose sections are those of its modeling file gets some of its own."""
     if old == new:
+        return
+    rope = part.get("rope_parameters")
+    if traits(str(part.get("model_type"))).get("mrope") and isinstance(rope, dict) and "mrope_section" not in rope:
+        whole = int(new * float(rope.get("partial_rotary_factor") or part.get("partial_rotary_factor") or 1)) // 2
+        rope["mrope_section"] = [whole - 2 * (whole // 3), whole // 3, whole // 3]
         return
     if type(part.get("rotary_dim")) is int and part["rotary_dim"] > new:
         part["rotary_dim"] = max(2, part["rotary_dim"] * new // old // 2 * 2)
@@ -258,12 +267,20 @@ def _sections(part: dict[str, Any], old: int, new: int) -> None:
                 each["mrope_section"] = cut
 
 
-def _layers_of_their_own(part: dict[str, Any], head: int, keys: int) -> None:
+def _drop_layers(part: dict[str, Any], few: int) -> None:
+    """Leave out the sizes of single layers that are cut away."""
+    own = part.get("per_layer_config")
+    if isinstance(own, dict):
+        part["per_layer_config"] = {layer: each for layer, each in own.items() if int(layer) < few}
+
+
+def _layers_of_their_own(part: dict[str, Any], head: int, heads: int, keys: int) -> None:
     """Cut the sizes that single layers have of their own (transformers' per_layer_config)."""
     own = part.get("per_layer_config")
     for each in own.values() if isinstance(own, dict) else own if isinstance(own, list) else []:
         if isinstance(each, dict):
             _limit(each, _HEAD, head)
+            _limit(each, _HEADS, heads)
             _limit(each, _KEYS, keys)
             _limit(each, _INNER, 64)
             _limit(each, _EXPERT, 32)
@@ -319,6 +336,7 @@ def _fewer_layers(part: dict[str, Any]) -> None:
     for name in ("layer_types", "layers_block_type", "mlp_layer_types", "no_rope_layers"):
         if isinstance(part.get(name), list):
             part[name] = part[name][:few]
+    _drop_layers(part, few)
 
 
 _CUTS: dict[str, Callable[[dict[str, Any]], None]] = {
