@@ -8,9 +8,13 @@ from typing import Annotated
 import typer
 
 from llmdoctor.cli import complete
+from llmdoctor.cli.attached import command_after_dashes, run_attached
 from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Colors, Fail, Formats, answer
-from llmdoctor.report.terminal import Color
+from llmdoctor.cli.shared import check_new
+from llmdoctor.core.exitcodes import REFUSED
+from llmdoctor.core.report import Report
+from llmdoctor.report.terminal import Color, complain
 
 _TRAINER = "trl-sft, trl-dpo, transformers-clm, axolotl, llama-factory, unsloth, torchtune or none (the labels as they are); @VERSION names a release."
 
@@ -34,8 +38,13 @@ Transformers = Annotated[
 
 
 def inspect(
-    model: ModelArgument,
-    data: Data,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="MODEL: a directory with a tokenizer, or a hub id in the local cache. DATA: JSON lines, a JSON list, or parquet; not with a run.",
+            metavar="MODEL [DATA] [-- COMMAND]",
+        ),
+    ] = None,
     trainer: TrainerName = "trl-sft",
     config: ConfigFile = None,
     row: RowNumber = None,
@@ -43,6 +52,15 @@ def inspect(
     max_length: MaxLength = None,
     without: Without = None,
     transformers: Transformers = None,
+    live: Annotated[
+        str | None,
+        _option("--live", "Show the batches of your own code: a function that returns a Trainer or a loader.", "MODULE:FUNCTION"),
+    ] = None,
+    batches: Annotated[int, typer.Option("--batches", help="With a run: how many batches of each process.", min=1)] = 4,
+    stop: Annotated[bool, typer.Option("--stop", help="With a command: end it behind the last of these batches.")] = False,
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="With a run: where to write its rows.", metavar="FILE.jsonl")
+    ] = "labels.jsonl",
     format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -50,15 +68,23 @@ def inspect(
     """Token by token, what is a training target.
 
     The rows of a dataset as the trainer tokenizes, templates, truncates, packs and masks them; which token is a target, which is not, and
-    which setting decided it. Needs the tokenizer, not the weights.
+    which setting decided it. Needs the tokenizer, not the weights. With -- COMMAND or --live instead of DATA: the labels that your own run
+    gives to its model; the command's exit code is passed on and the report goes to stderr.
     """
     from llmdoctor.labels.inspect import inspect_report
     from llmdoctor.labels.options import LabelsOptions
+    from llmdoctor.labels.recorded import RecordOptions, record_command, record_function
 
+    command = command_after_dashes()
+    names = (words or [])[: len(words or []) - len(command)]
+    run = bool(command) or live is not None
+    if (bool(command) and live is not None) or len(names) != (1 if run else 2):
+        complain("labels inspect: expected MODEL DATA, MODEL -- COMMAND, or MODEL --live MODULE:FUNCTION")
+        raise typer.Exit(REFUSED)
     options = LabelsOptions(
-        model=model,
-        data=data,
-        trainer=trainer,
+        model=names[0],
+        data=output if run else names[1],
+        trainer="none" if run else trainer,
         config=config,
         row=row,
         text_column=text_column,
@@ -66,7 +92,22 @@ def inspect(
         without=tuple(without or ()),
         transformers=transformers,
     )
-    answer(lambda: inspect_report(options), "labels inspect", format, fail_on, color)
+    recording = RecordOptions(output=output, batches=batches, stop=stop)
+
+    def record() -> tuple[int, str | None]:
+        check_new(output, "--output")
+        return record_command(command, recording)
+
+    def report() -> Report:
+        if live is not None:
+            check_new(output, "--output")
+            record_function(live, recording)
+        return inspect_report(options)
+
+    if command:
+        run_attached(command, record, lambda: inspect_report(options), format, color)
+
+    answer(report, "labels inspect", format, fail_on, color)
 
 
 def audit(

@@ -7,7 +7,7 @@ from typing import Any
 
 from llmdoctor.core.finding import Finding, Location
 from llmdoctor.core.rule import Rule
-from llmdoctor.labels.built import Setup
+from llmdoctor.labels.built import Setup, the_end_ids
 from llmdoctor.labels.collators import PAD_IS_IGNORED
 from llmdoctor.labels.counts import Counts
 from llmdoctor.labels.rules import (
@@ -21,7 +21,7 @@ from llmdoctor.labels.rules import (
     PROMPT_TRAINED,
     TRAINER_RAISES,
 )
-from llmdoctor.labels.types import TrainerError
+from llmdoctor.labels.types import STORED, TrainerError
 
 _NEW_PAD = 'tokenizer.add_special_tokens({"pad_token": "<|pad|>"})\nmodel.resize_token_embeddings(len(tokenizer))'
 
@@ -59,7 +59,7 @@ def _end_ignored(setup: Setup, counts: Counts, end: str) -> Finding:
     source = max(counts.reasons, key=lambda name: counts.reasons[name], default="")
     fix = None
     cause = f"the label is decided by {source}" if source else None
-    if source == PAD_IS_IGNORED:
+    if source == PAD_IS_IGNORED or (source == STORED and setup.chat.encoder.pad_id in the_end_ids(setup)):
         token = setup.directory.tokenizer.special("pad_token")
         named = (
             f" ({token.file.shown_name}:{token.file.line(token.pointer)})" if token is not None and token.file.line(token.pointer) else ""

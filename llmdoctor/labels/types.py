@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+STORED = "the dataset's labels"
 IGNORED = -100  # the label that torch's cross entropy skips (torch/nn/functional.py, ignore_index)
 
 

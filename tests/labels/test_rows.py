@@ -1,6 +1,7 @@
 """Rows of real trainers: the ids and labels that they gave to their model, or the exception they raised.
 
-rows.jsonl was made with the releases named in each row (`libraries`); conformance/make_labels.py makes such rows from any trl release.
+rows.jsonl and rows_trl.jsonl (one release of every minor version of trl) were made with the releases named in each row (`libraries`);
+conformance/make_labels.py makes such rows from any trl release.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from llmdoctor.labels.types import Row, TrainerError
 from llmdoctor.modeldir.template import TemplateWorker
 
 FOLDER = Path(__file__).parent
-FILE = Path(os.environ.get("LABELS_ROWS") or FOLDER / "rows.jsonl")
+FILES = [Path(os.environ["LABELS_ROWS"])] if os.environ.get("LABELS_ROWS") else [FOLDER / "rows.jsonl", FOLDER / "rows_trl.jsonl"]
 MODELS = Path(os.environ.get("LABELS_MODELS") or FOLDER / "models")
-ROWS = [json.loads(line) for line in FILE.read_text().splitlines()]
+ROWS = [json.loads(line) for file in FILES for line in file.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

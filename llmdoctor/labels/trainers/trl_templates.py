@@ -31,7 +31,7 @@ def trained_with(task: Task) -> Chat:
     """
     chat = task.chat
     if chat.template is None:
-        raise TrainerError("TypeError" if task.version < _TRIMMED else "ValueError", NO_TEMPLATE, "trl sft_trainer.py")
+        raise TrainerError("TypeError", NO_TEMPLATE, "trl sft_trainer.py: the marker is looked for in None")
     if "{% generation %}" in chat.template.source or (task.version >= _TRIMMED and chat.has_generation_markers):
         return chat
     name = known_template(chat.template.source, task.version)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.labels.trainers.base import Task, Trainer
 from llmdoctor.labels.trainers.trl_common import from_value, to_chatml
-from llmdoctor.labels.types import IGNORED, Row, Sequence, sequence_of
+from llmdoctor.labels.types import IGNORED, STORED, Row, Sequence, sequence_of
 
 
 def build(task: Task) -> list[Sequence]:
@@ -29,7 +29,7 @@ def stored_sequence(row: Row) -> Sequence:
     if not isinstance(ids, list):
         raise QuestionError(f"row {row.number}: input_ids: expected a list of token ids, found {type(ids).__name__}")
     _refuse_odd_ids(row.number, "input_ids", ids, 0)
-    one = sequence_of(ids, row.number, source="the dataset's labels" if isinstance(labels, list) else "input_ids without labels")
+    one = sequence_of(ids, row.number, source=STORED if isinstance(labels, list) else "input_ids without labels")
     if isinstance(labels, list):
         if len(labels) != len(ids):
             raise QuestionError(f"row {row.number}: {len(ids)} input_ids and {len(labels)} labels, expected as many")
