@@ -58,6 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
     "image": {"shape": "1,13", "image": "2:6"},
     "image left": {"lengths": "9,13", "image": "5:4"},
 }
+SECONDS = 400  # for one model type
 SOME = ("left", "static decode plain")  # under flex_attention, which is slow on a CPU
 NOT_RUN = {  # what a class cannot do at all is no difference between plan and run
     "encoder": (
@@ -92,8 +93,9 @@ SMALL = {
     "num_kv_heads": 2, "num_global_key_value_heads": 2, "global_head_dim": 16, "layers_block_type": None,
 }  # fmt: skip
 MROPE = (
-    "qwen2_vl_text qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text glm4v_moe_text paddleocr_vl_text qwen2_5_omni_text".split()
-)
+    "glm_ocr_text cosmos3_edge_text qwen2_vl_text qwen2_5_vl_text qwen3_vl_text qwen3_vl_moe_text glm4v_text paddleocr_vl_text "
+    "qwen2_5_omni_text"
+).split()
 LATENT = (
     "deepseek_v2 deepseek_v3 deepseek_v32 axk1 axk2 youtu mistral4 glm_moe_dsa glm4_moe_lite longcat_flash minicpm3 kimi_linear".split()
 )
@@ -111,10 +113,14 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "falcon": {"num_kv_heads": 1},
     **{kind: {"head_dim": 8, "num_key_value_heads": 4} for kind in LATENT},
     **{kind: {"num_key_value_heads": 4} for kind in ("esmc", "dots3_note", "dots3_note_text")},
+    "glm4v_moe_text": {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
+    },
+    "ernie4_5_vl_moe_text": {"moe_intermediate_size": [32, 32], "hidden_size": 512},  # its modeling file has sections for heads of 128
+    "minimax": {"sliding_window": None},
     "dots1": {"n_shared_experts": 1, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
     **{kind: {"vocabulary_map": {"<image>": 5}} for kind in ("chameleon", "emu3")},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
-    "ernie4_5_vl_moe_text": {"moe_intermediate_size": [32, 32]},
     "ernie4_5_moe": {"moe_k": 2},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "num_layers": 4},
     "gemma3n_text": {"num_kv_shared_layers": 0, "num_hidden_layers": 5},
@@ -153,6 +159,40 @@ def tiny(kind: str) -> Any:
     config = config_class(**arguments)
     config.image_token_id = 120 if getattr(config, "image_token_id", None) is not None else None
     return config
+
+
+def narrowed(kind: str) -> Any:
+    """The class's own defaults, narrowed as `--mode run` narrows a published size, with few layers and windows of 4 tokens."""
+    from transformers import CONFIG_MAPPING
+
+    from llmdoctor.mask.live import narrow
+
+    def small(part: dict[str, Any]) -> None:
+        for name in ("sliding_window", "attention_chunk_size"):
+            if type(part.get(name)) is int:
+                part[name] = 4
+        narrow._thin(part)
+        narrow._fewer_layers(part)
+
+    config = CONFIG_MAPPING[kind]()
+    return narrow._cut(config, small, "small").config
+
+
+def made(kind: str) -> Any:
+    """A small configuration that a model can be built from and that runs: the one of SMALL, else the narrowed defaults."""
+    from llmdoctor.mask.live import narrow
+
+    first: Exception | None = None
+    for make in (tiny, narrowed):
+        try:
+            config = make(kind)
+            config.architectures = [layerkinds.table()["types"][kind]["class"]]
+            narrow._try(config)
+        except Exception as error:
+            first = first or error
+        else:
+            return config
+    raise first or RuntimeError
 
 
 def cases_of(arch: architectures.Architecture, parameters: Any) -> list[str]:
@@ -214,12 +254,11 @@ def compare(kind: str) -> tuple[str, list[str], int]:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     found: list[str] = []
-    made = 0
+    count = 0
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            config = tiny(kind)
+            config = made(kind)
             with tempfile.TemporaryDirectory() as folder:
-                config.architectures = [layerkinds.table()["types"][kind]["class"]]
                 config.save_pretrained(folder)
                 read = architectures.read(json.loads((Path(folder) / "config.json").read_text()))
             model_class = class_of(config)
@@ -229,7 +268,7 @@ def compare(kind: str) -> tuple[str, list[str], int]:
                 try:
                     model = build.build(config, backend, dtype)
                 except ValueError as error:
-                    made += 1
+                    count += 1
                     if read.refusal(backend) is None:
                         found.append(f"{backend}: refused: {str(error)[:100]}")
                     continue
@@ -243,13 +282,13 @@ def compare(kind: str) -> tuple[str, list[str], int]:
                         continue
                     inputs = forward_inputs(MaskOptions(model="", **CASES[name]))
                     expected, seen = plan(read, inputs, backend, dtype), run.attempt(model, inputs, backend)
-                    made += 1
+                    count += 1
                     found += [f"{backend} {name}: {text}" for text in differences(expected, seen)]
     except QuestionError as error:
-        return kind, [f"QUESTION {error}"], made
+        return kind, [f"QUESTION {error}"], count
     except Exception as error:
-        return kind, [f"NOT BUILT {type(error).__name__}: {str(error)[:200]}"], made
-    return kind, found, made
+        return kind, [f"NOT BUILT {type(error).__name__}: {str(error)[:200]}"], count
+    return kind, found, count
 
 
 def limited() -> None:
@@ -265,14 +304,14 @@ def each(kinds: list[str]) -> Iterator[tuple[str, list[str], int]]:
             while left:
                 kind = left.pop(0)
                 try:
-                    yield pool.submit(compare, kind).result(timeout=120)
+                    yield pool.submit(compare, kind).result(timeout=SECONDS)
                 except BrokenProcessPool:
                     yield kind, ["KILLED"], 0
                     break
                 except TimeoutError:
                     for worker in list(pool._processes.values()):
                         worker.kill()
-                    yield kind, ["KILLED after 120 s"], 0
+                    yield kind, [f"KILLED after {SECONDS} s"], 0
                     break
 
 

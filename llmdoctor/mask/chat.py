@@ -48,7 +48,7 @@ def chat_inputs(directory: ModelDir, options: MaskOptions) -> tuple[ForwardInput
     inputs = ForwardInputs(
         ids.shape[0], ids.shape[1], cache=parse_cache(options.cache, CachePlan()), attention_mask=tensors.get("attention_mask"), input_ids=ids,
         token_types=tensors.get("token_type_ids"), media=tensors.get("mm_token_type_ids"),
-        grids={name: tensors[name] for name in ("image_grid_thw", "video_grid_thw") if name in tensors}, tokens=tuple(tokens),
+        grids={name: tensors[name] for name in ("image_grid_thw", "video_grid_thw") if name in tensors}, tokens=(tuple(tokens),),
         words=f"{len(messages)} messages, {ids.shape[1]} tokens, {int(image.sum())} of them placeholders",
     )  # fmt: skip
     positions = tensors.get("mrope_position_ids")

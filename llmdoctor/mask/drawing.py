@@ -46,9 +46,13 @@ class Picture:
 def pictures(plans: Sequence[BackendPlan], inputs: ForwardInputs, findings: Sequence[Finding] = ()) -> list[Block]:
     """A picture for each different mask among all groups of layers and backends; where a finding names a batch row, of that row."""
     row = next((at for one in findings if isinstance(at := one.evidence.get("row"), int)), 0)
-    if any(group.type in ("encoder", "cross") for plan in plans for group in plan.layers):
+    two_stacks = any(group.type == "cross" for plan in plans for group in plan.layers)
+    if two_stacks or any(group.type == "encoder" for plan in plans for group in plan.layers):
         inputs = replace(inputs, attention_mask=None)  # it is the encoder's: of the decoder's tokens nothing is said
-    found = [_grid(pattern, inputs, min(row, pattern.visible.rows - 1), row) for pattern in patterns(plans, row)]
+    found = [
+        _grid(pattern, _with_names(inputs, pattern.group, two_stacks=two_stacks), min(row, pattern.visible.rows - 1), row)
+        for pattern in patterns(plans, row)
+    ]
     more = len(found) - IN_WORDS
     if more <= 0:
         return [*found]
@@ -56,6 +60,11 @@ def pictures(plans: Sequence[BackendPlan], inputs: ForwardInputs, findings: Sequ
     left = len(found) - MOST
     end = (Note("", f"{left} more patterns are not drawn"),) if left > 0 else ()
     return [*found[:IN_WORDS], Fold(f"{more} other patterns", (*found[IN_WORDS:MOST], *end), (also,))]
+
+
+def _with_names(inputs: ForwardInputs, group: LayerMask, *, two_stacks: bool) -> ForwardInputs:
+    """Return the inputs without the texts of tokens that are not those of the picture's axes: a decoder beside an encoder has its own."""
+    return replace(inputs, tokens=()) if two_stacks and group.type != "encoder" else inputs
 
 
 def leaking(plans: Sequence[BackendPlan], inputs: ForwardInputs, findings: Sequence[Finding]) -> list[Grid]:
@@ -105,20 +114,21 @@ def _content(visible: Visible, row: int) -> tuple[object, ...]:
 
 def _grid(pattern: Picture, inputs: ForwardInputs, row: int, batch_row: int) -> Grid:
     visible, first = pattern.visible, pattern.group.q_offset
+    tokens = inputs.tokens[batch_row] if batch_row < len(inputs.tokens) else ()
     where = f"; row {batch_row} of {inputs.batch}" if inputs.batch > 1 else ""
     label = "; ".join(pattern.owners) + where
     words: list[Note] = [Note(f"{label}: queries down, keys across", "", "dim")]
     key = legend(visible)
     if key is not None:
-        words += [Note("", picture(visible, row, inputs.tokens, first)), key]
+        words += [Note("", picture(visible, row, tokens, first)), key]
     if max(visible.q_len, visible.kv_len) > EXACT:
         return _map(visible, row, label, tuple(words), first)
     wrong = visible.square(row) & forbidden(visible, inputs, batch_row, pattern.group)
     if key is None:
-        drawn = picture(visible, row, inputs.tokens, first, wrong)
+        drawn = picture(visible, row, tokens, first, wrong)
         words.append(Note("", drawn + ("\n× seen, and must not be" if wrong.any() else "")))
-    rows = tuple(name_of(inputs.tokens, first + query) for query in range(visible.q_len))
-    columns = tuple(name_of(inputs.tokens, key) for key in range(visible.kv_len))
+    rows = tuple(name_of(tokens, first + query) for query in range(visible.q_len))
+    columns = tuple(name_of(tokens, key) for key in range(visible.kv_len))
     cells = _cells(visible, row, wrong)
     marks = tuple(mark for mark in _MARKS if any(mark.character in line for line in cells))
     return Grid(label=label, rows=rows, cells=cells, marks=marks, columns=columns, down="query", across="key", instead=tuple(words))

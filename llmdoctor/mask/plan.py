@@ -204,7 +204,10 @@ def _linear(arch: Architecture, indices: tuple[int, ...], inputs: ForwardInputs,
 
 
 def _module(arch: Architecture, made: FactoryResult, backend: str, dtype: str) -> FactoryResult:
-    """Falcon with alibi writes its bias into the mask, one head each, always in floats (models/falcon/modeling_falcon.py)."""
+    """Return the mask as the modeling file changes it: MPT makes it bool, Falcon with alibi writes its bias into it, one head each, in floats."""
+    if arch.traits.get("mask_as_bool") and made.object.kind == "tensor" and made.object.shape is not None:
+        size = int(np.prod(made.object.shape, dtype=object))
+        return replace(made, object=MaskObject("tensor", made.object.shape, "bool", size, size))
     if not arch.traits.get("bias_in_mask") or not arch.alibi or backend not in ("eager", "sdpa") or made.object.kind != "tensor":
         return made
     batch, _, q_len, kv_len = made.object.shape or (0, 0, 0, 0)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.chat import ChatPart, chat_inputs
+from llmdoctor.mask.drawing import EXACT
 from llmdoctor.mask.forward_inputs import forward_inputs, read_config
 from llmdoctor.mask.options import MaskOptions
 from llmdoctor.mask.types import ForwardInputs
 
 if TYPE_CHECKING:
     from llmdoctor.modeldir.directory import ModelDir
+
+MAX_NAMED = 2**16  # tokens of a batch whose texts are looked up
 
 
 def inputs_of(directory: ModelDir, options: MaskOptions) -> tuple[ForwardInputs, ChatPart | None]:
@@ -29,4 +33,13 @@ def inputs_of(directory: ModelDir, options: MaskOptions) -> tuple[ForwardInputs,
         low, high = int(inputs.input_ids.min()), int(inputs.input_ids.max())
         if low < 0 or high >= size:
             raise QuestionError(f"input_ids holds {low if low < 0 else high}, outside the model's vocabulary of {size} tokens")
-    return inputs, None
+    return _named(inputs, directory), None
+
+
+def _named(inputs: ForwardInputs, directory: ModelDir) -> ForwardInputs:
+    """Return the inputs with the texts of their tokens, if they fit on the axes of a picture and the directory has a tokenizer."""
+    ids = inputs.input_ids
+    if ids is None or ids.shape[1] > EXACT or ids.size > MAX_NAMED:
+        return inputs
+    texts = directory.tokenizer.texts_of(ids.ravel().tolist())
+    return replace(inputs, tokens=tuple(tuple(texts.get(token, "") for token in row) for row in ids.tolist())) if texts else inputs

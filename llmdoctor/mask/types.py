@@ -42,7 +42,8 @@ class ForwardInputs:
     (cu_seq_lens_q/k) and `varlen` is True if all four fields that flash-attention needs are there. `ended`,
     int64 [B, S], are the documents that --eos ends. `decoder_ids`, `decoder_mask` are the
     decoder's own inputs in an encoder-decoder. `grids` are image_grid_thw and video_grid_thw, int64 [pictures, 3]. `source` is
-    the inputs file, `fields` its fields with their shapes, `without` those left out. `tokens` are names for a picture, `words` describes the tokens.
+    the inputs file, `fields` its fields with their shapes, `without` those left out. `tokens` are the texts of each row's tokens for a
+    picture, none if they are not known; `words` describes the tokens.
     """
 
     batch: int
@@ -67,7 +68,7 @@ class ForwardInputs:
     without: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()  # fields of the file that are no argument of forward() known here
     assumed: bool = False  # whether no option describes the tokens
-    tokens: tuple[str, ...] = ()
+    tokens: tuple[tuple[str, ...], ...] = ()
     words: str = ""
 
     @property

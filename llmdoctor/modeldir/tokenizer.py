@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,12 @@ class Tokenizer:
         """Return the text of any token, as the vocabulary writes it ("Ġthe" for " the"); None if no file gives it."""
         found = self.token_of(token_id)
         return found if found is not None else _text_at(self.vocabulary, token_id)
+
+    def texts_of(self, token_ids: Iterable[int]) -> dict[int, str]:
+        """Return the texts of many tokens, as text_of() gives them, in one pass over the vocabulary; ids that no file gives are left out."""
+        wanted = set(token_ids)
+        found = {added.id: added.token for added in self.added.values() if added.id in wanted}
+        return {**_texts_at(self.vocabulary, wanted), **found} if wanted - set(found) else found
 
     def special(self, name: str) -> SpecialToken | None:
         """The special token of a name such as "eos_token"; None where no file names it, or names the empty string."""
@@ -269,6 +275,20 @@ def _text_at(vocabulary: bytes, token_id: int) -> str | None:
         return None if start < 0 else str(json.loads(vocabulary[start : end + 1]))
     except ValueError:
         return None
+
+
+def _texts_at(vocabulary: bytes, wanted: set[int]) -> dict[int, str]:
+    """Return the tokens with the wanted ids in the raw JSON of a vocabulary; nothing if it is not one."""
+    import msgspec
+
+    try:
+        if vocabulary.lstrip()[:1] == b"[":
+            entries = msgspec.json.decode(vocabulary, type=list[tuple[str, float]])
+            return {at: entries[at][0] for at in wanted if 0 <= at < len(entries)}
+        ids = msgspec.json.decode(vocabulary, type=dict[str, int]) if vocabulary else {}
+    except (msgspec.MsgspecError, RecursionError):
+        return {}
+    return {token_id: token for token, token_id in ids.items() if token_id in wanted}
 
 
 def _opening_quote(data: bytes, end: int) -> int:

@@ -42,7 +42,17 @@ _KEYS = ("num_key_value_heads", "num_kv_heads", "num_global_key_value_heads", "m
          "encoder_num_key_value_heads", "num_swa_key_value_heads", "swa_num_key_value_heads")  # fmt: skip
 _HEAD = ("head_dim", "d_kv", "global_head_dim", "attention_head_dim", "swa_head_dim", "head_size", "kv_channels")
 _TOWERS = ("vision", "audio", "visual", "speech", "image", "vq", "codec", "qformer", "encoder_config", "backbone")
-_FEW = ("num_hidden_layers", "num_layers", "depth", "n_layers", "n_layer", "encoder_layers", "layers")
+_FEW = (
+    "num_hidden_layers",
+    "num_layers",
+    "depth",
+    "n_layers",
+    "n_layer",
+    "encoder_layers",
+    "decoder_layers",
+    "num_decoder_layers",
+    "layers",
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
