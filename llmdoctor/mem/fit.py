@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from llmdoctor.core.document import Block, Code, Note, Table
 from llmdoctor.core.errors import MissingExtra, QuestionError
@@ -102,24 +100,26 @@ def _document(options: FitOptions, estimate: Estimate, found: Sequence[Combinati
     )
     yield Table(("Changes", f"needs, {unit.name}", "peak", "host", "cost"), rows)
     yield Note("Limits", f"At most 4 changes at once, {MOST_TRIED} combinations; the first lines are the cheapest.", "dim")
-    yield Code("Fix", json.dumps(_configuration(found[0]), indent=2))
-    changed = " ".join(f"--strategy {text}" for text in options.strategy)
+    yield from _fix(options, found[0])
+
+
+def _fix(options: FitOptions, one: Combination) -> Iterator[Block]:
+    """Yield the configuration of a combination, and the command that predicts it again."""
+    made = one.configuration
+    if made is None:
+        yield Note("Fix", "The format of this strategy has no keys for these changes here: make them in the script.")
+        return
+    if made.text:
+        yield Code("Fix", made.text)
+    if made.script:
+        yield Note("Script", "\n".join(made.script))
+    where = "Write this to strategy.json, then" if made.whole else f"Set these keys in {options.strategy[0]}, then"
+    strategy = "strategy.json" if made.whole else options.strategy[0]
+    batch = f" --batch {one.estimate.workload.batch}" if options.batch is not None else ""
+    length = f" --seq-len {options.seq_len}" if options.seq_len is not None else ""
     yield Note(
-        "Next", f"Set these keys in the strategy, then: llmdoctor mem compare {options.model} {changed} --gpu-memory {options.gpu_memory}"
+        "Next", f"{where}: llmdoctor mem compare {options.model} --strategy {strategy}{batch}{length} --gpu-memory {options.gpu_memory}"
     )
-
-
-def _configuration(one: Combination) -> dict[str, Any]:
-    """Return the keys to set, nested as the file holds them."""
-    out: dict[str, Any] = {}
-    for move in one.moves:
-        for key, value in move.keys.items():
-            place = out
-            *sections, last = key.split(".")
-            for section in sections:
-                place = place.setdefault(section, {})
-            place[last] = value
-    return out
 
 
 def _result(one: Combination) -> CombinationResult:
@@ -129,5 +129,6 @@ def _result(one: Combination) -> CombinationResult:
         "peak_bytes": one.estimate.prediction.peak.total,
         "host_bytes": sum(host_parts(one.estimate.prediction.host).values()),
         "costs": [move.cost for move in one.moves],
-        "configuration": _configuration(one),
+        "configuration": {} if one.configuration is None else one.configuration.keys,
+        "script": [] if one.configuration is None else list(one.configuration.script),
     }

@@ -42,8 +42,8 @@ class Predictor:
         if self.live:
             _silence_libraries()
 
-    def strategy(self, text: str) -> Strategy:
-        """Return the strategy that `text` names, a file or a name, combined with the options."""
+    def strategy(self, text: str, content: str | None = None) -> Strategy:
+        """Return the strategy that `text` names, a file or a name, combined with the options; `content` stands in for that of the file."""
         options = self.options
         context = StrategyContext(
             model_dtype=dtype_name(self.config),
@@ -54,7 +54,7 @@ class Predictor:
             checkpointing=options.gradient_checkpointing,
             without=options.without,
         )
-        return read_strategy(text, context)
+        return read_strategy(text, context, content)
 
     def estimate(self, strategy: Strategy, batch: int | None = None, seq_len: int | None = None) -> Estimate:
         """Return the estimate of one strategy; `batch` and `seq_len` replace those of the options."""

@@ -181,6 +181,7 @@ class CombinationResult(TypedDict):
     host_bytes: int
     costs: list[str]
     configuration: dict[str, Any]  # the keys to set, in the format of the strategy file
+    script: list[str]  # what the file cannot express, and a script has to do
 
 
 class FitResult(TypedDict):

@@ -17,8 +17,10 @@ from llmdoctor.mem.workload import Lora
 FILES = (".json", ".yaml", ".yml", ".bin", ".py")
 
 
-def read_strategy(text: str, context: StrategyContext) -> Strategy:
+def read_strategy(text: str, context: StrategyContext, content: str | None = None) -> Strategy:
     """Return the strategy that `text` names, a file or "RUNNER:SETTING,...", combined with the options in `context`.
+
+    `content` stands in for the content of the file.
 
     Raises QuestionError, one sentence, for what cannot be read, is contradictory or is not modelled.
     """
@@ -28,7 +30,7 @@ def read_strategy(text: str, context: StrategyContext) -> Strategy:
     if colon and runner in _NAMED and not os.path.exists(text):
         strategy = replace(_NAMED[runner](text, [word for word in rest.split(",") if word], context), world_size=context.processes)
     elif text.endswith(FILES) or os.path.isfile(text):
-        strategy = file_strategy(text, context)
+        strategy = file_strategy(text, context, content)
         if strategy.runner == "deepspeed":
             strategy = replace(strategy, world_size=context.processes)
     else:

@@ -23,12 +23,12 @@ MODELLED = frozenset(
 )
 
 
-def file_strategy(path: str, context: StrategyContext) -> Strategy:
-    """Return the strategy that the configuration file `path` describes.
+def file_strategy(path: str, context: StrategyContext, content: str | None = None) -> Strategy:
+    """Return the strategy that the configuration file `path` describes; `content` stands in for the content of the file.
 
     Raises QuestionError if it cannot be read, UnmodelledSetting if it sets something that could change the answer and is not modelled.
     """
-    configuration = read(path, without=context.without)
+    configuration = read(path, without=context.without, text=content)
     check_keys(configuration)
     if not configuration.format.trains:
         raise QuestionError(

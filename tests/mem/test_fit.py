@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
+import yaml
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.fit import fit_report
+from llmdoctor.mem.moves import moves_of
 from llmdoctor.mem.options import FitOptions, MemOptions
+from llmdoctor.mem.paste import merged, pasted
 from llmdoctor.mem.predictor import Predictor
-from llmdoctor.mem.search import moves_of
 from tests.mem.conftest import write_config
 
 pytestmark = pytest.mark.live
@@ -55,7 +60,6 @@ def test_moves_change_something_or_do_not_apply(model: str) -> None:
     for move in moves_of(strategy, 4):
         changed = move.change(strategy)
         assert changed is None or changed != strategy or move.batch is not None
-        assert move.keys
 
 
 @pytest.mark.parametrize(
@@ -66,3 +70,65 @@ def test_usage(model: str, options: dict[str, object], sentence: str) -> None:
     given = {"model": model, "strategy": STRATEGY, "gpu_memory": "24GiB", **options}
     with pytest.raises(QuestionError, match=sentence):
         fit_report(FitOptions(**given))  # type: ignore[arg-type]
+
+
+FILES: dict[str, dict[str, object]] = {
+    "trainer.json": {"optim": "adamw_torch", "bf16": True, "per_device_train_batch_size": 4},
+    "trainer.yaml": {"optim": "adamw_torch", "bf16": False, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
+    "sft.yaml": {"optim": "adamw_torch", "bf16": True, "per_device_train_batch_size": 4, "max_length": 64, "packing": False},
+    "axolotl.yml": {"base_model": "x", "datasets": [], "sequence_len": 64, "micro_batch_size": 4, "optimizer": "adamw_torch", "bf16": True},
+    "factory.yaml": {"model_name_or_path": "x", "stage": "sft", "finetuning_type": "full", "cutoff_len": 64, "template": "qwen", "bf16": True,
+                     "per_device_train_batch_size": 4, "disable_gradient_checkpointing": True},
+    "zero2.json": {"train_micro_batch_size_per_gpu": 4, "bf16": {"enabled": True}, "zero_optimization": {"stage": 2},
+                   "optimizer": {"type": "AdamW", "params": {"lr": 1e-5}}},
+    "engine.json": {"optim": "adamw_torch", "bf16": True, "per_device_train_batch_size": 4, "deepspeed": {
+        "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto", "bf16": {"enabled": True},
+        "zero_optimization": {"stage": 2}}},
+}  # fmt: skip
+EXPRESSED = {
+    "trainer.json": {"fused", "liger", "checkpointing", "batch", "eight_bit", "half", "lora", "qlora"},
+    "trainer.yaml": {"fused", "liger", "checkpointing", "batch", "eight_bit", "half", "lora", "qlora"},
+    "sft.yaml": {"fused", "liger", "batch", "eight_bit", "half", "lora", "qlora"},
+    "axolotl.yml": {"fused", "liger", "checkpointing", "batch", "eight_bit", "lora", "qlora"},
+    "factory.yaml": {"liger", "checkpointing", "batch", "eight_bit", "half", "lora", "qlora"},
+    "zero2.json": {"batch", "stage3", "offload"},
+    "engine.json": {"liger", "checkpointing", "batch", "stage3"},
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_printed_leads_to_the_same_peak_when_it_is_read_again(tmp_path: Path, name: str) -> None:
+    """Each change alone: its text, put into the file, is read as a user's file would be."""
+    value, path = FILES[name], tmp_path / name
+    path.write_text(json.dumps(value))  # JSON is YAML
+    small = write_config(tmp_path / "llama", "llama", torch_dtype="float32" if name in ("trainer.yaml", "trainer.json") else "bfloat16")
+    world = 2 if name in ("zero2.json", "engine.json") else None
+    predictor = Predictor(MemOptions(model=str(small), strategy=(str(path),), seq_len=64, world_size=world))
+    estimate = predictor.estimate(predictor.strategy(str(path)))
+    said = set()
+    for move in moves_of(estimate.strategy, 4):
+        made = pasted(predictor, estimate, [move]) if move.change(estimate.strategy) is not None else None
+        if made is None or not made.text:
+            continue
+        said.add(move.name)
+        path.write_text(json.dumps(merged(value, yaml.safe_load(made.text))))
+        again = predictor.estimate(predictor.strategy(str(path)))
+        assert again.prediction.peak.total == made.estimate.prediction.peak.total
+        assert again.strategy != estimate.strategy
+        path.write_text(json.dumps(value))
+    assert said >= EXPRESSED[name], EXPRESSED[name] - said
+
+
+def test_a_script_is_answered_in_the_words_of_its_call(tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    path.write_text(
+        'from transformers import TrainingArguments\nargs = TrainingArguments("out", per_device_train_batch_size=4, bf16=True)\n'
+    )
+    predictor = Predictor(MemOptions(model=str(write_config(tmp_path / "llama", "llama")), strategy=(str(path),), seq_len=64))
+    estimate = predictor.estimate(predictor.strategy(str(path)))
+    moves = {move.name: move for move in moves_of(estimate.strategy, 4)}
+    made = pasted(predictor, estimate, [moves["batch"], moves["half"]])
+    assert made is not None
+    assert made.text == "per_device_train_batch_size=1,\ngradient_accumulation_steps=4,"
+    assert made.script == ("from_pretrained(..., dtype=torch.bfloat16), without autocast",)
+    assert made.estimate.strategy.autocast is None
