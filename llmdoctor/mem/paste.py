@@ -161,7 +161,8 @@ def _source(strategy: Strategy) -> _Source | None:
         return None
     stem, ending = os.path.splitext(strategy.file)
     path = strategy.file if ending in (".json", ".yaml", ".yml") else f"{stem}.json"
-    return _Source(configuration.format.name, path, value, False, script, isinstance(value.get("deepspeed"), str))
+    linked = isinstance(value.get("deepspeed"), str)
+    return _Source(configuration.format.name, path, value, script=script, linked=linked)
 
 
 def _named(strategy: Strategy) -> _Source:
