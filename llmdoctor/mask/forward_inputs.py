@@ -67,6 +67,8 @@ def parse_cache(text: str | None, default: CachePlan) -> CachePlan:
         return default
     if text in ("none", "dynamic"):
         return CachePlan(text)  # type: ignore[arg-type]
+    if text in ("paged", "continuous"):
+        raise QuestionError(f"--cache {text}: continuous batching and its paged cache are not modelled, say dynamic or static:N")
     found = re.fullmatch(r"static:(\d{1,9})", text)
     if found is None or int(found[1]) == 0:
         raise QuestionError(f"--cache {text}: expected none, dynamic or static:N with N tokens of room")
@@ -79,6 +81,8 @@ def parse_phase(text: str | None) -> tuple[Phase, int]:
         return "prefill", 0
     if text == "decode":
         return "decode", 1
+    if text in ("assisted", "speculative"):
+        raise QuestionError(f"--phase {text}: assisted decoding checks Q candidate tokens in one forward, which is --phase chunk:Q")
     found = re.fullmatch(r"chunk:(\d{1,9})", text or "")
     if found is None or int(found[1]) == 0:
         raise QuestionError(f"--phase {text}: expected prefill, decode or chunk:Q with Q new tokens")

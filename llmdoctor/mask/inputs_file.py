@@ -24,6 +24,8 @@ READ = (
 _VISION = "an input of the vision or audio tower: the masks of the text layers depend only on its placeholder tokens"
 _OUTPUT = "changes what forward() returns, not what a layer sees"
 _LEFTOVER = "made by a tokenizer for other purposes: forward() does not take it"
+# Inputs that a tower attends to: what it sees is no part of the answer, and the verdict says so.
+TOWER_INPUTS = frozenset(("pixel_values", "pixel_values_videos", "input_features", "input_values", "image_grid_thw", "video_grid_thw"))
 # Known fields that cannot change a mask of the text layers, with the reason.
 IGNORED: dict[str, str] = {
     **dict.fromkeys(

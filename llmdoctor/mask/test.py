@@ -73,6 +73,7 @@ class TestRun:
     inputs: list[ForwardInputs] = field(default_factory=list)
     read: Inputs = field(default_factory=Inputs)
     not_run: int = 0
+    built: bool = False  # whether the model was built under any backend
 
 
 def test_report(options: MaskTestOptions) -> Report:
@@ -99,7 +100,7 @@ def test_report(options: MaskTestOptions) -> Report:
         "inputs": run.read.result(),
     }
     nothing = not options.static and not run.measurements and not kept
-    why = left_out[0].reason if left_out else None
+    why = left_out[0].reason if left_out and (run.not_run or not run.built) else None
     release = "" if model.arch is None else releases.doubt(model.arch.model_type)
     verdict = verdicts.of_test(
         kept, len(run.measurements), run.not_run, why, run.inputs if own else [], static=options.static, release=release
@@ -150,6 +151,7 @@ def _add(run: TestRun, model: TestedModel, options: MaskTestOptions, backends: t
             *(Skipped(one.backend, f"{one.test}: {one.error}") for one in failed),
         ]
         run.not_run += len(failed)
+        run.built |= len(missed) < len(backends)
     run.measurements += [(inputs.description, one) for one in measured]
     run.drawn += leaking(plans, inputs, static)
     found = joined(static, measured, model.arch)

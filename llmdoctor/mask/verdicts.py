@@ -8,6 +8,7 @@ from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.report import Verdict
 from llmdoctor.core.text import plural
+from llmdoctor.mask.inputs_file import TOWER_INPUTS
 from llmdoctor.mask.screen import size_text
 from llmdoctor.mask.types import SHORT, BackendPlan, ForwardInputs
 
@@ -73,6 +74,10 @@ def _limits(inputs: ForwardInputs) -> str:
         parts.append(f"without {', '.join(inputs.without)}")
     if inputs.unread:
         parts.append(f"{', '.join(inputs.unread)} not read: no argument of forward() that is known here")
+    if TOWER_INPUTS & set(inputs.fields):
+        patches = sum(int(grid.prod(axis=1).sum()) for grid in inputs.grids.values())
+        over = f" over {patches:,} patches" if patches else ""
+        parts.append(f"the text layers alone: the attention of the vision or audio tower{over} is not shown")
     return f" ({'; '.join(parts)})" if parts else ""
 
 

@@ -154,3 +154,28 @@ def test_document_numbers_in_a_padded_mask_are_no_inverted_additive_mask(tmp_pat
 def test_a_mask_of_cross_attention_matters_only_to_models_that_have_it(tmp_path: Path) -> None:
     report = inspected(tmp_path, {"input_ids": IDS, "cross_attention_mask": [[[[1]]] * 8]})
     assert [each["key"] for each in (report.result or {})["inputs"]["ignored"]] == ["cross_attention_mask"]
+
+
+def test_an_image_makes_the_verdict_say_that_its_tower_is_not_shown(tmp_path: Path) -> None:
+    fields = {"input_ids": IDS, "pixel_values": [[0.1] * 4] * 16, "image_grid_thw": [[1, 4, 4]]}
+    report = inspected(tmp_path, fields, model="qwen2_vl", backend=("sdpa",))
+    assert report.verdict is not None
+    assert "tower over 16 patches is not shown" in report.verdict.text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"phase": "assisted"}, "--phase chunk:Q"), ({"cache": "paged"}, "continuous batching")],
+    ids=["assisted", "paged"],
+)
+def test_what_is_not_modelled_is_named(options: dict[str, str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match=words):
+        inspect_report(MaskInspectOptions(model=str(write_config(tmp_path, "llama")), shape="1,8", **options))  # type: ignore[arg-type]
+
+
+@pytest.mark.live
+def test_nothing_to_test_is_not_blamed_on_a_backend_that_the_class_lacks(tmp_path: Path) -> None:
+    report = mask_test.test_report(MaskTestOptions(model=str(write_config(tmp_path, "bloom")), shape="1,1"))
+    assert report.verdict is not None
+    assert report.nothing
+    assert "have nothing to test" in report.verdict.text
