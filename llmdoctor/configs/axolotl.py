@@ -200,6 +200,7 @@ def settle(normal: Normal) -> None:
     _checkpointing(normal)
     _adapter(normal)
     _attention(normal)
+    _float32_parts(normal)
     _plugins(normal)
     trainer.arguments(normal)
 
@@ -238,9 +239,10 @@ def _adapter(normal: Normal) -> None:
         normal.put("adapter", "lora", key)
         if normal.get("lora_all_linear", False):
             normal.put("lora_targets", "all-linear", normal.key("lora_all_linear"))
-        kernels = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
-        if normal.is_neutral("objective") and not any(name in normal.raw for name in kernels):
-            normal.assumed["LoRA kernels (lora_mlp_kernel, ...)"] = "off; axolotl 0.19.0 switches them on where it can, and they hold less"
+        if _switches_kernels_on(normal, kind):
+            normal.assumed["LoRA kernels (lora_mlp_kernel, ...)"] = "off; axolotl 0.19.0 switches them on here, and they hold less"
+            normal.limits.append("axolotl's LoRA kernels, which hold less, are not modelled")
+    normal.put("prepared", False)  # norms and embeddings go back to the dtype of the model: _float32_parts
     normal.drop("lora_all_linear")
     if kind is None:
         for name in [name for name in normal.values if name.startswith("lora_")]:
@@ -254,6 +256,27 @@ def _adapter(normal: Normal) -> None:
             normal.put("quantization_type", "nf4")
             normal.put("quantization_double", True)
         normal.drop(name)
+
+
+_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
+
+
+def _switches_kernels_on(normal: Normal, adapter: str) -> bool:
+    """Return whether axolotl switches its kernels for adapters on by itself (utils/schemas/config.py, check_auto_enable_lora_kernels)."""
+    raw = normal.raw
+    held = any(raw.get(name) is not None for name in _KERNELS)
+    return not (held or raw.get("rl") or raw.get("trust_remote_code") or (adapter == "lora" and raw.get("load_in_8bit")))
+
+
+def _float32_parts(normal: Normal) -> None:
+    """Norms, embeddings and the output layer become float32, and go back to the dtype of the model for adapters and for other attentions than
+    eager and sdpa (loaders/model.py, _configure_embedding_dtypes; utils/schemas/enums.py, ATTN_IMPLS_WITHOUT_DTYPE_CAST).
+    """
+    whole = normal.is_neutral("adapter") and normal.get("attention") in (None, "sdpa", "eager")
+    if whole and normal.get("load_dtype") != "float32" and normal.is_neutral("fsdp_config"):
+        normal.put(
+            "float32_parts", "norms, embeddings and output layer: with eager, sdpa or no attn_implementation, axolotl 0.19.0 converts them"
+        )
 
 
 def _attention(normal: Normal) -> None:

@@ -38,6 +38,9 @@ FIELDS: dict[str, Setting] = {
     "pure_bf16": Setting("flag", "training in bfloat16 throughout", _OFF),
     "pure_fp16": Setting("flag", "training in float16 throughout", _OFF),
     "autocast": Setting("dtype", "the dtype of autocast"),
+    "float32_parts": Setting("text", "weights in float32 beside others in 16 bits"),
+    "prepared": Setting("flag", "what is not quantized is converted to float32 (prepare_model_for_kbit_training)"),
+    "text_only": Setting("flag", "only the language model of a model with images is trained", _OFF),
     "trained_dtype": Setting("dtype", "the dtype that the trained weights are converted to"),
     # what is kept for the backward
     "checkpointing": Setting("flag", "gradient checkpointing", _OFF),

@@ -64,7 +64,6 @@ OWN = Meanings(
         "it decides where and how the processes start": "ray_* master_addr master_port placement_strategy resources_per_worker",
         "profiling does not belong to the answer": "enable_torch_profiler profiler_* profile_modules",
         "saving and publishing do not belong to a training step": "overwrite_output_dir",
-        "only the text model is trained by default": "freeze_vision_tower freeze_multi_modal_projector",
     },
     refused={
         "an adapter that exists already is loaded, whose size is not read": "adapter_name_or_path create_new_adapter",
@@ -81,7 +80,10 @@ OWN = Meanings(
         "the language model is frozen, which is not modelled": "freeze_language_model",
         "another initialisation computes decompositions, which is not modelled": "pissa_init",
     },
-    refused_if={"freeze_vision_tower": Refused("the vision tower is trained, which is not modelled", (True, None))},
+    refused_if={
+        "freeze_vision_tower": Refused("the vision tower is trained, which is not modelled", (True, None)),
+        "freeze_multi_modal_projector": Refused("the projector of images is trained, which is not modelled", (True, None)),
+    },
     labels={
         "cutoff_len": "sequence_length",
         "packing": "packing",
@@ -118,6 +120,10 @@ def variant(_value: Mapping[str, Any]) -> Variant:
 
 def settle(normal: Normal) -> None:
     """Say what LLaMA-Factory does with its arguments, in the order of hparams/parser.py and model/adapter.py."""
+    if str(normal.raw.get("do_train", False)).lower() not in ("true", "1", "yes"):
+        normal.limits.append("without do_train: true, which the file does not set, LLaMA-Factory trains nothing")
+    normal.put("prepared", False)  # no call of prepare_model_for_kbit_training
+    normal.put("text_only", True)  # freeze_vision_tower and freeze_multi_modal_projector
     stage = normal.get("objective", "sft")
     normal.put("objective", _OBJECTIVES.get(stage, stage), normal.key("objective"))
     if normal.values.get("sequence_length") is None:

@@ -35,14 +35,13 @@ OWN = Meanings(
         "bnb_4bit_compute_dtype": "quantization_compute",
         "bnb_4bit_quant_storage": "quantization_storage",
         "use_galore": "galore",
-        "padding_free": "padding_free",
         "optimizer": "optimizer_plugin",
     },
     ignored={
         "rows are filled up to the length that is predicted": "packing packing_*",
-        "a batch without padding holds no more tokens than full rows": "padding_side",
+        "a batch without padding holds no more tokens than full rows": "padding_side padding_free",
         "it names the model, its files or where it is loaded": (
-            "model model_type model_revision model_name model_author task_type local_repo_path use_hf hub_token custom_register_path external_plugins "
+            "model model_type model_revision model_name model_author local_repo_path use_hf hub_token custom_register_path external_plugins "
             "device_map max_memory max_model_len init_strategy model_kwargs_ load_args load_data_args add_version check_model safe_serialization "
             "max_shard_size enable_npu_model_patch ignore_args_error tuner_backend_"
         ),
@@ -62,7 +61,6 @@ OWN = Meanings(
         "logging and reporting do not change memory": "swanlab_* logging_dir create_checkpoint_symlink callbacks",
         "saving does not belong to a training step": "resume_only_model use_flash_ckpt ds3_gather_for_generation",
         "the number of steps does not change what one step holds": "max_epochs",
-        "only the language model is trained by default": "freeze_vit freeze_aligner vit_gradient_checkpointing",
         "a factor of the loss": (
             "beta label_smoothing_ rpo_alpha ld_alpha discopop_tau loss_weights cpo_alpha simpo_gamma desirable_weight undesirable_weight "
             "center_rewards_coefficient sft_alpha"
@@ -83,6 +81,11 @@ OWN = Meanings(
     refused_if={
         "tuner_backend": Refused("another implementation of adapters is used, which is not modelled", ("peft", None)),
         "sequence_parallel_size": Refused("sequence parallelism is not modelled", (1, None)),
+        "task_type": Refused("another head is trained than that of a causal language model, which is not modelled", ("causal_lm", None)),
+        **dict.fromkeys(
+            ("freeze_vit", "freeze_aligner"), Refused("parts beside the language model are trained, which is not modelled", (True, None))
+        ),
+        "vit_gradient_checkpointing": Refused("the vision tower is not recomputed, which is not modelled", (True, None)),
         "init_weights": Refused("this initialisation changes the base weights, which is not modelled", ("true", "false", "gaussian", None)),
     },
     labels={
@@ -145,6 +148,8 @@ def settle(normal: Normal) -> None:
         normal.put("quantization_method", "bitsandbytes" if method == "bnb" else method, normal.key("quantization_method"))
         if normal.values.get("quantization_double") is None:
             normal.put("quantization_double", True)
+    normal.put("prepared", False)  # no call of prepare_model_for_kbit_training
+    normal.put("text_only", True)  # freeze_vit and freeze_aligner
     if normal.get("galore", False):
         normal.put("optimizer", "galore_adamw", normal.key("galore"))
     normal.drop("galore")

@@ -33,6 +33,7 @@ class Normal:
     keys: dict[str, str] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict)
     assumed: dict[str, Any] = field(default_factory=dict)  # what a format's settle could not read and takes for granted: {what: value}
+    limits: list[str] = field(default_factory=list)  # clauses that the verdict of an answer repeats, because they could turn it
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the setting `name`, or `default` if neither the file nor the framework sets it; KeyError for a name that is not in FIELDS."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from llmdoctor.configs import trainer
 from llmdoctor.configs.normal import Normal
-from llmdoctor.configs.schema import Meanings, declared, fields_of, keys_of, removed_keys
-from llmdoctor.configs.types import Format, Ignored, Key, Variant
+from llmdoctor.configs.schema import NO_TARGETS, Meanings, declared, fields_of, keys_of, removed_keys
+from llmdoctor.configs.types import Format, Ignored, Key, Meaning, Question, Variant
 
 MODEL = Meanings(
     uses={
@@ -111,15 +111,23 @@ def variant_of(name: str) -> Variant:
         meaning = MODEL.memory(key) or Ignored("")
         keys[key] = Key(name=key, meanings={"memory": meaning, "labels": meaning})
     keys |= {key: value for key, value in trainer.variant_of().keys.items() if key.startswith(("model_init", "client_optimizer"))}
-    keys |= model_kwargs()
+    keys |= model_kwargs(loads=False)
+    keys["model_init_kwargs"] = Key(name="model_init_kwargs", meanings={"memory": _UNUSED, "labels": NO_TARGETS})
     return Variant(name=name, keys=keys, choices=trainer.variant_of().choices, facts={"objective": OBJECTIVES[name]}, renamed=RENAMED)
 
 
-def model_kwargs() -> dict[str, Key]:
-    """Return the keys of model_init_kwargs, which TRL's trainers pass to from_pretrained."""
+_UNUSED = Ignored("the commands of TRL load the model themselves, as dtype, attn_implementation and load_in_4bit of the same file say")
+
+
+def model_kwargs(*, loads: bool = True) -> dict[str, Key]:
+    """Return the keys of model_init_kwargs, which TRL's trainers pass to from_pretrained if a script gives them the name of a model.
+
+    `loads` is false for a file of `trl sft` and its other commands, which give the trainer a loaded model (trl 1.0.0, scripts/sft.py:103).
+    """
     own = {key: value for key, value in trainer.OURS.items() if key.startswith("model_init.")}
     found = {key.replace("model_init.", "model_init_kwargs.", 1): value.meanings for key, value in own.items()}
-    return {key: Key(name=key, meanings=meanings) for key, meanings in found.items()}
+    unused: Mapping[Question, Meaning] = {"memory": _UNUSED, "labels": NO_TARGETS}
+    return {key: Key(name=key, meanings=meanings if loads else unused) for key, meanings in found.items()}
 
 
 def variant(value: Mapping[str, Any]) -> Variant:
@@ -194,6 +202,10 @@ def _quantization(normal: Normal) -> None:
             normal.put("quantization_bits", bits, normal.key(name))
             normal.put("quantization_method", "bitsandbytes")
         normal.drop(name)
+    if not (normal.is_neutral("quantization_bits") and normal.is_neutral("quantization")):
+        normal.put("lora_float32", False)  # trl 1.0.0, trainer/sft_trainer.py:822: adapters of quantized weights become bfloat16
+        if normal.values.get("prepared") is None:
+            normal.put("prepared", False)  # :821 enables checkpointing and the gradients of the inputs, and converts nothing
     if normal.values.get("quantization_bits") is None:
         for name in ("quantization_type", "quantization_double", "quantization_storage"):
             normal.drop(name)

@@ -24,8 +24,7 @@ def adapters_of(configuration: Configuration) -> Lora | None:
         targets,
         pattern,
         float(normal.get("lora_dropout", 0.0)),
-        normal.get("lora_float32", True) is not False
-        and not (normal.get("quantization_bits") and configuration.format.name in HALF_ADAPTERS),
+        normal.get("lora_float32", True) is not False,
     )
 
 
@@ -40,18 +39,12 @@ def _targets(value: Any, where: str) -> tuple[tuple[str, ...], bool]:
     raise QuestionError(f"{where}: expected a list of names, a regular expression or {ALL_LINEAR}")
 
 
-# Formats whose framework does not call prepare_model_for_kbit_training: norms and embeddings stay in the dtype of the model.
-# trl 1.0.0, trainer/sft_trainer.py:821 (it enables checkpointing and input gradients); llamafactory 0.9.5, model/adapter.py.
-HALF_ADAPTERS = frozenset({"trl"})  # trl 1.0.0, trainer/sft_trainer.py:822: adapters of quantized weights become bfloat16
-UNPREPARED = frozenset({"trl", "llamafactory"})
-
-
 def quantization_of(configuration: Configuration) -> Quantization | None:
     """Return the quantized weights of a file; None if they are not quantized. Raises QuestionError for methods that are not modelled."""
     normal, path = configuration.normal, configuration.path
     section = normal.get("quantization")
     if section:
-        return _bits_and_bytes(section, f"{path}: {normal.key('quantization')}", prepared=True)
+        return _bits_and_bytes(section, f"{path}: {normal.key('quantization')}", prepared=normal.get("prepared", True))
     bits = normal.get("quantization_bits")
     if not bits:
         return None
@@ -63,7 +56,7 @@ def quantization_of(configuration: Configuration) -> Quantization | None:
     return Quantization(
         int(bits),
         bool(normal.get("quantization_double", False)) and int(bits) == 4,
-        configuration.format.name not in UNPREPARED,
+        normal.get("prepared", True),
         "bfloat16" if compute in (None, "auto") else dtype_of(compute, where),
     )
 

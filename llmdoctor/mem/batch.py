@@ -25,6 +25,8 @@ def base_workload(options: MemOptions, strategy: Strategy, config: dict[str, Any
     for name, value in (("--batch", batch), ("--seq-len", length)):
         if value < 1:
             raise QuestionError(f"{name} {value}: expected at least 1")
+    if strategy.text_only and "vision_config" in config:
+        _check_text_only(options, strategy)
     return Workload(
         batch=batch,
         seq_len=length,
@@ -33,6 +35,14 @@ def base_workload(options: MemOptions, strategy: Strategy, config: dict[str, Any
         trainable=_trainable(options, config),
         frozen=(VISION,) if options.stage == "llm" else (),
     )
+
+
+def _check_text_only(options: MemOptions, strategy: Strategy) -> None:
+    """Raise QuestionError unless the options select what the framework trains of a model with images: the language model alone."""
+    if strategy.lora is not None:
+        raise QuestionError(f"{strategy.name}: adapters on the language model alone of a model with images are not modelled")
+    if options.stage != "llm":
+        raise QuestionError(f"{strategy.name}: of a model with images its framework trains the language model alone: add --stage llm")
 
 
 def _attention(name: str | None, strategy: Strategy) -> str | None:

@@ -18,7 +18,7 @@ from llmdoctor.mem.settings import DeepSpeedEngine, Optimizer, Strategy, Zero, d
 MODELLED = frozenset(
     "batch total_batch accumulation clip bf16 fp16 fp16_auto_cast immediate_update bf16_masters bf16_states fp16_masters torch_autocast "
     "torch_autocast_dtype accumulation_dtype optimizer optimizer_arguments client_optimizer load_dtype adapter lora_rank lora_targets "
-    "lora_dropout lora_float32 attention quantization".split()
+    "lora_dropout lora_float32 attention quantization prepared".split()
 ) | frozenset(f"zero.{name}" for name in Zero.__slots__)
 OURS = ("model_init", "client_optimizer")  # keys of llmdoctor in a file, which DeepSpeed does not know
 OFFLOADS = {None: None, "none": None, "cpu": "cpu"}
@@ -215,7 +215,9 @@ def with_autos_filled(configuration: Configuration, strategy: Strategy, context:
 
 
 def _without_autos(value: Any) -> Any:
-    return {key: item for key, item in value.items() if item != "auto"} if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_autos(item) for key, item in value.items() if item != "auto"}
 
 
 def _with_dtype(filled: Configuration, strategy: Strategy) -> Any:

@@ -119,7 +119,8 @@ def _why_params(estimate: Estimate) -> tuple[str, str]:
         return "this process's part of the weights, and those gathered for use", "zero_optimization.stage 3"
     adapters = "" if strategy.lora is None else f", adapters in {trained_dtypes(estimate)}"
     if strategy.quantization is not None:
-        linear = f"linear layers in {strategy.quantization.bits} bit, other weights in {strategy.dtype}"
+        other = "float32" if strategy.quantization.prepared else strategy.dtype
+        linear = f"linear layers in {strategy.quantization.bits} bit, other weights in {other}"
         return f"{linear}{adapters}", "quantization_config"
     return f"weights in {strategy.dtype}{adapters}", "bf16.enabled" if strategy.runner == "deepspeed" else "model_init.dtype"
 

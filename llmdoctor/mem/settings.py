@@ -78,7 +78,8 @@ class Strategy:
 
     `dtype` is the dtype of the weights during the forward. `batch` and `seq_len` are what the file or its framework sets, None if neither
     does. `config` is DeepSpeed's configuration with every "auto" filled in, `client` describes the optimizer that the caller makes, `inputs`
-    what was done with the settings of the file.
+    what was done with the settings of the file. `limits` are clauses that the verdict repeats; `text_only`: of a model with images, only the
+    language model is trained.
     """
 
     name: str
@@ -101,6 +102,8 @@ class Strategy:
     config: dict[str, Any] = field(default_factory=dict, compare=False)
     client: dict[str, Any] | None = field(default=None, compare=False)
     inputs: Inputs = field(default_factory=Inputs, compare=False)
+    limits: tuple[str, ...] = field(default=(), compare=False)
+    text_only: bool = field(default=False, compare=False)
 
     @property
     def deepspeed(self) -> DeepSpeedEngine:

@@ -11,7 +11,7 @@ from llmdoctor.mem.deepspeed import deepspeed_strategy
 from llmdoctor.mem.keys import StrategyContext, UnmodelledSetting
 from llmdoctor.mem.optimizers import DEFAULT_TRAINER, trainer_optimizer
 from llmdoctor.mem.settings import Strategy, dtype_of, validated
-from llmdoctor.mem.translation import file_strategy
+from llmdoctor.mem.translation import file_strategy, with_dtype_of_config
 from llmdoctor.mem.workload import Lora
 
 FILES = (".json", ".yaml", ".yml", ".bin", ".py")
@@ -71,8 +71,9 @@ def _named_trainer(text: str, words: list[str], context: StrategyContext) -> Str
             checkpointing = True
         else:
             optim = word
-    dtype = dtype or ("float32" if autocast else context.model_dtype or "float32")
-    return Strategy(text, "trainer", dtype, trainer_optimizer(optim, None, text), autocast, checkpointing=checkpointing)
+    loaded = dtype or ("float32" if autocast else context.model_dtype or "float32")
+    strategy = Strategy(text, "trainer", loaded, trainer_optimizer(optim, None, text), autocast, checkpointing=checkpointing)
+    return strategy if dtype or autocast else with_dtype_of_config(strategy)
 
 
 def _named_deepspeed(text: str, words: list[str], context: StrategyContext) -> Strategy:

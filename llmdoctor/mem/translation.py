@@ -19,7 +19,7 @@ MODELLED = frozenset(
     "batch accumulation sequence_length world_size load_dtype bf16 fp16 trained_dtype checkpointing attention optimizer "
     "optimizer_arguments weight_decay clip client_optimizer adapter lora_rank lora_targets lora_dropout lora_float32 quantization "
     "quantization_bits quantization_method quantization_type quantization_double quantization_compute deepspeed distributed_type "
-    "liger fused_loss".split()
+    "liger fused_loss prepared text_only".split()
 )
 
 
@@ -78,9 +78,20 @@ def trainer_strategy(configuration: Configuration, context: StrategyContext) -> 
         file=path,
         client=normal.get("client_optimizer"),
         inputs=inputs_of(configuration),
+        limits=tuple(normal.limits),
+        text_only=bool(normal.get("text_only", False)),
     )
     named = normal.get("deepspeed")
-    return _under_deepspeed(strategy, configuration, named, replace(context, world_size=processes)) if named else strategy
+    whole = _under_deepspeed(strategy, configuration, named, replace(context, world_size=processes)) if named else strategy
+    converts = whole.engine is not None and strategy.autocast is not None  # DeepSpeed converts the weights to bf16 or fp16
+    return whole if normal.get("load_dtype") is not None or converts else with_dtype_of_config(whole)
+
+
+def with_dtype_of_config(strategy: Strategy) -> Strategy:
+    """Return `strategy` with the assumption that the weights have the dtype of config.json, as from_pretrained loads them in transformers 5."""
+    found = f"{strategy.dtype} (config.json, as from_pretrained of transformers 5 loads it)"
+    inputs = replace(strategy.inputs, assumed={**strategy.inputs.assumed, "model_init.dtype": found})
+    return replace(strategy, inputs=inputs, limits=(*strategy.limits, f"weights loaded in {strategy.dtype}, as config.json says"))
 
 
 def _load_dtype(name: Any, where: str) -> str | None:
@@ -139,4 +150,6 @@ def _under_deepspeed(strategy: Strategy, configuration: Configuration, named: An
         client=strategy.client,
         world_size=strategy.world_size,
         inputs=joined((strategy.inputs, inputs_of(engine))),
+        limits=strategy.limits,
+        text_only=strategy.text_only,
     )

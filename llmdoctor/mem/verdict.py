@@ -65,6 +65,7 @@ def _assumed(comparison: Comparison) -> list[tuple[str, str]]:
 def _limits(comparison: Comparison) -> str:
     """Return what else could turn the answer: parts that are missing, keys that were left out."""
     parts = [f"{skipped.what}: not counted" for skipped in comparison.skipped]
+    parts += dict.fromkeys(limit for estimate in comparison.estimates for limit in estimate.strategy.limits)
     if comparison.options.without:
         parts.append(f"without {', '.join(comparison.options.without)}")
     return f"; {'; '.join(parts)}" if parts else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -152,3 +153,75 @@ def test_a_setting_of_an_older_release_that_cannot_change_memory_does_not_end_th
     assert [(one.key, one.effect, one.removed) for one in found.unknown] == [
         ("warmup_ratio", "older", "transformers 4.57.1"), ("per_gpu_train_batch_size", "raises", "transformers 4.57.1"),
     ]  # fmt: skip
+
+
+AXOLOTL = "base_model: m\nsequence_len: 512\nmicro_batch_size: 1\noptimizer: adamw_torch\nbf16: true\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "parts"),
+    [
+        ("", True),
+        ("sdp_attention: true\n", True),
+        ("flash_attention: true\n", False),
+        ("adapter: lora\nlora_r: 8\n", False),
+        ("attn_implementation: flash_attention_3\n", False),
+    ],
+)
+def test_axolotl_keeps_norms_and_embeddings_in_float32_where_it_does(more: str, parts: bool) -> None:
+    """axolotl 0.19.0, loaders/model.py, _configure_embedding_dtypes: only adapters and flash attention bring them back to 16 bits."""
+    assert (read("a.yaml", text=AXOLOTL + more).normal.get("float32_parts") is not None) is parts
+
+
+@pytest.mark.parametrize(
+    ("more", "on"),
+    [
+        ("adapter: lora\nlora_r: 8\n", True),
+        ("adapter: lora\nlora_r: 8\nload_in_8bit: true\n", False),
+        ("adapter: qlora\nlora_r: 8\nload_in_4bit: true\n", True),
+        ("adapter: lora\nlora_r: 8\ntrust_remote_code: true\n", False),
+        ("adapter: lora\nlora_r: 8\nlora_mlp_kernel: false\n", False),
+        ("adapter: lora\nlora_r: 8\nrl: dpo\n", False),
+    ],
+)
+def test_kernels_that_axolotl_switches_on_stand_in_the_verdict(more: str, on: bool) -> None:
+    assert any("kernels" in limit for limit in read("a.yaml", text=AXOLOTL + more).normal.limits) is on
+
+
+SWIFT = "model: m\ntuner_type: lora\nlora_rank: 8\ntemplate: qwen2_5\n"
+LLAMA_FACTORY = "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\ncutoff_len: 512\noutput_dir: o\n"
+
+
+@pytest.mark.parametrize(
+    "line", ["task_type: embedding", "freeze_vit: false", "freeze_aligner: false", "vit_gradient_checkpointing: false"]
+)
+def test_what_ms_swift_trains_beside_a_causal_language_model_is_refused(line: str) -> None:
+    assert read("s.yaml", text=f"{SWIFT}{line}\n").of("memory", Refused) == {line.partition(":")[0]: ANY}
+    assert not read("s.yaml", text=f"{SWIFT}task_type: causal_lm\nfreeze_vit: true\n").of("memory", Refused)
+
+
+def test_llama_factory_trains_nothing_without_do_train() -> None:
+    assert any("trains nothing" in limit for limit in read("l.yaml", text=LLAMA_FACTORY).normal.limits)
+    assert not read("l.yaml", text=f"{LLAMA_FACTORY}do_train: true\n").normal.limits
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("axolotl", f"{AXOLOTL}adapter: qlora\nlora_r: 8\nload_in_4bit: true\n"),
+        ("ms-swift", f"{SWIFT}quant_method: bnb\nquant_bits: 4\n"),
+        ("llamafactory", f"{LLAMA_FACTORY}do_train: true\nquantization_bit: 4\n"),
+        ("trl", "output_dir: o\nper_device_train_batch_size: 1\nlearning_rate: 1\nuse_peft: true\nload_in_4bit: true\n"),
+    ],
+)
+def test_what_is_not_quantized_stays_in_16_bits_in_these_frameworks(name: str, text: str) -> None:
+    found = read("f.yaml", text=text)
+    assert (found.format.name, found.normal.get("prepared")) == (name, False)
+    assert (found.normal.get("lora_float32") is False) is (name == "trl")
+
+
+def test_a_file_of_trls_commands_does_not_load_by_model_init_kwargs() -> None:
+    text = "output_dir: o\nper_device_train_batch_size: 1\nlearning_rate: 1\ndataset_name: d\nmodel_init_kwargs:\n  dtype: bfloat16\n"
+    found = read("f.yaml", text=text)
+    assert found.normal.get("load_dtype") == "float32"
+    assert "model_init_kwargs.dtype" in found.of("memory", Ignored)
