@@ -9,7 +9,7 @@ from typing import Any
 from llmdoctor.configs import trainer
 from llmdoctor.configs.normal import Normal
 from llmdoctor.configs.schema import NO_TARGETS, Meanings, declared, fields_of, keys_of, removed_keys
-from llmdoctor.configs.types import Format, Ignored, Key, Meaning, Question, Variant
+from llmdoctor.configs.types import Format, Ignored, Key, Meaning, Purpose, Variant
 
 MODEL = Meanings(
     uses={
@@ -126,7 +126,7 @@ def model_kwargs(*, loads: bool = True) -> dict[str, Key]:
     """
     own = {key: value for key, value in trainer.OURS.items() if key.startswith("model_init.")}
     found = {key.replace("model_init.", "model_init_kwargs.", 1): value.meanings for key, value in own.items()}
-    unused: Mapping[Question, Meaning] = {"memory": _UNUSED, "labels": NO_TARGETS}
+    unused: Mapping[Purpose, Meaning] = {"memory": _UNUSED, "labels": NO_TARGETS}
     return {key: Key(name=key, meanings=meanings if loads else unused) for key, meanings in found.items()}
 
 
