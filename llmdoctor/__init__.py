@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llmdoctor.core.report import Verdict as Verdict
     from llmdoctor.gencfg.trace.live import trace_callback
     from llmdoctor.gencfg.trace.recording import recording as recording
+    from llmdoctor.notebook import load_ipython_extension as load_ipython_extension
     from llmdoctor.printable import PrintableReport as PrintableReport
     from llmdoctor.version import __version__ as __version__
 
@@ -33,6 +34,7 @@ _NAMES = {
     "PrintableReport": "llmdoctor.printable:PrintableReport",
     "TraceCallback": "llmdoctor.gencfg.trace.live:trace_callback",
     "recording": "llmdoctor.gencfg.trace.recording:recording",
+    "load_ipython_extension": "llmdoctor.notebook:load_ipython_extension",
 }
 
 

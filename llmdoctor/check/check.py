@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from llmdoctor.callsites.check import LIMIT
 from llmdoctor.check.code import beside
 from llmdoctor.check.fixing import apply_fixes, count_fixable
 from llmdoctor.check.inventory import take_inventory
@@ -20,6 +22,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Location
 from llmdoctor.core.report import Report
 from llmdoctor.files.jsonfile import read_json_file
+from llmdoctor.files.opening import reading_instead
 from llmdoctor.files.project import ProjectSettings
 from llmdoctor.files.writing import write_file
 
@@ -31,6 +34,8 @@ def check_report(options: CheckOptions, settings: ProjectSettings | None = None)
     is about what is left. Raises QuestionError if a path or the baseline does not exist, or the options contradict each other.
     """
     options.refuse_contradictions()
+    if options.stdin_filename is not None:
+        return _unsaved(options, options.stdin_filename, settings)
     known = settings if settings is not None else read_settings(options)
 
     def run() -> Report:
@@ -41,6 +46,19 @@ def check_report(options: CheckOptions, settings: ProjectSettings | None = None)
     if options.write_baseline is not None:
         write_file(Path(options.write_baseline), baseline.text(report.findings, os.path.dirname(options.write_baseline)))
     return replace(report, nothing=report.nothing and not options.allow_nothing)
+
+
+def _unsaved(options: CheckOptions, name: str, settings: ProjectSettings | None) -> Report:
+    """Return the report on the file `name` with the content of standard input; what lies beside it is read from the disk.
+
+    Raises QuestionError if the content is larger than the largest file that is checked.
+    """
+    data = sys.stdin.buffer.read(LIMIT + 1)
+    if len(data) > LIMIT:
+        raise QuestionError(f"--stdin-filename {name}: standard input has more than {LIMIT} bytes, at most so many are read")
+    one = replace(options, paths=(name,), stdin_filename=None)
+    with reading_instead({name: data}):
+        return replace(check_report(one, settings if settings is not None else read_settings(one)), nothing=False)
 
 
 def check_once(options: CheckOptions, settings: ProjectSettings) -> Report:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Skipped
-from llmdoctor.files.opening import shown_path
+from llmdoctor.files.opening import is_there, shown_path
 from llmdoctor.files.project import ProjectSettings
 from llmdoctor.files.tree import Folder, Walk
 from llmdoctor.modeldir.directory import FILES as MODEL_FILES
@@ -54,9 +54,9 @@ def take_inventory(paths: Sequence[str], settings: ProjectSettings) -> Inventory
             for folder in walk.folders():
                 _sort(folder, found)
             found.skipped += walk.skipped
-        elif os.path.exists(path) and settings.excludes(path):
+        elif is_there(path) and settings.excludes(path):
             found.skipped.append(Skipped(path, f"excluded by {settings.source}"))
-        elif os.path.exists(path):
+        elif is_there(path):
             _named(path, found)
         else:
             raise QuestionError(f"{path}: no such file or directory")

@@ -49,6 +49,16 @@ def check(
     ] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show what --fix would change, as a patch, and write nothing.")] = False,
     show_settings: Annotated[bool, typer.Option("--show-settings", help="Show the settings and their file; check nothing.")] = False,
+    stdin_filename: Annotated[
+        str | None,
+        typer.Option(
+            "--stdin-filename",
+            help="Read the content of FILE from standard input, as an editor passes it; FILE names it in the findings.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Check again whenever a file below the paths changes, until Ctrl-C.")] = False,
     allow_nothing: Annotated[bool, typer.Option("--allow-nothing", help="Exit 0 if there is nothing to check.")] = False,
     format: Formats = None,
     fail_on: Fail = None,
@@ -71,7 +81,13 @@ def check(
         fix=fix,
         unsafe_fixes=unsafe_fixes,
         allow_nothing=allow_nothing,
+        stdin_filename=stdin_filename,
     )
+    if paths and stdin_filename is not None:
+        complain("--stdin-filename names the only file that is checked: it cannot be combined with paths")
+        raise typer.Exit(REFUSED)
+    if watch:
+        _watch(options, format, color)
     if diff:
         _print_patch(options, format)
     if show_settings:
@@ -94,6 +110,30 @@ def _answer(options: CheckOptions, formats: list[str] | None, fail_on: FailOn | 
     elif fail_on is None and settings is not None and settings.fail_on is not None:
         fail_on = FailOn(settings.fail_on)
     answer(writing(options.write_baseline, "--write-baseline", lambda: check_report(options, settings)), "check", formats, fail_on, color)
+
+
+def _watch(options: CheckOptions, formats: list[str] | None, color: Color) -> NoReturn:
+    """Print the report after each change until Ctrl-C, which is the way out and exits 0."""
+    from llmdoctor.check.check import check_report
+    from llmdoctor.check.watch import changes
+    from llmdoctor.cli.output import parse_targets, write
+
+    try:
+        if options.fix or options.write_baseline is not None or options.stdin_filename is not None:
+            raise QuestionError("--watch only reports: it cannot be combined with --fix, --write-baseline or --stdin-filename")
+        targets = parse_targets(formats)
+        if any(path is not None for _, path in targets):
+            raise QuestionError("--watch writes to the terminal: --format takes no PATH beside it")
+        for _ in changes(options.paths):
+            for name, path in targets:
+                write(check_report(options), name, path, color)
+            complain("waiting for a change; Ctrl-C ends it")
+    except QuestionError as error:
+        complain(str(error))
+        raise typer.Exit(REFUSED) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+    raise typer.Exit(0)
 
 
 def _print_patch(options: CheckOptions, formats: list[str] | None) -> NoReturn:

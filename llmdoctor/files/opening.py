@@ -62,6 +62,11 @@ def reading_instead(files: Mapping[str, bytes]) -> Iterator[None]:
         _instead.clear()
 
 
+def is_there(path: str) -> bool:
+    """Return whether `path` exists, on the disk or inside reading_instead()."""
+    return os.path.abspath(path) in _instead or os.path.exists(path)
+
+
 def _temporary(data: bytes) -> int:
     """Return the file descriptor of a file without a name that holds `data`."""
     with tempfile.TemporaryFile() as file:

@@ -1,4 +1,6 @@
-"""One self-contained page: no script at all, one style sheet that the page's own policy allows by its hash, nothing fetched.
+"""One self-contained page: one style sheet and one short script, which the page's own policy allows by their hashes; nothing is fetched.
+
+The script adds buttons that copy a fix and an order for many findings; a page whose reader allows no script lacks these only.
 
 Dark and light, for print, by keyboard and screen reader. Everything from data goes through clean() and markup.text() or attribute().
 """
@@ -27,7 +29,7 @@ from llmdoctor.version import __version__, rule_url
 if TYPE_CHECKING:
     from llmdoctor.report import Style
 
-_STYLE = Path(__file__).with_name("page.css")
+_STYLE, _SCRIPT = Path(__file__).with_name("page.css"), Path(__file__).with_name("page.js")
 _MANY, _CARDS = 4, 6  # columns: a table with more scrolls as a whole; a table with at most so many is shown as cards on a telephone
 _FITS, _NARROW = 24, 34  # characters of a table's longest words: the first number always fits, more than the second are shown as cards
 _SHORT, _SNUG = 9, 24  # characters of a cell that are kept on one line, and on a wide screen
@@ -36,9 +38,8 @@ _NAMES = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "
 
 def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
     """Return `report` as an HTML document in ASCII, ending in a line break."""
-    css = _STYLE.read_text(encoding="ascii")
-    digest = base64.b64encode(hashlib.sha256(css.encode("ascii")).digest()).decode("ascii")
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    css, script = _STYLE.read_text(encoding="ascii"), _SCRIPT.read_text(encoding="ascii")
+    policy = f"default-src 'none'; style-src {_pin(css)}; script-src {_pin(script)}; base-uri 'none'; form-action 'none'"
     verdict = report.verdict
     body = [*_body(report, {rule.code: rule for rule in rules}, replace(style, width=100, color=False)), _skipped(report)]
     return "\n".join(
@@ -52,9 +53,15 @@ def render(report: Report, style: Style, rules: Sequence[Rule] = ()) -> str:
             f'<p class="command"><b>llmdoctor {_t(report.command)}</b>{_subject(report)}</p>{_invocation(report)}',
             f'<h1 class="{verdict.tone}">{_t(sentence(report))}</h1><p class="status">{verdict.status}</p></header>\n<main id="answer">',
             *[part for part in body if part],
-            f"</main>\n<footer>llmdoctor {__version__}{_dated(style)}. This page fetches nothing and runs no script.</footer>\n</body>\n</html>\n",
+            f"</main>\n<footer>llmdoctor {__version__}{_dated(style)}. This page fetches nothing; its script copies and orders.</footer>",
+            f"<script>{script}</script>\n</body>\n</html>\n",
         ]
     )
+
+
+def _pin(source: str) -> str:
+    """Return the source expression of a Content-Security-Policy that allows exactly the inline text `source`, in ASCII."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode('ascii')).digest()).decode('ascii')}'"
 
 
 def _subject(report: Report) -> str:
@@ -95,7 +102,7 @@ def _block(block: Block, number: str, style: Style) -> str:
     if isinstance(block, Note):
         return _note(block)
     if isinstance(block, Code):
-        return f'<div><span class="label">{_t(block.label)}</span><pre>{text(clean_lines(block.text))}</pre></div>'
+        return f'<div><span class="label">{_t(block.label)}</span><pre data-copy>{text(clean_lines(block.text))}</pre></div>'
     if isinstance(block, Grid) and sum(map(len, block.cells)) <= svg.MOST_CELLS:
         return svg.grid(block, number)
     if isinstance(block, Bars):
@@ -175,13 +182,14 @@ def _card(finding: Finding, report: Report, rule: Rule | None, number: int) -> s
     url = rule_url(finding.code) if rule is not None else None
     code = _t(finding.code) if url is None else f"<a{attribute('href', url)}>{_t(finding.code)}</a>"
     message = message_of(finding, report)
+    file = clean((finding.location.file if finding.location is not None else None) or "")
     card = [
-        f'<article class="finding {finding.severity.value}" id="block-{number}">'
+        f'<article class="finding {finding.severity.value}" id="block-{number}"{attribute("data-code", finding.code)}{attribute("data-file", file)}>'
         f'<h3><span class="badge">{_NAMES[finding.severity]}</span>{code}{name}</h3>',
         f"<p>{text(clean_lines(message))}</p>" if message else "",
     ]
     for label, words in parts(finding):
-        mono = "" if label == "Cause" else ' class="mono"'
+        mono = "" if label == "Cause" else ' class="mono" data-copy' if label == "Fix" else ' class="mono"'
         card.append(f'<div class="note"><b>{label}</b><p{mono}>{text(clean_lines(words))}</p></div>')
     if rule is not None:
         card.append(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import select
 import shutil
+import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -205,3 +209,63 @@ def test_a_worktree_is_a_repository(tree: Path, llmdoctor: Run) -> None:
     assert [subject["path"] for subject in llmdoctor("check", "src", "--format", "json", cwd=tree).report["result"]["subjects"]] == [
         "src/train.py"
     ]
+
+
+UNSAVED = "model.generate(**x)\ntokenizer.pad_token = tokenizer.eos_token\nlabels[labels == tokenizer.pad_token_id] = -100\n"
+
+
+def _with_input(*arguments: str, given: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "llmdoctor", "check", *arguments]
+    env = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(command, input=given, capture_output=True, text=True, cwd=cwd, env=env, timeout=60, check=False)
+
+
+def test_an_editor_passes_what_is_not_saved(tmp_path: Path) -> None:
+    """A new Python file, and a file of a model whose other files are on the disk."""
+    done = _with_input("--stdin-filename", "new/train.py", "-f", "concise", given=UNSAVED, cwd=tmp_path)
+    assert "new/train.py:3:1: PYC005 warning" in done.stdout
+    model = write_model(tmp_path / "model")
+    name = "model/generation_config.json"
+    assert (
+        "GEN002"
+        not in _with_input(
+            "--stdin-filename", name, "-f", "concise", given=(model / "generation_config.json").read_text(), cwd=tmp_path
+        ).stdout
+    )
+    done = _with_input("--stdin-filename", name, "-f", "concise", given='{"eos_token_id": 0}', cwd=tmp_path)
+    assert re.search(r"model/generation_config\.json:1:\d+: GEN00\d error", done.stdout), done.stdout
+    assert done.returncode == 1
+    assert json.loads((model / "generation_config.json").read_text())["eos_token_id"] != 0
+
+
+@pytest.mark.parametrize("more", [["other.py"], ["--fix"], ["--write-baseline", "b.json"], ["--watch"]])
+def test_what_contradicts_standard_input_is_refused(more: list[str], tmp_path: Path) -> None:
+    done = _with_input("--stdin-filename", "train.py", *more, given="", cwd=tmp_path)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_watch_reports_again_after_a_change(tmp_path: Path) -> None:
+    source = tmp_path / "train.py"
+    source.write_text("x = 1\n")
+    command = [sys.executable, "-m", "llmdoctor", "check", "--watch", "-f", "concise", "."]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    ) as run:
+        assert run.stderr is not None
+        assert run.stdout is not None
+        assert "waiting for a change" in run.stderr.readline()
+        for attempt in range(20):  # the watcher starts a moment after the line
+            source.write_text(f"{UNSAVED}# {attempt}\n")
+            if select.select([run.stderr], [], [], 1.0)[0]:
+                break
+        assert "waiting for a change" in run.stderr.readline()
+        run.send_signal(signal.SIGINT)
+        out = run.stdout.read()
+    assert run.returncode == 0
+    assert "PYC005" in out

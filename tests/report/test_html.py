@@ -15,18 +15,19 @@ from hypothesis import HealthCheck, given, settings
 
 import llmdoctor.report
 from llmdoctor.core.document import Fold, Grid, Mark, Note, Table
+from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.report import Report, Verdict
-from llmdoctor.report import Style, render
+from llmdoctor.report import Style, html, render
 from tests.report.examples import EXAMPLE, RULES, reports
 from tests.report.webdriver import Browser
 
 TAGS = set(
     "html head meta title style body header footer main a p code h1 h2 h3 div span table thead tbody tr th td pre b article details summary ul li "
-    "fieldset legend label input figure figcaption svg g rect text br wbr b".split()
+    "fieldset legend label input figure figcaption svg g rect text br wbr b script".split()
 )
 ATTRIBUTES = set(
     "lang charset http-equiv content name class href id tabindex role aria-label aria-hidden scope data-column type checked x y width height viewbox "
-    "preserveaspectratio text-anchor transform fill-opacity open".split()
+    "preserveaspectratio text-anchor transform fill-opacity open data-copy data-code data-file".split()
 )
 STYLE = (Path(llmdoctor.report.__file__).parent / "page.css").read_text()
 VOID = {"meta", "input", "br", "wbr"}
@@ -75,15 +76,20 @@ def test_any_report_is_a_page_of_known_tags(report: Report) -> None:
     Page(text)
 
 
-def test_the_policy_allows_the_one_style_sheet_and_nothing_else() -> None:
+def test_the_policy_allows_the_style_sheet_the_script_and_nothing_else() -> None:
     text = page(EXAMPLE)
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)
     assert policy is not None
     assert style is not None
-    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
-    assert policy[1] == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-    assert "<script" not in text
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert script is not None
+    digests = [base64.b64encode(hashlib.sha256(each.encode()).digest()).decode() for each in (style[1], script[1])]
+    assert policy[1] == (
+        f"default-src 'none'; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; base-uri 'none'; form-action 'none'"
+    )
+    assert text.count("<script") == 1
+    assert script[1] == Path(html.__file__).with_name("page.js").read_text()  # nothing of the report is in it
     assert "url(" not in style[1]
 
 
@@ -194,7 +200,7 @@ def test_a_browser_shows_it(browser: Browser, saved: Path, tmp_path: Path, width
     assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth")
     ground = browser.run("return getComputedStyle(document.body).backgroundColor")  # which also says that the policy let the style in
     assert ground == ("rgb(21, 24, 28)" if dark else "rgb(251, 251, 249)")
-    assert browser.run("return document.scripts.length") == 0
+    assert browser.run("return document.scripts.length") == 1
     assert browser.console() == []
 
 
@@ -236,6 +242,41 @@ def test_a_screen_reader_hears_pictures_and_controls(browser: Browser, saved: Pa
     assert {"main", "heading", "table", "rowheader", "columnheader", "checkbox", "radio", "figure"} <= roles
     for role, name in named:
         assert name or role not in ("checkbox", "radio", "image", "region", "link", "button", "DisclosureTriangle"), role
+
+
+def test_a_fix_is_copied(browser: Browser, saved: Path) -> None:
+    browser.open(saved, 1440)
+    browser.devtools("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+    fix = browser.run("return document.querySelector('.finding [data-copy]').textContent")
+    browser.click(".finding button.copy")
+    words = browser.run("return document.querySelector('.finding button.copy').textContent")
+    assert words in ("Copied", "Selected"), words
+    kept = "navigator.clipboard.readText()" if words == "Copied" else "String(getSelection())"
+    assert browser.run(f"return {kept}").strip() == fix.strip()
+
+
+def test_many_findings_can_be_ordered(browser: Browser, tmp_path: Path) -> None:
+    given = [
+        ("b.json", "GEN002", Severity.INFO),
+        ("a.json", "GEN008", Severity.ERROR),
+        ("c.json", "GEN001", Severity.WARNING),
+        ("a.json", "GEN003", Severity.INFO),
+    ]
+    findings = tuple(Finding(code, severity, f"message {file}", Location(file)) for file, code, severity in given)
+    path = tmp_path / "many.html"
+    path.write_text(page(Report("x", {}, {}, findings, verdict=Verdict("-"))))
+    browser.open(path, 390)
+    order = "return [...document.querySelectorAll('.finding')].map(one => one.dataset.code)"
+    choose = "const box = document.querySelector('.order select'); box.value = '{}'; box.dispatchEvent(new Event('change'))"
+    for name, expected in {
+        "severity": ["GEN008", "GEN001", "GEN002", "GEN003"],
+        "file": ["GEN008", "GEN003", "GEN002", "GEN001"],
+        "rule": ["GEN001", "GEN002", "GEN003", "GEN008"],
+        "as reported": ["GEN008", "GEN001", "GEN002", "GEN003"],
+    }.items():
+        browser.run(choose.format(name))
+        assert browser.run(order) == expected
+    assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_the_policy_stops_a_script_that_got_in(browser: Browser, saved: Path, tmp_path: Path) -> None:

@@ -19,14 +19,14 @@ from tests.report.webdriver import Browser
 TAB = "\ue004"
 NOTHING_RUNS = """
 const bad = [...document.querySelectorAll('*')].filter(one => [...one.attributes].some(each => /^on|^style$|^src$|xlink/i.test(each.name)));
-return document.scripts.length + bad.length + document.querySelectorAll('img,iframe,object,embed,link,base,form,foreignObject,animate,use').length
+return document.scripts.length - 1 + bad.length + document.querySelectorAll('img,iframe,object,embed,link,base,form,foreignObject,animate,use').length
   + performance.getEntriesByType('resource').length"""
 # What scrolls sideways and cannot be reached by the keyboard.
 SIDEWAYS = """
 return [...document.querySelectorAll('main *')].filter(one => one.scrollWidth > one.clientWidth + 1 && one.clientWidth
   && getComputedStyle(one).overflowX === 'auto' && one.tabIndex < 0).map(one => one.outerHTML)"""
 STOPS = """
-return [...document.querySelectorAll('a[href],input,summary,[tabindex]')].filter(one =>
+return [...document.querySelectorAll('a[href],button,select,input,summary,[tabindex]')].filter(one =>
   one.checkVisibility() && (one.type !== 'radio' || one.checked))"""
 
 
@@ -253,7 +253,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("name", ["show", "diff", "gencfg-check", "replay", "mem", "check"])
 def test_what_comes_from_data_stays_text(name: str, browser: Browser, hostile: dict[str, Path]) -> None:
     source = hostile[name].read_text(encoding="ascii")
-    assert "<script" not in source
+    assert source.count("<script") == 1
     assert not re.search(r"<svg[^>]*onload|[\x00-\x08\x0b-\x1f]|&#(x?85|8238|0|7|27);", source)
     browser.open(hostile[name], 390)
     assert browser.run("return document.title") != "ran"

@@ -1,4 +1,4 @@
-"""The recorder as a pytest fixture. pytest loads this module wherever llmdoctor is installed: it imports nothing else until it is used."""
+"""The recorder as a pytest fixture and a mark. pytest loads this module wherever llmdoctor is installed: it imports nothing else until it is used."""
 
 from __future__ import annotations
 
@@ -24,6 +24,20 @@ def generate_must_stop() -> Iterator[Recording]:
         complaint = None if found.judged else found.complaint()  # a unittest.TestCase's method does not go through the hook below
     if complaint is not None:
         pytest.fail(complaint, pytrace=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the mark, so that --strict-markers accepts it."""
+    config.addinivalue_line("markers", "must_stop: fail the test if a generate() in it cannot stop before its length limit")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each marked test the fixture: `@pytest.mark.must_stop` is `generate_must_stop` for a test that needs no Recording."""
+    for item in items:
+        names = item.fixturenames if isinstance(item, pytest.Function) else None
+        if names is not None and item.get_closest_marker("must_stop") is not None and "generate_must_stop" not in names:
+            names.append("generate_must_stop")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -388,14 +389,30 @@ class TestOld(unittest.TestCase):
 
     def test_runs_on_too(self):
         ask(False)
+
+@pytest.mark.must_stop
+def test_marked_runs_on():
+    ask(False)
+
+@pytest.mark.max_memory("20GiB")
+def test_is_not_measured_without_a_gpu():
+    assert False, "it would prove nothing"
+
+@pytest.mark.max_memory(20)
+def test_a_size_without_a_unit():
+    pass
 """
 
 
 def test_the_pytest_fixture_fails_a_test_whose_generate_cannot_stop(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "test_user.py").write_text(TEST.format(directory=str(directory)))
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "test_user.py"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--strict-markers", "test_user.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert "1 failed, 3 passed, 1 error" in done.stdout
+    assert re.search(
+        "3 failed, 3 passed, 1 skipped, 1 error|4 failed, 3 passed, 1 error", done.stdout
+    )  # the second on a machine with a GPU
+    assert "FAILED test_user.py::test_marked_runs_on" in done.stdout
+    assert "max_memory takes one size with its unit" in done.stdout
     assert "test_user.py:9 set model.generation_config.eos_token_id [336, 334] -> None" in done.stdout
     assert "FAILED test_user.py::test_runs_on" in done.stdout
     assert "ERROR test_user.py::TestOld::test_runs_on_too" in done.stdout
