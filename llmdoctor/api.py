@@ -1021,6 +1021,7 @@ def check_tree(
     fix: bool = False,
     unsafe_fixes: bool = False,
     allow_nothing: bool = False,
+    stdin_filename: str | None = None,
 ) -> PrintableReport:
     """Return the findings of every static rule in `options.paths`.
 
@@ -1031,7 +1032,8 @@ def check_tree(
 
     `paths` are folders and files. `select` and `ignore` are prefixes of rule codes, as the user wrote them. `baseline` is the file of the
     findings that are accepted, `write_baseline` the file to write them to. `fix` changes the files, `unsafe_fixes` also makes the fixes
-    that change a behaviour on which a user may rely. `allow_nothing` accepts a tree without anything to check.
+    that change a behaviour on which a user may rely. `allow_nothing` accepts a tree without anything to check. `stdin_filename` is the file
+    whose content an editor passes on standard input: it is the only path, and it need not exist.
     """
     from llmdoctor.check.check import check_report
     from llmdoctor.check.options import CheckOptions
@@ -1047,6 +1049,7 @@ def check_tree(
                 fix=fix,
                 unsafe_fixes=unsafe_fixes,
                 allow_nothing=allow_nothing,
+                stdin_filename=stdin_filename,
             )
         )
     )
