@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.core.finding import Severity
-from llmdoctor.core.rule import Rule
+from llmdoctor.core.rule import Rule, declared
 
 EOS_NONE = Rule(
     code="PYC001",
@@ -179,20 +179,4 @@ INHERITED = Rule(
     good="out = model.generate(**batch, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)\nlogprobs = F.log_softmax(model(out).logits, dim=-1)",
     fix="Name temperature, top_k and top_p at the call, and divide the logits by the same temperature before log_softmax.",
 )
-RULES = (
-    EOS_NONE,
-    PAD_MASK,
-    ZERO_FILL,
-    PROCESSED,
-    PAD_LABELS,
-    RIGHT_PADDING,
-    LAST_PASS,
-    PROBABILITIES,
-    REJECTED,
-    IGNORED,
-    NO_MASK,
-    UNPARSED,
-    EOS_NARROWED,
-    SIXTEEN_TOKENS,
-    INHERITED,
-)
+RULES = declared(globals())

@@ -57,16 +57,7 @@ class Config:
         """Return a finding of `rule` at the setting `keys`."""
         pointer = self._pointer(keys)
         where = Location(self.file.shown_name, pointer or None, self.file.line(pointer))
-        return Finding(
-            code=rule.code,
-            severity=severity or rule.severity,
-            message=message,
-            location=where,
-            evidence=evidence,
-            cause=cause,
-            fix=fix or rule.fix,
-            edits=edits,
-        )
+        return rule.at(where, message, cause=cause, fix=fix, severity=severity, edits=edits, **evidence)
 
     def _pointer(self, keys: Iterable[str]) -> str:
         return self.at + "".join(f"/{key.replace('~', '~0').replace('/', '~1')}" for key in keys)

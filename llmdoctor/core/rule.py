@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,3 +54,8 @@ class Rule:
             fix=fix or self.fix,
             edits=edits,
         )
+
+
+def declared(module: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """Return the rules that a module has declared so far, in their order: `RULES = declared(globals())` at its end, so that none is forgotten."""
+    return tuple(value for value in module.values() if isinstance(value, Rule))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.core.finding import Severity
-from llmdoctor.core.rule import Rule
+from llmdoctor.core.rule import Rule, declared
 
 UNREADABLE = Rule(
     code="DIR001",
@@ -99,14 +99,4 @@ LFS_POINTER = Rule(
     good="the file itself",
     fix="git lfs pull",
 )
-RULES = (
-    UNREADABLE,
-    DUPLICATE_KEY,
-    NOT_A_NUMBER,
-    OUTSIDE,
-    BEYOND_LIMITS,
-    SAFETENSORS_HEADER,
-    SHARD_INDEX,
-    LONE_SURROGATE,
-    LFS_POINTER,
-)
+RULES = declared(globals())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from llmdoctor.gencfg.types import ConfigLayer, Origin, Resolved, SourcedValue
@@ -38,10 +38,6 @@ class Fields(dict[str, Resolved]):
         """Return the value of a field; None without such a field."""
         found = self.get(name)
         return None if found is None else found.value
-
-    def values_of(self, names: Iterable[str]) -> dict[str, Any]:
-        """The values of several fields."""
-        return {name: self.value(name) for name in names}
 
     def copied(self) -> Fields:
         """Return a copy that can be changed on its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.core.finding import Severity
-from llmdoctor.core.rule import Rule
+from llmdoctor.core.rule import Rule, declared
 
 REFUSED = Rule(
     code="GEN017",
@@ -50,4 +50,4 @@ RUNS_ON = Rule(
     good='{"max_tokens": 2048}',
     fix="Remove ignore_eos, outside of a benchmark.",
 )
-RULES = (REFUSED, IDLE, NO_LIMIT, RUNS_ON)
+RULES = declared(globals())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.core.finding import Severity
-from llmdoctor.core.rule import Rule
+from llmdoctor.core.rule import Rule, declared
 
 NO_TERMINATOR = Rule(
     code="GEN001",
@@ -232,25 +232,4 @@ EMBEDDING_SIZE = Rule(
     good='config.json       {"vocab_size": 32002}',
     fix="Set vocab_size to the number of rows, or save the model and its config together with save_pretrained().",
 )
-RULES = (
-    NO_TERMINATOR,
-    TURN_END,
-    TOKENIZER_EOS,
-    UNREACHABLE,
-    REJECTED,
-    CLASS_DEFAULT,
-    PAD_OUTSIDE,
-    UNSAVEABLE,
-    TOKEN_CONFLICT,
-    PAD_IS_EOS,
-    MODEL_DEFAULTS,
-    ENGINES_DIFFER,
-    UNRESOLVED,
-    TOOL_END,
-    STOPS_EARLY,
-    UNKNOWN_FIELD,
-    BEYOND_EMBEDDING,
-    ADAPTER_VOCABULARY,
-    TIED_TWICE,
-    EMBEDDING_SIZE,
-)
+RULES = declared(globals())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.core.finding import Severity
-from llmdoctor.core.rule import Rule
+from llmdoctor.core.rule import Rule, declared
 
 END_IGNORED = Rule(
     code="LAB001",
@@ -98,4 +98,4 @@ TRAINER_RAISES = Rule(
     good="a chat template with {% generation %} around the assistant's part",
     fix="Change the setting or the data that the message names.",
 )
-RULES = (END_IGNORED, NO_TARGET, END_CUT, NO_END, PROMPT_TRAINED, DOUBLE_BOS, BEYOND, PADDING_TRAINED, TRAINER_RAISES)
+RULES = declared(globals())

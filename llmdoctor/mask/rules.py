@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.core.finding import Severity
-from llmdoctor.core.rule import Rule
+from llmdoctor.core.rule import Rule, declared
 
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 
@@ -227,35 +227,5 @@ PADDING_DOCUMENTS = Rule(
     fix="fill the row with another document, and set labels = -100 at the padding",
 )  # fmt: skip
 
-RULES: tuple[Rule, ...] = (
-    RIGHT_PADDED_GENERATION,
-    MASK_HOLE,
-    DEAD_ROW,
-    MASK_DTYPE,
-    SHORT_MASK,
-    FLASH_4D,
-    PACKING_LEAK,
-    LEFT_PADDED_POSITIONS,
-    EMPTY_SLOTS_SEEN,
-    NO_MASK_FUNCTION,
-    IMAGE_BLOCK_LOST,
-    FLASH_CROSS,
-    LINEAR_LEAK,
-    MASK_CAST,
-    LABELS_SHIFTED_TWICE,
-    MASK_BUDGET,
-    WINDOW_OFF,
-    PADDED_DIFFERS,
-    FUTURE_LEAK,
-    BACKEND_REFUSED,
-    PLACEHOLDER_COUNT,
-    MASKED_LABELS,
-    DOCUMENT_SPLIT,
-    LABELS_CROSS_DOCUMENTS,
-    INVERTED_2D,
-    WINDOW_LOST,
-    SELF_HIDDEN,
-    EMPTY_PADDING_ROWS,
-    PADDING_DOCUMENTS,
-)
+RULES = declared(globals())
 BY_CODE = {rule.code: rule for rule in RULES}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.core.finding import Severity
-from llmdoctor.core.rule import Rule
+from llmdoctor.core.rule import Rule, declared
 
 TOO_LARGE = Rule(
     code="MEM001",
@@ -71,4 +71,4 @@ TIGHT = Rule(
     good="the same with --gpu-memory 40GiB",
     fix="Make one of the changes that the report lists, or set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True.",
 )
-RULES = (TOO_LARGE, NO_GRADIENT, UNSHARDED, BUCKET, MISPREDICTED, TIGHT)
+RULES = declared(globals())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.core.finding import Severity
-from llmdoctor.core.rule import Rule
+from llmdoctor.core.rule import Rule, declared
 
 TEMPLATE_SYNTAX = Rule(
     code="DIR008",
@@ -45,4 +45,4 @@ MISSING_BASE = Rule(
     good="the same with the base model in the cache",
     fix="Download the base model, or set HF_HUB_CACHE to the cache that has it.",
 )
-RULES = (TEMPLATE_SYNTAX, TEMPLATE_LIMITS, REMOTE_CODE, MISSING_BASE)
+RULES = declared(globals())

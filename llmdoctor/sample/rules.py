@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.core.finding import Severity
-from llmdoctor.core.rule import Rule
+from llmdoctor.core.rule import Rule, declared
 
 IMPOSSIBLE = Rule(
     code="SMP001",
@@ -86,4 +86,4 @@ SIDES = Rule(
     good="trainer: log_softmax(logits / 0.6)   engine: log_softmax(logits / 0.6)",
     fix="llmdoctor sample compare TRAINER ENGINE names the cause and the setting to change.",
 )
-RULES = (IMPOSSIBLE, OTHER, BROKEN, KIND, DEFAULTS, TAKEN, SIDES)
+RULES = declared(globals())

@@ -35,11 +35,6 @@ def require_statistics(command: str) -> None:
         raise MissingExtra(command, "scipy", "stats")
 
 
-def normal_sf(z: float) -> float:
-    """Return P(Z > z) of a standard normal Z."""
-    return float(_stats().norm.sf(z))
-
-
 def normal_isf(p: float) -> float:
     """Return the z with P(Z > z) = p."""
     return float(_stats().norm.isf(p))

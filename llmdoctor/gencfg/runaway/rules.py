@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.core.finding import Severity
-from llmdoctor.core.rule import Rule
+from llmdoctor.core.rule import Rule, declared
 
 PASSED = Rule(
     code="GEN014",
@@ -43,4 +43,4 @@ LENGTH = Rule(
     good='160 rows, 150 of them {"finish_reason": "stop"}',
     fix="If terminators were produced, see GEN014. If not, raise the limit for a few prompts; if those do not end either, check that the training data's eos is a target.",
 )
-RULES = (PASSED, LOOP, LENGTH)
+RULES = declared(globals())

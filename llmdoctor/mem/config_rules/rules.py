@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.core.finding import Severity
-from llmdoctor.core.rule import Rule
+from llmdoctor.core.rule import Rule, declared
 
 PRECISION = Rule(
     code="MEM006",
@@ -111,4 +111,4 @@ BUCKETS = Rule(
     good='{"zero_optimization": {"stage": 2, "overlap_comm": true, "reduce_bucket_size": 5e7}}',
     fix='Set "reduce_bucket_size" to 50000000, or to "auto" under the Trainer (hidden_size squared).',
 )
-RULES = (PRECISION, REFUSED, MISMATCH, AUTO, UNKNOWN, DEAD, DEPRECATED, UNPINNED, BUCKETS)
+RULES = declared(globals())
