@@ -131,6 +131,8 @@ def _cut(config: Any, cut: Callable[[dict[str, Any]], None], name: str) -> Narro
     for key, tower in whole.items():
         if isinstance(tower, dict) and any(word in key for word in _TOWERS):
             _shallow(tower, thin=cut is not _fewer_layers)
+        elif isinstance(tower, dict) and isinstance(tower.get("vision_feature_layer"), list):  # an adapter names layers of the tower
+            tower["vision_feature_layer"] = [0] * len(tower["vision_feature_layer"])
     made = type(config).from_dict(whole)
     made.architectures = config.architectures
     return Narrowed(made, name, moved)
@@ -173,9 +175,12 @@ def _shallow(tower: dict[str, Any], *, thin: bool) -> None:
     """Cut a vision or audio tower to one layer, and its feed-forward widths if `thin`: text inputs do not run it."""
     if thin:
         _limit(tower, (*_INNER, "projection_intermediate_size"), 64)
-    for name in _FEW:
-        if type(tower.get(name)) is int and tower[name] > 1:
-            tower[name] = 1
+    counts = {tower[name] for name in _FEW if type(tower.get(name)) is int and tower[name] > 1}
+    for name, value in tower.items():
+        if name in _FEW and type(value) is int:
+            tower[name] = min(value, 1)
+        elif isinstance(value, list) and len(value) in counts:  # one entry per layer
+            tower[name] = value[:1]
     if isinstance(tower.get("layer_types"), list):
         tower["layer_types"] = tower["layer_types"][:1]
     _drop_layers(tower, 1)
