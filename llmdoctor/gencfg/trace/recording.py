@@ -17,16 +17,47 @@ from llmdoctor.gencfg.trace.trace import report_on
 from llmdoctor.gencfg.trace.trace_file import TraceFile, joined
 
 
-class Recording:
-    """What has been recorded so far: records in memory, or in `path` once the block has ended."""
+class EndCounts:
+    """How the sequences since the last take() ended: a Sink beside the one that keeps the records."""
 
-    def __init__(self, path: Path | None, *, overwrite: bool = False) -> None:
+    def __init__(self) -> None:
+        self._sequences = self._past_terminator = self._at_limit = 0
+
+    def write(self, record: Record) -> None:
+        """Count the sequences of a generate() that has ended."""
+        for sequence in record.get("sequences") or () if record.get("kind") in ("end", "generate") else ():
+            self._sequences += 1
+            self._past_terminator += sequence.get("passed_terminator_at") is not None
+            self._at_limit += sequence.get("stop_reason") == "length"
+
+    def take(self) -> dict[str, float]:
+        """Return the number of sequences and the shares of them, and start anew; empty if no sequence has ended."""
+        total, past, limit = self._sequences, self._past_terminator, self._at_limit
+        self._sequences = self._past_terminator = self._at_limit = 0
+        return {"sequences": float(total), "past_terminator_share": past / total, "at_limit_share": limit / total} if total else {}
+
+
+class _Both:
+    """A Sink that passes each record to two others."""
+
+    def __init__(self, first: Sink, second: Sink) -> None:
+        self._sinks = (first, second)
+
+    def write(self, record: Record) -> None:
+        for sink in self._sinks:
+            sink.write(record)
+
+
+class Recording:
+    """What has been recorded so far: records in memory, or in `path` once the block has ended. `counts` sees each record, too."""
+
+    def __init__(self, path: Path | None, *, overwrite: bool = False, counts: EndCounts | None = None) -> None:
         self.path = path
         self.judged = False  # whether somebody has asked for the complaint already
         self._memory = Memory()
         self._parts = None if path is None else make_parts(path, overwrite=overwrite)
         self._run = run_record(sys.argv)
-        self._session = Session(self._sink())
+        self._session = Session(self._sink() if counts is None else _Both(self._sink(), counts))
         self._recorder = attach(self._session)
         self._session.hook.install()
 

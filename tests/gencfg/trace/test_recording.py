@@ -347,15 +347,25 @@ def test_a_trainer_callback_traces_until_training_ends(directory: Path, inputs: 
 
     class Sampling(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, model: Any, **__: Any) -> None:
-            model.generation_config.eos_token_id = 336
+            model.generation_config.eos_token_id = None
             model.generate(**inputs, max_new_tokens=20)
+
+    reported: dict[str, Any] = {}
+
+    class Reporter(TrainerCallback):  # type: ignore[misc]
+        """Takes what it is given when it is called, as the callbacks of TensorBoard and others do."""
+
+        def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
+            reported.update({**logs, **reported})  # the first log wins: the last one of a training is its summary
 
     rows = [{"input_ids": inputs["input_ids"][0], "labels": inputs["input_ids"][0]}]
     arguments = TrainingArguments(
-        output_dir=str(tmp_path / "out"), max_steps=1, use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True
+        output_dir=str(tmp_path / "out"), max_steps=1, logging_steps=1, use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True
     )
     callback = trace_callback(tmp_path / "run.jsonl")
-    Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[callback, Sampling()]).train()
+    Trainer(model=model, args=arguments, train_dataset=rows, callbacks=[Reporter(), callback, Sampling()]).train()
+    assert reported["llmdoctor/sequences"] == 1
+    assert 0 <= reported["llmdoctor/past_terminator_share"] <= reported["llmdoctor/at_limit_share"] == 1
     assert snapshot() == before
     records = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
     assert [record["kind"] for record in records] == ["run", "mutation", "generate"]
