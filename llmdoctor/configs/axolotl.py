@@ -45,6 +45,11 @@ OWN = Meanings(
         "sdp_attention": "attention_sdpa",
         "eager_attention": "attention_eager",
         "rl": "objective",
+        "eval_strategy": "evaluation",
+        "evaluation_strategy": "evaluation",
+        "eval_batch_size": "eval_batch",
+        "val_set_size": "eval_share",
+        "test_datasets": "eval_data",
         "deepspeed": "deepspeed",
         "fsdp": "fsdp",
         "fsdp_config": "fsdp_config",
@@ -67,10 +72,10 @@ OWN = Meanings(
             "lora_fan_in_fan_out lora_on_cpu_ qlora_sharded_model_loading"
         ),
         "it names the data or decides how examples become tokens": (
-            "datasets test_datasets shuffle_* dataset_* pretraining_dataset skip_prepare_dataset num_dataset_shards_to_save push_dataset_to_hub "
+            "datasets shuffle_* dataset_* pretraining_dataset skip_prepare_dataset num_dataset_shards_to_save push_dataset_to_hub "
             "train_on_inputs chat_template* eot_tokens default_system_message is_preprocess preprocess_iterable total_* role_boundaries "
             "sample_packing_* eval_sample_packing pretrain_multipack_* pretraining_sample_concatenation streaming* min_sample_len excess_length_strategy "
-            "max_prompt_len curriculum_sampling eval_sequence_len multipack_real_batches group_by_length remove_unused_columns val_set_size "
+            "max_prompt_len curriculum_sampling eval_sequence_len multipack_real_batches group_by_length remove_unused_columns "
             "pad_to_sequence_len"
         ),
         "the size of an image is given by --image": "image_size image_resize_algorithm",
@@ -83,8 +88,9 @@ OWN = Meanings(
             "center_rewards_coefficient eaft_alpha eaft_k kd_alpha kd_ce_alpha kd_temperature* kd_beta"
         ),
         "the number of steps does not change what one step holds": "num_epochs max_steps batch_size early_stopping_patience",
-        "evaluation, prediction and generated samples do not belong to a training step": (
-            "eval_* evals_per_epoch evaluation_strategy do_causal_lm_eval do_bench_eval bench_* metric_for_best_model greater_is_better "
+        "it does not change what one batch of the evaluation holds": "eval_* evals_per_epoch metric_for_best_model greater_is_better",
+        "generated samples and benchmarks do not belong to a training step": (
+            "do_causal_lm_eval do_bench_eval bench_* "
             "generate_samples num_generation_samples generation_* lm_eval_* dpo_generate_during_eval"
         ),
         "saving and publishing do not belong to a training step": (
@@ -196,6 +202,7 @@ def settle(normal: Normal) -> None:
             normal.put(name, value)
     if normal.get("objective") in ("sft", None):
         normal.drop("objective")
+    _evaluation(normal)
     _precision(normal)
     _checkpointing(normal)
     _adapter(normal)
@@ -222,6 +229,17 @@ def _precision(normal: Normal) -> None:
         normal.drop(name)
     normal.put("bf16", mixed and not pure, bf16_key)
     normal.put("fp16", half and not mixed and not pure, fp16_key)
+
+
+def _evaluation(normal: Normal) -> None:
+    """A run evaluates if it has data for it, at the end of an epoch if nothing else is set (core/builders/base.py, _configure_eval)."""
+    key = normal.key("eval_data") or normal.key("eval_share")
+    data = bool(normal.get("eval_data")) or bool(normal.get("eval_share"))
+    normal.put("evaluation", normal.get("evaluation", "epoch") if data else "no", normal.key("evaluation") or key if data else None)
+    if normal.values.get("eval_batch") is None:
+        normal.put("eval_batch", normal.get("batch"))
+    for name in ("eval_data", "eval_share"):
+        normal.drop(name)
 
 
 def _checkpointing(normal: Normal) -> None:

@@ -152,8 +152,17 @@ FIELDS: dict[str, Setting] = {
     "zero.offload_ratio": Setting("number", "a part of the optimizer on another device", (None, 1.0)),
     "zero.offload_optimizer_null": Setting("any", "no offload"),
     "zero.offload_param_null": Setting("any", "no offload"),
+    # evaluation between training steps
+    "evaluation": Setting("text", "when the run evaluates", (None, "no")),
+    "eval_batch": Setting("count", "sequences per device in a batch of the evaluation"),
+    "eval_loss_only": Setting("flag", "an evaluation that returns the loss only", _OFF),
+    "eval_metrics_by_batch": Setting("flag", "metrics that are computed batch by batch", _OFF),
+    "eval_accumulation": Setting("any", "batches of an evaluation whose outputs stay on the device"),
+    "eval_generates": Setting("flag", "text that is generated in the evaluation", _OFF),
+    **{name: Setting("any", "the data of the evaluation") for name in ("eval_share", "eval_data")},
     # objectives with a second model
     "reference_model": Setting("flag", "a reference model beside the trained one", _OFF),
+    "reference_dtype": Setting("text", "the dtype in which the reference model is loaded"),
     "precomputed_reference": Setting("flag", "log-probabilities of the reference model computed beforehand", _OFF),
     # training targets
     "completion_only": Setting("any", "only completions are trained"),

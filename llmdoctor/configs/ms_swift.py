@@ -36,6 +36,8 @@ OWN = Meanings(
         "bnb_4bit_quant_storage": "quantization_storage",
         "use_galore": "galore",
         "optimizer": "optimizer_plugin",
+        "split_dataset_ratio": "eval_share",
+        "val_dataset": "eval_data",
     },
     ignored={
         "rows are filled up to the length that is predicted": "packing packing_*",
@@ -46,7 +48,7 @@ OWN = Meanings(
             "max_shard_size enable_npu_model_patch ignore_args_error tuner_backend_"
         ),
         "it names the data or decides how examples become tokens": (
-            "dataset* val_dataset* cached_* split_dataset_ratio load_from_cache_file streaming interleave_prob stopping_strategy shuffle_buffer_size "
+            "dataset* val_dataset_* cached_* load_from_cache_file streaming interleave_prob stopping_strategy shuffle_buffer_size "
             "download_mode columns strict disable_auto_column_mapping custom_dataset_info template template_backend system truncation_strategy "
             "agent_template norm_bbox use_chat_template loss_scale is_binary_loss_scale response_prefix enable_thinking preserve_thinking "
             "add_non_thinking_prefix disable_ignore_empty_think lazy_tokenize decision_* new_special_tokens_ train_dataloader_shuffle"
@@ -57,7 +59,7 @@ OWN = Meanings(
             "galore_* lisa_step_interval lora_ga_* fourier_* boft_* vera_* adapter_act adapter_length adalora_* llamapro_* reft_* hqq_axis"
         ),
         "a factor of the adapters' output, or a learning rate": "lora_alpha use_rslora lorap_lr_ratio aligner_lr vit_lr router_aux_loss_coef",
-        "evaluation does not belong to a training step": "eval_* extra_eval_args early_stop_interval acc_strategy",
+        "it does not change what one batch of the evaluation holds": "eval_* extra_eval_args early_stop_interval acc_strategy",
         "logging and reporting do not change memory": "swanlab_* logging_dir create_checkpoint_symlink callbacks",
         "saving does not belong to a training step": "resume_only_model use_flash_ckpt ds3_gather_for_generation",
         "the number of steps does not change what one step holds": "max_epochs",
@@ -138,6 +140,7 @@ def settle(normal: Normal) -> None:
     given = normal.get("attention")
     if given is not None:
         normal.put("attention", _ATTENTION.get(given, given), normal.key("attention"))
+    _evaluation(normal)
     _precision(normal)
     _adapter(normal)
     if normal.is_neutral("quantization_bits"):
@@ -158,6 +161,17 @@ def settle(normal: Normal) -> None:
     if isinstance(named, str) and named in known:
         normal.put("deepspeed", known[named], normal.key("deepspeed"))
     trainer.arguments(normal)
+
+
+def _evaluation(normal: Normal) -> None:
+    """A run with data for it evaluates whenever it saves, one sequence at once (arguments/sft_args.py, _init_eval_strategy)."""
+    key = normal.key("eval_data") or normal.key("eval_share")
+    data = bool(normal.get("eval_data")) or bool(normal.get("eval_share"))
+    normal.put("evaluation", normal.get("evaluation", "steps") if data else "no", normal.key("evaluation") or key if data else None)
+    if normal.values.get("eval_batch") is None:
+        normal.put("eval_batch", 1)
+    for name in ("eval_data", "eval_share"):
+        normal.drop(name)
 
 
 def _precision(normal: Normal) -> None:

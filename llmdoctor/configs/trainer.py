@@ -12,6 +12,17 @@ from llmdoctor.configs.schema import Meanings, declared, keys_of, removed_keys
 from llmdoctor.configs.types import Format, Key, Refused, Uses, Variant
 
 DEFAULT_OPTIMIZER = "adamw_torch_fused"  # training_args.py, default_optim with torch 2.8 or later
+# What decides whether a run evaluates between its steps, and with how many sequences (trainer.py, evaluation_loop).
+EVALUATION = {
+    "eval_strategy": "evaluation",
+    "evaluation_strategy": "evaluation",
+    "per_device_eval_batch_size": "eval_batch",
+    "per_gpu_eval_batch_size": "eval_batch",
+    "prediction_loss_only": "eval_loss_only",
+    "batch_eval_metrics": "eval_metrics_by_batch",
+    "eval_accumulation_steps": "eval_accumulation",
+    "predict_with_generate": "eval_generates",
+}
 _CHECKPOINT_PARTS = frozenset({"use_reentrant", "preserve_rng_state", "determinism_check", "debug"})
 ARGUMENTS = Meanings(
     uses={
@@ -34,6 +45,7 @@ ARGUMENTS = Meanings(
         "deepspeed": "deepspeed",
         "fsdp": "fsdp",
         "fsdp_config": "fsdp_config",
+        **EVALUATION,
     },
     ignored={
         "logging and reporting do not change memory": (
@@ -44,11 +56,11 @@ ARGUMENTS = Meanings(
             "output_dir overwrite_output_dir save_* hub_* push_to_hub* load_best_model_at_end metric_for_best_model greater_is_better "
             "resume_from_checkpoint restore_callback_states_from_checkpoint ignore_data_skip enable_jit_checkpoint"
         ),
-        "evaluation and prediction do not belong to a training step": (
-            "eval_* evaluation_strategy per_device_eval_batch_size per_gpu_eval_batch_size do_eval do_predict prediction_loss_only "
-            "batch_eval_metrics include_for_metrics include_inputs_for_metrics bf16_full_eval fp16_full_eval jit_mode_eval "
-            "predict_with_generate sortish_sampler generation_max_length generation_num_beams generation_config use_legacy_prediction_loop"
+        "it does not change what one batch of the evaluation holds": (
+            "eval_* do_eval include_for_metrics include_inputs_for_metrics jit_mode_eval sortish_sampler use_legacy_prediction_loop"
         ),
+        "it has an effect outside of training only (trainer.py, evaluation_loop)": "do_predict bf16_full_eval fp16_full_eval",
+        "an option of predict_with_generate": "generation_max_length generation_num_beams generation_config",
         "the learning rate and the momenta have no influence on what is held": (
             "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps warmup_ratio adam_beta1 adam_beta2 adam_epsilon"
         ),
@@ -147,7 +159,7 @@ def settle(normal: Normal) -> None:
 
 def arguments(normal: Normal) -> None:
     """Fill in the defaults that the frameworks share which extend TrainingArguments."""
-    for name, value in (("batch", 8), ("accumulation", 1), ("clip", 1.0), ("optimizer", DEFAULT_OPTIMIZER)):
+    for name, value in (("batch", 8), ("accumulation", 1), ("clip", 1.0), ("optimizer", DEFAULT_OPTIMIZER), ("eval_batch", 8)):
         if normal.values.get(name) is None:
             normal.put(name, value)
     for name in ("compile_backend", "compile_mode"):

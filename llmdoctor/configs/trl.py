@@ -59,7 +59,7 @@ TRAINERS = Meanings(
             "desirable_weight undesirable_weight center_rewards_coefficient cpo_alpha simpo_gamma alpha_scale epsilon epsilon_high delta "
             "scale_rewards reward_weights multi_objective_aggregation importance_sampling_level"
         ),
-        "it takes memory away from no step (rounding of lengths in evaluation only)": "precompute_ref_batch_size",
+        "log-probabilities of the reference model are computed before the first step, which holds less": "precompute_ref_batch_size",
         "logging and reporting do not change memory": "log_completions* num_completions_to_print log_unique_prompts wandb_log_unique_prompts exp_name",
     },
     refused={
@@ -96,6 +96,13 @@ OBJECTIVES = {  # the class: what it trains; the first that has the most keys of
 RENAMED = {**trainer.RENAMED, "max_seq_length": "max_length", "torch_dtype": "dtype", "use_liger": "use_liger_kernel"}
 _MIXTURE = ("datasets", "streaming", "test_split_size", "env")
 WITH_REFERENCE = frozenset({"dpo", "kto", "bco"})
+# Losses that hold no more than the class's default one: those of DPO are computed from one number per sequence (trainer/dpo_trainer.py:1250).
+NEUTRAL_LOSSES = {
+    "SFTConfig": ("nll",),
+    "DPOConfig": (
+        "nll", "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop",
+    ),
+}  # fmt: skip
 
 
 @cache
@@ -162,21 +169,30 @@ def settle(normal: Normal) -> None:
         normal.put("load_dtype", "float32")
     if normal.values.get("sequence_length") is None and "max_length" in variant_of(normal.variant).keys and "max_length" not in normal.raw:
         normal.put("sequence_length", variant_of(normal.variant).keys["max_length"].default)
-    _objective(normal)
     if not any(key.startswith("model_init.peft_config.") for key in normal.raw):
         _adapter(normal)
     _quantization(normal)
     trainer.arguments(normal)
     trainer.settle_model_init(normal)
+    _objective(normal)
 
 
 def _objective(normal: Normal) -> None:
-    """A reference model is kept beside the trained one unless adapters are trained or its log-probabilities are computed beforehand."""
-    kept = normal.get("objective") in WITH_REFERENCE and not normal.get("precomputed_reference", False) and normal.is_neutral("adapter")
+    """A reference model is kept beside the trained one unless adapters are trained.
+
+    It stays on the device if its log-probabilities are computed beforehand, too (trl 1.0.0, trainer/dpo_trainer.py:780 and :806).
+    """
+    kept = normal.get("objective") in WITH_REFERENCE and normal.is_neutral("adapter")
     if kept:
-        normal.put("reference_model", True)
-    normal.drop("precomputed_reference")
-    if normal.variant == "SFTConfig" and normal.get("loss_type", "nll") == "nll":
+        normal.put(
+            "reference_model", True
+        )  # trainer/dpo_trainer.py:753 passes model_init_kwargs alone, and create_model_from_path loads float32 (trainer/utils.py:1037)
+        own = str(normal.key("load_dtype")).startswith("model_init_kwargs.")
+        normal.put("reference_dtype", normal.get("load_dtype") if own else "float32")
+        if not own:
+            normal.assumed["the dtype of the reference model"] = "float32 (trl 1.0.0 loads it so unless model_init_kwargs.dtype is set)"
+    losses = normal.get("loss_type")
+    if all(loss in NEUTRAL_LOSSES.get(normal.variant, ()) for loss in (losses if isinstance(losses, list) else [losses or "nll"])):
         normal.drop("loss_type")
 
 

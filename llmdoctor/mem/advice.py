@@ -45,7 +45,7 @@ StrategyVariant = tuple[str, Strategy, int, int]
 def variants(estimate: Estimate) -> Iterator[StrategyVariant]:
     """Yield (text, strategy, batch, tokens of a sequence) of single changes, from those that cost nothing to those that change the result."""
     strategy, batch, length = estimate.strategy, estimate.workload.batch, estimate.workload.seq_len
-    for text, other in (*_free(strategy), *_losses(strategy), *_of_deepspeed(strategy), *_precision(strategy)):
+    for text, other in (*_evaluated(strategy), *_free(strategy), *_losses(strategy), *_of_deepspeed(strategy), *_precision(strategy)):
         yield text, other, batch, length
     if batch > 1:
         smaller = batch // 2
@@ -72,6 +72,12 @@ def _free(strategy: Strategy) -> Iterator[tuple[str, Strategy]]:
         yield "optim adamw_torch_fused", replace(strategy, optimizer=replace(optimizer, how="fused", name="adamw_torch_fused"))
     if not strategy.checkpointing:
         yield "gradient_checkpointing true (layers are computed twice)", replace(strategy, checkpointing=True)
+
+
+def _evaluated(strategy: Strategy) -> Iterator[tuple[str, Strategy]]:
+    evaluation = strategy.evaluation
+    if evaluation is not None and evaluation.batch > 1:
+        yield "per_device_eval_batch_size 1 (the same result)", replace(strategy, evaluation=replace(evaluation, batch=1))
 
 
 def _losses(strategy: Strategy) -> Iterator[tuple[str, Strategy]]:

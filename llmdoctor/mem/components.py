@@ -32,7 +32,7 @@ LABELS = {
     "temporaries": "temporaries",
     "workspace": "cuBLAS workspace",
 }
-_INTO = {"frozen_params": "params", "model_buffers": "params", "inputs": "activations"}
+_INTO = {"frozen_params": "params", "reference": "params", "model_buffers": "params", "inputs": "activations"}
 MIB = 2**20
 # What NVML shows beyond the allocator's reserved bytes, CUDA context included: H200, torch 2.11, deepspeed 0.19.8 (least, most).
 CONTEXT = {"trainer": (742 * MIB, 760 * MIB), "deepspeed": (1300 * MIB, 1708 * MIB), "trainer+deepspeed": (1700 * MIB, 1708 * MIB)}

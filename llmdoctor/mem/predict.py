@@ -14,7 +14,7 @@ from llmdoctor.mem.settings import Strategy
 from llmdoctor.mem.types import Prediction
 from llmdoctor.mem.workload import Workload
 
-PHASES = ("forward", "backward", "step")
+PHASES = ("forward", "backward", "step", "evaluation")
 
 
 def runner_of(job: Job) -> Runner:
@@ -65,6 +65,9 @@ def workload_of(strategy: Strategy, base: Workload) -> Workload:
         lora=strategy.lora,
         quantization=strategy.quantization,
         loss=strategy.loss,
+        objective=strategy.objective,
+        reference=strategy.reference,
+        compares=strategy.compares,
         use_cache=False if trainer else None,
         float_outputs=strategy.runner == "trainer" and strategy.autocast is not None,
         pixel_dtype=strategy.dtype if half and trainer else "float32",

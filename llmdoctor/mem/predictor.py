@@ -12,21 +12,26 @@ from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Skipped
 from llmdoctor.mem.batch import DEFAULT_LENGTH, base_workload
 from llmdoctor.mem.keys import StrategyContext, joined
-from llmdoctor.mem.model_config import config_of, dtype_name, hidden_size, model_directory
+from llmdoctor.mem.model_config import config_of, dtype_name, hidden_size, model_directory, text_part
 from llmdoctor.mem.options import MemOptions
 from llmdoctor.mem.predict import predict, workload_of
 from llmdoctor.mem.runners.base import Job
 from llmdoctor.mem.settings import Strategy
 from llmdoctor.mem.strategies import read_strategy
-from llmdoctor.mem.timeline import Traced
+from llmdoctor.mem.timeline import Event, Traced
 from llmdoctor.mem.types import Comparison, Estimate
-from llmdoctor.mem.workload import Workload
+from llmdoctor.mem.workload import PAIRED, Workload
 
 NCCL = "they lie outside the allocator, and their size depends on the devices and the links between them"
 OUTLIERS = (
     "bitsandbytes keeps a copy of the columns whose values exceed 6.0, and their number depends on the data (with random weights on an H200 "
     "the peak was 5% higher)"
 )
+EVALUATED = (
+    "if the script passes compute_metrics, each batch of the evaluation leaves {:.1f} GB of logits on the device, and they are concatenated: set "
+    "eval_accumulation_steps, prediction_loss_only or preprocess_logits_for_metrics (trainer.py, evaluation_loop)"
+)
+GENERATED = "its key-value cache is not counted here: llmdoctor mem kvcache gives it"
 PAGED = "they lie in managed memory, which the allocator does not count: on the device while it has room, else in the host's memory"
 
 
@@ -61,8 +66,17 @@ class Predictor:
         base = base_workload(self.options, strategy, self.config)
         workload = workload_of(strategy, replace(base, batch=batch or base.batch, seq_len=seq_len or base.seq_len))
         traced = self._traced(workload)
-        job = Job(strategy, traced.weights, traced.buffers, traced.events, self.options.rank)
+        reference = tuple(weight.nbytes for weight in traced.reference)
+        job = Job(
+            strategy, traced.weights, traced.buffers, traced.events, self.options.rank, reference, self._evaluation(strategy, workload)
+        )
         return Estimate(strategy, workload, predict(job), traced.layers, job)
+
+    def _evaluation(self, strategy: Strategy, workload: Workload) -> tuple[Event, ...]:
+        """Return the events of one batch of the evaluation; none if the run makes none or nothing is traced."""
+        if strategy.evaluation is None or not self.live:
+            return ()
+        return self._traced(replace(workload, batch=strategy.evaluation.batch, checkpointing=False, evaluation=True)).events
 
     def _traced(self, workload: Workload) -> Traced:
         if workload not in self._traces:
@@ -86,7 +100,8 @@ class Predictor:
             raise QuestionError(f"--seq-len {workload.seq_len}: the model has {positions} learned positions (n_positions)")
         weights = weights_without_torch(self.directory, workload)
         check_headers(self.directory, weights)
-        return Traced(weights)
+        other = None if workload.reference is None else replace(workload, dtype=workload.reference, lora=None, trainable=(), frozen=())
+        return Traced(weights, reference=() if other is None else weights_without_torch(self.directory, other))
 
 
 def compare_strategies(options: MemOptions) -> tuple[Comparison, Predictor]:
@@ -127,6 +142,7 @@ def _skipped(predictor: Predictor, estimates: Sequence[Estimate]) -> tuple[Skipp
         estimate.workload.quantization is not None and estimate.workload.quantization.bits == 8 for estimate in estimates
     ):
         out.append(Skipped("outlier columns of 8-bit products", OUTLIERS))
+    out += _of_evaluation(predictor, estimates)
     if any(estimate.strategy.world_size > 1 for estimate in estimates):
         out.append(Skipped("NCCL's own buffers", NCCL))
     if not predictor.live:
@@ -135,6 +151,26 @@ def _skipped(predictor: Predictor, estimates: Sequence[Estimate]) -> tuple[Skipp
         what = "activations, logits, loss and temporary tensors of the backward"
         out.append(Skipped(what, f"{reason}, so the model's code was not traced"))
     return tuple(out)
+
+
+def _of_evaluation(predictor: Predictor, estimates: Sequence[Estimate]) -> list[Skipped]:
+    """Return what an evaluation can hold beyond one batch's forward: no configuration file says whether the script asks for it."""
+    kept = [estimate for estimate in estimates if estimate.strategy.evaluation is not None and estimate.strategy.evaluation.outputs]
+    vocabulary = text_part(predictor.config).get("vocab_size")
+    out: list[Skipped] = []
+    if kept and isinstance(vocabulary, int) and all(estimate.workload.objective not in PAIRED for estimate in kept):
+        each = max(_logits(estimate, vocabulary) for estimate in kept)
+        out.append(Skipped("logits that compute_metrics asks for", EVALUATED.format(each / 1e9)))
+    if any(estimate.strategy.evaluation is not None and estimate.strategy.evaluation.generates for estimate in estimates):
+        out.append(Skipped("text generated in the evaluation (predict_with_generate)", GENERATED))
+    return out
+
+
+def _logits(estimate: Estimate, vocabulary: int) -> int:
+    """Return the bytes of the logits that one batch of the evaluation returns."""
+    evaluation, workload = estimate.strategy.evaluation, estimate.workload
+    each = 4 if workload.float_outputs or workload.dtype == "float32" else 2
+    return (0 if evaluation is None else evaluation.batch) * workload.seq_len * vocabulary * each
 
 
 def _silence_libraries() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.inputs import Inputs
-from llmdoctor.mem.workload import BYTES, Lora, Quantization
+from llmdoctor.mem.workload import BYTES, Evaluation, Lora, Quantization
 
 RunnerName = Literal["trainer", "deepspeed", "trainer+deepspeed"]
 DTYPES = {
@@ -80,6 +80,7 @@ class Strategy:
     does. `config` is DeepSpeed's configuration with every "auto" filled in, `client` describes the optimizer that the caller makes, `inputs`
     what was done with the settings of the file. `limits` are clauses that the verdict repeats; `text_only`: of a model with images, only the
     language model is trained.
+    `objective`, `reference` and `compares` are those of a Workload.
     """
 
     name: str
@@ -98,6 +99,10 @@ class Strategy:
     attention: str | None = None
     quantization: Quantization | None = None
     loss: str | None = None
+    objective: str | None = None
+    reference: str | None = None
+    compares: bool = False
+    evaluation: Evaluation | None = None
     file: str | None = None
     config: dict[str, Any] = field(default_factory=dict, compare=False)
     client: dict[str, Any] | None = field(default=None, compare=False)
@@ -138,6 +143,9 @@ class Strategy:
             "lora_rank": None if self.lora is None else self.lora.rank,
             "quantization_bits": None if self.quantization is None else self.quantization.bits,
             "fused_loss": self.loss,
+            "objective": self.objective,
+            "reference_dtype": self.reference,
+            "evaluation_batch": None if self.evaluation is None else self.evaluation.batch,
             "file": self.file,
         }
         if self.engine is not None:
@@ -162,6 +170,12 @@ def validated(strategy: Strategy) -> Strategy:
         raise QuestionError(f"--world-size {strategy.world_size}: expected at least 1 process")
     if strategy.quantization is not None and strategy.lora is None:
         raise QuestionError(f"{name}: the weights are quantized and no adapters are trained: the Trainer refuses this, add LoRA")
+    if strategy.objective == "reward" and (strategy.lora is not None or strategy.quantization is not None):
+        raise QuestionError(f"{name}: a reward model with adapters trains its new output layer in full beside them, which is not modelled")
+    if strategy.reference is not None and engine is not None and engine.zero.stage == 3:
+        raise QuestionError(f"{name}: a reference model under ZeRO stage 3, where it is divided among the devices too, is not modelled")
+    if strategy.objective == "dpo" and strategy.loss is not None:
+        raise QuestionError(f"{name}: Liger's loss of preferences (use_liger_kernel with DPO) is not modelled")
     if strategy.quantization is not None and engine is not None and engine.zero.stage == 3:
         raise QuestionError(f"{name}: quantized weights under ZeRO stage 3 are not modelled")
     if engine is None:

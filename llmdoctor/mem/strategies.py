@@ -38,7 +38,9 @@ def read_strategy(text: str, context: StrategyContext, content: str | None = Non
             f"--strategy {text}: neither a file nor a name; expected trainer:OPTIM[,...], deepspeed:zeroN[,...] or a JSON or YAML file"
         )
     checkpointing = strategy.checkpointing or context.checkpointing
-    whole = replace(strategy, checkpointing=checkpointing, lora=_lora(strategy, context))
+    lora = _lora(strategy, context)
+    reference = strategy.reference if lora is None else None  # DPOTrainer without its adapters is the reference
+    whole = replace(strategy, checkpointing=checkpointing, lora=lora, reference=reference)
     try:
         return validated(whole)
     except QuestionError as error:

@@ -17,7 +17,7 @@ KINDS = ("attention", "mlp", "norm", "embedding", "other", "autocast", "logits",
 TRACED = 5  # layers of a stack that are traced: the first, three in the middle, the last
 
 Event = tuple[Any, ...]
-RepeatKey = tuple[str, str, int] | None  # (stack, "forward" or "backward", layer); None for what is not repeated
+RepeatKey = tuple[str, str, int] | None  # (stack, "forward", "reference" or "backward", layer); None for what is not repeated
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,14 @@ class Stack:
 class Traced:
     """One micro step of a model: its weights, the bytes of each buffer, and the events (none if the model's code was not run).
 
-    `layers` describes the layers that were traced, None if none was.
+    `layers` describes the layers that were traced, None if none was. `reference` are the weights of a second model that is not trained.
     """
 
     weights: tuple[Weight, ...]
     buffers: tuple[int, ...] = ()
     events: tuple[Event, ...] = ()
     layers: str | None = None
+    reference: tuple[Weight, ...] = ()
 
 
 class NotAlike(Exception):
@@ -104,7 +105,7 @@ class _Expansion:
     def _repeats(self, stack: Stack, phase: str, traced: int) -> Sequence[int]:
         """The whole model's layers that follow in the place of one traced layer's segment."""
         standing = [layer for layer in range(stack.layers) if stack.stand_in(layer) == traced]
-        return standing if phase == "forward" else standing[::-1]
+        return standing[::-1] if phase == "backward" else standing
 
     def _plain(self, at: int, segment: Segment) -> Iterator[Event]:
         position = 0

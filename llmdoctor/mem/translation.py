@@ -13,14 +13,18 @@ from llmdoctor.mem.deepspeed import deepspeed_strategy, with_autos_filled
 from llmdoctor.mem.keys import StrategyContext, UnmodelledSetting, check_keys, check_modelled, inputs_of, joined
 from llmdoctor.mem.optimizers import client_optimizer, trainer_optimizer
 from llmdoctor.mem.settings import Optimizer, Strategy, dtype_of
+from llmdoctor.mem.workload import Evaluation
 
 # Normalised settings (configs/fields.py) that the prediction uses under the Trainer and the frameworks that extend it.
 MODELLED = frozenset(
     "batch accumulation sequence_length world_size load_dtype bf16 fp16 trained_dtype checkpointing attention optimizer "
     "optimizer_arguments weight_decay clip client_optimizer adapter lora_rank lora_targets lora_dropout lora_float32 quantization "
     "quantization_bits quantization_method quantization_type quantization_double quantization_compute deepspeed distributed_type "
-    "liger fused_loss prepared text_only".split()
+    "liger fused_loss prepared text_only evaluation eval_batch eval_loss_only eval_metrics_by_batch eval_accumulation eval_generates".split()
 )
+# Objectives of TRL's own trainers that are modelled, and the settings that belong to them.
+OBJECTIVES = {"SFTConfig": "sft", "DPOConfig": "dpo", "RewardConfig": "reward"}
+OF_PREFERENCES = frozenset({"objective", "reference_model", "reference_dtype", "precomputed_reference"})
 
 
 def file_strategy(path: str, context: StrategyContext, content: str | None = None) -> Strategy:
@@ -47,7 +51,8 @@ def file_strategy(path: str, context: StrategyContext, content: str | None = Non
 def trainer_strategy(configuration: Configuration, context: StrategyContext) -> Strategy:
     """Return the strategy of a file of the Trainer or of a framework that extends it, with the DeepSpeed configuration that it names."""
     path, normal = configuration.path, configuration.normal
-    check_modelled(configuration, MODELLED)
+    objective = OBJECTIVES.get(configuration.variant.name) if configuration.format.name == "trl" else None
+    check_modelled(configuration, MODELLED | OF_PREFERENCES if objective is not None else MODELLED)
     quantized = normal.key("quantization_bits") or normal.key("quantization")
     if quantized is not None and quantization_of(configuration) is not None and adapters_of(configuration) is None and context.lora is None:
         raise QuestionError(
@@ -75,6 +80,10 @@ def trainer_strategy(configuration: Configuration, context: StrategyContext) -> 
         attention=normal.get("attention"),
         quantization=quantization_of(configuration),
         loss=_loss(configuration),
+        objective=objective,
+        reference=dtype_of(normal.get("reference_dtype", dtype), path) if normal.get("reference_model", False) else None,
+        compares=objective == "dpo" and not normal.get("precomputed_reference", False),
+        evaluation=_evaluation(configuration),
         file=path,
         client=normal.get("client_optimizer"),
         inputs=inputs_of(configuration),
@@ -105,6 +114,19 @@ def _loss(configuration: Configuration) -> str | None:
     if fused not in (None, "liger"):
         raise QuestionError(f"{configuration.path}: {normal.key('fused_loss')}: the fused loss {fused} is not modelled, expected liger")
     return "liger" if fused or normal.get("liger", False) else None
+
+
+def _evaluation(configuration: Configuration) -> Evaluation | None:
+    """Return the evaluation between steps; None if the run makes none. No file says whether metrics are computed from the outputs."""
+    normal = configuration.normal
+    if normal.is_neutral("evaluation"):
+        return None
+    kept = (
+        not normal.get("eval_loss_only", False)
+        and not normal.get("eval_metrics_by_batch", False)
+        and normal.get("eval_accumulation") is None
+    )
+    return Evaluation(normal.get("eval_batch", 8), kept, normal.get("eval_generates", False))
 
 
 def _optimizer(configuration: Configuration) -> Optimizer:
@@ -143,6 +165,10 @@ def _under_deepspeed(strategy: Strategy, configuration: Configuration, named: An
         lora=strategy.lora,
         quantization=strategy.quantization,
         loss=strategy.loss,
+        objective=strategy.objective,
+        reference=None if strategy.reference is None else made.dtype,
+        compares=strategy.compares,
+        evaluation=strategy.evaluation,
         attention=strategy.attention,
         batch=strategy.batch,
         seq_len=strategy.seq_len,

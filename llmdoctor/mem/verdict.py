@@ -44,6 +44,9 @@ def _peaks(comparison: Comparison) -> str:
 
 def _where(estimate: Estimate) -> str:
     phase = estimate.prediction.peak.phase
+    evaluation = estimate.strategy.evaluation
+    if phase == "evaluation" and evaluation is not None:
+        return f"in the evaluation, {evaluation.batch} sequences at once, so a smaller batch of the training does not lower it"
     return WHERE.get(phase, f"in the {phase}")
 
 

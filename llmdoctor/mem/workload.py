@@ -38,10 +38,29 @@ class Quantization:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluation:
+    """An evaluation between training steps: `batch` sequences on each device at once.
+
+    `outputs`: the logits of each batch are returned, and stay on the device if metrics are computed from them. `generates`: text is
+    generated too.
+    """
+
+    batch: int
+    outputs: bool = True
+    generates: bool = False
+
+
+PAIRED = ("dpo", "reward")  # objectives whose examples are two sequences, the chosen and the rejected one
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """One micro step. `trainable` are patterns of parameter names (empty: all), `image` is (width, height) in pixels.
 
     `loss` is None for the model's own loss, "fused" for one that is computed from hidden states in chunks, "liger" for all of Liger's kernels.
+    `objective` is None for transformers' Trainer, else "sft", "dpo" or "reward" for TRL's trainer of that name. `reference` is the dtype of a
+    reference model beside the trained one, `compares` reports whether each step computes log-probabilities of the reference. `evaluation`: a
+    batch of the evaluation, without gradients.
     """
 
     batch: int = 1
@@ -59,3 +78,12 @@ class Workload:
     loss: str | None = None
     use_cache: bool | None = None
     float_outputs: bool = False
+    objective: str | None = None
+    reference: str | None = None
+    compares: bool = False
+    evaluation: bool = False
+
+    @property
+    def sequences(self) -> int:
+        """Return the sequences of a micro step: two for each example of a preference."""
+        return self.batch * (2 if self.objective in PAIRED else 1)

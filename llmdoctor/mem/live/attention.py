@@ -13,8 +13,11 @@ ACCUMULATED_HEAD = 128  # above it the memory-efficient kernel accumulates in fl
 ALIGNMENT = 8  # elements of the last dimension of a mask that the memory-efficient kernel takes as it is
 
 
-def chosen_kernel(query: Any, key: Any, value: Any, mask: Any, enable_gqa: bool) -> str:
-    """Return the kernel that torch chooses on Hopper: cudnn, flash, efficient or math. Tensors are [batch, heads, tokens, head size]."""
+def chosen_kernel(query: Any, key: Any, value: Any, mask: Any, enable_gqa: bool, dropout: float = 0.0) -> str:
+    """Return the kernel that torch chooses on Hopper: cudnn, flash, efficient or math. Tensors are [batch, heads, tokens, head size].
+
+    No fused kernel takes both a mask that is trained and dropout: T5 large in training kept what the math kernel keeps (an H200, torch 2.11).
+    """
     import torch
 
     half = query.dtype in (torch.bfloat16, torch.float16)
@@ -24,7 +27,7 @@ def chosen_kernel(query: Any, key: Any, value: Any, mask: Any, enable_gqa: bool)
     sizes = (query.shape[-1], key.shape[-1], value.shape[-1])
     aligned = all(size % ALIGNMENT == 0 for size in sizes) and sizes[0] == sizes[1]
     trained_mask = mask is not None and mask.requires_grad
-    if not alike:
+    if not alike or (trained_mask and dropout > 0):
         return "math"
     if half and (same or grouped) and aligned and max(sizes) <= MAX_HEAD and not trained_mask:
         return "cudnn"
@@ -76,6 +79,22 @@ def fused_attention(kernel: str) -> Any:
             return dq, dk, dv, dmask
 
     return lambda query, key, value, mask: Fused.apply(query, key, value, _bias(mask, query, padded=efficient))
+
+
+def math_attention(query: Any, key: Any, value: Any, mask: Any, dropout: float, scale: float | None) -> Any:
+    """Return the result of the math kernel with dropout, which keeps a mask of one byte an element on CUDA (ATen, transformers/attention.cpp).
+
+    Heads of query and key are equally many, the mask is [batch, heads, tokens, tokens] in the dtype of the query.
+    """
+    import torch
+
+    root = (query.shape[-1] ** -0.5 if scale is None else scale) ** 0.5
+    wide = [tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor for tensor in (query, key, value)]
+    scores = torch.matmul(wide[0] * root, (wide[1] * root).transpose(-2, -1))
+    weights = torch.ops.aten._safe_softmax(scores.add_(mask), -1)
+    del scores
+    weights = torch.native_dropout(weights, dropout, True)[0]
+    return torch.matmul(weights, wide[2]).to(query.dtype)
 
 
 def _bias(mask: Any, query: Any, *, padded: bool) -> Any:

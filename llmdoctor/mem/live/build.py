@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.timeline import TRACED, Stack
 from llmdoctor.mem.weights import Weight
+from llmdoctor.mem.workload import PAIRED
 
 if TYPE_CHECKING:
     from llmdoctor.mem.workload import Workload
@@ -32,9 +35,7 @@ def meta_model(config: Any, workload: Workload) -> Any:
     """The whole model on the meta device, in training mode, with adapters and frozen parameters as `workload` says."""
     import torch
 
-    from llmdoctor.modeldir.live.classes import class_of
-
-    kind = class_of(config)
+    kind = _kind(config, workload)
     dtype = getattr(torch, workload.dtype)
     try:
         with torch.device("meta"):
@@ -43,6 +44,8 @@ def meta_model(config: Any, workload: Workload) -> Any:
         text = " ".join(str(error).split())[:300]
         raise QuestionError(f"{kind.__name__}: transformers cannot build this model: {text}") from None
     model.train()
+    if workload.objective in PAIRED:
+        without_dropout(model)
     if workload.quantization is not None:
         from llmdoctor.mem.live.quantized import quantize
 
@@ -56,6 +59,37 @@ def meta_model(config: Any, workload: Workload) -> Any:
         for part in {id(c): c for c in (config, getattr(config, "text_config", config))}.values():
             part.use_cache = workload.use_cache
     return model
+
+
+def _kind(config: Any, workload: Workload) -> Any:
+    """Return the class of the model: a reward model is a classifier of sequences with one label (trl 1.0.0, reward_trainer.py)."""
+    from llmdoctor.modeldir.live.classes import class_of
+
+    if workload.objective != "reward":
+        return class_of(config)
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING as CLASSIFIERS
+
+    if type(config) not in CLASSIFIERS:
+        raise QuestionError(f"a reward model of type {config.model_type}: transformers has no classifier of sequences for it")
+    config.num_labels = 1
+    config.pad_token_id = config.pad_token_id or 0
+    return CLASSIFIERS[type(config)]
+
+
+def without_dropout(model: Any) -> None:
+    """Switch dropout off, as TRL's trainers of preferences do (disable_dropout_in_model)."""
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
+def reference_model(config: Any, workload: Workload) -> Any:
+    """Return the reference model of a preference objective on the meta device; None if the workload has none."""
+    if workload.reference is None:
+        return None
+    return meta_model(config, replace(workload, dtype=workload.reference, lora=None, trainable=(), frozen=())).eval()
 
 
 def freeze(model: Any, workload: Workload) -> None:
@@ -134,8 +168,8 @@ def _signature(layer: Any) -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def to_fake(model: Any) -> Any:
-    """`model` with every parameter and buffer a fake tensor on "cpu"; tied ones stay tied. Returns the FakeTensorMode."""
+def to_fake(models: Sequence[Any]) -> Any:
+    """Make every parameter and buffer of `models` a fake tensor on "cpu"; tied ones stay tied. Return the FakeTensorMode."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
@@ -149,7 +183,7 @@ def to_fake(model: Any) -> Any:
             made[id(tensor)] = torch.nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else new
         return made[id(tensor)]
 
-    for module in model.modules():
+    for module in (module for model in models for module in model.modules()):
         for store in (module._parameters, module._buffers):
             for name, tensor in store.items():
                 if tensor is not None:

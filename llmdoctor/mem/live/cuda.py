@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmdoctor.mem.live.attention import chosen_kernel, fused_attention
+from llmdoctor.mem.live.attention import chosen_kernel, fused_attention, math_attention
 
 # Autocast to fp32 on CUDA and not, or not alike, on the CPU (torch 2.14, ATen/autocast_mode.h:855, AT_FORALL_FP32 and _SET_OPT_DTYPE).
 PROMOTED = frozenset(
@@ -71,7 +71,9 @@ def scaled_dot_product_attention(
         query, key, value = (tensor.to(lower) if tensor.is_floating_point() else tensor for tensor in (query, key, value))
         if attn_mask is not None and attn_mask.is_floating_point():
             attn_mask = attn_mask.to(lower)
-    kernel = chosen_kernel(query, key, value, attn_mask, enable_gqa)
+    kernel = chosen_kernel(query, key, value, attn_mask, enable_gqa, dropout_p)
+    if kernel == "math" and dropout_p > 0 and attn_mask is not None and attn_mask.is_floating_point() and query.shape[-3] == key.shape[-3]:
+        return math_attention(query, key, value, attn_mask, dropout_p, scale)
     if kernel == "math":
         return torch.ops.aten._scaled_dot_product_attention_math(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa

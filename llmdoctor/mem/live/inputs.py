@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.workload import PAIRED
 
 if TYPE_CHECKING:
     from llmdoctor.mem.workload import Workload
@@ -16,17 +17,21 @@ MOST_TOKENS = 2**26  # real integers: three tensors of half a gigabyte
 def make_inputs(model: Any, config: Any, workload: Workload, fake: Any) -> dict[str, Any]:
     """Return the inputs of one micro step.
 
-    input_ids, attention_mask and labels [B, S] int64, real; labels [B] for the classification of sequences, start_positions and
+    input_ids, attention_mask and labels [B, S] int64, real (2 B rows and no labels for preferences);
+    labels [B] for the classification of sequences, start_positions and
     end_positions [B] for answers in a text. With an image pixel_values [B patches, C T P P] (fake) and image_grid_thw [B, 3].
     """
     import torch
 
-    if workload.batch * workload.seq_len > MOST_TOKENS:
+    if workload.sequences * workload.seq_len > MOST_TOKENS:
         raise QuestionError(
             f"--batch {workload.batch} --seq-len {workload.seq_len}: more than {MOST_TOKENS:,} tokens in one step are not traced"
         )
-    length = torch.ones(workload.batch, workload.seq_len, dtype=torch.int64)
-    inputs = {"input_ids": length.clone(), "attention_mask": length, "labels": length.clone()}
+    length = torch.ones(workload.sequences, workload.seq_len, dtype=torch.int64)
+    inputs = {"input_ids": length.clone(), "attention_mask": length}
+    if workload.objective in PAIRED:
+        return inputs
+    inputs["labels"] = length.clone()
     kind = type(model).__name__
     if kind in _classes("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES"):
         inputs["labels"] = torch.zeros(workload.batch, dtype=torch.int64)

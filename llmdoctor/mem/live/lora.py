@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.configs.peft import default_targets, matches
@@ -77,9 +79,12 @@ def _layer() -> Any:
                 self.lora_B = nn.ModuleDict({"default": nn.Linear(lora.rank, outer, bias=False, dtype=dtype)})
             self.lora_dropout = nn.ModuleDict({"default": nn.Dropout(lora.dropout) if lora.dropout else nn.Identity()})
             self.scaling = 2.0 / math.sqrt(1.0)
+            self.disabled = False
 
         def forward(self, x: Any) -> Any:
             result = self.base_layer(x)
+            if self.disabled:
+                return result
             dtype = result.dtype
             down, up, dropout = self.lora_A["default"], self.lora_B["default"], self.lora_dropout["default"]
             if self.bits == 4:
@@ -90,6 +95,19 @@ def _layer() -> Any:
             return result.to(dtype)
 
     return LoraLinear
+
+
+@contextmanager
+def without_adapters(model: Any) -> Iterator[None]:
+    """Run the base model alone, as PEFT's disable_adapter does."""
+    layers = [module for module in model.modules() if hasattr(module, "lora_A")]
+    for layer in layers:
+        layer.disabled = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.disabled = False
 
 
 def add_real_adapters(model: Any, lora: Lora) -> Any:

@@ -30,6 +30,7 @@ class StorageRecorder:
         self.static: set[int] = set()
         self.open = True
         self.backward = False
+        self.part = "forward"  # or "reference": which model runs
 
     def segment(self, key: RepeatKey) -> None:
         """Begin a new segment, unless `key` is that of the current one."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.live.build import meta_model, read_config, shorten, to_fake, weights_of
+from llmdoctor.mem.live.build import meta_model, read_config, reference_model, shorten, to_fake, weights_of
 from llmdoctor.mem.live.inputs import make_inputs
+from llmdoctor.mem.live.lora import without_adapters
 from llmdoctor.mem.live.recorder import StorageRecorder, recording
 from llmdoctor.mem.timeline import NotAlike, Segment, Stack, Traced, expand
 
@@ -36,18 +38,36 @@ def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
     _check_positions(model, workload)
     weights = weights_of(model)
     buffers = tuple(buffer.numel() * buffer.element_size() for buffer in model.buffers())
+    reference = reference_model(config, workload)
+    known = () if reference is None else weights_of(reference)
     stacks = shorten(model) if short else []
-    fake = to_fake(model)
-    if workload.checkpointing:
+    if reference is not None and short:
+        shorten(reference)
+    fake = to_fake([model] if reference is None else [model, reference])
+    if workload.evaluation:
+        model.eval()
+    elif workload.checkpointing:
         enable_checkpointing(model)
         if workload.lora is not None:
             model.enable_input_require_grads()
     if workload.loss is not None:
         _fuse(model, workload.loss)
     recorder = StorageRecorder()
-    segments = _record(model, config, stacks=stacks, workload=workload, fake=fake, recorder=recorder)
+    segments = _record(_Models(model, reference), config, stacks=stacks, workload=workload, fake=fake, recorder=recorder)
     described = ", ".join(f"{stack.traced} of {stack.layers} {stack.name}" for stack in stacks) or "every layer"
-    return Traced(weights, buffers, tuple(expand(segments, stacks)), described)
+    return Traced(weights, buffers, tuple(expand(segments, stacks)), described, known)
+
+
+@dataclass(frozen=True, slots=True)
+class _Models:
+    """The model that is trained, and the reference model if it is another one."""
+
+    trained: Any
+    reference: Any | None
+
+    @property
+    def all(self) -> tuple[Any, ...]:
+        return (self.trained,) if self.reference is None else (self.trained, self.reference)
 
 
 def _fuse(model: Any, loss: str) -> None:
@@ -72,16 +92,17 @@ def _check_positions(model: Any, workload: Workload) -> None:
                 raise QuestionError(f"--seq-len {workload.seq_len}: the model has learned {rows} positions ({name}), and no more")
 
 
-def _record(model: Any, config: Any, stacks: list[Stack], workload: Workload, fake: Any, recorder: StorageRecorder) -> list[Segment]:
-    for tensor in [*model.parameters(), *model.buffers()]:
+def _record(models: _Models, config: Any, stacks: list[Stack], workload: Workload, fake: Any, recorder: StorageRecorder) -> list[Segment]:
+    model = models.trained
+    for tensor in [tensor for one in models.all for tensor in (*one.parameters(), *one.buffers())]:
         recorder.static.add(tensor.untyped_storage()._cdata)
     inputs = make_inputs(model, config, workload, fake)
     known = inspect.signature(type(model).forward).parameters
     inputs = {name: tensor for name, tensor in inputs.items() if name in known}
-    with _marked(model, stacks, recorder), recording(recorder, fake):
-        recorder.mark("p", "forward")
+    with _marked(models, stacks, recorder), recording(recorder, fake):
+        recorder.mark("p", "evaluation" if workload.evaluation else "forward")
         _see_inputs(inputs, recorder)
-        _step(model, inputs, workload, recorder)
+        _step(models, inputs, workload, recorder)
     return recorder.finish()
 
 
@@ -91,17 +112,21 @@ def _see_inputs(inputs: dict[str, Any], recorder: StorageRecorder) -> None:
         recorder.see(tensor, "inputs")
 
 
-def _step(model: Any, inputs: dict[str, Any], workload: Workload, recorder: StorageRecorder) -> None:
+def _step(models: _Models, inputs: dict[str, Any], workload: Workload, recorder: StorageRecorder) -> None:
     import torch
 
     try:
-        loss = _forward(model, inputs, workload)
+        with torch.no_grad() if workload.evaluation else nullcontext():
+            loss = _loss(models, inputs, workload, recorder)
     except QuestionError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())[:300]
-        raise QuestionError(f"{type(model).__name__}: its forward fails on fake tensors: {type(error).__name__}: {text}") from error
+        text, name = " ".join(str(error).split())[:300], type(models.trained).__name__
+        raise QuestionError(f"{name}: its forward fails on fake tensors: {type(error).__name__}: {text}") from error
     recorder.segment(None)
+    if workload.evaluation:
+        inputs.clear()
+        return
     recorder.mark("p", "backward")
     recorder.backward = True
     if loss.requires_grad:
@@ -113,17 +138,39 @@ def _step(model: Any, inputs: dict[str, Any], workload: Workload, recorder: Stor
     inputs.clear()
 
 
-def _forward(model: Any, inputs: dict[str, Any], workload: Workload) -> Any:
-    """The loss. Under autocast accelerate turns the outputs into fp32 copies (utils/operations.py, ConvertOutputsToFp32)."""
+def _loss(models: _Models, inputs: dict[str, Any], workload: Workload, recorder: StorageRecorder) -> Any:
+    """Return the loss, as the trainer of the workload computes it."""
+    from llmdoctor.mem.live import objectives
+
+    def call(given: dict[str, Any]) -> Any:
+        return _outputs(models.trained, given, workload)
+
+    def reference(given: dict[str, Any]) -> Any:
+        recorder.segment(None)
+        recorder.part = "reference"
+        try:
+            with nullcontext() if models.reference is not None else without_adapters(models.trained):
+                return _outputs(models.reference or models.trained, given, workload)
+        finally:
+            recorder.segment(None)
+            recorder.part = "forward"
+
+    if workload.objective == "sft" and workload.loss is None:
+        return objectives.supervised(call, inputs)
+    if workload.objective == "dpo":
+        return objectives.preference(call, inputs, reference if workload.compares else None)
+    return objectives.reward(call, inputs) if workload.objective == "reward" else call(inputs)["loss"]
+
+
+def _outputs(model: Any, inputs: dict[str, Any], workload: Workload) -> Any:
+    """Return the model's outputs. Under autocast accelerate turns them into fp32 copies (utils/operations.py, ConvertOutputsToFp32)."""
     import torch
 
     dtype = workload.autocast
     context = nullcontext() if dtype is None else torch.autocast("cpu", dtype=getattr(torch, dtype))
     with context:
         outputs = model(**inputs)
-    if workload.float_outputs:
-        outputs = {name: _float(value) for name, value in outputs.items()}
-    return outputs["loss"]
+    return {name: _float(value) for name, value in outputs.items()} if workload.float_outputs else outputs
 
 
 def _float(value: Any) -> Any:
@@ -133,22 +180,23 @@ def _float(value: Any) -> Any:
 
 
 @contextmanager
-def _marked(model: Any, stacks: list[Stack], recorder: StorageRecorder) -> Iterator[None]:
+def _marked(models: _Models, stacks: list[Stack], recorder: StorageRecorder) -> Iterator[None]:
     """Install hooks that record which layer and which kind of module runs, and when a parameter's gradient is complete."""
     import torch
     from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-    kinds = _Kinds(model, recorder)
+    kinds = _Kinds(models, recorder)
     recorder.kind = kinds.current
     handles = [
         register_module_forward_pre_hook(kinds.enter),
         register_module_forward_hook(kinds.leave, always_call=True),
     ]
     for stack in stacks:
-        layers = model.get_submodule(stack.name)
-        for index, layer in enumerate(layers):
-            _wrap(layer, (stack.name, index), index == len(layers) - 1, recorder)
-    for name, parameter in model.named_parameters():
+        for model in models.all:
+            layers = model.get_submodule(stack.name)
+            for index, layer in enumerate(layers):
+                _wrap(layer, (stack.name, index), index == len(layers) - 1, recorder)
+    for name, parameter in models.trained.named_parameters():
         if parameter.requires_grad:
             handles.append(parameter.register_post_accumulate_grad_hook(_arrival(name, recorder)))
     try:
@@ -176,7 +224,7 @@ def _wrap(layer: Any, key: tuple[str, int], last: bool, recorder: StorageRecorde
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if recorder.backward:
             return kind.__call__(self, *args, **kwargs)
-        recorder.segment((key[0], "forward", key[1]))
+        recorder.segment((key[0], recorder.part, key[1]))
         out = kind.__call__(self, *args, **kwargs)
         states = out[0] if isinstance(out, tuple) else out
         if isinstance(states, torch.Tensor) and states.requires_grad:
@@ -191,14 +239,17 @@ def _wrap(layer: Any, key: tuple[str, int], last: bool, recorder: StorageRecorde
 class _Kinds:
     """The kind of the module that runs, by the names on the way to it; what follows the output layer is the loss."""
 
-    def __init__(self, model: Any, recorder: StorageRecorder) -> None:
+    def __init__(self, models: _Models, recorder: StorageRecorder) -> None:
         self.recorder = recorder
-        self.output = model.get_output_embeddings()
-        self.kinds = {id(module): _kind(name) for name, module in model.named_modules()}
-        embedding = model.get_input_embeddings()
-        self.kinds[id(embedding)] = "embedding"
-        if self.output is not None:
-            self.kinds[id(self.output)] = "logits"
+        self.kinds: dict[int, str | None] = {}
+        self.outputs: set[int] = set()
+        for model in models.all:
+            self.kinds |= {id(module): _kind(name) for name, module in model.named_modules()}
+            self.kinds[id(model.get_input_embeddings())] = "embedding"
+            output = model.get_output_embeddings()
+            if output is not None:
+                self.kinds[id(output)] = "logits"
+                self.outputs.add(id(output))
         self.stack: list[str | None] = []
         self.default = "other"
 
@@ -210,7 +261,7 @@ class _Kinds:
         """A module's forward ends."""
         if self.stack:
             self.stack.pop()
-        if module is self.output:
+        if id(module) in self.outputs:
             self.default = "logits"
 
     def current(self) -> str:

@@ -22,13 +22,19 @@ MICRO_STEPS = 8
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What a runner works on. `rank` is the process whose memory is asked for."""
+    """What a runner works on.
+
+    `rank` is the process whose memory is asked for, `reference` are the bytes of each weight of a model that is not trained, `evaluation`
+    the events of one batch without gradients.
+    """
 
     strategy: Strategy
     weights: tuple[Weight, ...]
     buffers: tuple[int, ...] = ()
     events: tuple[Event, ...] = ()
     rank: int = 0
+    reference: tuple[int, ...] = ()
+    evaluation: tuple[Event, ...] = ()
     exact: bool = False  # sizes of tensors instead of the allocator's blocks
 
     @property
@@ -93,6 +99,8 @@ class Runner:
             ledger.phase = "between steps"
             if number <= 1:
                 self.steady = ledger.now()
+        if self.job.evaluation:
+            self._play(self.job.evaluation)
 
     @property
     def boundary(self) -> bool:
@@ -100,9 +108,15 @@ class Runner:
         return self.micro == self.micro_steps - 1
 
     def _micro_step(self) -> None:
-        ledger = self.ledger
         self._kept.clear()
-        for event in self.job.events:
+        self._play(self.job.events)
+        if not self.job.events:
+            self._without_trace()
+        self.after_backward()
+
+    def _play(self, events: Sequence[Event]) -> None:
+        ledger = self.ledger
+        for event in events:
             kind = event[0]
             if kind == "+":
                 ledger.add(event[1], event[2], component_of(event[3]))
@@ -115,16 +129,13 @@ class Runner:
                 self.gradient(self.by_name[event[1]], event[2])
             elif kind == "p":
                 self._phase(event[1])
-        if not self.job.events:
-            self._without_trace()
-        self.after_backward()
 
     def _phase(self, phase: str) -> None:
         ledger = self.ledger
-        if phase in ("forward", "backward"):
+        if phase in ("forward", "backward", "evaluation"):
             ledger.phase = phase
-            if not ledger.holds(("workspace", phase)):
-                ledger.add(("workspace", phase), WORKSPACE, "workspace")
+        if phase in ("forward", "backward") and not ledger.holds(("workspace", phase)):
+            ledger.add(("workspace", phase), WORKSPACE, "workspace")
 
     def _without_trace(self) -> None:
         """No torch here: gradients alone, in reverse order."""
@@ -149,6 +160,8 @@ class Runner:
         """Every parameter and buffer by itself, in the model's order, as .to(device) does."""
         for weight in self.job.weights:
             self.ledger.add(("weight", weight.name), weight.nbytes, "params" if weight.trainable else "frozen_params")
+        for number, size in enumerate(self.job.reference):
+            self.ledger.add(("reference", number), size, "reference")
         for number, size in enumerate(self.job.buffers):
             self.ledger.add(("buffer", number), size, "model_buffers")
 

@@ -103,7 +103,7 @@ class Zero3Runner(Runner):
 
     def _phase(self, phase: str) -> None:
         super()._phase(phase)
-        if phase == "forward" and self.gathers:
+        if phase in ("forward", "evaluation") and self.gathers:
             self._gather()
 
     def _gather(self) -> None:
