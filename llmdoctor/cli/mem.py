@@ -28,6 +28,8 @@ Strategies = Annotated[list[str] | None, _option("--strategy", _STRATEGY, "NAME|
 Batch = Annotated[int | None, _option("--batch", "Sequences in a micro step; default: the strategy's, else 1.", "N")]
 Length = Annotated[int | None, _option("--seq-len", "Tokens in a sequence; default 512.", "N")]
 ImageSize = Annotated[str | None, _option("--image", "One image in each sequence, its tokens inside --seq-len.", "WxH")]
+Lengths = Annotated[str | None, _option("--lengths", "Tokens of each sequence of a padded batch.", "N,N")]
+Packed = Annotated[str | None, _option("--packed", "Tokens of the documents that fill each sequence.", "N,N")]
 Attention = Annotated[str | None, _option("--attn", "sdpa, eager or flash_attention_2; default: the model's own choice.", "NAME")]
 World = Annotated[int | None, _option("--world-size", "Processes, one device each.", "N")]
 Rank = Annotated[int, typer.Option("--rank", help="The process whose device the answer is about.", metavar="N", show_default=False)]
@@ -45,6 +47,8 @@ def compare(
     batch: Batch = None,
     seq_len: Length = None,
     image: ImageSize = None,
+    lengths: Lengths = None,
+    packed: Packed = None,
     attn: Attention = None,
     world_size: World = None,
     rank: Rank = 0,
@@ -73,6 +77,8 @@ def compare(
         batch=batch,
         seq_len=seq_len,
         image=image,
+        lengths=lengths,
+        packed=packed,
         attn=attn,
         world_size=world_size,
         rank=rank,

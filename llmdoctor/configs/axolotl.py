@@ -45,6 +45,7 @@ OWN = Meanings(
         "sdp_attention": "attention_sdpa",
         "eager_attention": "attention_eager",
         "rl": "objective",
+        "sample_packing": "documents",
         "eval_strategy": "evaluation",
         "evaluation_strategy": "evaluation",
         "eval_batch_size": "eval_batch",
@@ -63,7 +64,6 @@ OWN = Meanings(
         "chunked_cross_entropy": "fused_loss_chunked",
     },
     ignored={
-        "rows are filled up to the length that is predicted": "sample_packing",
         "a batch without padding, or with lengths rounded up, holds no more tokens than full rows": "batch_flattening pad_to_multiple_of",
         "it names the model, its files or where it is loaded": (
             "base_model base_model_config tokenizer_* processor_type processor_kwargs trust_remote_code type_of_model revision_of_model strict "
@@ -202,6 +202,7 @@ def settle(normal: Normal) -> None:
             normal.put(name, value)
     if normal.get("objective") in ("sft", None):
         normal.drop("objective")
+    normal.put("documents", "rows", normal.key("documents")) if normal.get("documents", False) else normal.drop("documents")
     _evaluation(normal)
     _precision(normal)
     _checkpointing(normal)

@@ -24,6 +24,7 @@ FIELDS: dict[str, Setting] = {
     "accumulation": Setting("count", "micro steps per optimizer step", (None, 1)),
     "sequence_length": Setting("count", "the length of a sequence in tokens"),
     "packing": Setting("flag", "several examples in one sequence", _OFF),
+    "documents": Setting("any", "documents in one sequence that do not see each other"),
     "packing_strategy": Setting("text", "how examples are packed"),
     "length_multiple": Setting("any", "lengths rounded up to a multiple"),
     "padding_free": Setting("flag", "batches without padding", _OFF),

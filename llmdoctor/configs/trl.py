@@ -44,11 +44,13 @@ TRAINERS = Meanings(
         "max_seq_length": "sequence_length",
         "loss_type": "loss_type",
         "precompute_ref_log_probs": "precomputed_reference",
+        "packing": "packing",
+        "packing_strategy": "packing_strategy",
+        "padding_free": "padding_free",
         "activation_offloading": "activation_offloading",
     },
     ignored={
-        "rows are filled up to the length that is predicted": "packing packing_strategy",
-        "a batch without padding, or with lengths rounded up, holds no more tokens than full rows": "padding_free pad_to_multiple_of",
+        "lengths that are rounded up hold no more tokens than full rows": "pad_to_multiple_of",
         "it decides how examples become tokens, not how many are held": (
             "dataset_text_field dataset_kwargs dataset_num_proc dataset_batch_size chat_template_kwargs eos_token pad_token "
             "padding_value truncation_mode shuffle_dataset completion_only_loss assistant_only_loss eval_packing tools label_pad_token_id "
@@ -175,6 +177,14 @@ def settle(normal: Normal) -> None:
     trainer.arguments(normal)
     trainer.settle_model_init(normal)
     _objective(normal)
+    _documents(normal)
+
+
+def _documents(normal: Normal) -> None:
+    """A batch is one row of tokens under padding_free, and under packing with another strategy than wrapped (trainer/sft_trainer.py:837)."""
+    packed = normal.get("packing", False) and normal.get("packing_strategy", "bfd") in ("bfd", "bfd_split")
+    if packed or normal.get("padding_free", False):
+        normal.put("documents", "flat", normal.key("packing") if packed else normal.key("padding_free"))
 
 
 def _objective(normal: Normal) -> None:
@@ -184,9 +194,9 @@ def _objective(normal: Normal) -> None:
     """
     kept = normal.get("objective") in WITH_REFERENCE and normal.is_neutral("adapter")
     if kept:
-        normal.put(
-            "reference_model", True
-        )  # trainer/dpo_trainer.py:753 passes model_init_kwargs alone, and create_model_from_path loads float32 (trainer/utils.py:1037)
+        normal.put("reference_model", True)
+    if kept and normal.variant == "DPOConfig":
+        # trainer/dpo_trainer.py:753 passes model_init_kwargs alone, and create_model_from_path loads float32 (trainer/utils.py:1037)
         own = str(normal.key("load_dtype")).startswith("model_init_kwargs.")
         normal.put("reference_dtype", normal.get("load_dtype") if own else "float32")
         if not own:

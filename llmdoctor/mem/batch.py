@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
@@ -27,9 +28,17 @@ def base_workload(options: MemOptions, strategy: Strategy, config: dict[str, Any
             raise QuestionError(f"{name} {value}: expected at least 1")
     if strategy.text_only and "vision_config" in config:
         _check_text_only(options, strategy)
+    lengths, packed = numbers_of("--lengths", options.lengths), numbers_of("--packed", options.packed)
+    batch, length = _fitted(options, batch, length, lengths=lengths, packed=packed)
+    kernels = (options.attn or strategy.attention) in FLASH  # they take the documents' bounds, without a mask
+    if not packed and strategy.documents is not None and length > 1 and not kernels:
+        packed = (-(-length // 2), length // 2)
     return Workload(
         batch=batch,
         seq_len=length,
+        lengths=() if kernels else lengths,
+        packed=() if kernels else packed,
+        flat=strategy.documents == "flat",
         attention=_attention(options.attn or strategy.attention, strategy),
         image=image_size(options.image),
         trainable=_trainable(options, config),
@@ -43,6 +52,39 @@ def _check_text_only(options: MemOptions, strategy: Strategy) -> None:
         raise QuestionError(f"{strategy.name}: adapters on the language model alone of a model with images are not modelled")
     if options.stage != "llm":
         raise QuestionError(f"{strategy.name}: of a model with images its framework trains the language model alone: add --stage llm")
+
+
+def resized(workload: Workload, batch: int, length: int) -> Workload:
+    """Return the same micro step with another batch or length: sequences are cut, documents keep their number of two."""
+    if length == workload.seq_len:
+        return replace(workload, batch=batch)
+    halves = tuple(part for part in (-(-length // 2), length // 2) if part)
+    lengths = tuple(min(tokens, length) for tokens in workload.lengths)
+    return replace(workload, batch=batch, seq_len=length, lengths=lengths, packed=halves if workload.packed else ())
+
+
+def numbers_of(option: str, text: str | None) -> tuple[int, ...]:
+    """Return the numbers of a text such as 512,300; empty for None. Raises QuestionError for any other text."""
+    if text is None:
+        return ()
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and 0 < int(part) < 2**31 for part in parts):
+        raise QuestionError(f"{option} {text}: expected numbers of tokens separated by commas, such as 512,300")
+    return tuple(int(part) for part in parts)
+
+
+def _fitted(options: MemOptions, batch: int, length: int, *, lengths: tuple[int, ...], packed: tuple[int, ...]) -> tuple[int, int]:
+    """Return (batch, tokens of a sequence) with what --lengths or --packed say of them. Raises QuestionError if options contradict each other."""
+    if lengths and packed:
+        raise QuestionError("--lengths and --packed exclude each other: packed sequences have no padding")
+    if (lengths or packed) and options.image is not None:
+        raise QuestionError("--image with --lengths or --packed is not modelled")
+    if lengths and options.batch not in (None, len(lengths)):
+        raise QuestionError(f"--lengths {options.lengths} names {len(lengths)} sequences, --batch is {options.batch}")
+    needed = max(lengths, default=0) if lengths else sum(packed)
+    if options.seq_len is not None and (needed > options.seq_len or (packed and needed != options.seq_len)):
+        raise QuestionError(f"{'--lengths' if lengths else '--packed'}: {needed} tokens contradict --seq-len {options.seq_len}")
+    return (len(lengths) or batch), (length if options.seq_len is not None else needed or length)
 
 
 def _attention(name: str | None, strategy: Strategy) -> str | None:

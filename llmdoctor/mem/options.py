@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class MemOptions:
     """What the commands about training memory have in common; None or an empty tuple for an option that was not given.
 
-    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `trainable`
+    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `lengths` and
+    `packed` are numbers of tokens separated by commas: of the sequences of a padded batch, of the documents in each sequence. `trainable`
     holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
     """
 
@@ -18,6 +19,8 @@ class MemOptions:
     batch: int | None = None
     seq_len: int | None = None
     image: str | None = None
+    lengths: str | None = None
+    packed: str | None = None
     attn: str | None = None
     world_size: int | None = None
     rank: int = 0

@@ -10,7 +10,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Skipped
-from llmdoctor.mem.batch import DEFAULT_LENGTH, base_workload
+from llmdoctor.mem.batch import DEFAULT_LENGTH, FLASH, base_workload, resized
 from llmdoctor.mem.keys import StrategyContext, joined
 from llmdoctor.mem.model_config import config_of, dtype_name, hidden_size, model_directory, text_part
 from llmdoctor.mem.options import MemOptions
@@ -31,6 +31,7 @@ EVALUATED = (
     "if the script passes compute_metrics, each batch of the evaluation leaves {:.1f} GB of logits on the device, and they are concatenated: set "
     "eval_accumulation_steps, prediction_loss_only or preprocess_logits_for_metrics (trainer.py, evaluation_loop)"
 )
+PADDING = "none; with sdpa each layer of a padded batch also keeps a mask (--lengths)"
 GENERATED = "its key-value cache is not counted here: llmdoctor mem kvcache gives it"
 PAGED = "they lie in managed memory, which the allocator does not count: on the device while it has room, else in the host's memory"
 
@@ -64,7 +65,7 @@ class Predictor:
     def estimate(self, strategy: Strategy, batch: int | None = None, seq_len: int | None = None) -> Estimate:
         """Return the estimate of one strategy; `batch` and `seq_len` replace those of the options."""
         base = base_workload(self.options, strategy, self.config)
-        workload = workload_of(strategy, replace(base, batch=batch or base.batch, seq_len=seq_len or base.seq_len))
+        workload = workload_of(strategy, resized(base, batch or base.batch, seq_len or base.seq_len))
         traced = self._traced(workload)
         reference = tuple(weight.nbytes for weight in traced.reference)
         job = Job(
@@ -117,21 +118,31 @@ def compare_strategies(options: MemOptions) -> tuple[Comparison, Predictor]:
     if not 0 <= options.rank < world:
         raise QuestionError(f"--rank {options.rank}: expected a process of {world}, from 0 to {world - 1}")
     estimates = tuple(predictor.estimate(strategy) for strategy in strategies)
-    return Comparison(options, predictor.directory, estimates, _skipped(predictor, estimates), _inputs(options, strategies)), predictor
+    return Comparison(options, predictor.directory, estimates, _skipped(predictor, estimates), _inputs(options, estimates)), predictor
 
 
-def _inputs(options: MemOptions, strategies: Sequence[Strategy]) -> Inputs:
+def _inputs(options: MemOptions, estimates: Sequence[Estimate]) -> Inputs:
     """Return what the options and files set, and what nothing sets and the answer depends on."""
+    strategies = [estimate.strategy for estimate in estimates]
     inputs = joined(strategy.inputs for strategy in strategies)
     assumed = dict(inputs.assumed)
-    if options.seq_len is None and any(strategy.seq_len is None for strategy in strategies):
+    if options.seq_len is None and not options.lengths and not options.packed and any(strategy.seq_len is None for strategy in strategies):
         assumed["--seq-len"] = DEFAULT_LENGTH
-    if options.batch is None and any(strategy.batch is None for strategy in strategies):
+    if options.batch is None and not options.lengths and any(strategy.batch is None for strategy in strategies):
         assumed["--batch"] = 1
+    if any(_would_pad(options, estimate) for estimate in estimates):
+        assumed["padding"] = PADDING
     unread = [key for key in options.without if key not in inputs.ignored]
     if unread:
         raise QuestionError(f"--without {unread[0]}: no --strategy file sets this key")
     return Inputs(used=inputs.used, ignored=inputs.ignored, assumed=assumed)
+
+
+def _would_pad(options: MemOptions, estimate: Estimate) -> bool:
+    """Return whether a real batch would have padding that nothing describes, and attention would be handed a mask for it."""
+    workload, strategy = estimate.workload, estimate.strategy
+    masked = (options.attn or strategy.attention) not in FLASH
+    return masked and workload.sequences > 1 and not (workload.lengths or workload.packed or workload.flat)
 
 
 def _skipped(predictor: Predictor, estimates: Sequence[Estimate]) -> tuple[Skipped, ...]:

@@ -81,6 +81,7 @@ class Strategy:
     what was done with the settings of the file. `limits` are clauses that the verdict repeats; `text_only`: of a model with images, only the
     language model is trained.
     `objective`, `reference` and `compares` are those of a Workload.
+    `documents` is "rows" if each sequence holds several documents, "flat" if the batch is one row of them, else None.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Strategy:
     reference: str | None = None
     compares: bool = False
     evaluation: Evaluation | None = None
+    documents: str | None = None
     file: str | None = None
     config: dict[str, Any] = field(default_factory=dict, compare=False)
     client: dict[str, Any] | None = field(default=None, compare=False)

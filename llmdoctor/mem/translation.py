@@ -20,7 +20,8 @@ MODELLED = frozenset(
     "batch accumulation sequence_length world_size load_dtype bf16 fp16 trained_dtype checkpointing attention optimizer "
     "optimizer_arguments weight_decay clip client_optimizer adapter lora_rank lora_targets lora_dropout lora_float32 quantization "
     "quantization_bits quantization_method quantization_type quantization_double quantization_compute deepspeed distributed_type "
-    "liger fused_loss prepared text_only evaluation eval_batch eval_loss_only eval_metrics_by_batch eval_accumulation eval_generates".split()
+    "liger fused_loss prepared text_only evaluation eval_batch eval_loss_only eval_metrics_by_batch eval_accumulation eval_generates "
+    "packing packing_strategy padding_free documents".split()
 )
 # Objectives of TRL's own trainers that are modelled, and the settings that belong to them.
 OBJECTIVES = {"SFTConfig": "sft", "DPOConfig": "dpo", "RewardConfig": "reward"}
@@ -84,6 +85,7 @@ def trainer_strategy(configuration: Configuration, context: StrategyContext) -> 
         reference=dtype_of(normal.get("reference_dtype", dtype), path) if normal.get("reference_model", False) else None,
         compares=objective == "dpo" and not normal.get("precomputed_reference", False),
         evaluation=_evaluation(configuration),
+        documents=normal.get("documents"),
         file=path,
         client=normal.get("client_optimizer"),
         inputs=inputs_of(configuration),
@@ -169,6 +171,7 @@ def _under_deepspeed(strategy: Strategy, configuration: Configuration, named: An
         reference=None if strategy.reference is None else made.dtype,
         compares=strategy.compares,
         evaluation=strategy.evaluation,
+        documents=strategy.documents,
         attention=strategy.attention,
         batch=strategy.batch,
         seq_len=strategy.seq_len,

@@ -60,7 +60,8 @@ class Workload:
     `loss` is None for the model's own loss, "fused" for one that is computed from hidden states in chunks, "liger" for all of Liger's kernels.
     `objective` is None for transformers' Trainer, else "sft", "dpo" or "reward" for TRL's trainer of that name. `reference` is the dtype of a
     reference model beside the trained one, `compares` reports whether each step computes log-probabilities of the reference. `evaluation`: a
-    batch of the evaluation, without gradients.
+    batch of the evaluation, without gradients. `lengths` are those of the sequences, which are padded on the right to `seq_len`; `packed`
+    those of the documents in each sequence, which do not see each other; `flat`: the sequences of the batch are one row.
     """
 
     batch: int = 1
@@ -82,6 +83,9 @@ class Workload:
     reference: str | None = None
     compares: bool = False
     evaluation: bool = False
+    lengths: tuple[int, ...] = ()
+    packed: tuple[int, ...] = ()
+    flat: bool = False
 
     @property
     def sequences(self) -> int:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.options import CompareOptions
+from llmdoctor.mem.options import MemCompareOptions
 from llmdoctor.mem.predictor import Predictor, compare_strategies
 from llmdoctor.mem.types import Estimate
 
@@ -151,7 +151,7 @@ def estimated(folder: Path, settings: dict[str, Any], family: str = "qwen2", **o
     file = folder / "strategy.yaml"
     file.write_text(yaml.safe_dump({**TRAINED, **settings}))
     model = write_config(folder / family, family)
-    return compare_strategies(CompareOptions(model=str(model), strategy=(str(file),), **options))[0].estimates[0]
+    return compare_strategies(MemCompareOptions(model=str(model), strategy=(str(file),), **options))[0].estimates[0]
 
 
 def test_a_preference_has_two_sequences_and_a_reference_in_float32(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_logits_for_metrics_are_named(tmp_path: Path) -> None:
 
     def skipped(**more: Any) -> list[str]:
         file.write_text(yaml.safe_dump({**settings, **more}))
-        return [one.what for one in compare_strategies(CompareOptions(model=model, strategy=(str(file),), static=True))[0].skipped]
+        return [one.what for one in compare_strategies(MemCompareOptions(model=model, strategy=(str(file),), static=True))[0].skipped]
 
     assert any("compute_metrics" in what for what in skipped())
     assert not any("compute_metrics" in what for what in skipped(prediction_loss_only=True))
@@ -245,5 +245,50 @@ def test_axolotl_evaluates_if_it_has_data(settings: dict[str, Any], batch_of_eva
     file = tmp_path / "axolotl.yaml"
     file.write_text(yaml.safe_dump({"base_model": "x", "datasets": [], "sequence_len": 64, "micro_batch_size": 3, **settings}))
     model = write_config(tmp_path / "llama", "llama")
-    strategy = Predictor(CompareOptions(model=str(model), strategy=(str(file),))).strategy(str(file))
+    strategy = Predictor(MemCompareOptions(model=str(model), strategy=(str(file),))).strategy(str(file))
     assert (strategy.evaluation.batch if strategy.evaluation else None) == batch_of_evaluation
+
+
+# --- padded and packed batches
+
+
+def peak(folder: Path, settings: dict[str, Any] | None = None, **options: Any) -> int:
+    settings = {"output_dir": "o", "learning_rate": 1e-5, "bf16": True, "per_device_train_batch_size": 2, **(settings or {})}
+    file = folder / "strategy.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    model = write_config(folder / "llama", "llama", hidden_size=32, vocab_size=64, intermediate_size=32, num_attention_heads=4)
+    return compare_strategies(MemCompareOptions(model=str(model), strategy=(str(file),), **options))[0].estimates[0].prediction.peak.total
+
+
+def test_each_layer_keeps_the_mask_of_a_padded_batch_as_a_bias(tmp_path: Path) -> None:
+    full, padded = peak(tmp_path, batch=2, seq_len=512), peak(tmp_path, lengths="512,300")
+    bias = 2 * 512 * 512 * 2  # [batch, 1, tokens, tokens] in bfloat16
+    assert padded - full == pytest.approx(7 * bias + bias // 2, rel=0.02)  # seven layers, and the boolean mask itself
+    assert peak(tmp_path, lengths="512,300", attn="flash_attention_2") == full
+
+
+def test_packing_hands_a_mask_to_sdpa_and_none_to_flash_attention(tmp_path: Path) -> None:
+    text = {"max_length": 512, "gradient_checkpointing": False, "dataset_text_field": "text"}
+    plain, wrapped = peak(tmp_path, text), peak(tmp_path, {**text, "packing": True, "packing_strategy": "wrapped"})
+    packed = peak(tmp_path, {**text, "packing": True})
+    assert wrapped == plain
+    assert packed - plain > 7 * 1024 * 1024 * 2  # one row of both sequences: a bias [1, 1, 1024, 1024] for each layer
+    flash = peak(tmp_path, {**text, "packing": True}, attn="flash_attention_2")
+    assert flash == pytest.approx(plain, rel=0.01)
+    assert peak(tmp_path, packed="200,312", batch=2) > peak(tmp_path, seq_len=512, batch=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"lengths": "5,x"}, "separated by commas"),
+        ({"lengths": "5,0"}, "separated by commas"),
+        ({"lengths": "5,8", "packed": "3,5"}, "exclude each other"),
+        ({"lengths": "5,8", "batch": 3}, "names 2 sequences"),
+        ({"packed": "3,5", "seq_len": 9}, "contradict --seq-len 9"),
+        ({"lengths": "3,5", "image": "56x56"}, "--image"),
+    ],
+)
+def test_lengths_that_contradict_are_refused(options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match=said):
+        peak(tmp_path, **options)

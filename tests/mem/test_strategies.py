@@ -333,7 +333,7 @@ def test_the_scratch_of_a_real_foreach_step(name: str, kwargs: dict[str, Any]) -
     [
         (
             "model_name_or_path: m\nlearning_rate: 1e-6\ndesirable_weight: 1.0\nper_device_train_batch_size: 8\noutput_dir: o\n",
-            ["(kto) of KTOConfig"],
+            ["(kto)", "reference model", "KTOConfig"],
         ),
         ("model_name_or_path: m\nstage: dpo\nfinetuning_type: lora\nuse_dora: true\noutput_dir: o\n", ["stage", "(dpo)", "use_dora"]),
         ("model_name_or_path: m\nstage: sft\nfinetuning_type: freeze\noutput_dir: o\n", ["finetuning_type", "freeze"]),

@@ -29,9 +29,14 @@ def make_inputs(model: Any, config: Any, workload: Workload, fake: Any) -> dict[
         )
     length = torch.ones(workload.sequences, workload.seq_len, dtype=torch.int64)
     inputs = {"input_ids": length.clone(), "attention_mask": length}
+    if workload.lengths:
+        for row, tokens in enumerate(workload.lengths[: workload.sequences]):
+            length[row, tokens:] = 0
     if workload.objective in PAIRED:
         return inputs
     inputs["labels"] = length.clone()
+    if workload.packed or workload.flat:
+        return _documents(inputs, workload)
     kind = type(model).__name__
     if kind in _classes("MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES"):
         inputs["labels"] = torch.zeros(workload.batch, dtype=torch.int64)
@@ -41,6 +46,20 @@ def make_inputs(model: Any, config: Any, workload: Workload, fake: Any) -> dict[
     if workload.image is not None:
         _add_image(inputs, config, workload, workload.image, fake)
     return inputs
+
+
+def _documents(inputs: dict[str, Any], workload: Workload) -> dict[str, Any]:
+    """Return the inputs of packed sequences: positions that begin anew with each document, and no mask.
+
+    Kernels that take the documents' bounds need no positions here: a workload for them has no `packed`.
+    """
+    import torch
+
+    del inputs["attention_mask"]
+    if workload.packed:
+        row = torch.cat([torch.arange(tokens) for tokens in workload.packed])
+        inputs["position_ids"] = row.repeat(inputs["input_ids"].shape[0], 1)
+    return {name: tensor.reshape(1, -1) for name, tensor in inputs.items()} if workload.flat else inputs
 
 
 def _classes(table: str) -> frozenset[str]:

@@ -92,7 +92,9 @@ def _check_positions(model: Any, workload: Workload) -> None:
                 raise QuestionError(f"--seq-len {workload.seq_len}: the model has learned {rows} positions ({name}), and no more")
 
 
-def _record(models: _Models, config: Any, stacks: list[Stack], workload: Workload, fake: Any, recorder: StorageRecorder) -> list[Segment]:
+def _record(
+    models: _Models, config: Any, *, stacks: list[Stack], workload: Workload, fake: Any, recorder: StorageRecorder
+) -> list[Segment]:
     model = models.trained
     for tensor in [tensor for one in models.all for tensor in (*one.parameters(), *one.buffers())]:
         recorder.static.add(tensor.untyped_storage()._cdata)
