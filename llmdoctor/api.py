@@ -377,6 +377,8 @@ def mem_compare(
     batch: int | None = None,
     seq_len: int | None = None,
     image: str | None = None,
+    lengths: str | None = None,
+    packed: str | None = None,
     attn: str | None = None,
     world_size: int | None = None,
     rank: int = 0,
@@ -396,7 +398,8 @@ def mem_compare(
 
     What the commands about training memory have in common; None or an empty tuple for an option that was not given.
 
-    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `trainable`
+    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `lengths` and
+    `packed` are numbers of tokens separated by commas: of the sequences of a padded batch, of the documents in each sequence. `trainable`
     holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
 
     Options of `mem compare`: `gpu_memory` is a size such as 80GiB, `measured` a file that `mem measure` wrote.
@@ -412,6 +415,8 @@ def mem_compare(
                 batch=batch,
                 seq_len=seq_len,
                 image=image,
+                lengths=lengths,
+                packed=packed,
                 attn=attn,
                 world_size=world_size,
                 rank=rank,
@@ -435,6 +440,8 @@ def mem_fit(
     batch: int | None = None,
     seq_len: int | None = None,
     image: str | None = None,
+    lengths: str | None = None,
+    packed: str | None = None,
     attn: str | None = None,
     world_size: int | None = None,
     rank: int = 0,
@@ -452,7 +459,8 @@ def mem_fit(
 
     What the commands about training memory have in common; None or an empty tuple for an option that was not given.
 
-    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `trainable`
+    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `lengths` and
+    `packed` are numbers of tokens separated by commas: of the sequences of a padded batch, of the documents in each sequence. `trainable`
     holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
 
     Options of `mem fit`: `gpu_memory` is the memory of each device, such as 24GiB.
@@ -468,6 +476,8 @@ def mem_fit(
                 batch=batch,
                 seq_len=seq_len,
                 image=image,
+                lengths=lengths,
+                packed=packed,
                 attn=attn,
                 world_size=world_size,
                 rank=rank,
@@ -490,6 +500,8 @@ def mem_measure(
     batch: int | None = None,
     seq_len: int | None = None,
     image: str | None = None,
+    lengths: str | None = None,
+    packed: str | None = None,
     attn: str | None = None,
     world_size: int | None = None,
     rank: int = 0,
@@ -508,7 +520,8 @@ def mem_measure(
 
     What the commands about training memory have in common; None or an empty tuple for an option that was not given.
 
-    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `trainable`
+    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `lengths` and
+    `packed` are numbers of tokens separated by commas: of the sequences of a padded batch, of the documents in each sequence. `trainable`
     holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
 
     Options of `mem measure MODEL`: `output` is the file of records, `steps` the optimizer steps of each strategy.
@@ -524,6 +537,8 @@ def mem_measure(
                 batch=batch,
                 seq_len=seq_len,
                 image=image,
+                lengths=lengths,
+                packed=packed,
                 attn=attn,
                 world_size=world_size,
                 rank=rank,
@@ -561,6 +576,8 @@ def mem_oom(
     batch: int | None = None,
     seq_len: int | None = None,
     image: str | None = None,
+    lengths: str | None = None,
+    packed: str | None = None,
     attn: str | None = None,
     world_size: int | None = None,
     rank: int = 0,
@@ -578,7 +595,8 @@ def mem_oom(
 
     What the commands about training memory have in common; None or an empty tuple for an option that was not given.
 
-    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `trainable`
+    `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `lengths` and
+    `packed` are numbers of tokens separated by commas: of the sequences of a padded batch, of the documents in each sequence. `trainable`
     holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
 
     Options of `mem oom`: `log` is the file with the message; `model` is empty if no model was given.
@@ -594,6 +612,8 @@ def mem_oom(
                 batch=batch,
                 seq_len=seq_len,
                 image=image,
+                lengths=lengths,
+                packed=packed,
                 attn=attn,
                 world_size=world_size,
                 rank=rank,
