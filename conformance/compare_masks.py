@@ -116,8 +116,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "glm4v_moe_text": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
     },
-    "ernie4_5_vl_moe_text": {"moe_intermediate_size": [32, 32], "hidden_size": 512},  # its modeling file has sections for heads of 128
-    "minimax": {"sliding_window": None},
+    "ernie4_5_vl_moe_text": {
+        "moe_intermediate_size": [32, 32],
+        "hidden_size": 512,
+        "moe_k": 2,
+    },  # its modeling file has sections for heads of 128
     "dots1": {"n_shared_experts": 1, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
     **{kind: {"vocabulary_map": {"<image>": 5}} for kind in ("chameleon", "emu3")},
     "lfm2_moe": {"layer_types": ["conv", "full_attention", "conv", "full_attention"]},
@@ -131,6 +134,10 @@ VISION = {
     "out_hidden_size": 64,
     "patch_size": 4, "image_size": 16, "fullatt_block_indexes": [0], "vision_output_dim": 64, "projection_dim": 64, "deepstack_visual_indexes": [0],
     "num_position_embeddings": 16,
+}  # fmt: skip
+AUDIO = {
+    "d_model": 32, "hidden_size": 32, "encoder_layers": 1, "num_hidden_layers": 1, "encoder_attention_heads": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "head_dim": 16, "encoder_ffn_dim": 32, "intermediate_size": 32, "output_dim": 64,
 }  # fmt: skip
 
 
@@ -154,8 +161,8 @@ def tiny(kind: str) -> Any:
         if name in ("text_config", "decoder", "generator") and hasattr(sub, "model_type"):
             own = {**SMALL, **SPECIAL.get(sub.model_type, {})}
             arguments[name] = accepted(sub, own) | ({"model_type": sub.model_type} if sub.model_type else {})
-        elif "vision" in name and hasattr(sub, "model_type"):
-            arguments[name] = accepted(sub, VISION)
+        elif any(word in name for word in ("vision", "audio", "speech")) and hasattr(sub, "model_type"):
+            arguments[name] = accepted(sub, VISION if "vision" in name else AUDIO)
     config = config_class(**arguments)
     config.image_token_id = 120 if getattr(config, "image_token_id", None) is not None else None
     return config
@@ -200,7 +207,7 @@ def cases_of(arch: architectures.Architecture, parameters: Any) -> list[str]:
     left_out: set[str] = set()
     if not arch.layers:
         left_out |= set(NOT_RUN["encoder"])
-    if arch.cross:
+    if arch.cross or arch.two_stacks:
         left_out |= set(NOT_RUN["encoder-decoder"])
     if "position_ids" not in parameters:
         left_out |= set(NOT_RUN["no positions"])
