@@ -94,11 +94,13 @@ def facts_of(directory: ModelDir) -> ModelFacts:
     """Return what engines read of the tokenizer beside the generation config."""
     eos = special_id(directory, "eos_token")
     base = directory.adapter.base if directory.adapter is not None else None
+    tokenizer = directory.tokenizer if base is None else base.tokenizer
     return ModelFacts(
         tokenizer_eos=eos,
         tokenizer_pad=special_id(directory, "pad_token"),
         base_eos=eos if base is None else special_id(base, "eos_token"),
-        id_of=(directory.tokenizer if base is None else base.tokenizer).id_of,
+        id_of=tokenizer.id_of,
+        has_tokenizer=bool(tokenizer.named or tokenizer.added or directory.tokenizer_config is not None),
     )
 
 

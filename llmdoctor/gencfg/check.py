@@ -267,4 +267,6 @@ def _stops(answer: Resolution, effective: Effective) -> Cell:
         return Cell(f"raises {effective.error.type}", "bad")
     if effective.stop.never_stops:
         return Cell("never stops", "bad")
+    if effective.stop.unknown is not None:
+        return Cell("unknown: no tokenizer here", "warn")
     return Cell(f"stops at {name_tokens(answer, effective.stop.eos_token_id)}")

@@ -33,6 +33,9 @@ def _samples(effective: Effective) -> bool:
 
 
 def _eos(left: Effective, right: Effective) -> str:
+    for name, side in (("right", right), ("left", left)):
+        if side.stop.unknown is not None:
+            return f"unknown for the {name}: {side.stop.unknown}"
     if right.stop.never_stops and not left.stop.never_stops:
         return f"the right runs to {_limit(right)}"
     if left.stop.never_stops and not right.stop.never_stops:

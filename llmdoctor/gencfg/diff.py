@@ -152,6 +152,12 @@ def _verdict(left: Resolution, right: Resolution, changed: list[str], cause: Cau
         who = "Neither call stops" if len(missing) == 2 else f"The {name} call does not stop"
         text = f"{who} at {name_tokens(side, (end,))}, with which a turn ends; {named if changed else 'no field differs'}"
         return Verdict(with_limits(text, left, right), "problem")
+    unknown = next((side.effective.stop.unknown for side in (right, left) if side.effective.stop.unknown is not None), None)
+    if unknown is not None:
+        return Verdict(
+            with_limits(f"Undecided whether both calls stop: {unknown}; {named if changed else 'no field differs'}", left, right),
+            "undecided",
+        )
     if not changed:
         return Verdict(with_limits(f"No field differs, and both calls stop at {_stops(right)}", left, right), "ok")
     return Verdict(with_limits(f"Both calls stop, but {named}", left, right), "problem")

@@ -28,6 +28,10 @@ def call_verdict(resolution: Resolution, subject: str = "The call") -> Verdict:
     limit = limit_words(effective)
     if stop.never_stops:
         return _limited(resolution, f"{subject} never stops before {limit}: {stop.because or 'no token ends it'}", False)
+    if stop.unknown is not None:
+        return Verdict(
+            f"Undecided whether {subject[0].lower()}{subject[1:]} stops: {stop.unknown}{_added(limits_of(resolution))}", "undecided"
+        )
     where = name_tokens(resolution, stop.eos_token_id) or "a stop string"
     missed = missed_turn_end(resolution)
     if missed is not None:

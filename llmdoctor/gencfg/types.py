@@ -86,7 +86,8 @@ class Stop:
 
     `eos_token_id` are the ids with which each new token is compared (empty if there are none), `pad_token_id` is the id that fills
     finished rows, `limit` the number of new tokens after which decoding ends in any case (None: it could not be derived). If
-    `never_stops` is true, no token can end decoding before the limit, and `because` gives the reason in one clause.
+    `never_stops` is true, no token can end decoding before the limit, and `because` gives the reason in one clause. `unknown` is a clause on
+    what is missing if no stop id is known and one may exist all the same.
     """
 
     eos_token_id: tuple[int, ...]
@@ -94,6 +95,7 @@ class Stop:
     limit: int | None
     never_stops: bool
     because: str | None = None
+    unknown: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,3 +154,20 @@ def test_an_adapter_that_stores_the_larger_embedding_has_the_tokens(tmp_path: Pa
     findings = check_report(GencfgCheckOptions(paths=(str(adapter),), transformers=V)).findings
     assert {finding.code for finding in findings if finding.code == "GEN024"} == codes
     assert any(finding.code == "GEN002" for finding in findings) is not bool(codes), "an id that cannot be produced is no fix"
+
+
+@pytest.mark.parametrize("engine", ["tgi", "ollama", "tensorrt-llm"])
+def test_without_a_tokenizer_an_engine_that_takes_its_eos_token_is_undecided(engine: str, tmp_path: Path) -> None:
+    """No file of the directory gives such an engine a stop id; the tokenizer that it needs to run is elsewhere, and may give one."""
+    folder = tmp_path / "config-only"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"], "eos_token_id": END}))
+    alone = show(str(folder), engine=engine, transformers=None)
+    assert alone.verdict is not None
+    assert alone.verdict.status == "undecided"
+    assert "no tokenizer" in text(alone)
+    assert alone.findings == ()
+    both = diff_report(DiffOptions(left=GencfgOptions(model=str(folder)), right=GencfgOptions(model=str(folder), engine=engine)))
+    assert both.verdict is not None
+    assert both.verdict.status == "undecided"
+    assert "runs past" not in str(both.document)

@@ -70,7 +70,7 @@ def resolve_server(
         rules=rules.version,
         fields=fields,
         model_fields=model_fields,
-        stop=_stop(fields, call),
+        stop=_stop(fields, call, facts),
         error=None,
         warnings=tuple(warnings),
         limits=limits,
@@ -131,11 +131,13 @@ def ids_in(value: Json) -> list[int]:
     return [item for item in (value if isinstance(value, list | tuple) else [value]) if is_id(item)]
 
 
-def _stop(fields: Fields, call: GenerateCall) -> Stop:
+def _stop(fields: Fields, call: GenerateCall, facts: ModelFacts) -> Stop:
     ids = tuple(ids_in(fields.value("eos_token_id")))
     limit = fields.value("max_new_tokens")
     limit = limit if is_id(limit) and limit >= 0 else None
     because = None
+    if not ids and not facts.has_tokenizer and not fields.value("ignore_eos") and not fields.value("stop_strings"):
+        return Stop((), None, limit, never_stops=False, unknown="the directory has no tokenizer, whose eos_token the server takes")
     if not fields.value("stop_strings"):
         config = {name: setting.value for name, setting in (call.config or {}).items()}
         size = vocabulary_in(config)

@@ -18,6 +18,7 @@ class ModelFacts:
     `base_eos` is the eos id of an adapter's base model, whose tokenizer some engines load instead of the adapter's; it equals
     `tokenizer_eos` if the model is no adapter. `max_model_len` is the server's context in tokens, None to derive it from config.json. `id_of`
     looks up the id of a token's text. `is_gguf` is true if the metadata of a GGUF file replace generation_config.json.
+    `has_tokenizer` is false if no file of a tokenizer lies in the directory, so that its special ids are unknown and not absent.
     `request_defaults` are the values that the server puts under every request, None if they come from generation_config.json.
     """
 
@@ -27,6 +28,7 @@ class ModelFacts:
     max_model_len: int | None = None
     id_of: Callable[[str], int | None] | None = None
     is_gguf: bool = False
+    has_tokenizer: bool = True
     request_defaults: Mapping[str, SourcedValue] | None = None
 
 
