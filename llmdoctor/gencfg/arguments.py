@@ -47,3 +47,22 @@ def unused_arguments(rest: Mapping[str, SourcedValue], minor: Minor) -> None:
             f"The following `model_kwargs` are not used by the model: {unused} "
             "(note: typos in the generate arguments will also show up in this list)",
         )
+
+
+# Arguments whose effect is not modelled, and what they could change of the answer.
+_UNMODELLED = {
+    "inputs_embeds": "inputs_embeds is not modelled: without input_ids max_length is lowered by the number of embeddings (generation/utils.py)",
+    "assistant_model": "assistant_model is not modelled: assisted decoding refuses a batch, and a static cache from 4.45 to 5.23",
+    "past_key_values": "past_key_values is not modelled: a cache that is too short fails during decoding",
+    "decoder_input_ids": "decoder_input_ids is not modelled: max_length counts them",
+    "encoder_outputs": "encoder_outputs is not modelled",
+    "stopping_criteria": "stopping_criteria is not modelled: it can end a sequence earlier",
+    "logits_processor": "logits_processor is not modelled: it can forbid or force the end of a sequence",
+    "prefix_allowed_tokens_fn": "prefix_allowed_tokens_fn is not modelled: it can forbid the end of a sequence",
+    "custom_generate": "custom_generate is not modelled: its code replaces the decoding loop",
+}
+
+
+def unmodelled_arguments(kwargs: Mapping[str, SourcedValue]) -> list[str]:
+    """Return a clause for the verdict for each argument of generate() whose effect is not modelled."""
+    return [clause for name, clause in _UNMODELLED.items() if name in kwargs and kwargs[name].value is not None]

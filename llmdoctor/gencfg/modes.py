@@ -25,7 +25,12 @@ def check_modes(fields: Fields, call: GenerateCall, minor: Minor, model: LoadedM
     _check_assisted(fields, minor, mode, model)
     _check_beam_count(fields, minor, mode)
     _check_values(fields, minor)
-    _check_tokens(fields, minor, vocabulary_of(model))
+    alone = config_value(model, "is_encoder_decoder") is True and "decoder_input_ids" not in call.kwargs
+    _check_tokens(fields, minor, vocabulary_of(model), starts_alone=alone)
+    if minor >= (4, 41) and fields.value("cache_implementation") is not None and _given(call, "past_key_values"):
+        raise Raised(
+            "ValueError", "Passing both `cache_implementation` (used to initialize certain caches) and `past_key_values` (a Cache object)"
+        )
 
 
 def _mode(fields: Fields) -> str:
@@ -190,8 +195,15 @@ def _check_values(fields: Fields, minor: Minor) -> None:
         raise Raised("TypeError" if minor < (4, 41) else "RuntimeError", "Could not infer dtype of NoneType")
 
 
-def _check_tokens(fields: Fields, minor: Minor, size: int | None) -> None:
-    """Lists of ids that processors make tensors of, and ids outside the vocabulary of `size`."""
+def _given(call: GenerateCall, name: str) -> bool:
+    return name in call.kwargs and call.kwargs[name].value is not None
+
+
+def _check_tokens(fields: Fields, minor: Minor, size: int | None, *, starts_alone: bool) -> None:
+    """Lists of ids that processors make tensors of, and ids outside the vocabulary of `size`.
+
+    `starts_alone` is true for an encoder-decoder, whose decoder begins with one token: only then forced_bos_token_id surely acts.
+    """
     value = fields.value
     for name in ("suppress_tokens", "begin_suppress_tokens"):
         tokens = value(name)
@@ -211,6 +223,9 @@ def _check_tokens(fields: Fields, minor: Minor, size: int | None) -> None:
         raise Raised(
             "IndexError", f"index {beyond[0]} is out of bounds for dimension 1 with size {size}, at the last token before the limit"
         )
+    first = value("forced_bos_token_id")
+    if starts_alone and size is not None and is_id(first) and first >= size:
+        raise Raised("IndexError", f"index {first} is out of bounds for dimension 1 with size {size}, at the first token")
     if value("forced_decoder_ids") is not None and (4, 45) <= minor < (4, 53):
         raise Raised("ValueError", "You have explicitly specified `forced_decoder_ids`. Please remove the `forced_decoder_ids` argument.")
     eos = value("eos_token_id")

@@ -16,10 +16,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from llmdoctor.gencfg.arguments import unused_arguments
+from llmdoctor.core.text import is_id
+from llmdoctor.gencfg.arguments import unmodelled_arguments, unused_arguments
 from llmdoctor.gencfg.layers import Fields, bare, derived
 from llmdoctor.gencfg.lengths import set_lengths
-from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, load
+from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, load, vocabulary_of
 from llmdoctor.gencfg.modes import check_modes
 from llmdoctor.gencfg.processors import check_processors
 from llmdoctor.gencfg.raising import Raised, Warnings
@@ -269,7 +270,16 @@ class _State:
             stop=stop,
             error=self.error,
             warnings=tuple(self.warnings.messages),
+            limits=tuple(self._limits()),
         )
+
+    def _limits(self) -> list[str]:
+        """Return what is not modelled of the call, as clauses for the verdict."""
+        limits = unmodelled_arguments(self.call.kwargs)
+        forced, size = self.fields.value("forced_bos_token_id"), vocabulary_of(self.model)
+        if self.error is None and size is not None and is_id(forced) and forced >= size:
+            limits.append(f"a prompt of one token raises IndexError: forced_bos_token_id {forced} is outside the vocabulary of {size}")
+        return limits
 
 
 # What packaging.version.parse takes: (epoch, major, minor).
