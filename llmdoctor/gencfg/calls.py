@@ -166,12 +166,13 @@ def _trained(call: GenerateCall, options: GencfgOptions, directory: ModelDir) ->
     tokens = SpecialIds(*(special_id(directory, name) for name in ("eos_token", "pad_token", "bos_token")))
     training = Training(tokens=tokens, transformers=options.transformers)
     own_call = options.config is None
+    engine, _ = engine_named(options.engine)
     notes: list[str] = []
     limits: list[str] = []
     for name in options.presets:
         call = apply_preset(name, call, training, own_call=own_call)
         notes += preset_notes(name, training)
-        limits += preset_limits(name, training, own_call=own_call)
+        limits += preset_limits(name, training, own_call=own_call, engine=None if engine.keeps_assignments else engine.title)
     return call, tuple(notes), tuple(limits)
 
 

@@ -86,8 +86,8 @@ def preset_notes(name: str, training: Training) -> tuple[str, ...]:
     return (*preset.notes, *dict.fromkeys(missing))
 
 
-def preset_limits(name: str, training: Training, *, own_call: bool = True) -> tuple[str, ...]:
-    """Return what a verdict about the trainer depends on, as clauses."""
+def preset_limits(name: str, training: Training, *, own_call: bool = True, engine: str | None = None) -> tuple[str, ...]:
+    """Return what a verdict about the trainer depends on, as clauses; `engine` generates instead of transformers (use_vllm=True)."""
     preset = training.preset(name)
     happening = [item for target in TARGETS for item in _happening(preset, target, {})]
     limits = [note for note in preset.notes if "newer" in note or "not installed" in note]
@@ -101,7 +101,10 @@ def preset_limits(name: str, training: Training, *, own_call: bool = True) -> tu
         if own_call and "code" in item.value and item.field in _DECIDING
     ]
     if own_call:
-        return (*limits, f"with the default arguments of {preset.source}'s {preset.owner}{'' if preset.engine else ', without vLLM'}")
+        # trl/generation/vllm_generation.py:642 (1.0.0): the SamplingParams have the same values, and no stop ids.
+        of_trl = preset.engine is None and preset.source.startswith("trl ")
+        without = "" if not of_trl else ", without vLLM" if engine is None else f", generating with {engine} (use_vllm=True)"
+        return (*limits, f"with the default arguments of {preset.source}'s {preset.owner}{without}")
     return (*limits, f"without the GenerationConfig that {preset.source}'s {preset.owner} passes itself")
 
 

@@ -52,3 +52,15 @@ def test_a_forced_first_token_outside_the_vocabulary_fails_where_it_acts(tmp_pat
 def test_a_cache_and_a_kind_of_cache_together_are_refused(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
     assert "ValueError" in verdict(tmp_path / "model", 'past_key_values="x"', 'cache_implementation="static"').text
+
+
+def test_a_trainer_that_generates_with_vllm_is_answered_by_vllms_rules(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    plain, with_vllm = (
+        show_report(GencfgOptions(model=str(tmp_path / "model"), presets=("trl-grpo@1.0.0",), engine=engine)) for engine in (None, "vllm")
+    )
+    assert plain.verdict is not None
+    assert with_vllm.verdict is not None
+    assert "without vLLM" in plain.verdict.text
+    assert "generating with vLLM (use_vllm=True)" in with_vllm.verdict.text
+    assert "without vLLM" not in with_vllm.verdict.text
