@@ -21,7 +21,11 @@ def turn_end(examined: Examined) -> Iterator[Finding]:
     if end is None or token is None or not _judgeable(examined) or end.ends_at(examined.eos) or stop_ids.is_outside(token):
         return
     also = ", which is also the tokenizer's eos_token" if stop_ids.tokenizer_eos == token else ""
-    yield _missing(examined, rules.TURN_END, token, f"the chat template ends an answer with {end.token} ({token}){also}")
+    finding = _missing(examined, rules.TURN_END, token, f"the chat template ends an answer with {end.token} ({token}){also}")
+    if stop_ids.tokenizer_eos in examined.eos:  # Qwen2.5 is published like this, and a fine-tuned copy of it inherits the files
+        base = "the tokenizer's eos_token agrees with the file: right for a base model that only continues text, wrong for answers"
+        finding = replace(finding, cause=f"{finding.cause}; {base}")
+    yield finding
 
 
 def tokenizer_eos(examined: Examined) -> Iterator[Finding]:
