@@ -45,3 +45,14 @@ def test_equal_ids_stay_equal_and_special_ones_special() -> None:
     assert ids[0, 1] == ids[0, 2]
     assert ids[0, 1] not in (3, VOCABULARY - 1)
     assert list(ids[0, 3:]) == [3, 4]
+
+
+def test_offsets_behind_the_tokens_are_an_error_of_the_kernel_not_a_shape_error() -> None:
+    import torch
+
+    from llmdoctor.mask.live.flash import make_kernels
+
+    _, varlen = make_kernels(lambda _told: None)
+    tokens, offsets = torch.zeros(4, 2, 8), torch.tensor([0, 4, 8], dtype=torch.int32)
+    with pytest.raises(RuntimeError, match="ends at 8 and there are 4 tokens"):
+        varlen(tokens, tokens, tokens, cu_seqlens_q=offsets, cu_seqlens_k=offsets)

@@ -56,6 +56,11 @@ def make_kernels(record: Callable[[dict[str, Any]], None]) -> tuple[Callable[...
     ) -> Any:  # fmt: skip
         del dropout_p, deterministic, max_seqlen_q, max_seqlen_k
         starts_q, starts_k = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
+        for name, ends, tokens in (("cu_seqlens_q", starts_q, q.shape[0]), ("cu_seqlens_k", starts_k, k.shape[0])):
+            if ends[-1] > tokens:  # Ernie 4.5 VL MoE and GLM-4.5V hand over three rows of M-RoPE ids as one line (transformers 5.23)
+                raise RuntimeError(
+                    f"{name} ends at {ends[-1]} and there are {tokens} tokens: the kernel of flash-attention reads past its inputs"
+                )
         record({"causal": causal, "window": tuple(window_size), "cu_q": starts_q, "cu_k": starts_k, "q_len": None, "kv_len": None})
         out = torch.zeros(*q.shape[:-1], v.shape[-1], dtype=q.dtype, device=q.device)
         for at in range(len(starts_q) - 1):
