@@ -9,7 +9,7 @@ from typing import Any
 from llmdoctor.configs import trainer
 from llmdoctor.configs.normal import Normal
 from llmdoctor.configs.schema import NO_TARGETS, Meanings, declared, fields_of, keys_of, removed_keys
-from llmdoctor.configs.types import Format, Ignored, Key, Meaning, Purpose, Variant
+from llmdoctor.configs.types import Format, Ignored, Key, Meaning, Purpose, Uses, Variant
 
 MODEL = Meanings(
     uses={
@@ -122,6 +122,9 @@ def variant_of(name: str) -> Variant:
     keys |= {key: value for key, value in trainer.variant_of().keys.items() if key.startswith(("model_init", "client_optimizer"))}
     keys |= model_kwargs(loads=False)
     keys["model_init_kwargs"] = Key(name="model_init_kwargs", meanings={"memory": _UNUSED, "labels": NO_TARGETS})
+    if name == "DPOConfig":
+        for key in ("model_init_kwargs.dtype", "model_init_kwargs.torch_dtype"):  # trainer/dpo_trainer.py:753: the reference model alone
+            keys[key] = Key(name=key, meanings={"memory": Uses("reference_dtype"), "labels": NO_TARGETS})
     return Variant(name=name, keys=keys, choices=trainer.variant_of().choices, facts={"objective": OBJECTIVES[name]}, renamed=RENAMED)
 
 
@@ -197,10 +200,13 @@ def _objective(normal: Normal) -> None:
         normal.put("reference_model", True)
     if kept and normal.variant == "DPOConfig":
         # trainer/dpo_trainer.py:753 passes model_init_kwargs alone, and create_model_from_path loads float32 (trainer/utils.py:1037)
-        own = str(normal.key("load_dtype")).startswith("model_init_kwargs.")
-        normal.put("reference_dtype", normal.get("load_dtype") if own else "float32")
-        if not own:
+        if str(normal.key("load_dtype")).startswith("model_init_kwargs."):  # a script
+            normal.put("reference_dtype", normal.get("load_dtype"))
+        if normal.values.get("reference_dtype") is None:
+            normal.put("reference_dtype", "float32")
             normal.assumed["the dtype of the reference model"] = "float32 (trl 1.0.0 loads it so unless model_init_kwargs.dtype is set)"
+    else:
+        normal.drop("reference_dtype")
     losses = normal.get("loss_type")
     if all(loss in NEUTRAL_LOSSES.get(normal.variant, ()) for loss in (losses if isinstance(losses, list) else [losses or "nll"])):
         normal.drop("loss_type")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.inputs import Inputs
@@ -118,10 +119,12 @@ def compare_strategies(options: MemOptions) -> tuple[Comparison, Predictor]:
     if not 0 <= options.rank < world:
         raise QuestionError(f"--rank {options.rank}: expected a process of {world}, from 0 to {world - 1}")
     estimates = tuple(predictor.estimate(strategy) for strategy in strategies)
-    return Comparison(options, predictor.directory, estimates, _skipped(predictor, estimates), _inputs(options, estimates)), predictor
+    return Comparison(
+        options, predictor.directory, estimates, _skipped(predictor, estimates), _inputs(options, estimates, predictor.config)
+    ), predictor
 
 
-def _inputs(options: MemOptions, estimates: Sequence[Estimate]) -> Inputs:
+def _inputs(options: MemOptions, estimates: Sequence[Estimate], config: Mapping[str, Any]) -> Inputs:
     """Return what the options and files set, and what nothing sets and the answer depends on."""
     strategies = [estimate.strategy for estimate in estimates]
     inputs = joined(strategy.inputs for strategy in strategies)
@@ -130,6 +133,8 @@ def _inputs(options: MemOptions, estimates: Sequence[Estimate]) -> Inputs:
         assumed["--seq-len"] = DEFAULT_LENGTH
     if options.batch is None and not options.lengths and any(strategy.batch is None for strategy in strategies):
         assumed["--batch"] = 1
+    if options.image is None and "vision_config" in config:
+        assumed["--image"] = "none; a sequence with images holds more"
     if any(_would_pad(options, estimate) for estimate in estimates):
         assumed["padding"] = PADDING
     unread = [key for key in options.without if key not in inputs.ignored]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -243,7 +244,9 @@ def test_logits_for_metrics_are_named(tmp_path: Path) -> None:
 )
 def test_axolotl_evaluates_if_it_has_data(settings: dict[str, Any], batch_of_evaluation: int | None, tmp_path: Path) -> None:
     file = tmp_path / "axolotl.yaml"
-    file.write_text(yaml.safe_dump({"base_model": "x", "datasets": [], "sequence_len": 64, "micro_batch_size": 3, **settings}))
+    file.write_text(
+        yaml.safe_dump({"base_model": "x", "datasets": [], "sequence_len": 64, "micro_batch_size": 3, "flash_attention": True, **settings})
+    )
     model = write_config(tmp_path / "llama", "llama")
     strategy = Predictor(MemCompareOptions(model=str(model), strategy=(str(file),))).strategy(str(file))
     assert (strategy.evaluation.batch if strategy.evaluation else None) == batch_of_evaluation
@@ -292,3 +295,19 @@ def test_packing_hands_a_mask_to_sdpa_and_none_to_flash_attention(tmp_path: Path
 def test_lengths_that_contradict_are_refused(options: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(QuestionError, match=said):
         peak(tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            {"model_type": "whisper", "architectures": ["WhisperForConditionalGeneration"], "d_model": 384},
+            "takes input_features, not tokens",
+        ),
+        ({"model_type": "bert", "architectures": ["BertModel"], "hidden_size": 16, "num_attention_heads": 2}, "BertModel computes no loss"),
+    ],
+)
+def test_models_whose_batches_or_losses_are_unknown_are_refused(config: dict[str, Any], said: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(QuestionError, match=said):
+        compare_strategies(MemCompareOptions(model=str(tmp_path), strategy=("trainer:adamw_torch,bf16",)))

@@ -35,6 +35,7 @@ def trace(path: str, workload: Workload) -> Traced:
 def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
     config = read_config(path)
     model = meta_model(config, workload)
+    _check_inputs(model)
     _check_positions(model, workload)
     weights = weights_of(model)
     buffers = tuple(buffer.numel() * buffer.element_size() for buffer in model.buffers())
@@ -78,6 +79,12 @@ def _fuse(model: Any, loss: str) -> None:
         raise QuestionError(f"{type(model).__name__}: a fused loss needs a linear output layer, which this model does not have")
     if loss == "liger":
         fuse_layers(model)
+
+
+def _check_inputs(model: Any) -> None:
+    """Raise QuestionError for a model of sounds or images alone: its batches are not modelled."""
+    if model.main_input_name != "input_ids":
+        raise QuestionError(f"{type(model).__name__} takes {model.main_input_name}, not tokens, and its batches are not modelled")
 
 
 def _check_positions(model: Any, workload: Workload) -> None:
@@ -161,7 +168,14 @@ def _loss(models: _Models, inputs: dict[str, Any], workload: Workload, recorder:
         return objectives.supervised(call, inputs)
     if workload.objective == "dpo":
         return objectives.preference(call, inputs, reference if workload.compares else None)
-    return objectives.reward(call, inputs) if workload.objective == "reward" else call(inputs)["loss"]
+    if workload.objective == "reward":
+        return objectives.reward(call, inputs)
+    outputs = call(inputs)
+    if "loss" not in outputs:
+        raise QuestionError(
+            f"{type(models.trained).__name__} computes no loss by itself: training it (sentence-transformers, for example) is not modelled"
+        )
+    return outputs["loss"]
 
 
 def _outputs(model: Any, inputs: dict[str, Any], workload: Workload) -> Any:
