@@ -21,9 +21,9 @@ def presets(begun: str) -> list[str]:
 
 def gencfg_engines(begun: str) -> list[str]:
     """Complete the engines of the gencfg commands."""
-    from llmdoctor.gencfg.engines.table import engines
+    from llmdoctor.gencfg.engines import MODULES
 
-    return _beginning(begun, engines())
+    return _beginning(begun, MODULES)
 
 
 def sample_engines(begun: str) -> list[str]:

@@ -13,6 +13,7 @@ from llmdoctor.cli.groups import make_group
 from llmdoctor.cli.output import Colors, Fail, Formats, answer
 from llmdoctor.cli.shared import GIVEN
 from llmdoctor.core.report import Report
+from llmdoctor.gencfg.engines import MODULES as ENGINES
 from llmdoctor.report.terminal import Color
 
 _MODEL = "A model directory, a hub id in the local cache, a generation_config.json, a trace, a GGUF file, a Modelfile, or a script with vllm serve."
@@ -22,7 +23,7 @@ _MUTATE = "An assignment on model.generation_config before the call; repeatable.
 _MUTATE_CONFIG = "An assignment on model.config before the call; repeatable."
 _PRESET = "What a trainer does to the model and to the call: trl-ppo, trl-grpo@1.0.0 (gencfg presets lists them); repeatable."
 _VERSION = "The transformers version to answer for; default: the installed one, else the newest known."
-_ENGINE = "transformers, vllm, sglang, tgi, tensorrt-llm, llama.cpp, ollama or mlx; NAME@VERSION names a version."
+_ENGINE = f"{', '.join(ENGINES)}; NAME@VERSION names a version."
 _WITHOUT = "Answer as if no file set this key; repeatable."
 
 

@@ -129,4 +129,5 @@ FORMAT = Format(
     recognise=is_accelerate,
     variant=variant,
     settle=settle,
+    arguments=False,
 )

@@ -211,4 +211,5 @@ FORMAT = Format(
     settle=settle,
     unknown=unknown,
     auto=True,
+    arguments=False,
 )

@@ -100,4 +100,5 @@ FORMAT = Format(
     variant=variant,
     settle=settle,
     trains=False,
+    arguments=False,
 )

@@ -7,8 +7,6 @@ from typing import Any
 
 from llmdoctor.configs.types import Format
 
-TRAINING = frozenset({"transformers", "trl", "llamafactory", "axolotl", "ms-swift", "torchtune"})
-
 
 def recognise(value: Any, *, stated: bool = False) -> Format | None:
     """Return the format that the content of a file has; None if it has none of the known ones.
@@ -39,7 +37,8 @@ def is_accelerate(value: Any) -> bool:
 
 def is_training(value: Any) -> bool:
     """Return whether `value` are training arguments: the Trainer's or of a framework that is built on it."""
-    return name_of(value) in TRAINING
+    found = recognise(value)
+    return found is not None and found.arguments
 
 
 def name_of(value: Any) -> str | None:

@@ -80,7 +80,8 @@ class Format:
 
     `recognise` reports whether a file's content is of this format; `variant` chooses the class that reads it; `settle` turns the keys that were
     read into the normalised settings that need more than one key. `unknown` reports what the framework does with a key that it does not know.
-    `auto`: the word "auto" means a value that another program fills in. `trains`: a file describes a training, not a part of one.
+    `auto`: the word "auto" means a value that another program fills in. `trains`: a file describes a training, not a part of one. `arguments`: its keys
+    are the arguments of a trainer, and not those of an engine, a launcher or an adapter.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Format:
     unknown: Callable[[str], KeyEffect] = lambda _key: "raises"
     auto: bool = False
     trains: bool = True
+    arguments: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.release import release
+from llmdoctor.gencfg.engines import MODULES
 from llmdoctor.gencfg.engines.types import GenerationEngine
 
 REFERENCE = "transformers"  # the engine of a call for which no other is named
@@ -29,10 +31,7 @@ class EngineVersion:
 @cache
 def engines() -> dict[str, GenerationEngine]:
     """Return every engine by its name."""
-    from llmdoctor.gencfg.engines import llamacpp, mlx, ollama, sglang, tensorrt_llm, tgi, transformers, vllm
-
-    modules = (transformers, vllm, sglang, tgi, tensorrt_llm, llamacpp, ollama, mlx)
-    return {module.ENGINE.name: module.ENGINE for module in modules}
+    return {name: import_module(f"llmdoctor.gencfg.engines.{module}").ENGINE for name, module in MODULES.items()}
 
 
 def engine_named(text: str | None) -> tuple[GenerationEngine, str | None]:
