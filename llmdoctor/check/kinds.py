@@ -69,7 +69,11 @@ def _request(file: JsonFile, linked: LinkedFiles) -> Findings:
 
 DEEPSPEED = "DeepSpeed config"
 _BOTH, _JSON = (".yaml", ".yml", ".json"), (".json",)
-_ARGUMENTS = (b"per_device_train_batch_size", b"output_dir", b"base_model")
+# A file of every training format has one of these; tests/configs/test_reading.py holds an example of each format against them.
+_ARGUMENTS = tuple(
+    b"per_device_train_batch_size output_dir base_model model_name_or_path finetuning_type cutoff_len lora_rank target_modules tuner_type "
+    b"train_type sft_type rlhf_type attn_impl _component_".split()
+)
 _SHARDING = (b"zero_optimization", b"train_micro_batch_size_per_gpu", b"train_batch_size")
 _PROMPTS = (b'"messages"', b'"prompt"', b'"input"', b'"body"')
 KINDS = (  # the first that fits: a Trainer's file may contain DeepSpeed's settings, never the other way round

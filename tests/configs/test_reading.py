@@ -8,7 +8,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from llmdoctor.check.kinds import kind_of
+from llmdoctor.check.kinds import candidates, kind_of
 from llmdoctor.configs.formats import FORMATS
 from llmdoctor.configs.reading import opened, read, read_value
 from llmdoctor.configs.recognise import name_of, recognise
@@ -28,6 +28,13 @@ def test_check_and_look_call_a_file_what_mem_reads_it_as(name: str) -> None:
     kinds = {"deepspeed": "DeepSpeed config", "accelerate": "accelerate config", "peft": None}
     assert kind_of(EXAMPLES[name]) == kinds.get(name, "training arguments")
     assert read(str(FILES[name])).format.name == name
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_check_parses_a_file_of_each_format_that_it_judges(name: str) -> None:
+    """A file without a mark of its kind is not parsed: check/kinds.py has a mark for each format."""
+    kind = kind_of(EXAMPLES[name])
+    assert kind is None or kind in {one.name for one in candidates(FILES[name].suffix, FILES[name].read_bytes())}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
