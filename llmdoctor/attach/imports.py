@@ -18,7 +18,7 @@ class ImportHook:
     """A finder on sys.meta_path that finds nothing by itself: it lets the others find a module and listens to its loader.
 
     Only modules asked for with after(), and top-level packages while around() has a listener, are touched, and of those only their spec,
-    until they are executed. `on_fault(where, error)` is told what an action raises; the import goes on.
+    until they are executed. `on_fault(where, error)` receives what an action raises; the import goes on.
     """
 
     def __init__(self, on_fault: Callable[[str, Exception], None]) -> None:
@@ -40,7 +40,7 @@ class ImportHook:
         self._around = None
 
     def after(self, module: str, action: Action) -> None:
-        """Call `action(module)` once `module` has been executed: now where that has happened, else when it does."""
+        """Call `action(module)` once `module` has been executed: now if that has happened, else when it does."""
         loaded = sys.modules.get(module)
         if loaded is not None and not getattr(getattr(loaded, "__spec__", None), "_initializing", False):
             self._run(module, lambda: action(loaded))

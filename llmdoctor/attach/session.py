@@ -47,7 +47,7 @@ class Session:
             frames = traceback.extract_tb(error.__traceback__)[-3:]
             at = [f"{os.path.basename(frame.filename)}:{frame.lineno}" for frame in frames]
             self.write("fault", where=where, error=f"{type(error).__name__}: {error}"[:500], at=at)
-        except Exception:  # noqa: BLE001, S110 there is nobody left to tell
+        except Exception:  # noqa: BLE001, S110 no reader is left
             pass
 
     def detach(self) -> None:

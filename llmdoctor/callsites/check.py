@@ -21,13 +21,13 @@ _IGNORE = re.compile(rb"#\s*llmdoctor:\s*ignore\[([A-Za-z0-9,\s]+)\]")
 def check_file(path: str) -> tuple[Finding, ...]:
     """The findings in a .py file or an .ipynb notebook.
 
-    Raises QuestionError where the file cannot be read, or has more than LIMIT bytes.
+    Raises QuestionError if the file cannot be read, or has more than LIMIT bytes.
     """
     return check_data(read_code(path), path)
 
 
 def check_data(data: bytes, path: str) -> tuple[Finding, ...]:
-    """The findings in a file's bytes, a notebook's where the path says so; they name the file relative to the working directory if below it."""
+    """The findings in a file's bytes, of a notebook if the path has its ending; they name the file relative to the working directory if below it."""
     shown = shown_path(path)
     return check_notebook(data, shown) if path.endswith(".ipynb") else check_source(data, shown)
 
@@ -35,7 +35,7 @@ def check_data(data: bytes, path: str) -> tuple[Finding, ...]:
 def read_code(path: str) -> bytes:
     """A source's bytes.
 
-    Raises QuestionError where the file cannot be read, is no regular file, or has more than LIMIT bytes.
+    Raises QuestionError if the file cannot be read, is no regular file, or has more than LIMIT bytes.
     """
     data = read_bytes(path, LIMIT)
     if isinstance(data, bytes):
@@ -98,7 +98,7 @@ def _parse(text: str | bytes) -> ast.Module:
 
 
 def _found(tree: ast.Module, lines: list[bytes]) -> list[tuple[Pitfall, dict[str, str]]]:
-    """What is not ignored, in order, each with what it is known by from run to run: the function it stands in and its line as it is written."""
+    """What is not ignored, in order, each with what it is known by from run to run: the function that it is in and its line as it is written."""
     from llmdoctor.callsites import labels, padding, sampling, stopping, vllm
     from llmdoctor.callsites.module import read_module
 
@@ -109,7 +109,7 @@ def _found(tree: ast.Module, lines: list[bytes]) -> list[tuple[Pitfall, dict[str
 
 
 def _source(lines: list[bytes], found: Pitfall) -> str:
-    """The first line of what was found, without its indentation and with single blanks; cut where it is long."""
+    """The first line of what was found, without its indentation and with single blanks; cut if it is long."""
     return " ".join(b"".join(lines[_line(found.node) - 1 : _line(found.node)]).decode("utf-8", "replace").split())[:200]
 
 
@@ -120,7 +120,7 @@ def _in_order(found: list[Pitfall]) -> list[Pitfall]:
 
 
 def _is_ignored(found: Pitfall, lines: list[bytes]) -> bool:
-    """Whether `# llmdoctor: ignore[CODE]` stands on a line of what was found; a prefix (PYC) stands for all codes that begin with it."""
+    """Whether `# llmdoctor: ignore[CODE]` is on a line of what was found; a prefix (PYC) means all codes that begin with it."""
     first = _line(found.node)
     for line in lines[first - 1 : getattr(found.node, "end_lineno", first)]:
         for match in _IGNORE.finditer(line):
@@ -142,7 +142,7 @@ def _unparsed(path: str, error: Exception) -> Finding:
 
 
 def _json_lines(data: bytes) -> dict[str, int]:
-    """The line of every value in a JSON file by its pointer; none where it is too large for it."""
+    """The line of every value in a JSON file by its pointer; none if it is too large for it."""
     from llmdoctor.files.positions import Unreadable, scan
 
     try:

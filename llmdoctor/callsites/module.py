@@ -12,7 +12,7 @@ from llmdoctor.callsites.names import dotted, targets
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Assignment:
-    """`target` gets `value`; `iterated` where it is each of the value's items in turn."""
+    """`target` gets `value`; `iterated` if it is each of the value's items in turn."""
 
     target: ast.expr
     value: ast.expr
@@ -68,7 +68,7 @@ class Scope:
             yield Keywords(node, entries, None)
 
     def value_of(self, name: ast.expr, before: ast.AST) -> ast.expr | None:
-        """What was last assigned to a name (or a chain of attributes) above the line of `before`; None where nothing was."""
+        """What was last assigned to a name (or a chain of attributes) above the line of `before`; None if nothing was."""
         wanted, line = dotted(name), _line(before)
         found = None
         for assignment in self.assignments if wanted is not None else ():

@@ -38,9 +38,9 @@ class Notebook:
 
 
 def read_notebook(data: bytes) -> Notebook | None:
-    """The notebook in `data`; None where its language is another one.
+    """The notebook in `data`; None if its language is another one.
 
-    Raises ValueError where it is no notebook (version 4).
+    Raises ValueError if it is no notebook (version 4).
     """
     try:
         value = json.loads(data)

@@ -14,7 +14,7 @@ _TEMPERATURES = ("temperature", "temp")
 # What takes generate()'s keywords: calls, dicts of them, and a pipeline by the names that its documentation gives it.
 _TAKERS = ("generate", "GenerationConfig", "dict", "update", "pipe", "pipeline", "generator")
 _LOG_PROBABILITIES = ("log_softmax", "selective_log_softmax", "cross_entropy")
-# What a call says of its distribution; None stands for **kwargs, whose content is not known.
+# What a call says of its distribution; None means **kwargs, whose content is not known.
 _DISTRIBUTION = {"temperature", "top_k", "top_p", "generation_config", None}
 _DIVISIONS = ("div", "div_", "divide", "divide_", "true_divide", "true_divide_")
 _RANDOM = ("random", "rand", "uniform")
@@ -89,7 +89,7 @@ def _of_logits(call: ast.Call, scope: Scope) -> bool:
 
 
 def _scores(node: ast.expr | None, call: ast.Call, scope: Scope) -> ast.expr | None:
-    """`outputs.scores` where an expression is made of nothing but them: stacked, indexed, converted, under another name, item by item."""
+    """`outputs.scores` if an expression is made of nothing but them: stacked, indexed, converted, under another name, item by item."""
     for _ in range(12):
         node = unwrapped(node) if node is not None else None
         if (isinstance(node, ast.Attribute) and node.attr == "scores") or (
@@ -120,7 +120,7 @@ def _scores(node: ast.expr | None, call: ast.Call, scope: Scope) -> ast.expr | N
 
 
 def _bound(name: ast.Name, call: ast.Call, scope: Scope) -> ast.expr | None:
-    """What a name stands for: assigned above, or the item of a loop or comprehension over something."""
+    """What a name means: assigned above, or the item of a loop or comprehension over something."""
     if (value := scope.value_of(name, call)) is not None:
         return value
     for assignment in scope.assignments:

@@ -298,5 +298,5 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def make_app(name: str) -> typer.Typer:
-    """The group, with the command `name` alone where it is one."""
+    """The group, with the command `name` alone if it is one."""
     return make_group(name, "The effective generation config of a call: where each value comes from.", _COMMANDS, launchers=("trace",))

@@ -151,5 +151,5 @@ _COMMANDS: dict[str, Callable[..., None]] = {"inspect": inspect, "test": run_tes
 
 
 def make_app(name: str) -> typer.Typer:
-    """The group, with the command `name` alone where it is one."""
+    """The group, with the command `name` alone if it is one."""
     return make_group(name, "What each layer's attention mask really is, and whether anything leaks.", _COMMANDS)

@@ -276,5 +276,5 @@ _COMMANDS: dict[str, Callable[..., None]] = {"compare": compare, "measure": meas
 
 
 def make_app(name: str) -> typer.Typer:
-    """The group, with the command `name` alone where it is one."""
+    """The group, with the command `name` alone if it is one."""
     return make_group(name, "Where the memory goes: training steps and key-value caches.", _COMMANDS)

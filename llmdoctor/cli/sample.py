@@ -224,7 +224,7 @@ def draw(
     """Draw from a distribution, or test a sampler against it.
 
     Draws are reproducible: numpy's PCG64 with --seed. A sampler or a file of draws is judged by an exact multinomial test, or by
-    chi-square where the outcomes are too many to count out, with its power; the known broken samplers are named where their law fits.
+    chi-square where the outcomes are too many to count out, with its power; the known broken samplers are named if their law fits.
     """
 
     def build() -> Report:
@@ -279,5 +279,5 @@ _COMMANDS: dict[str, Callable[..., None]] = {"replay": replay, "compare": compar
 
 
 def make_app(name: str) -> typer.Typer:
-    """The group, with the command `name` alone where it is one."""
+    """The group, with the command `name` alone if it is one."""
     return make_group(name, "Sampling: engines side by side, recorded generations replayed, samplers tested.", _COMMANDS)

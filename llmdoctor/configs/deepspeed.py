@@ -115,7 +115,7 @@ MEANINGS = Meanings(
         "seq_parallel_communication_data_type": Refused("sequence parallelism is not modelled", (None, "fp32", "float32")),
     },
 )
-# Sections without a model of their own here: one key stands for all of a section's content.
+# Sections without a model of their own here: one key means all of a section's content.
 _WHOLE = frozenset(
     "scheduler activation_checkpointing comms_logger tensorboard wandb csv_monitor comet flops_profiler autotuning hybrid_engine pipeline "
     "data_efficiency checkpoint aio datastates_ckpt weight_quantization compile timers tensor_parallel expert_parallel".split()

@@ -103,7 +103,7 @@ _WORDS = ("true", "false", "yes", "no", "on", "off", "1", "0", "t", "f", "y", "n
 
 
 def refusal(value: Any, kind: str) -> str | None:
-    """What a field of `kind` expects, where pydantic (lax mode) refuses `value`; None where it takes it."""
+    """What a field of `kind` expects, if pydantic (lax mode) refuses `value`; None if it takes it."""
     if value == "auto" or kind == "any" or (kind.endswith("?") and value is None):
         return None
     kind = kind.rstrip("?")
@@ -129,7 +129,7 @@ def refusal(value: Any, kind: str) -> str | None:
 
 
 def _number(value: Any, *, whole: bool) -> float | None:
-    """The number that pydantic makes of `value`; None where it makes none."""
+    """The number that pydantic makes of `value`; None if it makes none."""
     if isinstance(value, str):
         try:
             value = int(value) if whole else float(value)

@@ -144,7 +144,7 @@ def _live() -> int:
 
 
 def _traced() -> bool:
-    """The same without a preset: the real trainer under `gencfg trace`; whether that names a cause. True where TRL's PPO is not installed."""
+    """The same without a preset: the real trainer under `gencfg trace`; whether that names a cause. True if TRL's PPO is not installed."""
     from llmdoctor.gencfg.trace.options import TraceOptions
     from llmdoctor.gencfg.trace.run import run_traced
     from llmdoctor.gencfg.trace.trace import trace_report

@@ -60,7 +60,7 @@ def from_brain(bits: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def read_arrays(path: str) -> ArrayFile:
-    """Read an npy, npz, safetensors or JSON file, told apart by its content and, for safetensors, by its ending.
+    """Read an npy, npz, safetensors or JSON file, distinguished by its content and, for safetensors, by its ending.
 
     Raises QuestionError if it is missing, not a regular file, a pickle, of another format, damaged or too large.
     """

@@ -22,7 +22,7 @@ _KEYS = (str, int, float, bool, bytes, type(None))
 
 @dataclass(slots=True, eq=False)
 class PickledObject:
-    """What a pickle says of an object: the global's `name` (module and name), the arguments it would have been called with, its state."""
+    """What a pickle holds of an object: the global's `name` (module and name), the arguments it would have been called with, its state."""
 
     name: str
     args: Any = None

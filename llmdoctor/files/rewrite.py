@@ -16,7 +16,7 @@ _DECODER = json.JSONDecoder()
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Member:
-    """Where a member of an object (or an item of an array, whose `name` is its index) stands: offsets into the text."""
+    """Where a member of an object (or an item of an array, whose `name` is its index) is: offsets into the text."""
 
     name: str
     start: int
@@ -55,7 +55,7 @@ def _rewritten(text: str, edit: Edit) -> str:
 
 
 def _named(text: str, opening: int, name: str) -> list[_Member]:
-    """Every member of that name, the last of which is the one that counts. Raises LookupError where there is none."""
+    """Return every member of that name; the last one counts. Raises LookupError if there is none."""
     found = [member for member in _members(text, opening) if member.name == name]
     if not found:
         raise LookupError(name)
@@ -105,7 +105,7 @@ def _written(text: str, value: Any, indent: str | None, depth: int, old: str) ->
 
 
 def _indent(text: str, start: int) -> str | None:
-    """The blanks before what starts its line at `start`; None where something else stands before it."""
+    """The blanks before what starts its line at `start`; None if something else stands before it."""
     before = text[text.rfind("\n", 0, start) + 1 : start]
     return before if not before.strip() and start > len(before) else None
 

@@ -1,4 +1,4 @@
-"""safetensors headers, without a tensor: is the file what it says it is (format: safetensors 0.8, `tensor.rs`)."""
+"""safetensors headers, without a tensor: is the file what its header describes (format: safetensors 0.8, `tensor.rs`)."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ Header = tuple[dict[str, TensorHeader], tuple[Finding, ...]]
 def check_index(index: JsonFile, root: str, headers: Mapping[str, Header] | None = None) -> Iterator[Finding]:
     """What is wrong with model.safetensors.index.json (DIR007): shards that leave the directory, are missing, or hold other tensors.
 
-    `headers` are what read_header() has told of shards already, by name.
+    `headers` are what read_header() has returned for shards already, by name.
     """
     known = dict(headers or {})
     mapping = index.value.get("weight_map") if isinstance(index.value, dict) else None
@@ -114,7 +114,7 @@ def check_index(index: JsonFile, root: str, headers: Mapping[str, Header] | None
 
 
 def _wrong_shard(shard: str, tensors: list[str], root: str, known: dict[str, Header]) -> tuple[str, str] | None:
-    """What is wrong with one shard, and the tensor whose entry says so; its header is added to `known`."""
+    """What is wrong with one shard, and the tensor whose entry shows it; its header is added to `known`."""
     if not shard or os.path.isabs(shard) or ".." in shard.split("/") or "\0" in shard or not SHARD.fullmatch(shard):
         return f"names the shard {shown(shard)}, expected a .safetensors file inside the directory", tensors[0]
     if not os.path.lexists(os.path.join(root, shard)):
@@ -185,7 +185,7 @@ def _malformed(entry: Any) -> str | None:
 
 
 def _bits(shape: list[int], each: int) -> int | None:
-    """The tensor's size; None where a product overflows 64 bits on the way, which the library refuses even if a zero follows."""
+    """The tensor's size; None if a product overflows 64 bits on the way, which the library refuses even if a zero follows."""
     bits = 1
     for extent in (*shape, each):
         bits *= extent

@@ -27,7 +27,7 @@ class Folder:
 
 @dataclass(slots=True)
 class Walk:
-    """One walk from `root`. After folders() has ended, `skipped` says what was not looked at and why, the first twenty of each reason by
+    """One walk from `root`. After folders() has ended, `skipped` lists what was not looked at and why, the first twenty of each reason by
     name. `exclude` holds patterns as in a .gitignore, from the folder `base`."""
 
     root: str

@@ -1,4 +1,4 @@
-"""The one writer of files: all of a file or nothing of it, never through a link that somebody has planted."""
+"""The one writer of files: all of a file or nothing of it, never through a link that another process has planted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_file(path: Path, text: str) -> None:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a new file that takes the name of `path` when the block ends, and that is removed if the block raises.
 
-    The new file is in the same folder, under a random name that no other file has (O_EXCL), so that a link that somebody has planted is
+    The new file is in the same folder, under a random name that no other file has (O_EXCL), so that a link that another process has planted is
     never followed; a link that has the name of `path` is replaced itself. A device or a pipe (/dev/stdout) is written to directly.
     Raises QuestionError if the file cannot be written, for a full disk too.
     """

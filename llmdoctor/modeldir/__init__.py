@@ -1,1 +1,1 @@
-"""Reads a model directory nobody vouches for: strict JSON with lines, tokenizer ids, chat templates, safetensors headers, the hub cache."""
+"""Reads a model directory that is not trusted: strict JSON with lines, tokenizer ids, chat templates, safetensors headers, the hub cache."""

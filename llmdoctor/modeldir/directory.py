@@ -43,7 +43,7 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ModelDir:
-    """A directory's files. `shown_name` is what the user called it; `only` names the one file it is, where a file was given."""
+    """A directory's files. `shown_name` is what the user called it; `only` names the one file it is, if a file was given."""
 
     path: str
     shown_name: str
@@ -57,7 +57,7 @@ class ModelDir:
         return value
 
     def json(self, name: str) -> JsonFile | None:
-        """One of the directory's own JSON files; None where there is no such file."""
+        """One of the directory's own JSON files; None if there is no such file."""
         if self.only is not None and name != ("config.json" if self.only == "config.json" else "generation_config.json"):
             return None
         return self._keep(name, lambda: read_optional(f"{self.path}/{self.only or name}", self.path))
@@ -94,7 +94,7 @@ class ModelDir:
 
     @property
     def adapter(self) -> Adapter | None:
-        """The base model, where this is an adapter directory."""
+        """The base model, if this is an adapter directory."""
         return self._keep("adapter", self._find_adapter)
 
     def _find_adapter(self) -> Adapter | None:
@@ -110,7 +110,7 @@ class ModelDir:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Token ids, of the adapter's base where the adapter has no tokenizer of its own."""
+        """Token ids, of the adapter's base if the adapter has no tokenizer of its own."""
         own = self._own_tokenizer
         if own.named or own.added or self.adapter is None or self.adapter.base is None:
             return own
@@ -220,7 +220,7 @@ class ModelDir:
 def read_model_dir(name: str) -> ModelDir:
     """The model directory, hub id in the local cache, or single generation_config.json that `name` means.
 
-    Raises QuestionError where there is none, or nothing of a model in it.
+    Raises QuestionError if there is none, or nothing of a model in it.
     """
     if "\0" in name or not name:
         raise QuestionError("the model's name is empty or holds a NUL byte")

@@ -26,7 +26,7 @@ def cache_folder() -> str:
 
 
 def find_snapshot(name: str) -> str | None:
-    """The folder of a hub id's snapshot in the cache; None where it is not there."""
+    """The folder of a hub id's snapshot in the cache; None if it is not there."""
     identity, _, revision = name.partition("@")
     repository = os.path.join(cache_folder(), "models--" + identity.replace("/", "--"))
     commit = _commit(repository, revision or "main")

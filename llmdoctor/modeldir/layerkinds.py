@@ -65,9 +65,9 @@ def filled(text: ModelConfig, kind: str, entry: Mapping[str, Any]) -> dict[str, 
 
 
 def layer_types(kind: str, config: ModelConfig, rule: str) -> tuple[str, ...] | None:
-    """The kind of each layer; None where the rule by which the class derives them is not one of those known here.
+    """The kind of each layer; None if the rule by which the class derives them is not one of those known here.
 
-    `config` has the class's defaults filled in. Raises QuestionError where the number of layers or their list makes no sense.
+    `config` has the class's defaults filled in. Raises QuestionError if the number of layers or their list makes no sense.
     """
     given = config.get("layer_types") or config.get("layers_block_type")
     if isinstance(given, list) and given and rule not in _PROPERTIES:
@@ -89,7 +89,7 @@ def layer_count(config: ModelConfig) -> int:
 
 
 def window_of(config: ModelConfig) -> int | None:
-    """sliding_window as the class leaves it: Qwen2's is taken away unless use_sliding_window says so."""
+    """sliding_window as the class leaves it: Qwen2's is taken away unless use_sliding_window is true."""
     if config.get("use_sliding_window") is False and config.get("_gated_window"):
         return None
     if config.get("local_attention") is not None:  # ModernBERT: the window's two halves together (configuration_modernbert.py:160)
@@ -103,7 +103,7 @@ def window_of(config: ModelConfig) -> int | None:
 
 
 def _whole(config: ModelConfig, name: str, default: int, least: int = 1) -> int:
-    """A whole number of config.json; QuestionError where something else stands there."""
+    """A whole number of config.json; QuestionError if something else is there."""
     value = config.get(name)
     if value is None:
         return default
@@ -113,7 +113,7 @@ def _whole(config: ModelConfig, name: str, default: int, least: int = 1) -> int:
 
 
 def _listed(config: ModelConfig, name: str) -> list[Any] | None:
-    """A list of config.json; QuestionError where something else stands there."""
+    """A list of config.json; QuestionError if something else is there."""
     value = config.get(name)
     if value is not None and not isinstance(value, list):
         raise QuestionError(f"config.json: {name} is {value!r}, expected a list")
@@ -140,7 +140,7 @@ def _qwen2_moe(config: ModelConfig, count: int) -> list[str]:
 
 
 def _every(names: tuple[str, ...], default: int, other: str = SLIDING) -> Callable[[ModelConfig, int], list[str]]:
-    """Every Nth layer is full, the others are `other`; N stands under one of `names`."""
+    """Every Nth layer is full, the others are `other`; N is the value of one of `names`."""
 
     def derive(config: ModelConfig, count: int) -> list[str]:
         step = next((_whole(config, name, default, 0) or default for name in names if config.get(name)), default)
@@ -169,7 +169,7 @@ def _first_of(step: int, name: str | None = None) -> Callable[[ModelConfig, int]
 
 
 def _rope_flags(config: ModelConfig, count: int) -> list[Any]:
-    """no_rope_layers of Llama 4 and SmolLM3: 1 where a layer has rotary positions."""
+    """no_rope_layers of Llama 4 and SmolLM3: 1 if a layer has rotary positions."""
     given, step = _listed(config, "no_rope_layers"), _whole(config, "no_rope_layer_interval", 4)
     return given or [int((layer + 1) % step != 0) for layer in range(count)]
 

@@ -25,7 +25,7 @@ TEMPLATE_LIMIT = 2**20
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ChatTemplate:
-    """A template's text, its name ("default", "tool_use"), the file it stands in, and the special tokens it may use."""
+    """A template's text, its name ("default", "tool_use"), the file that it is in, and the special tokens it may use."""
 
     name: str
     source: str

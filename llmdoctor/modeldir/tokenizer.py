@@ -27,7 +27,7 @@ NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 
 @dataclass(frozen=True, slots=True)
 class SpecialToken:
-    """A named special token, its id where a file gives it, and the file and pointer that name it."""
+    """A named special token, its id if a file gives it, and the file and pointer that name it."""
 
     name: str
     token: str
@@ -47,7 +47,7 @@ class AddedToken:
 
 @dataclass(frozen=True, slots=True)
 class Tokenizer:
-    """What the files say of token ids. `vocabulary` is the raw JSON of model.vocab or vocab.json, looked into on demand."""
+    """What the files give about token ids. `vocabulary` is the raw JSON of model.vocab or vocab.json, looked into on demand."""
 
     added: Mapping[str, AddedToken]
     named: Mapping[str, SpecialToken]
@@ -55,7 +55,7 @@ class Tokenizer:
     problems: tuple[Finding, ...] = ()
 
     def id_of(self, token: str) -> int | None:
-        """The id of `token`; None where no file tells."""
+        """The id of `token`; None if no file tells."""
         added = self.added.get(token)
         return added.id if added is not None else _look_up(self.vocabulary, token)
 
@@ -75,12 +75,12 @@ class Tokenizer:
         return {**_texts_at(self.vocabulary, wanted), **found} if wanted - set(found) else found
 
     def special(self, name: str) -> SpecialToken | None:
-        """The special token of a name such as "eos_token"; None where no file names it, or names the empty string."""
+        """The special token of a name such as "eos_token"; None if no file names it, or names the empty string."""
         found = self.named.get(name)
         return found if found is not None and found.token else None
 
     def special_ids(self) -> dict[str, int | None]:
-        """Every special token with its id, None where the files do not tell it."""
+        """Every special token with its id, None if the files do not give it."""
         ids: dict[str, int | None] = {added.token: added.id for added in self.added.values() if added.special}
         for found in self.named.values():
             if found.token:
@@ -89,12 +89,12 @@ class Tokenizer:
 
 
 def read_tokenizer(folder: str, config: JsonFile | None, special_map: JsonFile | None, added_file: JsonFile | None) -> Tokenizer:
-    """Everything the files in `folder` say; never raises."""
+    """Everything that the files in `folder` give; never raises."""
     content, problems = _tokenizer_json(folder)
     added = {token.token: token for token in (*_from_added_file(added_file), *_from_decoder(config), *_from_tokenizer_json(content))}
     vocabulary = content.get("vocab", b"")
     named: dict[str, SpecialToken] = {}
-    # transformers reads special_tokens_map.json only where tokenizer_config.json has no added_tokens_decoder, and then it wins
+    # transformers reads special_tokens_map.json only if tokenizer_config.json has no added_tokens_decoder, and then it wins
     # (5.23.0, tokenization_utils_base.py:1879-1914).
     weaker, stronger = (special_map, config) if _get(config, "added_tokens_decoder") is not None else (config, special_map)
     for file in (weaker, stronger):
@@ -119,7 +119,7 @@ def token_text(value: Any) -> str | None:
 
 
 def _tokenizer_json(folder: str) -> tuple[dict[str, Any], tuple[Finding, ...]]:
-    """{"added_tokens": [...], "vocab": raw bytes}; tokenizer.trimmed.json, which has no vocabulary, stands in where it is alone."""
+    """{"added_tokens": [...], "vocab": raw bytes}; tokenizer.trimmed.json, which has no vocabulary, is read in its place if it is alone."""
     for name in ("tokenizer.json", "tokenizer.trimmed.json"):
         path = f"{folder}/{name}"
         data = read_bytes(path, TOKENIZER_LIMIT, folder)
@@ -248,7 +248,7 @@ def _look_up(vocabulary: bytes, token: str) -> int | None:
 
 
 def _value(vocabulary: bytes, key: bytes) -> int | None:
-    """The number behind the last `key` that is one. A quote is a string's first or last unless a backslash stands before it."""
+    """The number behind the last `key` that is one. A quote is a string's first or last unless a backslash is before it."""
     at = vocabulary.rfind(key)
     while at >= 0:
         match = _NUMBER.match(vocabulary, at + len(key))

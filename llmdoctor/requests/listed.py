@@ -13,7 +13,7 @@ _EXACT = ("sglang", "llama.cpp", "tgi")  # list the n likeliest, the drawn one a
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One step: the drawn token and its log-probability, and the listed alternatives, likeliest first; `rank` where the engine gives it."""
+    """One step: the drawn token and its log-probability, and the listed alternatives, likeliest first; `rank` if the engine gives it."""
 
     token: str
     logprob: float
@@ -26,7 +26,7 @@ class Listed:
 
     @property
     def place(self) -> int | None:
-        """Where the drawn token stands in the list; None where it is not in it."""
+        """The place of the drawn token in the list; None if it is not in it."""
         return next((place for place, (token, _) in enumerate(self.top) if token == self.token), None)
 
     @property

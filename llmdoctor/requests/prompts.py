@@ -1,4 +1,4 @@
-"""Records that hold their prompt in front of the output: a terminator in a prompt says nothing about where decoding stopped.
+"""Records that hold their prompt in front of the output: a terminator in a prompt shows nothing about where decoding stopped.
 
 Where the record keeps the prompt beside it, what the output repeats of it is taken off (transformers' pipelines return it with the text by
 default, generate() with the ids). Where it does not, a record that begins as chat prompts begin is looked at behind its last turn.
@@ -31,7 +31,7 @@ def stored_prompts(value: Mapping[str, Any]) -> list[Any]:
 
 
 def without_prompt(output: Any, prompts: Iterable[Any]) -> Any:
-    """An output (ids, or a text) without the prompt that it begins with; as it is where it begins with none, or holds nothing else."""
+    """An output (ids, or a text) without the prompt that it begins with; as it is if it begins with none, or holds nothing else."""
     for prompt in prompts:
         size = len(prompt)
         if type(prompt) is type(output) and 1 < size < len(output) and output[:size] == prompt:
@@ -40,7 +40,7 @@ def without_prompt(output: Any, prompts: Iterable[Any]) -> Any:
 
 
 def answers(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages behind the last that a person or the system wrote; all of them where none did, or where it is the last."""
+    """The messages behind the last that a person or the system wrote; all of them if none did, or if it is the last."""
     last = max((at for at, message in enumerate(messages) if _SYSTEM.fullmatch(str(message.get("role", message.get("from"))))), default=-1)
     return messages[last + 1 :] or messages
 
@@ -70,7 +70,7 @@ def ids_start(ids: bytes, pads: frozenset[int], terminators: Container[bytes], t
             start += 1
         if start == size:
             return 0
-    for at in (start, start + 1):  # a bos may stand in front
+    for at in (start, start + 1):  # a bos may be in front
         own = turns.get(_number(ids[4 * at : 4 * at + 4])) if at < size else None
         if own is not None:
             wanted, place = struct.pack("=i", own), len(ids)

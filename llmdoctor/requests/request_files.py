@@ -27,7 +27,7 @@ _OPENAI = ("gpt-3", "gpt-4", "gpt-5", "chatgpt", "o1", "o3", "o4", "davinci", "b
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The settings of `count` requests that ask alike; `file`, `line` and `at` (a JSON pointer) say where the first stands."""
+    """The settings of `count` requests that ask alike; `file`, `line` and `at` (a JSON pointer) give the place of the first."""
 
     settings: Mapping[str, Any]
     endpoint: str
@@ -39,7 +39,7 @@ class Request:
 
     @property
     def model(self) -> str:
-        """The model's name, "" where none is given."""
+        """The model's name, "" if none is given."""
         model = self.settings.get("model")
         return model if isinstance(model, str) else ""
 
@@ -86,7 +86,7 @@ def requests_in(file: JsonFile) -> tuple[Request, ...]:
 
 
 def read_batch(path: str) -> tuple[Request, ...] | str | None:
-    """The requests of a JSON Lines file, grouped; None where its first line is none, a reason where the file cannot be read to the end.
+    """The requests of a JSON Lines file, grouped; None if its first line is none, a reason where the file cannot be read to the end.
 
     Nothing but the first line is read of a file that is no batch.
     """
@@ -123,7 +123,7 @@ def _grouped(file: BinaryIO, name: str) -> tuple[Request, ...] | str | None:
         key = json.dumps([settings, _endpoint(value)], sort_keys=True, default=str)
         found = groups.get(key)
         if found is None and len(groups) >= MAX_GROUPS:
-            continue  # as many kinds of request as nobody writes by hand: what is wrong with the first is said
+            continue  # more kinds of request than a person writes: what is wrong with the first is reported
         groups[key] = Request(settings, _endpoint(value), name, number, at) if found is None else replace(found, count=found.count + 1)
     return tuple(groups.values()) or None
 

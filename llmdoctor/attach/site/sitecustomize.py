@@ -31,7 +31,7 @@ def _attach() -> None:
 
 
 def _run_shadowed() -> None:
-    """Run the environment's own sitecustomize, which stands behind this one on sys.path."""
+    """Run the environment's own sitecustomize, which is behind this one on sys.path."""
     spec = importlib.machinery.PathFinder.find_spec("sitecustomize", sys.path)
     if spec is not None and spec.loader is not None:
         module = importlib.util.module_from_spec(spec)
@@ -43,7 +43,7 @@ sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or os.curdir
 if "LLMDOCTOR_ATTACH" in os.environ and sys.version_info >= (3, 10):
     try:
         _attach()
-    except Exception as error:  # noqa: BLE001 the run goes on, untraced, and says so once
+    except Exception as error:  # noqa: BLE001 the run goes on, untraced, and reports it once
         sys.stderr.write(f"llmdoctor: this process is not traced: {type(error).__name__}: {error}\n")
 elif "LLMDOCTOR_ATTACH" in os.environ:
     sys.stderr.write("llmdoctor: this process is not traced: tracing needs Python 3.10 or newer\n")

@@ -40,7 +40,7 @@ SPECIAL_TOKENS = (
 )
 END_OF_TEXT, TURN_START, TURN_END = SPECIAL_TOKENS[:3]
 
-# What it says: one word of each place, the places in order. No word stands in two places.
+# What it says: one word of each place, the places in order. No word is in two places.
 SENTENCE = (
     ("The",),
     (" picture",),
@@ -82,7 +82,7 @@ SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L
 def build(path: Path, *, seed: int = 0) -> Path:
     """Write the directory at `path` (made where it is not there) and return it: about 1 MB, below a second.
 
-    The same `seed` gives the same bytes. Raises MissingExtra where tokenizers, safetensors or numpy are not installed.
+    The same `seed` gives the same bytes. Raises MissingExtra if tokenizers, safetensors or numpy are not installed.
     """
     path.mkdir(parents=True, exist_ok=True)
     vocabulary = _write_tokenizer(path)
