@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,6 +68,8 @@ def is_there(path: str) -> bool:
 
 def _temporary(data: bytes) -> int:
     """Return the file descriptor of a file without a name that holds `data`."""
+    import tempfile
+
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.flush()

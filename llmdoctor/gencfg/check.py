@@ -19,10 +19,8 @@ from llmdoctor.gencfg.engines.table import engines
 from llmdoctor.gencfg.examined import examine_directory
 from llmdoctor.gencfg.inputs import inputs_of
 from llmdoctor.gencfg.limits import limits_of
-from llmdoctor.gencfg.options import GencfgCheckOptions, GencfgOptions
+from llmdoctor.gencfg.options import GencfgCheckOptions, GencfgOptions, is_served
 from llmdoctor.gencfg.screen import name_tokens
-from llmdoctor.gencfg.served import is_served, resolve_served
-from llmdoctor.gencfg.served_findings import served_findings
 from llmdoctor.gencfg.terminator import Terminator
 from llmdoctor.gencfg.turns import terminator_of
 from llmdoctor.gencfg.types import Effective, Resolution
@@ -93,6 +91,9 @@ def _check(name: str, worker: TemplateWorker, version: str, options: GencfgCheck
 
 def _check_file(name: str, without: tuple[str, ...]) -> CheckedModel:
     """Return the findings about a GGUF file, a Modelfile, or the command line of a server, under the engine that it belongs to."""
+    from llmdoctor.gencfg.served import resolve_served
+    from llmdoctor.gencfg.served_findings import served_findings
+
     answer = resolve_served(GencfgOptions(model=name, without=without))
     kind = "gguf" if name.endswith(".gguf") else "modelfile" if answer.engine == "ollama" else "server"
     return CheckedModel(

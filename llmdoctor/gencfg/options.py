@@ -9,6 +9,11 @@ from dataclasses import dataclass, replace
 TRACE = re.compile(r"(.*\.jsonl)(?:#(.*))?", re.DOTALL)
 
 
+def is_served(subject: str) -> bool:
+    """Return whether a subject is one that served.py reads (a GGUF file, a Modelfile, a script): anything but a directory, a trace and a JSON file."""
+    return os.path.isfile(subject) and not subject.endswith((".json", ".jsonl"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GencfgOptions:
     """One call: a model and what is passed to generate(). None or () is an option that was not given.

@@ -52,11 +52,6 @@ _OLLAMA_IGNORED = (
 )
 
 
-def is_served(subject: str) -> bool:
-    """Return whether a subject is a file of this kind: anything but a directory, a trace and a JSON file."""
-    return os.path.isfile(subject) and not subject.endswith((".json", ".jsonl"))
-
-
 def resolve_served(options: GencfgOptions) -> Resolution:
     """Return the call that the file describes, under the engine that it belongs to.
 

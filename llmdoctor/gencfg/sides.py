@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmdoctor.gencfg.calls import resolve_files
-from llmdoctor.gencfg.options import DiffOptions, GencfgOptions, is_trace
+from llmdoctor.gencfg.options import DiffOptions, GencfgOptions, is_served, is_trace
 from llmdoctor.gencfg.types import Resolution
 
 
@@ -16,9 +16,11 @@ def resolve_call(options: GencfgOptions) -> Resolution:
         from llmdoctor.gencfg.trace.sides import ask_trace
 
         return ask_trace(options)
-    from llmdoctor.gencfg.served import is_served, resolve_served
+    if not is_served(options.model):
+        return resolve_files(options)
+    from llmdoctor.gencfg.served import resolve_served
 
-    return resolve_served(options) if is_served(options.model) else resolve_files(options)
+    return resolve_served(options)
 
 
 def resolve_both(options: DiffOptions) -> tuple[Resolution, Resolution]:

@@ -70,7 +70,13 @@ class Predictor:
         traced = self._traced(workload)
         reference = tuple(weight.nbytes for weight in traced.reference)
         job = Job(
-            strategy, traced.weights, traced.buffers, traced.events, self.options.rank, reference, self._evaluation(strategy, workload)
+            strategy,
+            traced.weights,
+            buffers=traced.buffers,
+            events=traced.events,
+            rank=self.options.rank,
+            reference=reference,
+            evaluation=self._evaluation(strategy, workload),
         )
         return Estimate(strategy, workload, predict(job), traced.layers, job)
 

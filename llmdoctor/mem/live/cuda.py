@@ -71,9 +71,9 @@ def scaled_dot_product_attention(
         query, key, value = (tensor.to(lower) if tensor.is_floating_point() else tensor for tensor in (query, key, value))
         if attn_mask is not None and attn_mask.is_floating_point():
             attn_mask = attn_mask.to(lower)
-    kernel = chosen_kernel(query, key, value, attn_mask, enable_gqa, dropout_p)
+    kernel = chosen_kernel(query, key, value, attn_mask, enable_gqa=enable_gqa, dropout=dropout_p)
     if kernel == "math" and dropout_p > 0 and attn_mask is not None and attn_mask.is_floating_point() and query.shape[-3] == key.shape[-3]:
-        return math_attention(query, key, value, attn_mask, dropout_p, scale)
+        return math_attention(query, key, value, attn_mask, dropout=dropout_p, scale=scale)
     if kernel == "math":
         return torch.ops.aten._scaled_dot_product_attention_math(
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa

@@ -54,13 +54,13 @@ def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
     if workload.loss is not None:
         _fuse(model, workload.loss)
     recorder = StorageRecorder()
-    segments = _record(_Models(model, reference), config, stacks=stacks, workload=workload, fake=fake, recorder=recorder)
+    segments = _record(_TracedModels(model, reference), config, stacks=stacks, workload=workload, fake=fake, recorder=recorder)
     described = ", ".join(f"{stack.traced} of {stack.layers} {stack.name}" for stack in stacks) or "every layer"
     return Traced(weights, buffers, tuple(expand(segments, stacks)), described, known)
 
 
 @dataclass(frozen=True, slots=True)
-class _Models:
+class _TracedModels:
     """The model that is trained, and the reference model if it is another one."""
 
     trained: Any
@@ -100,7 +100,7 @@ def _check_positions(model: Any, workload: Workload) -> None:
 
 
 def _record(
-    models: _Models, config: Any, *, stacks: list[Stack], workload: Workload, fake: Any, recorder: StorageRecorder
+    models: _TracedModels, config: Any, *, stacks: list[Stack], workload: Workload, fake: Any, recorder: StorageRecorder
 ) -> list[Segment]:
     model = models.trained
     for tensor in [tensor for one in models.all for tensor in (*one.parameters(), *one.buffers())]:
@@ -121,7 +121,7 @@ def _see_inputs(inputs: dict[str, Any], recorder: StorageRecorder) -> None:
         recorder.see(tensor, "inputs")
 
 
-def _step(models: _Models, inputs: dict[str, Any], workload: Workload, recorder: StorageRecorder) -> None:
+def _step(models: _TracedModels, inputs: dict[str, Any], workload: Workload, recorder: StorageRecorder) -> None:
     import torch
 
     try:
@@ -147,7 +147,7 @@ def _step(models: _Models, inputs: dict[str, Any], workload: Workload, recorder:
     inputs.clear()
 
 
-def _loss(models: _Models, inputs: dict[str, Any], workload: Workload, recorder: StorageRecorder) -> Any:
+def _loss(models: _TracedModels, inputs: dict[str, Any], workload: Workload, recorder: StorageRecorder) -> Any:
     """Return the loss, as the trainer of the workload computes it."""
     from llmdoctor.mem.live import objectives
 
@@ -196,7 +196,7 @@ def _float(value: Any) -> Any:
 
 
 @contextmanager
-def _marked(models: _Models, stacks: list[Stack], recorder: StorageRecorder) -> Iterator[None]:
+def _marked(models: _TracedModels, stacks: list[Stack], recorder: StorageRecorder) -> Iterator[None]:
     """Install hooks that record which layer and which kind of module runs, and when a parameter's gradient is complete."""
     import torch
     from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -255,7 +255,7 @@ def _wrap(layer: Any, key: tuple[str, int], last: bool, recorder: StorageRecorde
 class _Kinds:
     """The kind of the module that runs, by the names on the way to it; what follows the output layer is the loss."""
 
-    def __init__(self, models: _Models, recorder: StorageRecorder) -> None:
+    def __init__(self, models: _TracedModels, recorder: StorageRecorder) -> None:
         self.recorder = recorder
         self.kinds: dict[int, str | None] = {}
         self.outputs: set[int] = set()
