@@ -75,6 +75,8 @@ AUTO = {
     "gradient_accumulation_steps": "auto",
     "gradient_clipping": "auto",
 }
+SFT = {"packing": False, "dataset_text_field": "text", "optim": "adamw_torch_fused", "bf16": True}
+DPO = {"beta": 0.1, "precompute_ref_log_probs": False, "optim": "adamw_torch_fused", "bf16": True}
 CHECKPOINTED = {"gradient_checkpointing": True}
 
 
@@ -151,4 +153,18 @@ NEW: list[tuple[str, Any, dict[str, Any]]] = [
      {"batch": 2, "seq_len": 1024}),
     ("llama-1.7b-untied", {**FUSED, **CHECKPOINTED, "deepspeed": {**AUTO, "zero_optimization": {"stage": 3}}},
      {"batch": 2, "seq_len": 1024}),
+    # 57: padded and packed batches, TRL's objectives
+    ("llama-1.7b-untied", FUSED, {"batch": 4, "seq_len": 1024, "lengths": "1024,700,512,130"}),
+    ("qwen3-0.6b", {**FUSED, **CHECKPOINTED}, {"batch": 4, "seq_len": 2048, "lengths": "2048,1500,900,64"}),
+    ("llama-1.7b-untied", FUSED, {"batch": 2, "seq_len": 1024, "packed": "600,424"}),
+    ("qwen3-0.6b", {**SFT}, {"batch": 2, "seq_len": 1024}),
+    ("qwen3-0.6b", {**DPO}, {"batch": 2, "seq_len": 512}),
+    ("qwen3-0.6b", {**DPO, "model_init": {"dtype": "bfloat16", "peft_config": LORA}}, {"batch": 2, "seq_len": 512}),
+    # 63: other models and mixtures
+    ("mistral-window", _adapted(quantization_config=FOUR_BIT, **CHECKPOINTED), {"batch": 4, "seq_len": 2048}),
+    ("gemma3-1b", _adapted(**CHECKPOINTED), {"batch": 2, "seq_len": 2048}),
+    ("qwen3-0.6b", {**FUSED, "optim": "paged_ademamix_8bit", "use_liger_kernel": True}, {"batch": 4, "seq_len": 1024}),
+    ("bloom-1b1", {**FUSED, **CHECKPOINTED}, {"batch": 4, "seq_len": 1024}),
+    ("qwen3-0.6b", "trainer:rmsprop_bnb_8bit,bf16", {"batch": 1, "seq_len": 512}),
+    ("opt-1.3b", "trainer:adamw_bnb_8bit,amp_bf16", {"batch": 2, "seq_len": 1024}),
 ]  # fmt: skip

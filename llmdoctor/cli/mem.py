@@ -57,7 +57,10 @@ def compare(
     lora: LoraRank = None,
     gradient_checkpointing: Checkpointing = False,
     gpu_memory: GpuMemory = None,
-    measured: Annotated[str | None, _option("--measured", "JSON lines of `mem measure`, set beside the prediction.", "FILE")] = None,
+    measured: Annotated[
+        str | None,
+        _option("--measured", "Records of `mem measure`, a snapshot or a DeepSpeed log, set beside it.", "FILE"),
+    ] = None,
     static: Annotated[bool, typer.Option("--static", help="Weights and states alone, without torch, even if it is installed.")] = False,
     without: Without = None,
     format: Formats = None,

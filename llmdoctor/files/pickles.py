@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import pickletools
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ MAX_BITS = 512
 MAX_VALUES, MAX_DEPTH = 20_000, 40
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py:65
 _KEYS = (str, int, float, bool, bytes, type(None))
+_PLAIN_KEYS = frozenset(_KEYS)
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +99,7 @@ def _from_zip(data: bytes) -> bytes:
     return inner
 
 
-_MARK = object()
+WIDEST, ROUNDS = 12, 1000
 _OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
 
 
@@ -113,18 +114,20 @@ class _Machine:
         self.ops = 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.marks: list[int] = []
 
     def run(self) -> Any:
-        self.stack, self.memo = [], {}
-        most, stack, memo = self.limits, self.stack, self.memo
+        self.stack, self.memo, self.marks = [], {}, []
         try:
-            for name, argument in self._operations():
-                self.ops += 1
-                if self.ops > most.steps or len(stack) > most.stack or len(memo) > most.memo:
-                    raise ValueError("a pickle that is too large: it passes the limits on steps, stack or memo")
+            while self.at < len(self.data):
+                self._frequent()
+                if self.at >= len(self.data):
+                    break
+                self._count()
+                name, argument = self._operation()
                 if name == "STOP":
-                    return stack.pop()
-                if not most.objects and name in _OBJECTS:
+                    return self.stack.pop()
+                if not self.limits.objects and name in _OBJECTS:
                     raise ValueError(f"it asks for {str(argument).replace(' ', '.') if argument else 'an object'}, and may hold none")
                 handler = _HANDLERS.get(name)
                 if handler is None:
@@ -136,33 +139,92 @@ class _Machine:
             raise ValueError("a pickle that is nested too deeply") from None
         raise ValueError("a pickle that ends too early")
 
-    def _operations(self) -> Iterator[tuple[str, Any]]:
-        """Yield the name and the argument of each opcode: the frequent ones decoded here, the others by pickletools."""
+    def _count(self, steps: int = 1) -> None:
+        """Count steps, and compare what the machine holds with its limits."""
+        self.ops += steps
+        most = self.limits
+        if self.ops > most.steps or len(self.stack) + len(self.marks) > most.stack or len(self.memo) > most.memo:
+            raise ValueError("a pickle that is too large: it passes the limits on steps, stack or memo")
+
+    def _frequent(self) -> None:  # noqa: PLR0912 one branch per opcode
+        """Run the opcodes of which a memory snapshot consists, up to any other one: in one loop, because a snapshot has millions of them.
+
+        A round adds one value at most, so that counting after ROUNDS of them keeps the limits to within ROUNDS values.
+        """
+        data, stack, memo, marks = self.data, self.stack, self.memo, self.marks
+        at, end, begun = self.at, len(self.data) - WIDEST, 0
+        number = int.from_bytes
+        while at < end:
+            begun += 1
+            code = data[at]
+            if code == 0x68:  # BINGET
+                stack.append(memo[data[at + 1]])
+                at += 2
+            elif code == 0x6A:  # LONG_BINGET
+                stack.append(memo[number(data[at + 1 : at + 5], "little")])
+                at += 5
+            elif code == 0x94:  # MEMOIZE
+                memo[len(memo)] = stack[-1]
+                at += 1
+            elif code == 0x28:  # MARK
+                marks.append(len(stack))
+                at += 1
+            elif code == 0x4B:  # BININT1
+                stack.append(data[at + 1])
+                at += 2
+            elif code == 0x7D:  # EMPTY_DICT
+                stack.append({})
+                at += 1
+            elif code == 0x75:  # SETITEMS
+                self.set_items(self.marked())
+                at += 1
+            elif code == 0x4A:  # BININT
+                stack.append(number(data[at + 1 : at + 5], "little", signed=True))
+                at += 5
+            elif code == 0x5D:  # EMPTY_LIST
+                stack.append([])
+                at += 1
+            elif code == 0x65:  # APPENDS
+                self.extend(self.marked())
+                at += 1
+            elif code == 0x8A and data[at + 1] <= 8:  # LONG1
+                width = data[at + 1]
+                stack.append(number(data[at + 2 : at + 2 + width], "little", signed=True))
+                at += 2 + width
+            else:
+                break
+            if begun >= ROUNDS:
+                self.at = at
+                self._count(begun)
+                begun = 0
+        self.at = at
+        self._count(begun)
+
+    def _operation(self) -> tuple[str, Any]:
+        """Return the name and the argument of the next opcode: the frequent ones decoded here, the others by pickletools."""
         data, end = self.data, len(self.data)
-        while self.at < end:
-            code, start = data[self.at], self.at + 1
-            fast = _FAST.get(code)
-            argument: Any = None
-            if fast is None:
-                opcode = _OPCODES.get(code)
-                if opcode is None:
-                    raise ValueError(f"at byte {self.at}: not an opcode of a pickle")
-                self.file.seek(start)
-                argument = None if opcode.arg is None else opcode.arg.reader(self.file)
-                self.at = self.file.tell()
-                yield opcode.name, argument
-                continue
-            name, width, kind = fast
-            self.at = start + width
-            if width:
-                argument = int.from_bytes(data[start : self.at], "little")
-            if kind is not None:
-                start, self.at = self.at, self.at + argument
-                inside = data[start : self.at]
-                argument = inside.decode("utf-8", "surrogatepass") if kind is str else int.from_bytes(inside, "little", signed=True)
-            if self.at > end:
-                raise ValueError("a pickle that ends too early")
-            yield name, argument
+        code, start = data[self.at], self.at + 1
+        fast = _FAST.get(code)
+        argument: Any = None
+        if fast is None:
+            opcode = _OPCODES.get(code)
+            if opcode is None:
+                raise ValueError(f"at byte {self.at}: not an opcode of a pickle")
+            self.file.seek(start)
+            argument = None if opcode.arg is None else opcode.arg.reader(self.file)
+            self.at = self.file.tell()
+            return opcode.name, argument
+        name, width, kind = fast
+        self.at = start + width
+        if width:
+            argument = int.from_bytes(data[start : self.at], "little")
+        if kind is not None:
+            start, self.at = self.at, self.at + argument
+            inside = data[start : self.at]
+            argument = inside.decode("utf-8", "surrogatepass") if kind is str else int.from_bytes(inside, "little", signed=True)
+        if self.at > end:
+            raise ValueError("a pickle that ends too early")
+        return name, argument
 
     def value(self, argument: Any) -> None:
         """Put a text or a number on the stack."""
@@ -172,14 +234,20 @@ class _Machine:
 
     def marked(self) -> list[Any]:
         """What lies above the topmost mark, taken off with it."""
-        at = len(self.stack) - 1
-        while self.stack[at] is not _MARK:
-            at -= 1
-            if at < 0:
-                raise IndexError
-        above = self.stack[at + 1 :]
+        at = self.marks.pop()
+        above = self.stack[at:]
         del self.stack[at:]
         return above
+
+    def mark(self) -> None:
+        self.marks.append(len(self.stack))
+
+    def pop(self) -> None:
+        """Take off the topmost value, or the mark above it."""
+        if self.marks and self.marks[-1] == len(self.stack):
+            self.marks.pop()
+        else:
+            self.stack.pop()
 
     def put(self, key: Any) -> None:
         self.memo[key] = self.stack[-1]
@@ -223,6 +291,9 @@ class _Machine:
         target = self.stack[-1]
         if len(pairs) % 2:
             raise IndexError
+        if type(target) is dict and _PLAIN_KEYS.issuperset(map(type, pairs[::2])):
+            target.update(zip(pairs[::2], pairs[1::2], strict=True))
+            return
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if isinstance(target, PickledObject):
                 target.items.append((key, value))
@@ -259,7 +330,6 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_DICT": dict,
     "EMPTY_SET": list,
-    "MARK": lambda: _MARK,
 }
 _IGNORED = frozenset(("PROTO", "FRAME"))
 _OBJECTS = frozenset(
@@ -273,7 +343,8 @@ _WITH_ARGUMENT: dict[str, Callable[[_Machine, Any], None]] = {
     "PERSID": lambda machine, name: machine.stack.append(PickledObject("persistent", name)),
 }
 _ACTIONS: dict[str, Callable[[_Machine], object]] = {
-    "POP": lambda machine: machine.stack.pop(),
+    "MARK": _Machine.mark,
+    "POP": _Machine.pop,
     "POP_MARK": _Machine.marked,
     "DUP": lambda machine: machine.stack.append(machine.stack[-1]),
     "MEMOIZE": lambda machine: machine.put(len(machine.memo)),

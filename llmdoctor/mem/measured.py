@@ -13,11 +13,12 @@ from llmdoctor.mem.predict import predict
 from llmdoctor.mem.types import Comparison, MeasuredRow
 
 SCHEMA = "llmdoctor.mem/1"
+PICKLE = b"\x80"
 HELD = ("params", "master_params", "optimizer_state", "grad_accum", "grads", "buckets")
 
 
 def read_measured(path: str) -> tuple[dict[str, Any], ...]:
-    """Return the records of a file that `mem measure` wrote, one per line.
+    """Return the records of a file that `mem measure` wrote, one per line; of a snapshot, or of a log of DeepSpeed, a record of its peak.
 
     Raises QuestionError, with the line, for anything else.
     """
@@ -26,8 +27,13 @@ def read_measured(path: str) -> tuple[dict[str, Any], ...]:
     data = read_bytes(path, 256 * 2**20)
     if data is None or isinstance(data, Refusal):
         raise QuestionError(f"{path}: no such file" if data is None else f"{path} {data.reason}")
+    if data.startswith(PICKLE):
+        return (_of_snapshot(path),)
+    text = data.decode("utf-8", "replace")
+    if not text.lstrip().startswith("{"):
+        return (_of_log(path, text),)
     records = []
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         try:
@@ -40,6 +46,37 @@ def read_measured(path: str) -> tuple[dict[str, Any], ...]:
     if not records:
         raise QuestionError(f"{path}: no records in it")
     return tuple(records)
+
+
+def _record(device: str, peak: int) -> dict[str, Any]:
+    return {"schema": SCHEMA, "kind": "phase", "strategy": None, "device": device, "phase": "peak", "peak_bytes": peak}
+
+
+def _of_snapshot(path: str) -> dict[str, Any]:
+    """Return the peak of the device that holds most. Raises QuestionError if the snapshot has no history, or ends before the step did."""
+    from llmdoctor.mem.snapshot import held_before, held_of, out_of_memory, peak_of, read_snapshot
+
+    snapshot = read_snapshot(path)
+    held = max(held_of(snapshot), key=lambda one: one.reserved, default=None)
+    if held is None or not (peak := peak_of(snapshot, held.device, held_before(snapshot, held))).by_site:
+        raise QuestionError(f"--measured {path}: the snapshot has no recorded history (_record_memory_history), so it shows no peak")
+    if out_of_memory(snapshot, held.device) is not None:
+        raise QuestionError(
+            f"--measured {path}: the step ended out of memory, so its peak is not known: llmdoctor mem measure --snapshot {path}"
+        )
+    return _record(f"cuda:{held.device}", peak.bytes)
+
+
+def _of_log(path: str, text: str) -> dict[str, Any]:
+    """Return the largest Max_MA of DeepSpeed's see_memory_usage. Raises QuestionError for a log without one."""
+    from llmdoctor.mem.oom_message import messages_of, usages_of
+
+    if messages_of(text):
+        raise QuestionError(f"--measured {path}: the step ended out of memory, so its peak is not known: llmdoctor mem oom {path}")
+    usages = usages_of(text)
+    if not usages:
+        raise QuestionError(f"{path}:1: expected a record of `mem measure`, a memory snapshot, or a log with DeepSpeed's see_memory_usage")
+    return _record("cuda:0", max(usage.max_allocated for usage in usages))
 
 
 def compare_measured(comparison: Comparison, records: Sequence[dict[str, Any]]) -> tuple[MeasuredRow, ...]:

@@ -16,10 +16,10 @@ TRAINER = {
     "adagrad": ("adagrad", "foreach"),
     "rmsprop": ("rmsprop", "foreach"),
     "adafactor": ("adafactor", "loop"),
-    **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_32bit", "paged_adamw", "paged_adamw_8bit"), ("bitsandbytes", "loop")),
+    **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"), ("bitsandbytes", "loop")),
     **{f"{paged}lion_{bits}bit": ("bitsandbytes", "loop") for paged in ("", "paged_") for bits in (8, 32)},
     **dict.fromkeys(("rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit"), ("bitsandbytes", "loop")),
-    **{f"{paged}ademamix{bits}": ("bitsandbytes", "loop") for paged in ("", "paged_") for bits in ("", "_8bit", "_32bit")},
+    **dict.fromkeys(("ademamix", "ademamix_8bit", "paged_ademamix_32bit", "paged_ademamix_8bit"), ("bitsandbytes", "loop")),
 }
 # States of bitsandbytes' optimizers (0.50.2, optim/optimizer.py and ademamix.py): their key and its size in parameters, by a part of the name.
 BITSANDBYTES = (

@@ -53,7 +53,7 @@ MISPREDICTED = Rule(
     code="MEM005",
     name="measured-otherwise",
     severity=Severity.WARNING,
-    summary="A measured peak is more than five percent away from the prediction.",
+    summary="A measured peak, or what is held between steps, is more than five percent away from the prediction.",
     reason="The run was not the one that was described (another batch, padding that adds a mask, kernels of another library, a second process on the device), "
     "or it does something that this tool does not model.",
     bad="predicted 15.5 GB, measured 18.9 GB",

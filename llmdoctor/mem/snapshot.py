@@ -7,7 +7,7 @@ free_completed, segment_alloc, ... entries and Python frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,44 +122,58 @@ def _events(snapshot: Mapping[str, Any], device: int) -> Sequence[Any]:
 
 def peak_of(snapshot: Mapping[str, Any], device: int = 0, before: int | None = None) -> SnapshotPeak:
     """Return the largest moment of a device's history. `before` are the bytes that were held when the recording began, 0 if unknown."""
-    live: dict[int, tuple[int, str]] = {}
-    unknown = 0 if before is None else before
-    best, total = -1, unknown
-    moment: dict[int, tuple[int, str]] = {}
-    for action, address, size, frames in _actions(_events(snapshot, device)):
-        if action == "alloc":
-            live[address] = (size, frames)
+    events = _changes(snapshot, device)
+    best, last, rest = _largest(events, before or 0)
+    if last < 0:
+        return SnapshotPeak(rest, {"held before": rest}, [])
+    live: dict[int, Mapping[str, Any]] = {}
+    for event in events[: last + 1]:
+        if event["action"] == "alloc":
+            live[_int(event.get("addr"))] = event
+        else:
+            live.pop(_int(event.get("addr")), None)
+    return _peak(best, live.values(), rest)
+
+
+def held_before(snapshot: Mapping[str, Any], held: DeviceUse) -> int:
+    """Return the bytes that a device held when its recorded history began: what it holds at the end, without what the history changed."""
+    changed = sum(_int(event.get("size")) * (1 if event["action"] == "alloc" else -1) for event in _changes(snapshot, held.device))
+    return max(0, held.allocated - changed)
+
+
+def _changes(snapshot: Mapping[str, Any], device: int) -> list[Mapping[str, Any]]:
+    """Return the events of a device's history that allocate a block or free one."""
+    return [event for event in _events(snapshot, device) if isinstance(event, dict) and event.get("action") in ("alloc", "free_completed")]
+
+
+def _largest(events: Sequence[Mapping[str, Any]], before: int) -> tuple[int, int, int]:
+    """Return (bytes, index of the event, bytes of it that were held before) of the largest moment; the index is -1 without events."""
+    sizes: dict[int, int] = {}
+    total, unknown = before, before
+    best = (-1, -1, before)
+    for index, event in enumerate(events):
+        address, size = _int(event.get("addr")), _int(event.get("size"))
+        if event["action"] == "alloc":
+            sizes[address] = size
             total += size
         else:
-            known = live.pop(address, None)
-            total -= known[0] if known is not None else size
-            unknown -= 0 if known is not None else size
-        if total > best:
-            best, moment, rest = total, dict(live), unknown
-    if best < 0:
-        return SnapshotPeak(unknown, {"held before": unknown}, [])
-    return _peak(best, moment, rest)
+            known = sizes.pop(address, None)
+            total -= size if known is None else known
+            unknown -= size if known is None else 0
+        if total > best[0]:
+            best = (total, index, unknown)
+    return best
 
 
-def _peak(best: int, moment: Mapping[int, tuple[int, str]], rest: int) -> SnapshotPeak:
+def _peak(best: int, moment: Iterable[Mapping[str, Any]], rest: int) -> SnapshotPeak:
     sites: dict[str, list[int]] = {}
     parts: dict[str, int] = {"held before": rest} if rest else {}
-    for size, site in moment.values():
+    for event in moment:
+        size, site = _int(event.get("size")), site_of(_frames(event))
         _add(sites, site, size)
         part = component_of(site)
         parts[part] = parts.get(part, 0) + size
     return SnapshotPeak(best, parts, _sorted(sites))
-
-
-def _actions(events: Sequence[Any]) -> Iterator[tuple[str, int, int, str]]:
-    for event in events:
-        if not isinstance(event, dict):
-            continue
-        action = event.get("action")
-        if action == "alloc":
-            yield "alloc", _int(event.get("addr")), _int(event.get("size")), site_of(_frames(event))
-        elif action == "free_completed":
-            yield "free", _int(event.get("addr")), _int(event.get("size")), ""
 
 
 def _frames(entry: Mapping[str, Any]) -> list[Any]:

@@ -8,7 +8,17 @@ from typing import Any
 from llmdoctor.core.document import Block, Table
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.mem.components import Unit
-from llmdoctor.mem.snapshot import DeviceUse, OutOfMemory, SnapshotPeak, component_of, held_of, out_of_memory, peak_of, read_snapshot
+from llmdoctor.mem.snapshot import (
+    DeviceUse,
+    OutOfMemory,
+    SnapshotPeak,
+    component_of,
+    held_before,
+    held_of,
+    out_of_memory,
+    peak_of,
+    read_snapshot,
+)
 
 SITES, KEPT = 12, 100  # sites on the screen, sites in the result
 FRAGMENTED = 0.5  # of the refused size: if no hole is larger, and all holes together are large enough, the memory is fragmented
@@ -22,7 +32,7 @@ def snapshot_report(path: str) -> Report:
     snapshot = read_snapshot(path)
     devices = held_of(snapshot)
     refused = {held.device: out_of_memory(snapshot, held.device) for held in devices}
-    peaks = {held.device: peak_of(snapshot, held.device) for held in devices}
+    peaks = {held.device: peak_of(snapshot, held.device, held_before(snapshot, held)) for held in devices}
     blocks = [block for held in devices for block in _blocks(held, peaks[held.device])]
     result = {"snapshot": [_result(held, peaks[held.device], refused[held.device]) for held in devices]}
     return Report("mem measure", {"path": path}, result, document=tuple(blocks), verdict=_verdict(devices, refused))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.optimizers import trainer_optimizer
 from llmdoctor.mem.options import MemCompareOptions
@@ -82,3 +83,16 @@ def test_lora_on_conv1d_and_peft_defaults(models: dict[str, Path], tmp_path: Pat
     assert found["model"]["trainable"] == 7 * 8 * (48 + 3 * 48)  # c_attn maps 48 to 144
     default = result(models["llama"], strategy(tmp_path, model_init={"peft_config": adapters}))
     assert default["model"]["trainable"] == 7 * 8 * ((48 + 48) + (48 + 24))  # q_proj and v_proj
+
+
+def test_what_bitsandbytes_raises_on_is_refused(models: dict[str, Path]) -> None:
+    options = {"model": str(models["llama"]), "static": True}
+    for text in ("trainer:rmsprop_bnb,bf16", "trainer:rmsprop_bnb_32bit,bf16", "trainer:paged_adamw,bf16", "trainer:galore_adamw,bf16"):
+        report = compare_report(MemCompareOptions(strategy=(text,), **options)) if "rmsprop" in text else None
+        if report is not None:
+            assert report.error is not None
+            assert "has no kernel" in report.error.message
+        else:
+            with pytest.raises(QuestionError, match="is not modelled"):
+                compare_report(MemCompareOptions(strategy=(text,), **options))
+    assert compare_report(MemCompareOptions(strategy=("trainer:rmsprop_bnb,amp_bf16",), **options)).error is None

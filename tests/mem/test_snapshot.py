@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.snapshot import held_of, peak_of, read_snapshot
+from llmdoctor.mem.measured import read_measured
+from llmdoctor.mem.snapshot import held_before, held_of, peak_of, read_snapshot
 from llmdoctor.mem.snapshot_report import snapshot_report
 
 MODEL = {"filename": "/x/transformers/models/qwen2/modeling_qwen2.py", "line": 47, "name": "forward"}
@@ -88,3 +89,34 @@ def test_damaged_files_are_sentences(tmp_path_factory: pytest.TempPathFactory, d
         snapshot_report(str(path))
     except QuestionError as error:
         assert "\n" not in str(error)  # noqa: PT017 an answer is as good
+
+
+def test_what_was_held_before_the_history_began_is_counted() -> None:
+    (held,) = held_of(SNAPSHOT)
+    before = held_before(SNAPSHOT, held)  # 1536 at the end; the history allocated 400 of them and freed 300 that it had not allocated
+    assert before == 1536 - 400 + 300
+    assert peak_of(SNAPSHOT, before=before).bytes == before + 1500
+
+
+def test_a_long_history_is_read_in_linear_time() -> None:
+    grown = [alloc(number, 512) for number in range(60_000)]
+    assert peak_of({"segments": [], "device_traces": [grown]}).bytes == 60_000 * 512
+
+
+def test_measured_takes_a_snapshot_and_a_log_of_deepspeed(tmp_path: Path) -> None:
+    path = tmp_path / "snapshot.pickle"
+    path.write_bytes(pickle.dumps(SNAPSHOT))
+    (record,) = read_measured(str(path))
+    assert (record["phase"], record["peak_bytes"], record["device"]) == ("peak", 1436 + 1500, "cuda:0")
+    path.write_bytes(pickle.dumps({**SNAPSHOT, "device_traces": []}))
+    with pytest.raises(QuestionError, match="no recorded history"):
+        read_measured(str(path))
+    path.write_bytes(pickle.dumps({**SNAPSHOT, "device_traces": [[*SNAPSHOT["device_traces"][0], {"action": "oom", "size": 5}]]}))
+    with pytest.raises(QuestionError, match="ended out of memory"):
+        read_measured(str(path))
+    log = tmp_path / "train.log"
+    log.write_text("step 1\nMA 1.0 GB  Max_MA 2.5 GB  CA 3.0 GB  Max_CA 3 GB\n")
+    assert read_measured(str(log))[0]["peak_bytes"] == int(2.5 * 2**30)
+    log.write_text("nothing")
+    with pytest.raises(QuestionError, match="expected a record"):
+        read_measured(str(log))
