@@ -26,6 +26,7 @@ CONFIG = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 4000, "max_position_embeddings": 64, "tie_word_embeddings": False,
 }  # fmt: skip
+COUNTERS = 4096  # bytes: step counters, which the real run holds on the host, and bitsandbytes' tables of 256 values
 DTYPES = ("fp32", "bf16")
 TARGETS = {"galore": ["attn", "mlp"], "apollo": ["attn", "mlp"]}
 

@@ -180,9 +180,10 @@ def validated(strategy: Strategy) -> Strategy:
         raise QuestionError(f"{name}: Liger's loss of preferences (use_liger_kernel with DPO) is not modelled")
     if strategy.quantization is not None and engine is not None and engine.zero.stage == 3:
         raise QuestionError(f"{name}: quantized weights under ZeRO stage 3 are not modelled")
-    if strategy.optimizer.name in ("rmsprop_bnb", "rmsprop_bnb_32bit") and strategy.dtype == "bfloat16":
+    if strategy.optimizer.name.startswith("rmsprop_bnb") and strategy.dtype == "bfloat16":
+        # The 8-bit one has fp32 states too: those of norms and embeddings.
         raise QuestionError(
-            f"{name}: {strategy.optimizer.name} with bfloat16 weights: bitsandbytes has no kernel for it and raises (rmsprop_bnb_8bit has one)"
+            f"{name}: {strategy.optimizer.name} with bfloat16 weights: bitsandbytes has no kernel for fp32 states of them and raises"
         )
     if engine is None:
         return strategy

@@ -87,7 +87,7 @@ def test_lora_on_conv1d_and_peft_defaults(models: dict[str, Path], tmp_path: Pat
 
 def test_what_bitsandbytes_raises_on_is_refused(models: dict[str, Path]) -> None:
     options = {"model": str(models["llama"]), "static": True}
-    for text in ("trainer:rmsprop_bnb,bf16", "trainer:rmsprop_bnb_32bit,bf16", "trainer:paged_adamw,bf16", "trainer:galore_adamw,bf16"):
+    for text in ("trainer:rmsprop_bnb,bf16", "trainer:rmsprop_bnb_8bit,bf16", "trainer:paged_adamw,bf16", "trainer:galore_adamw,bf16"):
         report = compare_report(MemCompareOptions(strategy=(text,), **options)) if "rmsprop" in text else None
         if report is not None:
             assert report.error is not None

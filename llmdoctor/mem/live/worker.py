@@ -188,36 +188,18 @@ def run_trainer(model: Any, strategy: Strategy, workload: Workload, steps: int, 
         if not torch.cuda.is_available():
             no_compiler()
     cuda = torch.cuda.is_available()
-    inputs = batches(model, workload)
-    rows = [
-        {name: tensor[row] for name, tensor in inputs.items() if name not in ("pixel_values", "image_grid_thw")}
-        for row in range(workload.batch)
-    ]
     with tempfile.TemporaryDirectory(prefix="llmdoctor-mem-") as folder:
-        arguments = TrainingArguments(
-            folder,
-            max_steps=steps,
-            per_device_train_batch_size=workload.batch,
-            gradient_accumulation_steps=strategy.accumulation,
-            gradient_checkpointing=strategy.checkpointing,
-            max_grad_norm=strategy.clip,
-            optim_args=_optimizer_arguments(strategy),
-            weight_decay=0.01 if strategy.optimizer.decay else 0.0,
-            optim=strategy.optimizer.name if strategy.client is None and strategy.optimizer.groups > 1 else "adamw_torch",
-            bf16=strategy.autocast == "bfloat16" or (strategy.engine is not None and strategy.dtype == "bfloat16"),
-            fp16=strategy.autocast == "float16" or (strategy.engine is not None and strategy.dtype == "float16"),
-            learning_rate=1e-5,
-            use_liger_kernel=strategy.loss == "liger",
-            report_to=[],
-            save_strategy="no",
-            logging_strategy="no",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            use_cpu=not cuda,
-            dataloader_pin_memory=cuda,
-            deepspeed=strategy.config or None,
-            **({} if cuda or strategy.engine is None else {"ddp_backend": "gloo"}),
-        )
+        given = {"output_dir": folder, "max_steps": steps, **_arguments(strategy, workload, cuda=cuda)}
+        if workload.objective is not None:
+            from llmdoctor.mem.live.trl_run import run_trl
+
+            run_trl(model, given, workload, workload.batch * steps * strategy.accumulation, probe)
+            return
+        inputs = batches(model, workload)
+        rows = [
+            {name: tensor[row] for name, tensor in inputs.items() if name not in ("pixel_values", "image_grid_thw")}
+            for row in range(workload.batch)
+        ]
 
         def collate(items: list[Any]) -> dict[str, Any]:
             out = {name: torch.stack([item[name] for item in items]) for name in items[0]}
@@ -225,10 +207,40 @@ def run_trainer(model: Any, strategy: Strategy, workload: Workload, steps: int, 
 
         client = _client(strategy, [parameter for parameter in model.parameters() if parameter.requires_grad])
         trainer = Trainer(
-            model, arguments, train_dataset=rows * (steps * strategy.accumulation), data_collator=collate, optimizers=(client, None)
+            model,
+            TrainingArguments(**given),
+            train_dataset=rows * (steps * strategy.accumulation),
+            data_collator=collate,
+            optimizers=(client, None),
         )
         trainer.train()
         probe.finish()
+
+
+def _arguments(strategy: Strategy, workload: Workload, *, cuda: bool) -> dict[str, Any]:
+    """Return the TrainingArguments that a strategy stands for."""
+    return {
+        "per_device_train_batch_size": workload.batch,
+        "gradient_accumulation_steps": strategy.accumulation,
+        "gradient_checkpointing": strategy.checkpointing,
+        "max_grad_norm": strategy.clip,
+        "optim_args": _optimizer_arguments(strategy),
+        "weight_decay": 0.01 if strategy.optimizer.decay else 0.0,
+        "optim": strategy.optimizer.name if strategy.client is None and strategy.optimizer.groups > 1 else "adamw_torch",
+        "bf16": strategy.autocast == "bfloat16" or (strategy.engine is not None and strategy.dtype == "bfloat16"),
+        "fp16": strategy.autocast == "float16" or (strategy.engine is not None and strategy.dtype == "float16"),
+        "learning_rate": 1e-5,
+        "use_liger_kernel": strategy.loss == "liger",
+        "report_to": [],
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "use_cpu": not cuda,
+        "dataloader_pin_memory": cuda,
+        "deepspeed": strategy.config or None,
+        **({} if cuda or strategy.engine is None else {"ddp_backend": "gloo"}),
+    }
 
 
 if __name__ == "__main__":
