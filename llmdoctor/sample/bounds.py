@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmdoctor.requests.listed import Listed
+from llmdoctor.sample.entry import LogprobKind, SamplingEngine
 from llmdoctor.sample.sketch import Sketch
-from llmdoctor.sample.tables import LogprobKind, SamplingEngine
 from llmdoctor.sample.types import Doubles, Flags, Ids, SamplingParams
 
 _VOCAB = 300_000

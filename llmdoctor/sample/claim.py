@@ -13,11 +13,12 @@ from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.text import plural
 from llmdoctor.modeldir.directory import read_model_dir
 from llmdoctor.sample.claim_file import read_claim
+from llmdoctor.sample.entry import SamplingEngine
 from llmdoctor.sample.keys import ClaimKeys, ids_of, read_keys
 from llmdoctor.sample.layering import config_field, model_call
 from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.stages import as_read, refusal
-from llmdoctor.sample.tables import ENGINES, SamplingEngine, find_engine
+from llmdoctor.sample.tables import ENGINES, find_engine
 from llmdoctor.sample.types import SamplingParams
 
 _COLDEST = 1e-30  # a temperature by which a logit of 1e8 can still be divided in float32
@@ -43,7 +44,8 @@ _SAMPLING = frozenset({"temperature", "top_k", "top_p", "min_p", "typical_p", "t
 class Claim:
     """What is claimed: the engine, the settings as it would read them, where they come from; `beams` and `length_penalty` for beam search.
 
-    `eos` are the ids that end a sequence, `unmodelled` what the claim turns on that is not modelled here, `inputs` what became of every key.
+    `eos` are the ids that end a sequence, `unmodelled` what the claim turns on that is not modelled here, `engine_stated` whether it names its
+    engine, `inputs` what became of every key.
     """
 
     engine: SamplingEngine
@@ -53,6 +55,7 @@ class Claim:
     length_penalty: float = 1.0
     eos: tuple[int, ...] = ()
     unmodelled: tuple[str, ...] = ()
+    engine_stated: bool = True
     inputs: Inputs = field(default_factory=Inputs)
 
     def on_scores(self) -> Claim:
@@ -96,7 +99,8 @@ def make_claim(options: ReplayOptions, *, stored: Mapping[str, Any] | None = Non
     merged = {**keys.settings, **named, **({} if given.do_sample else {"do_sample": False})}
     if not engine.has_do_sample and given.do_sample:
         merged.pop("do_sample", None)
-    return _claim_of(engine, keys, merged, source)
+    claim = _claim_of(engine, keys, merged, source)
+    return replace(claim, engine_stated=options.engine is not None or "engine" in keys.settings)
 
 
 def _claim_of(engine: SamplingEngine, keys: ClaimKeys, merged: dict[str, Any], source: str) -> Claim:

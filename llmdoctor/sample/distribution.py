@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.sample.entry import SamplingEngine
 from llmdoctor.sample.logits import parse_logits
 from llmdoctor.sample.stages import refusal, run
-from llmdoctor.sample.tables import SamplingEngine
 from llmdoctor.sample.types import Doubles, Floats, SamplingParams
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from llmdoctor.sample.claim import Claim
+from llmdoctor.sample.entry import SamplingEngine
+from llmdoctor.sample.fits import Estimates, FittedClaim, order_of
 from llmdoctor.sample.intervals import (
     IMPOSSIBLE,
-    Interval,
     furthest_rank,
     intervals_of,
     min_p_interval,
@@ -28,7 +29,7 @@ from llmdoctor.sample.sketch import Sketch
 from llmdoctor.sample.stages import refusal
 from llmdoctor.sample.statistics import minimum
 from llmdoctor.sample.steps import Steps
-from llmdoctor.sample.tables import NEWEST, SamplingEngine
+from llmdoctor.sample.tables import NEWEST
 from llmdoctor.sample.testing import Support, calibration, chance_never, sorted_settings
 from llmdoctor.sample.types import SamplingParams
 
@@ -39,46 +40,6 @@ _FITS = 8  # candidates that are reported
 _SURE = (
     3.0  # nats by which another candidate must be ahead, to be named if it is a broken sampler, to give the intervals instead of the claim
 )
-
-
-@dataclass(frozen=True, slots=True)
-class FittedClaim:
-    """One candidate: how many tokens it cannot draw, its log-likelihood over all steps, the penalised score, the p-value of the calibration test.
-
-    `law` names a broken sampler, None for settings.
-    """
-
-    engine: SamplingEngine
-    settings: SamplingParams
-    impossible: int
-    loglik: float
-    score: float
-    p_value: float | None
-    claimed: bool
-    law: str | None = None
-
-    def words(self) -> str:
-        """Return the candidate in words."""
-        if self.law is not None:
-            return f"a broken sampler: {self.law}"
-        named = self.settings.named()
-        if named.pop("do_sample", True) is False:
-            return f"greedy decoding (the same as top_k 1), {self.engine.name}"
-        parts = [f"{name} {value:.4g}" for name, value in named.items() if isinstance(value, int | float)]
-        if self.settings.suppress_tokens:
-            parts.append(f"token {', '.join(map(str, self.settings.suppress_tokens[:5]))} banned")
-        return ", ".join([self.engine.name, *parts])
-
-
-@dataclass(frozen=True, slots=True)
-class Estimates:
-    """Intervals by setting, the candidates from the best down, the lead of the first in nats, the broken sampler if that is the first."""
-
-    intervals: dict[str, Interval]
-    fits: tuple[FittedClaim, ...]
-    margin: float
-    law: str | None
-    law_gain: float
 
 
 def estimate(sketch: Sketch, steps: Steps, claim: Claim) -> Estimates:
@@ -93,10 +54,10 @@ def estimate(sketch: Sketch, steps: Steps, claim: Claim) -> Estimates:
         chosen = own  # nothing is clearly better than the claim
     greedy = not chosen.settings.do_sample
     intervals = {} if greedy else intervals_of(thin, chosen.engine, chosen.settings)
-    second = next((fit.score for fit in fits[1:] if fit.loglik != best.loglik or fit.impossible != best.impossible), -math.inf)
+    second = next((fit.score for fit in fits[1:] if not fit.alike(best)), -math.inf)
     margin = best.score - second
     law = best.law if margin >= _SURE else None
-    return Estimates(intervals, tuple(fits[:_FITS]), margin, law, margin if law else 0.0)
+    return Estimates(intervals=intervals, fits=tuple(fits[:_FITS]), margin=margin, law=law, law_gain=margin if law else 0.0, claim=claim)
 
 
 def candidates(sketch: Sketch, steps: Steps, claim: Claim) -> list[FittedClaim]:
@@ -123,21 +84,17 @@ def candidates(sketch: Sketch, steps: Steps, claim: Claim) -> list[FittedClaim]:
 
 def _engines(claim: Claim) -> Iterator[tuple[SamplingEngine, float]]:
     """One engine for each way in which the cuts follow one another, the claimed one for its own."""
-    seen = {_order(claim.engine)}
+    seen = {order_of(claim.engine)}
     yield claim.engine, 0.0
     for engine in NEWEST:
-        if _order(engine) not in seen and {"top_p", "top_k"} <= engine.takes:
-            seen.add(_order(engine))
+        if order_of(engine) not in seen and {"top_p", "top_k"} <= engine.takes:
+            seen.add(order_of(engine))
             yield engine, _COSTS["engine"]
 
 
 def _cost(name: str, steps: int) -> float:
     """The penalty in nats: half the log of the number of steps for a temperature, its log for the edge of a cut (which is known 1/n well)."""
     return _COSTS[name] if name in _COSTS else math.log(max(steps, 8)) * (0.5 if name == "temperature" else 1.0)
-
-
-def _order(engine: SamplingEngine) -> tuple[bool, bool, bool]:
-    return engine.cuts_after_temperature, engine.min_p_first, engine.nucleus_of_all
 
 
 def _temperatures(claim: Claim) -> list[float]:

@@ -12,6 +12,7 @@ from llmdoctor.sample.replayed import Replay
 from llmdoctor.sample.rules import BROKEN, IMPOSSIBLE, KIND, OTHER
 
 _CLEAR = 3.0  # nats by which a candidate is clearly ahead
+_NAMED = 3  # candidates that are named if none is
 
 
 def findings_of(
@@ -41,28 +42,25 @@ def replay_findings(done: Replay) -> tuple[Finding, ...]:
 
 
 def cause_of(done: Replay) -> str | None:
-    """Return what the tokens came from most likely, with its lead; None if nothing fits better than the claim."""
+    """Return what the tokens came from, with its lead; several candidates if none is clearly ahead; None if nothing fits better than the claim."""
     if done.estimates is None or not done.estimates.fits or done.estimates.fits[0].claimed:
         return None
     best, margin = done.estimates.fits[0], done.estimates.margin
+    near = done.estimates.near(_CLEAR)
+    if len(near) > 1:
+        named = "; or ".join(fit.words() for fit in near[:_NAMED])
+        more = f"; or one of {len(near) - _NAMED} more" if len(near) > _NAMED else ""
+        return f"not decided, within {_CLEAR:g} nats of each other: {named}{more}"
     impossible = f"{best.impossible} impossible tokens" if best.impossible else "no impossible token"
-    lead = (
-        f", {margin:.0f} nats ahead of the next candidate"
-        if math.isfinite(margin) and margin >= 1
-        else ", hardly ahead of the next candidate"
-    )
-    return f"most likely {best.words()} ({impossible}{lead if math.isfinite(margin) else ''})"
+    lead = f", {margin:.0f} nats ahead of the next candidate" if math.isfinite(margin) else ""
+    return f"most likely {best.words()} ({impossible}{lead})"
 
 
 def _fix(done: Replay) -> str | None:
     """The settings to claim, if one candidate is clearly ahead."""
     estimates = done.estimates
-    if (
-        estimates is None
-        or not estimates.fits
-        or estimates.margin < _CLEAR
-        or estimates.fits[0].law is not None
-        or estimates.fits[0].claimed
-    ):
+    if estimates is None or not estimates.fits or len(estimates.near(_CLEAR)) > 1:
+        return None
+    if estimates.fits[0].law is not None or estimates.fits[0].claimed:
         return None
     return f"Claim what was used ({estimates.fits[0].words()}), or set the engine to what was claimed ({done.claim.words()})."

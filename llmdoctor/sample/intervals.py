@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from llmdoctor.sample.entry import SamplingEngine
 from llmdoctor.sample.sketch import Sketch
 from llmdoctor.sample.statistics import minimum, root
-from llmdoctor.sample.tables import SamplingEngine
 from llmdoctor.sample.testing import Support, sorted_settings
 from llmdoctor.sample.types import Doubles, Flags, SamplingParams
 

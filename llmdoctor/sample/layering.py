@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llmdoctor.modeldir.directory import ModelDir
-from llmdoctor.sample.tables import SamplingEngine
+from llmdoctor.sample.entry import SamplingEngine
 
 _FILE_DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 

@@ -14,13 +14,13 @@ from llmdoctor.requests.listed import Listed, Responses
 from llmdoctor.requests.logprob_files import read_responses
 from llmdoctor.sample.bounds import ListedLaw, ListedSteps, SupportBounds, arrays_of, bound_supports, certain_sketch
 from llmdoctor.sample.claim import Claim, make_claim
+from llmdoctor.sample.entry import LogprobKind
 from llmdoctor.sample.intervals import Interval, interval_on
 from llmdoctor.sample.judge import Judgement, combine, impossible_tokens, more_tokens, temperature_share, two_temperatures, undecided
 from llmdoctor.sample.keys import read_keys
 from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.sketch import Sketch
 from llmdoctor.sample.statistics import at_least, at_most
-from llmdoctor.sample.tables import LogprobKind
 from llmdoctor.sample.testing import Support, Test, never_drawn, support_tests
 from llmdoctor.sample.types import SamplingParams
 
@@ -134,7 +134,9 @@ def kinds_of(options: ReplayOptions, responses: Responses, listed: Sequence[List
         return ["processed"], "tokens with log-probability -inf are listed"
     default = claim.engine.logprobs
     others = [kind for kind in KINDS if kind != default and _possible_kind(kind, listed, claim)]
-    return [default, *others], f"the documented default of {claim.engine.name} {claim.engine.version}"
+    default_of = f"the documented default of {claim.engine.name} {claim.engine.version}"
+    stated = responses.engine or claim.engine_stated
+    return [default, *others], default_of if stated else f"{default_of}, assumed because no engine is stated"
 
 
 def _possible_kind(kind: LogprobKind, listed: Sequence[Listed], claim: Claim) -> bool:
@@ -266,7 +268,12 @@ def _verdict(readings: Sequence[KindReading], claim: Claim, because: str) -> Jud
         )
         return undecided(texts, verdict.deciding, verdict.p_corrected)
     if first.kind != "raw" and claim.settings.do_sample:
-        text = f"log-probabilities that are {KIND_WORDS[first.kind]} ({because}) fit any claim: they cannot show which temperature was used"
+        what = (
+            "the temperature cannot show in them, and only the cuts were tested"
+            if first.kind == "temperature"
+            else "no setting shows in them"
+        )
+        text = f"the log-probabilities are {KIND_WORDS[first.kind]} ({because}): {what}; {claim.engine.raw_logprobs} would decide"
         return undecided([text], verdict.deciding, verdict.p_corrected)
     return verdict
 
@@ -274,7 +281,8 @@ def _verdict(readings: Sequence[KindReading], claim: Claim, because: str) -> Jud
 def not_in_list(claim: Claim, kind: LogprobKind) -> list[str]:
     """Return what the claim does to the distribution and a list of this kind cannot show."""
     if kind == "processed":
-        return []
+        late = [name for name in claim.engine.unlisted if name in claim.settings.named()]
+        return [f"{claim.engine.name} {claim.engine.version} applies {name} after the log-probabilities that it lists" for name in late]
     before = (
         ("repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias", "suppress_tokens", "min_tokens")
         if kind == "raw"

@@ -10,8 +10,8 @@ from llmdoctor.requests.logprob_files import looks_like_responses
 from llmdoctor.sample.beam_report import beam_report
 from llmdoctor.sample.claim import make_claim
 from llmdoctor.sample.compare import compared_as, versus_result
-from llmdoctor.sample.estimate import Estimates
 from llmdoctor.sample.findings import replay_findings
+from llmdoctor.sample.fits import Estimates
 from llmdoctor.sample.listed_report import listed_report
 from llmdoctor.sample.options import ReplayOptions, SampleCompareOptions, check_alpha
 from llmdoctor.sample.replayed import Replay, replay

@@ -13,7 +13,8 @@ from llmdoctor.modeldir.directory import read_model_dir
 from llmdoctor.modeldir.tokenizer import Tokenizer
 from llmdoctor.sample.claim import Claim, doubts_of
 from llmdoctor.sample.comparing import Divergence, compare_sides
-from llmdoctor.sample.estimate import Estimates, estimate
+from llmdoctor.sample.estimate import estimate
+from llmdoctor.sample.fits import Estimates
 from llmdoctor.sample.generation import Generation, read_generation
 from llmdoctor.sample.judge import Judgement, judge, run_tests, undecided
 from llmdoctor.sample.logits import Logits

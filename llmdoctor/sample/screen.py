@@ -11,8 +11,8 @@ from llmdoctor.core.document import Bar, Bars, Block, Cell, Fold, Note, Table
 from llmdoctor.core.finding import Finding
 from llmdoctor.core.text import plural
 from llmdoctor.sample.compare import evidence_of, training_of
-from llmdoctor.sample.estimate import Estimates
 from llmdoctor.sample.findings import cause_of
+from llmdoctor.sample.fits import Estimates
 from llmdoctor.sample.intervals import Interval
 from llmdoctor.sample.precision import precision_note
 from llmdoctor.sample.replayed import Replay

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.cuts import head
+from llmdoctor.sample.entry import SamplingEngine
 from llmdoctor.sample.logits import Logits
 from llmdoctor.sample.stages import run, without_filters
-from llmdoctor.sample.tables import SamplingEngine
 from llmdoctor.sample.types import Doubles, Floats, Ids, Sequences
 
 HEAD = 1024

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from llmdoctor.sample import cuts
-from llmdoctor.sample.tables import SamplingEngine
+from llmdoctor.sample.entry import SamplingEngine
 from llmdoctor.sample.types import Floats, LogitRow, SamplingParams, TokenContext, first_row
 
 WINDOW = 64  # llama.cpp's penalty_last_n

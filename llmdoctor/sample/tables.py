@@ -7,93 +7,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
-
-import numpy as np
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.sample import cuts
-from llmdoctor.sample.types import LogitRow
-
-Cut: TypeAlias = Callable[[LogitRow, float], LogitRow]
-LogprobKind = Literal["raw", "temperature", "processed"]
-ModelFiles = Literal["none", "sampling", "generation_config"]
-_CUTS = ("joint", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """The values that an engine accepts of a parameter: low (or more than low) to high, or one of `also`; `says` is its error message."""
-
-    option: str
-    says: str
-    low: float = float("-inf")
-    high: float = float("inf")
-    over: bool = False
-    under: bool = False
-    also: tuple[float, ...] = ()
-
-    def accepts(self, value: float) -> bool:
-        """Return whether the engine accepts `value`; NaN never."""
-        low = value > self.low if self.over else value >= self.low
-        high = value < self.high if self.under else value <= self.high
-        return (low and high) or value in self.also
-
-
-def _as_given(values: dict[str, Any]) -> dict[str, Any]:
-    return values
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class SamplingEngine:
-    """One engine in one version.
-
-    `off` are the values that turn a stage off, `scope` the tokens that a penalty counts, `ties` which of several equal logits at the k-th
-    stay, `logprobs` the kind of log-probabilities that it returns by default: "raw", after the temperature, or after every stage.
-    `reads` turns the parameters that are set into those that it uses (clamped temperatures, temperature 0 as greedy). `model_files` is what it
-    takes from a model's files for what a request leaves out: nothing, the sampling parameters of generation_config.json, or all of it.
-    `checks_unused`: it refuses a bad temperature of a greedy call too. `has_do_sample`: do_sample is one of its parameters.
-    """
-
-    name: str
-    version: str
-    source: str
-    order: tuple[str, ...]
-    takes: frozenset[str]
-    unknown: str
-    ranges: tuple[Range, ...] = ()
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    off: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    scope: Mapping[str, Literal["all", "output", "window"]] = field(default_factory=dict)
-    ties: Literal["all", "low"] = "all"
-    logprobs: LogprobKind = "processed"
-    model_files: ModelFiles = "none"
-    checks_unused: bool = True
-    has_do_sample: bool = False
-    reads: Callable[[dict[str, Any]], dict[str, Any]] = _as_given
-    top_p: Cut = cuts.top_p_ascending
-    min_p: Cut = cuts.min_p_probs
-    typical_p: Cut = cuts.typical
-    bias_limit: float = np.inf
-    since: tuple[int, ...] = ()  # the first version that this entry describes
-    frequency_by_length: bool = False  # the frequency penalty is divided by the number of tokens it counts
-
-    @property
-    def cuts_after_temperature(self) -> bool:
-        """Whether top_p and min_p see the distribution after the temperature."""
-        return self.order.index("temperature") < min(self.order.index(name) for name in _CUTS if name in self.order)
-
-    @property
-    def min_p_first(self) -> bool:
-        """Whether min_p removes tokens before top_k and top_p do."""
-        return "min_p" in self.order and self.order.index("min_p") < self.order.index("top_k")
-
-    @property
-    def nucleus_of_all(self) -> bool:
-        """Whether top_p measures its mass on the distribution that top_k has not cut."""
-        return "joint" in self.order
+from llmdoctor.sample.entry import Range, SamplingEngine
 
 
 def _vllm_reads(values: dict[str, Any]) -> dict[str, Any]:
@@ -206,6 +126,7 @@ VLLM = SamplingEngine(
     off={"top_k": (0, -1), "min_p": (0.0,), "top_p": (1.0,)},
     scope={"repetition_penalty": "all", "frequency_penalty": "output", "presence_penalty": "output"},
     logprobs="raw",
+    raw_logprobs="vLLM's --logprobs-mode raw_logprobs (the default)",
     model_files="sampling",
     reads=_vllm_reads,
     bias_limit=100.0,  # sampling_params.py from_optional clamps it
@@ -213,6 +134,7 @@ VLLM = SamplingEngine(
 SGLANG = SamplingEngine(
     name="sglang",
     version="0.5.23",
+    since=(0, 4, 9),
     source="srt/sampling/sampling_params.py, srt/sampling/penaltylib, srt/layers/sampler.py (pytorch backend)",
     order=("min_tokens", "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "greedy", "temperature", "joint"),
     takes=frozenset((*_FILTERS, *_PENALTIES, "logit_bias", *_MIN_TOKENS)),
@@ -237,6 +159,7 @@ SGLANG = SamplingEngine(
     scope={"repetition_penalty": "output", "frequency_penalty": "output", "presence_penalty": "output"},
     ties="low",
     logprobs="temperature",
+    raw_logprobs="SGLANG_RETURN_ORIGINAL_LOGPROB=1",  # srt/layers/sampler.py
     model_files="sampling",
     reads=_sglang_reads,
 )
@@ -264,6 +187,7 @@ LLAMA_CPP = SamplingEngine(
     scope={"repetition_penalty": "window", "frequency_penalty": "window", "presence_penalty": "window"},
     ties="low",
     logprobs="raw",  # the server's post_sampling_probs is off
+    raw_logprobs="n_probs without post_sampling_probs",
     reads=_llama_cpp_reads,
     top_p=cuts.top_p_descending,
     min_p=cuts.min_p_logits,
@@ -309,8 +233,33 @@ VLLM_V0 = replace(
     order=("min_tokens", "logit_bias", *_PENALTIES, "greedy", "temperature", "top_k", "top_p", "min_p"),
     logprobs="processed",
 )
+# Read in the wheels of 0.3.0, 0.4.1, 0.4.1.post7, 0.4.2, 0.4.3, 0.4.4, 0.4.6, 0.4.9, 0.4.10 and 0.5.3.
+SGLANG_TOP_P = replace(
+    SGLANG,
+    version="0.4.4 (read, not run; the same in 0.4.6)",
+    since=(0, 4, 4),
+    source="srt/layers/sampler.py top_p_normalize_probs_torch: log-probabilities after temperature and top_p",
+    logprobs="processed",
+    unlisted=("top_k", "min_p"),
+    raw_logprobs="SGLang 0.5 with SGLANG_RETURN_ORIGINAL_LOGPROB=1",
+)
+SGLANG_PROMPT = replace(
+    SGLANG_TOP_P,
+    version="0.4.2 (read, not run; the same in 0.4.3)",
+    since=(0, 4, 2),
+    source="srt/sampling/penaltylib/penalizers/repetition_penalty.py _cumulate_input_tokens: the prompt counts",
+    scope={"repetition_penalty": "all", "frequency_penalty": "output", "presence_penalty": "output"},
+)
+SGLANG_RAW = replace(
+    SGLANG_PROMPT,
+    version="0.4.1 (read, not run; the same in 0.3.0)",
+    since=(),
+    source="srt/layers/logits_processor.py: log_softmax before the temperature",
+    logprobs="raw",
+    unlisted=(),
+)
 NEWEST = (TRANSFORMERS, VLLM, SGLANG, LLAMA_CPP, TGI, GPT_FAST)
-ENTRIES = (*NEWEST, VLLM_V0)  # of one engine the newest version first
+ENTRIES = (*NEWEST, VLLM_V0, SGLANG_TOP_P, SGLANG_PROMPT, SGLANG_RAW)  # of one engine the newest version first
 ENGINES: Mapping[str, SamplingEngine] = {engine.name: engine for engine in NEWEST}
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmdoctor.sample.entry import SamplingEngine
 from llmdoctor.sample.sketch import Sketch
 from llmdoctor.sample.statistics import at_least, at_most, chi2_sf, minimum, skewed_tails
-from llmdoctor.sample.tables import SamplingEngine
 from llmdoctor.sample.types import Doubles, Flags, Ids, SamplingParams
 
 _SPAN = 2.5  # nats of the temperature's logarithm that are searched

@@ -12,7 +12,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.report import Style, render
 from llmdoctor.sample.engines import Drawn, draw, engines_report, variation
 from llmdoctor.sample.options import EnginesOptions
-from llmdoctor.sample.tables import ENGINES
+from llmdoctor.sample.tables import ENGINES, find_engine
 from llmdoctor.sample.types import SamplingParams, TokenContext
 from tests.conftest import write_model
 
@@ -165,3 +165,18 @@ def test_the_screen(snapshot: Any) -> None:
 def test_a_token_outside_is_refused() -> None:
     with pytest.raises(QuestionError, match="token 9 lies outside"):
         engines_report(EnginesOptions(logits="4,3", settings=SamplingParams(repetition_penalty=1.2), context=TokenContext((9,))))
+
+
+def test_sglang_by_version() -> None:
+    """Read in the wheels of SGLang: what the repetition penalty counts, and which log-probabilities are listed."""
+    found = {version: find_engine(f"sglang@{version}") for version in ("0.3.0", "0.4.1", "0.4.3", "0.4.6", "0.4.10", "0.5.23", "")}
+    facts = {version: (one.scope["repetition_penalty"], one.logprobs) for version, one in found.items() if one is not None}
+    assert facts == {
+        "0.3.0": ("all", "raw"),
+        "0.4.1": ("all", "raw"),
+        "0.4.3": ("all", "processed"),
+        "0.4.6": ("output", "processed"),
+        "0.4.10": ("output", "temperature"),
+        "0.5.23": ("output", "temperature"),
+        "": ("output", "temperature"),
+    }

@@ -133,7 +133,7 @@ def test_a_kind_is_not_guessed(tmp_path: Path) -> None:
         assert report.result is not None
         assert report.verdict is not None
         found[name] = (report.result["logprobs"]["kind"], report.result["verdict"], report.result["estimate"] != {})
-        assert ("raw" in report.verdict.text) == (kind is None)
+        assert ("if the log-probabilities are raw" in report.verdict.text) == (kind is None)
     assert found == {
         "raw": ("raw", "consistent", True),
         "scaled": ("raw", "undecided", False),

@@ -286,3 +286,18 @@ def test_a_batch_has_one_verdict(tmp_path: Path) -> None:
     one = replay_report(ReplayOptions(logits=str(tmp_path / "batch.npz"), engine="vllm", sequence=1))
     assert one.result is not None
     assert len(one.result["steps"]) == 40
+
+
+def test_candidates_that_the_tokens_do_not_tell_apart_are_all_named(tmp_path: Path) -> None:
+    """min_p after a temperature keeps what is within T log(min_p) of the largest: T .7 with .1 and T 1 with .2 have nearly one support."""
+    words = {"engine": "vllm", "temperature": 1.0, "min_p": 0.1}
+    arguments = write_case(tmp_path, 20, 300, ("vllm", SamplingParams(temperature=1.0, min_p=0.2)), words)
+    logits, tokens, claim = (str(tmp_path / arguments[at]) for at in (2, 4, 6))
+    report = replay_report(ReplayOptions(logits=logits, tokens=tokens, claim=claim))
+    assert report.result is not None
+    cause = str(report.findings[0].cause)
+    assert cause.startswith("not decided, within 3 nats of each other: ")
+    assert "min_p 0.2" in cause
+    assert report.result["margin"] < 3
+    low, high = (report.result["estimate"]["min_p"][key] for key in ("low", "high"))
+    assert low <= 0.2 <= high
