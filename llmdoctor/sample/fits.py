@@ -11,7 +11,7 @@ from llmdoctor.sample.intervals import Interval
 from llmdoctor.sample.testing import sorted_settings
 from llmdoctor.sample.types import SamplingParams
 
-_AS_LIKELY = 1.9207  # nats of likelihood: half the 95% point of chi-square with one degree
+_AS_LIKELY = 3.0  # nats of likelihood
 _SAME_TEMPERATURE = 0.15  # the logarithm of a ratio
 
 
