@@ -84,11 +84,8 @@ def check_report(options: GencfgCheckOptions) -> Report:
 
 
 def _check(name: str, worker: TemplateWorker, version: str, options: GencfgCheckOptions) -> CheckedModel:
-    if os.path.isfile(name):
-        from llmdoctor.gencfg.served import is_served
-
-        if is_served(name):
-            return _check_file(name, options.without)
+    if is_served(name):
+        return _check_file(name, options.without)
     return check_directory(read_model_dir(name), worker, version, options.without)
 
 
