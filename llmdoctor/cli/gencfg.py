@@ -183,7 +183,9 @@ def diff(
 
 
 def check(
-    models: Annotated[list[str], typer.Argument(help="Model directories, folders of model directories, GGUF files, Modelfiles.", metavar="MODEL...")],
+    models: Annotated[
+        list[str], typer.Argument(help="Model directories, folders of model directories, GGUF files, Modelfiles.", metavar="MODEL...")
+    ],
     select: Annotated[list[str] | None, _option("--select", "Only the rules whose code begins with PREFIX; repeatable.", "PREFIX")] = None,
     ignore: Annotated[list[str] | None, _option("--ignore", "Not the rules whose code begins with PREFIX; repeatable.", "PREFIX")] = None,
     transformers: Version = None,
