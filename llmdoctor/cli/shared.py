@@ -20,7 +20,7 @@ from llmdoctor.core.finding import Severity
 Answered = TypeVar("Answered")
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@dataclass(slots=True)
 class Shared:
     """The values of the options on the command line of this process."""
 

@@ -14,7 +14,7 @@ Status = Literal["ok", "problem", "bound", "undecided", "refused"]
 TONES: dict[Status, Tone] = {"ok": "good", "problem": "bad", "bound": "warn", "undecided": "warn", "refused": "bad"}
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """The answer in one sentence that carries its limits.
 

@@ -35,7 +35,7 @@ _BOMS = (  # UTF-32's little-endian mark starts with UTF-16's
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True)
 class JsonFile:
     """A JSON file: its value (None if it cannot be read), what is wrong with it, and the line of anything in it."""
 

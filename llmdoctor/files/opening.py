@@ -16,7 +16,7 @@ from llmdoctor.files.rules import BEYOND_LIMITS, OUTSIDE, UNREADABLE
 _instead: dict[str, bytes] = {}  # by absolute path; not empty only inside reading_instead()
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a file was not read: the rule about files, and a clause that continues the file's name ("is a FIFO, not a file")."""
 

@@ -27,7 +27,7 @@ HYBRID_SINCE: dict[str, Minor] = {
 _METADATA = ("transformers_version", "_from_model_config", "_commit_hash")
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@dataclass(slots=True)
 class LoadedModel:
     """The model after from_pretrained: `fields` of its generation config, the `stamp` of the version that wrote it.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True)
 class StoredTensor:
     """A tensor of a checkpoint: its name, shape and dtype, the file that holds it, and where its bytes begin and end there."""
 

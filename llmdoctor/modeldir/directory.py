@@ -33,7 +33,7 @@ FILES = (
 )
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True)
 class Adapter:
     """An adapter directory's base model: its name, and where it is (None: not on this machine)."""
 
@@ -41,7 +41,7 @@ class Adapter:
     base: ModelDir | None
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True)
 class ModelDir:
     """A directory's files. `shown_name` is what the user called it; `only` names the one file it is, if a file was given."""
 

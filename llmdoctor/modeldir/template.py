@@ -23,7 +23,7 @@ SECONDS = 1.5
 TEMPLATE_LIMIT = 2**20
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True)
 class ChatTemplate:
     """A template's text, its name ("default", "tool_use"), the file that it is in, and the special tokens it may use."""
 
@@ -34,7 +34,7 @@ class ChatTemplate:
     variables: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True)
 class Rendering:
     """What came of a rendering: `text`, or an `error` of the kind "syntax", "raised" or "limit" with its message and line."""
 

@@ -12,7 +12,7 @@ from llmdoctor.core.text import clean
 _WHOLE = 12  # a column of cells no longer than this, such as a number or a short list, is kept on one line if possible
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True)
 class FittedColumns:
     """The widths of the columns, and the number of blanks between two of them."""
 

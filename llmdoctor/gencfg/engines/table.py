@@ -15,7 +15,7 @@ from llmdoctor.gencfg.engines.types import GenerationEngine
 REFERENCE = "transformers"  # the engine of a call for which no other is named
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True)
 class EngineVersion:
     """The version that an answer is for: `requested` by the user, else the installed one, else the newest known.
 

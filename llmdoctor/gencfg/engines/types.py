@@ -11,7 +11,7 @@ from llmdoctor.gencfg.types import Effective, GenerateCall, Json, SourcedValue
 RuleBasis = Literal["measured", "read"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
     """What an engine reads beside the call: special ids of the tokenizer that it loads, None if no file gives them.
 
@@ -32,7 +32,7 @@ class ModelFacts:
     request_defaults: Mapping[str, SourcedValue] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
     """The command line that starts a server: the words that it begins with, and which of its options matter for generation.
 
