@@ -76,7 +76,7 @@ FILES: dict[str, dict[str, object]] = {
     "trainer.json": {"optim": "adamw_torch", "bf16": True, "per_device_train_batch_size": 4},
     "trainer.yaml": {"optim": "adamw_torch", "bf16": False, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2},
     "sft.yaml": {"optim": "adamw_torch", "bf16": True, "per_device_train_batch_size": 4, "max_length": 64, "packing": False},
-    "axolotl.yml": {"base_model": "x", "datasets": [], "sequence_len": 64, "micro_batch_size": 4, "optimizer": "adamw_torch", "bf16": True},
+    "axolotl.yml": {"base_model": "x", "datasets": [], "sequence_len": 64, "micro_batch_size": 4, "optimizer": "adamw_torch", "bf16": True, "flash_attention": True},
     "factory.yaml": {"model_name_or_path": "x", "stage": "sft", "finetuning_type": "full", "cutoff_len": 64, "template": "qwen", "bf16": True,
                      "per_device_train_batch_size": 4, "disable_gradient_checkpointing": True},
     "zero2.json": {"train_micro_batch_size_per_gpu": 4, "bf16": {"enabled": True}, "zero_optimization": {"stage": 2},

@@ -76,10 +76,8 @@ def _run(options: MemOptions, text: str, steps: int, probe: Probe) -> None:
 
     predictor = Predictor(options)
     strategy = predictor.strategy(text)
-    if strategy.objective is not None or strategy.documents is not None:
-        raise QuestionError(
-            f"{text}: TRL's trainers and packed batches are predicted, but not run here: measure your own script with `mem measure -- python train.py`"
-        )
+    if strategy.documents is not None:
+        raise QuestionError(f"{text}: packed batches are not run here: measure your own script with `mem measure -- python train.py`")
     if strategy.engine is None:
         # accelerate imports deepspeed wherever the package is (utils/other.py:309): a broken one must not break a run without it.
         sys.modules["deepspeed"] = None  # type: ignore[assignment]
