@@ -54,9 +54,16 @@ def sft(dataset, config: dict, model: str, folder: str) -> list[dict]:
     return rows
 
 
+def saved(model: str, folder: str):
+    """A network with weights on disk: these trainers load a reference model from the path of the first."""
+    path = os.path.join(folder, "network")
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).save_pretrained(path)
+    return AutoModelForCausalLM.from_pretrained(path)
+
+
 def dpo(dataset, config: dict, model: str, folder: str) -> list[dict]:
     tokenizer = AutoTokenizer.from_pretrained(model)
-    network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+    network = saved(model, folder)
     trainer = trl.DPOTrainer(
         model=network, args=arguments_of(trl.DPOConfig, config, folder), train_dataset=dataset, processing_class=tokenizer
     )
@@ -73,7 +80,7 @@ def dpo(dataset, config: dict, model: str, folder: str) -> list[dict]:
 
 def kto(dataset, config: dict, model: str, folder: str) -> list[dict]:
     tokenizer = AutoTokenizer.from_pretrained(model)
-    network = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+    network = saved(model, folder)
     trainer = trl.KTOTrainer(
         model=network,
         args=arguments_of(trl.KTOConfig, {**config, "per_device_train_batch_size": 2}, folder),

@@ -16,7 +16,10 @@ from llmdoctor.core.exitcodes import REFUSED
 from llmdoctor.core.report import Report
 from llmdoctor.report.terminal import Color, complain
 
-_TRAINER = "trl-sft, trl-dpo, transformers-clm, axolotl, llama-factory, unsloth, torchtune or none (the labels as they are); @VERSION names a release."
+_TRAINER = (
+    "trl-sft, trl-dpo, trl-kto, trl-reward, transformers-clm, axolotl, llama-factory, unsloth, torchtune or none (the labels as they are); "
+    "@VERSION names a release."
+)
 
 
 def _option(name: str, help: str, metavar: str) -> typer.models.OptionInfo:

@@ -44,12 +44,33 @@ class Setup:
 
     def build(self, rows: list[Row]) -> list[Sequence]:
         """Return the sequences that the trainer makes of `rows`. Raises TrainerError as the trainer does."""
+        if _IMAGES not in self.limits and any(map(_has_images, rows[:20])):
+            self.limits.append(_IMAGES)
         return self.trainer.build(Task(rows=rows, config=self.config, chat=self.chat, version=self.version))
+
+    @property
+    def who(self) -> str:
+        """The trainer with the release whose rules are applied; for labels as they are, what makes the ids."""
+        return f"{self.trainer.name} {self.version_text}" if self.version else "Building the sequences"
 
     @property
     def version_text(self) -> str | None:
         """The release whose rules are applied."""
         return ".".join(map(str, self.version)) if self.version else None
+
+
+_IMAGES = "images are placeholders: the tokens that a processor makes of them are not counted"
+_MEDIA = ("image", "images", "videos", "audios")
+
+
+def _has_images(row: Row) -> bool:
+    """Return whether a row holds images, as a column or as parts of a message's content."""
+    if any(row.columns.get(name) for name in _MEDIA):
+        return True
+    talk = row.columns.get("messages")
+    contents = [one.get("content") for one in talk if isinstance(one, dict)] if isinstance(talk, list) else []
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return any(isinstance(part, dict) and part.get("type") in ("image", "image_url", "video", "audio") for part in parts)
 
 
 def set_up(options: LabelsOptions, worker: TemplateWorker, detail: bool = True) -> Setup:

@@ -185,10 +185,13 @@ def _plain(message: Message) -> dict[str, Any]:
 
 
 def _error(rendering: Rendering) -> TrainerError:
-    """Return what the library would raise: the template's own exception by its class, or a limit of this tool's sandbox."""
+    """Return what the library would raise: the template's own exception by its class.
+
+    Raises QuestionError for a limit of this tool's sandbox, which the library does not have.
+    """
+    if rendering.error == "limit":
+        raise QuestionError(f"the chat template cannot be rendered within this tool's limits: {rendering.message}")
     kind, _, message = (rendering.message or "").partition(": ")
     if rendering.error == "raised" and kind:
         return TrainerError(kind, message, "the chat template")
-    return TrainerError(
-        "TemplateSyntaxError" if rendering.error == "syntax" else "TemplateLimit", rendering.message or "", "the chat template"
-    )
+    return TrainerError("TemplateSyntaxError", rendering.message or "", "the chat template")

@@ -17,7 +17,10 @@ def language_modeling(sequences: list[Sequence], pad: int | None) -> list[Sequen
             "ValueError", "the tokenizer does not have a pad token, and sequences have to be padded", "transformers data_collator.py"
         )
     for one in sequences:
-        one.labels, one.sources = list(one.ids), ["target"] * len(one.ids)
+        if one.labels != one.ids:
+            one.labels, one.sources = list(one.ids), ["target"] * len(one.ids)
+        if pad not in one.ids:
+            continue
         for place, token in enumerate(one.ids):
             if token == pad:
                 one.mask(place, place + 1, PAD_IS_IGNORED)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from llmdoctor.labels.chat import Chat
-from llmdoctor.labels.ends import Ends, ends_of
-from llmdoctor.labels.types import IGNORED, Sequence
+from llmdoctor.labels.ends import Ends, ends_of, scored_end
+from llmdoctor.labels.types import IGNORED, Row, Sequence
 
 _NOT_ANSWERS = frozenset({"user", "system", "tool", "prompt", "human", "observation"})
 EXAMPLES = 3  # dataset rows named as examples of each fault
@@ -47,31 +48,39 @@ class Tokens:
     pad: int | None
     vocabulary: int | None
     chat: bool = False  # the rows are conversations
+    scored: bool = False  # no token is a target: the trainer reads a score at the last one
 
 
 def count(counts: Counts, sequence: Sequence, tokens: Tokens) -> Ends:
     """Add one sequence to the counts, and return how its answers end."""
     ids, labels = sequence.ids, sequence.labels
-    ends = ends_of(sequence, tokens.ends)
+    ends = scored_end(sequence, tokens.ends) if tokens.scored else ends_of(sequence, tokens.ends)
     trained = sequence.trained
     counts.sequences += 1
     counts.tokens += len(ids)
     counts.trained += trained
-    found = {
-        "no_target": not trained,
-        "truncated": sequence.truncated,
-        "end_ignored": ends.ignored > 0,
-        "end_cut": ends.cut > 0,
-        "end_missing": ends.missing > 0,
-        "prompt_trained": _prompt_trained(sequence, tokens.chat),
-        "double_bos": tokens.bos is not None and ids[:2] == [tokens.bos, tokens.bos],
-        "double_eos": tokens.eos is not None and len(ids) > 1 and ids[-2:] == [tokens.eos, tokens.eos],
-        "beyond_vocabulary": tokens.vocabulary is not None and max(ids, default=0) >= tokens.vocabulary,
-        "padding_trained": _padding_trained(ids, labels, tokens),
-    }
-    for name, present in found.items():
-        if present:
-            counts.fault(name, sequence)
+    if not trained and not tokens.scored:
+        counts.fault("no_target", sequence)
+    if sequence.truncated:
+        counts.fault("truncated", sequence)
+    if ends.ignored:
+        counts.fault("end_ignored", sequence)
+    if ends.cut:
+        counts.fault("end_cut", sequence)
+    if ends.missing:
+        counts.fault("end_missing", sequence)
+    if _prompt_trained(sequence, tokens.chat):
+        counts.fault("prompt_trained", sequence)
+    if tokens.bos is not None and ids[:2] == [tokens.bos, tokens.bos]:
+        counts.fault("double_bos", sequence)
+    if tokens.eos is not None and ids[-2:] == [tokens.eos, tokens.eos]:
+        counts.fault("double_eos", sequence)
+    if tokens.vocabulary is not None and max(ids, default=0) >= tokens.vocabulary:
+        counts.fault("beyond_vocabulary", sequence)
+    if labels != ids and _shifted(ids, labels):
+        counts.fault("shifted", sequence)
+    if _padding_trained(ids, labels, tokens):
+        counts.fault("padding_trained", sequence)
     if ends.ignored:
         _remember_reason(counts, sequence, tokens)
     return ends
@@ -90,6 +99,12 @@ def _padding_trained(ids: list[int], labels: list[int], tokens: Tokens) -> bool:
     return pad is not None and pad not in tokens.ends and ids[-2:] == [pad, pad] and labels[-2:] == [pad, pad]
 
 
+def _shifted(ids: list[int], labels: list[int]) -> bool:
+    """Whether each target is the id of the next place and some are not that of their own: labels that were shifted before."""
+    targets = [place for place, label in enumerate(labels[:-1]) if label != IGNORED]
+    return len(targets) > 1 and all(labels[at] == ids[at + 1] for at in targets) and any(labels[at] != ids[at] for at in targets)
+
+
 def _remember_reason(counts: Counts, sequence: Sequence, tokens: Tokens) -> None:
     for place, token in enumerate(sequence.ids):
         if token in tokens.ends and sequence.labels[place] == IGNORED and place and sequence.labels[place - 1] != IGNORED:
@@ -98,7 +113,30 @@ def _remember_reason(counts: Counts, sequence: Sequence, tokens: Tokens) -> None
             return
 
 
-def tokens_of(chat: Chat, ends: frozenset[int], vocabulary: int | None, talks: bool = False) -> Tokens:
+def count_thoughts(counts: Counts, rows: Iterable[Row], sequences: Iterable[Sequence], chat: Chat) -> None:
+    """Count the sequences that lack a thought (<think>...</think>) of the rows in them."""
+    thoughts = {row.number: found for row in rows if (found := _thoughts(row))}
+    for sequence in sequences if thoughts else ():
+        wanted = [thought for number in sequence.rows for thought in thoughts.get(number, ())]
+        if wanted and not sequence.truncated:
+            text = "".join(chat.encoder.decode(sequence.ids).split())
+            if any(thought not in text for thought in wanted):
+                counts.fault("thoughts_removed", sequence)
+
+
+def _thoughts(row: Row) -> list[str]:
+    """Return the thoughts of a row's answers without blanks."""
+    for name in ("messages", "conversations", "completion"):
+        talk = row.columns.get(name)
+        if isinstance(talk, list):
+            texts = [one.get("content", one.get("value")) for one in talk if isinstance(one, dict)]
+            parts = [text.partition("</think>") for text in texts if isinstance(text, str)]
+            found = ["".join(before.replace("<think>", "").split()) for before, end, _ in parts if end]
+            return [thought for thought in found if thought]
+    return []
+
+
+def tokens_of(chat: Chat, ends: frozenset[int], vocabulary: int | None, *, talks: bool = False, scored: bool = False) -> Tokens:
     """Return the ids that the counts look for."""
     encoder = chat.encoder
-    return Tokens(ends=ends, bos=encoder.bos_id, eos=encoder.eos_id, pad=encoder.pad_id, vocabulary=vocabulary, chat=talks)
+    return Tokens(ends=ends, bos=encoder.bos_id, eos=encoder.eos_id, pad=encoder.pad_id, vocabulary=vocabulary, chat=talks, scored=scored)

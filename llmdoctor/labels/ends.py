@@ -38,8 +38,7 @@ def ends_of(sequence: Sequence, end_ids: frozenset[int]) -> Ends:
     for start, stop in runs(labels):
         if start and ids[start - 1] in end_ids and stop - start == 1:
             continue  # what the template writes behind an end token, such as a newline, is no answer
-        tail = ids[max(start, stop - NEAR) : stop]
-        if any(token in end_ids for token in tail):
+        if not end_ids.isdisjoint(ids[max(start, stop - NEAR) : stop]):
             trained += 1
         elif stop < len(ids) and ids[stop] in end_ids:
             ignored += 1
@@ -48,6 +47,12 @@ def ends_of(sequence: Sequence, end_ids: frozenset[int]) -> Ends:
         elif stop == len(ids) or sequence.roles[stop : stop + 1] != ["assistant"]:
             missing += 1
     return Ends(trained, ignored, cut, missing)
+
+
+def scored_end(sequence: Sequence, end_ids: frozenset[int]) -> Ends:
+    """Return whether a sequence that is scored at its last token ends with an end token, or with what the template writes behind one."""
+    found = not end_ids.isdisjoint(sequence.ids[-NEAR:])
+    return Ends(trained=int(found), missing=int(not found))
 
 
 def runs(labels: list[int]) -> list[tuple[int, int]]:

@@ -13,12 +13,15 @@ from llmdoctor.labels.counts import Counts
 from llmdoctor.labels.rules import (
     BEYOND,
     DOUBLE_BOS,
+    DOUBLE_EOS,
     END_CUT,
     END_IGNORED,
     NO_END,
     NO_TARGET,
     PADDING_TRAINED,
     PROMPT_TRAINED,
+    SHIFTED,
+    THOUGHTS_REMOVED,
     TRAINER_RAISES,
 )
 from llmdoctor.labels.types import STORED, TrainerError
@@ -49,6 +52,9 @@ def _found(setup: Setup, counts: Counts) -> Iterator[Finding]:
         ("double_bos", DOUBLE_BOS, "begin with two bos tokens"),
         ("beyond_vocabulary", BEYOND, "hold an id that the embedding does not have"),
         ("padding_trained", PADDING_TRAINED, "train padding"),
+        ("shifted", SHIFTED, "have labels that are shifted by one place: each label is the next id"),
+        ("double_eos", DOUBLE_EOS, "end with two eos tokens"),
+        ("thoughts_removed", THOUGHTS_REMOVED, "do not hold the thinking part of an answer that the row has"),
     )
     for name, rule, words in simple:
         if counts.of(name):

@@ -9,7 +9,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
 from llmdoctor.labels.built import Setup, set_up, the_end_ids
-from llmdoctor.labels.counts import Counts, count, tokens_of
+from llmdoctor.labels.counts import Counts, count, count_thoughts, tokens_of
 from llmdoctor.labels.ends import Ends
 from llmdoctor.labels.findings import findings_of, raised
 from llmdoctor.labels.options import LabelsOptions
@@ -77,8 +77,9 @@ def vocabulary_of(directory: ModelDir) -> int | None:
 
 def _report(setup: Setup, rows: list[Row], sequences: list[Sequence]) -> Report:
     counts = Counts(rows=len(rows))
-    tokens = tokens_of(setup.chat, the_end_ids(setup), vocabulary_of(setup.directory))
+    tokens = tokens_of(setup.chat, the_end_ids(setup), vocabulary_of(setup.directory), scored=setup.trainer.scores_last)
     ends = [count(counts, sequence, tokens) for sequence in sequences]
+    count_thoughts(counts, rows, sequences, setup.chat)
     findings = findings_of(setup, counts)
     tables: list[Block] = [sequence_table(setup, number, one) for number, one in enumerate(sequences[:SHOWN])]
     if len(sequences) > SHOWN:
@@ -138,5 +139,5 @@ def _refused(setup: Setup, error: TrainerError) -> Report:
         "limits": setup.limits,
     }
     limits = f" ({'; '.join(setup.limits)})" if setup.limits else ""
-    verdict = Verdict(f"{setup.trainer.name} {setup.version_text or ''} raises {error.kind}: {error.message}{limits}", "problem")
+    verdict = Verdict(f"{setup.who} raises {error.kind}: {error.message}{limits}", "problem")
     return Report("labels inspect", subject_of(setup), dict(result), (finding,), document=(finding,), verdict=verdict)

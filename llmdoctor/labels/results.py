@@ -73,6 +73,8 @@ class AuditResult(TypedDict):
     double_eos_rows: int
     beyond_vocabulary_rows: int  # sequences with an id that the embedding does not have
     padding_trained_rows: int
+    shifted_rows: int  # sequences whose labels are shifted by one place
+    thoughts_removed_rows: int  # sequences without a thinking part that the row holds
     end_token: str | None
     error: TrainerErrorResult | None
     inputs: InputsResult

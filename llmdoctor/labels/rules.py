@@ -98,4 +98,37 @@ TRAINER_RAISES = Rule(
     good="a chat template with {% generation %} around the assistant's part",
     fix="Change the setting or the data that the message names.",
 )
+SHIFTED = Rule(
+    code="LAB010",
+    name="labels-shifted",
+    severity=Severity.ERROR,
+    summary="The labels are shifted by one place against the ids.",
+    reason="The models of transformers shift the labels themselves. Labels that are shifted already train each token on the one after the next, and the loss "
+    "does not fall below that of guessing.",
+    bad='{"input_ids": [5, 6, 7], "labels": [6, 7, -100]}',
+    good='{"input_ids": [5, 6, 7], "labels": [5, 6, 7]}',
+    fix="labels = input_ids.copy()   # without a shift",
+)
+DOUBLE_EOS = Rule(
+    code="LAB011",
+    name="double-eos",
+    severity=Severity.WARNING,
+    summary="A sequence ends with two eos tokens.",
+    reason="The text already ends with the eos token and the tokenizer or the trainer adds another one. It is harmless for stopping; with packing the second one "
+    "begins the next document.",
+    bad='{"text": "The answer.</s>"} on a tokenizer that adds </s>',
+    good='{"text": "The answer."}',
+    fix="Remove the eos from the text, or set add_eos_token to false.",
+)
+THOUGHTS_REMOVED = Rule(
+    code="LAB012",
+    name="thinking-removed",
+    severity=Severity.INFO,
+    summary="The chat template removes the thinking part of answers, so it is not trained.",
+    reason="Templates of reasoning models drop the thoughts of earlier turns, some of all turns. The rows hold them, the sequences do not: the model is taught to "
+    "answer without thinking.",
+    bad="a template with content.split('</think>')[-1] and rows with <think>...</think>",
+    good="a training template that keeps the thoughts, or one row for each answer",
+    fix="Train with a template that keeps the thoughts, or make one row of each turn so that its answer is the last.",
+)
 RULES = declared(globals())

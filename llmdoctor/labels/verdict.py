@@ -18,8 +18,14 @@ def verdict_of(setup: Setup, counts: Counts) -> Verdict:
         return Verdict(
             f"The end of the answer is not trained: {end} has label -100 in {counts.of('end_ignored'):,} of {total}{limits}.", "problem"
         )
+    if setup.trainer.scores_last:
+        return _scored(setup, counts, end, limits)
     if counts.of("no_target") == counts.sequences:
         return Verdict(f"Nothing is trained: no sequence of {counts.sequences:,} has a target{limits}.", "problem")
+    if counts.of("shifted"):
+        return Verdict(
+            f"The labels are shifted by one place in {counts.of('shifted'):,} of {total}: each label is the next id{limits}.", "problem"
+        )
     bad = [(name, words) for name, words in _WORDS if counts.of(name)]
     if bad:
         said = ", ".join(f"{counts.of(name):,} of {total} {words}" for name, words in bad)
@@ -29,8 +35,21 @@ def verdict_of(setup: Setup, counts: Counts) -> Verdict:
             f"Undecided: the tokenizer names no eos_token and has no chat template, so the end of an answer is unknown{limits}.",
             "undecided",
         )
-    status: Status = "undecided" if any("not compared" in limit for limit in setup.limits) else "ok"
+    status: Status = "undecided" if _uncompared(setup) else "ok"
     return Verdict(f"The end of each answer is trained: {end} is a target in all of {total}{limits}.", status)
+
+
+def _scored(setup: Setup, counts: Counts, end: str, limits: str) -> Verdict:
+    """Return the verdict on sequences that are scored at their last token."""
+    start = f"{setup.trainer.name} trains no token: it scores the last token of each sequence"
+    missing = counts.of("end_missing")
+    if missing:
+        return Verdict(f"{start}, and {missing:,} of {counts.sequences:,} sequences do not end with {end}{limits}.", "problem")
+    return Verdict(f"{start}, and {end} ends all of {counts.sequences:,} sequences{limits}.", "undecided" if _uncompared(setup) else "ok")
+
+
+def _uncompared(setup: Setup) -> bool:
+    return any("not compared" in limit for limit in setup.limits)
 
 
 _WORDS = (

@@ -25,6 +25,7 @@ ODD = [
     ("llama-factory", {"instruction": 7, "input": [1], "output": "a"}),
     ("none", {"messages": [1]}),
     ("none", {"input_ids": [1, -5, 10**20], "labels": [1, 2, 3]}),
+    ("none", {"input_ids": [1, 2], "labels": [-5, 2]}),
 ]
 
 
@@ -52,3 +53,39 @@ def test_a_row_behind_the_first_rows_is_shown(tmp_path: Path) -> None:
     assert found.result["limits"]
     with pytest.raises(QuestionError, match=r"has 2,005 rows"):
         inspected(tmp_path, rows, trainer="trl-sft", row=MOST_ROWS + 5)
+
+
+@pytest.mark.parametrize("trainer", ["trl-sft", "none", "transformers-clm"])
+def test_half_of_a_surrogate_pair_is_refused(trainer: str, tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match="surrogate"):
+        inspected(tmp_path, [{"text": "\ud800 a"}], trainer=trainer)
+
+
+def test_a_limit_of_this_tool_is_not_the_trainers_error(tmp_path: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": "a b " * 300_000}, {"role": "assistant", "content": "x"}]}]
+    with pytest.raises(QuestionError, match="limits"):
+        inspected(tmp_path, rows, trainer="trl-sft@1.16.0")
+
+
+def test_rows_that_are_tokenized_already_go_to_the_collator(tmp_path: Path) -> None:
+    found = inspected(tmp_path, [{"input_ids": [5, 402, 6], "labels": [-100, 402, 6]}], trainer="transformers-clm")
+    assert [token["label"] for token in found.result["rows"][0]["tokens"]] == [5, -100, 6]  # 402 is the pad token; labels are made anew
+
+
+def test_a_folder_of_datasets_is_read(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path / "saved"
+    datasets.Dataset.from_list([{"text": "Rome."}, {"text": "Paris."}]).save_to_disk(str(folder), num_shards=2)
+    report = inspect_report(LabelsOptions(model=MODEL, data=str(folder), trainer="trl-sft@1.16.0"))
+    assert [row["row"] for row in report.result["rows"]] == [0, 1]
+    both = tmp_path / "both"
+    datasets.DatasetDict({"train": datasets.load_from_disk(str(folder))}).save_to_disk(str(both))
+    with pytest.raises(QuestionError, match="name one, such as"):
+        inspect_report(LabelsOptions(model=MODEL, data=str(both)))
+    with pytest.raises(QuestionError, match=r"no state\.json"):
+        inspect_report(LabelsOptions(model=MODEL, data=str(tmp_path)))
+
+
+def test_images_are_a_limit_of_the_verdict(tmp_path: Path) -> None:
+    found = inspected(tmp_path, [{"text": "a</s>", "images": ["a.png"]}], trainer="none")
+    assert "images are placeholders" in found.verdict.text

@@ -13,6 +13,7 @@ from llmdoctor.labels.types import Encoded
 from llmdoctor.modeldir.directory import ModelDir
 from llmdoctor.modeldir.tokenizer import TOKENIZER_LIMIT
 
+_SURROGATE = "a text of the rows holds half of a surrogate pair (\\ud800 to \\udfff), which is no Unicode text"
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -75,7 +76,10 @@ class FastEncoder:
         """Return `text` tokenized. Special tokens in `text` become their ids, as transformers does by default."""
         if not isinstance(text, str):  # a row's column, which the caller has not looked into
             raise QuestionError(f"expected a text to tokenize, found {type(text).__name__}: {str(text)[:40]}")
-        encoding = self._tokenizer.encode(text, add_special_tokens=special)
+        try:
+            encoding = self._tokenizer.encode(text, add_special_tokens=special)
+        except (UnicodeEncodeError, TypeError):
+            raise QuestionError(_SURROGATE) from None
         return Encoded(encoding.ids, encoding)
 
     def encode_batch(self, texts: list[str], special: bool = True, offsets: bool = True) -> list[Encoded]:
@@ -83,7 +87,9 @@ class FastEncoder:
         encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
         try:
             return [Encoded(one.ids, one) for one in encode(texts, add_special_tokens=special)]
-        except TypeError:
+        except (UnicodeEncodeError, TypeError):
+            if all(isinstance(text, str) for text in texts):
+                raise QuestionError(_SURROGATE) from None
             raise QuestionError("expected texts to tokenize, found another type in a column of the rows") from None
 
     def token_id(self, token: str) -> int | None:

@@ -10,6 +10,8 @@ from llmdoctor.labels.trainers.base import Trainer
 NAMES = {
     "trl-sft": "trl_sft",
     "trl-dpo": "trl_dpo",
+    "trl-kto": "trl_kto",
+    "trl-reward": "trl_reward",
     "transformers-clm": "transformers_clm",
     "axolotl": "axolotl",
     "llama-factory": "llama_factory",

@@ -10,6 +10,7 @@ from llmdoctor.labels.collators import flattened, language_modeling
 from llmdoctor.labels.trainers.base import Task, Trainer, apply_processing_class
 from llmdoctor.labels.trainers.trl_common import column
 from llmdoctor.labels.trainers.trl_legacy import truncated
+from llmdoctor.labels.trainers.untouched import stored_sequence
 from llmdoctor.labels.types import Row, Sequence, TrainerError, sequence_of
 
 _TOKENIZER = frozenset({"add_special_tokens", "truncation", "max_length", "add_generation_prompt", "tools", "padding"})
@@ -33,6 +34,8 @@ def build(task: Task) -> list[Sequence]:
 
 def _tokenized(task: Task, row: Row, call: Mapping[str, Any]) -> Sequence:
     columns, chat = row.columns, task.chat
+    if columns.get("input_ids") is not None:
+        return stored_sequence(row)  # the dataset is tokenized already
     length = call.get("max_length") if call.get("truncation") else None
     if columns.get("messages") is not None:
         whole = chat.tokenized(columns["messages"], generation_prompt=bool(call.get("add_generation_prompt")), tools=call.get("tools"))
@@ -47,6 +50,7 @@ def _tokenized(task: Task, row: Row, call: Mapping[str, Any]) -> Sequence:
 
 
 def _language_modeling(rows: list[Sequence], task: Task, collator: Mapping[str, Any]) -> list[Sequence]:
+    """Labels are made of the ids: those of the dataset are not used."""
     if collator.get("mlm", True):
         raise QuestionError(
             "collator.mlm: masked language modelling draws its targets at random, which cannot be predicted; expected false"
@@ -56,7 +60,7 @@ def _language_modeling(rows: list[Sequence], task: Task, collator: Mapping[str, 
 
 def _seq2seq(rows: list[Sequence], task: Task, _collator: Mapping[str, Any]) -> list[Sequence]:
     """Labels are kept as they are given; only the collator's own padding is ignored (data_collator.py DataCollatorForSeq2Seq)."""
-    if task.get("labels") != "copy":
+    if task.get("labels") != "copy" and any("labels" not in row.columns for row in task.rows):
         raise TrainerError("KeyError", "the dataset has no column 'labels', which DataCollatorForSeq2Seq pads")
     if task.chat.encoder.pad_id is None:
         raise TrainerError("ValueError", "the tokenizer does not have a pad token", "transformers data_collator.py")

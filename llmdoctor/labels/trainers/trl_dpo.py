@@ -9,7 +9,9 @@ from llmdoctor.labels.trainers.base import Task, Trainer
 from llmdoctor.labels.trainers.trl_common import column, common_prefix, is_conversational, more_of, refuse_odd_columns, set_eos, tools_of
 from llmdoctor.labels.types import Row, Sequence, sequence_of
 
-_BY_PREFIX = (1, 16)
+BY_PREFIX = (1, 14)  # the first release in which the completion begins where the tokenizations part
+_DROPS = (1, 9)  # the first release that drops a prompt that fills max_length alone
+_STRICT = (1, 1)
 
 
 def build(task: Task) -> list[Sequence]:
@@ -17,7 +19,7 @@ def build(task: Task) -> list[Sequence]:
     if not task.rows:
         return []
     refuse_odd_columns(task.rows, ("prompt", "chosen", "rejected"))
-    set_eos(task.chat, task.get("eos_token"), strict=task.version >= _BY_PREFIX)
+    set_eos(task.chat, task.get("eos_token"), strict=task.version >= _STRICT)
     implicit = task.rows[0].columns.get("prompt") is None
     rows = [Row(row.number, extract_prompt(row.columns) if implicit else row.columns) for row in task.rows]
     if not is_conversational(rows[0].columns):
@@ -52,10 +54,10 @@ def _pair(task: Task, row: Row) -> list[Sequence]:
     else:
         prompt = chat.encoder.encode(columns["prompt"]).ids
         wholes = [chat.encoder.encode(columns["prompt"] + side).ids for side in sides]
-    start = min(common_prefix(prompt, whole) for whole in wholes) if task.version >= _BY_PREFIX else len(prompt)
+    start = min(common_prefix(prompt, whole) for whole in wholes) if task.version >= BY_PREFIX else len(prompt)
     length = task.config.get("max_length", 1024)
-    if task.version >= _BY_PREFIX and length is not None and start >= length and task.get("truncation_mode", "keep_start") == "keep_start":
-        return []  # a prompt that fills max_length alone is dropped (trl 1.16.0 dpo_trainer.py:1140)
+    if task.version >= _DROPS and length is not None and start >= length and task.get("truncation_mode", "keep_start") == "keep_start":
+        return []  # a prompt that fills max_length alone is dropped (trl 1.16.0 dpo_trainer.py:1140; from 1.9 on)
     return [_side(task, row.number, prompt[:start] + whole[start:], start) for whole in wholes]
 
 
@@ -74,7 +76,7 @@ TRAINER = Trainer(
     name="trl-dpo",
     library="trl",
     five_since=(1, 0),
-    versions=("1.0.0", "1.16.0"),
+    versions=("1.0.0", "1.9.2", "1.14.2", "1.16.0"),
     build=build,
     keys=frozenset({"max_length", "truncation_mode", "eos_token", "pad_token"}),
     source="trl/trainer/dpo_trainer.py",

@@ -33,7 +33,7 @@ def stored_sequence(row: Row) -> Sequence:
     if isinstance(labels, list):
         if len(labels) != len(ids):
             raise QuestionError(f"row {row.number}: {len(ids)} input_ids and {len(labels)} labels, expected as many")
-        _refuse_odd_ids(row.number, "labels", labels, IGNORED)
+        _refuse_odd_ids(row.number, "labels", [0 if label == IGNORED else label for label in labels], 0)
         one.labels = list(labels)
     if isinstance(mask, list) and len(mask) == len(ids) and 0 in mask:
         kept = [place for place, bit in enumerate(mask) if bit]
