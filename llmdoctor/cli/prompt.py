@@ -14,7 +14,7 @@ from llmdoctor.report.terminal import Color
 
 _SIDE = (
     "trl-sft, trl-dpo, trl-grpo, transformers-clm, axolotl, unsloth, llama-factory, transformers, transformers-text, vllm, vllm-completions, sglang, "
-    "template:FILE, ids:FILE (recorded prompt ids) or model:DIR."
+    "template:FILE, ids:FILE (recorded prompt ids), model:DIR, gguf:FILE (llama.cpp) or modelfile:FILE (Ollama)."
 )
 
 

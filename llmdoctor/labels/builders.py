@@ -10,28 +10,14 @@ from typing import Any
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.opening import read_bytes
 from llmdoctor.labels.chat import Chat
+from llmdoctor.labels.gguf_side import gguf_side, modelfile_side
+from llmdoctor.labels.prompts import Prompt
 from llmdoctor.labels.trainers.base import Task
 from llmdoctor.labels.types import TrainerError
 from llmdoctor.modeldir.template import ChatTemplate, TemplateWorker
 
 _ANSWER = "Wq7answer"
 _LIMIT = 16 * 2**20
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A built prompt: its ids and text, and the template's text if one was rendered."""
-
-    name: str
-    ids: list[int]
-    text: str
-    template: str | None = None
-    generation_prompt: bool | None = None
-    chat: Chat | None = None  # whose tokenizer made the ids
-
-    def decode(self, start: int, stop: int | None = None) -> str:
-        """Return the text of the ids [start, stop)."""
-        return "" if self.chat is None else self.chat.encoder.decode(self.ids[start:stop])
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +31,10 @@ class Builder:
 def chat_side(chat: Chat, messages: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> Prompt:
     """The chat template with the generation prompt, tokenized without further special tokens."""
     text = chat.render(messages, generation_prompt=True, **kwargs).text or ""
-    return Prompt("", chat.encoder.encode(text, special=False).ids, text, _source(chat), True)
+    plain = chat.render(messages, **kwargs).text or ""
+    tail = text[len(plain) :] if text.startswith(plain) else ""
+    ids = chat.encoder.encode(text, special=False).ids
+    return Prompt("", ids, text, _source(chat), generation_prompt=True, tail=tail)
 
 
 def text_side(chat: Chat, messages: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> Prompt:
@@ -109,6 +98,9 @@ BUILDERS = {
 }
 
 
+FILE_SIDES = ("template:FILE", "ids:FILE", "model:DIR", "gguf:FILE", "modelfile:FILE")
+
+
 def build_prompt(chat: Chat, name: str, messages: list[dict[str, Any]], kwargs: Mapping[str, Any], worker: TemplateWorker) -> Prompt:
     """Return the prompt of the builder `name`. Raises QuestionError for an unknown name or a file that cannot be read."""
     kind, colon, argument = name.partition(":")
@@ -121,8 +113,11 @@ def build_prompt(chat: Chat, name: str, messages: list[dict[str, Any]], kwargs: 
         if colon and kind == "model":
             other = _other(chat, argument, worker)
             return replace(chat_side(other, messages, kwargs), name=name, chat=other)
+        if colon and kind in ("gguf", "modelfile"):
+            build = gguf_side if kind == "gguf" else modelfile_side
+            return replace(build(chat, argument, messages, kwargs), name=name)
         if kind not in BUILDERS or colon:
-            raise QuestionError(f"{name}: unknown side, expected one of {', '.join(BUILDERS)}, template:FILE, ids:FILE or model:DIR")
+            raise QuestionError(f"{name}: unknown side, expected one of {', '.join((*BUILDERS, *FILE_SIDES))}")
         return replace(BUILDERS[kind].build(chat, messages, kwargs), name=name, chat=chat)
     except TrainerError as error:
         raise QuestionError(f"{name}: the chat template raises {error.kind}: {error.message}") from None

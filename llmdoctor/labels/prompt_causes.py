@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from llmdoctor.labels.builders import Prompt
 from llmdoctor.labels.chat import Chat
+from llmdoctor.labels.prompts import Prompt
 
 _DATE = re.compile(r"\b(\d{1,2} [A-Z][a-z]{2,8} \d{4}|\d{4}-\d{2}-\d{2}|[A-Z][a-z]{2,8} \d{1,2},? \d{4})\b")
 
@@ -53,21 +53,20 @@ def _leading(ids: list[int], token: int) -> int:
 
 
 def _generation_prompt(_chat: Chat, left: Prompt, right: Prompt) -> PromptCause | None:
-    if left.generation_prompt is None or right.generation_prompt is None or left.generation_prompt == right.generation_prompt:
-        return None
-    missing, other = (left, right) if not left.generation_prompt else (right, left)
-    if not other.text.startswith(missing.text):
-        return None
-    rest = other.text[len(missing.text) :]
-    return PromptCause(
-        "missing generation prompt", f"{missing.name} ends before {rest!r}", "apply_chat_template(..., add_generation_prompt=True)"
-    )
+    for missing, other in ((left, right), (right, left)):
+        rest = other.text[len(missing.text) :] if other.text.startswith(missing.text) else ""
+        known = missing.generation_prompt is False and other.generation_prompt
+        recorded = missing.generation_prompt is None and rest == other.tail
+        if rest and (known or recorded):
+            fix = "apply_chat_template(..., add_generation_prompt=True)"
+            return PromptCause("missing generation prompt", f"{missing.name} ends before {rest!r}", fix)
+    return None
 
 
 def _thinking(_chat: Chat, left: Prompt, right: Prompt) -> PromptCause | None:
     short, long = sorted((left, right), key=lambda prompt: len(prompt.text))
     rest = long.text[len(short.text) :] if long.text.startswith(short.text) else ""
-    if "think" not in rest:
+    if "<think>" not in rest and "</think>" not in rest:
         return None
     return PromptCause(
         "thinking prefix",
@@ -100,10 +99,13 @@ def _whitespace(_chat: Chat, left: Prompt, right: Prompt) -> PromptCause | None:
 
 def _truncated(_chat: Chat, left: Prompt, right: Prompt) -> PromptCause | None:
     short, long = sorted((left, right), key=lambda prompt: len(prompt.ids))
-    if short.ids and long.ids != short.ids and long.ids[-len(short.ids) :] == short.ids and len(long.ids) - len(short.ids) > 1:
-        return PromptCause(
-            "truncated", f"{short.name} is the end of {long.name}: its first {len(long.ids) - len(short.ids)} tokens are missing"
-        )
+    missing = len(long.ids) - len(short.ids)
+    if not short.ids or missing < 2:
+        return None
+    if long.ids[missing:] == short.ids:
+        return PromptCause("truncated", f"{short.name} is the end of {long.name}: its first {missing} tokens are missing")
+    if long.ids[: len(short.ids)] == short.ids and None in (left.generation_prompt, right.generation_prompt):
+        return PromptCause("truncated", f"{short.name} is the beginning of {long.name}: its last {missing} tokens are missing")
     return None
 
 

@@ -9,11 +9,12 @@ from llmdoctor.core.document import Block, Note, Table
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Report, Verdict
-from llmdoctor.labels.builders import Prompt, build_prompt, json_file
+from llmdoctor.labels.builders import build_prompt, json_file
 from llmdoctor.labels.built import as_release, release_limits
 from llmdoctor.labels.chat import Chat
 from llmdoctor.labels.options import PromptOptions, SideOptions
 from llmdoctor.labels.prompt_causes import PromptCause, causes_of
+from llmdoctor.labels.prompts import Prompt
 from llmdoctor.labels.results import DifferenceResult, PromptDiffResult, PromptResult
 from llmdoctor.labels.tokenizers_diff import tokenizer_causes
 from llmdoctor.modeldir.directory import read_model_dir
