@@ -47,10 +47,16 @@ FIELDS = {
     "counts": "only_counts",
 }
 # Words that a command needs beside the option under test, and options that lead to another question than the options' own.
-NEEDED = {"mem measure": ["model"], "gencfg trace": ["--summary", "other.jsonl"]}
+NEEDED = {"mem measure": ["model"], "gencfg trace": ["--summary", "other.jsonl"], "labels inspect": ["model", "data"]}
 ELSEWHERE = {
     "check --diff",
     "check --show-settings",
+    "check --watch",
+    "labels inspect words",
+    "labels inspect --live",
+    "labels inspect --batches",
+    "labels inspect --stop",
+    "labels inspect --output",
     "gencfg trace command",
     "gencfg trace --output",
     "mem measure words",
