@@ -86,15 +86,17 @@ def _end_ignored(setup: Setup, counts: Counts, end: str) -> Finding:
 
 
 def _other_pad(setup: Setup) -> str | None:
-    """Return a special token of the vocabulary that could pad: one that is neither an end nor the bos, and has "pad" or "endoftext" in its name."""
+    """Return a special token of the vocabulary that could pad: neither an end nor the bos nor a placeholder of an image, video or sound."""
     encoder, ends = setup.chat.encoder, {setup.chat.end_id, setup.chat.encoder.eos_id, setup.chat.encoder.bos_id}
     names = [token for token, found in setup.directory.tokenizer.added.items() if found.special and found.id not in ends]
     return next(
         (
             token
-            for word in ("pad", "endoftext", "end_of_text")
+            for word in ("endoftext", "end_of_text", "pad")
             for token in names
-            if word in token.lower() and encoder.token_id(token) is not None
+            if word in token.lower()
+            and not any(kind in token.lower() for kind in ("vision", "image", "video", "audio"))
+            and encoder.token_id(token) is not None
         ),
         None,
     )
