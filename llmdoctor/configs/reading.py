@@ -44,17 +44,9 @@ def _script(path: str, text: str | None, without: Iterable[str]) -> Configuratio
     found = script.read_calls(text, path)
     file = JsonFile(path=path, shown_name=path, value=found.values, problems=(), text="", _lines={"": 1, **found.lines})
     configuration = read_value(found.values, path, script.format_of(found), without=without, file=file, variant=script.variant(found))
-    steps = [name for name in _STEPS if name in text]
-    if steps:
-        configuration.normal.limits.append(f"{path} has {', '.join(steps)}, which are not read and can change the memory")
+    if found.steps:
+        configuration.normal.limits.append(f"{', '.join(found.steps)}: not read, and can change the memory")
     return configuration
-
-
-# Steps of a script outside the calls that are read: each changes what a training step holds.
-_STEPS = (
-    "gradient_checkpointing_enable", "requires_grad", "prepare_model_for_kbit_training", "torch.compile", ".float()", ".half()", "optimizers=",
-    "IA3Config", "PrefixTuningConfig", "PromptTuningConfig", "resize_token_embeddings", "AutoModelForSequenceClassification", "max_seq_length",
-)  # fmt: skip
 
 
 def read_file(file: JsonFile, *, without: Iterable[str] = (), format_: Format | None = None) -> Configuration:

@@ -15,6 +15,7 @@ from typing import Any
 
 from llmdoctor.configs import peft, trainer, trl
 from llmdoctor.configs.schema import keys_of
+from llmdoctor.configs.script_steps import unread_steps
 from llmdoctor.configs.types import Format, Variant
 from llmdoctor.core.errors import QuestionError
 
@@ -32,11 +33,15 @@ class Computed:
 
 @dataclass(slots=True)
 class Script:
-    """What the calls of a script set: `name` is the class of arguments, `values` as a configuration file would hold them."""
+    """What the calls of a script set: `name` is the class of arguments, `values` as a configuration file would hold them.
+
+    `steps` are what else in the script changes the memory and is not read.
+    """
 
     name: str
     values: dict[str, Any] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
+    steps: list[str] = field(default_factory=list)
 
 
 def read_calls(text: str, path: str) -> Script:
@@ -57,7 +62,7 @@ def read_calls(text: str, path: str) -> Script:
         places = ", ".join(f"{name} on line {call.lineno}" for name, call in makers)
         raise QuestionError(f"{path}: {places}: it is not known which of them trains")
     name, call = makers[0]
-    script = Script(name)
+    script = Script(name, steps=unread_steps(tree, call))
     _add(script, call, "", known, positional=("output_dir",))
     for kind, section in (("LoraConfig", "model_init.peft_config"), ("BitsAndBytesConfig", "model_init.quantization_config")):
         _add_one(script, calls.get(kind, []), section, known, path)

@@ -68,10 +68,15 @@ def _assumed(comparison: Comparison) -> list[tuple[str, str]]:
 def _limits(comparison: Comparison) -> str:
     """Return what else could turn the answer: parts that are missing, keys that were left out."""
     parts = [f"{skipped.what}: not counted" for skipped in comparison.skipped]
-    parts += dict.fromkeys(limit for estimate in comparison.estimates for limit in estimate.strategy.limits)
-    if comparison.options.without:
-        parts.append(f"without {', '.join(comparison.options.without)}")
-    return f"; {'; '.join(parts)}" if parts else ""
+    without = [f"without {', '.join(comparison.options.without)}"] if comparison.options.without else []
+    return "".join(f"; {part}" for part in parts) + _clauses(comparison) + "".join(f"; {part}" for part in without)
+
+
+def _clauses(comparison: Comparison) -> str:
+    """Return what the files themselves say about the limits of the answer."""
+    return "".join(
+        f"; {limit}" for limit in dict.fromkeys(limit for estimate in comparison.estimates for limit in estimate.strategy.limits)
+    )
 
 
 def _bound(comparison: Comparison) -> str:
@@ -80,7 +85,10 @@ def _bound(comparison: Comparison) -> str:
         f"{unit(estimate.prediction.peak.total)} {unit.name}" + (f" for {label_of(estimate)}" if len(estimates) > 1 else "")
         for estimate in estimates
     )
-    return f"At least {amounts}: activations are not counted, because {_reason(comparison)}{_without(comparison)}. This is a lower bound."
+    clauses = _clauses(comparison)
+    of_what = " of what was read" if clauses else ""
+    reason = f"because {_reason(comparison)}{_without(comparison)}{clauses}"
+    return f"At least {amounts}: activations are not counted, {reason}. This is a lower bound{of_what}."
 
 
 def _reason(comparison: Comparison) -> str:
