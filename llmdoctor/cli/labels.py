@@ -48,7 +48,16 @@ def inspect(
             metavar="MODEL [DATA] [-- COMMAND]",
         ),
     ] = None,
-    trainer: TrainerName = "trl-sft",
+    trainer: Annotated[
+        str | None,
+        typer.Option(
+            "--trainer",
+            help=f"{_TRAINER} [default: trl-sft]",
+            metavar="NAME[@VERSION]",
+            show_default=False,
+            autocompletion=complete.trainers,
+        ),
+    ] = None,
     config: ConfigFile = None,
     row: RowNumber = None,
     text_column: TextColumn = None,
@@ -84,10 +93,15 @@ def inspect(
     if (bool(command) and live is not None) or len(names) != (1 if run else 2):
         complain("labels inspect: expected MODEL DATA, MODEL -- COMMAND, or MODEL --live MODULE:FUNCTION")
         raise typer.Exit(REFUSED)
+    settings = {"--trainer": trainer, "--config": config, "--text-column": text_column, "--max-length": max_length, "--without": without}
+    given = [name for name, value in settings.items() if value]
+    if run and given:
+        complain(f"labels inspect: {', '.join(given)} describe a trainer that is imitated; the labels of a run are those of the run")
+        raise typer.Exit(REFUSED)
     options = LabelsOptions(
         model=names[0],
         data=output if run else names[1],
-        trainer="none" if run else trainer,
+        trainer="none" if run else trainer or "trl-sft",
         config=config,
         row=row,
         text_column=text_column,

@@ -16,6 +16,7 @@ from llmdoctor.labels.inspect import inspect_report
 from llmdoctor.labels.live.attach import Batches
 from llmdoctor.labels.options import LabelsOptions
 from llmdoctor.labels.recorded import RecordOptions, record_command, record_function, rows_of
+from tests.conftest import run_command
 
 MODEL = Path(__file__).parent / "models" / "chatml_pad_eos"
 SCRIPT = """
@@ -92,3 +93,11 @@ def test_the_labels_of_a_real_trainer(tmp_path: Path) -> None:
     report = inspect_report(LabelsOptions(model=str(MODEL), data=str(output), trainer="none"))
     finding = next(one for one in report.findings if one.code == "LAB001")
     assert finding.fix == 'tokenizer.pad_token = "<|endoftext|>"'
+
+
+@pytest.mark.parametrize("more", [["--trainer", "trl-dpo"], ["--max-length", "8"], ["--config", "c.yaml"]])
+def test_a_setting_of_an_imitated_trainer_beside_a_run_is_refused(more: list[str]) -> None:
+    outcome = run_command("labels", "inspect", "model", *more, "--", "python", "train.py")
+    assert outcome.code == 2
+    assert more[0] in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
