@@ -51,14 +51,17 @@ def check_report(options: CheckOptions, settings: ProjectSettings | None = None)
 def _unsaved(options: CheckOptions, name: str, settings: ProjectSettings | None) -> Report:
     """Return the report on the file `name` with the content of standard input; what lies beside it is read from the disk.
 
-    Raises QuestionError if the content is larger than the largest file that is checked.
+    Raises QuestionError if `name` is a folder, standard input is closed, or its content is larger than the largest file that is checked.
     """
+    if os.path.isdir(name) or sys.stdin is None:
+        reason = "standard input is closed" if sys.stdin is None else "is a folder, expected the name of a file"
+        raise QuestionError(f"--stdin-filename {name}: {reason}")
     data = sys.stdin.buffer.read(LIMIT + 1)
     if len(data) > LIMIT:
         raise QuestionError(f"--stdin-filename {name}: standard input has more than {LIMIT} bytes, at most so many are read")
     one = replace(options, paths=(name,), stdin_filename=None)
     with reading_instead({name: data}):
-        return replace(check_report(one, settings if settings is not None else read_settings(one)), nothing=False)
+        return check_report(one, settings if settings is not None else read_settings(one))
 
 
 def check_once(options: CheckOptions, settings: ProjectSettings) -> Report:

@@ -91,7 +91,8 @@ def _model(path: str, names: frozenset[str], found: Inventory) -> None:
 def _named(path: str, found: Inventory) -> None:
     folder, name = os.path.split(os.path.normpath(path))
     if name in _OF_A_MODEL:
-        _model(folder or ".", frozenset(os.listdir(folder or ".")), found)
+        beside = os.listdir(folder or ".") if os.path.isdir(folder or ".") else ()
+        _model(folder or ".", frozenset({name, *beside}), found)  # `name` itself may be on standard input alone
     elif name.endswith(CODE):
         found.code.append(os.path.normpath(path))
     elif name.endswith(TEXTS):

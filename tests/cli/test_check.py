@@ -238,6 +238,20 @@ def test_an_editor_passes_what_is_not_saved(tmp_path: Path) -> None:
     assert json.loads((model / "generation_config.json").read_text())["eos_token_id"] != 0
 
 
+def test_what_is_not_saved_may_be_damaged_and_alone(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    done = _with_input("--stdin-filename", "model/generation_config.json", "-f", "concise", given="[" * 100_000, cwd=tmp_path)
+    assert "model/generation_config.json:1:" in done.stdout
+    assert "DIR" in done.stdout
+    assert done.returncode == 1
+    alone = _with_input("--stdin-filename", "nowhere/generation_config.json", "-f", "concise", given="{}", cwd=tmp_path)
+    assert "1 file could not be checked" in alone.stdout
+    assert alone.returncode == 3
+    assert _with_input("--stdin-filename", "notes.exe", given="x", cwd=tmp_path).returncode == 3
+    folder = _with_input("--stdin-filename", ".", given="x", cwd=tmp_path)
+    assert (folder.returncode, len(folder.stderr.strip().splitlines())) == (2, 1)
+
+
 @pytest.mark.parametrize("more", [["other.py"], ["--fix"], ["--write-baseline", "b.json"], ["--watch"]])
 def test_what_contradicts_standard_input_is_refused(more: list[str], tmp_path: Path) -> None:
     done = _with_input("--stdin-filename", "train.py", *more, given="", cwd=tmp_path)
