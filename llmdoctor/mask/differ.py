@@ -58,18 +58,19 @@ def _unlike(left: Visible, one: int, right: Visible, other: int) -> Bools:
         seen = visible.seen(row)
         ends.append((np.where(seen > 0, low, -1), np.where(seen > 0, high, -1), seen))
     (low, high, seen), (low2, high2, seen_right) = ends
-    return _same_keys(left, one, right=right, other=other, unlike=(low != low2) | (high != high2) | (seen != seen_right), high=high)
+    return np.asarray(
+        (low != low2) | (high != high2) | (seen != seen_right) | _other_keys(left, one, right=right, other=other, low=low, high=high)
+    )
 
 
-def _same_keys(left: Visible, one: int, right: Visible, other: int, unlike: Bools, high: Ints) -> Bools:
-    """The same ends and the same number of keys are the same keys, unless the two mask other keys in between."""
+def _other_keys(left: Visible, one: int, *, right: Visible, other: int, low: Ints, high: Ints) -> Bools:
+    """bool [Q]: whether the two masks hide other keys between the first key and the last that a query of the left row sees."""
     size = min(left.kv_len, right.kv_len)
     first = np.ones(size, np.bool_) if left.keys is None else left.keys[one][:size]
     second = np.ones(size, np.bool_) if right.keys is None else right.keys[other][:size]
-    apart = np.flatnonzero(first != second)
-    if len(apart) == 0:
-        return unlike
-    return np.asarray(unlike | ((high > apart[0]) & (left.lo[one] <= apart[-1]) & (left.seen(one) > 0)))
+    apart = np.concatenate(([0], np.cumsum(first != second)))
+    low, high = np.clip(low, 0, size), np.clip(high, 0, size)
+    return np.asarray(apart[high] > apart[low])
 
 
 def _dense(left: Visible, one: int, right: Visible, other: int) -> Bools:

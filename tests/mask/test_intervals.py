@@ -65,6 +65,14 @@ def test_a_difference_is_one_of_the_squares(left: Visible, right: Visible) -> No
     assert (0 if found is None else found.queries) == unlike
 
 
+def test_keys_that_are_hidden_before_the_first_key_seen_are_no_difference() -> None:
+    """One mask hides keys 0 to 3 from everybody, the other begins at key 4: each query sees keys 4 and 5."""
+    low, high = np.array([[0, 0]]), np.array([[6, 0]])
+    left = Visible(6, low, high, np.array([[False] * 4 + [True] * 2]))
+    right = Visible(6, low + 4, high)
+    assert difference(left, right, np.ones((1, 2), np.bool_)) is None
+
+
 def test_a_million_tokens_need_no_square() -> None:
     size = 1_000_000
     at = np.arange(size, dtype=np.int64)[None, :]
