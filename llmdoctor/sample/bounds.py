@@ -216,18 +216,22 @@ def _cut_top_p(steps: ListedSteps, law: ListedLaw, kept: _Kept) -> _Left:
     least = np.maximum((weights * basis_sure).sum(axis=1) + low, 1e-300)
     most = np.maximum((weights * basis_maybe).sum(axis=1) + high, 1e-300)
     before = np.stack([np.minimum(1, kept.before[:, 0] / most), np.minimum(1, kept.before[:, 1] / least)], axis=1)
-    if law.top_p is None:
+    if law.top_p is None and not law.engine.nucleus_of_all:
         return kept.sure, kept.maybe, kept.tail, before
+    # A joint stage always applies top_p, if only of 1: its float32 sum may round to more than that before the last tokens.
+    limit = 1.0 if law.top_p is None else law.top_p
     tolerance = _MASS + 4 * steps.error / law.cut_scale
     above = np.cumsum(weights * basis_sure, axis=1) - weights * basis_sure
     upto = np.cumsum(weights * basis_maybe, axis=1) - weights * basis_maybe
     tied = _tied(steps, weights * basis_maybe)
-    sure = kept.sure & ((upto + tied) / least[:, None] < law.top_p - tolerance)
+    sure = kept.sure & ((upto + tied) / least[:, None] < limit - tolerance)
     sure[:, 0] |= kept.sure[:, 0]
-    maybe = kept.maybe & ((above - tied) / most[:, None] < law.top_p + tolerance)
+    if law.top_p is None:
+        return sure, kept.maybe, kept.tail, before
+    maybe = kept.maybe & ((above - tied) / most[:, None] < limit + tolerance)
     whole = (weights * basis_sure).sum(axis=1)
     last_tied = np.where(_last(steps) > -np.inf, tied[np.arange(len(tied)), np.maximum(steps.size - 1, 0)], 0)
-    tail = kept.tail & ((whole - last_tied) / most < law.top_p + tolerance)
+    tail = kept.tail & ((whole - last_tied) / most < limit + tolerance)
     _drawn_out(steps, kept, maybe, tail, "top_p")
     return sure, maybe, tail, before
 

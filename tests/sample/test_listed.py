@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmdoctor.report import Style, render
@@ -46,6 +46,7 @@ def chat(rows: np.ndarray, tokens: list[int], n: int) -> dict[str, Any]:
 
 
 @settings(max_examples=200, deadline=None)
+@example(seed=27, n=7, engine="sglang", temperature=0.7, top_p=None, top_k=40, min_p=None, place=0)  # a float32 sum of more than 1
 @given(
     seed=st.integers(0, 10**6),
     n=st.integers(1, 30),
