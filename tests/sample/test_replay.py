@@ -25,6 +25,7 @@ from llmdoctor.sample.steps import Tolerance, replay_steps
 from llmdoctor.sample.tables import ENGINES
 from llmdoctor.sample.types import SamplingParams
 from tests.conftest import Outcome
+from tests.reading import read_in_order
 from tests.sample.simulate import make_rows, make_tokens, write_case
 
 TOLERANCE = Tolerance(1e-4, 1e-4, "recorded logits")
@@ -151,14 +152,45 @@ def test_the_steps_of_a_program(tmp_path: Path, llmdoctor: Run) -> None:
     assert outcome.report["findings"][0]["code"] == "SMP001"
 
 
-@pytest.mark.parametrize("extra", [[], ["--step", "3"], ["--dtype", "bf16", "--rows", "0"]], ids=["table", "step", "dtype"])
-def test_the_screens(tmp_path: Path, extra: list[str], snapshot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("extra", "parts"),
+    [
+        (
+            {"rows": 6},
+            (
+                "step token rank before p raw p support entropy removed by 10 1095 5 0.913 0.0194 0 4 1.02 top_p",
+                "52 58 21 0.758 0.0052 0.0058 108 2.65",
+                "Evidence mass before the drawn token, tokens 0.0 ######################################## 59",
+                "Next the same command with --step 10",
+            ),
+        ),
+        (
+            {"step": 3},
+            ("step 3 logits top_p 147 0.6745 0.7461 drawn", "423 0.0091 - support 1,500 7 mass kept 1.0000 0.9041"),
+        ),
+        (
+            {"dtype": "bfloat16", "rows": 0},
+            ("Evidence the same logits rounded to bfloat16, 80 steps: the largest is tied in 0; the support differs in 5",),
+        ),
+    ],
+    ids=["table", "step", "dtype"],
+)
+def test_the_screens(tmp_path: Path, extra: dict[str, Any], parts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     write_case(tmp_path, 2, 80, ("transformers", SamplingParams()), {"engine": "transformers", "top_p": 0.9})
     monkeypatch.chdir(tmp_path)
-    step = int(extra[1]) if extra[:1] == ["--step"] else None
-    dtype = "bfloat16" if "--dtype" in extra else None
-    options = ReplayOptions(logits="logits.npy", tokens="tokens.json", claim="claim.json", step=step, dtype=dtype, rows=0 if dtype else 6)
-    assert render(replay_report(options), "text", Style(width=80)) == snapshot
+    options = ReplayOptions(logits="logits.npy", tokens="tokens.json", claim="claim.json", **extra)
+    read_in_order(
+        render(replay_report(options), "text", Style(width=80)),
+        "Inconsistent with transformers, top_p 0.9: 5 of 80 tokens are impossible, the first at step 10, removed by top_p",
+        "error SMP001",
+        "Cause most likely transformers, temperature 1 (no impossible token",
+        "Fix Claim what was used (transformers, temperature 1)",
+        "step 10 token 1095 rank 5, mass before it 0.913, removed by top_p",
+        "Estimate temperature 1.09 [0.93, 1.28], top_p at least 0.965, or off, top_k at least 111, or off",
+        "impossible_tokens 5 0",
+        "repeated_tokens 2 0.8",
+        *parts,
+    )
 
 
 CLAIMS: list[tuple[Any, list[str], str]] = [
