@@ -15,7 +15,8 @@ from llmdoctor.mem.capacity import fits
 from llmdoctor.mem.components import Unit
 from llmdoctor.mem.findings import changes_text
 from llmdoctor.mem.oom_failures import FailureInLog, failures_of
-from llmdoctor.mem.oom_message import MIDDLE, MemoryUsage, OomMessage, UnreadableMessage, found_in, usages_of
+from llmdoctor.mem.oom_message import found_in, usages_of
+from llmdoctor.mem.oom_types import CONTEXTS, MIDDLE, MemoryUsage, OomMessage, UnreadableMessage
 from llmdoctor.mem.options import OomOptions
 from llmdoctor.mem.predictor import compare_strategies
 from llmdoctor.mem.results import CandidateResult, OomResult
@@ -28,7 +29,8 @@ EXPANDABLE = "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"
 _EXPANDABLE_ON = re.compile(
     r"(?<!try setting )PYTORCH_(?:CUDA_|HIP_)?ALLOC_CONF['\"]?\]?\s{0,8}[=:]\s{0,8}['\"]?[^\s'\"]{0,200}expandable_segments:True"
 )
-OTHERS, USUAL = 2**30, 3 * 2**30  # a driver and its contexts take less: no sentence is worth it
+_SHARES = {"vLLM": "gpu_memory_utilization, max_model_len, max_num_seqs", "SGLang": "--mem-fraction-static, --chunked-prefill-size"}
+OTHERS, USUAL = 2**30, CONTEXTS  # a driver and its contexts take less: no sentence is worth it
 MOST = 6
 
 
@@ -39,7 +41,9 @@ def oom_report(options: OomOptions) -> Report:
     QuestionError if the log cannot be read, holds no such message, or only messages that are cut short or cannot be true.
     """
     text = _read(options.log)
-    (messages, unreadable), failures = found_in(text), failures_of(text)
+    (messages, damaged), failures = found_in(text), failures_of(text)
+    explained = {failure.line for failure in failures}
+    unreadable = tuple(one for one in damaged if one.line not in explained)
     if messages:
         return _of_message(options, text, messages, failures, unreadable)
     if unreadable:
@@ -171,7 +175,9 @@ def _explain(options: OomOptions, message: OomMessage) -> ExplainedMessage:
     small = is_small(message)
     if not options.model:
         larger = message.capacity is not None and message.tried > message.capacity
-        return ExplainedMessage(candidates=() if small or larger or message.device == "CPU" else guessed(message.smallest, message.largest))
+        without = message.phase in ("start", "step")  # no logits exist while weights are loaded, or in the step of an optimizer
+        none = small or larger or without or message.device == "CPU"
+        return ExplainedMessage(candidates=() if none else guessed(message.smallest, message.largest))
     comparison, predictor = compare_strategies(options)
     estimate = comparison.estimates[0]
     candidates = () if small else candidates_of(estimate, predictor.config, message.smallest, message.largest, message.phase)
@@ -274,7 +280,13 @@ def _document(options: OomOptions, message: OomMessage, explained: ExplainedMess
         yield Code("Fix", setting)
     elif explained.changes and message.capacity is not None and (estimate is None or fits(estimate, message.capacity) is not True):
         yield Code("Fix", changes_text(explained.changes, message.capacity))
-    if estimate is None and message.device not in ("CPU", "MPS"):
+    if message.engine is not None:
+        yield Note(
+            "Next",
+            f"{message.engine} serves here and trains nothing: the share of the device that it takes is its own setting "
+            f"({_SHARES[message.engine]})\nllmdoctor mem kvcache MODEL --batch SEQUENCES --length TOKENS",
+        )
+    elif estimate is None and message.device not in ("CPU", "MPS"):
         size = f" --gpu-memory {message.capacity / 2**30:.2f}GiB" if message.capacity else ""
         yield Note("Next", f"llmdoctor mem oom {options.log} MODEL --strategy FILE\nllmdoctor mem fit MODEL --strategy FILE{size}")
 

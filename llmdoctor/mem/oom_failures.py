@@ -71,6 +71,27 @@ FAILURES = (
         "nvidia-smi    shows which process it is; or a lower gpu_memory_utilization",
     ),
     _failure(
+        "vLLM start", r"CUDA out of memory occurred when warming up sampler with (?P<count>\d{1,9}) dummy requests",
+        "vLLM ran out of device memory when it sampled for {count} requests at once, after weights and cache were placed.",
+        "A smaller max_num_seqs, or a lower gpu_memory_utilization, which leaves more beside the cache.",
+    ),
+    _failure(
+        "accelerate", r"No executable batch size found, reached zero",
+        "accelerate halved the batch size after each out-of-memory error until none was left (find_executable_batch_size): a single sequence does "
+        "not fit either.",
+        "llmdoctor mem fit MODEL --strategy FILE --gpu-memory SIZE    shows which other settings make it fit",
+    ),
+    _failure(
+        "Triton", r"out of resource: shared memory, Required: (?P<count>\d{1,12}), Hardware limit: \d{1,12}",
+        "A Triton kernel needs {count} bytes of the on-chip memory of one multiprocessor, more than this GPU has; the device's memory is not involved.",
+        "Smaller blocks or fewer stages of the kernel, or a version of its library with settings for this GPU.",
+    ),
+    _failure(
+        "bitsandbytes", r"out of memory at line \d{1,6} in file \S{0,200}(?:pythonInterface|ops)\.",
+        "bitsandbytes could not allocate managed memory for paged states: the memory of the host, or the device and the host together, ran out.",
+        _HOST,
+    ),
+    _failure(
         "SGLang cache", r"Not enough memory\. Please try to increase --mem-fraction-static",
         "SGLang has no memory left for its key-value cache.", "A higher --mem-fraction-static, or more devices (--tp).",
     ),
@@ -95,7 +116,7 @@ FAILURES = (
         "XLA_PYTHON_CLIENT_PREALLOCATE=false if torch shares the device.",
     ),
     _failure(
-        "driver", r"CUDA (?:driver )?error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation",
+        "driver", r"CUDA (?:driver )?[Ee]rror: out of memory|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation",
         "The CUDA driver refused memory outside torch's allocator (a context, a library, pinned host memory); the message names no size.",
         "nvidia-smi    shows what other processes hold; pinned memory is host memory (dataloader_pin_memory, offload)",
     ),
@@ -131,4 +152,4 @@ def _meaning(kind: MemoryFailure, match: re.Match[str]) -> str:
     size = groups.get("size") or ""
     if groups.get("kib"):
         size = f", which held {int(groups['kib']) / 2**20:.2f} GiB"
-    return kind.means.format(process=groups.get("process") or "", size=size)
+    return kind.means.format(process=groups.get("process") or "", size=size, count=groups.get("count") or "")

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 # "[rank3]: " of torch, "[default0]:" of torchrun --redirects, "(RayWorker pid=12, ip=...) " of Ray, "(EngineCore_0 pid=12) " of vLLM, "3: " of srun.
+# vLLM's logger adds "ERROR 09-01 10:00:00 [core.py:700] " to each line of a traceback, after the name of the process.
 _SOURCE = re.compile(
     r"(\[(?:rank|default)\d{1,6}\]: ?|\([\w.:-]{1,80} (?:\S{1,40} )?pid=\d{1,9}[^)\n]{0,80}\) ?|\d{1,4}: (?=\s|Traceback|torch\.|\w*Error))"
 )
+_LOGGED = re.compile(r"(?:ERROR|WARNING|INFO) \d\d-\d\d \d\d:\d\d:\d\d \[[\w./]{1,80}:\d{1,6}\] ?")
 _FRAME = re.compile(r'^\s*File "([^"\n]{1,400})", line (\d{1,9}), in (\S{1,200})')
 _BOXED = re.compile(r"^[│|]\s*(\S[^\n]{0,380}\.py):(\d{1,9}) in (\S{1,200})")
 _BOX = tuple("│╭╰|+─")
@@ -31,7 +33,9 @@ def lines_of(text: str) -> list[LogLine]:
     out = []
     for line in _ANSI.sub("", text.replace("\r\n", "\n")).split("\n"):
         source = _SOURCE.match(line)
-        out.append(LogLine(source[1].strip(" :"), line[source.end() :]) if source else LogLine("", line))
+        rest = line[source.end() :] if source else line
+        logged = _LOGGED.match(rest)
+        out.append(LogLine(source[1].strip(" :") if source else "", rest[logged.end() :] if logged else rest))
     return out
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmdoctor.core.document import Note
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.oom import oom_report
 from llmdoctor.mem.oom_message import messages_of, usages_of
@@ -163,6 +164,10 @@ def test_fragmentation_is_named_only_if_the_numbers_prove_it(tmp_path: Path, cha
         ("NCCL WARN Cuda failure 2 'out of memory'", "NCCL", "NCCL could not"),
         ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "cuBLAS or cuDNN", "handle or workspace"),
         ("RuntimeError: CUDA error: out of memory\nCUDA kernel errors might be", "driver", "names no size"),
+        ("CUDA out of memory occurred when warming up sampler with 1024 dummy requests.", "vLLM start", "1024 requests at once"),
+        ("RuntimeError: No executable batch size found, reached zero.", "accelerate", "a single sequence"),
+        ("OutOfResources: out of resource: shared memory, Required: 180224, Hardware limit: 101376.", "Triton", "on-chip memory"),
+        ("Error: out of memory at line 380 in file /src/csrc/pythonInterface.cpp", "bitsandbytes", "managed memory"),
         ("ggml: allocating 8192.00 MiB on device 0: cudaMalloc failed: out of memory", "llama.cpp", "llama.cpp"),
     ],
 )  # fmt: skip
@@ -170,6 +175,67 @@ def test_other_failures_name_no_tensor(tmp_path: Path, text: str, kind: str, sen
     verdict, result = answer(tmp_path, f"step 1\n{text}\n")
     assert sentence in verdict
     assert (result["kind"], result["tried_bytes"], result["candidates"], result["line"]) == (kind, None, [], 2)
+
+
+LISTED = (
+    "CUDA out of memory. Tried to allocate 1002.00 MiB. GPU 0 has a total capacity of {} GiB of which 322.81 MiB is free. {}Of the allocated "
+    "memory 31.00 GiB is allocated by PyTorch, and 436.23 MiB is reserved by PyTorch but unallocated."
+)
+
+
+@pytest.mark.parametrize(
+    ("device", "listed", "others"),
+    [
+        # In a container torch lists its own process as any other.
+        (32.25, "Process 8472 has 31.90 GiB memory in use. ", 0),
+        (79.25, "Process 8472 has 31.90 GiB memory in use. Process 9 has 47.00 GiB memory in use. ", 47 * GIB),
+        (
+            79.25,
+            "Process 9 has 47.00 GiB memory in use. Including non-PyTorch memory, this process has 31.90 GiB memory in use. ",
+            47 * GIB,
+        ),
+        (79.25, "Process 9 has 47.00 GiB memory in use. ", None),  # one of them is unknown: nothing is claimed
+    ],
+)
+def test_torch_s_own_process_is_none_of_the_others(tmp_path: Path, device: float, listed: str, others: int | None) -> None:
+    verdict, result = answer(tmp_path, LISTED.format(device, listed))
+    assert (result["other_processes_bytes"] or 0) // GIB == (others or 0) // GIB
+    assert ("Other processes hold" in verdict) is bool(others)
+
+
+def test_a_limit_of_the_whole_device_is_none(tmp_path: Path) -> None:
+    assert "is limited to" not in answer(tmp_path, LISTED.format(79.25, "79.25 GiB allowed; "))[0]
+    assert "is limited to 39.60 GiB" in answer(tmp_path, LISTED.format(79.25, "39.60 GiB allowed; "))[0]
+
+
+def test_cuda_malloc_async_has_a_message_of_its_own(tmp_path: Path) -> None:
+    verdict, result = answer(
+        tmp_path,
+        "Allocation on device 1 would exceed allowed memory. (out of memory)\nCurrently allocated     : 10.61 GiB\nRequested               : 1.27 GiB\n"
+        "Device limit            : 12.00 GiB\nFree (according to CUDA): 0 bytes\nPyTorch limit (set by user-supplied memory fraction)\n"
+        "                        : 17179869184.00 GiB\n",
+    )
+    assert "1.27 GiB was requested on a device of 12.00 GiB with 0.0 MiB free, 10.61 GiB allocated" in verdict
+    assert "is limited" not in verdict
+    assert result["device"] == "CUDA"
+
+
+def test_an_engine_that_serves_is_named_and_no_logits_are_guessed_for_its_weights(tmp_path: Path) -> None:
+    prefix = "(EngineCore_DP0 pid=1234) ERROR 09-01 10:00:00 [core.py:700] "
+    lines = [
+        "Traceback (most recent call last):",
+        '  File "/x/site-packages/vllm/model_executor/layers/linear.py", line 100, in create_weights',
+        "    weight = Parameter(torch.empty(",
+        NEW,
+    ]
+    log = tmp_path / "serve.log"
+    log.write_text("".join(f"{prefix}{line}\n" for line in lines))
+    report = oom_report(OomOptions(log=str(log)))
+    assert report.result is not None
+    assert (report.result["phase"], report.result["candidates"]) == ("start", [])
+    notes = " ".join(block.text for block in report.document if isinstance(block, Note))
+    assert "mem kvcache" in notes
+    assert "mem fit" not in notes
 
 
 def test_devices_that_are_no_nvidia_gpu(tmp_path: Path) -> None:
