@@ -67,6 +67,8 @@ def _unread(evidence: Evidence) -> Iterator[str]:
 def _open(evidence: Evidence) -> Iterator[str]:
     """Yield what the records do not tell."""
     counts = evidence.counts
+    if failed := evidence.log.failed:  # an answer that never ends is a common reason for a timeout
+        yield f"{plural(failed, 'request')} failed and left no output: one that timed out may have run on."
     if unknown := counts.ended["unknown"]:
         yield f"Nothing says how {'they' if unknown == counts.sequences else plural(unknown, 'sequence')} ended."
     if counts.padding_assumed:

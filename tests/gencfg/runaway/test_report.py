@@ -376,7 +376,7 @@ SCREENS: dict[str, tuple[Callable[[], Report], tuple[str, ...]]] = {
     "skipped": (
         lambda: report([*stopped(9), *[{"error": "timeout"}] * 7]),
         (
-            "No runaway: 9 of 9 sequences stopped.",
+            "No runaway: 9 of 9 sequences stopped. 7 requests failed and left no output: one that timed out may have run on.",
             "Skipped outputs.jsonl:10: the request failed, so there is no output",
             "Skipped outputs.jsonl: 2 more records of 16",
         ),
