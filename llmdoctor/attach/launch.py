@@ -31,7 +31,7 @@ def launch(command: Sequence[str], target: str, options: Mapping[str, Any], fold
     paths = [str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, VARIABLE: json.dumps(attachment), "PYTHONPATH": os.pathsep.join(paths)}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED, signal.SIGCHLD})
-    ends = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a supervisor may have had it ignored: then no end would be told
+    ends = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a supervisor may ignore SIGCHLD, and then no end of a process would be reported
     try:
         code = _wait(_start(command, environment, mask, ends))
     finally:

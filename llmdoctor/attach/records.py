@@ -18,7 +18,7 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 class Sink(Protocol):
-    """Where records go."""
+    """The destination of records."""
 
     def write(self, record: Record) -> None:
         """Take one record. Must not raise."""
@@ -113,7 +113,7 @@ def _base(value: Any) -> Any:
 
 
 def merge(parts: Iterable[Path]) -> Iterator[bytes]:
-    """Every whole line of the part files, by its time "t"; what is no JSON object is left out."""
+    """Return every whole line of the part files, ordered by its time "t"; a line that is not a JSON object is left out."""
     return (line for _, _, line in heapq.merge(*(_timed(part, order) for order, part in enumerate(sorted(parts)))))
 
 

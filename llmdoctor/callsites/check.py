@@ -33,9 +33,9 @@ def check_data(data: bytes, path: str) -> tuple[Finding, ...]:
 
 
 def read_code(path: str) -> bytes:
-    """A source's bytes.
+    """Return the bytes of a source.
 
-    Raises QuestionError if the file cannot be read, is no regular file, or has more than LIMIT bytes.
+    Raises QuestionError if the file cannot be read, is not a regular file, or has more than LIMIT bytes.
     """
     data = read_bytes(path, LIMIT)
     if isinstance(data, bytes):
@@ -60,9 +60,9 @@ def check_source(text: str | bytes, path: str) -> tuple[Finding, ...]:
 
 
 def check_notebook(data: bytes, path: str) -> tuple[Finding, ...]:
-    """The findings in a notebook's code cells, by cell: the pointer leads to the line in the cell's source, `line` is the line in the file.
+    """Return the findings in a notebook's code cells: the pointer leads to the line in the cell's source, `line` is the line in the file.
 
-    A notebook of another language has none. One that is no notebook, or whose relevant cells cannot be parsed, is one finding, PYC012 (info).
+    A notebook of another language has no findings. A damaged notebook, or relevant cells that cannot be parsed, give one finding, PYC012 (info).
     """
     if not may_hold_a_finding(data):
         return ()

@@ -101,7 +101,7 @@ class Module:
 def read_module(tree: ast.Module) -> Module:
     """Walk the tree once; no recursion, as an expression may be nested deeper than Python's stack.
 
-    What stands on the stack is a node, or the scope to go back to once all of a function has been walked.
+    The stack holds nodes, and the scope to go back to once all of a function has been walked.
     """
     top = Scope()
     scopes, imported = [top], dict[str, str]()

@@ -41,7 +41,7 @@ def owner(node: ast.expr | None) -> str:
 
 
 def called(call: ast.expr | None) -> str:
-    """The last part of the name of what is called: generate of model.generate(...); "" for what is no call."""
+    """Return the last part of the called name: generate for model.generate(...); "" if `call` is not a call."""
     return last(call.func) if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute | ast.Name) else ""
 
 
@@ -58,7 +58,7 @@ def unwrapped(node: ast.expr) -> ast.expr:
 
 
 def number(node: ast.expr | None) -> int | float | None:
-    """The value of a number as it is written, `-1` too; a bool is none."""
+    """Return the value of a number literal, also of `-1`; None for everything else, a bool included."""
     sign = 1
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         sign, node = -1, node.operand

@@ -38,9 +38,9 @@ class Notebook:
 
 
 def read_notebook(data: bytes) -> Notebook | None:
-    """The notebook in `data`; None if its language is another one.
+    """Return the notebook in `data`; None if its language is not Python.
 
-    Raises ValueError if it is no notebook (version 4).
+    Raises ValueError if it is not a notebook of format version 4.
     """
     try:
         value = json.loads(data)

@@ -19,7 +19,7 @@ _TOKENIZERS = re.compile(r"tok|processor", re.IGNORECASE)
 _ONE_TEXT = ("str", "Optional[str]", "typing.Optional[str]", "str | None")
 _BATCH = re.compile(r"batch|chunk|loader|\brange\(", re.IGNORECASE)
 _FILLS = ("masked_fill", "masked_fill_")
-# Models whose encoder reads the prompt, so that its padding may stand on the right: transformers 5.23, models/*/configuration_*.py with
+# Models whose encoder reads the prompt, so that padding on the right is correct: transformers 5.23, models/*/configuration_*.py with
 # is_encoder_decoder = True, and the classes that load one of them. Flax and TF are prefixes of older releases.
 _ENCODER_DECODERS = re.compile(
     r"^(Flax|TF)?("
@@ -70,7 +70,7 @@ def _zeros(scope: Scope) -> Iterator[Pitfall]:
 
 
 def _are_token_ids(node: ast.expr) -> bool:
-    """Ids that are looked up in the embedding: not positions, where 0 is what transformers itself fills in."""
+    """Return whether these are ids that the embedding looks up. Positions are not: transformers itself fills them with 0."""
     return are_ids(node) and not last(unwrapped(node)).endswith(("position_ids", "token_type_ids", "segment_ids"))
 
 
@@ -127,7 +127,7 @@ def _names(target: ast.expr) -> set[str]:
 
 
 def _for_an_encoder(node: ast.AST, scope: Scope) -> bool:
-    """Whether a node stands in an `if` that asks whether the model is an encoder-decoder."""
+    """Return whether a node is inside an `if` that asks whether the model is an encoder-decoder."""
     tests = [branch.test for branch in scope.branches if line_of(branch) <= line_of(node) <= (branch.end_lineno or 0)]
     return any("is_encoder_decoder" in ast.unparse(test) for test in tests)
 
@@ -162,7 +162,7 @@ def _right(scope: Scope, sides: TrackedSetting) -> Iterator[Pitfall]:
 
 
 def _side(tokenizer: str | None, scope: Scope, sides: TrackedSetting, call: ast.Call) -> Write | None:
-    """What is said of padding_side: by the call, of the tokenizer, of a processor's tokenizer."""
+    """Return the padding_side that holds for the call: its own argument, else the tokenizer's, else the one of a processor's tokenizer."""
     if (said := keyword(call, "padding_side")) is not None:
         return Write(call, scope, said)
     if tokenizer is None:

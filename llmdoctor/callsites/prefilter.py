@@ -1,7 +1,7 @@
-"""Which files can hold a finding at all, told from their bytes: most of a repository is never parsed.
+"""Decide from a file's bytes whether it can hold a finding at all: most of a repository is never parsed.
 
-A rule's words are looked for first (2 GB/s), and only where all of them stand does its pattern have to match: what the rule asks for, as
-it is written on a line or two. Both read Python and a notebook's JSON alike, where a quote stands behind a backslash and a new line may be
+A rule's words are looked for first (2 GB/s), and its pattern has to match only if all of them are present: what the rule asks for, as
+it is written on a line or two. Both read Python and a notebook's JSON, in which a quote follows a backslash and a new line may be
 the two characters \\n.
 """
 
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 
 _QUOTE = rb"\\?[\"']"
-_GAP = rb"(?:\W|\\n)*"  # what may stand between two names: blanks, brackets, quotes, a new line
+_GAP = rb"(?:\W|\\n)*"  # what may separate two names: blanks, brackets, quotes, a new line
 _PADDING = rb"padding\s*=\s*(?:True|" + _QUOTE + rb"(?:longest|max_length))"
 _PAD_IS_EOS = (
     rb"pad(?:\w*[^\n=]*=(?!=)" + _GAP + rb"[^\n]*eo[sd]|_token" + _QUOTE + rb"\s*:[^\n]*eos)"

@@ -14,7 +14,7 @@ _TEMPERATURES = ("temperature", "temp")
 # What takes generate()'s keywords: calls, dicts of them, and a pipeline by the names that its documentation gives it.
 _TAKERS = ("generate", "GenerationConfig", "dict", "update", "pipe", "pipeline", "generator")
 _LOG_PROBABILITIES = ("log_softmax", "selective_log_softmax", "cross_entropy")
-# What a call says of its distribution; None means **kwargs, whose content is not known.
+# The arguments by which a call sets its distribution; None means **kwargs, whose content is not known.
 _DISTRIBUTION = {"temperature", "top_k", "top_p", "generation_config", None}
 _DIVISIONS = ("div", "div_", "divide", "divide_", "true_divide", "true_divide_")
 _RANDOM = ("random", "rand", "uniform")
@@ -131,7 +131,7 @@ def _bound(name: ast.Name, call: ast.Call, scope: Scope) -> ast.expr | None:
 
 
 def _generated(output: ast.expr, call: ast.Call, scope: Scope) -> bool:
-    """Whether the scores' owner is what a generate() returned; not where that call says do_sample=False, as its scores are logits then."""
+    """Return whether generate() returned the owner of the scores; False if that call has do_sample=False, whose scores are logits."""
     if last(output) in ("self", "cls", ""):
         return False
     made = scope.value_of(output, call)

@@ -144,7 +144,7 @@ class TrackedSetting:
                     yield name, Write(call, scope, value)
 
     def _given(self, call: ast.Call) -> ast.expr | None:
-        """What from_pretrained(..., pad_token=...) says."""
+        """Return the value of pad_token in from_pretrained(..., pad_token=...)."""
         return next((each.value for each in call.keywords if each.arg and self.attribute.match(each.arg)), None)
 
 

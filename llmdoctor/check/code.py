@@ -43,7 +43,7 @@ def beside(paths: list[str], other: Callable[[], T]) -> tuple[T, CheckedCode]:
         for chunk in chunks:
             code.add(check_code(chunk))
         return done, code
-    # Forked, not started anew: a new interpreter would look for modules in the working directory, which is a stranger's repository.
+    # Forked, because a new interpreter would look for modules in the working directory, which is an untrusted repository.
     with ProcessPoolExecutor(min(len(chunks), os.cpu_count() or 1), get_context("fork"), end_with_parent) as pool:
         running = pool.map(check_code, chunks)
         done = other()

@@ -90,5 +90,5 @@ def candidates(ending: str, data: bytes) -> list[FileKind]:
 
 
 def kind_of(value: Any) -> str | None:
-    """Return the name of the kind that the content of a file is of; None if it is not one that is checked."""
+    """Return the name of the kind of a file by its content; None if that kind is not checked."""
     return next((kind.name for kind in KINDS if kind.recognise(value)), None)

@@ -45,7 +45,7 @@ def check(
         bool, typer.Option("--fix", help="Make the safe fixes in JSON files below the paths, each tried on a copy first.")
     ] = False,
     unsafe_fixes: Annotated[
-        bool, typer.Option("--unsafe-fixes", help="Also make fixes that change a behaviour on which somebody may rely.")
+        bool, typer.Option("--unsafe-fixes", help="Also make fixes that change a behaviour on which callers may rely.")
     ] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show what --fix would change, as a patch, and write nothing.")] = False,
     show_settings: Annotated[bool, typer.Option("--show-settings", help="Show the settings and their file; check nothing.")] = False,

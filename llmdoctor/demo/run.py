@@ -134,7 +134,7 @@ def _live() -> int:
     fixed = run_call(loaded, user_config={**USER_CONFIG, "eos_token_id": list(script.eos_token_id)}, mutations=done)
     rows = (("script", script, True), ("trainer", trainer, False), ("trainer, fixed", fixed, True))
     true = all(_stopped(result) is wanted for _, result, wanted in rows)
-    table = Table(("call", "predicted", "seen", "what it said"), tuple(_row(name, result, wanted) for name, result, wanted in rows))
+    table = Table(("call", "predicted", "seen", "answer"), tuple(_row(name, result, wanted) for name, result, wanted in rows))
     verdict = _came_true(true, "Every prediction came true: two calls stop and one does not.")
     fix = Note("Fix", f"GenerationConfig(..., eos_token_id={list(script.eos_token_id)}), as in the third row")
     _print(verdict, table, fix)
@@ -254,7 +254,7 @@ def _trained() -> int:
     )
     true = "LAB001" in found and [one.stopped for one in results] == [False, True]
     verdict = _came_true(true, "Both predictions came true: the first training does not teach the end of an answer, the second does.")
-    _print(verdict, Table(("training", "predicted", "seen", "what it said"), rows))
+    _print(verdict, Table(("training", "predicted", "seen", "answer"), rows))
     return 0 if true else UNEXPECTED
 
 

@@ -12,7 +12,7 @@ _STRING, _ARRAY = 8, 9
 
 
 class GgufError(ValueError):
-    """A file that is no GGUF, or whose metadata is not as the format prescribes; the message is one clause."""
+    """The file is not GGUF, or its metadata breaks the format; the message is one clause."""
 
 
 def read_metadata(path: str) -> dict[str, Any]:

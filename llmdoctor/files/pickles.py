@@ -43,7 +43,7 @@ class PickleLimits:
 
 
 def parse_pickle(data: bytes, limits: PickleLimits = PickleLimits()) -> Any:
-    """Return the object in `data`: lists, dicts, tuples, texts, numbers and PickledObjects. One of a kind of dict or list keeps its entries in `items`.
+    """Return the object in `data`: lists, dicts, tuples, texts, numbers and PickledObjects. A subclass of dict or list keeps its entries in `items`.
 
     Raises ValueError, with the reason, for what is not a pickle, is cut short, or passes a limit.
     """
@@ -60,9 +60,9 @@ def parse_pickle(data: bytes, limits: PickleLimits = PickleLimits()) -> Any:
 
 
 def plain(value: Any, budget: list[int] | None = None, depth: int = 0) -> Any:
-    """`value` as JSON could hold it. A PickledObject of one argument (an enum's member, a path) is that argument, one with a state is its state.
+    """Return `value` as JSON values. A PickledObject with one argument (an enum's member, a path) becomes that argument, one with a state its state.
 
-    At most MAX_VALUES values and MAX_DEPTH levels; what lies beyond is None: a few references can stand for a billion values.
+    At most MAX_VALUES values and MAX_DEPTH levels; what lies beyond is None: a few references can mean a billion values.
     """
     left = budget if budget is not None else [MAX_VALUES]
     left[0] -= 1
@@ -134,7 +134,7 @@ class _Machine:
                     raise ValueError(f"a pickle with the opcode {name}, which is not read here")
                 handler(self, argument)
         except (IndexError, KeyError, TypeError, AttributeError, OverflowError):
-            raise ValueError("a pickle that makes no sense: it takes from an empty stack, or builds on what is not an object") from None
+            raise ValueError("a damaged pickle: it takes from an empty stack, or builds on what is not an object") from None
         except RecursionError:
             raise ValueError("a pickle that is nested too deeply") from None
         raise ValueError("a pickle that ends too early")

@@ -184,5 +184,5 @@ class _Walker:
 
 
 def _below(pointer: str, key: str) -> str:
-    """The pointer of a member; one that is longer than any that is kept stays as it is."""
+    """Return the pointer of a member; a pointer beyond MAX_POINTER characters is not extended."""
     return pointer if len(pointer) > MAX_POINTER else f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"

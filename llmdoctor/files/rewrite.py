@@ -16,7 +16,7 @@ _DECODER = json.JSONDecoder()
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Member:
-    """Where a member of an object (or an item of an array, whose `name` is its index) is: offsets into the text."""
+    """The offsets in the text of a member of an object, or of an item of an array, whose `name` is its index."""
 
     name: str
     start: int
@@ -105,7 +105,7 @@ def _written(text: str, value: Any, indent: str | None, depth: int, old: str) ->
 
 
 def _indent(text: str, start: int) -> str | None:
-    """The blanks before what starts its line at `start`; None if something else stands before it."""
+    """Return the blanks between the start of the line and `start`; None if anything else is between them."""
     before = text[text.rfind("\n", 0, start) + 1 : start]
     return before if not before.strip() and start > len(before) else None
 

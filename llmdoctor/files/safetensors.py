@@ -110,7 +110,7 @@ def check_index(index: JsonFile, root: str, headers: Mapping[str, Header] | None
     if unlisted:
         (shard, tensor), count = unlisted[0], len(unlisted)
         message = f"does not list {shown(tensor)} of {shown(shard)}" + (f", and {count - 1} more tensors" if count > 1 else "")
-        yield _index_problem(index, f"{message}: a reader that goes by the index does not load them", "/weight_map", Severity.INFO)
+        yield _index_problem(index, f"{message}: a reader that uses the index does not load them", "/weight_map", Severity.INFO)
 
 
 def _wrong_shard(shard: str, tensors: list[str], root: str, known: dict[str, Header]) -> tuple[str, str] | None:

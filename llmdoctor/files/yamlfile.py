@@ -1,4 +1,4 @@
-"""YAML as the JSON that says the same: events only, no object is ever made of a tag, bounded, with the line of every value.
+"""YAML as JSON values: events only, no object is ever made of a tag, bounded, with the line of every value.
 
 PyYAML's events are read, not its objects: a tag (`!!python/object`) is ignored and its node is read as what it looks like. An alias has the
 value of its anchor and counts as many values as that has, so that a few lines cannot mean a billion values.

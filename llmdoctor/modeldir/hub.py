@@ -37,9 +37,9 @@ def find_snapshot(name: str) -> str | None:
 
 
 def snapshot_or_refuse(name: str) -> str:
-    """The folder of a hub id's snapshot.
+    """Return the folder of a hub id's snapshot.
 
-    Raises QuestionError, with the place looked at, where it is not in the cache.
+    Raises QuestionError, which names the folder that was searched, if it is not in the cache.
     """
     found = find_snapshot(name) if looks_like_id(name) else None
     if found is not None:

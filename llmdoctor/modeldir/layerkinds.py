@@ -251,4 +251,4 @@ _RULES: dict[str, Callable[[ModelConfig, int], list[str]]] = {
     "hybrid_pattern": _hybrid_pattern,
 }
 _OWN_COUNT = ("hybrid_pattern",)  # rules that do not need num_hidden_layers
-_PROPERTIES = ("jamba", "bamba")  # layer_types is a property there: what config.json says under that name is not read
+_PROPERTIES = ("jamba", "bamba")  # layer_types is a property there: the value in config.json is not read

@@ -55,7 +55,7 @@ class Tokenizer:
     problems: tuple[Finding, ...] = ()
 
     def id_of(self, token: str) -> int | None:
-        """The id of `token`; None if no file tells."""
+        """Return the id of `token`; None if no file has it."""
         added = self.added.get(token)
         return added.id if added is not None else _look_up(self.vocabulary, token)
 
@@ -158,7 +158,7 @@ def _decode(data: bytes, path: str, shown: str) -> tuple[dict[str, Any], tuple[F
 
 
 def _check_utf8(data: bytes) -> None:
-    """Raise UnicodeDecodeError, at its byte of `data`, where it is not UTF-8; in pieces, for the text takes up to four times the memory."""
+    """Raise UnicodeDecodeError with the offset in `data` if it is not UTF-8; decode in pieces, because text takes up to four times the memory."""
     import codecs
 
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -172,7 +172,7 @@ def _check_utf8(data: bytes) -> None:
 
 
 def _explain(data: bytes, shown: str, error: Exception) -> Finding:
-    """Where a file too large to walk is wrong, by the decoder's own words."""
+    """Return the fault of a file that is too large to walk, in the decoder's own words."""
     if isinstance(error, RecursionError):
         return _problem(BEYOND_LIMITS, shown, "nested too deeply", 1)
     if isinstance(error, UnicodeDecodeError):

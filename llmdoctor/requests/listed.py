@@ -39,8 +39,8 @@ class Listed:
 class Responses:
     """Every step of a file's responses, and the requests beside them by line.
 
-    `engine` is the engine that wrote them ("" if unknown), `kind` is "processed" if the format says that every stage was applied ("" if it does
-    not say), `sizes` the number of steps of each response, `notes` sentences about what was left out.
+    `engine` is the engine that wrote them ("" if unknown), `kind` is "processed" if the format states that every stage was applied ("" if it
+    does not), `sizes` the number of steps of each response, `notes` sentences about what was left out.
     """
 
     path: str

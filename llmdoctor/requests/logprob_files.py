@@ -174,7 +174,9 @@ def _echoed(each: list[list[Listed | None]], inner: Mapping[str, Any], request: 
     offsets = (choices[0].get("logprobs") or {}).get("text_offset") if len(choices) == 1 else None
     if isinstance(text, str) and isinstance(offsets, list) and len(offsets) == total:
         return sum(type(offset) is int and offset < len(text) for offset in offsets)
-    raise ValueError("its list starts with the prompt's tokens (echo); usage.completion_tokens would say how many were drawn")
+    raise ValueError(
+        "its list starts with the prompt's tokens (echo); without usage.completion_tokens the number of drawn tokens is unknown"
+    )
 
 
 def _choice(choice: Any, found: Responses) -> list[Listed | None]:

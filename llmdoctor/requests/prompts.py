@@ -1,7 +1,7 @@
 """Records that hold their prompt in front of the output: a terminator in a prompt shows nothing about where decoding stopped.
 
-Where the record keeps the prompt beside it, what the output repeats of it is taken off (transformers' pipelines return it with the text by
-default, generate() with the ids). Where it does not, a record that begins as chat prompts begin is looked at behind its last turn.
+If the record also holds the prompt, its repetition in the output is removed (transformers' pipelines return it with the text by
+default, generate() with the ids). If not, only what follows the last turn is searched in a record that begins like a chat prompt.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def answers(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def text_start(text: str) -> int:
-    """Where the answer starts in a text that begins like a chat prompt; 0 for every other."""
+    """Return the offset of the answer in a text that begins like a chat prompt; 0 for any other text."""
     begins = _BEGINS.match(text)
     if begins is None:
         return 0
@@ -62,7 +62,7 @@ def turn_ids(id_of: Callable[[str], int | None]) -> dict[int, int]:
 
 
 def ids_start(ids: bytes, pads: frozenset[int], terminators: Container[bytes], turns: Mapping[int, int]) -> int:
-    """Where the answer starts in a row's ids: behind the padding at its left, and behind the last turn of a row that begins like a prompt."""
+    """Return the index of the answer in a row's ids: after the padding at its left, and after the last turn of a row that begins like a prompt."""
     size, start = len(ids) // 4, 0
     first = ids[:4]
     if size and (_number(first) in pads or (first in terminators and ids[4:8] == first)):

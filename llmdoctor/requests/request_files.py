@@ -86,9 +86,9 @@ def requests_in(file: JsonFile) -> tuple[Request, ...]:
 
 
 def read_batch(path: str) -> tuple[Request, ...] | str | None:
-    """The requests of a JSON Lines file, grouped; None if its first line is none, a reason where the file cannot be read to the end.
+    """Return the requests of a JSON Lines file, grouped; None if its first line is not a request, a reason if the file cannot be read to the end.
 
-    Nothing but the first line is read of a file that is no batch.
+    Only the first line is read of a file that is not a batch.
     """
     opened = open_inside(path, None)
     if opened is None or isinstance(opened, Refusal):

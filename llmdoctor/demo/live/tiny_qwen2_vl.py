@@ -40,7 +40,7 @@ SPECIAL_TOKENS = (
 )
 END_OF_TEXT, TURN_START, TURN_END = SPECIAL_TOKENS[:3]
 
-# What it says: one word of each place, the places in order. No word is in two places.
+# The answer that the model writes: one word for each position, in order. No word is in two positions.
 SENTENCE = (
     ("The",),
     (" picture",),
