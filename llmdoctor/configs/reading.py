@@ -13,7 +13,7 @@ from typing import Any
 from llmdoctor.configs.normal import Normal, shorter
 from llmdoctor.configs.recognise import recognise
 from llmdoctor.configs.schema import literal_choices
-from llmdoctor.configs.script import computed
+from llmdoctor.configs.script_values import computed
 from llmdoctor.configs.types import Configuration, Format, Ignored, Key, UnknownKey, Uses, Variant
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.jsonfile import JsonFile
@@ -43,10 +43,7 @@ def _script(path: str, text: str | None, without: Iterable[str]) -> Configuratio
         text = data.decode("utf-8", "replace")
     found = script.read_calls(text, path)
     file = JsonFile(path=path, shown_name=path, value=found.values, problems=(), text="", _lines={"": 1, **found.lines})
-    configuration = read_value(found.values, path, script.format_of(found), without=without, file=file, variant=script.variant(found))
-    if found.steps:
-        configuration.normal.limits.append(f"{', '.join(found.steps)}: not read, and can change the memory")
-    return configuration
+    return read_value(found.values, path, script.format_of(found), without=without, file=file, variant=script.variant(found))
 
 
 def read_file(file: JsonFile, *, without: Iterable[str] = (), format_: Format | None = None) -> Configuration:

@@ -1,65 +1,229 @@
-"""Steps of a training script that change what it holds in memory, beside the calls that `script` reads: they are named, not modelled."""
+"""Steps of a training script that change what it holds in memory, beside the calls that `script` reads.
+
+A step with one meaning is modelled; of the others it is said by name that they are not. Read in transformers 5.23.0 and peft 0.21.2.
+"""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-# Calls of functions and methods by their last name; `float` and `half` of a module are methods without an argument.
+from llmdoctor.configs.script_values import Names, name_of, source_of
+from llmdoctor.configs.types import Ignored, Meaning, Refused, Uses
+
+# Calls by their last name.
 _CALLS = frozenset(
-    "gradient_checkpointing_enable gradient_checkpointing_disable prepare_model_for_kbit_training requires_grad_ resize_token_embeddings "
-    "enable_input_require_grads compile".split()
+    "gradient_checkpointing_disable resize_token_embeddings set_attn_implementation add_adapter load_adapter merge_and_unload".split()
 )
-_CASTS = frozenset({"float", "half", "bfloat16"})
+_CASTS = frozenset({"float", "half", "bfloat16", "double"})
+_DTYPES = frozenset({"float32", "bfloat16", "float16", "half", "float", "float64", "double"})
 # Adapters of PEFT other than LoRA (peft 0.21, PEFT_TYPE_TO_CONFIG_MAPPING).
 _ADAPTERS = frozenset(
     "AdaLoraConfig BOFTConfig BoneConfig FourierFTConfig HRAConfig IA3Config LNTuningConfig LoHaConfig LoKrConfig MultitaskPromptTuningConfig OFTConfig "
     "PolyConfig PrefixTuningConfig PromptEncoderConfig PromptTuningConfig RandLoraConfig VBLoRAConfig VeraConfig XLoraConfig".split()
 )
-_TRAINER_WORDS = ("optimizers", "max_seq_length")
-_CAUSAL = ("AutoModel", "AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForVision2Seq")
+_TRAINER_WORDS = ("optimizers", "max_seq_length", "compute_loss_func", "optimizer_cls_and_kwargs")
+CAUSAL = ("AutoModel", "AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForVision2Seq")
+_OTHER_LOADERS = ("AutoPeft", "Peft", "AutoLiger", "Fast", "AutoGPTQ", "AutoAWQ")
+_MODEL_MAKERS = ("from_pretrained", "from_config", "get_peft_model", "prepare_model_for_kbit_training")
+_PARTS = ("parameters", "named_parameters", "modules", "named_modules", "children", "named_children")
+_PACKAGES = {"unsloth": "Unsloth replaces the model's code", "liger_kernel": "Liger kernels that the script applies itself"}
 
 
-def unread_steps(tree: ast.Module, maker: ast.Call) -> list[str]:
-    """Return what a script does to its memory outside the calls that are read, each with its line, in the order of the lines.
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step: `name` is its key below `script.`, `value` what `--strategy` lists of it, `meaning` what it does to the memory."""
 
-    `maker` is the call that makes the arguments: an attribute that is set on its result later is such a step, too.
+    name: str
+    value: object
+    line: int
+    meaning: Meaning
+
+
+def is_model(owner: str) -> bool:
+    """Return whether `owner`.from_pretrained() loads the model that is trained, as transformers does."""
+    if owner.startswith(_OTHER_LOADERS):
+        return False
+    return owner.startswith("AutoModel") or owner.endswith(("ForCausalLM", "Model"))
+
+
+def steps_of(
+    tree: ast.Module,
+    maker: ast.Call,
+    names: Names,
+    under: Mapping[int, str],
+    *,
+    adapters: int,
+    recomputes: bool,
+    arguments: Mapping[str, Meaning],
+) -> list[Step]:
+    """Return what a script does to its memory outside the calls that are read, in the order of the lines, one step for each name.
+
+    `maker` is the call that makes the arguments, whose meanings are `arguments`: an attribute that is set on its result later is such a step, too.
+    `under` has the conditions of conditions(), `adapters` is the line at which adapters are added, 0 if there are none,
+    `recomputes` reports gradient checkpointing.
     """
-    arguments = next(
-        (
-            _name(node.targets[0])
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Assign) and node.value is maker and len(node.targets) == 1
-        ),
-        "",
+    result = next(
+        (name_of(node.targets[0]) for node in ast.walk(tree) if isinstance(node, ast.Assign) and names.behind(node.value) is maker), ""
     )
-    found = sorted({(line, what) for node in ast.walk(tree) for line, what in _steps(node, arguments)})
-    return [f"{what} on line {line}" for line, what in found]
+    reader = _StepReader(
+        names=names,
+        under=under,
+        models=_models(tree),
+        result=result,
+        adapters=adapters,
+        recomputes=recomputes,
+        arguments=arguments,
+    )
+    found: dict[str, Step] = {}
+    for step in sorted((step for node in ast.walk(tree) for step in reader.steps(node)), key=lambda one: one.line):
+        known = found.get(step.name)
+        if known is None or (isinstance(step.meaning, Refused) and not isinstance(known.meaning, Refused)):
+            found[step.name] = step
+    return list(found.values())
 
 
-def _steps(node: ast.AST, arguments: str) -> Iterator[tuple[int, str]]:
-    if isinstance(node, ast.Call):
-        yield from _calls(node)
-    elif isinstance(node, ast.Assign):
-        for target in node.targets:
-            if isinstance(target, ast.Attribute) and (target.attr == "requires_grad" or (arguments and _name(target.value) == arguments)):
-                yield node.lineno, f"{_name(target.value) or 'an object'}.{target.attr} ="
+def _models(tree: ast.Module) -> frozenset[str]:
+    """Return the names that hold a model or a part of one."""
+    found = {"model"}
+    for _ in range(2):  # a loop over the parts of a part
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and name_of(node.value.func) in _MODEL_MAKERS:
+                owner = name_of(node.value.func.value) if isinstance(node.value.func, ast.Attribute) else ""
+                if name_of(node.value.func) != "from_pretrained" or is_model(owner) or owner.startswith(_OTHER_LOADERS):
+                    found |= {name_of(target) for target in node.targets}
+            elif isinstance(node, ast.For) and _is_part(node.iter, found):
+                found |= {inner.id for inner in ast.walk(node.target) if isinstance(inner, ast.Name)}
+    return frozenset(found - {""})
 
 
-def _calls(node: ast.Call) -> Iterator[tuple[int, str]]:
-    name = _name(node.func)
-    owner = _name(node.func.value) if isinstance(node.func, ast.Attribute) else ""
-    if (name in _CALLS and (name != "compile" or owner != "re")) or name in _ADAPTERS:
-        yield node.lineno, f"{name}()"
-    elif name in _CASTS and owner and not node.args and not node.keywords:
-        yield node.lineno, f"{owner}.{name}()"
-    elif name == "from_pretrained" and owner.startswith("AutoModelFor") and owner not in _CAUSAL:
-        yield node.lineno, f"{owner}.from_pretrained()"
-    elif name.endswith("Trainer"):
-        for word in node.keywords:
-            if word.arg in _TRAINER_WORDS:
-                yield word.value.lineno, f"{name}({word.arg}=...)"
+def _is_part(node: ast.expr, models: set[str] | frozenset[str]) -> bool:
+    """Return whether `node` calls model.parameters(), model.x.named_modules() and the like."""
+    return isinstance(node, ast.Call) and name_of(node.func) in _PARTS and bool(_chain(node.func) & models)
 
 
-def _name(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+def _chain(node: ast.AST) -> set[str]:
+    """Return the names in a.b.c().d."""
+    out: set[str] = set()
+    while isinstance(node, ast.Attribute | ast.Call | ast.Subscript):
+        if isinstance(node, ast.Attribute):
+            out.add(node.attr)
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return out | ({node.id} if isinstance(node, ast.Name) else set())
+
+
+def _owner(node: ast.Call) -> str:
+    return name_of(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _StepReader:
+    names: Names
+    under: Mapping[int, str]
+    models: frozenset[str]
+    result: str
+    adapters: int
+    recomputes: bool
+    arguments: Mapping[str, Meaning]
+
+    def steps(self, node: ast.AST) -> Iterator[Step]:
+        """Yield the steps of one node of the tree."""
+        if isinstance(node, ast.Call):
+            yield from self._call(node)
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                yield from self._assigned(node, target)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            packages = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+            for package, what in _PACKAGES.items():
+                if any(one.partition(".")[0] == package for one in packages):
+                    yield self._refused(node, package, what)
+        elif isinstance(node, ast.ClassDef) and any(name_of(base).endswith("Trainer") for base in node.bases):
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef) and item.name in ("compute_loss", "training_step", "create_optimizer"):
+                    yield self._refused(item, item.name, f"{node.name}.{item.name}()")
+
+    def _call(self, node: ast.Call) -> Iterator[Step]:
+        name, owner = name_of(node.func), _owner(node)
+        compiles = name == "compile" and (owner == "torch" or self._chained(node))
+        if name in _CALLS or name in _ADAPTERS or compiles or (name == "from_config" and is_model(owner)):
+            yield self._refused(node, name, f"{name}()")
+        elif name == "gradient_checkpointing_enable":
+            yield self._known(node, name, Uses("checkpointing"), plain={"gradient_checkpointing_kwargs"})
+        elif name == "prepare_model_for_kbit_training":
+            yield from self._prepared(node)
+        elif name == "enable_input_require_grads":
+            yield self._input_gradients(node, name)
+        elif name == "requires_grad_" and self._chained(node):
+            yield self._freezing(node, f"{owner}.{name}()", self.names.value(node.args[0]) if node.args else True)
+        elif self._casts(node, name) and self._chained(node):
+            yield self._refused(node, name, source_of(node))
+        elif name == "from_pretrained" and (owner.startswith(_OTHER_LOADERS) or (owner.startswith("AutoModelFor") and owner not in CAUSAL)):
+            yield self._refused(node, owner, f"{owner}.from_pretrained()")
+        elif name.endswith("Trainer"):
+            for word in node.keywords:
+                if word.arg in _TRAINER_WORDS and self.names.value(word.value) is not None:
+                    yield self._refused(word.value, word.arg, f"{name}({word.arg}=...)")
+
+    def _prepared(self, node: ast.Call) -> Iterator[Step]:
+        name = name_of(node.func)
+        yield self._known(node, name, Uses("prepared"), plain={"use_gradient_checkpointing", "gradient_checkpointing_kwargs", "model"})
+        given = dict(self.names.arguments(node)).get("use_gradient_checkpointing")
+        if given is None or self.names.value(given) is not False:
+            yield self._known(node, "gradient_checkpointing_enable", Uses("checkpointing"), plain={"use_gradient_checkpointing"})
+
+    def _input_gradients(self, node: ast.Call, name: str) -> Step:
+        if self.adapters and not self.recomputes:
+            return self._refused(node, name, f"{name}()")
+        reason = "the trainer does so too under gradient checkpointing" if self.adapters else "the embeddings have gradients anyway"
+        return Step(name, f"{name}() on line {node.lineno}", node.lineno, Ignored(reason))
+
+    def _known(self, node: ast.Call, name: str, meaning: Meaning, plain: set[str]) -> Step:
+        """Return a step that is modelled, or refused if it has other arguments or runs under a condition."""
+        if id(node) in self.under or any(
+            word not in (*plain, "gradient_checkpointing_kwargs", "model") for word, _ in self.names.arguments(node)
+        ):
+            return self._refused(node, name, f"{name}()")
+        return Step(name, True, node.lineno, meaning)
+
+    def _casts(self, node: ast.Call, name: str) -> bool:
+        if name in _CASTS:
+            return not node.args and not node.keywords
+        if name not in ("to", "type"):
+            return False
+        return any(word.arg == "dtype" for word in node.keywords) or any(self._is_dtype(item) for item in node.args)
+
+    def _is_dtype(self, node: ast.expr) -> bool:
+        found = self.names.behind(node)
+        return name_of(found) in _DTYPES or self.names.value(found) in _DTYPES
+
+    def _chained(self, node: ast.Call) -> bool:
+        return isinstance(node.func, ast.Attribute) and bool(_chain(node.func.value) & self.models)
+
+    def _assigned(self, node: ast.Assign, target: ast.expr) -> Iterator[Step]:
+        if not isinstance(target, ast.Attribute):
+            return
+        if target.attr == "requires_grad":
+            yield self._freezing(node, source_of(target) + " =", self.names.value(node.value))
+        elif target.attr in ("_attn_implementation", "attn_implementation"):
+            yield self._refused(node, target.attr, f"{source_of(target)} =")
+        elif self.result and name_of(target.value) == self.result:
+            meaning = self.arguments.get(target.attr)
+            if not isinstance(meaning, Ignored):
+                yield self._refused(node, target.attr, f"{self.result}.{target.attr} =")
+
+    def _freezing(self, node: ast.stmt | ast.expr, what: str, value: object) -> Step:
+        """Return a step that freezes weights or trains them: nothing changes if all weights are frozen that adapters are added to later."""
+        if value is False and id(node) not in self.under and node.lineno < self.adapters:
+            return Step(
+                "requires_grad", f"{what} on line {node.lineno}", node.lineno, Ignored("the weights below adapters are frozen anyway")
+            )
+        return self._refused(node, "requires_grad", what)
+
+    def _refused(self, node: ast.AST, name: str, what: str) -> Step:
+        line: int = getattr(node, "lineno", 0)
+        condition = f", under a condition ({self.under[id(node)]})," if id(node) in self.under else ""
+        return Step(
+            name, f"{what} on line {line}", line, Refused(f"{what} on line {line}{condition} can change the memory and is not modelled", ())
+        )
