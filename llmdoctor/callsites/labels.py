@@ -31,14 +31,13 @@ def find(module: Module) -> Iterator[Pitfall]:
 
 def _collators(scope: Scope, pads: TrackedSetting) -> Iterator[Pitfall]:
     for call in scope.calls:
-        package = _COLLATORS.get(called(call))
-        imported_from = pads.module.imported.get((dotted(call.func) or "").split(".")[0], "")
-        if package is None or imported_from.split(".")[0] != package:
+        package, _, name = pads.module.origin(call).rpartition(".")
+        if package.split(".")[0] != _COLLATORS.get(name):
             continue
-        tokenizer = keyword(call, "tokenizer") or (call.args[0] if call.args and package == "transformers" else None)
-        causal = is_literal(keyword(call, "mlm") or (call.args[1] if len(call.args) > 1 else None), False) or package == "trl"
+        tokenizer = keyword(call, "tokenizer") or (call.args[0] if call.args and package.startswith("transformers") else None)
+        causal = is_literal(keyword(call, "mlm") or (call.args[1] if len(call.args) > 1 else None), False) or package.startswith("trl")
         if causal and (origin := eos_write(dotted(tokenizer), scope, pads, call)) is not None:
-            yield _pitfall(call, f"{called(call)} takes the pad token out of the loss", origin)
+            yield _pitfall(call, f"{name} takes the pad token out of the loss", origin)
 
 
 def _pitfall(node: ast.AST, what: str, origin: PadOrigin) -> Pitfall:

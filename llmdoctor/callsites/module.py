@@ -88,6 +88,29 @@ class Module:
         """Whether anything of that package is imported."""
         return any(origin.split(".")[0] == package for origin in self.imported.values())
 
+    def origin(self, call: ast.Call) -> str:
+        """Return the full name of what is called: vllm.SamplingParams of SP(...), imported under that name; "" if it is not imported."""
+        first, dot, rest = (dotted(call.func) or "").partition(".")
+        source = self.imported.get(first)
+        return "" if source is None else f"{source}{dot}{rest}"
+
+    def meaning(self, name: ast.expr, before: ast.AST, scope: Scope) -> ast.expr | None:
+        """Return what a name was assigned last: above the line of `before`, in another method of the class (self.x), or around the function."""
+        own = scope.value_of(name, before)
+        wanted = dotted(name)
+        if own is not None or wanted is None:
+            return own
+        if wanted.startswith(("self.", "cls.")):
+            home = class_of(scope)
+            around = [each for each in self.scopes if home is not None and class_of(each) is home]
+        elif wanted.partition(".")[0] in scope.parameters():
+            return None
+        else:
+            around, outer = [], scope.parent
+            while outer is not None:
+                around, outer = [*around, outer], outer.parent
+        return next((each.value for place in around for each in reversed(place.assignments) if dotted(each.target) == wanted), None)
+
     def scope_at(self, line: int) -> str:
         """The name of the innermost function or class that holds a line; "" for the module."""
         around = [scope for scope in self.scopes if scope.node and scope.node.lineno <= line <= (scope.node.end_lineno or 0)]
@@ -96,6 +119,14 @@ class Module:
     def assignments(self) -> Iterator[Assignment]:
         """Every assignment of the file."""
         return (assignment for scope in self.scopes for assignment in scope.assignments)
+
+
+def class_of(scope: Scope) -> Scope | None:
+    """The class that a method, or a function in one, belongs to."""
+    around = scope.parent
+    while around is not None and not isinstance(around.node, ast.ClassDef):
+        around = around.parent
+    return around
 
 
 def read_module(tree: ast.Module) -> Module:

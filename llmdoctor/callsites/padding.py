@@ -6,9 +6,10 @@ import ast
 import re
 from collections.abc import Iterator
 
+from llmdoctor.callsites.encoders import reads_with_an_encoder
 from llmdoctor.callsites.module import Module, Scope
-from llmdoctor.callsites.names import are_ids, called, dotted, is_literal, keyword, last, number, unwrapped
-from llmdoctor.callsites.pads import EOS, PAD, compared, pad_origin
+from llmdoctor.callsites.names import are_ids, called, dotted, is_literal, keyword, last, number, owner, unwrapped
+from llmdoctor.callsites.pads import PAD, compared, is_eos, pad_origin
 from llmdoctor.callsites.rules import NO_MASK, PAD_MASK, RIGHT_PADDING, ZERO_FILL
 from llmdoctor.callsites.state import TrackedSetting, Write, line_of
 from llmdoctor.callsites.types import Pitfall
@@ -17,24 +18,16 @@ _MASK = re.compile(r"^_*(\w+_)?att(entio)?n_masks?$")
 _SIDE = re.compile(r"^padding_side$")
 _TOKENIZERS = re.compile(r"tok|processor", re.IGNORECASE)
 _ONE_TEXT = ("str", "Optional[str]", "typing.Optional[str]", "str | None")
+_ONE_CHAT = ("messages", "conversation", "chat", "message", "msgs", "msg", "dialog", "history", "")
 _BATCH = re.compile(r"batch|chunk|loader|\brange\(", re.IGNORECASE)
 _FILLS = ("masked_fill", "masked_fill_")
-# Models whose encoder reads the prompt, so that padding on the right is correct: transformers 5.23, models/*/configuration_*.py with
-# is_encoder_decoder = True, and the classes that load one of them. Flax and TF are prefixes of older releases.
-_ENCODER_DECODERS = re.compile(
-    r"^(Flax|TF)?("
-    r"AutoModel(For(Seq2SeqLM|SpeechSeq2Seq)|WithLMHeadAndSeq2Seq)|AutoModelForSeq2SeqLMWithValueHead|(Vision|Speech)?EncoderDecoderModel|MarianMTModel|"
-    r"(T5|MT5|UMT5|LongT5|T5Gemma2?|SwitchTransformers|Bart|MBart|PLBart|Mvp|LED|Pegasus|PegasusX|BigBirdPegasus|Blenderbot|BlenderbotSmall|M2M100|NllbMoe|"
-    r"FSMT|(XLM)?ProphetNet|Whisper|Speech2Text|Moonshine|MoonshineStreaming|Dia|Florence2|Pix2Struct|Pop2Piano|Udop|Canary)ForConditionalGeneration|"
-    r"SeamlessM4T(v2)?(Model|For\w+)|SpeechT5ForSpeechToText|Musicgen(Melody)?ForConditionalGeneration|Rag(Token|Sequence)ForGeneration)$"
-)
 
 
 def find(module: Module) -> Iterator[Pitfall]:
     """Yield what the rules about padding apply to."""
-    padded = any(EOS.match(last(assignment.value)) and PAD.match(last(assignment.target)) for assignment in module.assignments())
+    padded = any(is_eos(assignment.value) and PAD.match(last(assignment.target)) for assignment in module.assignments())
     padded = padded or any(called(call) == "add_special_tokens" for scope in module.scopes for call in scope.calls)
-    decoder_only = not any(_ENCODER_DECODERS.match(origin.rpartition(".")[2]) for origin in module.imported.values())
+    decoder_only = not reads_with_an_encoder(module)
     pads, sides = TrackedSetting(module, PAD), TrackedSetting(module, _SIDE)
     for scope in module.scopes:
         if padded:
@@ -88,16 +81,33 @@ def _about_attention(mask: ast.expr) -> bool:
     return _MASK.match(last(unwrapped(mask))) is not None
 
 
-def _batches(scope: Scope) -> Iterator[tuple[ast.expr, ast.Call]]:
-    """Every name that gets what a tokenizer or processor returns with padding on, with the call; without single texts."""
+def _batches(scope: Scope) -> Iterator[tuple[set[str], ast.Call]]:
+    """Yield every call of a tokenizer or processor with padding on, and the names that get what it returns; without single texts."""
+    names: dict[int, set[str]] = {}
     for assignment in scope.assignments:
-        call = unwrapped(assignment.value)
-        while isinstance(call, ast.Attribute | ast.Subscript):
-            call = unwrapped(call.value)
-        if not isinstance(call, ast.Call) or not _TOKENIZERS.search(last(call.func)) or not _pads(call):
-            continue
-        if not _is_single(call, scope) and not _for_an_encoder(call, scope):
-            yield assignment.target, call
+        value, name = assignment.value, dotted(assignment.target)
+        if isinstance(value, ast.DictComp):  # {key: value.cuda() for key, value in tokenizer(...).items()}
+            value = value.generators[0].iter
+        if name is not None:
+            names.setdefault(id(_maker(value)), set()).add(name)
+    for call in scope.calls:
+        if _tokenizes(call) and _pads(call) and not _is_single(call, scope) and not _for_an_encoder(call, scope):
+            yield names.get(id(call), set()), call
+
+
+def _maker(node: ast.expr) -> ast.expr:
+    """Return the call below attributes, subscripts and .items(): tokenizer(...) of tokenizer(...)["input_ids"].to(device)."""
+    node = unwrapped(node)
+    while isinstance(node, ast.Attribute | ast.Subscript) or (called(node) == "items" and isinstance(node, ast.Call)):
+        node = unwrapped(node.value if isinstance(node, ast.Attribute | ast.Subscript) else node.func)
+    return node
+
+
+def _tokenizes(call: ast.Call) -> bool:
+    """Return whether a tokenizer or processor is called, or applies its template to something that is not called one conversation."""
+    if called(call) == "apply_chat_template":
+        return _TOKENIZERS.search(owner(call.func)) is not None and bool(call.args) and last(call.args[0]) not in _ONE_CHAT
+    return _TOKENIZERS.search(last(call.func)) is not None
 
 
 def _pads(call: ast.Call) -> bool:
@@ -147,18 +157,28 @@ def _root(node: ast.expr) -> str | None:
 
 
 def _right(scope: Scope, sides: TrackedSetting) -> Iterator[Pitfall]:
-    for name, call in _batches(scope):
-        generates = [
-            generate
-            for generate in scope.calls
-            if called(generate) == "generate" and line_of(generate) > line_of(call) and dotted(name) in map(_root, _given(generate))
-        ]
-        side = _side(dotted(call.func), scope, sides, call) if generates else None
+    for names, call in _batches(scope):
+        generates = [generate for generate in scope.calls if called(generate) == "generate" and _gets(generate, names, call)]
+        side = _side(_tokenizer(call), scope, sides, call) if generates else None
         if side is None or not is_literal(side.value, "right") or _for_an_encoder(side.node, side.scope):
             continue
         for generate in generates:
-            message = f"{dotted(name)} is padded on the right: generate() continues the shorter prompts after their padding"
+            what = min(names, default="the batch")
+            message = f"{what} is padded on the right: generate() continues the shorter prompts after their padding"
             yield Pitfall(RIGHT_PADDING, generate, message, f"line {line_of(side.node)} sets padding_side to right")
+
+
+def _gets(generate: ast.Call, names: set[str], call: ast.Call) -> bool:
+    """Return whether generate() is given the batch that `call` makes, by one of its names or in place."""
+    if any(_maker(given) is call for given in _given(generate)):
+        return True
+    return line_of(generate) > line_of(call) and not names.isdisjoint(root for given in _given(generate) if (root := _root(given)))
+
+
+def _tokenizer(call: ast.Call) -> str | None:
+    """Return the name of the tokenizer that a call belongs to: tok of tok(...), and of tok.apply_chat_template(...)."""
+    method = called(call) == "apply_chat_template" and isinstance(call.func, ast.Attribute)
+    return dotted(call.func.value if method and isinstance(call.func, ast.Attribute) else call.func)
 
 
 def _side(tokenizer: str | None, scope: Scope, sides: TrackedSetting, call: ast.Call) -> Write | None:
@@ -171,7 +191,7 @@ def _side(tokenizer: str | None, scope: Scope, sides: TrackedSetting, call: ast.
 
 
 def _maskless(scope: Scope) -> Iterator[Pitfall]:
-    batches = [(dotted(name), call) for name, call in _batches(scope) if isinstance(name, ast.Name)]
+    batches = list(_batches(scope))
     for generate in scope.calls:
         if called(generate) != "generate" or any(given.arg in (None, "attention_mask", "inputs_embeds") for given in generate.keywords):
             continue
@@ -181,12 +201,10 @@ def _maskless(scope: Scope) -> Iterator[Pitfall]:
         source = unwrapped(ids)
         if isinstance(source, ast.Name):
             source = unwrapped(scope.value_of(source, generate) or source)
-        made = [call for name, call in batches if name == _root(source) and line_of(call) < line_of(generate)]
-        direct = (
-            isinstance(source, ast.Attribute | ast.Subscript) and called(source.value) and source.value in [call for _, call in batches]
-        )
+        made = [call for names, call in batches if _root(source) in names and line_of(call) < line_of(generate)]
+        direct = [call for _, call in batches if _maker(source) is call]
         if last(source) == "input_ids" and (made or direct):
-            line = line_of(made[-1] if made else source)
+            line = line_of((made or direct)[-1])
             yield Pitfall(
                 NO_MASK, generate, "a padded batch goes into generate() without its attention_mask", f"line {line} pads the batch"
             )

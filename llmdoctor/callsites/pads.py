@@ -32,10 +32,23 @@ class PadOrigin:
         return f"line {line_of(self.node)} makes the eos token the pad token" + (" if there is none" if self.guarded else "")
 
 
+def is_eos(value: ast.expr) -> bool:
+    """Return whether a value is the eos token, or becomes it if there is no pad token: `pad or eos`, `eos if pad is None else pad`."""
+    if isinstance(value, ast.BoolOp | ast.IfExp):
+        return any(EOS.match(last(each)) is not None for each in _alternatives(value))
+    return EOS.match(last(value)) is not None
+
+
+def _alternatives(value: ast.expr) -> list[ast.expr]:
+    if isinstance(value, ast.BoolOp):
+        return value.values
+    return [value.body, value.orelse] if isinstance(value, ast.IfExp) else []
+
+
 def eos_write(name: str | None, scope: Scope, pads: TrackedSetting, before: ast.AST) -> PadOrigin | None:
     """Return the line that makes the eos token the pad token of the tokenizer `name`, if that holds before a node."""
     write = pads.last(name, scope, before) if name is not None else None
-    if write is None or write.value is None or not EOS.match(last(write.value)):
+    if write is None or write.value is None or not is_eos(write.value):
         return None
     return PadOrigin(write.node, _is_guarded(write))
 
@@ -49,7 +62,7 @@ def pad_origin(pad: ast.expr, scope: Scope, pads: TrackedSetting) -> PadOrigin |
         while around is not None:
             found = [each for each in around.assignments if dotted(each.target) == pad.id and line_of(each.node) < line_of(pad)]
             if found:
-                if EOS.match(last(found[-1].value)):
+                if EOS.match(last(found[-1].value)):  # `pad if there is one else eos` is another id for another tokenizer
                     return PadOrigin(found[-1].node, False)
                 pad, scope = found[-1].value, around
                 break
@@ -68,7 +81,9 @@ def compared(node: ast.expr, operator: type[ast.cmpop], method: str) -> tuple[as
 
 
 def _is_guarded(write: Write) -> bool:
-    """Return whether a write is in the body of an `if` that asks whether there is a pad token."""
+    """Return whether a write keeps a pad token that there is: by an alternative in its value, or by the `if` around it."""
+    if write.value is not None and any(PAD.match(last(each)) for each in _alternatives(write.value)):
+        return True
     line = line_of(write.node)
     for branch in write.scope.branches:
         body = branch.body

@@ -17,8 +17,15 @@ _PAD_IS_EOS = (
     rb"pad(?:\w*[^\n=]*=(?!=)" + _GAP + rb"[^\n]*eo[sd]|_token" + _QUOTE + rb"\s*:[^\n]*eos)"
 )  # one beginning: searched for quickly
 _CONFIG = rb"(?:generation|gen|generate)_config"
-_EOS_NONE = rb"\.eos_token_id\b[^\n=]*=(?!=)[^\n]*None|(?:update|setattr|GenerationConfig)\s*\([^;]{0,300}?eos_token_id\W{1,8}None"
-_NONE = rb"eos_token_id\s*=\s*None"
+_NOTHING = rb"(?:None|\[\s*\]|\[?\s*-\s*\d)"  # values that no token equals
+_EOS_NONE = (
+    rb"\.eos_token_id\b[^\n=]*=(?!=)[^\n]*"
+    + _NOTHING
+    + rb"|(?:update|setattr|GenerationConfig)\s*\([^;]{0,300}?eos_token_id\W{1,8}"
+    + _NOTHING
+)
+_NONE = rb"eos_token_id(?:" + _QUOTE + rb")?\s*[=:]\s*" + _NOTHING
+_GENERATES = rb"generate\s*\(|pipe(?:line)?\(|generator\(|generation_kwargs|" + _CONFIG
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -42,8 +49,8 @@ def _drawn(function: str) -> _Signs:
 
 
 _SIGNS = (
-    _signs("eos_token_id None", _CONFIG, _EOS_NONE),  # PYC001
-    _signs("eos_token_id None generate", rb"\bgenerate\s*\([^;]{0,2000}?" + _NONE),
+    _signs("eos_token_id", _CONFIG, _EOS_NONE),  # PYC001
+    _signs("eos_token_id generate", rb"\bgenerate\s*\(", _NONE),
     _signs("attention_mask eos_token", _PAD_IS_EOS, rb"!=|\bne\("),  # PYC002
     _signs("masked_fill _mask", rb"masked_fill_?\s*\([^;]{0,300}?att(?:entio)?n_mask[^;]{0,100}?\b0"),  # PYC003
     _signs("log_softmax scores output_scores"),  # PYC004
@@ -56,9 +63,9 @@ _SIGNS = (
     _signs("do_sample True", rb"do_sample(?:" + _QUOTE + rb")?\s*[=:]\s*True", rb"temperature|top_k"),  # PYC009
     _signs("do_sample False", rb"do_sample(?:" + _QUOTE + rb")?\s*[=:]\s*False", rb"temperature|top_[pk]|min_p|typical_p"),  # PYC010
     _signs("padding input_ids .generate(", _PADDING),  # PYC011
-    _signs("eos_token_id generate(", rb"(?:[tT]ok\w*|[pP]rocessor)\.eos_token_id"),  # PYC013
-    _signs("vllm SamplingParams("),  # PYC014
-    _signs("vllm LLM("),
+    _signs("eos_token_id", _GENERATES, rb"(?:[tT]ok\w*|[pP]rocessor)\.eos_token_id"),  # PYC013
+    _signs("vllm SamplingParams"),  # PYC014
+    _signs("vllm LLM", rb"\.(?:generate|chat)\("),
     _signs("do_sample True generate( .logits", rb"log_softmax|cross_entropy"),  # PYC015
 )
 

@@ -9,11 +9,11 @@ EOS_NONE = Rule(
     code="PYC001",
     name="eos-set-to-none",
     severity=Severity.WARNING,
-    summary="The eos_token_id of a model's generation config is set to None, or generate() is called with eos_token_id=None.",
+    summary="The eos_token_id of a model's generation config is set to None, [] or a negative id, or generate() is called with one of these.",
     reason="Without an eos_token_id nothing ends a sequence before the length limit. The assignment also outlives the call: every later generate() of this model and "
     "every checkpoint that save_pretrained() writes has no terminator. The rule does not apply to a config that is passed to a call, "
     "generate(generation_config=GenerationConfig(eos_token_id=None)), because the model's own id replaces None there (transformers 4.43 and later; 4.41 and 4.42 "
-    "do not stop). It does not apply either if the same function assigns another value, as code does that saves the old value and restores it. The severity is "
+    "do not stop). It does not apply either if the same function, or another method of its class, assigns another value, as code does that saves the old value and restores it. The severity is "
     "warning because benchmarks and tests clear the id on purpose to get a fixed length.",
     bad="policy.generation_config.eos_token_id = None",
     good="config = GenerationConfig(max_new_tokens=256, min_new_tokens=256)   # a fixed length that no later call inherits",
@@ -148,10 +148,11 @@ EOS_NARROWED = Rule(
     code="PYC013",
     name="eos-narrowed-at-the-call",
     severity=Severity.INFO,
-    summary="generate() is called with eos_token_id=tokenizer.eos_token_id, which is one id.",
-    reason="The argument replaces the list in the model's generation_config.json. Llama 3, Gemma, Qwen and other chat models list several terminators there, and the one of the "
-    "tokenizer is often not the one that ends a turn: the answers then continue past the end of the turn. For a model with one terminator the argument changes nothing, "
-    "so the finding is a note.",
+    summary="generate() is called with eos_token_id=tokenizer.eos_token_id, which is one id, or the model's generation config is set to it.",
+    reason="The one id replaces the list in the model's generation_config.json. Llama 3, Gemma, Qwen and other chat models list several terminators there, and the one of the "
+    "tokenizer is often not the one that ends a turn: the answers then continue past the end of the turn. For a model with one terminator nothing changes, "
+    "so the finding is a note. The rule also reads dictionaries that a call unpacks, a GenerationConfig that it is given, pipelines, and generation_kwargs of trl's "
+    "configs. It does not apply to a file that imports an encoder-decoder model, nor to a function that gives the tokenizer another eos_token.",
     bad="model.generate(**batch, eos_token_id=tokenizer.eos_token_id)",
     good="model.generate(**batch)",
     fix="Leave eos_token_id out: generate() then uses every terminator of the model. `llmdoctor gencfg show MODEL` lists them.",
@@ -162,7 +163,8 @@ SIXTEEN_TOKENS = Rule(
     severity=Severity.WARNING,
     summary="vLLM's SamplingParams is created without max_tokens, or LLM.generate() is called without sampling parameters.",
     reason='max_tokens of SamplingParams is 16 by default (vllm/sampling_params.py). Every answer ends after 16 tokens, with finish_reason "length" and without a warning. The '
-    "server is different: for chat requests it uses the remaining context.",
+    "server is different: for chat requests it uses the remaining context. The rule does not apply to an object whose max_tokens is set elsewhere in "
+    "the file, nor to one that is passed as vllm_sampling_params to a trainer, which sets max_tokens itself.",
     bad="SamplingParams(temperature=0.8, top_p=0.95)",
     good="SamplingParams(temperature=0.8, top_p=0.95, max_tokens=1024)",
     fix="Set max_tokens to the length that an answer needs.",
@@ -174,7 +176,8 @@ INHERITED = Rule(
     summary="generate() samples without an explicit temperature, top_k or top_p, and the same function computes log-probabilities from raw logits.",
     reason="Settings that a call does not name come from the model's generation_config.json: Qwen2.5-Instruct, for example, sets temperature 0.7, top_p 0.8 and top_k 20, and "
     "releases of transformers before 5 add top_k 50. The tokens are then drawn from another distribution than the one whose log-probabilities are computed, and the "
-    "importance ratios of PPO and GRPO are biased. For a model whose files set none of the three, nothing differs, so the finding is a note.",
+    "importance ratios of PPO and GRPO are biased. For a model whose files set none of the three, nothing differs, so the finding is a note. The rule asks for a forward pass over "
+    "what generate() returned; settings in a `**` argument that the file does not show silence it.",
     bad="out = model.generate(**batch, do_sample=True)\nlogprobs = F.log_softmax(model(out).logits, dim=-1)",
     good="out = model.generate(**batch, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)\nlogprobs = F.log_softmax(model(out).logits, dim=-1)",
     fix="Name temperature, top_k and top_p at the call, and divide the logits by the same temperature before log_softmax.",

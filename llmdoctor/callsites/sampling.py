@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 
+from llmdoctor.callsites.dicts import unpacked
 from llmdoctor.callsites.module import Keywords, Module, Scope
 from llmdoctor.callsites.names import called, dotted, is_literal, keyword, last, number, unwrapped
 from llmdoctor.callsites.rules import IGNORED, INHERITED, LAST_PASS, PROBABILITIES, PROCESSED, REJECTED
@@ -16,6 +18,9 @@ _TAKERS = ("generate", "GenerationConfig", "dict", "update", "pipe", "pipeline",
 _LOG_PROBABILITIES = ("log_softmax", "selective_log_softmax", "cross_entropy")
 # The arguments by which a call sets its distribution; None means **kwargs, whose content is not known.
 _DISTRIBUTION = {"temperature", "top_k", "top_p", "generation_config", None}
+_BATCHES = re.compile(
+    r"^(\w+_)?(batch|inputs?|enc|encoded|encodings?|prompts?|queries|query|tokens|tokenized|features)(_\w+)?$", re.IGNORECASE
+)
 _DIVISIONS = ("div", "div_", "divide", "divide_", "true_divide", "true_divide_")
 _RANDOM = ("random", "rand", "uniform")
 # Values that do nothing or mean greedy decoding, which is what do_sample=False does.
@@ -35,7 +40,7 @@ def find(module: Module) -> Iterator[Pitfall]:
     for scope in module.scopes:
         if has_scores:
             yield from _processed(scope)
-        yield from _inherited(scope)
+        yield from _inherited(scope, module)
         yield from _last_pass(scope)
         yield from _probabilities(scope)
         for keywords in scope.keywords():
@@ -59,33 +64,64 @@ def _processed(scope: Scope) -> Iterator[Pitfall]:
             )
 
 
-def _inherited(scope: Scope) -> Iterator[Pitfall]:
+def _inherited(scope: Scope, module: Module) -> Iterator[Pitfall]:
     """Yield each sampling generate() that leaves its distribution to the model's files, in a function that takes raw log-probabilities."""
-    raw = [call for call in scope.calls if called(call) in _LOG_PROBABILITIES and _of_logits(call, scope)]
+    raw = [(call, made) for call in scope.calls if called(call) in _LOG_PROBABILITIES and (made := _of_logits(call, scope))]
+    drawn = _made_from_generate(scope) if raw else set()
+    raw = [(call, made) for call, made in raw if any(isinstance(part, ast.Name) and part.id in drawn for part in ast.walk(made))]
     for call in scope.calls if raw else ():
-        given = {each.arg for each in call.keywords}
-        if called(call) == "generate" and is_literal(keyword(call, "do_sample"), True) and not given & _DISTRIBUTION:
+        if called(call) == "generate" and is_literal(keyword(call, "do_sample"), True) and not _given(call, scope, module) & _DISTRIBUTION:
             message = (
                 "generate() samples with the temperature, top_k and top_p of the model's files; the log-probabilities here ignore them"
             )
-            yield Pitfall(INHERITED, call, message, f"line {_line(raw[0])} takes log-probabilities of raw logits")
+            yield Pitfall(INHERITED, call, message, f"line {_line(raw[0][0])} takes log-probabilities of raw logits")
 
 
-def _of_logits(call: ast.Call, scope: Scope) -> bool:
-    """Return whether a call is applied to the `.logits` of a forward pass, not of what generate() returned."""
+def _given(call: ast.Call, scope: Scope, module: Module) -> set[str | None]:
+    """Return the names that generate() is given; None among them stands for settings that the file does not show. A batch holds no settings."""
+    names: set[str | None] = {each.arg for each in call.keywords if each.arg is not None}
+    for expression, made in unpacked(call, scope, module):
+        if made is not None:
+            names |= (
+                {each.arg for each in made.keywords} if isinstance(made, ast.Call) else {_text(key) for key in getattr(made, "keys", ())}
+            )
+        elif not _BATCHES.search(last(unwrapped(expression))):
+            names.add(None)
+    return names
+
+
+def _text(key: ast.expr | None) -> str | None:
+    return str(key.value) if isinstance(key, ast.Constant) else None
+
+
+def _made_from_generate(scope: Scope) -> set[str]:
+    """Return the names that a function gives to what generate() returned, and to what it makes from that."""
+    names: set[str] = set()
+    for assignment in scope.assignments:
+        parts = list(ast.walk(assignment.value))
+        if any(
+            (isinstance(part, ast.Name) and part.id in names) or (isinstance(part, ast.Call) and called(part) == "generate")
+            for part in parts
+        ):
+            names |= {part.id for part in ast.walk(assignment.target) if isinstance(part, ast.Name)}
+    return names
+
+
+def _of_logits(call: ast.Call, scope: Scope) -> ast.Call | None:
+    """Return the forward pass to whose `.logits` a call is applied; None if there is none, or if generate() returned them."""
     node = call.args[0] if call.args else keyword(call, "input")
     for _ in range(8):
         node = unwrapped(node) if node is not None else None
         if isinstance(node, ast.Attribute) and node.attr == "logits":
             made = node.value if isinstance(node.value, ast.Call) else scope.value_of(node.value, call)
-            return isinstance(made, ast.Call) and called(made) != "generate"
+            return made if isinstance(made, ast.Call) and called(made) != "generate" else None
         if isinstance(node, ast.Subscript):
             node = node.value
         elif isinstance(node, ast.Name):
             node = scope.value_of(node, call)
         else:
-            return False
-    return False
+            return None
+    return None
 
 
 def _scores(node: ast.expr | None, call: ast.Call, scope: Scope) -> ast.expr | None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from llmdoctor.callsites.module import Module, Scope
+from llmdoctor.callsites.module import Module, Scope, class_of
 from llmdoctor.callsites.names import called, dotted, keyword
 
 _DEPTH = 5  # another name for another name for ...
@@ -30,12 +30,14 @@ class Write:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TrackedSetting:
-    """A setting by the attributes that hold it. Every scope is read once: `writes` are its writes by object, `methods` the scopes of a class."""
+    """A setting by the attributes that hold it. Every scope is read once: `writes` are its writes by object, `methods` the scopes of a class,
+    `functions` the functions by name."""
 
     module: Module
     attribute: re.Pattern[str]
     writes: dict[int, dict[str, list[Write]]] = field(default_factory=dict)
     methods: dict[int, list[Scope]] = field(default_factory=dict)
+    functions: dict[str, list[Scope]] = field(default_factory=dict)
 
     def last(self, name: str, scope: Scope, before: ast.AST | None, depth: int = 0) -> Write | None:
         """Return the write that holds for the object `name` in a scope above `before` (anywhere in it without one); None if the file has none.
@@ -88,16 +90,15 @@ class TrackedSetting:
 
     def _returned(self, call: ast.Call, at: int | None) -> tuple[str, Scope] | None:
         """Return the name that a function of this file returns (the item `at` of a tuple) and the function; None if the returns differ."""
-        functions = [scope for scope in self.module.scopes if isinstance(scope.node, ast.FunctionDef) and scope.node.name == called(call)]
-        if len(functions) != 1:
+        function = self._function(called(call))
+        if function is None:
             return None
         values = [
-            each.elts[at] if at is not None and isinstance(each, ast.Tuple) and at < len(each.elts) else each
-            for each in functions[0].returns
+            each.elts[at] if at is not None and isinstance(each, ast.Tuple) and at < len(each.elts) else each for each in function.returns
         ]
         names = {dotted(value) for value in values}
         name = names.pop() if len(names) == 1 else None
-        return None if name is None else (name, functions[0])
+        return None if name is None else (name, function)
 
     def _methods(self, home: Scope) -> list[Scope]:
         if not self.methods:
@@ -109,9 +110,11 @@ class TrackedSetting:
         """What a scope writes to an object's setting, by line; a new object under the name is a write too."""
         if id(scope) not in self.writes:
             found: dict[str, list[Write]] = {}
-            for owner, write in sorted((*self._assigned(scope), *self._called(scope)), key=lambda pair: line_of(pair[1].node)):
+            self.writes[id(scope)] = found  # a function that calls itself finds what is known so far
+            for owner, write in sorted(
+                (*self._assigned(scope), *self._called(scope), *self._handed(scope)), key=lambda pair: line_of(pair[1].node)
+            ):
                 found.setdefault(owner, []).append(write)
-            self.writes[id(scope)] = found
         return self.writes[id(scope)].get(name, [])
 
     def _assigned(self, scope: Scope) -> Iterator[tuple[str, Write]]:
@@ -143,17 +146,30 @@ class TrackedSetting:
                 if isinstance(key, ast.Constant) and isinstance(key.value, str) and self.attribute.match(key.value):
                     yield name, Write(call, scope, value)
 
+    def _handed(self, scope: Scope) -> Iterator[tuple[str, Write]]:
+        """Yield the objects that are handed to a function of the file which writes to its parameter: prepare(tokenizer)."""
+        for call in scope.calls:
+            function = self._function(called(call)) if isinstance(call.func, ast.Name) else None
+            if function is None or function is scope:
+                continue
+            given = [*zip(function.parameters(), call.args, strict=False), *((each.arg, each.value) for each in call.keywords if each.arg)]
+            for parameter, value in given:
+                name = dotted(value)
+                if name is not None and self._writes(parameter, function):
+                    yield name, Write(call, scope, None, parameter, function)
+
+    def _function(self, name: str) -> Scope | None:
+        """Return the one function of the file with that name."""
+        if not self.functions:
+            for scope in self.module.scopes:
+                if isinstance(scope.node, ast.FunctionDef):
+                    self.functions.setdefault(scope.node.name, []).append(scope)
+        found = self.functions.get(name, [])
+        return found[0] if len(found) == 1 else None
+
     def _given(self, call: ast.Call) -> ast.expr | None:
         """Return the value of pad_token in from_pretrained(..., pad_token=...)."""
         return next((each.value for each in call.keywords if each.arg and self.attribute.match(each.arg)), None)
-
-
-def class_of(scope: Scope) -> Scope | None:
-    """The class that a method, or a function in one, belongs to."""
-    around = scope.parent
-    while around is not None and not isinstance(around.node, ast.ClassDef):
-        around = around.parent
-    return around
 
 
 def line_of(node: ast.AST) -> int:

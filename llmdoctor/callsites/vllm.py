@@ -5,12 +5,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from llmdoctor.callsites.dicts import passed_names
 from llmdoctor.callsites.module import Module, Scope
-from llmdoctor.callsites.names import called, dotted, keyword
+from llmdoctor.callsites.names import called, dotted, is_literal, keyword
 from llmdoctor.callsites.rules import SIXTEEN_TOKENS
 from llmdoctor.callsites.types import Pitfall
 
 _LIMIT_AT = 21  # SamplingParams(n, presence_penalty, ...): a call with so many positional arguments may set max_tokens by its place
+# Trainers that set max_tokens themselves on what they get (unsloth's GRPO, from max_completion_length).
+_OVERRIDDEN = "vllm_sampling_params"
+_DEPTH = 5  # another name for another name for ...
 
 
 def find(module: Module) -> Iterator[Pitfall]:
@@ -24,22 +28,68 @@ def find(module: Module) -> Iterator[Pitfall]:
 
 def _unlimited(scope: Scope, module: Module) -> Iterator[Pitfall]:
     for call in scope.calls:
-        if (
-            not _is_of_vllm(call, "SamplingParams", module)
-            or len(call.args) >= _LIMIT_AT
-            or any(isinstance(one, ast.Starred) for one in call.args)
-        ):
+        if not _is_of_vllm(call, "SamplingParams", module) or len(call.args) >= _LIMIT_AT:
             continue
-        if any(given.arg in (None, "max_tokens") for given in call.keywords) or _set_later(call, scope):
+        names = None if any(isinstance(one, ast.Starred) for one in call.args) else passed_names(call, scope, module)
+        if names is None or "max_tokens" in names or _is_limited(call, module):
             continue
         yield Pitfall(SIXTEEN_TOKENS, call, "SamplingParams without max_tokens ends every answer after 16 tokens")
 
 
-def _set_later(call: ast.Call, scope: Scope) -> bool:
-    """Return whether the object gets its max_tokens afterwards: params.max_tokens = 512."""
-    names = {dotted(assignment.target) for assignment in scope.assignments if assignment.value is call} - {None}
-    targets = (assignment.target for assignment in scope.assignments if isinstance(assignment.target, ast.Attribute))
-    return any(target.attr == "max_tokens" and dotted(target.value) in names for target in targets)
+def _is_limited(call: ast.Call, module: Module) -> bool:
+    """Return whether the object, or a copy of it, gets its max_tokens elsewhere in the file, or from the trainer that it is passed to.
+
+    Objects are followed by their names, in any function: a name that two functions use for different objects hides a finding.
+    """
+    names = _names(call, module)
+    for assignment in module.assignments():
+        target = assignment.target
+        if isinstance(target, ast.Attribute) and target.attr == "max_tokens" and dotted(target.value) in names:
+            return True
+    for each in (each for scope in module.scopes for each in scope.calls):
+        given = keyword(each, _OVERRIDDEN)
+        if given is not None and (given is call or dotted(given) in names):
+            return True
+        if not each.args or dotted(each.args[0]) not in names:
+            continue
+        if keyword(each, "max_tokens") is not None:  # dataclasses.replace and its like
+            return True
+        if called(each) == "setattr" and (not isinstance(each.args[1], ast.Constant) or is_literal(each.args[1], "max_tokens")):
+            return True
+    return False
+
+
+def _names(call: ast.Call, module: Module) -> set[str]:
+    """Return the names of the object that `call` makes: those it is assigned to, its copies', a function's that returns or gets it."""
+    names: set[str] = set()
+    made = {id(call)}
+    for _ in range(_DEPTH):
+        before = len(names) + len(made)
+        for assignment in module.assignments():
+            value, name = assignment.value, dotted(assignment.target)
+            if name is not None and (id(value) in made or dotted(value) in names or _copies(value, names)):
+                names.add(name)
+        for scope in (each for each in module.scopes if isinstance(each.node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            calls = [each for place in module.scopes for each in place.calls if scope.node and called(each) == scope.node.name]
+            if any(id(each) in made or dotted(each) in names for each in scope.returns):
+                made.update(map(id, calls))
+            for each in calls:
+                parameters = [name for name in scope.parameters() if name not in ("self", "cls")]
+                names.update(
+                    name for name, given in zip(parameters, each.args, strict=False) if id(given) in made or dotted(given) in names
+                )
+        if len(names) + len(made) == before:
+            break
+    return names
+
+
+def _copies(value: ast.expr, names: set[str]) -> bool:
+    """Return whether a call is a method of the object, or gets it first: params.clone(), copy.deepcopy(params)."""
+    return isinstance(value, ast.Call) and any(dotted(each) in names for each in (*value.args[:1], _receiver(value)) if each is not None)
+
+
+def _receiver(call: ast.Call) -> ast.expr | None:
+    return call.func.value if isinstance(call.func, ast.Attribute) else None
 
 
 def _defaults(scope: Scope, module: Module) -> Iterator[Pitfall]:
@@ -48,7 +98,7 @@ def _defaults(scope: Scope, module: Module) -> Iterator[Pitfall]:
             continue
         if any(given.arg in (None, "sampling_params", "params") for given in call.keywords):
             continue
-        made = _assigned(call.func.value, call, scope)
+        made = module.meaning(call.func.value, call, scope) or call.func.value
         if (
             isinstance(made, ast.Call)
             and _is_of_vllm(made, "LLM", module)
@@ -59,18 +109,7 @@ def _defaults(scope: Scope, module: Module) -> Iterator[Pitfall]:
             yield Pitfall(SIXTEEN_TOKENS, call, message)
 
 
-def _assigned(name: ast.expr, before: ast.AST, scope: Scope) -> ast.expr | None:
-    """Return what a name was assigned, in this function or in one around it."""
-    around: Scope | None = scope
-    while around is not None:
-        value = around.value_of(name, before)
-        if value is not None:
-            return value
-        around = around.parent
-    return None
-
-
 def _is_of_vllm(call: ast.Call, name: str, module: Module) -> bool:
-    """Return whether a call makes vLLM's class `name`: imported by name, or through the module."""
-    parts = (dotted(call.func) or "").split(".")
-    return parts[-1] == name and module.imported.get(parts[0], "").split(".")[0] == "vllm"
+    """Return whether a call makes vLLM's class `name`: imported by name, under another name, or through the module."""
+    origin = module.origin(call).split(".")
+    return origin[0] == "vllm" and origin[-1] == name
