@@ -107,7 +107,7 @@ def _deepspeed(normal: Normal) -> None:
                 zero[name] = {"device": device}
         made = {
             "zero_optimization": zero, "bf16": {"enabled": "auto"}, "fp16": {"enabled": "auto"},
-            "gradient_accumulation_steps": "auto", "gradient_clipping": "auto",
+            "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto", "gradient_clipping": "auto",
         }  # fmt: skip
         normal.put("deepspeed", made, "deepspeed_config")
 

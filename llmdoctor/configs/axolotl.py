@@ -341,4 +341,5 @@ FORMAT = Format(
     variant=variant,
     settle=settle,
     unknown=unknown,
+    renames={"per_device_train_batch_size": "micro_batch_size"},
 )

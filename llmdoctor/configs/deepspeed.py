@@ -151,7 +151,7 @@ def _variant() -> Variant:
     add("optimizer.params")
     for name in ("optimizer.legacy_fusion", "fp16", "bf16", ZERO):
         keys[name] = Key(name=name, meanings={"memory": Ignored("its value changes nothing"), "labels": NO_TARGETS})
-    return Variant(name="", keys={**keys, **OURS, **_adapters()})
+    return Variant(name="", keys={**keys, **OURS, **_adapters()}, replaced={"bfloat16": "bf16"})
 
 
 def _adapters() -> dict[str, Key]:

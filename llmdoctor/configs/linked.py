@@ -12,6 +12,18 @@ from llmdoctor.files.project import ProjectSettings
 _LIMIT, _KEPT, _ABOVE = 2**20, 16 * 2**20, 6  # bytes of a file, characters kept in all, folders above the one that names another
 
 
+def places(by: str, name: str) -> list[str]:
+    """Return where a file `name` can be that the file `by` names, in the order of the search: beside it, in the working directory, in a folder above
+    it, in which launchers are started.
+    """
+    folder = os.path.dirname(os.path.abspath(by))
+    found = [os.path.abspath(os.path.join(folder, name)), os.path.abspath(name)]
+    for _ in range(_ABOVE - 1):
+        folder = os.path.dirname(folder)
+        found.append(os.path.abspath(os.path.join(folder, name)))
+    return found
+
+
 @dataclass(slots=True)
 class LinkedFiles:
     """The settings of the repository, and the JSON files that were read so far, by their full path."""
@@ -27,21 +39,14 @@ class LinkedFiles:
             self._read[os.path.abspath(file.path)] = file
 
     def named(self, by: str, name: str) -> JsonFile | None:
-        """Return the JSON file that the file `by` names: relative to the working directory, to the folder of `by`, or to a folder above it,
-        in which launchers are started. Returns None if there is none, or if it holds no object.
-        """
+        """Return the JSON file that the file `by` names, in one of `places`; None if there is none, or if it holds no object."""
         place = self.place(by, name)
         file = None if place is None else self._once(place)
         return file if file is not None and isinstance(file.value, dict) else None
 
     def place(self, by: str, name: str) -> str | None:
         """Return the path of the file that `by` names; None if it is in none of these folders."""
-        folder = os.path.dirname(os.path.abspath(by))
-        places = [os.path.abspath(name)]
-        for _ in range(_ABOVE):
-            places.append(os.path.abspath(os.path.join(folder, name)))
-            folder = os.path.dirname(folder)
-        return next((place for place in places if place in self._read or os.path.isfile(place)), None)
+        return next((place for place in places(by, name) if place in self._read or os.path.isfile(place)), None)
 
     def _once(self, place: str) -> JsonFile | None:
         if place in self._read:

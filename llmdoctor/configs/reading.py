@@ -110,6 +110,9 @@ def read_value(
     unknown: list[UnknownKey] = []
     rejected: dict[str, str] = {}
     for name, written, item in (row for row in rows if not any(_covers(one, row) for one in left)):
+        if value.get(variant.replaced.get(written[0], "")) is not None:
+            unknown.append(UnknownKey(".".join(written), "ignores"))
+            continue
         key = variant.keys.get(name)
         line = None if file is None else file.line("".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in written))
         if line is not None:
@@ -196,9 +199,10 @@ def _close(name: str, keys: Mapping[str, Key]) -> tuple[str, ...]:
 
 
 def linked_path(by: str, named: str) -> str:
-    """Return the path of a file that the configuration `by` names: beside it, then in the working directory; QuestionError if it is in neither."""
-    beside = os.path.join(os.path.dirname(by), named)
-    found = next((place for place in (beside, named) if os.path.isfile(place)), None)
+    """Return the path of a file that the configuration `by` names, in one of linked.places; QuestionError if it is in none of them."""
+    from llmdoctor.configs.linked import places
+
+    found = next((place for place in places(by, named) if os.path.isfile(place)), None)
     if found is None:
-        raise QuestionError(f"{by}: {named}: no such file, neither beside {by} nor in the working directory")
-    return found
+        raise QuestionError(f"{by}: {named}: no such file beside {by}, in the working directory or in a folder above {by}")
+    return os.path.relpath(found) if not os.path.isabs(named) else found

@@ -72,6 +72,7 @@ class Variant:
     choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)  # normalised settings that the class itself sets, without a key
     renamed: Mapping[str, str] = field(default_factory=dict)  # names of older releases, and what they are called now
+    replaced: Mapping[str, str] = field(default_factory=dict)  # old sections that the library reads only if the new one is missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ class Format:
     `recognise` reports whether a file's content is of this format; `variant` chooses the class that reads it; `settle` turns the keys that were
     read into the normalised settings that need more than one key. `unknown` reports what the framework does with a key that it does not know.
     `auto`: the word "auto" means a value that another program fills in. `trains`: a file describes a training, not a part of one. `arguments`: its keys
-    are the arguments of a trainer, and not those of an engine, a launcher or an adapter.
+    are the arguments of a trainer, and not those of an engine, a launcher or an adapter. `renames` maps arguments of transformers to their names here.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Format:
     auto: bool = False
     trains: bool = True
     arguments: bool = True
+    renames: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

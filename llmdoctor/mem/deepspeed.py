@@ -205,6 +205,9 @@ def with_autos_filled(configuration: Configuration, strategy: Strategy, context:
         if value == "auto" and fill.get(key) is None:
             raise QuestionError(f"{path}: {key} is auto, which the Trainer does not fill in for this model")
         values[key] = fill[key] if value == "auto" else _without_autos(value)
+    for name, dtype in (("bf16", "bfloat16"), ("fp16", "float16")):
+        if half == dtype and not any(key.partition(".")[0] == name for key in values):
+            values[f"{name}.enabled"] = True  # accelerate 1.15.0, utils/dataclasses.py, set_mixed_precision
     for key, name in (("bf16.enabled", "bf16"), ("fp16.enabled", "fp16")):
         if key in values and bool(values[key]) != fill[key]:
             raise QuestionError(

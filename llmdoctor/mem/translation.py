@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from llmdoctor.configs.agreement import contradictions, misses_batch
 from llmdoctor.configs.reading import linked_path, read, read_value
 from llmdoctor.configs.types import Configuration
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.adapters import adapters_of, quantization_of
-from llmdoctor.mem.deepspeed import deepspeed_strategy, with_autos_filled
+from llmdoctor.mem.deepspeed import deepspeed_strategy, nested, with_autos_filled
 from llmdoctor.mem.keys import StrategyContext, UnmodelledSetting, check_keys, check_modelled, inputs_of, joined
 from llmdoctor.mem.optimizers import client_optimizer, trainer_optimizer
 from llmdoctor.mem.settings import Optimizer, Strategy, dtype_of
@@ -141,6 +142,22 @@ def _optimizer(configuration: Configuration) -> Optimizer:
     return replace(found, decay=found.decay or bool(normal.get("weight_decay", 0.0)))
 
 
+def _check_agreement(configuration: Configuration, engine: Configuration) -> None:
+    """Raise QuestionError for what ends the run of the Trainer under this DeepSpeed configuration."""
+    value = nested(engine.values)
+    if "zero_optimization" not in value:
+        raise QuestionError(f"{engine.path} has no zero_optimization, which accelerate refuses: add it, with stage 0 for none")
+    if misses_batch(value):
+        raise QuestionError(
+            f'{engine.path} sets no batch size, and the Trainer fills in "auto" only, so that DeepSpeed refuses it: add '
+            '"train_micro_batch_size_per_gpu": "auto"'
+        )
+    found = contradictions(configuration.values, value, configuration.format, configuration.variant)
+    if found:
+        several = "; ".join(f"{one.sentence} in {engine.path}" for one in found)
+        raise QuestionError(f'{configuration.path}: {several}: the Trainer refuses this, set the latter to "auto"')
+
+
 def _under_deepspeed(strategy: Strategy, configuration: Configuration, named: Any, context: StrategyContext) -> Strategy:
     """Return `strategy` as the Trainer runs it under the DeepSpeed configuration `named`: a path or an object."""
     from llmdoctor.configs.deepspeed import FORMAT
@@ -155,6 +172,7 @@ def _under_deepspeed(strategy: Strategy, configuration: Configuration, named: An
     else:
         raise QuestionError(f"{path}: deepspeed: expected a configuration or the path of one, found {type(named).__name__}")
     check_keys(engine)
+    _check_agreement(configuration, engine)
     filled = with_autos_filled(engine, strategy, context)
     made = deepspeed_strategy(filled, context, client=strategy.optimizer)
     return replace(

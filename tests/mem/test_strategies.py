@@ -150,7 +150,10 @@ REFUSED: list[tuple[Any, str]] = [
     ({"optim": "adamw_torch", "bf16": "maybe"}, "expected true or false"),
     ({"optim": "lomo"}, "'lomo' is not modelled"),
     ({"optim": "adamw_torch", "fsdp": "full_shard"}, "not modelled"),
-    ({"optim": "adamw_torch", "bf16": True, "deepspeed": {**BASE, "bf16": {"enabled": False}}}, "the Trainer refuses this"),
+    (
+        {"optim": "adamw_torch", "bf16": True, "deepspeed": {**BASE, "train_batch_size": "auto", "bf16": {"enabled": False}}},
+        "the Trainer refuses this",
+    ),
     ({"optim": "adamw_torch", "model_init": {"dtype": "int4"}}, "unknown dtype"),
     ({"optim": "adamw_torch", "gradient_accumulation_steps": 0}, "at least 1"),
     ({"client_optimizer": {"class": "my.Lamb"}, "learning_rate": 1}, "'my.Lamb' is not modelled"),
@@ -235,7 +238,9 @@ def test_an_accelerate_config_says_how_many_processes(tmp_path: Path) -> None:
 def test_a_deepspeed_path_is_looked_for_beside_the_file_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "configs").mkdir()
     for folder, stage in ((tmp_path, 1), (tmp_path / "configs", 2)):
-        (folder / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": stage}, "bf16": {"enabled": "auto"}}))
+        (folder / "ds.json").write_text(
+            json.dumps({"zero_optimization": {"stage": stage}, "bf16": {"enabled": "auto"}, "train_batch_size": "auto"})
+        )
     arguments = tmp_path / "configs" / "train.json"
     arguments.write_text(json.dumps({"bf16": True, "deepspeed": "ds.json", "output_dir": "out"}))
     monkeypatch.chdir(tmp_path)

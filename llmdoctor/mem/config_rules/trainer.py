@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from llmdoctor.configs.agreement import contradictions, misses_batch
 from llmdoctor.configs.linked import LinkedFiles
-from llmdoctor.configs.recognise import is_training, name_of
+from llmdoctor.configs.reading import read_file
+from llmdoctor.configs.recognise import is_training
 from llmdoctor.configs.view import Config, is_on
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.text import shown
@@ -16,22 +18,6 @@ from llmdoctor.mem.config_rules.deepspeed import deepspeed_findings
 from llmdoctor.mem.config_rules.keys import key_findings
 from llmdoctor.mem.config_rules.rules import DEAD, MISMATCH, PRECISION, REFUSED
 
-# DeepSpeed's place -> the argument it must equal (transformers 5.23, integrations/deepspeed.py:131 to :166).
-_SAME = {
-    ("train_micro_batch_size_per_gpu",): "per_device_train_batch_size",
-    ("gradient_accumulation_steps",): "gradient_accumulation_steps",
-    ("gradient_clipping",): "max_grad_norm",
-    ("optimizer", "params", "lr"): "learning_rate",
-    ("optimizer", "params", "eps"): "adam_epsilon",
-    ("optimizer", "params", "weight_decay"): "weight_decay",
-    ("scheduler", "params", "warmup_max_lr"): "learning_rate",
-}
-_DEFAULTS = {
-    "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "max_grad_norm": 1.0, "learning_rate": 5e-5, "adam_epsilon": 1e-8,
-    "weight_decay": 0.0,
-}  # fmt: skip
-_AXOLOTL = {"per_device_train_batch_size": "micro_batch_size"}  # the name of an argument in axolotl, if it differs
-_TRAINERS_DEFAULTS = frozenset({"transformers", "llamafactory"})  # the formats whose defaults are TrainingArguments' own
 # What accelerate refuses beside deepspeed_config_file (accelerate 1.15, utils/dataclasses.py:1507), as its YAML names it.
 _BESIDE_FILE = (
     "gradient_accumulation_steps", "gradient_clipping", "zero_stage", "offload_optimizer_device", "offload_param_device", "offload_param_nvme_path",
@@ -65,20 +51,19 @@ def check_accelerate(file: JsonFile, _linked: LinkedFiles) -> tuple[Finding, ...
 
 
 def _training(config: Config, linked: LinkedFiles) -> Iterator[Finding]:
-    axolotl = name_of(config.value) == "axolotl"
     yield from _both_halves(config)
     if not config.file.path.endswith(".bin"):  # a pickle also holds what the class computes
         yield from key_findings(config)
     inner = config.section("deepspeed")
     if inner is not None:
         yield from deepspeed_findings(inner, linked.settings.gpu_memory)
-        yield from _against(config, inner, axolotl)
+        yield from _against(config, inner)
         yield from _recomputation(config, inner)
         return
     named = config.value.get("deepspeed")
     other = linked.named(config.file.path, named) if isinstance(named, str) and named.endswith(".json") else None
     if other is not None:
-        yield from _against(config, Config(other, other.value), axolotl)
+        yield from _against(config, Config(other, other.value))
         yield from _recomputation(config, Config(other, other.value))
     elif isinstance(named, str) and named.endswith(".json") and _is_nowhere(config, named, linked):
         message = f"deepspeed names {shown(named)}, which is not in the working directory, beside this file or in a folder above it"
@@ -88,9 +73,9 @@ def _training(config: Config, linked: LinkedFiles) -> Iterator[Finding]:
 
 def _recomputation(config: Config, other: Config) -> Iterator[Finding]:
     """Yield a finding if the DeepSpeed config asks for recomputation in a way that transformers' models do not use."""
-    if other.section("activation_checkpointing") is None or _is_true(config.value.get("gradient_checkpointing")):
-        return
-    if name_of(config.value) not in _TRAINERS_DEFAULTS or _is_true(config.value.get("activation_checkpointing")):
+    found = read_file(config.file)
+    recomputes = found.normal.get("checkpointing", False) or not found.normal.is_neutral("checkpointing_kind")
+    if other.section("activation_checkpointing") is None or recomputes or found.rejected:
         return
     message = (
         f"activation_checkpointing in {_place(other, ('activation_checkpointing',))} has no effect: it configures deepspeed.checkpointing, which "
@@ -116,8 +101,9 @@ def _both_halves(config: Config) -> Iterator[Finding]:
             yield config.found(PRECISION, message, fp16, cause=cause, fix=f"{fp16}: false")
 
 
-def _against(config: Config, other: Config, axolotl: bool) -> Iterator[Finding]:
+def _against(config: Config, other: Config) -> Iterator[Finding]:
     """Yield the differences between the arguments and the DeepSpeed config, and what such a config must have."""
+    found = read_file(config.file)
     if "zero_optimization" not in other.value:
         message = (
             f"{other.file.shown_name} has no zero_optimization: accelerate raises ValueError (please specify the ZeRO optimization config)"
@@ -125,11 +111,15 @@ def _against(config: Config, other: Config, axolotl: bool) -> Iterator[Finding]:
         yield config.found(
             REFUSED, message, "deepspeed", cause="accelerate/utils/dataclasses.py:1277", fix='"zero_optimization": {"stage": 0}'
         )
-    defaults = name_of(config.value) in _TRAINERS_DEFAULTS
+    if misses_batch(other.value):
+        message = f'{other.file.shown_name} sets no batch size, and the Trainer fills in "auto" only: DeepSpeed raises AssertionError'
+        fix, edits = '"train_micro_batch_size_per_gpu": "auto"', other.edit("train_micro_batch_size_per_gpu", value="auto")
+        yield config.found(REFUSED, message, "deepspeed", cause="deepspeed/runtime/config.py (_batch_assertion)", fix=fix, edits=edits)
     for name in ("bf16", "fp16"):
         said, wanted = other.get(name, "enabled"), config.value.get(name)
         wanted = config.value.get(f"{name}_full_eval") if wanted is None or _is_true(config.value.get(f"{name}_full_eval")) else wanted
-        if said is None or said == "auto" or wanted == "auto" or (wanted is None and not defaults):
+        default = found.variant.keys[name].default if name in found.variant.keys else None
+        if said is None or said == "auto" or wanted == "auto" or (wanted is None and default is not False):
             continue
         if is_on(said) != _is_true(wanted):
             where = _place(other, (name, "enabled"))
@@ -137,36 +127,17 @@ def _against(config: Config, other: Config, axolotl: bool) -> Iterator[Finding]:
             cause = "transformers/integrations/deepspeed.py:166 (trainer_config_process), raised by trainer_config_finalize"
             fix, edits = f'"{name}": {{"enabled": "auto"}} in {other.file.shown_name}', other.edit(name, "enabled", value="auto")
             yield config.found(PRECISION, message, *((name,) if name in config.value else ()), cause=cause, fix=fix, edits=edits)
-    for place, argument in _SAME.items():
-        said = other.get(*place)
-        name = _AXOLOTL.get(argument, argument) if axolotl else argument
-        wanted = config.value.get(name)
-        if said is None or said == "auto" or wanted == "auto" or (wanted is None and not defaults):
-            continue
-        given = _DEFAULTS[argument] if wanted is None else wanted
-        if _differs(said, given):
-            key, default = ".".join(place), ", the default" if wanted is None else ""
-            theirs = f"and {said}" if key == name else f"and {key} {said}"
-            message = f"{name} is {given}{default} here {theirs} in {_place(other, place)}: the Trainer raises ValueError"
-            fix = f'"{place[-1]}": "auto" in {other.file.shown_name}'
-            cause = "transformers/integrations/deepspeed.py:88 (fill_match)"
-            at = (name,) if wanted is not None else ("deepspeed",)
-            yield config.found(MISMATCH, message, *at, cause=cause, fix=fix, edits=other.edit(*place, value="auto"))
+    for one in contradictions(config.value, other.value, found.format, found.variant):
+        message = f"{one.sentence} in {_place(other, one.place)}: the Trainer raises ValueError"
+        fix = f'"{one.place[-1]}": "auto" in {other.file.shown_name}'
+        at = ("deepspeed",) if one.by_default else (one.argument,)
+        cause = "transformers/integrations/deepspeed.py:88 (fill_match)"
+        yield config.found(MISMATCH, message, *at, cause=cause, fix=fix, edits=other.edit(*one.place, value="auto"))
 
 
 def _place(other: Config, place: tuple[str, ...]) -> str:
     line = other.line(*place)
     return other.file.shown_name if line is None else f"{other.file.shown_name}:{line}"
-
-
-def _differs(said: Any, given: Any) -> bool:
-    numbers = []
-    for value in (said, given):
-        try:
-            numbers.append(float(value))  # YAML reads 1e-5 as a text, and the argument parser a float from it
-        except (TypeError, ValueError):
-            return False
-    return numbers[0] != numbers[1]
 
 
 def _is_true(value: Any) -> bool:

@@ -153,7 +153,7 @@ def test_the_old_names_of_offloading_count() -> None:
 
 
 def test_yaml_lines_and_the_inner_config() -> None:
-    inner = "deepspeed:\n  optimizer: {type: AdamW, params: {lr: 1e-4}}\n  bogus: 1\n  zero_optimization: {stage: 1}\n"
+    inner = "deepspeed:\n  optimizer: {type: AdamW, params: {lr: 1e-4}}\n  bogus: 1\n  zero_optimization: {stage: 1}\n  train_batch_size: auto\n"
     text = f"output_dir: o\nper_device_train_batch_size: 1\nlearning_rate: 1e-5\n{inner}"
     found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), LinkedFiles(ProjectSettings()))
     assert [(finding.code, str(finding.location)) for finding in found] == [("MEM010", "t.yaml:6"), ("MEM008", "t.yaml:3")]
@@ -161,7 +161,7 @@ def test_yaml_lines_and_the_inner_config() -> None:
 
 
 def test_axolotls_auto_and_none_contradict_nothing() -> None:
-    inner = "deepspeed: {zero_optimization: {stage: 2}, bf16: {enabled: true}}\n"
+    inner = "deepspeed: {zero_optimization: {stage: 2}, train_batch_size: auto, bf16: {enabled: true}}\n"
     text = f"base_model: m\ndatasets: []\nmicro_batch_size: 2\nsequence_len: 8\nbf16: auto\nfp16:\n{inner}"
     assert check_training(parse_yaml(text.encode(), "a.yml", "a.yml"), LinkedFiles(ProjectSettings())) == ()
 
@@ -171,7 +171,10 @@ def test_axolotls_auto_and_none_contradict_nothing() -> None:
     [("", True), ("dataset_name: d\n", False), ("finetuning_type: lora\nlora_rank: 8\n", True), ("bf16: true\ndataset_name: d\n", False)],
 )
 def test_what_is_not_said_is_the_trainers_default_and_not_trls(more: str, reported: bool) -> None:
-    text = f"output_dir: o\nper_device_train_batch_size: 1\n{more}deepspeed: {{zero_optimization: {{stage: 2}}, bf16: {{enabled: true}}}}\n"
+    text = (
+        f"output_dir: o\nper_device_train_batch_size: 1\n{more}"
+        f"deepspeed: {{zero_optimization: {{stage: 2}}, train_batch_size: auto, bf16: {{enabled: true}}}}\n"
+    )
     found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), LinkedFiles(ProjectSettings()))
     assert [finding.code for finding in found] == (["MEM006"] if reported else [])
 
@@ -210,7 +213,10 @@ def test_names_and_values_that_a_framework_does_not_accept(text: str, codes: lis
 
 
 def test_recomputation_that_transformers_does_not_use() -> None:
-    text = "output_dir: o\nper_device_train_batch_size: 1\ndeepspeed:\n  zero_optimization: {stage: 3}\n  activation_checkpointing: {}\n"
+    text = (
+        "output_dir: o\nper_device_train_batch_size: 1\n"
+        "deepspeed:\n  zero_optimization: {stage: 3}\n  train_batch_size: auto\n  activation_checkpointing: {}\n"
+    )
     found = check_training(parse_yaml(text.encode(), "t.yaml", "t.yaml"), LinkedFiles(ProjectSettings()))
     assert [finding.code for finding in found] == ["MEM011"]
     text += "gradient_checkpointing: true\n"

@@ -10,19 +10,20 @@ from hypothesis import strategies as st
 
 from llmdoctor.check.kinds import KINDS
 from llmdoctor.configs import deepspeed_schema as schema
+from llmdoctor.configs.agreement import SAME
 from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.core.text import plain
 from llmdoctor.files.jsonfile import JsonFile, parse
 from llmdoctor.files.pickles import PickledObject
 from llmdoctor.files.project import ProjectSettings
 from llmdoctor.files.yamlfile import parse_yaml
-from llmdoctor.mem.config_rules.trainer import _SAME, check_pickled
+from llmdoctor.mem.config_rules.trainer import check_pickled
 
 WORDS = sorted(
     {
         *(name for fields in schema.SECTIONS.values() for name in fields),
         *(part for place in schema.SECTIONS for part in place),
-        *schema.TOP, *schema.REMOVED, *schema.REMOVED_ZERO, *_SAME.values(), *(part for place in _SAME for part in place),
+        *schema.TOP, *schema.REMOVED, *schema.REMOVED_ZERO, *SAME.values(), *(part for place in SAME for part in place),
         *"enabled deepspeed output_dir base_model datasets sequence_len num_epochs micro_batch_size distributed_type mixed_precision".split(),
         *"compute_environment deepspeed_config deepspeed_config_file zero_stage offload_param_device zero3_init_flag bf16_full_eval".split(),
         *"model messages prompt temperature top_p top_k min_p stop n max_tokens max_completion_tokens ignore_eos url body extra_body".split(),
