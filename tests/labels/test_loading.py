@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from llmdoctor.labels.live.encoder import FastEncoder
+from llmdoctor.labels.live.loading import loaded_class
 from llmdoctor.modeldir.directory import read_model_dir
 
 MODELS = Path(__file__).parent / "models"
@@ -52,6 +53,40 @@ def test_llama_in_transformers_5_writes_no_blank_behind_a_special_token(tmp_path
     assert not [five.token_of(token) for token in five.encode("<s>Rome", special=False).ids][1].startswith("\u2581")
 
 
+def test_transformers_5_replaces_the_pre_tokenizer_of_a_file_by_that_of_the_class(tmp_path: Path) -> None:
+    """As with SmolLM2: GPT2Tokenizer, and a pre_tokenizer with a further step; 5.23.0 loads it without that step (tokenization_gpt2.py:128)."""
+    four, five = (loaded(tmp_path / str(release), "chatml_gen", release, tokenizer_class="GPT2Tokenizer") for release in (4, 5))
+    assert not five.depends_on_release
+    for release in (4, 5):
+        file = tmp_path / str(release) / "chatml_gen" / "tokenizer.json"
+        value = json.loads(file.read_text())
+        steps = [{"type": "Split", "pattern": {"String": "w"}, "behavior": "Isolated", "invert": False}, value["pre_tokenizer"]]
+        file.write_text(json.dumps({**value, "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}))
+    four, five = (FastEncoder(read_model_dir(str(tmp_path / str(release) / "chatml_gen")), release) for release in (4, 5))
+    assert four.depends_on_release
+    assert len(four.encode(" two").ids) == 3
+    assert five.encode(" two").ids == loaded(tmp_path / "plain", "chatml_gen", 4).encode(" two").ids
+
+
+@pytest.mark.parametrize(
+    ("named", "model_type", "expected"),
+    [
+        ("LlamaTokenizerFast", "llama", "LlamaTokenizer"),
+        ("LlamaTokenizerFast", "mistral", "TokenizersBackend"),
+        ("LlamaTokenizerFast", "phi3", "TokenizersBackend"),
+        ("LlamaTokenizerFast", "qwen2", "Qwen2Tokenizer"),
+        ("GPT2Tokenizer", "llama", "GPT2Tokenizer"),
+        ("PreTrainedTokenizerFast", "llama", "TokenizersBackend"),
+        (None, "gemma2", "GemmaTokenizer"),
+        ("Qwen2Tokenizer", None, "Qwen2Tokenizer"),
+    ],
+)
+def test_which_class_transformers_5_loads(tmp_path: Path, named: str | None, model_type: str | None, expected: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": named}))
+    assert loaded_class(read_model_dir(str(tmp_path)), b"") == expected
+
+
 def test_a_named_token_outside_the_vocabulary_gets_the_next_id(tmp_path: Path) -> None:
     encoder = loaded(tmp_path, "llama3", 5, pad_token="[PAD]")
     assert encoder.pad_id == 406
@@ -59,10 +94,10 @@ def test_a_named_token_outside_the_vocabulary_gets_the_next_id(tmp_path: Path) -
 
 @pytest.mark.live
 @pytest.mark.parametrize("name", ["llama3", "mistral_inst", "llama2_sp", "gemma", "chatml_gen", "bos_eos_base"])
-@pytest.mark.parametrize("tokenizer_class", ["PreTrainedTokenizerFast", "LlamaTokenizerFast"])
+@pytest.mark.parametrize("tokenizer_class", ["PreTrainedTokenizerFast", "LlamaTokenizerFast", "Qwen2Tokenizer", "GPT2Tokenizer"])
 def test_ids_are_those_of_the_installed_library(tmp_path: Path, name: str, tokenizer_class: str) -> None:
     transformers = pytest.importorskip("transformers")
     encoder = loaded(tmp_path, name, int(transformers.__version__.partition(".")[0]), tokenizer_class=tokenizer_class, add_eos_token=True)
     real = transformers.AutoTokenizer.from_pretrained(str(tmp_path / name))
-    for text in ("What is two plus two?", "  naïve 東京 ", "<s>[INST] a [/INST] b", "a</s>b"):
+    for text in ("What is two plus two?", "  naïve 東京 ", "<s>[INST] a [/INST] b", "a</s>b", "in 1234: I don't\r\n"):
         assert encoder.encode(text).ids == real(text).input_ids

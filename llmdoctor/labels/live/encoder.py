@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
 from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.files.opening import read_bytes
-from llmdoctor.labels.live.loading import CLASSES, adds, depends_on_release, further_tokens, rebuilt
+from llmdoctor.labels.live.loading import adds, class_defaults, further_tokens, loaded_class, named_class, rebuilt
 from llmdoctor.labels.types import Encoded
 from llmdoctor.modeldir.directory import ModelDir
 from llmdoctor.modeldir.tokenizer import TOKENIZER_LIMIT
@@ -30,18 +29,18 @@ class FastEncoder:
         """
         data = _read(directory)
         self.release = release
-        self.depends_on_release = depends_on_release(directory, data)
-        self._tokenizer = _load(directory, rebuilt(directory, data, release))
+        five = rebuilt(directory, data)
+        self.depends_on_release = five is not data
+        self._tokenizer = _load(directory, five if release >= 5 else data)
         self.names: dict[str, str | None] = {}
-        defaults = _class_defaults(directory)
-        _append(self._tokenizer, directory, defaults if release < 5 else {})
-        for name in NAMES:
-            found = directory.tokenizer.special(name)
-            default = defaults.get(name) if name not in directory.tokenizer.named else None
-            self.names[name] = (
-                found.token if found is not None else default if default is not None and self.token_id(default) is not None else None
-            )
-        added = adds(directory, release)
+        name = loaded_class(directory, data) if release >= 5 else named_class(directory)
+        defaults = class_defaults(name, directory)
+        _append(self._tokenizer, directory, defaults)
+        for token in NAMES:
+            found = directory.tokenizer.special(token)
+            default = defaults.get(token) if token not in directory.tokenizer.named else None
+            self.names[token] = found.token if found is not None else default
+        added = adds(directory, name, release)
         if added is not None:
             _set_post_processor(
                 self._tokenizer, self.names["bos_token"] if added[0] else None, self.names["eos_token"] if added[1] else None
@@ -137,18 +136,6 @@ class FastEncoder:
         """The number of entries, added tokens included."""
         count: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         return count
-
-
-def _class_defaults(directory: ModelDir) -> dict[str, str]:
-    """Return the special tokens that the tokenizer's class has if no file names them, a null in tokenizer_config.json excepted.
-
-    The table is written by conformance/make_tokenizer_defaults.py from the constructors of transformers.
-    """
-    config = directory.tokenizer_config
-    value = config.value if config is not None and isinstance(config.value, dict) else {}
-    kind = str(value.get("tokenizer_class") or "").removesuffix("Fast")
-    table: dict[str, dict[str, str]] = json.loads(CLASSES.read_bytes())["classes"]
-    return {name: token for name, token in table.get(kind, {}).items() if name not in value}
 
 
 def _append(tokenizer: Any, directory: ModelDir, defaults: dict[str, str]) -> None:

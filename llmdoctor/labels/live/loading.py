@@ -1,20 +1,23 @@
-"""What transformers changes in tokenizer.json when it loads a directory: the post-processor, the pre-processing of Llama's class, further tokens.
+"""What transformers changes in tokenizer.json when it loads a directory: the post-processor, the pre-processing of many classes, further tokens.
 
 Sources: transformers 4.57.6 models/llama/tokenization_llama_fast.py (and gemma, cohere, gpt_neox, code_llama), tokenization_utils_fast.py;
-5.23.0 tokenization_utils_tokenizers.py:456, models/llama/tokenization_llama.py, models/auto/tokenization_auto.py:841.
+5.23.0 tokenization_utils_tokenizers.py:107 (convert_to_native_format), models/auto/tokenization_auto.py:841.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from llmdoctor.modeldir.directory import ModelDir
 from llmdoctor.modeldir.tokenizer import NAMED, token_text
 
-CLASSES = Path(__file__).parents[1] / "tokenizer_classes.json"  # written by conformance/make_tokenizer_defaults.py
+_CLASSES = Path(__file__).parents[1] / "tokenizer_classes.json"  # written by conformance/make_tokenizer_defaults.py
+_PLAIN = "TokenizersBackend"  # transformers 5 uses tokenizer.json as it is
+_GENERIC = (_PLAIN, "PythonBackend", "PreTrainedTokenizer", "PreTrainedTokenizerFast", "MistralCommonBackend")
 # transformers 4: the classes that write their own post-processor, with the defaults of add_bos_token and add_eos_token.
 _ALWAYS = {
     "LlamaTokenizer": (True, False),
@@ -25,46 +28,96 @@ _ALWAYS = {
 }
 
 
-def class_name(directory: ModelDir) -> str:
-    """Return tokenizer_class without "Fast"; empty if no file names one."""
-    return str(_config(directory).get("tokenizer_class") or "").removesuffix("Fast")
+@lru_cache(1)
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(_CLASSES.read_bytes())
+    return table
 
 
-def depends_on_release(directory: ModelDir, data: bytes) -> bool:
-    """Return whether transformers 4 and 5 build different tokenizers from the same files: Llama's class over a "▁" vocabulary.
+def class_defaults(name: str, directory: ModelDir) -> dict[str, str]:
+    """Return the special tokens that a class has if no file names them, a null in tokenizer_config.json excepted."""
+    found: dict[str, str] = _table()["classes"].get(name, {})
+    return {token: text for token, text in found.items() if token not in _config(directory)}
 
-    For some model types (mistral, phi3 ...) transformers 5 does not use the class that tokenizer_config.json names.
+
+def named_class(directory: ModelDir) -> str:
+    """Return the tokenizer_class of tokenizer_config.json, else of config.json, without "Fast"; empty if no file names one."""
+    name = _config(directory).get("tokenizer_class") or _model(directory).get("tokenizer_class")
+    return str(name or "").removesuffix("Fast")
+
+
+def loaded_class(directory: ModelDir, data: bytes) -> str:
+    """Return the class that AutoTokenizer of transformers 5 loads, from the files and config.json's model_type (5.23.0 tokenization_auto.py:841).
+
+    mistral-common is taken as missing, so its models load tokenizer.json as it is.
     """
-    if class_name(directory) != "LlamaTokenizer" or b'"ByteLevel"' in data or b'"BPE"' not in data:
-        return False
-    plain: list[str] = json.loads(CLASSES.read_bytes())["plain_types"]
-    config = directory.config
-    return not (config is not None and isinstance(config.value, dict) and config.value.get("model_type") in plain)
+    table, named = _table(), named_class(directory)
+    kind = str(_model(directory).get("model_type") or "")
+    registered = str(table["types"].get(kind) or "").removesuffix("Fast")
+    corrected = kind in table["corrected"]
+    if named == "LlamaTokenizer" and not corrected and registered != "MistralCommonBackend" and b'"ByteLevel"' in data:
+        return _PLAIN
+    chosen = named or registered
+    if named and registered and named != registered:
+        chosen = _PLAIN if registered in _GENERIC else registered if corrected else named
+    return _PLAIN if chosen in _GENERIC or not chosen else chosen
 
 
-def rebuilt(directory: ModelDir, data: bytes, release: int) -> bytes:
-    """Return tokenizer.json as transformers `release` (4 or 5) uses it. The data are returned as they are if nothing changes."""
-    if release < 5 or not depends_on_release(directory, data):
+def rebuilt(directory: ModelDir, data: bytes) -> bytes:
+    """Return tokenizer.json as transformers 5 uses it: a class with a constructor of its own keeps the vocabulary, the merges and the
+    post-processor, and puts its own normalizer and pre_tokenizer in place of the file's. The data are returned if nothing changes.
+    """
+    parts = _table()["rebuilt"].get(loaded_class(directory, data))
+    if parts is None:
         return data
-    config = _config(directory)
-    prefix = config.get("add_prefix_space")
-    scheme = "never" if prefix is False else "always" if config.get("legacy", False) else "first"
     value = json.loads(data)
-    model = {key: value["model"][key] for key in ("vocab", "merges") if key in value["model"]}
-    value["model"] = {"type": "BPE", "dropout": None, "unk_token": None, "fuse_unk": True, "byte_fallback": True, **model}
-    value["normalizer"] = None
-    value["pre_tokenizer"] = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False}
-    return json.dumps(value).encode()
+    if not isinstance(value, dict) or not isinstance(value.get("model"), dict) or value["model"].get("type", "BPE") != "BPE":
+        return data
+    unk = token_text(_config(directory).get("unk_token"))
+    flags = {**parts["model"], "unk_token": unk or parts["model"]["unk_token"]} if parts["model"]["unk_token"] else parts["model"]
+    new = {"model": flags, "normalizer": parts["normalizer"], "pre_tokenizer": _prefixed(parts["pre_tokenizer"], _config(directory))}
+    if all(_plain(value.get(key)) == _plain(part) for key, part in new.items()):
+        return data
+    kept = {key: value["model"][key] for key in ("vocab", "merges") if key in value["model"]}
+    return json.dumps({**value, **new, "model": {**flags, **kept}}).encode()
 
 
-def adds(directory: ModelDir, release: int) -> tuple[bool, bool] | None:
-    """Return whether a bos and an eos are added to a text; None if the post-processor of tokenizer.json decides.
+def _prefixed(part: Any, config: Mapping[str, Any]) -> Any:
+    """Return a pre_tokenizer of the table with the blank in front of a text that add_prefix_space and legacy ask for."""
+    prefix = config.get("add_prefix_space")
+    if not isinstance(part, dict):
+        return part
+    if part["type"] == "Sequence":
+        return {**part, "pretokenizers": [_prefixed(one, config) for one in part["pretokenizers"]]}
+    if part["type"] == "ByteLevel" and isinstance(prefix, bool):
+        return {**part, "add_prefix_space": prefix}
+    if part["type"] == "Metaspace" and part["prepend_scheme"] == "first":
+        return {**part, "prepend_scheme": "never" if prefix is False else "always" if config.get("legacy", False) else "first"}
+    return part
 
-    transformers 5 does not look at add_bos_token and add_eos_token beside a tokenizer.json (5.23.0 tokenization_utils_base.py:1809).
+
+def _plain(part: Any) -> Any:
+    """Return a part of tokenizer.json without what changes no id: offsets, the vocabulary, and what is null, empty or false."""
+    if isinstance(part, list):
+        return [_plain(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    return {
+        key: _plain(one) for key, one in part.items() if key not in ("vocab", "merges", "trim_offsets") and one not in (None, "", False)
+    }
+
+
+def adds(directory: ModelDir, name: str, release: int) -> tuple[bool, bool] | None:
+    """Return whether a tokenizer of the class `name` adds a bos and an eos to a text; None if the post-processor of tokenizer.json decides.
+
+    transformers 5 does not look at add_bos_token and add_eos_token beside a tokenizer.json (5.23.0 tokenization_utils_base.py:1809); GPT-NeoX's
+    class then writes a post-processor that adds neither (tokenization_gpt_neox.py:148).
     """
+    if release >= 5:
+        return (False, False) if name == "GPTNeoXTokenizer" else None
     config = _config(directory)
-    defaults = _ALWAYS.get(class_name(directory))
-    if release >= 5 or defaults is None:
+    defaults = _ALWAYS.get(name)
+    if defaults is None:
         return None
     return bool(config.get("add_bos_token", defaults[0])), bool(config.get("add_eos_token", defaults[1]))
 
@@ -99,4 +152,9 @@ def further_tokens(directory: ModelDir, known: Mapping[str, int], defaults: Mapp
 
 def _config(directory: ModelDir) -> dict[str, Any]:
     file = directory.tokenizer_config
+    return file.value if file is not None and isinstance(file.value, dict) else {}
+
+
+def _model(directory: ModelDir) -> dict[str, Any]:
+    file = directory.config
     return file.value if file is not None and isinstance(file.value, dict) else {}
