@@ -12,12 +12,16 @@ from llmdoctor.files.opening import read_bytes
 from llmdoctor.labels.chat import Chat
 from llmdoctor.labels.gguf_side import gguf_side, modelfile_side
 from llmdoctor.labels.prompts import Prompt
+from llmdoctor.labels.served import sglang_messages, vllm_messages, vllm_tools
 from llmdoctor.labels.trainers.base import Task
+from llmdoctor.labels.trainers.trl_common import common_prefix
 from llmdoctor.labels.types import TrainerError
 from llmdoctor.modeldir.template import ChatTemplate, TemplateWorker
 
 _ANSWER = "Wq7answer"
+_BEGINNINGS = ("The", "It is", "A", "I", "1", "Yes", "{")  # of other answers: a token that goes on with them is part of the answer
 _LIMIT = 16 * 2**20
+_LLAMA_FACTORY = {"template", "default_system", "enable_thinking"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,27 +55,68 @@ def plain_side(chat: Chat, messages: list[dict[str, Any]], kwargs: Mapping[str, 
 
 
 def trained_side(chat: Chat, messages: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> Prompt:
-    """What stands before the answer in a training sequence: the conversation with an answer, up to the answer's first token."""
+    """What stands before the answer in a training sequence: the ids that are the same whatever the answer begins with.
+
+    A blank that the template writes in front of the answer and that merges with its first word ("[/INST] The") belongs to the answer; one that
+    stays alone does too, if the generation prompt ends before it.
+    """
     text = chat.render([*messages, {"role": "assistant", "content": _ANSWER}], **kwargs).text or ""
     place = text.rfind(_ANSWER)
     if place < 0:
         raise QuestionError("the chat template does not write the assistant's content, so the training prompt cannot be found")
     encoded = chat.encoder.encode(text, special=False)
     ids = [token for token, (start, _) in zip(encoded.ids, encoded.offsets, strict=True) if start < place]
-    return Prompt("", ids, text[:place], _source(chat), True)
+    for beginning in _BEGINNINGS:
+        other = chat.encoder.encode(text[:place] + beginning + text[place + len(_ANSWER) :], special=False).ids
+        ids = ids[: common_prefix(ids, other)]
+    served = chat.ids(messages, generation_prompt=True, **kwargs)
+    if ids[: len(served)] == served and not chat.encoder.decode(ids[len(served) :]).strip():
+        ids = served
+    before = text[:place]
+    shown = before if len(ids) == len(encoded.ids) else before[: encoded.offsets[len(ids) - 1][1]] if ids else ""
+    return Prompt("", ids, shown, _source(chat), True)
+
+
+def vllm_side(chat: Chat, messages: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> Prompt:
+    """The chat endpoint of vLLM."""
+    return _served(chat, messages, kwargs, "vllm")
+
+
+def sglang_side(chat: Chat, messages: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> Prompt:
+    """The chat endpoint of SGLang."""
+    return _served(chat, messages, kwargs, "sglang")
+
+
+def _served(chat: Chat, messages: list[dict[str, Any]], kwargs: Mapping[str, Any], engine: str) -> Prompt:
+    source = _source(chat) or ""
+    if engine == "sglang":
+        return chat_side(chat, sglang_messages(messages, source), kwargs)
+    tools = vllm_tools(kwargs.get("tools"))
+    made = chat_side(chat, vllm_messages(messages, source), {**kwargs, "tools": tools} if tools else kwargs)
+    if json.dumps(tools) != json.dumps(kwargs.get("tools")):
+        return replace(made, limits=("vllm writes each tool as type, name, description, parameters, null for what is missing",))
+    return made
 
 
 def llama_factory_side(chat: Chat, messages: list[dict[str, Any]], kwargs: Mapping[str, Any]) -> Prompt:
     """LLaMA-Factory's own template: every turn tokenized alone."""
     from llmdoctor.labels.trainers.llama_factory_template import Talk, template_of
 
-    name = kwargs.get("template")
-    task = Task(rows=[], config={} if name is None else {"template": name}, chat=chat, version=())
-    system = messages[0]["content"] if messages and messages[0].get("role") == "system" else ""
-    turns = [(str(message["role"]), str(message["content"])) for message in messages[bool(system) :]]
-    pairs = template_of(task).pairs(Talk([*turns, ("assistant", _ANSWER)], system), discard_thoughts=False)
+    for key in kwargs.keys() - _LLAMA_FACTORY:
+        raise QuestionError(f"llama-factory: {key} is not modelled, expected one of {', '.join(sorted(_LLAMA_FACTORY))}")
+    system = messages[0].get("content") if messages[0].get("role") == "system" else ""
+    turns = messages[messages[0].get("role") == "system" :]
+    alternate = all(turn["role"] == ("user", "assistant")[number % 2] for number, turn in enumerate(turns)) and len(turns) % 2
+    if not alternate or not all(isinstance(turn.get("content"), str) and not turn.get("tool_calls") for turn in turns):
+        raise QuestionError(
+            "llama-factory: expected texts of user and assistant in turn that end with the user; tool calls are not modelled"
+        )
+    task = Task(rows=[], config=dict(kwargs), chat=chat, version=())
+    talk = Talk([*((str(turn["role"]), str(turn["content"])) for turn in turns), ("assistant", _ANSWER)], str(system))
+    pairs = template_of(task).pairs(talk, discard_thoughts=False)
     ids = [token for source, target in pairs[:-1] for token in (*source, *target)] + pairs[-1][0]
-    return Prompt("", ids, chat.encoder.decode(ids), f"LLaMA-Factory template {name or '(parsed from the tokenizer)'}", True)
+    name = kwargs.get("template") or "(parsed from the tokenizer)"
+    return Prompt("", ids, chat.encoder.decode(ids), f"LLaMA-Factory template {name}", True)
 
 
 def _source(chat: Chat) -> str | None:
@@ -91,9 +136,9 @@ BUILDERS = {
     "transformers": Builder("apply_chat_template(add_generation_prompt=True, tokenize=True)", chat_side),
     "transformers-text": Builder("tokenizer(apply_chat_template(tokenize=False)): special tokens are added again", text_side),
     "transformers-plain": Builder("apply_chat_template() without add_generation_prompt", plain_side),
-    "vllm": Builder("the chat endpoint: add_special_tokens is false by default (vllm entrypoints/openai)", chat_side),
+    "vllm": Builder("the chat endpoint: add_special_tokens is false by default (vllm entrypoints/openai)", vllm_side),
     "vllm-completions": Builder("the completions endpoint with the rendered text: add_special_tokens is true by default", text_side),
-    "sglang": Builder("the chat endpoint (sglang srt/entrypoints/openai)", chat_side),
+    "sglang": Builder("the chat endpoint (sglang srt/entrypoints/openai)", sglang_side),
     "sglang-generate": Builder("/generate with the rendered text: the tokenizer's special tokens are added", text_side),
 }
 
@@ -128,7 +173,9 @@ def _other(chat: Chat, folder: str, worker: TemplateWorker) -> Chat:
     from llmdoctor.modeldir.directory import read_model_dir
 
     directory = read_model_dir(folder)
-    return Chat(FastEncoder(directory, chat.encoder.release), directory.chat_template, worker, chat.detail)
+    return Chat(
+        FastEncoder(directory, chat.encoder.release), directory.chat_template, worker, chat.detail, copies_reasoning=chat.copies_reasoning
+    )
 
 
 def _recorded(chat: Chat, name: str, path: str) -> Prompt:

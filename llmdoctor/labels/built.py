@@ -16,7 +16,7 @@ from llmdoctor.core.installed import installed_version
 from llmdoctor.files.jsonfile import read_json_file
 from llmdoctor.files.opening import read_bytes, shown_path
 from llmdoctor.files.yamlfile import YAML_LIMIT, parse_yaml
-from llmdoctor.labels.chat import Chat
+from llmdoctor.labels.chat import REASONING, Chat, copies_reasoning
 from llmdoctor.labels.options import LabelsOptions
 from llmdoctor.labels.trainers import trainer_named
 from llmdoctor.labels.trainers.base import Task, Trainer, as_version
@@ -40,12 +40,15 @@ class Setup:
     stated: str | None  # the version that the user or the installed package names
     config: dict[str, Any]
     inputs: Inputs
+    release: tuple[int, ...] = (5,)  # of transformers, (4,) or (5,) if only that is known
     limits: list[str] = field(default_factory=list)
 
     def build(self, rows: list[Row]) -> list[Sequence]:
         """Return the sequences that the trainer makes of `rows`. Raises TrainerError as the trainer does."""
         if _IMAGES not in self.limits and any(map(_has_images, rows[:20])):
             self.limits.append(_IMAGES)
+        if self.release == (5,) and _REASONING not in self.limits and any(map(_has_reasoning, rows[:20])):
+            self.limits.append(_REASONING)
         return self.trainer.build(Task(rows=rows, config=self.config, chat=self.chat, version=self.version))
 
     @property
@@ -60,6 +63,7 @@ class Setup:
 
 
 _IMAGES = "images are placeholders: the tokens that a processor makes of them are not counted"
+_REASONING = "reasoning_content and thinking are taken as copied to each other, as transformers 5.21 and newer do (--transformers 5.20 for older ones)"
 _MEDIA = ("image", "images", "videos", "audios")
 
 
@@ -67,10 +71,18 @@ def _has_images(row: Row) -> bool:
     """Return whether a row holds images, as a column or as parts of a message's content."""
     if any(row.columns.get(name) for name in _MEDIA):
         return True
-    talk = row.columns.get("messages")
-    contents = [one.get("content") for one in talk if isinstance(one, dict)] if isinstance(talk, list) else []
+    contents = [one.get("content") for one in _messages(row)]
     parts = [part for content in contents if isinstance(content, list) for part in content]
     return any(isinstance(part, dict) and part.get("type") in ("image", "image_url", "video", "audio") for part in parts)
+
+
+def _has_reasoning(row: Row) -> bool:
+    return any(message.get(name) is not None for message in _messages(row) for name in REASONING)
+
+
+def _messages(row: Row) -> list[dict[str, Any]]:
+    talks = (row.columns.get(name) for name in ("messages", "prompt", "completion"))
+    return [one for talk in talks if isinstance(talk, list) for one in talk if isinstance(one, dict)]
 
 
 def set_up(options: LabelsOptions, worker: TemplateWorker, detail: bool = True) -> Setup:
@@ -82,9 +94,10 @@ def set_up(options: LabelsOptions, worker: TemplateWorker, detail: bool = True) 
     directory = read_model_dir(options.model)
     config, inputs = _settings(options, trainer)
     chosen, stated, limits = _version_of(trainer, version)
-    encoder = FastEncoder(directory, _release(options, trainer, chosen, version))
+    release = _release(options, trainer, chosen, version)
+    encoder = FastEncoder(directory, release[0])
     limits += release_limits(encoder)
-    chat = Chat(encoder, directory.chat_template, worker, detail)
+    chat = Chat(encoder, directory.chat_template, worker, detail, copies_reasoning=copies_reasoning(release))
     if options.without:
         limits.append(f"answered without {', '.join(options.without)}")
     return Setup(
@@ -96,28 +109,29 @@ def set_up(options: LabelsOptions, worker: TemplateWorker, detail: bool = True) 
         stated=stated,
         config=config,
         inputs=inputs,
+        release=release,
         limits=limits,
     )
 
 
-def _release(options: LabelsOptions, trainer: Trainer, chosen: tuple[int, ...], named: str) -> int:
-    """Return whose tokenizer is meant, that of transformers 4 or 5: as asked, as installed beside the trainer, or as it was compared."""
+def _release(options: LabelsOptions, trainer: Trainer, chosen: tuple[int, ...], named: str) -> tuple[int, ...]:
+    """Return whose tokenizer is meant: transformers as asked, as installed beside the trainer, or (4,) or (5,) as the trainer was compared."""
     if options.transformers is not None:
         return as_release(options.transformers)
     if trainer.library == "transformers":
-        return chosen[0]
+        return chosen
     installed = installed_version("transformers")
     if installed is not None and not named:
         return as_release(installed)
-    return 5 if chosen >= trainer.five_since else 4
+    return (5,) if chosen >= trainer.five_since else (4,)
 
 
-def as_release(text: str) -> int:
-    """Return 4 or 5 for a version of transformers. Raises QuestionError for another one."""
-    head = text.partition(".")[0]
-    if head not in ("4", "5"):
+def as_release(text: str) -> tuple[int, ...]:
+    """Return a release of transformers, "5" as (5,). Raises QuestionError for one that is neither 4 nor 5."""
+    numbers = re.match(r"[45](\.\d+)*(?![\d.])", text)
+    if numbers is None:
         raise QuestionError(f"--transformers {text}: expected a release of transformers 4 or 5")
-    return int(head)
+    return tuple(map(int, numbers[0].split(".")))
 
 
 def release_limits(encoder: FastEncoder) -> list[str]:

@@ -18,17 +18,27 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]
 # {%- generation -%} in all its spellings (trl 1.16.0 chat_template_utils.py:50, transformers 5.23.0 utils/chat_template_utils.py:737)
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+REASONING = ("reasoning_content", "thinking", "reasoning")  # the names of a message's thoughts
 NO_TEMPLATE = "the tokenizer has no chat template"
+
+
+def copies_reasoning(release: tuple[int, ...]) -> bool:
+    """Return whether transformers copies reasoning_content, thinking and reasoning to each other (5.23.0 chat_template_utils.py:679, since 5.21)."""
+    return release == (5,) or release[:2] >= (5, 21)
 
 
 @dataclass
 class Chat:
-    """`encoder` and `template` (None if the directory has none) with the worker that renders it. `detail` asks for roles."""
+    """`encoder` and `template` (None if the directory has none) with the worker that renders it. `detail` asks for roles.
+
+    `copies_reasoning`: a message's thoughts reach the template under each of their names.
+    """
 
     encoder: FastEncoder
     template: ChatTemplate | None
     worker: TemplateWorker
     detail: bool = True
+    copies_reasoning: bool = False
     _prepared: dict[int, tuple[Any, Conversation]] = field(default_factory=dict)
     _masked: bool = False
 
@@ -46,7 +56,7 @@ class Chat:
         if self.template is None or not all(isinstance(one, dict) for talk in talks for one in talk):
             return []
         given: dict[str, Any] = {name: token for name, token in self.encoder.names.items() if token is not None}
-        plain = [{"messages": [_plain(message) for message in talk]} for talk in talks]
+        plain = [{"messages": [self._plain(message) for message in talk]} for talk in talks]
         found = worker.render_many(self.template, plain, mask, **given) if plain else []
         return [(talk, one) for talk, one in zip(talks, found, strict=True) if one.text is not None]
 
@@ -74,10 +84,18 @@ class Chat:
         template = self._template()
         names = {name: token for name, token in self.encoder.names.items() if token is not None}
         variables = {**names, "tools": tools, "add_generation_prompt": generation_prompt, **more}
-        rendering = self.worker.render(template, [_plain(message) for message in messages], spans, **variables)
+        rendering = self.worker.render(template, [self._plain(message) for message in messages], spans, **variables)
         if rendering.text is None:
             raise _error(rendering)
         return rendering
+
+    def _plain(self, message: Message) -> dict[str, Any]:
+        """Return a message as the template sees it, without the None values that a table inserts for keys that another row has."""
+        if not isinstance(message, dict):
+            raise QuestionError(f"messages: expected objects with role and content, found {type(message).__name__}: {str(message)[:40]}")
+        plain = {key: value for key, value in message.items() if value is not None}
+        thoughts = next((plain[name] for name in REASONING if name in plain), None) if self.copies_reasoning else None
+        return plain if thoughts is None else {"thinking": thoughts, **plain, "reasoning_content": thoughts}
 
     def _template(self) -> ChatTemplate:
         if self.template is None:
@@ -175,13 +193,6 @@ def _bisect(starts: list[int], character: int) -> int:
     from bisect import bisect_right
 
     return max(bisect_right(starts, character) - 1, 0)
-
-
-def _plain(message: Message) -> dict[str, Any]:
-    """Return a message without the None values that a table inserts for keys that another row has."""
-    if not isinstance(message, dict):
-        raise QuestionError(f"messages: expected objects with role and content, found {type(message).__name__}: {str(message)[:40]}")
-    return {key: value for key, value in message.items() if value is not None}
 
 
 def _error(rendering: Rendering) -> TrainerError:

@@ -7,11 +7,12 @@ from typing import Any
 
 from llmdoctor.core.document import Block, Note, Table
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.labels.builders import build_prompt, json_file
 from llmdoctor.labels.built import as_release, release_limits
-from llmdoctor.labels.chat import Chat
+from llmdoctor.labels.chat import Chat, copies_reasoning
 from llmdoctor.labels.options import PromptOptions, SideOptions
 from llmdoctor.labels.prompt_causes import PromptCause, causes_of
 from llmdoctor.labels.prompts import Prompt
@@ -20,6 +21,17 @@ from llmdoctor.labels.tokenizers_diff import tokenizer_causes
 from llmdoctor.modeldir.directory import read_model_dir
 from llmdoctor.modeldir.template import TemplateWorker
 
+# Keys of a request that change its prompt, with the value that changes nothing.
+_CHANGING: dict[str, Any] = {
+    "add_generation_prompt": True,
+    "add_special_tokens": False,
+    "chat_template": None,
+    "continue_final_message": False,
+    "functions": None,
+    "reasoning_effort": None,
+    "tool_choice": "auto",
+    "truncate_prompt_tokens": None,
+}
 _CONTEXT = 60  # characters shown on each side of the first difference
 
 
@@ -36,19 +48,33 @@ def prompt_diff_report(options: PromptOptions) -> Report:
     directory = read_model_dir(options.model)
     with TemplateWorker() as worker:
         release = as_release(options.transformers or installed_version("transformers") or "5")
-        chat = Chat(FastEncoder(directory, release), directory.chat_template, worker)
-        messages = read_messages(options.messages)
-        left, right = (build_prompt(chat, side.name, messages, _kwargs(side), worker) for side in (options.left, options.right))
-        return _report(options, chat, left, right, any(message["role"] == "system" for message in messages))
+        chat = Chat(FastEncoder(directory, release[0]), directory.chat_template, worker, copies_reasoning=copies_reasoning(release))
+        messages, inputs = read_chat(options.messages)
+        sides = (options.left, options.right)
+        left, right = (build_prompt(chat, side.name, messages, {**inputs.used, **_kwargs(side)}, worker) for side in sides)
+        return _report(options, chat, left, right, inputs, any(message["role"] == "system" for message in messages))
 
 
-def read_messages(path: str) -> list[dict[str, Any]]:
-    """Return the messages of a file: a list, or an object with `messages`. Raises QuestionError for anything else."""
+def read_chat(path: str) -> tuple[list[dict[str, Any]], Inputs]:
+    """Return the messages of a file and what else a request holds: the template's variables are used, for both sides.
+
+    The file is a list of messages, or an object with `messages` (a request, a row of a dataset). Raises QuestionError for anything else, and for a
+    key that changes the prompt in a way that is not modelled.
+    """
     value = json_file(path)
-    value = value.get("messages") if isinstance(value, dict) else value
-    if not isinstance(value, list) or not value or not all(isinstance(one, dict) and "role" in one for one in value):
+    request = value if isinstance(value, dict) else {"messages": value}
+    messages = request.get("messages")
+    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) and "role" in one for one in messages):
         raise QuestionError(f'{path}: expected a list of messages, such as [{{"role": "user", "content": "Hi"}}]')
-    return value
+    for key, harmless in _CHANGING.items():
+        if request.get(key) not in (None, harmless):
+            raise QuestionError(f"{path}: {key} changes the prompt and is not modelled here; remove it from the file to answer without it")
+    more = request.get("chat_template_kwargs") or {}
+    if not isinstance(more, dict):
+        raise QuestionError(f"{path}: chat_template_kwargs: expected an object, found {type(more).__name__}")
+    used = {**{key: request[key] for key in ("tools", "documents") if request.get(key) is not None}, **more}
+    ignored = [key for key in request if key not in ("messages", "tools", "documents", "chat_template_kwargs")]
+    return messages, Inputs(used=used, ignored=dict.fromkeys(ignored, "no part of the prompt"))
 
 
 def _kwargs(side: SideOptions) -> dict[str, Any]:
@@ -76,7 +102,7 @@ def first_difference(left: Prompt, right: Prompt) -> DifferenceResult | None:
     }
 
 
-def _report(options: PromptOptions, chat: Chat, left: Prompt, right: Prompt, has_system: bool) -> Report:
+def _report(options: PromptOptions, chat: Chat, left: Prompt, right: Prompt, inputs: Inputs, has_system: bool) -> Report:
     causes, place = causes_of(chat, left, right, has_system), first_difference(left, right)
     result: PromptDiffResult = {
         "same": place is None,
@@ -84,15 +110,16 @@ def _report(options: PromptOptions, chat: Chat, left: Prompt, right: Prompt, has
         "right": _side(right),
         "first_difference": place,
         "causes": [{"name": cause.name, "evidence": cause.evidence, "fix": cause.fix} for cause in causes],
+        "inputs": inputs.result(),
     }
-    limits = "".join(f" ({limit})" for limit in release_limits(chat.encoder))
+    limits = "".join(f" ({limit})" for limit in dict.fromkeys((*release_limits(chat.encoder), *left.limits, *right.limits)))
     if place is None:
         verdict = Verdict(f"{left.name} and {right.name} build the same prompt: {len(left.ids)} equal ids{limits}.", "ok")
     else:
         verdict = Verdict(
             f"{left.name} and {right.name} build different prompts from token {place['index']} on: {causes[0].name}{limits}.", "problem"
         )
-    document = _document(left, right, place, causes)
+    document = (*_document(left, right, place, causes), *_input_notes(inputs))
     return Report("prompt diff", _subject(options), dict(result), document=document, verdict=verdict, differs=place is not None)
 
 
@@ -109,6 +136,15 @@ def _document(left: Prompt, right: Prompt, place: DifferenceResult | None, cause
             Table(("side", "goes on with"), rows),
         ]
     return (*blocks, *cause_notes(causes))
+
+
+def _input_notes(inputs: Inputs) -> list[Block]:
+    notes: list[Block] = []
+    if inputs.used:
+        notes.append(Note("Used", ", ".join(inputs.used), "dim"))
+    if inputs.ignored:
+        notes.append(Note("Ignored", f"{', '.join(inputs.ignored)} (no part of the prompt)", "dim"))
+    return notes
 
 
 def cause_notes(causes: list[PromptCause]) -> list[Block]:
@@ -132,6 +168,7 @@ def _directories(options: PromptOptions) -> Report:
         "right": None,
         "first_difference": None,
         "causes": [{"name": cause.name, "evidence": cause.evidence, "fix": cause.fix} for cause in causes],
+        "inputs": Inputs().result(),
     }
     if causes:
         verdict = Verdict(f"The tokenizers of {options.model} and {folder} differ: {', '.join(cause.name for cause in causes)}.", "problem")

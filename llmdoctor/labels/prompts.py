@@ -11,7 +11,8 @@ from llmdoctor.labels.chat import Chat
 class Prompt:
     """A built prompt: its ids and text, and the template's text if one was rendered.
 
-    `tail` is what the template writes as the generation prompt, "" if that is not known.
+    `tail` is what the template writes as the generation prompt, "" if that is not known. `limits` are the
+    assumptions about the side that could turn the answer.
     """
 
     name: str
@@ -21,6 +22,7 @@ class Prompt:
     generation_prompt: bool | None = None
     chat: Chat | None = None  # whose tokenizer made the ids
     tail: str = ""
+    limits: tuple[str, ...] = ()
 
     def decode(self, start: int, stop: int | None = None) -> str:
         """Return the text of the ids [start, stop)."""

@@ -114,3 +114,4 @@ class PromptDiffResult(TypedDict):
     right: PromptResult | None
     first_difference: DifferenceResult | None
     causes: list[PromptCauseResult]
+    inputs: InputsResult  # what the file of --messages holds beside the messages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
     from llmdoctor.files.jsonfile import JsonFile
 
-SECONDS = 1.5
+SECONDS = 1.5  # of the worker's own processor time for one request
+_PATIENCE = 8  # so many times longer it may take on a busy machine
 TEMPLATE_LIMIT = 2**20
 
 
@@ -184,11 +186,11 @@ class TemplateWorker:
         if process is None or process.stdin is None or process.stdout is None:
             return None
         try:
-            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.write(json.dumps({**request, "seconds": self._seconds}) + "\n")
             process.stdin.flush()
         except OSError:
             return None
-        line = _line_within(process.stdout, self._seconds)
+        line = _line_within(process.stdout, self._seconds * (_PATIENCE if hasattr(signal, "setitimer") else 1))
         try:
             answer = json.loads(line) if line else None
         except ValueError:

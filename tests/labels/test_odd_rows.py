@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,20 @@ def test_a_folder_of_datasets_is_read(tmp_path: Path) -> None:
 def test_images_are_a_limit_of_the_verdict(tmp_path: Path) -> None:
     found = inspected(tmp_path, [{"text": "a</s>", "images": ["a.png"]}], trainer="none")
     assert "images are placeholders" in found.verdict.text
+
+
+def test_thoughts_reach_the_template_under_each_name_from_transformers_5_21_on(tmp_path: Path) -> None:
+    """transformers 5.23.0 chat_template_utils.py:679; 5.20 hands a message over as it is."""
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL, folder)
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.thinking }}{{ m.content }}{% endfor %}")
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"messages": [{"role": "assistant", "content": "Rome", "reasoning_content": "It is"}]}))
+
+    def ids(**options: Any) -> Any:
+        return inspect_report(LabelsOptions(model=str(folder), data=str(data), trainer="trl-sft@1.0.0", **options))
+
+    old, new, unknown = ids(transformers="5.20.0"), ids(transformers="5.23.0"), ids()
+    assert len(old.result["rows"][0]["tokens"]) < len(new.result["rows"][0]["tokens"]) == len(unknown.result["rows"][0]["tokens"])
+    assert "5.21" in unknown.verdict.text
+    assert "5.21" not in new.verdict.text

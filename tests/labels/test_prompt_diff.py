@@ -10,6 +10,7 @@ import pytest
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.labels.options import PromptOptions, SideOptions
 from llmdoctor.labels.prompt_diff import prompt_diff_report
+from llmdoctor.labels.served import sglang_messages, vllm_messages
 
 MODELS = Path(__file__).parent / "models"
 TALK = [{"role": "user", "content": "What is two plus two?"}]
@@ -101,3 +102,66 @@ def test_ids_are_those_of_the_real_library(tmp_path: Path, model: str) -> None:
     text = tokenizer.apply_chat_template(TALK, add_generation_prompt=True, tokenize=False)
     assert built["left"]["ids"] == real
     assert built["right"]["ids"] == tokenizer(text)["input_ids"]
+
+
+def test_a_blank_that_merges_with_the_answer_is_no_part_of_the_training_prompt(tmp_path: Path) -> None:
+    """Mistral and Llama 2 write "[/INST] " before an answer; the blank belongs to its first word, so training and serving agree."""
+    for model in ("mistral_inst", "llama2_sp"):
+        assert report(tmp_path, model, "trl-sft", "vllm").result["same"], model
+
+
+PARTS = [{"role": "user", "content": [{"type": "text", "text": "Name"}, {"type": "text", "text": "a river."}]}]
+CALL = {"type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
+CALLING = [
+    {"role": "user", "content": "The weather?"},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "content": "sunny"},
+]
+TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
+
+
+def test_engines_flatten_a_content_of_parts_unless_the_template_loops_over_it() -> None:
+    plain, loops = (
+        "{{ m.content }}",
+        "{% for m in messages %}{% set c = m.content %}{% for part in c %}{{ part.text }}{% endfor %}{% endfor %}",
+    )
+    assert vllm_messages(PARTS, plain)[0]["content"] == "Name\na river."
+    assert sglang_messages(PARTS, plain)[0]["content"] == "Name a river."
+    assert vllm_messages(TALK, loops)[0]["content"] == [{"type": "text", "text": TALK[0]["content"]}]
+    assert sglang_messages(TALK, loops) == TALK
+    with pytest.raises(QuestionError, match="image_url"):
+        vllm_messages([{"role": "user", "content": [{"type": "image_url"}]}], plain)
+
+
+def test_engines_decode_the_arguments_of_a_tool_call_and_vllm_drops_other_keys() -> None:
+    messages = [*CALLING[:1], {**CALLING[1], "reasoning_content": "Hm.", "weight": 1}, CALLING[2]]
+    made = vllm_messages(messages, "")
+    assert made[1] == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{**CALL, "function": {"name": "get_weather", "arguments": {"city": "Paris"}}}],
+    }
+    assert sglang_messages(messages, "")[1]["reasoning_content"] == "Hm."
+    bad = {**CALL, "function": {"name": "f", "arguments": "{"}}
+    assert vllm_messages([{**CALLING[1], "tool_calls": [bad]}], "")[0]["tool_calls"][0]["function"]["arguments"] == {}
+    assert sglang_messages([{**CALLING[1], "tool_calls": [bad]}], "")[0]["tool_calls"] == [bad]
+
+
+def test_a_request_gives_its_tools_to_both_sides(tmp_path: Path) -> None:
+    found = report(tmp_path, "qwen3_think", "transformers", "sglang", {"messages": TALK, "tools": TOOLS, "model": "m"})
+    assert "get_weather" in found.result["left"]["text"]
+    assert found.result["same"]
+    assert found.result["inputs"]["used"] == {"tools": TOOLS}
+    assert [one["key"] for one in found.result["inputs"]["ignored"]] == ["model"]
+    vllm = report(tmp_path, "qwen3_think", "transformers", "vllm", {"messages": TALK, "tools": TOOLS})
+    assert '"description": null' in vllm.result["right"]["text"]
+    assert "null for what is missing" in vllm.verdict.text
+    with pytest.raises(QuestionError, match="continue_final_message changes the prompt"):
+        report(tmp_path, "qwen3_think", "transformers", "vllm", {"messages": TALK, "continue_final_message": True})
+
+
+def test_what_llama_factory_does_not_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match="documents is not modelled"):
+        report(tmp_path, "chatml_gen", "llama-factory", "vllm", {"messages": TALK, "documents": []}, '{"documents": []}')
+    with pytest.raises(QuestionError, match="user and assistant in turn"):
+        report(tmp_path, "chatml_gen", "llama-factory", "vllm", CALLING)

@@ -154,7 +154,7 @@ def test_no_template_passes_the_limits(source: str) -> None:
     with TemplateWorker(seconds=1.0) as worker:
         start = time.monotonic()
         found = rendered(worker, source)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 9  # 1 s of the worker's own time, 8 times that on a busy machine
         assert found.error in ("limit", "syntax", "raised")
         assert found.text is None
         start = time.monotonic()

@@ -31,12 +31,35 @@ def _kind_of(row: Row, name: str, value: Any) -> type:
     raise QuestionError(f"row {row.number}: {name}: expected a text or a list of messages, found {type(value).__name__}")
 
 
+def filled(rows: list[Row]) -> list[Row]:
+    """Return the rows with the columns of all of them, None for those that a row does not have: `datasets` makes one table of a file."""
+    first = rows[0].columns.keys() if rows else ()
+    if all(row.columns.keys() == first for row in rows):
+        return rows
+    names = dict.fromkeys(name for row in rows for name in row.columns)
+    return [Row(row.number, {name: row.columns.get(name) for name in names}) for row in rows]
+
+
+def refuse_null_texts(rows: list[Row], field: str) -> None:
+    """Raise what the eos added to a null text or completion raises (trl 1.0.0 sft_trainer.py:1103), as when rows of two kinds are in a file."""
+    table = rows[0].columns.keys() if rows else ()
+    pairs = "prompt" in table or "completion" in table
+    names = [name for name in ("prompt", "completion", "text") if name in table] if pairs else [field] if field in table else []
+    for row in rows if names else ():
+        missing = [name for name in names if row.columns[name] is None]
+        if missing:
+            message = f"'NoneType' object has no attribute 'endswith': row {row.number} has no {', '.join(missing)}, other rows do"
+            raise TrainerError("AttributeError", message, "trl sft_trainer.py add_eos")
+
+
 def is_conversational(columns: Mapping[str, Any], content: bool = False) -> bool:
     """Return whether a row holds messages (trl data_utils.py is_conversational; 0.24.0 also asks for `content`)."""
     for key in _SUPPORTED:
         if columns.get(key) is not None:
             value = columns[key]
-            first = value[0] if isinstance(value, list) and value else None
+            if value == []:
+                raise TrainerError("IndexError", f"list index out of range: {key} is an empty list", "trl data_utils.py is_conversational")
+            first = value[0] if isinstance(value, list) else None
             return isinstance(first, dict) and "role" in first and (not content or "content" in first)
     return False
 
@@ -64,9 +87,22 @@ def _renamed(message: Any) -> Any:
     return {names.get(key, key): value for key, value in message.items()} if isinstance(message, dict) else message
 
 
-def tools_of(columns: Mapping[str, Any]) -> Any:
-    """Return the row's tools, decoded if they are JSON text."""
+def without_nulls(value: Any) -> Any:
+    """Return a list or mapping without the keys that are null, at any depth (trl 0.24.0 utils.py remove_none_values)."""
+    if isinstance(value, list):
+        return [without_nulls(one) for one in value]
+    if isinstance(value, dict):
+        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+    return value
+
+
+def tools_of(columns: Mapping[str, Any], decodes: bool = True) -> Any:
+    """Return the row's tools, decoded if they are JSON text. Raises TrainerError for a text in a release that does not decode it."""
     tools = columns.get("tools")
+    if isinstance(tools, str) and not decodes:
+        raise TrainerError(
+            "ValueError", "tools should either be a JSON schema, or a callable function: the column holds a text", "the chat template"
+        )
     try:
         return json.loads(tools) if isinstance(tools, str) else tools
     except (ValueError, RecursionError) as error:
@@ -74,8 +110,12 @@ def tools_of(columns: Mapping[str, Any]) -> Any:
 
 
 def more_of(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row's chat_template_kwargs."""
-    value = columns.get("chat_template_kwargs") or {}
+    """Return the row's chat_template_kwargs. Raises TrainerError for null ones, as `**None` does."""
+    value = columns.get("chat_template_kwargs", {})
+    if value is None:
+        raise TrainerError(
+            "TypeError", "'NoneType' object is not a mapping: a row has no chat_template_kwargs, others do", "trl sft_trainer.py"
+        )
     if not isinstance(value, dict):
         raise QuestionError(f"chat_template_kwargs: expected an object, found {type(value).__name__}")
     return dict(value)

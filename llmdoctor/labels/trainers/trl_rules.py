@@ -34,6 +34,8 @@ class ReleaseRules:
     generation_prompt: bool = True  # a conversational prompt is rendered with one before its tokens are counted
     as_text: bool = True  # a conversational pair becomes two texts, and the prompt's must be the beginning of the whole
     passes_tools: bool = False  # and chat_template_kwargs
+    decodes_tools: bool = False  # tools as JSON text are decoded; before, a text raises ValueError
+    drops_nulls: bool = False  # null values inside messages and tools are removed (remove_none_values)
     pairs_masked: bool = False  # assistant_only_loss masks rows with prompt and completion
     pairs_checked: bool = False  # and refuses those without assistant tokens
     packs_masks: bool = False  # packing keeps completion_mask and assistant_masks
@@ -58,6 +60,7 @@ _19 = replace(
     generation_prompt=False,
     as_text=False,
     passes_tools=True,
+    drops_nulls=True,
     reads_labels=True,
     first_ignored=False,
     drops_empty=False,
@@ -68,10 +71,11 @@ _23 = replace(_22, since=(0, 23), first_ignored=True)
 _24 = replace(_23, since=(0, 24), generation_prompt=True, pairs_checked=True)
 _27 = replace(_24, since=(0, 27), splitting=("bfd",), drops_empty=True)
 _28 = replace(_27, since=(0, 28), needs_content=False)
-_29 = replace(_28, since=(0, 29), strategies=("bfd", "bfd-requeue", "wrapped"), splitting=("bfd-requeue",))
+_29 = replace(_28, since=(0, 29), decodes_tools=True, strategies=("bfd", "bfd-requeue", "wrapped"), splitting=("bfd-requeue",))
 _1_0 = replace(
     _29,
     since=(1, 0),
+    drops_nulls=False,
     strategies=("bfd", "bfd_split", "wrapped"),
     splitting=("bfd_split",),
     padding_free_needs_no_length=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
@@ -15,13 +15,16 @@ from llmdoctor.labels.trainers.trl_common import (
     boundary,
     check_pad,
     column,
+    filled,
     from_value,
     is_conversational,
     more_of,
+    refuse_null_texts,
     refuse_odd_columns,
     set_eos,
     to_chatml,
     tools_of,
+    without_nulls,
 )
 from llmdoctor.labels.trainers.trl_rules import VERSIONS, ReleaseRules, rules_for, unknown_field
 from llmdoctor.labels.trainers.trl_templates import trained_with
@@ -43,6 +46,7 @@ def build(task: Task) -> list[Sequence]:
         return trl_text.build(task)
     if not task.rows:
         return []
+    task = replace(task, rows=filled(task.rows))
     rules, first = rules_for(task.version), task.rows[0].columns
     refuse_odd_columns(task.rows, ("prompt", "completion"))
     _prepare_tokenizer(task, rules, first)
@@ -96,10 +100,13 @@ def _with_eos(task: Task, rules: ReleaseRules) -> list[Row]:
     rows = task.rows
     if from_value(rows[0].columns):
         rows = [Row(row.number, to_chatml(row.columns)) for row in rows]
-    if is_conversational(rows[0].columns, rules.needs_content):
-        return rows
     eos = task.chat.encoder.names["eos_token"] or ""
     name = rules.eos_column or task.get("dataset_text_field", "text")
+    talks = is_conversational(rows[0].columns, rules.needs_content)
+    if not talks or ("messages" in rows[0].columns and {"prompt", "completion"} & rows[0].columns.keys()):
+        refuse_null_texts(rows, name)  # trl looks into one of several columns, by chance
+    if talks:
+        return rows
     return [Row(row.number, _ended(row.columns, name, eos)) for row in rows]
 
 
@@ -122,9 +129,11 @@ class _Tokenized:
 
 def _tokenized(task: Task, chat: Chat, rules: ReleaseRules, row: Row) -> _Tokenized:
     columns = row.columns
+    if rules.drops_nulls and _nested(columns):
+        columns = {name: without_nulls(value) for name, value in columns.items()}
     talks = is_conversational(columns, rules.needs_content)
     only = bool(task.get("assistant_only_loss", False))
-    options = {**more_of(columns), "tools": tools_of(columns)} if rules.passes_tools else {}
+    options = {**more_of(columns), "tools": tools_of(columns, rules.decodes_tools)} if rules.passes_tools else {}
     if columns.get("prompt") is not None and talks:
         prompt = chat.render(columns["prompt"], generation_prompt=rules.generation_prompt, **options).text or ""
         whole = chat.tokenized([*columns["prompt"], *column(columns, "completion")], mask=only and rules.pairs_masked, **options)
@@ -145,6 +154,13 @@ def _tokenized(task: Task, chat: Chat, rules: ReleaseRules, row: Row) -> _Tokeni
         return _Tokenized(row.number, whole.ids, whole.roles, None, whole.mask)
     ids = chat.encoder.encode(column(columns, task.get("dataset_text_field", "text"))).ids
     return _Tokenized(row.number, ids, ["text"] * len(ids))
+
+
+def _nested(columns: Mapping[str, Any]) -> bool:
+    """Return whether there are tools, or a message holds more than texts."""
+    talks = (columns.get(name) for name in ("messages", "prompt", "completion"))
+    messages = [one for talk in talks if isinstance(talk, list) for one in talk if isinstance(one, dict)]
+    return bool(columns.get("tools")) or any(isinstance(value, dict | list) for one in messages for value in one.values())
 
 
 def _refuse_other_prompt(talk: list[dict[str, Any]], prompt: str, whole: str) -> None:
