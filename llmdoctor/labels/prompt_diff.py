@@ -52,7 +52,7 @@ def prompt_diff_report(options: PromptOptions) -> Report:
         messages, inputs = read_chat(options.messages)
         sides = (options.left, options.right)
         left, right = (build_prompt(chat, side.name, messages, {**inputs.used, **_kwargs(side)}, worker) for side in sides)
-        return _report(options, chat, left, right, inputs, any(message["role"] == "system" for message in messages))
+        return _report(options, chat, left, right, inputs=inputs, has_system=any(message["role"] == "system" for message in messages))
 
 
 def read_chat(path: str) -> tuple[list[dict[str, Any]], Inputs]:
@@ -102,7 +102,7 @@ def first_difference(left: Prompt, right: Prompt) -> DifferenceResult | None:
     }
 
 
-def _report(options: PromptOptions, chat: Chat, left: Prompt, right: Prompt, inputs: Inputs, has_system: bool) -> Report:
+def _report(options: PromptOptions, chat: Chat, left: Prompt, right: Prompt, *, inputs: Inputs, has_system: bool) -> Report:
     causes, place = causes_of(chat, left, right, has_system), first_difference(left, right)
     result: PromptDiffResult = {
         "same": place is None,
