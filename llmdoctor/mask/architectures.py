@@ -101,6 +101,8 @@ def read(config: Mapping[str, Any]) -> Architecture:
     filled = kinds.filled(text, text_kind, text_entry)
     for name, value in kinds.traits(kind).get("text_defaults", {}).items():
         filled[name] = value if filled.get(name) is None else filled[name]
+    if not filled.get("is_encoder_decoder") and class_name.endswith(_DECODER) and filled.get("decoder_layers"):
+        filled["num_hidden_layers"] = filled["decoder_layers"]  # num_hidden_layers of BART and relatives is that of the encoder
     facts = _Facts(kind, text_kind, text_entry["masks"], filled, text_entry)
     supports = known["classes"].get(class_name, "")
     if text_kind != kind:  # both the whole and the text model in it must support a backend
@@ -135,6 +137,8 @@ def _doubt(facts: _Facts, class_name: str, agrees: bool) -> str:
     other = releases.doubt(facts.kind)
     if other:
         return other
+    if facts.unread_types:
+        return f"the layers of {facts.text_kind} do not follow layer_types, which config.json gives, and its cache does"
     if not agrees:
         return f"{facts.kind} has not been held against a real forward: the plan follows its modeling file"
     own = facts.traits.get("own_pattern")
@@ -170,6 +174,17 @@ class _Facts:
     def traits(self) -> Mapping[str, Any]:
         """Return the traits of the text model and, before them, of the model around it."""
         return {**kinds.traits(self.text_kind), **kinds.traits(self.kind)}
+
+    @property
+    def reads_types(self) -> bool:
+        """Return whether the configuration class has a field for the list layer_types, under this name or its own."""
+        return bool(self.entry.get("typed")) or "layer_types" in self.entry.get("names", {})
+
+    @property
+    def unread_types(self) -> bool:
+        """Return whether config.json gives a layer_types that the layers do not follow: DynamicCache and StaticCache do."""
+        given = self.config.get("layer_types")
+        return isinstance(given, list) and not self.reads_types and set(given) != {FULL}
 
     def calls(self, name: str) -> list[str]:
         return [call for call in self.masks if call.startswith(f"{name}(")]
@@ -257,7 +272,8 @@ def _types(facts: _Facts) -> tuple[str, ...]:
                 f"config.json names no layer_types, and the rule by which transformers derives those of {facts.text_kind} is not known here: "
                 "save the config with transformers 5, which writes them out, or use --mode run"
             )
-    found = kinds.layer_types(facts.text_kind, facts.config, rule)
+    config = facts.config if facts.reads_types else {name: value for name, value in facts.config.items() if name != "layer_types"}
+    found = kinds.layer_types(facts.text_kind, config, rule)
     if found is None:
         raise QuestionError(f"config.json: the layer types of {facts.text_kind} cannot be told")
     return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from llmdoctor.core.finding import Finding
-from llmdoctor.mask import input_findings, own_mask_findings, plan_findings
+from llmdoctor.mask import input_findings, label_findings, own_mask_findings, plan_findings
+from llmdoctor.mask.accounting import pad_id_of
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.plan import unequal
 from llmdoctor.mask.types import BackendPlan, ForwardInputs
@@ -16,10 +17,19 @@ BUDGET = 8 * 2**30  # bytes of the masks of one forward, unless --budget gives a
 
 
 def examine(
-    arch: Architecture, inputs: ForwardInputs, plans: Sequence[BackendPlan], *, budget: int = BUDGET, pad_id: int | None = None
+    arch: Architecture,
+    inputs: ForwardInputs,
+    plans: Sequence[BackendPlan],
+    *,
+    config: Mapping[str, Any],
+    budget: int = BUDGET,
+    dtype: str | None = None,
 ) -> list[Finding]:
-    """Return the findings of every static rule over one set of inputs; `pad_id` is the model's pad_token_id."""
-    found = [*input_findings.of_inputs(arch, inputs, pad_id), *own_mask_findings.of_own_mask(arch, inputs, plans)]
+    """Return the findings of every static rule over one set of inputs; `dtype` is that of the activations, if it is not that of config.json."""
+    found = list(input_findings.of_inputs(arch, inputs, config))
+    if all(one.code != "MSK025" for one in found):  # labels of an inverted mask look wrong and are right
+        found += label_findings.of_labels(arch, inputs, pad_id_of(config))
+    found += own_mask_findings.of_own_mask(arch, inputs, plans, dtype or arch.dtype)
     for plan in plans:
         if not unequal(inputs):
             found += plan_findings.of_refusal(arch, plan, alone=len(plans) == 1)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.documents import ended_by
@@ -98,11 +99,22 @@ def _tokens(options: MaskOptions) -> ForwardInputs:
     if options.input_ids is not None:
         return read_inputs(options.input_ids, options.without)
     if options.mask is not None and options.shape is None:
-        mask = read_mask(options.mask)
-        return ForwardInputs(mask.shape[0], mask.shape[-1] if mask.ndim == 2 else mask.shape[2], words=f"a mask of {list(mask.shape)}")
+        mask, _ = read_mask(options.mask)
+        return ForwardInputs(mask.shape[0], _tokens_of_mask(mask, options), words=f"a mask of {list(mask.shape)}")
     batch, length = _pair("--shape", options.shape or "1,16")
     check_size("--shape", batch * length)
     return ForwardInputs(batch, length, words=f"{batch} x {length} tokens, no mask passed", assumed=options.shape is None)
+
+
+def _tokens_of_mask(mask: NDArray[Any], options: MaskOptions) -> int:
+    """Return the tokens that a mask alone describes: with a new token or chunk, the keys of a 4-D mask less its queries are cached."""
+    if mask.ndim == 2:
+        return int(mask.shape[1])
+    if parse_phase(options.phase)[0] == "prefill":
+        return int(mask.shape[2])
+    if mask.shape[3] <= mask.shape[2] or parse_cache(options.cache, CachePlan()).kind == "static":
+        raise QuestionError(f"--mask {options.mask}: it does not give the number of cached tokens, say --shape B,S with S of them")
+    return int(mask.shape[3] - mask.shape[2])
 
 
 def _padded(options: MaskOptions) -> ForwardInputs:
@@ -168,15 +180,18 @@ def _in_cache(inputs: ForwardInputs, cache: CachePlan) -> ForwardInputs:
 def _with_mask(inputs: ForwardInputs, options: MaskOptions, new: int) -> ForwardInputs:
     if options.mask is None:
         return inputs
-    mask = read_mask(options.mask)
+    mask, dtype = read_mask(options.mask)
     if mask.shape[0] != inputs.batch:
         raise QuestionError(f"--mask {options.mask}: {mask.shape[0]} rows, but the inputs have {inputs.batch}")
     queries = new or inputs.q_len
     if mask.ndim == 4 and mask.shape[2] != queries:
         raise QuestionError(f"--mask {options.mask}: a 4-D mask for {mask.shape[2]} queries, but there are {queries}")
+    static = parse_cache(options.cache, CachePlan()).kind == "static"
+    if mask.ndim == 4 and not static and mask.shape[3] != inputs.q_len + new:
+        raise QuestionError(f"--mask {options.mask}: a 4-D mask for {mask.shape[3]} keys, but there are {inputs.q_len + new}")
     if mask.ndim == 2 and mask.shape[1] > inputs.q_len + new:
         raise QuestionError(f"--mask {options.mask}: {mask.shape[1]} columns, but there are {inputs.q_len + new} tokens")
-    return replace(inputs, attention_mask=mask)
+    return replace(inputs, attention_mask=mask, mask_dtype=dtype)
 
 
 def _with_image(inputs: ForwardInputs, text: str | None) -> ForwardInputs:

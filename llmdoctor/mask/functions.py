@@ -10,10 +10,10 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.mask import architectures, releases, rules, screen, verdicts
-from llmdoctor.mask.accounting import account, pad_id_of
+from llmdoctor.mask.accounting import account
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.drawing import pictures
-from llmdoctor.mask.findings import BUDGET, examine
+from llmdoctor.mask.findings import examine
 from llmdoctor.mask.forward_inputs import forward_inputs
 from llmdoctor.mask.layer_results import result_of
 from llmdoctor.mask.options import MaskInspectOptions
@@ -47,7 +47,7 @@ def function_report(options: MaskInspectOptions) -> Report:
         arch: Architecture | None = architectures.read(config)
     except QuestionError:
         arch = None
-    found = [] if arch is None else examine(arch, inputs, [plan], budget=BUDGET, pad_id=pad_id_of(config))
+    found = [] if arch is None else examine(arch, inputs, [plan], config=config)
     return _report(options, [plan], inputs, arch, found)
 
 
@@ -91,6 +91,10 @@ def _verdict(plans: list[BackendPlan], findings: list[Finding], inputs: ForwardI
     )
     ahead = f"{later} of {group.visible.rows * group.q_len} queries see a later token" if later else "no query sees a later token"
     assumed = " (1 x 16 tokens assumed: --shape)" if inputs.assumed else ""
+    if not group.exact:
+        return Verdict(
+            f"Undecided (exact: false): {group.doubt}, which shows {group.count:,} of {group.total or 0:,} pairs{assumed}", "undecided"
+        )
     return Verdict(f"The mask_mod shows {group.count:,} of {group.total or 0:,} pairs; {ahead}{assumed}")
 
 

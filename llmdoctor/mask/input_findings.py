@@ -1,4 +1,4 @@
-"""What is wrong with the inputs themselves: the 2-D mask, the labels, the positions, the placeholders of pictures."""
+"""What is wrong with the inputs themselves: the 2-D mask, the positions, the marks and placeholders of pictures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from llmdoctor.core.finding import Finding, Location
 from llmdoctor.mask import rules
+from llmdoctor.mask.accounting import pad_id_of
 from llmdoctor.mask.architectures import Architecture
-from llmdoctor.mask.documents import documents_meant
-from llmdoctor.mask.intervals import Bools, Ints, runs_of
+from llmdoctor.mask.intervals import Bools, runs_of
 from llmdoctor.mask.plan import unequal
 from llmdoctor.mask.types import ForwardInputs
 
@@ -23,16 +23,18 @@ def place(inputs: ForwardInputs, field: str, row: int | None = None) -> Location
     return Location(inputs.source, f"/{field}" if row is None else f"/{field}/{row}")
 
 
-def of_inputs(arch: Architecture, inputs: ForwardInputs, pad_id: int | None) -> Iterator[Finding]:
+def of_inputs(arch: Architecture, inputs: ForwardInputs, config: Mapping[str, Any]) -> Iterator[Finding]:
     """Return what is wrong with the inputs, whatever the backend."""
+    pad_id = pad_id_of(config)
     if inputs.mask_2d is not None:
         inverted = _inverted(inputs, pad_id)
         if inverted is not None:
             yield inverted
             return
         yield from _of_2d_mask(arch, inputs, inputs.mask_2d)
-    yield from _of_labels(inputs)
-    yield from _of_documents(inputs, pad_id)
+    elif inputs.attention_mask is None:
+        yield from _unmasked(arch, inputs, config)
+    yield from _unmarked(arch, inputs, config)
 
 
 def _inverted(inputs: ForwardInputs, pad_id: int | None) -> Finding | None:
@@ -65,7 +67,11 @@ def _of_2d_mask(arch: Architecture, inputs: ForwardInputs, mask: Any) -> Iterato
     at = place(inputs, "attention_mask")
     if odd is not None:
         yield rules.MASK_CAST.at(
-            at, f"the 2-D mask holds {odd}; cast to bool it is {_as_bool(mask)}", cause=rules.MASK_CAST.reason, values=odd
+            at,
+            f"the 2-D mask holds {odd}; cast to bool it is {_as_bool(mask)}",
+            cause=rules.MASK_CAST.reason,
+            fix=_as_mask(mask),
+            values=odd,
         )
         return
     yield from _holes(mask, inputs)
@@ -109,6 +115,15 @@ def _as_bool(mask: Any) -> str:
         return f"{where}, the additive ones inverted"
     whole = bool((mask == np.floor(mask)).all())
     return f"{where}: " + ("documents are not kept apart" if whole else "what is not 0 counts as a real token")
+
+
+def _as_mask(mask: Any) -> str:
+    """Return the change that makes a 2-D mask of ones and zeros, or documents, of what the mask holds."""
+    if bool((mask < 0).any()):
+        return "attention_mask = (attention_mask == 0).long()  # it was one to add to the scores"
+    if bool((mask == np.floor(mask)).all()):
+        return "the numbers are documents: pass position_ids that start anew at each, no attention_mask, and use_cache=False"
+    return "attention_mask = (attention_mask > 0.5).long()"
 
 
 def _holes(mask: Any, inputs: ForwardInputs) -> Iterator[Finding]:
@@ -163,83 +178,48 @@ def _right_padded(real: Bools, inputs: ForwardInputs) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _of_labels(inputs: ForwardInputs) -> Iterator[Finding]:
-    labels, ids, mask = inputs.labels, inputs.input_ids, inputs.mask_2d
-    if labels is None or ids is None or labels.shape != ids.shape:
+def _unmasked(arch: Architecture, inputs: ForwardInputs, config: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find padding that no mask hides and that real tokens see: at the start of a row, and in an encoder at its end too."""
+    ids, pad_id = inputs.input_ids, pad_id_of(config)
+    if ids is None or pad_id is None or inputs.position_ids is not None or inputs.cu_seqlens is not None or inputs.ended is not None:
         return
-    trained = labels[:, :-1] != -100
-    if trained.sum() >= 4 and labels.shape[1] > 2:
-        same = float((labels == ids)[:, :-1][trained].mean())
-        moved = float((labels[:, :-1] == ids[:, 1:])[trained].mean())
-        if moved > 0.95 and same < 0.5:
-            yield rules.LABELS_SHIFTED_TWICE.at(
-                place(inputs, "labels"), f"{moved:.0%} of the labels are the next token of input_ids: the loss of the model shifts them once more",
-                cause=rules.LABELS_SHIFTED_TWICE.reason, equal_next=round(moved, 4), equal_same=round(same, 4),
-            )  # fmt: skip
-    if mask is not None and mask.shape == labels.shape:
-        masked = (mask == 0) & (labels != -100)
-        if masked.any():
-            row, at = (int(where[0]) for where in np.nonzero(masked))
-            yield rules.MASKED_LABELS.at(
-                place(inputs, "labels", row), f"{int(masked.sum())} masked tokens have labels, the first in row {row} at {at}",
-                cause=rules.MASKED_LABELS.reason, row=row, token=at, count=int(masked.sum()),
-            )  # fmt: skip
+    sides = {"starts": ids == pad_id, "ends": ids[:, ::-1] == pad_id}
+    for side, padding in sides.items():
+        if side == "ends" and not arch.encoder:
+            continue  # no real token of a decoder sees what is behind it
+        counts = np.minimum.accumulate(padding, axis=1).sum(axis=1)
+        counts[counts == ids.shape[1]] = 0
+        if counts.max() < 2:
+            continue  # one token may be a beginning of text
+        row = int(counts.argmax())
+        text = f"row {row} {side} with {int(counts[row])} tokens of pad_token_id {pad_id}, and no attention_mask is passed: the other tokens see them"
+        yield rules.MASK_MISSING.at(
+            place(inputs, "input_ids", row),
+            text,
+            cause=rules.MASK_MISSING.reason,
+            row=row,
+            count=int(counts[row]),
+            rows=int((counts > 1).sum()),
+        )
+        return
 
 
-def _of_documents(inputs: ForwardInputs, pad_id: int | None) -> Iterator[Finding]:
-    """Find labels at the first token of a document, and documents of one token that are padding."""
-    documents, labels, ids = documents_meant(inputs), inputs.labels, inputs.input_ids
-    if documents is None:
+def _unmarked(arch: Architecture, inputs: ForwardInputs, config: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find image tokens without the field that marks them, in a model that lets the tokens of an image see each other."""
+    image = next((value for name in ("image_token_id", "image_token_index") if type(value := config.get(name)) is int), None)
+    blocks = next((layer.pattern.blocks for layer in arch.layers if layer.pattern is not None and layer.pattern.blocks is not None), None)
+    if inputs.input_ids is None or image is None or blocks is None or 1 not in blocks.values or inputs.phase != "prefill":
         return
-    documents = np.broadcast_to(documents, (inputs.batch, inputs.q_len))
-    padding = _padding_documents(documents, ids, pad_id)
-    fresh = np.pad(np.diff(documents, axis=1) > 0, ((0, 0), (1, 0))) & ~padding
-    if labels is not None and labels.shape == documents.shape:
-        crossing = fresh & (labels != -100) & (np.pad(documents, ((0, 0), (1, 0)))[:, :-1] >= 0)
-        if crossing.any():
-            row, at = (int(where[0]) for where in np.nonzero(crossing))
-            count = int(crossing.sum())
-            yield rules.LABELS_CROSS_DOCUMENTS.at(
-                place(inputs, "labels", row),
-                f"{count} packed document{'s begin' if count > 1 else ' begins'} with a label, the first in row {row} at token {at}: the last token of "
-                "the document before it is trained to predict it",
-                cause=rules.LABELS_CROSS_DOCUMENTS.reason, fix=_label_fix(inputs), row=row, token=at, count=count,
-            )  # fmt: skip
-    if padding.any() and inputs.mask_2d is None:
-        row, at = (int(where[0]) for where in np.nonzero(padding))
-        trained = labels is not None and labels.shape == padding.shape and bool((labels[padding] != -100).any())
-        yield rules.PADDING_DOCUMENTS.at(
-            place(inputs, "position_ids", row),
-            f"{int(padding.sum())} padding tokens are documents of one token each, the first in row {row} at token {at}"
-            + (", and they have labels" if trained else ""),
-            cause=rules.PADDING_DOCUMENTS.reason, severity=rules.WARNING if trained else None, row=row, token=at, count=int(padding.sum()),
+    if (inputs.token_types if blocks.field == "token_type_ids" else inputs.media) is not None:
+        return
+    held = inputs.input_ids == image
+    pairs = held[:, 1:] & held[:, :-1]
+    if pairs.any():
+        row, first = (int(at[0]) for at in np.nonzero(pairs))
+        yield rules.IMAGE_BLOCK_LOST.at(
+            place(inputs, "input_ids", row), f"row {row} has {int(held[row].sum())} image tokens from {first} on, and no {blocks.field}: they see each "
+            "other only causally", cause=rules.IMAGE_BLOCK_LOST.reason, fix=f"pass the {blocks.field} of the processor", row=row, query=first,
         )  # fmt: skip
-
-
-def _label_fix(inputs: ForwardInputs) -> str | None:
-    """Return the fix for documents that positions do not show; None for the rule's own."""
-    if inputs.position_ids is not None:
-        return None
-    return (
-        "labels[:, cu_seq_lens_k[1:-1]] = -100"
-        if inputs.cu_seqlens is not None
-        else "set labels = -100 at the first token of each document"
-    )
-
-
-def _padding_documents(documents: Ints, ids: Ints | None, pad_id: int | None) -> Bools:
-    """Return bool [B, S]: documents of one token at the end of a row whose token is the pad token, or the same token in each of two or more."""
-    out = np.zeros(documents.shape, np.bool_)
-    if ids is None:
-        return out
-    for row, line in enumerate(documents):
-        start = len(line)
-        while start > 1 and line[start - 1] > line[start - 2] >= 0 and (start == len(line) or line[start] > line[start - 1]):
-            start -= 1
-        tail = ids[row, start:]
-        if len(tail) and bool((tail == tail[0]).all()) and (tail[0] == pad_id or (pad_id is None and len(tail) > 1)):
-            out[row, start:] = True
-    return out
 
 
 def of_placeholders(inputs: ForwardInputs, config: Mapping[str, Any], *, complete: bool = False) -> Iterator[Finding]:

@@ -65,11 +65,16 @@ NOT_MODELLED: dict[str, str] = {
 }
 
 
-def read_mask(path: str) -> NDArray[Any]:
-    """Return a mask from a file: 2-D [B, S] or 4-D [B, 1|H, Q, KV], of a number or bool dtype. Raises QuestionError for anything else."""
+def read_mask(path: str) -> tuple[NDArray[Any], str]:
+    """Return a mask from a file, 2-D [B, S] or 4-D [B, 1|H, Q, KV] of numbers or bool, and "bfloat16" if that is its dtype, else "".
+
+    Raises QuestionError for anything else.
+    """
     from llmdoctor.mask.tensorfile import read_tensors
 
-    return _pick(read_tensors(path).tensors, ("attention_mask", "mask"), path, (2, 4))
+    file = read_tensors(path)
+    found = _pick(file.tensors, ("attention_mask", "mask"), path, (2, 4))
+    return found, "bfloat16" if any(file.tensors[name] is found for name in file.brain) else ""
 
 
 def _pick(tensors: Mapping[str, NDArray[Any]], names: tuple[str, ...], path: str, ranks: tuple[int, ...]) -> NDArray[Any]:
@@ -109,8 +114,15 @@ def read_inputs(path: str, without: tuple[str, ...]) -> ForwardInputs:
     _refuse_misspelt(fields, path)
     inputs = _tokens_of(tensors, path)
     unread = tuple(name for name in fields if name not in (*READ, *IGNORED, *NOT_MODELLED))
+    brain = "bfloat16" if "attention_mask" in file.brain else ""
     inputs = replace(
-        inputs, source=path, fields=fields, without=without, unread=unread, words=f"{inputs.batch} x {inputs.q_len} tokens of {path}"
+        inputs,
+        mask_dtype=brain,
+        source=path,
+        fields=fields,
+        without=without,
+        unread=unread,
+        words=f"{inputs.batch} x {inputs.q_len} tokens of {path}",
     )
     return _with_documents(_with_decoder(_with_rows(inputs, tensors, path), tensors, path), tensors, path)
 

@@ -10,7 +10,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.mask import architectures, releases, rules, screen, verdicts
-from llmdoctor.mask.accounting import account, pad_id_of
+from llmdoctor.mask.accounting import account
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.drawing import pictures
 from llmdoctor.mask.findings import BUDGET, examine
@@ -21,7 +21,7 @@ from llmdoctor.mask.layer_results import result_of
 from llmdoctor.mask.options import MaskInspectOptions
 from llmdoctor.mask.plan import plan
 from llmdoctor.mask.results import MaskInspectResult
-from llmdoctor.mask.sources import inputs_of
+from llmdoctor.mask.sources import inputs_of, with_decoder
 from llmdoctor.mask.types import GPT_FAST, BackendPlan, ForwardInputs
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 
@@ -42,13 +42,14 @@ def inspect_report(options: MaskInspectOptions) -> Report:
     backends = backends_of(options)
     arch = _architecture(config, options)
     inputs, chat = inputs_of(directory, options)
+    inputs = with_decoder(inputs, arch, config)
     read = account(inputs, arch, options)
     dtype = dtype_of(options, arch.dtype if arch is not None else str(config.get("dtype") or config.get("torch_dtype") or "float32"))
     plans, notes = make_plans(directory, arch, inputs=inputs, backends=backends, dtype=dtype, options=options)
     if options.query is not None and not 0 <= options.query < inputs.q_len:
         raise QuestionError(f"--query {options.query}: the queries are 0 to {inputs.q_len - 1}")
     budget = BUDGET if options.budget is None else options.budget
-    findings = [] if arch is None else examine(arch, inputs, plans, budget=budget, pad_id=pad_id_of(config))
+    findings = [] if arch is None else examine(arch, inputs, plans, config=config, budget=budget, dtype=dtype)
     findings += [] if findings else _refusal(plans)
     findings += of_placeholders(inputs, config, complete=chat is not None)
     result: MaskInspectResult = {**result_of(plans, inputs), "inputs": read.result()}  # type: ignore[typeddict-item]

@@ -12,22 +12,22 @@ from llmdoctor.core.rule import Rule
 from llmdoctor.mask import rules
 from llmdoctor.mask.architectures import Architecture, ModelLayer
 from llmdoctor.mask.intervals import Bools
-from llmdoctor.mask.own_mask import meaning_of, sees_of
+from llmdoctor.mask.own_mask import DEAD, meaning_of, padding_of
 from llmdoctor.mask.screen import layers_text
 from llmdoctor.mask.types import SHORT, BackendPlan, ForwardInputs
 
 SMALL = 2**24  # pairs of one mask that are compared with a window
 
 
-def of_own_mask(arch: Architecture, inputs: ForwardInputs, plans: Sequence[BackendPlan]) -> Iterator[Finding]:
-    """Return what is wrong with the 4-D mask under each backend, and with what it shows."""
+def of_own_mask(arch: Architecture, inputs: ForwardInputs, plans: Sequence[BackendPlan], dtype: str) -> Iterator[Finding]:
+    """Return what is wrong with the 4-D mask under each backend of a model of `dtype`, and with what it shows."""
     mask = inputs.mask_4d
     if mask is None:
         return
     misread = False
     for plan in plans:
         if plan.error is None:
-            found = list(_misread(mask, plan.backend))
+            found = list(_misread(inputs, mask, plan.backend, dtype))
             misread = misread or bool(found)
             yield from found
     if not misread:
@@ -35,26 +35,28 @@ def of_own_mask(arch: Architecture, inputs: ForwardInputs, plans: Sequence[Backe
         yield from _windows(arch, mask, inputs, plans)
 
 
-def _misread(mask: Any, backend: str) -> Iterator[Finding]:
+def _misread(inputs: ForwardInputs, mask: Any, backend: str, dtype: str) -> Iterator[Finding]:
     """Find a dtype or values that `backend` reads as something else, an inverted mask, and a query without any key."""
-    values = np.unique(mask) if mask.dtype != np.bool_ else np.asarray([False, True])
-    only_bits = mask.dtype != np.bool_ and bool(np.isin(values, (0, 1)).all())
+    name = inputs.mask_dtype or mask.dtype.name
+    only_bits = mask.dtype != np.bool_ and bool(np.isin(mask, (0, 1)).all()) and bool((mask != mask.flat[0]).any())
     if backend == "flash_attention_2":
         yield _at(rules.FLASH_4D, backend, f"the 4-D mask {list(mask.shape)} is read as a 2-D one")
+    elif _inverted(mask):
+        text = "the 4-D mask lets every query see the future and hides itself: it is inverted"
+        yield _at(rules.MASK_DTYPE, backend, text, fix=_turned(mask), dtype=name)
     elif mask.dtype == np.bool_ and backend in ("eager", "flex_attention"):
         yield _at(rules.MASK_DTYPE, backend, "a bool mask is added as 0 and 1: nothing is masked, the future leaks", dtype="bool")
     elif mask.dtype.kind in "iu" and backend == "sdpa":
-        text = f"the kernel refuses a mask of {mask.dtype}, it takes bool or floats"
-        yield _at(rules.MASK_DTYPE, backend, text, dtype=mask.dtype.name)
-    elif only_bits and len(values) > 1:
-        text = f"a mask of 0 and 1 in {mask.dtype} is added to the scores: nothing is masked"
-        yield _at(rules.MASK_DTYPE, backend, text, dtype=mask.dtype.name)
-    elif _inverted(mask, backend):
-        text = "the 4-D mask lets every query see the future and hides itself: it is inverted"
-        yield _at(rules.MASK_DTYPE, backend, text, fix="invert the mask: True (or 0.0) is what a query sees", dtype=mask.dtype.name)
-    elif (dead := _dead(mask)) is not None:
-        row, query, infinite = dead
-        text = "all -inf: softmax gives NaN" if infinite and backend == "eager" else "masked throughout: it sees nothing"
+        text = f"the kernel refuses a mask of {name}, it takes bool or floats"
+        yield _at(rules.MASK_DTYPE, backend, text, dtype=name)
+    elif only_bits:
+        text = f"a mask of 0 and 1 in {name} is added to the scores: nothing is masked"
+        yield _at(rules.MASK_DTYPE, backend, text, dtype=name)
+    elif backend == "sdpa" and mask.dtype.kind == "f" and name not in ("float32", dtype):
+        text = f"the kernel refuses a mask of {name} for queries of {dtype}: it takes bool, float32, or the dtype of the queries"
+        yield _at(rules.MASK_DTYPE, backend, text, fix="mask = mask.clamp(min=torch.finfo(model.dtype).min).to(model.dtype)", dtype=name)
+    elif (dead := _dead(mask, inputs, backend)) is not None:
+        row, query, text = dead
         yield _at(rules.DEAD_ROW, backend, f"row {row} query {query} of the 4-D mask is {text}", row=row, query=query)
 
 
@@ -63,32 +65,43 @@ def _at(rule: Rule, backend: str, text: str, *, fix: str | None = None, **eviden
     return rule.at(None, f"{backend}: {text}", cause=rule.reason, fix=fix, backend=backend, **evidence)
 
 
-def _inverted(mask: Any, backend: str) -> bool:
-    """Return whether hardly any query sees itself while most see what comes after them."""
-    sees = sees_of(mask, backend)
-    q_len, kv_len = sees.shape[1], sees.shape[2]
+def _inverted(mask: Any) -> bool:
+    """Return whether hardly any query is meant to see itself while most see what comes after them."""
+    shown = meaning_of(mask)
+    q_len, kv_len = shown.shape[1], shown.shape[2]
     if q_len < 3 or q_len != kv_len:
         return False
-    itself = sees.diagonal(axis1=1, axis2=2).mean()
+    itself = shown.diagonal(axis1=1, axis2=2).mean()
     later = np.triu(np.ones((q_len, kv_len), np.bool_), 1)
-    return bool(itself < 0.5 and sees[:, later].mean() > 0.5)
+    return bool(itself < 0.5 and shown[:, later].mean() > 0.5)
 
 
-def _dead(mask: Any) -> tuple[int, int, bool] | None:
-    """Return row and query of the first query without a key, and whether -inf hides its keys; None if there is no such query."""
-    if mask.dtype == np.bool_:
-        dead = ~mask[:, 0].any(axis=-1)
-        infinite = False
-    else:
-        dead = ~np.isfinite(mask[:, 0]).any(axis=-1)
-        infinite = True
-    if not dead.any() and mask.dtype.kind == "f":
-        dead = (mask[:, 0] <= -1e4).all(axis=-1)
-        infinite = False
-    if not dead.any():
+def _turned(mask: Any) -> str:
+    """Return the change that makes an inverted mask an additive one that shows what it hid."""
+    if mask.dtype == np.bool_ or bool(np.isin(mask, (0, 1)).all()):
+        return "mask = torch.where(mask.bool(), torch.finfo(dtype).min, 0.0).to(dtype)  # True was what a query must not see"
+    if bool((mask > 0).any()):
+        return "mask = -mask  # what a query must not see is a large negative number"
+    return "mask = torch.where(mask < 0, 0.0, torch.finfo(dtype).min).to(dtype)  # 0.0 was what a query must not see"
+
+
+def _dead(mask: Any, inputs: ForwardInputs, backend: str) -> tuple[int, int, str] | None:
+    """Return row and query of the first query without a key, and what that means; None if there is no such query.
+
+    Padding may see nothing, except that a row of -inf makes eager's softmax NaN, which the next layer spreads to every token.
+    """
+    infinite = mask.dtype.kind == "f" and bool((np.isneginf(mask).all(axis=-1)).any())
+    dead = ~mask.any(axis=-1) if mask.dtype == np.bool_ else (mask <= DEAD).all(axis=-1) if mask.dtype.kind == "f" else None
+    if dead is None:
         return None
-    row, query = (int(at[0]) for at in np.nonzero(dead))
-    return row, query, infinite
+    lost = dead.any(axis=1)
+    real = lost & ~padding_of(mask, inputs.past)
+    nan = infinite and backend == "eager"
+    chosen = np.isneginf(mask).all(axis=-1).any(axis=1) if nan else real
+    if not chosen.any():
+        return None
+    row, query = (int(at[0]) for at in np.nonzero(chosen))
+    return row, query, "all -inf: softmax gives NaN" if nan else "masked throughout: it sees nothing"
 
 
 def _itself(mask: Any, inputs: ForwardInputs) -> Iterator[Finding]:

@@ -145,14 +145,16 @@ def _for_positions(inputs: ForwardInputs) -> Iterator[Remedy]:
 
 
 def _for_side(inputs: ForwardInputs) -> Iterator[Remedy]:
-    """The same rows with the padding on the left; new tokens stay at the end."""
-    mask, past = inputs.mask_2d, inputs.past
-    if mask is None or not past:
+    """The same rows with the padding on the left before new tokens, which stay at the end, else on the right."""
+    mask = inputs.mask_2d
+    if mask is None or inputs.position_ids is not None:
         return
-    order = np.argsort(np.asarray(mask[:, :past] != 0), axis=1, kind="stable")
+    side, length = ("left", inputs.past) if inputs.past else ("right", inputs.q_len)
+    real = np.asarray(mask[:, :length] != 0)
+    order = np.argsort(real if side == "left" else ~real, axis=1, kind="stable")
     moved = mask.copy()
-    moved[:, :past] = np.take_along_axis(mask[:, :past], order, axis=1)
+    moved[:, :length] = np.take_along_axis(mask[:, :length], order, axis=1)
     ids = inputs.input_ids
     if bool((moved != mask).any()):
-        ids = None if ids is None else np.take_along_axis(ids[:, :past], order, axis=1)
-        yield Remedy('tokenizer.padding_side = "left"', replace(inputs, attention_mask=moved, input_ids=ids))
+        ids = None if ids is None else np.take_along_axis(ids[:, :length], order, axis=1)
+        yield Remedy(f'tokenizer.padding_side = "{side}"', replace(inputs, attention_mask=moved, input_ids=ids))

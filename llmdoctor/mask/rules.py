@@ -226,6 +226,14 @@ PADDING_DOCUMENTS = Rule(
     bad="position_ids = [[0, 1, 2, 0, 1, 0, 0]] with pad ids at the end", good="a packed row without padding",
     fix="fill the row with another document, and set labels = -100 at the padding",
 )  # fmt: skip
+MASK_MISSING = Rule(
+    code="MSK030", name="mask-missing", severity=WARNING,
+    summary="A row holds padding that real tokens see, and no attention_mask is passed.",
+    reason="Without attention_mask every token takes part. Padding at the start of a row is seen by each token after it, and in an encoder padding at the "
+    "end is seen too: the row's logits are not those of its text alone.",
+    bad="model(input_ids) of a left-padded batch", good="model(input_ids, attention_mask=attention_mask)",
+    fix='attention_mask = tokenizer(texts, padding=True)["attention_mask"], passed with input_ids',
+)  # fmt: skip
 
 RULES = declared(globals())
 BY_CODE = {rule.code: rule for rule in RULES}

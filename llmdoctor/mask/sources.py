@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.mask.accounting import pad_id_of
+from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.chat import ChatPart, chat_inputs
 from llmdoctor.mask.drawing import EXACT
 from llmdoctor.mask.forward_inputs import forward_inputs, read_config
@@ -34,6 +39,19 @@ def inputs_of(directory: ModelDir, options: MaskOptions) -> tuple[ForwardInputs,
         if low < 0 or high >= size:
             raise QuestionError(f"input_ids holds {low if low < 0 else high}, outside the model's vocabulary of {size} tokens")
     return _named(inputs, directory), None
+
+
+def with_decoder(inputs: ForwardInputs, arch: Architecture | None, config: Mapping[str, Any]) -> ForwardInputs:
+    """Return the inputs with the decoder's tokens, if only labels give them: forward() of an encoder-decoder shifts those to the right."""
+    labels = inputs.labels
+    if arch is None or not arch.cross or labels is None or inputs.decoder_ids is not None or inputs.phase != "prefill":
+        return inputs
+    if labels.ndim != 2 or labels.shape[0] != inputs.batch or not arch.class_name.endswith(("ForConditionalGeneration", "MTModel")):
+        return inputs
+    start = config.get("decoder_start_token_id")
+    first = np.full((inputs.batch, 1), start if type(start) is int else 0, np.int64)
+    filled = np.where(labels == -100, pad_id_of(config) or 0, labels)
+    return replace(inputs, decoder_ids=np.concatenate((first, filled[:, :-1]), axis=1))
 
 
 def _named(inputs: ForwardInputs, directory: ModelDir) -> ForwardInputs:

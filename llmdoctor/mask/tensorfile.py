@@ -27,10 +27,14 @@ NUMBERS = (
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TensorFile:
-    """The content of a tensor file: `tensors` by name ("" for the only one of a file without names), `others` are the fields that hold no numbers."""
+    """The content of a tensor file: `tensors` by name ("" for the only one of a file without names), `others` are the fields that hold no numbers.
+
+    `brain` names the tensors that are bfloat16 in the file and float32 here.
+    """
 
     tensors: dict[str, NDArray[Any]]
     others: dict[str, str] = field(default_factory=dict)
+    brain: frozenset[str] = frozenset()
 
 
 def read_tensors(path: str) -> TensorFile:
@@ -46,7 +50,7 @@ def read_tensors(path: str) -> TensorFile:
         raise QuestionError(f"{shown_path(path)}: tensor {name!r} is {dtype}, which numpy has no type for")
     if sum(array.nbytes for array in file.arrays.values()) > LIMIT:
         raise QuestionError(f"{shown_path(path)}: holds more than {LIMIT} bytes of numbers")
-    return TensorFile({name: np.array(file.floats(name)) for name in file.arrays})
+    return TensorFile({name: np.array(file.floats(name)) for name in file.arrays}, brain=file.brain)
 
 
 def _from_json(value: Any, shown: str) -> TensorFile:

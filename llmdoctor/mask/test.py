@@ -15,7 +15,7 @@ from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.core.selection import Selection
 from llmdoctor.mask import architectures, releases, verdicts
-from llmdoctor.mask.accounting import account, pad_id_of
+from llmdoctor.mask.accounting import account
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.drawing import MOST, leaking
 from llmdoctor.mask.findings import BUDGET, examine
@@ -26,7 +26,7 @@ from llmdoctor.mask.joining import BUILD, joined, of_exceptions, of_refusals
 from llmdoctor.mask.options import MaskTestOptions
 from llmdoctor.mask.plan import plan
 from llmdoctor.mask.results import MaskTestResult, MeasurementResult
-from llmdoctor.mask.sources import inputs_of
+from llmdoctor.mask.sources import inputs_of, with_decoder
 from llmdoctor.mask.types import GPT_FAST, SHORT, BackendPlan, ForwardInputs
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 
@@ -132,6 +132,7 @@ def _tested_model(name: str) -> TestedModel:
 def _add(run: TestRun, model: TestedModel, options: MaskTestOptions, backends: tuple[str, ...], *, own: bool) -> None:
     """Add what one set of inputs shows; over the suite (not `own`) most errors become warnings."""
     inputs = inputs_of(model.directory, options)[0] if model.directory is not None else forward_inputs(options)
+    inputs = with_decoder(inputs, model.arch, model.config)
     run.inputs.append(inputs)
     run.read = account(inputs, model.arch, options)
     plans = _plans(model.arch, inputs, backends, options) if model.arch is not None else []
@@ -170,7 +171,7 @@ def _static(model: TestedModel, inputs: ForwardInputs, plans: list[BackendPlan],
     if model.arch is None:
         return list(of_placeholders(inputs, model.config, complete=options.messages is not None))
     budget = BUDGET if options.budget is None else options.budget
-    found = examine(model.arch, inputs, plans, budget=budget, pad_id=pad_id_of(model.config))
+    found = examine(model.arch, inputs, plans, config=model.config, budget=budget)
     found += of_placeholders(inputs, model.config, complete=options.messages is not None)
     return [one for one in found if one.code != "MSK020" or options.backend]
 

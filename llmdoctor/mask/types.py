@@ -52,6 +52,7 @@ class ForwardInputs:
     phase: Literal["prefill", "decode", "chunk"] = "prefill"
     cache: CachePlan = CachePlan()
     attention_mask: NDArray[Any] | None = None
+    mask_dtype: str = ""  # of attention_mask, if numpy has no type for it: bfloat16 is held as float32
     position_ids: Ints | None = None
     token_types: Ints | None = None
     media: Ints | None = None

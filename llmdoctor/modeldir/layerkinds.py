@@ -54,12 +54,17 @@ def ruled_types() -> tuple[str, ...]:
 
 
 def filled(text: ModelConfig, kind: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that layers depend on, under their usual names, with the class's defaults; `entry` is the type's in table()."""
-    out = dict(entry["defaults"])
-    for name, real in entry.get("names", {}).items():
-        if real in text:
+    """The fields that layers depend on, under their usual names, with the class's defaults; `entry` is the type's in table().
+
+    If config.json has a field under both of its names, the usual one counts: the class sets its attribute_map names last.
+    """
+    names = entry.get("names", {})
+    out = {**entry["defaults"], **{name: value for name, value in text.items() if name not in names}}
+    for name, real in names.items():
+        if name in text and name != "layer_types":
+            out[name] = out[real] = text[name]
+        elif real in text:
             out[name] = text[real]
-    out.update({name: value for name, value in text.items() if name not in entry.get("names", {})})
     out["_gated_window"] = bool(traits(kind).get("gated_window"))
     return out
 
@@ -232,7 +237,7 @@ _RULES: dict[str, Callable[[ModelConfig, int], list[str]]] = {
     "alternating": _alternating(SLIDING, FULL),
     "alternating_full": _alternating(FULL, LINEAR),
     "every_4": _every(("sliding_window_pattern",), 4),
-    "every_6": _every(("_sliding_window_pattern", "sliding_window_pattern"), 6),
+    "every_6": _every(("sliding_window_pattern",), 6),
     "every_5": _every((), 5),
     "fixed_4": _every((), 4),
     "global_4": _every(("global_attn_every_n_layers",), 4),

@@ -113,7 +113,7 @@ def test_the_packing_matrix(name: str, backend: str, rows: int | None, tmp_path:
     )
     for inputs, leaks in zip(cells, MATRIX[name, backend, rows], strict=True):
         made = plan(arch, inputs, backend, "float32")
-        assert ("MSK007" in {finding.code for finding in examine(arch, inputs, [made])}) is leaks
+        assert ("MSK007" in {finding.code for finding in examine(arch, inputs, [made], config={})}) is leaks
         with run.reference_kernels(model):
             measured = _document_leak(_Gradients(model, run.prepared(model, inputs)), np.asarray([[0] * 3 + [1] * 5]), backend)
         assert measured.passed is not leaks, measured

@@ -25,6 +25,9 @@ def blind(b, h, q, k):
 def ahead(b, h, q, k):
     return k <= q + 1
 
+def by_head(b, h, q, k):
+    return (q >= k) & ((h == 0) | (q - k < 3))
+
 def model():
     from transformers import LlamaConfig, LlamaForCausalLM
     return LlamaForCausalLM(LlamaConfig(hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=64))
@@ -59,6 +62,12 @@ def test_a_mask_mod_that_looks_ahead_or_hides_everything(folder: Path) -> None:
     code, report, _ = ask(folder, "blind", "--shape", "1,8")
     assert code == 1
     assert [one["code"] for one in report["findings"]] == ["MSK003"]
+
+
+def test_a_mask_mod_that_looks_at_the_head_is_not_exact(folder: Path) -> None:
+    report = ask(folder, "by_head", "--shape", "1,8")[1]
+    assert report["verdict"]["status"] == "undecided"
+    assert [layer["exact"] for layer in report["result"]["layers"]] == [False]
 
 
 def test_a_model_is_run_as_built(folder: Path) -> None:

@@ -179,3 +179,44 @@ def test_nothing_to_test_is_not_blamed_on_a_backend_that_the_class_lacks(tmp_pat
     assert report.verdict is not None
     assert report.nothing
     assert "have nothing to test" in report.verdict.text
+
+
+def test_labels_alone_give_the_decoder_its_tokens(tmp_path: Path) -> None:
+    fields = {"input_ids": IDS, "attention_mask": [[1] * 6 + [0] * 2], "labels": [[7, 8, 9, -100]]}
+    report = inspected(tmp_path, fields, "t5", backend=("sdpa",))
+    assert [(group["type"], group["q_len"]) for group in (report.result or {})["layers"]] == [
+        ("encoder", 8),
+        ("full_attention", 4),
+        ("cross", 4),
+    ]
+
+
+def test_labels_of_a_decoder_are_not_those_of_the_encoder(tmp_path: Path) -> None:
+    fields = {"input_ids": IDS, "attention_mask": [[1] * 6 + [0] * 2], "labels": [[6, 7, 8, 9, 10, 11, 12, 1]]}
+    assert codes(inspected(tmp_path, fields, "t5", backend=("sdpa",))) == []
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ([-1e4] * 3 + [0.0] * 5, "(attention_mask == 0).long()"),
+        ([1, 1, 1, 2, 2, 2, 3, 3], "position_ids"),
+        ([0.25] * 2 + [1.0] * 6, "> 0.5"),
+    ],
+)
+def test_the_change_of_an_odd_mask_is_for_its_values(tmp_path: Path, row: list[float], wanted: str) -> None:
+    report = inspected(tmp_path, {"input_ids": IDS, "attention_mask": [row]}, backend=("sdpa",))
+    assert codes(report) == ["MSK014"]
+    assert wanted in str(report.findings[0].fix)
+
+
+def test_image_tokens_without_their_marks_are_found(tmp_path: Path) -> None:
+    ids = [[5, 120, 120, 120, 120, 6, 7, 8]]
+    assert codes(inspected(tmp_path, {"input_ids": ids}, "gemma3", backend=("sdpa",))) == ["MSK011"]
+    marked = {"input_ids": ids, "token_type_ids": [[0, 1, 1, 1, 1, 0, 0, 0]]}
+    assert codes(inspected(tmp_path, marked, "gemma3", backend=("sdpa",))) == []
+
+
+@pytest.mark.parametrize(("ids", "found"), [([0, 0, 0, 5, 6, 7], True), ([0, 5, 6, 7, 8, 9], False), ([5, 6, 7, 0, 0, 0], False)])
+def test_padding_without_a_mask_is_found_where_others_see_it(tmp_path: Path, ids: list[int], found: bool) -> None:
+    assert codes(inspected(tmp_path, {"input_ids": [ids]}, backend=("sdpa",))) == (["MSK030"] if found else [])

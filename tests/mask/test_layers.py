@@ -83,3 +83,28 @@ def test_what_cannot_be_told_is_refused_in_one_sentence(config: dict[str, Any], 
     with pytest.raises(QuestionError, match=said) as refused:
         architectures.read(config)
     assert "\n" not in str(refused.value)
+
+
+def _kinds(config: dict[str, Any]) -> tuple[list[str], bool]:
+    arch = architectures.read(config)
+    return [layer.type for layer in arch.layers], arch.verified
+
+
+def test_a_list_that_the_class_does_not_read_is_not_followed() -> None:
+    config = {"model_type": "mistral", "num_hidden_layers": 2, "sliding_window": 4, "layer_types": ["full_attention", "sliding_attention"]}
+    assert _kinds(config) == (["sliding_attention"] * 2, False)
+    assert _kinds({**config, "model_type": "ministral"}) == (["full_attention", "sliding_attention"], True)
+
+
+def test_the_usual_name_of_a_field_counts_before_the_own_one() -> None:
+    pytest.importorskip("transformers")
+    from transformers import BartConfig, GPT2Config
+
+    assert GPT2Config(n_layer=2, num_hidden_layers=4).n_layer == len(
+        _kinds({"model_type": "gpt2", "n_layer": 2, "num_hidden_layers": 4})[0]
+    )
+    bart = {"model_type": "bart", "encoder_layers": 3, "num_hidden_layers": 5, "decoder_layers": 2}
+    made = BartConfig(**{name: value for name, value in bart.items() if name != "model_type"})
+    arch = architectures.read({**bart, "is_encoder_decoder": True})
+    assert (made.encoder_layers, made.decoder_layers) == (len(arch.encoder), len(arch.layers)) == (5, 2)
+    assert len(_kinds({**bart, "architectures": ["BartForCausalLM"], "is_encoder_decoder": False, "is_decoder": True})[0]) == 2

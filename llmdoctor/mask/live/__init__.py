@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.types import BackendPlan, ForwardInputs
@@ -64,13 +66,15 @@ def measure_model(
     except build.LibraryRefusal as error:
         return [], [FailedTest(backend, BUILD, str(error), True) for backend in backends], []
     inputs = inputs if small is None else replace(inputs, input_ids=small.ids(inputs.input_ids), decoder_ids=small.ids(inputs.decoder_ids))
+    if inputs.mask_4d is not None and inputs.mask_4d.dtype.kind == "f":  # the tests run in float32, and what the mask shows is the same
+        inputs = replace(inputs, attention_mask=inputs.mask_4d.astype(np.float32), mask_dtype="")
     models = _Models(source, None if small is None else small.config, is_function=is_function)
     design = design_of(arch, inputs)
     for backend in backends if not is_function else ("as built",):
         try:
             model = models.of(backend)
         except ValueError as error:
-            missed.append((backend, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"))
+            missed.append((backend, build.words_of(error)))
             continue
         found += _no_mask_function(model, backend)
         measured, left_out = _tests(models, backend, inputs, design)

@@ -17,6 +17,7 @@ from llmdoctor.mask.documents import documents_meant
 from llmdoctor.mask.live import run
 from llmdoctor.mask.live.build import seeded
 from llmdoctor.mask.meant import Design
+from llmdoctor.mask.own_mask import padding_of
 from llmdoctor.mask.types import ForwardInputs
 
 # Logits may differ by this share of their own spread before a difference counts: rounding alone stays a hundred times below.
@@ -86,13 +87,13 @@ def _leaks(model: Any, inputs: ForwardInputs, backend: str, design: Design, caus
     probe = _probe(model, inputs)
     encoder_decoder = bool(getattr(model.config, "is_encoder_decoder", False))
     real = _real(inputs)
-    if inputs.mask_2d is not None and not real.all():
+    if not real.all():
         yield from _padding_leaks(probe, real, backend)
     documents = documents_meant(inputs)
     if documents is not None and not encoder_decoder:
         yield _document_leak(probe, documents, backend)
     elif causal and design.causal and not encoder_decoder and inputs.q_len > 1:
-        yield from _future_leak(probe, real, inputs, design, backend)
+        yield from _future_leak(probe, real, design, backend)
 
 
 class _Gradients:
@@ -214,7 +215,7 @@ def _document_leak(probe: _Gradients | _Perturbed, documents: Any, backend: str)
     )
 
 
-def _future_leak(probe: _Gradients | _Perturbed, real: Any, inputs: ForwardInputs, design: Design, backend: str) -> Iterator[Measurement]:
+def _future_leak(probe: _Gradients | _Perturbed, real: Any, design: Design, backend: str) -> Iterator[Measurement]:
     """Tokens behind a cut must not reach those before it; no cut goes through tokens that see one another by design."""
     length = probe.embeds.shape[1]
     places = [cut for cut in range(1, length) if not design.crosses(cut)]
@@ -223,7 +224,7 @@ def _future_leak(probe: _Gradients | _Perturbed, real: Any, inputs: ForwardInput
     tested = False
     for cut in sorted(cuts):
         before = np.broadcast_to(np.arange(length) < cut, (probe.embeds.shape[0], length))
-        targets = np.ascontiguousarray(before & real) if inputs.mask_2d is not None else np.ascontiguousarray(before)
+        targets = np.ascontiguousarray(before & real)
         if targets.any():
             tested = True
             value, row, token = probe.reach(targets, ~before)
@@ -325,6 +326,8 @@ def _one_row(model: Any, inputs: ForwardInputs, backend: str, together: Any, row
 
 def _real(inputs: ForwardInputs) -> Any:
     mask = inputs.mask_2d
+    if inputs.mask_4d is not None:
+        return ~padding_of(inputs.mask_4d, inputs.past)
     if mask is None:
         return np.ones((inputs.batch, inputs.q_len), np.bool_)
     return np.ascontiguousarray(mask[:, -inputs.q_len :] != 0)

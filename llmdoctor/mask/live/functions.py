@@ -12,6 +12,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.intervals import Visible
 from llmdoctor.mask.types import BLOCK, BackendPlan, ForwardInputs, KernelArguments, LayerMask, MaskObject
 
+HEADS, PROBED = 8, 512  # heads and tokens over which a mask_mod is asked whether it looks at the head
 MAX_PAIRS = 2**26  # of one mask_mod that is evaluated pair by pair
 
 
@@ -48,7 +49,10 @@ def _is_mask_mod(value: Any) -> bool:
 
 
 def _pattern(reference: str, mask_mod: Callable[..., Any], inputs: ForwardInputs) -> BackendPlan:
-    """Return the pairs that a mask_mod shows to head 0, evaluated as flex_attention does, and the bytes of its BlockMask."""
+    """Return the pairs that a mask_mod shows to head 0, evaluated as flex_attention does, and the bytes of its BlockMask.
+
+    The plan is not exact if other heads see other pairs.
+    """
     from torch.nn.attention.flex_attention import create_mask
 
     from llmdoctor.mask.live.build import words_of
@@ -58,6 +62,7 @@ def _pattern(reference: str, mask_mod: Callable[..., Any], inputs: ForwardInputs
         raise QuestionError(f"{reference}: {batch} x {length} x {length} pairs, at most {MAX_PAIRS:,} are evaluated: say a smaller --shape")
     try:
         sees = np.asarray(create_mask(mask_mod, batch, 1, length, length, device="cpu")[:, 0].numpy(), np.bool_)
+        alike = _alike_in_heads(mask_mod, batch, length)
     except Exception as error:  # noqa: BLE001 the caller's own code can raise anything
         raise QuestionError(f"{reference}: over {batch} x {length} tokens it raises {words_of(error)}") from None
     none = np.zeros((batch, length), np.int64)
@@ -68,5 +73,20 @@ def _pattern(reference: str, mask_mod: Callable[..., Any], inputs: ForwardInputs
     group = LayerMask(
         layers=(), type="mask_mod", backend="flex_attention", q_len=length, kv_len=length, q_offset=0, formula=reference, object=made,
         kernel=KernelArguments(False), visible=visible, count=visible.count(), total=batch * length * length,
+        exact=alike, doubt="" if alike else "the mask_mod shows other pairs to other heads, and this is head 0",
     )  # fmt: skip
     return BackendPlan("flex_attention", (group,))
+
+
+def _alike_in_heads(mask_mod: Callable[..., Any], batch: int, length: int) -> bool:
+    """Return whether the first heads see the same pairs; a function that fails at a head that it has not is alike in those before."""
+    import torch
+    from torch.nn.attention.flex_attention import create_mask
+
+    size = min(length, PROBED)
+    rows = min(batch, max(1, PROBED**2 // (size * size)))
+    try:
+        sees = create_mask(mask_mod, rows, HEADS, size, size, device="cpu")
+    except (IndexError, RuntimeError):
+        return True
+    return bool(torch.equal(sees, sees[:, :1].expand_as(sees)))

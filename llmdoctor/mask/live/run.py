@@ -12,6 +12,7 @@ import numpy as np
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.intervals import Visible
 from llmdoctor.mask.live.watch import LayerCall, watching
+from llmdoctor.mask.own_mask import sees_of
 from llmdoctor.mask.types import NOTHING, BackendPlan, ForwardInputs, KernelArguments, LayerMask, MaskObject
 
 MAX_PAIRS = 2**27  # pairs of one layer whose visibility is read off as booleans
@@ -42,10 +43,14 @@ def prepared(model: Any, inputs: ForwardInputs) -> dict[str, Any]:
 
 
 def _prepared(model: Any, inputs: ForwardInputs) -> dict[str, Any]:
+    import torch
+
     config = model.config
     parameters = inspect.signature(model.forward).parameters
     ids = token_ids(model, inputs).to(model.device)
     mask = None if inputs.attention_mask is None else tensor(inputs.attention_mask).to(model.device)
+    if mask is not None and inputs.mask_dtype:
+        mask = mask.to(getattr(torch, inputs.mask_dtype))
     arguments: dict[str, Any] = {}
     past = inputs.past
     cache, cache_name = make_cache(model, inputs, parameters)
@@ -302,7 +307,12 @@ def _sees(layer: LayerCall, inputs: ForwardInputs, kv_len: int) -> Any:
         square = np.ones((1, layer.q_len, kv_len), np.bool_)
         causal = given.get("sdpa") and given["is_causal"]
         return np.tril(square) if causal else square
-    shown = _of_tensor(mask, given.get("sdpa", False))[:, : layer.q_len, :kv_len]
+    own = inputs.mask_4d  # the caller's numbers may hide a key with less than the lowest of the dtype
+    own = None if own is None or own.shape != tuple(mask.shape) else own
+    if own is not None and bool((own != own[:, :1]).any()):
+        return None  # its heads show different pairs
+    shown = _of_tensor(mask, given.get("sdpa", False)) if own is None else sees_of(own, "sdpa" if given.get("sdpa") else "eager")
+    shown = shown[:, : layer.q_len, :kv_len]
     return np.broadcast_to(shown, (shown.shape[0], layer.q_len, kv_len))
 
 
