@@ -193,7 +193,7 @@ def _preset_words(answer: Resolution) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _wanted(answer: Resolution, before: Any = None) -> Any:
+def wanted_ids(answer: Resolution, before: Any = None) -> list[int]:
     """Return the ids to stop at, as the files give them: those that were there before, the end of a turn, the tokenizer's eos_token."""
     field = answer.effective.fields.get("eos_token_id")
     earlier = [before, *(setting.value for setting in (field.overrides if field is not None else ()))]
@@ -201,7 +201,12 @@ def _wanted(answer: Resolution, before: Any = None) -> Any:
     if not present:
         config = (answer.call.config or {}).get("eos_token_id")
         present = [token for token in _ids(config.value if config is not None else None) if is_id(token)]
-    wanted = stop_ids_of(answer).wanted(present)
+    return stop_ids_of(answer).wanted(present)
+
+
+def _wanted(answer: Resolution, before: Any = None) -> Any:
+    """Return the value to paste for eos_token_id."""
+    wanted = wanted_ids(answer, before)
     if not wanted:
         return before or "<the id that ends a turn>"
     return wanted if len(wanted) > 1 or isinstance(before, list) else wanted[0]

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from llmdoctor.core.finding import Finding
 from llmdoctor.gencfg import file_findings, rules, stop_findings, weight_findings
+from llmdoctor.gencfg.causes import wanted_ids
 from llmdoctor.gencfg.engines.table import engines
 from llmdoctor.gencfg.examined import Examined
 from llmdoctor.gencfg.findings import call_findings
@@ -26,6 +27,9 @@ def _call(examined: Examined) -> Iterator[Finding]:
             continue  # judged with the other engines beside it
         where = finding.location or place(examined.file, "")
         located = replace(finding, location=where, evidence={**finding.evidence, **verdicts(examined)})
+        if finding.code == rules.NO_TERMINATOR.code and (wanted := wanted_ids(examined.answer)):
+            fix, edits = stop_findings.stop_at(examined, wanted, safe=examined.stop_ids.turn_end in wanted)
+            located = replace(located, fix=fix, edits=edits)
         yield located if finding.code == rules.REJECTED.code else own_code(examined, located)
 
 

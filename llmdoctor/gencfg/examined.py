@@ -94,4 +94,4 @@ def examine_directory(
     effective = table[REFERENCE].resolve(call, facts, version)
     others = [engine for engine in table.values() if engine.reads_directories and not engine.keeps_assignments]
     elsewhere = {engine.name: engine.resolve(call, facts, engine.known[-1]) for engine in others}
-    return Examined(directory, Resolution(options, directory.tokenizer, call, effective), elsewhere, terminator)
+    return Examined(directory, Resolution(options, directory.tokenizer, call, effective, terminator=terminator), elsewhere, terminator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmdoctor.core.finding import Finding
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.gencfg.causes import Cause, cause_of, passed_cause
 from llmdoctor.gencfg.rules import NO_TERMINATOR, REJECTED, TURN_END, UNREACHABLE
 from llmdoctor.gencfg.stop_ids import stop_ids_of
@@ -35,12 +35,14 @@ def missed_turn_end(answer: Resolution) -> int | None:
 
 
 def _passes_turn_end(answer: Resolution, token: int) -> Finding:
-    stop, cause = answer.effective.stop, passed_cause(answer, token)
+    stop, cause, end = answer.effective.stop, passed_cause(answer, token), answer.terminator
+    late = end is not None and end.ends_late_at(stop.eos_token_id)
     return TURN_END.at(
         cause.location,
         f"the chat template ends an answer with {stop_ids_of(answer).name(token)}, but the call stops only at {', '.join(map(str, stop.eos_token_id))}",
         cause=cause.text,
         fix=cause.fix,
+        severity=Severity.WARNING if late else None,
         wanted=token,
         eos_token_id=list(stop.eos_token_id),
         under=answer.effective.transformers,

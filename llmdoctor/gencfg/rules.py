@@ -7,6 +7,7 @@ from llmdoctor.core.rule import Rule, declared
 
 NO_TERMINATOR = Rule(
     code="GEN001",
+    fixable=True,
     name="no-terminator",
     severity=Severity.ERROR,
     summary="generate() has no eos_token_id, so nothing ends a sequence before the length limit.",
@@ -25,7 +26,8 @@ TURN_END = Rule(
     severity=Severity.ERROR,
     summary="The token with which the chat template ends an answer is not among the ids at which generate() stops.",
     reason="A chat model learns to end its turn with the template's token (<|im_end|>, <|eot_id|>, <|end|>). If that id is not in eos_token_id, the model "
-    "ends its turn, is not stopped, and goes on as the other speaker. The terminator is found by rendering the template, not by its name.",
+    "ends its turn, is not stopped, and goes on as the other speaker. The terminator is found by rendering the template, not by its name. If the template writes "
+    "another id behind the last turn and generate() stops at that one (Phi-3's <|endoftext|> behind <|end|>), this is a warning.",
     bad='chat template          ...{{ message["content"] }}<|eot_id|>\ngeneration_config.json {"eos_token_id": 128001}',
     good='generation_config.json {"eos_token_id": [128001, 128009]}',
     fix="Add the terminator's id to eos_token_id in generation_config.json; keep the ids that are there.",

@@ -22,10 +22,18 @@ def turn_end(examined: Examined) -> Iterator[Finding]:
         return
     also = ", which is also the tokenizer's eos_token" if stop_ids.tokenizer_eos == token else ""
     finding = _missing(examined, rules.TURN_END, token, f"the chat template ends an answer with {end.token} ({token}){also}")
-    if stop_ids.tokenizer_eos in examined.eos:  # Qwen2.5 is published like this, and a fine-tuned copy of it inherits the files
+    if end.ends_late_at(examined.eos):
+        finding = _late(finding)
+    elif stop_ids.tokenizer_eos in examined.eos:  # Qwen2.5 is published like this, and a fine-tuned copy of it inherits the files
         base = "the tokenizer's eos_token agrees with the file: right for a base model that only continues text, wrong for answers"
         finding = replace(finding, cause=f"{finding.cause}; {base}")
     yield finding
+
+
+def _late(finding: Finding) -> Finding:
+    """Return GEN002 for a call that stops at what the template writes behind the end of an answer: right only if the model writes it as well."""
+    cause = "the template writes that id behind the last turn only: a model that does not produce it there goes on as the other speaker"
+    return replace(finding, severity=Severity.WARNING, cause=f"{finding.cause}; {cause}")
 
 
 def tokenizer_eos(examined: Examined) -> Iterator[Finding]:
@@ -129,6 +137,11 @@ def _checked(examined: Examined) -> str:
     end = examined.terminator
     known = end is not None and end.token is not None and end.reason is None
     return "; the fix names no id that the chat template writes inside an answer" if known else ""
+
+
+def stop_at(examined: Examined, wanted: list[int], *, safe: bool) -> tuple[str, tuple[Edit, ...]]:
+    """Return the text to paste and the edits that make a plain call stop at `wanted`."""
+    return _fix(examined, wanted), _edits(examined, wanted, safe=safe)
 
 
 def _fix(examined: Examined, wanted: list[int]) -> str:

@@ -14,7 +14,7 @@ A token that was seen between the generation prompt and the end of an answer nev
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,7 +47,8 @@ class Ending:
 class Terminator:
     """The token that ends an answer and its id; `token` is None if the template ends turns with plain text or does not render.
 
-    `reason` is why an id could not be found. `after` are ids that follow the end, at which stopping is right as well. `tool` ends a
+    `reason` is why an id could not be found. `after` are ids that the template writes behind the end of the last turn: stopping there
+    is late at worst. `tool` ends a
     tool call (None: the template has none, or the same token ends both). `inside` are ids that can occur inside an answer, by text.
     """
 
@@ -58,9 +59,13 @@ class Terminator:
     tool: Ending | None = None
     inside: Mapping[int, str] = field(default_factory=dict)
 
-    def ends_at(self, ids: Iterable[int]) -> bool:
+    def ends_at(self, ids: Collection[int]) -> bool:
         """Return whether a call that stops at `ids` stops at the end of an answer."""
-        return any(token in (self.id, *self.after) for token in ids)
+        return self.id is not None and self.id in ids
+
+    def ends_late_at(self, ids: Collection[int]) -> bool:
+        """Return whether a call that stops at `ids` passes the end of an answer and stops at what the template writes behind it."""
+        return not self.ends_at(ids) and any(token in ids for token in self.after)
 
 
 def find_terminator(
@@ -157,6 +162,8 @@ class _Rendered:
             header = self._tokens(self.texts[prompt][_behind_at(self.texts[prompt], USER_TEXT) : start])
             if mark in text and header and self.texts[prompt] != self.texts["plain"]:  # the text has the header of the prompt
                 self.inside.update(token for at, token in self._tokens(text) if start < at + len(token) and at < text.rfind(mark))
+        reasoned = {token for _, token in self._tokens(self.texts["thinking"].partition(ANSWER)[0])}
+        self.inside.update(reasoned - {token for _, token in self._tokens(self.texts["answer"])})
         between = [token for _, token in self._tokens(_between(self.texts["calls"], *ARGUMENTS))]
         if not self.openers & set(between):  # else each call is a message of its own
             self.inside.update(between)
