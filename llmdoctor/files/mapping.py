@@ -1,8 +1,7 @@
-"""A file of settings, JSON, YAML or TOML by its ending: one object, read with the bounds of its format."""
+"""A file of settings, JSON, YAML or TOML by its ending, read with the bounds of its format."""
 
 from __future__ import annotations
 
-from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.jsonfile import CONFIG_LIMIT, JsonFile, parse, refused
 from llmdoctor.files.opening import Refusal, read_bytes, shown_path
 from llmdoctor.files.tomlfile import parse_toml
@@ -23,19 +22,3 @@ def read_settings_file(path: str, root: str | None = None) -> JsonFile | None:
         return None
     name = shown_path(path)
     return refused(data, path, name) if isinstance(data, Refusal) else reader(data, path, name)
-
-
-def read_mapping_file(path: str) -> JsonFile:
-    """Read a file of settings that must exist and must hold an object. Raises QuestionError if it does not."""
-    file = read_settings_file(path)
-    if file is None:
-        raise QuestionError(f"{path}: no such file")
-    if file.value is None and file.problems:
-        reason = file.problems[0].message
-        raise QuestionError(reason if file.shown_name in reason else f"{file.shown_name}: {reason}")
-    if not isinstance(file.value, dict):
-        raise QuestionError(f"{file.shown_name}: expected an object of settings, found {_KINDS.get(type(file.value), 'null')}")
-    return file
-
-
-_KINDS = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false"}

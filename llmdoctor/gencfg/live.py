@@ -6,7 +6,6 @@ second on a CPU; a published Qwen2-VL directory works the same way.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from llmdoctor.core.errors import MissingExtra, QuestionError
+from llmdoctor.core.errors import MissingExtra
 
 StopReason = Literal["eos", "stop_string", "length", "other"]
 PROMPT = "Describe this image."
@@ -126,41 +125,6 @@ def draw_image() -> Any:
     return image
 
 
-def trl_ppo_policy(loaded: Loaded, **arguments: Any) -> Any:
-    """Hand the model to the real TRL PPOTrainer as its policy, and return the policy it then holds (the same object).
-
-    `arguments` go to PPOConfig, such as stop_token="eos". Nothing is trained: the constructor is what changes the config. The reward and
-    value models are tiny random ones. Raises MissingExtra without trl, QuestionError where the installed trl has no such PPOTrainer.
-    """
-    import copy
-    import tempfile
-    import warnings
-
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as scratch:
-        warnings.simplefilter("ignore")
-        config_class, trainer_class = _ppo_classes()
-        config = config_class(
-            output_dir=scratch,
-            report_to=[],
-            use_cpu=True,
-            bf16=False,
-            per_device_train_batch_size=1,
-            total_episodes=1,
-            num_sample_generations=0,
-            **arguments,
-        )
-        trainer = trainer_class(
-            args=config,
-            processing_class=loaded.processor.tokenizer,
-            model=loaded.model,
-            ref_model=copy.deepcopy(loaded.model),
-            reward_model=_scorer(loaded),
-            value_model=_scorer(loaded),
-            train_dataset=[{"input_ids": [0, 1, 2]}],
-        )
-        return trainer.policy_model
-
-
 @contextmanager
 def watched(model: Any) -> Iterator[list[Assigned]]:
     """Every assignment on model.generation_config while the block runs, with the file and the line it was made at."""
@@ -191,30 +155,6 @@ def _need(*packages: str) -> None:
     for package in packages:
         if find_spec(package) is None:
             raise MissingExtra(_COMMAND, *_EXTRAS[package])
-
-
-def _ppo_classes() -> tuple[Any, Any]:
-    _need("trl")
-    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    try:
-        from trl.experimental.ppo import PPOConfig, PPOTrainer  # 0.26 and later
-    except ImportError:
-        try:
-            from trl import PPOConfig, PPOTrainer
-        except ImportError:
-            from llmdoctor.core.installed import installed_version
-
-            raise QuestionError(f"trl {installed_version('trl')}, installed here, has no PPOTrainer: 0.13.0 to 1.12.0 have it") from None
-    return PPOConfig, PPOTrainer
-
-
-def _scorer(loaded: Loaded) -> Any:
-    """Return a random model with one score per token, over the policy's vocabulary."""
-    from transformers import Qwen2Config, Qwen2ForSequenceClassification
-
-    size = loaded.model.get_input_embeddings().num_embeddings
-    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
-    return Qwen2ForSequenceClassification(Qwen2Config(vocab_size=size, num_labels=1, **shape))
 
 
 def _inputs(loaded: Loaded, image: Any, prompt: str) -> Any:

@@ -88,11 +88,6 @@ class ModelDir:
         return self._or_base("special_tokens_map.json")
 
     @property
-    def preprocessor_config(self) -> JsonFile | None:
-        """preprocessor_config.json."""
-        return self._or_base("preprocessor_config.json")
-
-    @property
     def adapter(self) -> Adapter | None:
         """The base model, if this is an adapter directory."""
         return self._keep("adapter", self._find_adapter)

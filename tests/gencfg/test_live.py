@@ -16,6 +16,7 @@ from llmdoctor.gencfg import live
 from llmdoctor.gencfg.trained import SpecialIds, Training, apply_preset
 from llmdoctor.gencfg.trainers import load_preset
 from llmdoctor.gencfg.types import GenerateCall, Origin, SourcedValue
+from tests.gencfg.ppo import trl_ppo_policy
 
 pytestmark = pytest.mark.live
 for package in ("torch", "transformers", "qwen_vl_utils", "torchvision", "PIL"):
@@ -140,7 +141,7 @@ def test_the_real_ppo_trainer_assigns_what_the_preset_says_where_it_says(
     loaded: live.Loaded, ids: list[int], arguments: dict[str, Any]
 ) -> None:
     with live.watched(loaded.model) as seen:
-        policy = live.trl_ppo_policy(loaded, **arguments)
+        policy = trl_ppo_policy(loaded, **arguments)
     expected = predicted(ids, **arguments)
     assert policy is loaded.model
     changes = [item for item in seen if not item.field.startswith("_") and "/trl/" in item.file]
@@ -152,18 +153,18 @@ def test_the_real_ppo_trainer_assigns_what_the_preset_says_where_it_says(
 @has_ppo
 def test_the_real_ppo_trainer_makes_the_scripts_call_run_on_and_the_fix_ends_it(loaded: live.Loaded, ids: list[int]) -> None:
     assert live.run_call(loaded, user_config=SCRIPT).sequences[0].stop_reason == "eos"
-    live.trl_ppo_policy(loaded)
+    trl_ppo_policy(loaded)
     inside = live.run_call(loaded, user_config=SCRIPT).sequences[0]
     assert (inside.stop_reason, inside.new_tokens) == ("length", 96)
     assert inside.passed_terminator_at is not None
     assert live.run_call(loaded, user_config={**SCRIPT, "eos_token_id": ids}).sequences[0].stop_reason == "eos"
-    live.trl_ppo_policy(loaded, stop_token="eos")
+    trl_ppo_policy(loaded, stop_token="eos")
     assert live.run_call(loaded, user_config=SCRIPT).eos_token_id == (ids[0],)
 
 
 @has_ppo
 def test_a_checkpoint_saved_from_the_policy_loses_its_eos(loaded: live.Loaded, tmp_path: Path) -> None:
-    live.trl_ppo_policy(loaded).save_pretrained(tmp_path)
+    trl_ppo_policy(loaded).save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "generation_config.json").read_text())
     assert saved.get("eos_token_id") is None
     assert "checkpoint" in (load_preset("trl-ppo").warns or "")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.files.mapping import read_mapping_file, read_settings_file
+from llmdoctor.files.mapping import read_settings_file
 from llmdoctor.files.project import load_settings
 
 
@@ -19,7 +20,9 @@ def written(folder: Path, name: str, text: str) -> str:
 
 def test_the_ending_gives_the_format(tmp_path: Path) -> None:
     for name, text in (("a.json", '{"b": [1]}'), ("a.yaml", "b: [1]"), ("a.YML", "b:\n- 1"), ("a.toml", "b = [1]")):
-        assert read_mapping_file(written(tmp_path, name, text)).value == {"b": [1]}
+        file = read_settings_file(written(tmp_path, name, text))
+        assert file is not None
+        assert file.value == {"b": [1]}
 
 
 @pytest.mark.parametrize(
@@ -30,14 +33,13 @@ def test_the_ending_gives_the_format(tmp_path: Path) -> None:
         ("a.toml", "a = 0x" + "f" * 400, "a number of more than 300 digits"),
         ("a.toml", "a = " + "[" * 101 + "]" * 101, "nested deeper than 100 levels"),
         ("a.toml", "a = " + "[" * 100_000, "nested too deeply"),
-        ("a.yaml", "- 1", "expected an object of settings, found a list"),
-        ("a.json", "null", "expected an object of settings, found null"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(tmp_path: Path, name: str, text: str, reason: str) -> None:
-    with pytest.raises(QuestionError, match=reason) as error:
-        read_mapping_file(written(tmp_path, name, text))
-    assert str(error.value).count(name) == 1
+    file = read_settings_file(written(tmp_path, name, text))
+    assert file is not None
+    assert file.value is None
+    assert re.search(reason, file.problems[0].message)
 
 
 @pytest.mark.timeout(5)
