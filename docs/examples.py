@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -16,9 +15,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-
-from llmdoctor.demo.live.tiny_qwen2_vl import build
-from llmdoctor.demo.run import USER_CONFIG
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -39,7 +35,7 @@ EXAMPLES = {
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(folder)
+        shutil.copytree(ROOT / "docs" / "examples", folder, dirs_exist_ok=True)
         printed: dict[str, str] = {}
         for page in PAGES:
             text = page.read_text()
@@ -66,23 +62,13 @@ def run(command: str, folder: Path) -> str:
     return f"```\n$ {command}\n{done.stdout.rstrip()}\n```\n"
 
 
-def prepare(folder: Path) -> None:
-    """What the examples are about: a tiny real model and the call of the case, a real model's config, two strategies, a rollout, a repository."""
-    shutil.copytree(ROOT / "docs" / "examples", folder, dirs_exist_ok=True)
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        build(Path("qwen2-vl-tiny"))
-    finally:
-        os.chdir(before)
-    (folder / "call.json").write_text(json.dumps({**USER_CONFIG, "max_new_tokens": 512}, indent=2))
-    rollout(folder / "rollout.npz")
-
-
 def rollout(path: Path) -> None:
-    """256 tokens drawn in llama.cpp's order, top_p 0.9 before temperature 0.7, from logits that fall off as a language model's do."""
+    """Write 200 tokens drawn in llama.cpp's order, top_p 0.9 before temperature 0.7, from logits that fall off as a language model's do.
+
+    docs/examples/rollout.npz was made by it: `python -c "import runpy; runpy.run_path('docs/examples.py')['rollout']('rollout.npz')"`.
+    """
     generator = np.random.Generator(np.random.PCG64(7))
-    logits = (-1.5 * np.log1p(np.arange(1000)) + generator.normal(0, 1.5, (256, 1000))).astype(np.float32)
+    logits = (-1.5 * np.log1p(np.arange(400)) + generator.normal(0, 1.5, (200, 400))).astype(np.float16)
     tokens = []
     for row in logits.astype(np.float64):
         order = np.argsort(-row)
@@ -91,7 +77,7 @@ def rollout(path: Path) -> None:
         kept = order[before < 0.9]
         weights = np.exp(row[kept] / 0.7 - (row[kept] / 0.7).max())
         tokens.append(int(generator.choice(kept, p=weights / weights.sum())))
-    np.savez(path, logits=logits, tokens=np.array(tokens))
+    np.savez_compressed(path, logits=logits, tokens=np.array(tokens))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ STRATEGY = ("trainer:adamw_torch,bf16",)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("fit") / "llama"
-    return str(write_config(folder, "llama", vocab_size=64000, hidden_size=512, intermediate_size=1536, num_attention_heads=8))
+    return str(
+        write_config(folder, "llama", vocab_size=64000, hidden_size=512, intermediate_size=1536, num_attention_heads=8, num_hidden_layers=2)
+    )
 
 
 def test_every_combination_fits_and_the_first_is_the_cheapest(model: str) -> None:

@@ -43,6 +43,13 @@ def test_the_same_seed_gives_the_same_bytes(directory: Path, tmp_path: Path) -> 
     assert (other / "model.safetensors").read_bytes() != (directory / "model.safetensors").read_bytes()
 
 
+def test_the_documented_example_has_its_files(directory: Path) -> None:
+    example = Path(__file__).parents[3] / "docs" / "examples" / "qwen2-vl-tiny"
+    assert {path.name: path.read_bytes() for path in example.iterdir()} == {
+        path.name: (directory / path.name).read_bytes() for path in example.iterdir()
+    }
+
+
 def test_it_is_small(directory: Path) -> None:
     assert sum(path.stat().st_size for path in directory.iterdir()) < 3_000_000
 
