@@ -19,6 +19,7 @@ _NOUNS = {
     "tokenizer": "tokenizer directory",
     "python": "Python file",
 }
+_SHOWN = 8  # releases on the screen
 _WORDS = ((Severity.ERROR, "error"), (Severity.WARNING, "warning"), (Severity.INFO, "note"))
 
 
@@ -27,13 +28,18 @@ def subject_entries(subjects: Sequence[Subject]) -> Iterator[dict[str, Any]]:
     start = 0
     for subject in subjects:
         end = start + len(subject.findings)
-        yield {"path": subject.path, "kind": subject.kind, "findings": list(range(start, end)), **subject.more}
+        yield {"path": subject.path, "kind": subject.kind, "findings": list(range(start, end)), **_versions(subject), **subject.more}
         start = end
+
+
+def _versions(subject: Subject) -> dict[str, Any]:
+    return {"versions": [one.result() for one in subject.versions]} if subject.versions else {}
 
 
 def verdict(paths: Sequence[str], subjects: Sequence[Subject], unread: int) -> Verdict:
     """Return the number of findings of each severity, and how many files could not be checked (`unread`)."""
     limit = f"; {plural(unread, 'file')} could not be checked" if unread else ""
+    limit += "".join(f"; {clause}" for clause in _undecided(subjects))
     if not subjects:
         return Verdict(
             f"{_prefix(paths)}Nothing to check: no model directory, training configuration, request or Python file{limit}.", "undecided"
@@ -51,6 +57,7 @@ def document(subjects: Sequence[Subject], old: int) -> tuple[Block, ...]:
     kinds = Counter(subject.kind for subject in subjects)
     looked = ", ".join(plural(count, _NOUNS.get(kind, kind)) for kind, count in sorted(kinds.items()))
     blocks: list[Block] = [Note("Checked", looked, "dim")]
+    blocks += _releases(subjects)
     if old:
         blocks.append(Note("Baseline", f"{plural(old, 'finding')} accepted and not shown", "dim"))
     findings = [each for subject in subjects for each in subject.findings]
@@ -59,6 +66,21 @@ def document(subjects: Sequence[Subject], old: int) -> tuple[Block, ...]:
     if findings:
         blocks.append(Note("Next", f"llmdoctor rule {findings[0].code} explains the rule"))
     return tuple(blocks)
+
+
+def _undecided(subjects: Sequence[Subject]) -> list[str]:
+    """Return a clause for each library whose pins contradict each other, or whose release is not known."""
+    return list(dict.fromkeys(doubt for subject in subjects for one in subject.versions for doubt in one.doubts))
+
+
+def _releases(subjects: Sequence[Subject]) -> list[Block]:
+    """Return the note on the releases that the findings are for: those of transformers and DeepSpeed, and of other libraries if they are pinned."""
+    found = (
+        one for subject in subjects for one in subject.versions if one.library in ("transformers", "deepspeed") or one.basis == "pinned"
+    )
+    lines = list(dict.fromkeys(f"{one.title} {one.version}, {one.how}" for one in found))
+    more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return [Note("Rules", "\n".join([*lines[:_SHOWN], *more]), "dim")] if lines else []
 
 
 def _prefix(paths: Sequence[str]) -> str:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from llmdoctor.check.inventory import Inventory
 from llmdoctor.check.isolation import isolated
 from llmdoctor.check.kinds import DEEPSPEED, KINDS, FileKind, candidates
+from llmdoctor.configs.deepspeed_releases import deepspeed_for
 from llmdoctor.configs.linked import LinkedFiles
+from llmdoctor.configs.versions import LibraryVersion
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding
 from llmdoctor.core.report import Skipped
@@ -33,12 +35,13 @@ _LATER = 2000  # JSON files that wait until the files that they name are read; f
 
 @dataclass(slots=True)
 class Subject:
-    """One thing that was checked; `more` are further keys of it in the report."""
+    """One thing that was checked; `more` are further keys of it in the report, `versions` the releases that its findings are for."""
 
     path: str
     kind: str
     findings: tuple[Finding, ...] = ()
     more: dict[str, Any] = field(default_factory=dict)
+    versions: tuple[LibraryVersion, ...] = ()
 
 
 class Checker:
@@ -89,7 +92,8 @@ class Checker:
         config = directory.json("generation_config.json")
         if config is not None:
             self.linked.keep(config)
-        return Subject(directory.shown_name, checked.kind, (*checked.findings, *file_defaults(directory)), checked.more)
+        findings = (*checked.findings, *file_defaults(directory))
+        return Subject(directory.shown_name, checked.kind, findings, checked.more, tuple(checked.versions.values()))
 
     def _directories(self) -> Iterator[ModelDir]:
         yield from filter(None, map(self._directory, self.found.models))
@@ -154,7 +158,8 @@ class Checker:
         yield from self._isolated(file.path, partial(self._judge, kind, file))
 
     def _judge(self, kind: FileKind, file: JsonFile) -> Subject:
-        subject = Subject(file.path, kind.name, (*kind.judge(file, self.linked), *self._taught(kind, file)))
+        versions = (deepspeed_for(file.path),) if kind.name == DEEPSPEED else ()
+        subject = Subject(file.path, kind.name, (*kind.judge(file, self.linked), *self._taught(kind, file)), versions=versions)
         if kind.name == DEEPSPEED and '"auto"' in file.text:
             self._autos.append((subject, file))
         return subject

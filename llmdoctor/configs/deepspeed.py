@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from llmdoctor.configs import deepspeed_schema as schema
+from llmdoctor.configs.deepspeed_releases import DeepSpeedRelease, deepspeed_release
 from llmdoctor.configs.normal import Normal
 from llmdoctor.configs.schema import NO_TARGETS, Meanings
 from llmdoctor.configs.trainer import OURS, settle_model_init
-from llmdoctor.configs.types import Format, Ignored, Key, KeyEffect, Refused, Variant
+from llmdoctor.configs.types import NOTHING_SET, Format, Ignored, Key, KeyEffect, Refused, Variant
 
 ZERO = "zero_optimization"
 # Fields with an alias (runtime/zero/config.py, populate_by_name): the alias is the name that users write.
@@ -124,6 +126,30 @@ _TYPES = {"bool": "bool", "int": "int", "int>=0": "int", "int>0": "int"}
 
 
 @cache
+def of_release(release: DeepSpeedRelease) -> Format:
+    """Return the format as one release reads it: settings that it does not have are unknown, those that later ones removed are not modelled."""
+    keys = dict(_variant().keys)
+    for name in _variant().keys:
+        *place, last = name.split(".")
+        missing = tuple(place) in release.sections and last not in release.sections[tuple(place)]
+        if missing or (not place and name in schema.TOP and name not in release.top):
+            keys.pop(name)
+    old = {f"{ZERO}.{name}": name for name in release.sections[ZERO,] if name in schema.REMOVED_ZERO}
+    old |= {name: name for name in schema.REMOVED if name in release.top}
+    keys |= {place: Key(name=place, meanings={"memory": _of_older(name), "labels": NO_TARGETS}) for place, name in old.items()}
+    read = Variant(name="", keys=keys)
+    return replace(FORMAT, version=release.version, variant=lambda _value: read, unknown=lambda key: unknown(key, release), at=FORMAT.at)
+
+
+def _of_older(name: str) -> Ignored | Refused:
+    """Return what a setting that newer releases removed means for memory: its default or an empty section changes nothing."""
+    if name == "nebula":
+        return Ignored("saving and loading do not belong to a training step")
+    off = (*NOTHING_SET, -1, {"enabled": False})
+    return Refused("a setting that newer releases of DeepSpeed removed is not modelled", off)
+
+
+@cache
 def _variant() -> Variant:
     keys: dict[str, Key] = {}
 
@@ -165,12 +191,12 @@ def variant(_value: Mapping[str, Any]) -> Variant:
     return _variant()
 
 
-def unknown(key: str) -> KeyEffect:
-    """Return what DeepSpeed does with a key that it does not know: sections and removed names raise, the top level ignores."""
+def unknown(key: str, release: DeepSpeedRelease | None = None) -> KeyEffect:
+    """Return what DeepSpeed does with a key that it does not know: validated sections and removed names raise, the top level ignores."""
+    known = release or deepspeed_release()
     section = key.partition(".")[0]
-    return (
-        "raises" if ("." in key and section in (ZERO, "bf16", "fp16", "bfloat16", "model_init")) or section in schema.REMOVED else "ignores"
-    )
+    validated = {place[0] for place in known.validated} | ({"bfloat16"} if ("bf16",) in known.validated else set()) | {"model_init"}
+    return "raises" if ("." in key and section in validated) or section in known.removed else "ignores"
 
 
 def settle(normal: Normal) -> None:
@@ -212,4 +238,5 @@ FORMAT = Format(
     unknown=unknown,
     auto=True,
     arguments=False,
+    at=lambda version: of_release(deepspeed_release(version)),
 )

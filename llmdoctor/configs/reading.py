@@ -22,14 +22,14 @@ _YAML = (".yaml", ".yml")
 COMPUTED = frozenset({"distributed_state", "deepspeed_plugin", "hf_deepspeed_config", "fsdp_plugin_args", "generation_config"})
 
 
-def read(path: str, *, without: Iterable[str] = (), text: str | None = None) -> Configuration:
-    """Read the configuration in the file `path`, or in `text` as if it were in that file.
+def read(path: str, *, without: Iterable[str] = (), text: str | None = None, releases: Mapping[str, str] = {}) -> Configuration:
+    """Read the configuration in the file `path`, or in `text` as if it were in that file, as the `releases` of libraries read it.
 
     Raises QuestionError, one sentence, if the file cannot be read or has no known format.
     """
     if os.path.splitext(path)[1].lower() == ".py":
         return _script(path, text, without)
-    return read_file(opened(path, text), without=without)
+    return read_file(opened(path, text), without=without, releases=releases)
 
 
 def _script(path: str, text: str | None, without: Iterable[str]) -> Configuration:
@@ -46,7 +46,9 @@ def _script(path: str, text: str | None, without: Iterable[str]) -> Configuratio
     return read_value(found.values, path, script.format_of(found), without=without, file=file, variant=script.variant(found))
 
 
-def read_file(file: JsonFile, *, without: Iterable[str] = (), format_: Format | None = None) -> Configuration:
+def read_file(
+    file: JsonFile, *, without: Iterable[str] = (), format_: Format | None = None, releases: Mapping[str, str] = {}
+) -> Configuration:
     """Read the configuration in a file that is parsed already."""
     if not isinstance(file.value, Mapping):
         reason = next((problem.message for problem in file.problems), "expected an object of settings")
@@ -57,7 +59,7 @@ def read_file(file: JsonFile, *, without: Iterable[str] = (), format_: Format | 
 
         known = ", ".join(one.title for one in FORMATS)
         raise QuestionError(f"{file.shown_name}: none of the configurations that are known here ({known}): it has none of their keys")
-    return read_value(file.value, file.shown_name, found, without=without, file=file)
+    return read_value(file.value, file.shown_name, found.of(releases), without=without, file=file)
 
 
 def opened(path: str, text: str | None = None) -> JsonFile:

@@ -83,6 +83,7 @@ class Format:
     read into the normalised settings that need more than one key. `unknown` reports what the framework does with a key that it does not know.
     `auto`: the word "auto" means a value that another program fills in. `trains`: a file describes a training, not a part of one. `arguments`: its keys
     are the arguments of a trainer, and not those of an engine, a launcher or an adapter. `renames` maps arguments of transformers to their names here.
+    `at` returns the format of another release of the library.
     """
 
     name: str
@@ -97,6 +98,11 @@ class Format:
     trains: bool = True
     arguments: bool = True
     renames: Mapping[str, str] = field(default_factory=dict)
+    at: Callable[[str], Format] | None = None
+
+    def of(self, releases: Mapping[str, str]) -> Format:
+        """Return the format as the release in `releases` (by library) reads it; itself if that is not known."""
+        return self.at(releases[self.library]) if self.at is not None and self.library in releases else self
 
 
 @dataclass(frozen=True, slots=True)

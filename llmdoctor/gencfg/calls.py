@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from llmdoctor.configs.versions import version_of
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.gencfg.engines.table import engine_named, version_for
 from llmdoctor.gencfg.engines.types import ModelFacts
@@ -56,7 +57,7 @@ def resolve_directory(
     call = replace(call, mutations=call.mutations + tuple(_assignments(options.mutate, "--mutate", "mutation").items()))
     requested = version or (options.transformers if engine.keeps_assignments else None)
     facts = replace(facts_of(directory), request_defaults=request_defaults, max_model_len=max_model_len)
-    effective = engine.resolve(call, facts, version_for(engine, requested).version)
+    effective = engine.resolve(call, facts, version_for(engine, requested, options.model).version)
     return Resolution(
         options=options,
         tokenizer=directory.tokenizer,
@@ -146,9 +147,9 @@ def without_keys(call: GenerateCall, keys: tuple[str, ...]) -> GenerateCall:
     return replace(call, config=left(call.config), generation_config=left(call.generation_config), user_config=left(call.user_config))
 
 
-def default_version() -> str:
-    """Return the version of transformers that an answer is for if none is asked for: the installed one, else the newest known."""
-    return version_for(engine_named(None)[0], None).version
+def default_version(near: str | None = None) -> str:
+    """Return the version of transformers that an answer about `near` is for if none is asked for: pinned, installed, else the newest known."""
+    return version_for(engine_named(None)[0], None, near).version
 
 
 def special_id(directory: ModelDir, name: str) -> int | None:
@@ -162,13 +163,23 @@ def _trained(call: GenerateCall, options: GencfgOptions, directory: ModelDir) ->
     if not options.presets:
         return call, (), ()
     from llmdoctor.gencfg.trained import SpecialIds, Training, apply_preset, preset_limits, preset_notes
+    from llmdoctor.gencfg.trainers import preset_versions
 
     tokens = SpecialIds(*(special_id(directory, name) for name in ("eos_token", "pad_token", "bos_token")))
-    training = Training(tokens=tokens, transformers=options.transformers)
+    trl, reference = version_of("trl", known=preset_versions("trl"), near=options.model), engine_named(None)[0]
+    transformers = version_of(reference.name, known=reference.known, named=options.transformers, near=options.model)
+    training = Training(
+        tokens=tokens,
+        trl=trl.version if trl.basis == "pinned" else None,
+        transformers=None if transformers.basis == "newest" else transformers.version,
+    )
     own_call = options.config is None
     engine, _ = engine_named(options.engine)
     notes: list[str] = []
     limits: list[str] = []
+    stated = (trl.pinned, *trl.doubts) if trl.basis == "pinned" else ()
+    if any(name.startswith("trl-") and "@" not in name for name in options.presets):
+        limits += [clause for clause in stated if clause is not None]
     for name in options.presets:
         call = apply_preset(name, call, training, own_call=own_call)
         notes += preset_notes(name, training)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from llmdoctor.configs.versions import LibraryVersion
 from llmdoctor.core.document import Block, Cell, Headline, Note, Table, Tone
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.finding import Finding, Severity
@@ -15,7 +16,7 @@ from llmdoctor.core.selection import Selection
 from llmdoctor.core.text import plural
 from llmdoctor.gencfg.calls import default_version
 from llmdoctor.gencfg.directory_findings import directory_findings
-from llmdoctor.gencfg.engines.table import engines
+from llmdoctor.gencfg.engines.table import REFERENCE, engines, version_for
 from llmdoctor.gencfg.examined import examine_directory
 from llmdoctor.gencfg.inputs import inputs_of
 from llmdoctor.gencfg.limits import limits_of
@@ -36,7 +37,7 @@ class CheckedModel:
     """One directory or file with its findings.
 
     `answer` is its plain call, None if there is no model to call; `verdicts` are the calls under each engine by name, and `terminator` is
-    what ends a turn by the chat template.
+    what ends a turn by the chat template. `versions` are the releases that the answers are for, by engine.
     """
 
     name: str
@@ -45,6 +46,7 @@ class CheckedModel:
     answer: Resolution | None = None
     verdicts: Mapping[str, Effective] = field(default_factory=dict)
     terminator: Terminator | None = None
+    versions: Mapping[str, LibraryVersion] = field(default_factory=dict)
 
     @property
     def more(self) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class CheckedModel:
             "verdicts": {name: _verdict(effective) for name, effective in self.verdicts.items()},
             "terminator": None if end is None else _terminator(end),
             "inputs": inputs_of(self.answer).result(),
+            "versions": [version.result() for version in self.versions.values()],
         }
 
 
@@ -64,29 +67,34 @@ def check_report(options: GencfgCheckOptions) -> Report:
 
     Raises QuestionError if a path or a version cannot be understood.
     """
-    version = options.transformers or default_version()
     with TemplateWorker() as worker:
         worker.start()
         names, skipped = _expand(options.paths)
-        models = [_keep(_check(name, worker, version, options), options) for name in names]
+        models = [_keep(_check(name, worker, options), options) for name in names]
     findings = tuple(finding for model in models for finding in model.findings)
     result: GencfgCheckResult = {"subjects": list(_entries(models))}
     return Report(
         "gencfg check",
-        subject={"paths": list(options.paths), "transformers": version},
+        subject={"paths": list(options.paths), "transformers": _one_release(models) or options.transformers or default_version()},
         result=dict(result),
         findings=findings,
         skipped=tuple(skipped),
-        verdict=_check_verdict(models, version, options.without),
+        verdict=_check_verdict(models, options.without),
         document=_document(models),
         nothing=not models,
     )
 
 
-def _check(name: str, worker: TemplateWorker, version: str, options: GencfgCheckOptions) -> CheckedModel:
+def _one_release(models: list[CheckedModel]) -> str | None:
+    """Return the release of transformers that every answer is for; None if there are several or none."""
+    found = {model.versions[REFERENCE].version for model in models if REFERENCE in model.versions}
+    return found.pop() if len(found) == 1 else None
+
+
+def _check(name: str, worker: TemplateWorker, options: GencfgCheckOptions) -> CheckedModel:
     if is_served(name):
         return _check_file(name, options.without)
-    return check_directory(read_model_dir(name), worker, version, options.without)
+    return check_directory(read_model_dir(name), worker, options.transformers, options.without)
 
 
 def _check_file(name: str, without: tuple[str, ...]) -> CheckedModel:
@@ -115,7 +123,9 @@ def check_directory(directory: ModelDir, worker: TemplateWorker, version: str | 
         return CheckedModel(name=name, kind="tokenizer", findings=problems)
     if directory.config is not None and not isinstance(directory.config.value, dict):
         return CheckedModel(name=name, kind="model", findings=problems)  # the DIR finding explains why there is no call
-    version = version or default_version()
+    table = engines()
+    chosen = version_for(table[REFERENCE], version, directory.path).chosen
+    version = chosen.version
     examined = examine_directory(directory, terminator, version, lines=False, without=without)
     if examined.answer.effective.error is not None or examined.answer.effective.stop.never_stops:
         examined = examine_directory(directory, terminator, version, lines=True, without=without)
@@ -126,6 +136,7 @@ def check_directory(directory: ModelDir, worker: TemplateWorker, version: str | 
         answer=examined.answer,
         verdicts=examined.by_engine,
         terminator=examined.terminator,
+        versions={REFERENCE: chosen, **{engine: version_for(table[engine], None, directory.path).chosen for engine in examined.elsewhere}},
     )
 
 
@@ -184,7 +195,7 @@ def _verdict(effective: Effective) -> EngineVerdictResult:
     }
 
 
-def _check_verdict(models: list[CheckedModel], version: str, without: tuple[str, ...]) -> Verdict:
+def _check_verdict(models: list[CheckedModel], without: tuple[str, ...]) -> Verdict:
     if not models:
         return Verdict("Nothing to check: no model directory here", "undecided")
     findings = [finding for model in models for finding in model.findings]
@@ -197,9 +208,19 @@ def _check_verdict(models: list[CheckedModel], version: str, without: tuple[str,
     no_call = [model.name for model in models if model.answer is None]
     if no_call:
         limits.append(f"{plural(len(no_call), 'directory')} without a model to call: {', '.join(no_call[:3])}")
+    limits += [doubt for model in models for version in model.versions.values() for doubt in version.doubts]
     added = f" ({'; '.join(dict.fromkeys(limits))})" if limits else ""
-    rules = {f"transformers {version}" if not _is_file(model) else _words(model) for model in models}
+    rules = {_released(model) if not _is_file(model) else _words(model) for model in models if model.answer is not None}
+    if not rules:
+        return Verdict(f"{where}: {', '.join(counts)}{added}", "problem" if serious else "ok")
     return Verdict(f"{where}: {', '.join(counts)}{added}, under {' and '.join(sorted(rules))}", "problem" if serious else "ok")
+
+
+def _released(model: CheckedModel) -> str:
+    """Return the release of transformers that the answer about a directory is for, and what pins it."""
+    chosen = model.versions[REFERENCE]
+    by = f", which {chosen.place} pins" if chosen.basis == "pinned" and not chosen.conflict else ""
+    return f"transformers {chosen.version}{by}"
 
 
 def _is_file(model: CheckedModel) -> bool:
@@ -209,6 +230,11 @@ def _is_file(model: CheckedModel) -> bool:
 def _words(model: CheckedModel) -> str:
     """Return the engine and version that the answer about a file is for."""
     return next(f"{engines()[name].title} {_version(name, effective)}" for name, effective in model.verdicts.items())
+
+
+def _pinned(model: CheckedModel, engine: str) -> str:
+    chosen = model.versions.get(engine)
+    return f" ({chosen.place})" if chosen is not None and chosen.basis == "pinned" else ""
 
 
 def _version(name: str, effective: Effective) -> str:
@@ -243,7 +269,8 @@ def _single(model: CheckedModel) -> list[Block]:
         return []
     table = engines()
     rows: list[tuple[str | Cell, ...]] = [
-        (table[name].title, _stops(answer, effective), _version(name, effective)) for name, effective in model.verdicts.items()
+        (table[name].title, _stops(answer, effective), _version(name, effective) + _pinned(model, name))
+        for name, effective in model.verdicts.items()
     ]
     if end is not None:
         rows.append(("a turn ends with", f"{'' if end.id is None else end.id} {end.token or 'no special token'}".strip(), "chat template"))

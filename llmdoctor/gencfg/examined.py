@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llmdoctor.files.jsonfile import JsonFile
 from llmdoctor.gencfg.calls import default_version, facts_of, model_call, refuse_modelless, without_keys
-from llmdoctor.gencfg.engines.table import REFERENCE, engines
+from llmdoctor.gencfg.engines.table import REFERENCE, engines, version_for
 from llmdoctor.gencfg.engines.types import GenerationEngine
 from llmdoctor.gencfg.modelconfig import vocabulary_in
 from llmdoctor.gencfg.options import GencfgOptions
@@ -81,7 +81,7 @@ def examine(name: str, version: str | None = None) -> Examined:
     with TemplateWorker() as worker:
         worker.start()
         terminator, _ = terminator_of(directory, worker)
-    return examine_directory(directory, terminator, version or default_version(), lines=True)
+    return examine_directory(directory, terminator, version or default_version(name), lines=True)
 
 
 def examine_directory(
@@ -93,5 +93,6 @@ def examine_directory(
     options = GencfgOptions(model=directory.shown_name, transformers=version)
     effective = table[REFERENCE].resolve(call, facts, version)
     others = [engine for engine in table.values() if engine.reads_directories and not engine.keeps_assignments]
-    elsewhere = {engine.name: engine.resolve(call, facts, engine.known[-1]) for engine in others}
+    near = directory.path
+    elsewhere = {engine.name: engine.resolve(call, facts, version_for(engine, None, near).version) for engine in others}
     return Examined(directory, Resolution(options, directory.tokenizer, call, effective, terminator=terminator), elsewhere, terminator)

@@ -24,7 +24,7 @@ def limits_of(resolution: Resolution) -> list[str]:
     engine, version = engine_named(resolution.options.engine)
     if not resolution.from_trace:
         requested = version or (resolution.options.transformers if engine.keeps_assignments else None)
-        limit = version_for(engine, requested).limit
+        limit = version_for(engine, requested, resolution.options.model).limit
         limits += [] if limit is None else [limit]
     if resolution.options.without:
         limits.append(f"without {', '.join(resolution.options.without)}, which the files set")

@@ -6,6 +6,7 @@ from typing import Any, TypedDict
 
 from typing_extensions import NotRequired
 
+from llmdoctor.configs.versions import LibraryVersionResult
 from llmdoctor.core.inputs import InputsResult
 from llmdoctor.gencfg.types import ConfigLayer
 
@@ -136,6 +137,7 @@ class CheckedModelResult(TypedDict):
     verdicts: NotRequired[dict[str, EngineVerdictResult]]  # by engine
     terminator: NotRequired[TerminatorResult | None]
     inputs: NotRequired[InputsResult]
+    versions: NotRequired[list[LibraryVersionResult]]  # the releases that the verdicts are for
 
 
 class GencfgCheckResult(TypedDict):

@@ -69,16 +69,11 @@ def rules_line(resolution: Resolution) -> str:
     version = effective.transformers.removeprefix(f"{engine.name} ")
     if resolution.from_trace:
         return f"{engine.title} {version}, as the run recorded it"
-    chosen = version_for(engine, version)
-    how = (
-        "installed here"
-        if chosen.installed == version
-        else f"{chosen.installed} is installed here"
-        if chosen.installed
-        else "not installed here"
-    )
-    if engine.distribution is None:
-        how = "read in its sources"
+    _, named = engine_named(resolution.options.engine)
+    requested = named or (resolution.options.transformers if engine.keeps_assignments else None)
+    chosen = version_for(engine, requested, resolution.options.model).chosen
+    how = "not installed here" if chosen.basis == "newest" else chosen.how  # the verdict names it as the newest known one
+    how = how if engine.distribution is not None or chosen.basis == "pinned" else "read in its sources"
     if release(effective.rules.removeprefix("v")) != release(version):
         how += f"; the rules of {effective.rules} were applied"
     return f"{engine.title} {version}, {how}"

@@ -324,7 +324,7 @@ def _engine(options: GencfgOptions, *names: str) -> GenerationEngine:
 
 def _version(options: GencfgOptions, engine: GenerationEngine) -> str:
     """Return the version of the engine that the answer is for."""
-    return version_for(engine, engine_named(options.engine)[1] if options.engine else None).version
+    return version_for(engine, engine_named(options.engine)[1] if options.engine else None, options.model).version
 
 
 def _for_engine(options: GencfgOptions, engine: GenerationEngine) -> GencfgOptions:

@@ -177,6 +177,11 @@ def _data() -> Mapping[str, Any]:
     return data
 
 
+def preset_versions(library: str) -> tuple[str, ...]:
+    """Return the versions of a library whose trainers are known, oldest first."""
+    return tuple(_data()[library]["versions"])
+
+
 def version_for(name: str, trl: str | None, transformers: str | None) -> str | None:
     """Return the version that is asked for of the library that has the preset `name`."""
     return transformers if name.startswith("transformers-") else trl if name.startswith("trl-") else None

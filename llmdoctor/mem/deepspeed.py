@@ -1,4 +1,4 @@
-"""A DeepSpeed configuration as the prediction of memory needs it (deepspeed 0.19.8, runtime/config.py and runtime/zero/config.py)."""
+"""A DeepSpeed configuration as the prediction of memory needs it. Lines are deepspeed 0.19.8's; mem/deepspeed_limits.py has what other releases do."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from llmdoctor.configs.deepspeed import FORMAT
+from llmdoctor.configs.deepspeed_releases import deepspeed_release
 from llmdoctor.configs.reading import read_value
 from llmdoctor.configs.types import Configuration
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.release import release as as_numbers
 from llmdoctor.mem.adapters import adapters_of, quantization_of
 from llmdoctor.mem.keys import StrategyContext, check_modelled
 from llmdoctor.mem.optimizers import client_optimizer, deepspeed_optimizer
@@ -48,13 +50,19 @@ def deepspeed_strategy(configuration: Configuration, context: StrategyContext, c
     zero = zero_of(configuration)
     _check_masters(path, configuration, zero)
     dtype = half or (dtype_of(loaded, f"{path}: model_init.dtype") if loaded not in (None, "auto") else "float32")
+    version = context.releases.get("deepspeed")
+    release = deepspeed_release(version)
+    numbers = as_numbers(release.rules)
+    cuts = half == "bfloat16" and zero.stage == 0 and numbers < (0, 17, 6)  # engine.py, _do_optimizer_sanity_check and get_data_types
     low = bool(normal.get("bf16_masters", False) or normal.get("fp16_masters", False))
     engine = DeepSpeedEngine(
         zero,
         master=dtype if low else "float32",
-        grad_accum=normal.get("accumulation_dtype") or half or "float32",
-        immediate_update=bool(normal.get("immediate_update", False)),
+        grad_accum=normal.get("accumulation_dtype") or ("float32" if cuts else half) or "float32",
+        immediate_update=bool(normal.get("immediate_update", release.defaults["bf16.immediate_grad_update"])),
         overflow_check=bool(fp16),
+        cuts_stage0=cuts,
+        whole_stage1=(0, 17, 6) <= numbers < (0, 18, 5),  # constants.py: DDP_BFLOAT16 is BFLOAT16, and takes its place
     )
     given = normal.get("client_optimizer")
     caller = client_optimizer(given, f"{path}: client_optimizer") if given is not None else client
@@ -213,7 +221,7 @@ def with_autos_filled(configuration: Configuration, strategy: Strategy, context:
             raise QuestionError(
                 f"{path}: {key} is {values[key]} and {name} in TrainingArguments is {fill[key]}: the Trainer refuses this, set it to auto"
             )
-    filled = read_value(nested(values), path, FORMAT)
+    filled = read_value(nested(values), path, FORMAT.of(context.releases))
     return replace(filled, normal=_with_dtype(filled, strategy), without=configuration.without)
 
 

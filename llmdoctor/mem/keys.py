@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from llmdoctor.configs.fields import FIELDS
@@ -27,7 +27,8 @@ class UnmodelledSetting(QuestionError):
 class StrategyContext:
     """What a strategy depends on besides its file: facts of the model, and options of the command line.
 
-    `world_size` is None if --world-size was not given; `hidden_size` is what "auto" under the Trainer is computed from.
+    `world_size` is None if --world-size was not given; `hidden_size` is what "auto" under the Trainer is computed from. `releases` maps
+    libraries to the releases that the answer is for, the newest known one without an entry.
     """
 
     model_dtype: str | None = None
@@ -37,6 +38,7 @@ class StrategyContext:
     lora: int | None = None
     checkpointing: bool = False
     without: tuple[str, ...] = ()
+    releases: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def processes(self) -> int:

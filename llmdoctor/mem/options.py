@@ -12,6 +12,7 @@ class MemOptions:
     `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `lengths` and
     `packed` are numbers of tokens separated by commas: of the sequences of a padded batch, of the documents in each sequence. `trainable`
     holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
+    `deepspeed` is the release of DeepSpeed to answer for.
     """
 
     model: str
@@ -30,6 +31,7 @@ class MemOptions:
     gradient_checkpointing: bool = False
     without: tuple[str, ...] = ()
     static: bool = False
+    deepspeed: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

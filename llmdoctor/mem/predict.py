@@ -24,10 +24,12 @@ def runner_of(job: Job) -> Runner:
     if engine is None:
         return TrainerRunner(job)
     stage = engine.zero.stage
+    if stage == 0 and engine.cuts_stage0:
+        return Bf16Runner(job)
     if stage == 0:
         return TrainerRunner(job) if strategy.dtype == "float32" else Stage0Runner(job)
     if stage == 1 and strategy.dtype == "bfloat16" and engine.grad_accum == "float32" and engine.zero.offload_optimizer is None:
-        return Bf16Runner(job)
+        return Stage0Runner(job) if engine.whole_stage1 else Bf16Runner(job)
     return Zero3Runner(job) if stage == 3 else Zero12Runner(job)
 
 

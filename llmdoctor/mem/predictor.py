@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from llmdoctor.configs.versions import LibraryVersion
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.installed import installed_version
@@ -16,6 +17,7 @@ from llmdoctor.mem.keys import StrategyContext, joined
 from llmdoctor.mem.model_config import config_of, dtype_name, hidden_size, model_directory, text_part
 from llmdoctor.mem.options import MemOptions
 from llmdoctor.mem.predict import predict, workload_of
+from llmdoctor.mem.releases import release_limits, releases_for
 from llmdoctor.mem.runners.base import Job
 from llmdoctor.mem.settings import Strategy
 from llmdoctor.mem.strategies import read_strategy
@@ -45,6 +47,7 @@ class Predictor:
         self.directory = model_directory(options.model)
         self.config = config_of(self.directory)
         self.live = not options.static and installed_version("torch") is not None and installed_version("transformers") is not None
+        self.releases: dict[str, LibraryVersion] = {}  # that the strategies were read for
         self._traces: dict[Workload, Traced] = {}
         if self.live:
             _silence_libraries()
@@ -52,6 +55,8 @@ class Predictor:
     def strategy(self, text: str, content: str | None = None) -> Strategy:
         """Return the strategy that `text` names, a file or a name, combined with the options; `content` stands in for that of the file."""
         options = self.options
+        chosen = releases_for(text if os.path.exists(text) else options.model, options.deepspeed)
+        self.releases |= {f"{library} {version.version}": version for library, version in chosen.items()}
         context = StrategyContext(
             model_dtype=dtype_name(self.config),
             model_type=str(self.config.get("model_type")),
@@ -60,8 +65,10 @@ class Predictor:
             lora=options.lora,
             checkpointing=options.gradient_checkpointing,
             without=options.without,
+            releases={library: version.version for library, version in chosen.items()},
         )
-        return read_strategy(text, context, content)
+        strategy = read_strategy(text, context, content)
+        return replace(strategy, limits=(*strategy.limits, *release_limits(strategy, chosen, traced=self.live)))
 
     def estimate(self, strategy: Strategy, batch: int | None = None, seq_len: int | None = None) -> Estimate:
         """Return the estimate of one strategy; `batch` and `seq_len` replace those of the options."""
@@ -125,9 +132,18 @@ def compare_strategies(options: MemOptions) -> tuple[Comparison, Predictor]:
     if not 0 <= options.rank < world:
         raise QuestionError(f"--rank {options.rank}: expected a process of {world}, from 0 to {world - 1}")
     estimates = tuple(predictor.estimate(strategy) for strategy in strategies)
-    return Comparison(
-        options, predictor.directory, estimates, _skipped(predictor, estimates), _inputs(options, estimates, predictor.config)
-    ), predictor
+    needed = tuple(
+        one for one in predictor.releases.values() if one.library != "deepspeed" or any(each.strategy.engine for each in estimates)
+    )
+    comparison = Comparison(
+        options,
+        predictor.directory,
+        estimates,
+        _skipped(predictor, estimates),
+        _inputs(options, estimates, predictor.config),
+        needed,
+    )
+    return comparison, predictor
 
 
 def _inputs(options: MemOptions, estimates: Sequence[Estimate], config: Mapping[str, Any]) -> Inputs:

@@ -63,13 +63,19 @@ class Zero:
 
 @dataclass(frozen=True, slots=True)
 class DeepSpeedEngine:
-    """What DeepSpeed does besides ZeRO: precision of the master copies, of the accumulated gradients."""
+    """What DeepSpeed does besides ZeRO: precision of the master copies, of the accumulated gradients.
+
+    `cuts_stage0`: bf16 at stage 0 goes through BF16_Optimizer, which divides masters and states among the processes
+    (before 0.17.6). `whole_stage1`: stage 1 in bf16 with fp32 accumulation divides nothing (0.17.6 to 0.18.4).
+    """
 
     zero: Zero
     master: str = "float32"
     grad_accum: str = "float32"
     immediate_update: bool = False
     overflow_check: bool = False
+    cuts_stage0: bool = False
+    whole_stage1: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +196,7 @@ def validated(strategy: Strategy) -> Strategy:
     zero = engine.zero
     if zero.offload_optimizer is not None and zero.stage == 0:
         raise QuestionError(f"{name}: zero_optimization.offload_optimizer needs stage 1, 2 or 3, this is stage 0")
-    if zero.stage == 0 and strategy.dtype not in {engine.grad_accum, "float32"}:
+    if zero.stage == 0 and not engine.cuts_stage0 and strategy.dtype not in {engine.grad_accum, "float32"}:
         raise QuestionError(
             f"{name}: stage 0 in {strategy.dtype} with grad_accum_dtype {engine.grad_accum}: DeepSpeed refuses this (engine.py:2323, unsupported mix)"
         )

@@ -103,7 +103,7 @@ def _named_deepspeed(text: str, words: list[str], context: StrategyContext) -> S
         config[dtype or "bf16"] = {"enabled": True}
     if "bf16_states" in extra:
         config["bf16"] = {"enabled": True, "bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}
-    strategy = deepspeed_strategy(read_value(config, text, FORMAT), context)
+    strategy = deepspeed_strategy(read_value(config, text, FORMAT.of(context.releases)), context)
     return replace(strategy, file=None, config=config, checkpointing="gc" in extra)
 
 

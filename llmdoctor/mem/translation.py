@@ -34,7 +34,7 @@ def file_strategy(path: str, context: StrategyContext, content: str | None = Non
 
     Raises QuestionError if it cannot be read, UnmodelledSetting if it sets something that could change the answer and is not modelled.
     """
-    configuration = read(path, without=context.without, text=content)
+    configuration = read(path, without=context.without, text=content, releases=context.releases)
     check_keys(configuration)
     if not configuration.format.trains:
         raise QuestionError(
@@ -164,11 +164,11 @@ def _under_deepspeed(strategy: Strategy, configuration: Configuration, named: An
 
     path = configuration.path
     if isinstance(named, str):
-        engine = read(linked_path(path, named), without=context.without)
+        engine = read(linked_path(path, named), without=context.without, releases=context.releases)
         if engine.format.name != "deepspeed":
             raise QuestionError(f"{path}: deepspeed names {named}, which is not a DeepSpeed configuration ({engine.format.title})")
     elif isinstance(named, dict):
-        engine = read_value(named, f"{path}: deepspeed", FORMAT, without=context.without)
+        engine = read_value(named, f"{path}: deepspeed", FORMAT.of(context.releases), without=context.without)
     else:
         raise QuestionError(f"{path}: deepspeed: expected a configuration or the path of one, found {type(named).__name__}")
     check_keys(engine)

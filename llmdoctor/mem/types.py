@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from llmdoctor.configs.versions import LibraryVersion
 from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.report import Skipped
 
@@ -55,13 +56,17 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The estimates of one question, in the order of its strategies. `skipped` names what is missing from the numbers and why."""
+    """The estimates of one question, in the order of its strategies. `skipped` names what is missing from the numbers and why.
+
+    `releases` are those that the estimates are for.
+    """
 
     options: MemOptions
     directory: ModelDir
     estimates: tuple[Estimate, ...]
     skipped: tuple[Skipped, ...] = ()
     inputs: Inputs = field(default_factory=Inputs)
+    releases: tuple[LibraryVersion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def _bound(comparison: Comparison) -> str:
         for estimate in estimates
     )
     clauses = _clauses(comparison)
-    of_what = " of what was read" if clauses else ""
+    of_what = " of what was read" if "not read" in clauses else ""
     reason = f"because {_reason(comparison)}{_without(comparison)}{clauses}"
     return f"At least {amounts}: activations are not counted, {reason}. This is a lower bound{of_what}."
 

@@ -44,7 +44,7 @@ def test_a_limit_that_nothing_sets_is_named_as_the_default(model: str) -> None:
 
 
 def test_a_version_that_is_not_installed_or_not_known_is_in_the_verdict(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmdoctor.gencfg.engines.table.installed_version", lambda name: V if name == "transformers" else None)
+    monkeypatch.setattr("llmdoctor.configs.versions.installed_version", lambda name: V if name == "transformers" else None)
     assert "4.49.0, which is not installed here" in text(show(model, transformers="4.49.0"))
     assert "newer than every version known here" in text(show(model, transformers="9.1.0"))
     assert "installed" not in text(show(model))

@@ -23,7 +23,7 @@ CASES = {
     "zero1": {**BASE, "zero_optimization": {"stage": 1, "reduce_bucket_size": 50000}},
     "zero1-fp32-accumulation": {**BASE, "data_types": {"grad_accum_dtype": "fp32"}, "zero_optimization": {"stage": 1}},
     "zero2": {**BASE, "zero_optimization": {"stage": 2, "reduce_bucket_size": 50000}},
-    "zero2-bf16-masters": {
+    "zero2-16-bit-masters": {
         **BASE, "bf16": {"enabled": True, "bf16_master_weights_and_grads": True, "bf16_optimizer_states": True}, "zero_optimization": {"stage": 2},
     },
     "zero3": {**BASE, "zero_optimization": {"stage": 3, "reduce_bucket_size": 50000, "sub_group_size": 30000, "stage3_param_persistence_threshold": 0}},
@@ -31,9 +31,11 @@ CASES = {
 HELD = ("params", "master_params", "optimizer_state.exp_avg", "optimizer_state.exp_avg_sq", "grad_accum", "buckets")
 
 
-def predicted(model: Path, config: Path, world: int, rank: int) -> dict[str, int]:
+def predicted(model: Path, config: Path, world: int, rank: int, deepspeed: str | None = None) -> dict[str, int]:
     predictor = Predictor(
-        MemOptions(model=str(model), strategy=(str(config),), batch=1, seq_len=16, world_size=world, rank=rank, static=True)
+        MemOptions(
+            model=str(model), strategy=(str(config),), batch=1, seq_len=16, world_size=world, rank=rank, static=True, deepspeed=deepspeed
+        )
     )
     case = predictor.estimate(predictor.strategy(str(config)))
     from dataclasses import replace
@@ -84,6 +86,7 @@ def test_partitions_are_the_real_ones(tmp_path: Path, world: int) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     records = [json.loads(line) for part in sorted(out.glob("*.jsonl")) for line in part.read_text().splitlines()]
     assert len(records) == world * len(CASES)
+    assert not [record["error"] for record in records if "error" in record]
     for record in records:
         held = {name: record["held"].get(name, 0) for name in HELD}
         assert held == predicted(model, cases[record["case"]], world, record["rank"]), (record["case"], record["rank"])

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
+from llmdoctor.configs.versions import LibraryVersion, version_of
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.core.installed import installed_version
 from llmdoctor.core.release import release
 from llmdoctor.gencfg.engines import MODULES
 from llmdoctor.gencfg.engines.types import GenerationEngine
@@ -17,15 +17,19 @@ REFERENCE = "transformers"  # the engine of a call for which no other is named
 
 @dataclass(frozen=True, slots=True)
 class EngineVersion:
-    """The version that an answer is for: `requested` by the user, else the installed one, else the newest known.
+    """The version of an engine that an answer is for, and how it was `chosen`.
 
     `limit` is a clause on why the answer may not hold for the engine here; None if the version is installed and known.
     """
 
     engine: GenerationEngine
-    version: str
-    installed: str | None
+    chosen: LibraryVersion
     limit: str | None
+
+    @property
+    def version(self) -> str:
+        """The version that the answer is for."""
+        return self.chosen.version
 
 
 @cache
@@ -48,28 +52,29 @@ def engine_named(text: str | None) -> tuple[GenerationEngine, str | None]:
     return found, version or None
 
 
-def version_for(engine: GenerationEngine, requested: str | None) -> EngineVersion:
-    """Return the version that an answer is for, and what limits it."""
-    installed = None if engine.distribution is None else installed_version(engine.distribution)
-    version = requested or installed or engine.known[-1]
-    return EngineVersion(engine, version, installed, _limit(engine, version, requested, installed))
+def version_for(engine: GenerationEngine, requested: str | None, near: str | None = None) -> EngineVersion:
+    """Return the version that an answer about the file or folder `near` is for: `requested` by the user, else pinned, installed or the newest."""
+    chosen = version_of(engine.name, named=requested, near=near, known=engine.known, distribution=engine.distribution, title=engine.title)
+    if chosen.basis == "pinned" and engine.keeps_assignments and release(chosen.version) < release(engine.known[0]):
+        raise QuestionError(
+            f"{engine.title} {chosen.version}, which {chosen.place} pins: rules are known from {engine.known[0]} to {engine.known[-1]} only; "
+            f"--{engine.name} {engine.known[0]} answers for the oldest of them"
+        )
+    clauses = (chosen.pinned, *chosen.doubts, None if chosen.doubts and not chosen.conflict else _limit(engine, chosen))
+    return EngineVersion(engine, chosen, "; ".join(clause for clause in clauses if clause is not None) or None)
 
 
-def _limit(engine: GenerationEngine, version: str, requested: str | None, installed: str | None) -> str | None:
-    title, rules = engine.title, rules_version(engine, version)
-    if release(version) > release(engine.known[-1]):
-        return f"{title} {version} is newer than every version known here: the rules of {rules} were applied"
-    if release(version) < release(engine.known[0]):
-        return f"{title} {version} is older than every version known here: the rules of {rules} were applied"
+def _limit(engine: GenerationEngine, chosen: LibraryVersion) -> str | None:
+    title, version, rules = engine.title, chosen.version, rules_version(engine, chosen.version)
     if not engine.keeps_assignments and release(version) != release(rules):
         return f"by the rules of {title} {rules}, the nearest version known here to {version}"
     if engine.evidence == "read":
         return f"by what was read in the sources of {title} {rules}, which was not run"
-    if engine.distribution is None:
-        return None if requested else f"by the rules of {title} {rules}, the newest version known here"
-    if installed == version:
+    if chosen.basis == "pinned" or chosen.installed == version:
         return None
-    if installed is None and requested is None:
+    if engine.distribution is None:
+        return None if chosen.basis == "named" else f"by the rules of {title} {rules}, the newest version known here"
+    if chosen.basis == "newest":
         return f"for {title} {version}, the newest version known here, because none is installed"
     return f"for {title} {version}, which is not installed here"
 

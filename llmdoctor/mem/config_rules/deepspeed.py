@@ -1,12 +1,22 @@
-"""The rules over a DeepSpeed config: what 0.19.8 refuses, ignores, drops or warns of. Lines are deepspeed 0.19.8's."""
+"""The rules over a DeepSpeed config: what a release refuses, ignores, drops or warns of. Lines are deepspeed 0.19.8's."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from llmdoctor.configs import deepspeed_schema as schema
+from llmdoctor.configs.deepspeed_releases import (
+    DeepSpeedRelease,
+    deepspeed_for,
+    deepspeed_release,
+    known_releases,
+    releases_with,
+    since_removed,
+)
 from llmdoctor.configs.linked import LinkedFiles
 from llmdoctor.configs.view import Config, autos, meant
 from llmdoctor.core.edit import Edit
@@ -18,6 +28,7 @@ from llmdoctor.mem.config_rules.zero import zero_findings
 
 ZERO = "zero_optimization"
 _BATCH = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+_HAS_LINE = re.compile(r"deepspeed/\S+\.py:\d")
 _NO_EDITS: tuple[Edit, ...] = ()
 # Places that the Trainer fills in (transformers 5.23, integrations/deepspeed.py:117), or accelerate (1.15, accelerator.py:2223,
 # utils/dataclasses.py:1280).
@@ -40,63 +51,95 @@ def check_deepspeed(file: JsonFile, linked: LinkedFiles) -> tuple[Finding, ...]:
 
 
 def deepspeed_findings(config: Config, gpu_memory: int | None) -> Iterator[Finding]:
-    """Yield the findings in a DeepSpeed config: a file, or an object inside another file."""
+    """Yield the findings in a DeepSpeed config, a file or an object inside another file, for the release that the repository pins, or is installed."""
+    release = deepspeed_release(deepspeed_for(config.file.path).version)
+    read = known_releases()[-1]
+    for finding in findings_under(config, release, gpu_memory):
+        cause = finding.cause
+        if release.rules != read and cause is not None and _HAS_LINE.search(cause):
+            yield replace(finding, cause=f"{cause} (lines of {read})")
+        else:
+            yield finding
+
+
+def findings_under(config: Config, release: DeepSpeedRelease, gpu_memory: int | None) -> Iterator[Finding]:
+    """Yield the findings in a DeepSpeed config under one release; lines are those of the newest known one."""
     for problem in config.file.problems:
         if problem.code == "DIR002" and problem.location is not None:
             keys = (problem.location.pointer or "").split("/")[1:]
             yield config.found(
                 REFUSED, f"{problem.message.split(': ', 1)[-1]}; DeepSpeed raises ValueError", *keys, fix="keep one of the two"
             )
-    yield from _removed(config)
-    yield from _sections(config)
-    yield from precision(config)
+    yield from _removed(config, release)
+    yield from _sections(config, release)
+    yield from precision(config, release)
     yield from data_types(config)
     yield from _optimizer(config)
     yield from _batches(config)
     yield from _unfilled(config)
-    yield from _unknown(config)
+    yield from _unknown(config, release)
     zero = config.section(ZERO)
     if zero is not None:
-        yield from zero_findings(config, zero, gpu_memory)
+        yield from zero_findings(config, zero, release, gpu_memory)
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------------------------
 
 
-def _removed(config: Config) -> Iterator[Finding]:
-    for key in schema.REMOVED.keys() & config.value.keys():
-        cause = "deepspeed/runtime/config.py:133 (_reject_removed_config_keys); releases before 0.19 took it"
-        yield config.found(
-            REFUSED, f'"{key}" was removed: DeepSpeed 0.19.8 raises DeepSpeedConfigError', key, cause=cause, fix=schema.REMOVED[key]
-        )
+def _removed(config: Config, release: DeepSpeedRelease) -> Iterator[Finding]:
+    cause = "deepspeed/runtime/config.py:133 (_reject_removed_config_keys)"
+    for key in release.removed.keys() & config.value.keys():
+        message = f'"{key}" was removed: {release.title} raises DeepSpeedConfigError'
+        before = f"{cause}; releases before {since_removed(key)} take it"
+        yield config.found(REFUSED, message, key, cause=before, fix=release.removed[key])
     zero = config.section(ZERO)
-    for key in schema.REMOVED_ZERO if zero is not None else ():
+    for key in release.removed_zero if zero is not None else ():
         if zero is not None and key in zero.value:
-            cause = "deepspeed/runtime/config.py:133 (_reject_removed_config_keys)"
-            yield zero.found(
-                REFUSED, f'"{key}" was removed: DeepSpeed 0.19.8 raises DeepSpeedConfigError', key, cause=cause, fix="remove it"
-            )
+            message = f'"{key}" was removed: {release.title} raises DeepSpeedConfigError'
+            yield zero.found(REFUSED, message, key, cause=f"{cause}; releases before {since_removed(key)} take it", fix="remove it")
 
 
-def _sections(config: Config) -> Iterator[Finding]:
+def _sections(config: Config, release: DeepSpeedRelease) -> Iterator[Finding]:
     """Keys and types inside the sections that pydantic models read; all of them forbid what they do not know (config_utils.py:110)."""
-    for place, fields in schema.SECTIONS.items():
+    for place in release.sections:
         value = config.get(*place)
-        if isinstance(value, Mapping):
-            yield from _fields(config, place, value, fields)
+        if place not in release.validated:
+            yield from _unread(config, place, release) if isinstance(value, Mapping) else ()
+        elif isinstance(value, Mapping):
+            yield from _fields(config, place, value, release)
         elif value is not None and value != "auto" and not (place == (ZERO,) and isinstance(value, bool)) and len(place) == 1:
             yield config.found(REFUSED, f'"{place[0]}" is {value!r}, expected an object', *place, fix=f'"{place[0]}": {{...}}')
 
 
-def _fields(config: Config, place: tuple[str, ...], value: Mapping[str, Any], fields: Mapping[str, str]) -> Iterator[Finding]:
+def _unread(config: Config, place: tuple[str, ...], release: DeepSpeedRelease) -> Iterator[Finding]:
+    """Keys of a section that the release reads by name and does not check, as bf16 and fp16 before 0.17.1."""
+    for key in config.get(*place):
+        if key not in release.sections[place] and not key.startswith(("_", "#", "//")):
+            since = releases_with(place, key)
+            message = f'"{place[-1]}.{key}" is ignored without a warning by {release.title}' + (
+                f"; DeepSpeed reads it {since}" if since else ""
+            )
+            cause = "deepspeed/runtime/config.py asks for the names it knows"
+            yield config.found(
+                UNKNOWN, message, *place, key, cause=cause, fix="remove it" + (", or use a release that reads it" if since else "")
+            )
+
+
+def _elsewhere(place: tuple[str, ...], key: str) -> str:
+    since = releases_with(place, key)
+    return f" (releases of DeepSpeed {since} have it)" if since else ""
+
+
+def _fields(config: Config, place: tuple[str, ...], value: Mapping[str, Any], release: DeepSpeedRelease) -> Iterator[Finding]:
+    fields = release.sections[place]
     where = f"deepspeed/{'runtime/zero/offload_config.py' if len(place) == 2 else schema.FILE_OF[place[0]]}"
     # "auto" is dropped before the model looks, and removed keys are reported already
-    unknown = [key for key, item in value.items() if key not in fields and item != "auto" and key not in schema.REMOVED_ZERO]
+    unknown = [key for key, item in value.items() if key not in fields and item != "auto" and key not in release.removed_zero]
     if unknown:
-        names = ", ".join(f'"{key}"{meant(key, fields)}' for key in unknown[:5]) + (
+        names = ", ".join(f'"{key}"{_elsewhere(place, key) or meant(key, fields)}' for key in unknown[:5]) + (
             f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         )
-        message = f'"{place[-1]}" has no {names}: DeepSpeed raises ValidationError (extra inputs are not permitted)'
+        message = f'"{place[-1]}" has no {names}: {release.title} raises ValidationError (extra inputs are not permitted)'
         fix = "correct the name or remove it" if len(unknown) == 1 else "remove them"
         yield config.found(REFUSED, message, *place, unknown[0], cause=where, fix=fix, keys=unknown)
     for key, item in value.items():
@@ -162,15 +205,19 @@ def _unfilled(config: Config) -> Iterator[Finding]:
         )
 
 
-def _unknown(config: Config) -> Iterator[Finding]:
-    inner = {key: place[0] for place, fields in schema.SECTIONS.items() if len(place) == 1 for key in fields if key != "enabled"}
+def _unknown(config: Config, release: DeepSpeedRelease) -> Iterator[Finding]:
+    inner = {key: place[0] for place, fields in release.sections.items() if len(place) == 1 for key in fields if key != "enabled"}
     for key in config.value:
-        if key in schema.TOP or key in schema.OTHERS or key in schema.REMOVED or key.startswith(("_", "#", "//")):
+        if key in release.top or key in schema.OTHERS or key in release.removed or key.startswith(("_", "#", "//")):
             continue
+        since = releases_with((), key)
         if key in inner:
             message, fix = f'"{key}" is outside "{inner[key]}", and DeepSpeed reads it only inside', f'move it into "{inner[key]}"'
+        elif since is not None:
+            message = f'{release.title} has no setting "{key}" and ignores it without a warning; DeepSpeed reads it {since}'
+            fix = "remove it, or use a release that reads it"
         else:
-            hint = f' (is "{schema.MEANT[key]}" meant?)' if key in schema.MEANT else meant(key, schema.TOP)
+            hint = f' (is "{schema.MEANT[key]}" meant?)' if key in schema.MEANT else meant(key, release.top)
             message, fix = f'DeepSpeed has no setting "{key}"{hint}; it is ignored without a warning', UNKNOWN.fix
         yield config.found(
             UNKNOWN, message, key, cause="deepspeed/runtime/config.py:482 (_initialize_params) asks for the names it knows", fix=fix

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from llmdoctor.configs.deepspeed_releases import DeepSpeedRelease
 from llmdoctor.configs.view import Config, is_on, offloads, stage_of
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.mem.config_rules.rules import PRECISION, REFUSED
@@ -23,7 +24,7 @@ _NAMED = (
 )
 
 
-def precision(config: Config) -> Iterator[Finding]:
+def precision(config: Config, release: DeepSpeedRelease) -> Iterator[Finding]:
     """What is wrong with the precisions that a DeepSpeed config asks for."""
     half = [name for name in ("bf16", "fp16") if is_on(config.get(name, "enabled"))]
     if len(half) == 2:
@@ -31,7 +32,7 @@ def precision(config: Config) -> Iterator[Finding]:
         message = f"fp16.enabled and bf16.enabled{f' (line {line})' if line else ''} are both true: DeepSpeed asserts that they are not"
         cause = "deepspeed/runtime/config.py:511: bfloat16 and fp16 modes cannot be simultaneously enabled"
         yield config.found(PRECISION, message, "fp16", "enabled", cause=cause, fix='"fp16": {"enabled": false}')
-    if half and is_on(config.get("torch_autocast", "enabled")):
+    if half and is_on(config.get("torch_autocast", "enabled")) and "torch_autocast" in release.top:
         yield config.found(
             PRECISION,
             f"torch_autocast is enabled beside {half[0]}: the weights are 16 bit already, autocast over them keeps nothing in fp32",
@@ -41,9 +42,10 @@ def precision(config: Config) -> Iterator[Finding]:
             fix=f'remove "torch_autocast", or set {half[0]}.enabled to false',
             severity=Severity.WARNING,
         )
-    yield from _masters(config)
+    yield from _masters(config, release)
     fp16 = config.section("fp16")
-    if fp16 is not None and "fp16" in half and fp16.value.get("loss_scale", 0) in (0, "0", "auto"):
+    dynamic = release.sections["fp16",]["loss_scale_window"] == "int!"
+    if fp16 is not None and "fp16" in half and dynamic and fp16.value.get("loss_scale", 0) in (0, "0", "auto"):
         for key in ("loss_scale_window", "min_loss_scale"):
             number = fp16.value.get(key, 1)
             if isinstance(number, int | float) and not isinstance(number, bool) and number <= 0:
@@ -51,10 +53,14 @@ def precision(config: Config) -> Iterator[Finding]:
                 yield fp16.found(REFUSED, message, key, cause="deepspeed/runtime/precision_config.py:193", fix=f'remove "{key}"')
 
 
-def _masters(config: Config) -> Iterator[Finding]:
+def _masters(config: Config, release: DeepSpeedRelease) -> Iterator[Finding]:
     """Low-precision master weights (runtime/config.py:702 to :714, zero/stage_1_and_2.py:331)."""
-    masters, states = (is_on(config.get("bf16", f"bf16_{name}")) for name in ("master_weights_and_grads", "optimizer_states"))
-    old = is_on(config.get("fp16", "fp16_master_weights_and_grads"))
+    bf16 = release.sections["bf16",]
+    masters, states = (
+        is_on(config.get("bf16", name)) and name in bf16 for name in ("bf16_master_weights_and_grads", "bf16_optimizer_states")
+    )
+    reads = ("fp16",) in release.validated or is_on(config.get("fp16", "enabled"))
+    old = is_on(config.get("fp16", "fp16_master_weights_and_grads")) and reads
     zero = config.section("zero_optimization")
     stage = 0 if zero is None else stage_of(zero)
     if states and not masters:
@@ -63,8 +69,9 @@ def _masters(config: Config) -> Iterator[Finding]:
         message = "bf16_optimizer_states without bf16_master_weights_and_grads: DeepSpeed asserts both"
         yield config.found(REFUSED, message, "bf16", "bf16_optimizer_states", cause=cause, fix=fix)
     for on, place in ((masters, ("bf16", "bf16_master_weights_and_grads")), (old, ("fp16", "fp16_master_weights_and_grads"))):
-        if on and stage == 0:
-            message = f"{place[1]} needs ZeRO stage 1, 2 or 3, this is stage 0: DeepSpeed asserts it"
+        if on and stage is not None and stage not in release.master_stages:
+            stages = "stage 1, 2 or 3" if len(release.master_stages) > 1 else "stage 2"
+            message = f"{place[1]} needs ZeRO {stages}, this is stage {stage}: {release.title} asserts it"
             yield config.found(REFUSED, message, *place, cause="deepspeed/runtime/config.py:703", fix='"zero_optimization": {"stage": 2}')
         elif on and (old or not states) and stage in (1, 2) and not offloads(zero, "offload_optimizer"):
             message = f"{place[1]} with fp32 optimizer states needs offload_optimizer on cpu: DeepSpeed asserts it"

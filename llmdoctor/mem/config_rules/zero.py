@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llmdoctor.configs import deepspeed_schema as schema
+from llmdoctor.configs.deepspeed_releases import DeepSpeedRelease
 from llmdoctor.configs.view import Config, is_off, is_on, offloads, stage_of
 from llmdoctor.core.edit import Edit
 from llmdoctor.core.finding import Finding, Severity
@@ -13,12 +14,12 @@ from llmdoctor.mem.config_rules.rules import BUCKETS, DEAD, DEPRECATED, REFUSED,
 _PART = 8  # buckets are worth a word from an eighth of the device on
 
 
-def zero_findings(config: Config, zero: Config, gpu_memory: int | None) -> Iterator[Finding]:
+def zero_findings(config: Config, zero: Config, release: DeepSpeedRelease, gpu_memory: int | None) -> Iterator[Finding]:
     """Yield the findings in the section `zero` of `config`; `gpu_memory` is the bytes of a device, if the project states them."""
     yield from _twice(zero)
     yield from _deprecated(zero)
     yield from _stage(zero, stage_of(zero))
-    yield from _unpinned(zero)
+    yield from _unpinned(zero, release)
     yield from _buckets(config, zero, gpu_memory)
 
 
@@ -101,15 +102,19 @@ def _of_another_stage(zero: Config, stage: int) -> Iterator[Finding]:
         )
 
 
-def _unpinned(zero: Config) -> Iterator[Finding]:
+def _unpinned(zero: Config, release: DeepSpeedRelease) -> Iterator[Finding]:
     for name in ("offload_optimizer", "offload_param"):
+        default = release.defaults[f"zero_optimization.{name}.pin_memory"]
         pinned = zero.get(name, "pin_memory")
+        pinned = default if zero.section(name) is not None and pinned in (None, "auto") and default is False else pinned
         if offloads(zero, name) and pinned is not None and pinned != "auto" and not is_on(pinned):
             device = zero.get(name, "device") or "cpu"
-            message = f"{name} to {device} with pin_memory false: every copy waits, nothing overlaps with computation"
-            cause = "deepspeed/runtime/zero/offload_config.py:45; 0.19.8's default is true"
+            which = "pin_memory false" if zero.get(name, "pin_memory") is not None else f"pin_memory false, the default of {release.title}"
+            message = f"{name} to {device} with {which}: every copy waits, nothing overlaps with computation"
+            cause = f"deepspeed/runtime/zero/offload_config.py:45; the default of {release.rules} is {str(default).lower()}"
             edits = zero.edit(name, "pin_memory", value=True)
-            yield zero.found(UNPINNED, message, name, "pin_memory", cause=cause, fix='"pin_memory": true', edits=edits)
+            at = (name, "pin_memory") if zero.get(name, "pin_memory") is not None else (name,)
+            yield zero.found(UNPINNED, message, *at, cause=cause, fix='"pin_memory": true', edits=edits)
 
 
 def _buckets(config: Config, zero: Config, memory: int | None) -> Iterator[Finding]:

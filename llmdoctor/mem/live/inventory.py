@@ -8,6 +8,7 @@ from typing import Any
 
 _ENGINE_BUCKETS = (
     "ipg_buckets",
+    "_DeepSpeedZeroOptimizer_Stage3__ipg_bucket_flat_buffer",  # before 0.17.2
     "temp_grad_buffer_for_gpu_offload",
     "temp_grad_buffer_for_cpu_offload",
     "param_buffer_of_bit16_for_cpu_offload_groups",

@@ -56,7 +56,7 @@ def test_a_finding_names_line_value_library_and_fix() -> None:
         (
             {"bf16": {"enabled": True, "loss_scale": 0, "hysteresis": 2}},
             "MEM007",
-            '"bf16" has no "loss_scale", "hysteresis": DeepSpeed raises',
+            '"bf16" has no "loss_scale", "hysteresis": DeepSpeed',
         ),
         (
             {"zero_optimization": {"stage": 3, "stage3_param_persitence_threshold": 1e5}},
