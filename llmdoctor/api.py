@@ -388,6 +388,7 @@ def mem_compare(
     gradient_checkpointing: bool = False,
     without: str | Sequence[str] = (),
     static: bool = False,
+    deepspeed: str | None = None,
     gpu_memory: str | None = None,
     measured: str | None = None,
 ) -> PrintableReport:
@@ -401,6 +402,7 @@ def mem_compare(
     `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `lengths` and
     `packed` are numbers of tokens separated by commas: of the sequences of a padded batch, of the documents in each sequence. `trainable`
     holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
+    `deepspeed` is the release of DeepSpeed to answer for.
 
     Options of `mem compare`: `gpu_memory` is a size such as 80GiB, `measured` a file that `mem measure` wrote.
     """
@@ -426,6 +428,7 @@ def mem_compare(
                 gradient_checkpointing=gradient_checkpointing,
                 without=_texts(without),
                 static=static,
+                deepspeed=deepspeed,
                 gpu_memory=gpu_memory,
                 measured=measured,
             )
@@ -451,6 +454,7 @@ def mem_fit(
     gradient_checkpointing: bool = False,
     without: str | Sequence[str] = (),
     static: bool = False,
+    deepspeed: str | None = None,
     gpu_memory: str = "",
 ) -> PrintableReport:
     """Search for the changes that make the one strategy of `options` fit into `gpu_memory`.
@@ -462,6 +466,7 @@ def mem_fit(
     `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `lengths` and
     `packed` are numbers of tokens separated by commas: of the sequences of a padded batch, of the documents in each sequence. `trainable`
     holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
+    `deepspeed` is the release of DeepSpeed to answer for.
 
     Options of `mem fit`: `gpu_memory` is the memory of each device, such as 24GiB.
     """
@@ -487,6 +492,7 @@ def mem_fit(
                 gradient_checkpointing=gradient_checkpointing,
                 without=_texts(without),
                 static=static,
+                deepspeed=deepspeed,
                 gpu_memory=gpu_memory,
             )
         )
@@ -511,6 +517,7 @@ def mem_measure(
     gradient_checkpointing: bool = False,
     without: str | Sequence[str] = (),
     static: bool = False,
+    deepspeed: str | None = None,
     output: str | None = None,
     steps: int = 3,
 ) -> PrintableReport:
@@ -523,6 +530,7 @@ def mem_measure(
     `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `lengths` and
     `packed` are numbers of tokens separated by commas: of the sequences of a padded batch, of the documents in each sequence. `trainable`
     holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
+    `deepspeed` is the release of DeepSpeed to answer for.
 
     Options of `mem measure MODEL`: `output` is the file of records, `steps` the optimizer steps of each strategy.
     """
@@ -548,6 +556,7 @@ def mem_measure(
                 gradient_checkpointing=gradient_checkpointing,
                 without=_texts(without),
                 static=static,
+                deepspeed=deepspeed,
                 output=output,
                 steps=steps,
             )
@@ -587,6 +596,7 @@ def mem_oom(
     gradient_checkpointing: bool = False,
     without: str | Sequence[str] = (),
     static: bool = False,
+    deepspeed: str | None = None,
 ) -> PrintableReport:
     """Explain the last out-of-memory message of a log, with MODEL and --strategy by the tensors of that model and batch.
 
@@ -598,6 +608,7 @@ def mem_oom(
     `model` is a directory or a hub id in the local cache, `strategy` holds names or files, `image` is WIDTHxHEIGHT in pixels, `lengths` and
     `packed` are numbers of tokens separated by commas: of the sequences of a padded batch, of the documents in each sequence. `trainable`
     holds patterns of parameter names, `lora` is a rank, `without` holds keys that the configuration files are read without.
+    `deepspeed` is the release of DeepSpeed to answer for.
 
     Options of `mem oom`: `log` is the file with the message; `model` is empty if no model was given.
     """
@@ -623,6 +634,7 @@ def mem_oom(
                 gradient_checkpointing=gradient_checkpointing,
                 without=_texts(without),
                 static=static,
+                deepspeed=deepspeed,
                 log=log,
             )
         )

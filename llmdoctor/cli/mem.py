@@ -38,6 +38,9 @@ StageName = Annotated[str | None, _option("--stage", "vision, all or llm: which 
 LoraRank = Annotated[int | None, _option("--lora", "Train adapters of this rank on the linear layers, nothing else.", "R")]
 Checkpointing = Annotated[bool, typer.Option("--gradient-checkpointing", help="Recompute layers in the backward.", show_default=False)]
 Without = Annotated[list[str] | None, _option("--without", "Read the strategy files as if they did not set this key; repeatable.", "KEY")]
+DeepSpeed = Annotated[
+    str | None, _option("--deepspeed", "The DeepSpeed release to answer for; default: pinned, installed, else the newest known.", "VERSION")
+]
 GpuMemory = Annotated[str | None, _option("--gpu-memory", "What fits, the largest batch, the change that makes it fit.", "SIZE")]
 
 
@@ -63,6 +66,7 @@ def compare(
     ] = None,
     static: Annotated[bool, typer.Option("--static", help="Weights and states alone, without torch, even if it is installed.")] = False,
     without: Without = None,
+    deepspeed: DeepSpeed = None,
     format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -93,6 +97,7 @@ def compare(
         measured=measured,
         static=static,
         without=tuple(without or ()),
+        deepspeed=deepspeed,
     )
     answer(lambda: compare_report(options), "mem compare", format, fail_on, color)
 
@@ -211,6 +216,7 @@ def fit(
     lora: LoraRank = None,
     gradient_checkpointing: Checkpointing = False,
     without: Without = None,
+    deepspeed: DeepSpeed = None,
     format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -238,6 +244,7 @@ def fit(
         lora=lora,
         gradient_checkpointing=gradient_checkpointing,
         without=tuple(without or ()),
+        deepspeed=deepspeed,
     )
     answer(lambda: fit_report(options), "mem fit", format, fail_on, color)
 
@@ -251,6 +258,7 @@ def oom(
     attn: Attention = None,
     world_size: World = None,
     without: Without = None,
+    deepspeed: DeepSpeed = None,
     format: Formats = None,
     fail_on: Fail = None,
     color: Colors = Color.AUTO,
@@ -271,6 +279,7 @@ def oom(
         attn=attn,
         world_size=world_size,
         without=tuple(without or ()),
+        deepspeed=deepspeed,
     )
     answer(lambda: oom_report(options), "mem oom", format, fail_on, color)
 

@@ -122,6 +122,7 @@ def _result(
         "inputs": comparison.inputs.result(),
         "model": model_result(comparison.estimates[0]),
         "strategies": [strategy_result(estimate, fit) for estimate, fit in zip(comparison.estimates, fit_results, strict=True)],
+        "versions": [release.result() for release in comparison.releases],
         "explanation": [_explanation_result(reason, comparison) for reason in reasons],
     }
     if rows is not None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from llmdoctor.configs.deepspeed import FORMAT
 from llmdoctor.configs.deepspeed_releases import deepspeed_for
 from llmdoctor.configs.versions import LibraryVersion, version_of
 from llmdoctor.core.release import release
@@ -57,20 +58,20 @@ def kind_of(strategy: Strategy) -> str:
 
 
 def _compared_clause(strategy: Strategy, version: str) -> str | None:
-    """Return what was not compared with a release; None for the newest one, whose steps were measured on a GPU too."""
-    known = list(_compared())
-    if not known or release(version) == release(known[-1]):
+    """Return what was not compared with a release; None for the one that the rules follow, whose steps were measured on a GPU too."""
+    if release(version) == release(FORMAT.version):
         return None
-    kind = kind_of(strategy)
-    below = next((each for each in reversed(known) if release(each) <= release(version)), None)
-    above = next((each for each in known if release(each) >= release(version)), None)
-    rows = [_compared()[each].get(kind) for each in dict.fromkeys((below, above)) if each is not None]
-    if all(row == AGREES for row in rows) and below is not None:
-        held = (
-            "what is held between steps was compared with it" if below == above else f"what is held was compared with {below} and {above}"
-        )
-        return f"{held}, the temporaries of a step are those of DeepSpeed {known[-1]}"
-    return f"this kind of strategy was not compared with DeepSpeed {version}: the rules are those of {known[-1]}"
+    known, kind = list(_compared()), kind_of(strategy)
+    below = next((each for each in reversed(known) if release(each) <= release(version) and _ran(each, kind)), None)
+    above = next((each for each in known if release(each) >= release(version) and _ran(each, kind)), None)
+    if below is not None and above is not None and _compared()[below][kind] == _compared()[above][kind] == AGREES:
+        with_whom = "it" if below == above else f"{below} and {above}"
+        return f"what is held between steps was compared with {with_whom}, the temporaries of a step are those of {FORMAT.version}"
+    return f"this kind of strategy was not compared with DeepSpeed {version}: the rules are those of {FORMAT.version}"
+
+
+def _ran(version: str, kind: str) -> bool:
+    return not _compared()[version].get(kind, "did not run").startswith("did not run")
 
 
 @cache

@@ -6,6 +6,7 @@ from typing import Any
 
 from typing_extensions import NotRequired, TypedDict
 
+from llmdoctor.configs.versions import LibraryVersionResult
 from llmdoctor.core.inputs import InputsResult
 
 
@@ -84,6 +85,7 @@ class MemCompareResult(TypedDict):
     inputs: InputsResult
     model: ModelResult
     strategies: list[StrategyResult]
+    versions: list[LibraryVersionResult]  # the releases that the answer is for
     explanation: list[ExplanationResult]
     measured: NotRequired[list[MeasuredResult]]
 

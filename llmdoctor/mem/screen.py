@@ -185,6 +185,8 @@ def _inputs(comparison: Comparison) -> tuple[Note, ...]:
         notes.append(Note("Ignored", "\n".join(f"{', '.join(keys)}: {reason}" for reason, keys in by_reason.items()), "dim"))
     if inputs.assumed:
         notes.append(Note("Assumed", ", ".join(f"{what} {value}" for what, value in inputs.assumed.items()), "dim"))
+    releases = dict.fromkeys(f"{one.title} {one.version}, {one.how}" for one in comparison.releases)
+    notes.append(Note("Library", "\n".join(releases), "dim"))
     return tuple(notes)
 
 
