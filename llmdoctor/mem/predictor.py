@@ -136,12 +136,12 @@ def compare_strategies(options: MemOptions) -> tuple[Comparison, Predictor]:
         one for one in predictor.releases.values() if one.library != "deepspeed" or any(each.strategy.engine for each in estimates)
     )
     comparison = Comparison(
-        options,
-        predictor.directory,
-        estimates,
-        _skipped(predictor, estimates),
-        _inputs(options, estimates, predictor.config),
-        needed,
+        options=options,
+        directory=predictor.directory,
+        estimates=estimates,
+        skipped=_skipped(predictor, estimates),
+        inputs=_inputs(options, estimates, predictor.config),
+        releases=needed,
     )
     return comparison, predictor
 
