@@ -205,7 +205,7 @@ def test_a_deepspeed_file_that_is_nowhere(where: str, reported: bool, tmp_path: 
 
 
 def test_a_file_above_is_named_alike_on_every_machine(tmp_path: Path, llmdoctor: Any) -> None:
-    write(tmp_path / "ds.json", '{"zero_optimization": {"stage": 2}, "gradient_accumulation_steps": 4}')
+    write(tmp_path / "ds.json", '{"zero_optimization": {"stage": 2}, "train_batch_size": "auto", "gradient_accumulation_steps": 4}')
     write(tmp_path / "ex" / "a.yaml", "output_dir: o\nper_device_train_batch_size: 2\ngradient_accumulation_steps: 8\ndeepspeed: ds.json\n")
     report = llmdoctor("check", "--format", "json", cwd=tmp_path / "ex").report
     assert [finding["code"] for finding in report["findings"]] == ["MEM008"]
