@@ -118,7 +118,11 @@ def variant_of(name: str) -> Variant:
     for old, new in _REMOVED.items():
         keys[old] = keys[new].__class__(name=old, type=keys[new].type, meanings=keys[new].meanings, removed="ms-swift 3")
     return Variant(
-        name=name, keys=keys, choices=trainer.variant_of().choices, facts={"objective": OBJECTIVES[name]}, renamed=trainer.RENAMED
+        name=name,
+        keys=keys,
+        choices=trainer.variant_of().choices,
+        facts={"objective": OBJECTIVES[name]},
+        renamed={**trainer.RENAMED, **_REMOVED},
     )
 
 

@@ -14,7 +14,7 @@ from llmdoctor.configs.normal import Normal, shorter
 from llmdoctor.configs.recognise import recognise
 from llmdoctor.configs.schema import literal_choices
 from llmdoctor.configs.script_values import computed
-from llmdoctor.configs.types import Configuration, Format, Ignored, Key, UnknownKey, Uses, Variant
+from llmdoctor.configs.types import Configuration, Format, Ignored, Key, KeyEffect, UnknownKey, Uses, Variant
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.jsonfile import JsonFile
 
@@ -120,23 +120,38 @@ def read_value(
         if line is not None:
             lines[name] = line
         if key is None or key.removed is not None:
-            idle = key is not None and isinstance(key.meanings["memory"], Ignored)
             close = (variant.renamed[name],) if name in variant.renamed else _close(name, variant.keys)
-            unknown.append(UnknownKey(name, "older" if idle else format_.unknown(name), close, None if key is None else key.removed))
+            unknown.append(UnknownKey(name, _effect(name, variant, format_, value), close, None if key is None else key.removed))
         if key is None:
             continue
         if name in values:
             rejected[name] = f"{'.'.join(written)} sets {name} a second time"
         values[name] = item
     normal = normalised(values, path, variant, format_, rejected)
+    renamed = [one.key for one in unknown if one.effect == "renamed"]
+    if renamed:
+        who = f"{format_.library} {format_.version}"
+        normal.limits.append(f"{', '.join(renamed)} read by the present names, as {who} would run it, which rejects the old ones")
     return Configuration(
         path=path, format=format_, variant=variant, values=values, normal=normal, unknown=tuple(unknown), rejected=rejected, without=left, lines=lines
     )  # fmt: skip
 
 
+def _effect(name: str, variant: Variant, format_: Format, value: Mapping[str, Any]) -> KeyEffect:
+    """Return what becomes of a key that the described release does not have."""
+    key = variant.keys.get(name)
+    meaning = None if key is None else key.meanings["memory"]
+    if isinstance(meaning, Ignored):
+        return "older"
+    now = variant.keys.get(variant.renamed.get(name, ""))
+    if now is not None and now.meanings["memory"] == meaning and isinstance(meaning, Uses) and now.name not in value:
+        return "renamed"
+    return format_.unknown(name)
+
+
 def normalised(values: Mapping[str, Any], path: str, variant: Variant, format_: Format, rejected: dict[str, str]) -> Normal:
     """Return the normalised settings of `values`; what the framework, or the kind of a setting, does not admit is added to `rejected`."""
-    normal = Normal(path, variant.name, raw=values)
+    normal = Normal(path, variant.name, raw=values, limits=list(variant.limits))
     for name, value in variant.facts.items():
         normal.put(name, value)
     for name, value in values.items():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from llmdoctor.configs import trainer
+from llmdoctor.configs import handbook, trainer
 from llmdoctor.configs.normal import Normal
 from llmdoctor.configs.schema import NO_TARGETS, Meanings, declared, fields_of, keys_of, removed_keys
 from llmdoctor.configs.types import Format, Ignored, Key, Meaning, Purpose, Uses, Variant
+from llmdoctor.core.errors import QuestionError
 
 MODEL = Meanings(
     uses={
@@ -62,6 +64,7 @@ TRAINERS = Meanings(
             "scale_rewards reward_weights multi_objective_aggregation importance_sampling_level"
         ),
         "log-probabilities of the reference model are computed before the first step, which holds less": "precompute_ref_batch_size",
+        "max_length holds for the prompt and the answer together": "max_prompt_length",
         "logging and reporting do not change memory": "log_completions* num_completions_to_print log_unique_prompts wandb_log_unique_prompts exp_name",
     },
     refused={
@@ -96,6 +99,13 @@ OBJECTIVES = {  # the class: what it trains; the first that has the most keys of
     "PRMConfig": "process reward", "BCOConfig": "bco",
 }  # fmt: skip
 RENAMED = {**trainer.RENAMED, "max_seq_length": "max_length", "torch_dtype": "dtype", "use_liger": "use_liger_kernel"}
+# Defaults of the releases that had the names of older ones still (trl 0.12.2 and 0.19.1), where they differ from those of 1.0.0.
+OLD_DEFAULTS = {
+    "trl 0.19.1": {"gradient_checkpointing": False},
+    "trl 0.12.2": {"gradient_checkpointing": False, "bf16": False},
+    "transformers 4.44.2": {"gradient_checkpointing": False, "bf16": False},
+}
+_OWNERS = {"max_seq_length": "SFTConfig"}  # settings of older releases that one class had
 _MIXTURE = ("datasets", "streaming", "test_split_size", "env")
 WITH_REFERENCE = frozenset({"dpo", "kto", "bco"})
 # Losses that hold no more than the class's default one: those of DPO are computed from one number per sequence (trainer/dpo_trainer.py:1250).
@@ -144,9 +154,18 @@ def model_kwargs(*, loads: bool = True) -> dict[str, Key]:
 
 def variant(value: Mapping[str, Any]) -> Variant:
     """Return the class that has the most of the file's keys: SFTConfig if several have all of them."""
-    return max(
-        (variant_of(name) for name in OBJECTIVES), key=lambda one: sum(key in one.keys and one.keys[key].removed is None for key in value)
-    )
+    counts = {name: _shared(variant_of(name), value) for name in OBJECTIVES}
+    first, *others = [name for name, count in counts.items() if count == max(counts.values())]
+    found = variant_of(first)
+    others = [name for name in others if not variant_of(name).keys.keys() >= found.keys.keys()]  # GKDConfig extends SFTConfig
+    if others:
+        several = f"{', '.join(others[:2])} and {len(others) - 2} more" if len(others) > 3 else " and ".join(others)
+        found = replace(found, limits=(f"read as {first}: {several} {'have' if len(others) > 1 else 'has'} all these settings too",))
+    return replace(found, keys={**handbook.keys(), **found.keys}) if handbook.MARKS & value.keys() else found
+
+
+def _shared(one: Variant, value: Mapping[str, Any]) -> int:
+    return sum(key in one.keys and (one.keys[key].removed is None or _OWNERS.get(key) == one.name) for key in value)
 
 
 @cache
@@ -166,6 +185,10 @@ def is_trl(value: Any) -> bool:
 
 def settle(normal: Normal) -> None:
     """Fill in what TRL's classes set: float32 weights, gradient checkpointing, and bf16 unless fp16 is set."""
+    _older_defaults(normal)
+    if not normal.is_neutral("attention_flash") and normal.values.get("attention") is None:
+        normal.put("attention", "flash_attention_2", normal.key("attention_flash"))
+    normal.drop("attention_flash")
     if normal.values.get("checkpointing") is None:
         normal.put("checkpointing", True)
     if normal.values.get("bf16") is None:
@@ -181,6 +204,19 @@ def settle(normal: Normal) -> None:
     trainer.settle_model_init(normal)
     _objective(normal)
     _documents(normal)
+
+
+def _older_defaults(normal: Normal) -> None:
+    """Raise QuestionError if a file with names of an older release leaves open what that release decided in another way than the present one."""
+    keys = variant_of(normal.variant).keys
+    for key in normal.raw:
+        release = keys[key].removed if key in keys and not isinstance(keys[key].meanings["memory"], Ignored) else None
+        for name, default in OLD_DEFAULTS.get(release or "", {}).items():
+            if name not in normal.raw:
+                now = "true unless fp16 is set" if name == "bf16" else "true"
+                raise QuestionError(
+                    f"{key} is a name of {release} or older, whose default of {name} is {str(default).lower()} (trl 1.0.0: {now}): set {name}"
+                )
 
 
 def _documents(normal: Normal) -> None:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from llmdoctor.configs.normal import Normal
 
 Purpose = Literal["memory", "labels"]
-KeyEffect = Literal["raises", "ignores", "older"]  # "older": an older release had the key, and it cannot change the memory
+# "older": an older release had the key, and it cannot change the memory; "renamed": it has another name now, under which it is read.
+KeyEffect = Literal["raises", "ignores", "older", "renamed"]
 NOTHING_SET: tuple[Any, ...] = (None, False, "", "none", "no", "None", 0, [], {})
 
 
@@ -72,6 +73,7 @@ class Variant:
     choices: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)  # normalised settings that the class itself sets, without a key
     renamed: Mapping[str, str] = field(default_factory=dict)  # names of older releases, and what they are called now
+    limits: tuple[str, ...] = ()  # clauses for the verdict about the choice of this class
     replaced: Mapping[str, str] = field(default_factory=dict)  # old sections that the library reads only if the new one is missing
 
 
