@@ -7,9 +7,10 @@ PYTEST_DONT_REWRITE: a traced pytest finds this package imported before its own 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing takes most of the time before llmdoctor.cli.main can catch a Ctrl-C; type checkers know the name
 if TYPE_CHECKING:
+    from typing import Any
+
     from llmdoctor.api import *  # noqa: F403 its names are in its __all__
     from llmdoctor.core.errors import QuestionError as QuestionError
     from llmdoctor.core.finding import Finding as Finding

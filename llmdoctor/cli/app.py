@@ -10,6 +10,7 @@ import typer
 
 from llmdoctor.cli.output import answer
 from llmdoctor.cli.shared import with_shared
+from llmdoctor.cli.usage import HarmlessCommand, HarmlessGroup
 from llmdoctor.report.terminal import Color
 
 
@@ -17,6 +18,7 @@ def make_app(arguments: list[str]) -> typer.Typer:
     """Return the commands that `arguments` can mean: the one they name, else all. Building a command costs up to 4 ms (diff has 33 options)."""
     app = typer.Typer(
         name="llmdoctor",
+        cls=HarmlessGroup,
         help="Find what went wrong when a language model is trained or served, and the cause: layer, file, line, setting.",
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
@@ -25,12 +27,12 @@ def make_app(arguments: list[str]) -> typer.Typer:
     app.callback(invoke_without_command=True)(_main)
     first, second = [*arguments, "", ""][:2]
     if first in _COMMANDS:
-        app.command(first)(_command(first))
+        app.command(first, cls=HarmlessCommand)(_command(first))
         return app
     for name in [first] if first in _GROUPS else _GROUPS:
         app.add_typer(import_module(_GROUPS[name]).make_app(second if first == name else ""), name=name)
     for name in () if first in _GROUPS else _COMMANDS:
-        app.command(name)(_command(name))
+        app.command(name, cls=HarmlessCommand)(_command(name))
     return app
 
 

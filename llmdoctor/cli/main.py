@@ -1,4 +1,7 @@
-"""The entry point: it turns every exception into one sentence, and starts and ends fast."""
+"""The entry point: it turns every exception into one sentence, and starts and ends fast.
+
+Only built-in modules are imported outside functions, so that a Ctrl-C during the other imports is caught too.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import errno
 import gc
 import os
 import sys
-from contextlib import suppress
 
-from llmdoctor.core.exitcodes import INTERNAL_ERROR, INTERRUPTED, REFUSED
+from llmdoctor.core.exitcodes import FOUND, INTERNAL_ERROR, INTERRUPTED, OK, REFUSED
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+_REFUSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE)
 
 
 def entry() -> None:
@@ -20,13 +23,18 @@ def entry() -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 it was closed: messages go nowhere, and no other file gets its number
     try:
         main()
+        code = OK
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-    else:
-        code = 0
+        code = stop.code if isinstance(stop.code, int) else OK if stop.code is None else FOUND
+    except KeyboardInterrupt:  # a second one, during the sentence about the first
+        code = INTERRUPTED
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # a pipe without a reader, a full disk, a stream that was closed
+        try:
             stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass  # a pipe without a reader, a full disk, a stream that was closed
+        except KeyboardInterrupt:
+            code = INTERRUPTED
     os._exit(code)
 
 
@@ -43,6 +51,10 @@ def main() -> None:
         make_app(sys.argv[1:])()
     except KeyboardInterrupt:
         _leave("interrupted", INTERRUPTED)
+    except SystemExit as stop:
+        if stop.__context__ is not None and isinstance(stop.__context__.__cause__, KeyboardInterrupt):
+            _leave("interrupted", INTERRUPTED)  # typer caught it, and leaves without a word
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that no later flush raises again
         sys.exit(0)
@@ -60,6 +72,10 @@ def _outside_fault(error: Exception) -> str | None:
         return "standard output is closed, so the answer cannot be written"
     if isinstance(error, OSError) and error.errno in _FULL:
         return f"cannot write the answer: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        from llmdoctor.core.text import clean
+
+        return clean(f"{error.filename or 'a file'}: {error.strerror}")
     try:
         os.getcwd()
     except OSError:
@@ -84,9 +100,11 @@ def _internal_fault(error: Exception) -> None:
 
 
 def _leave(message: str, code: int) -> None:
-    with suppress(OSError, ValueError, AttributeError):  # stderr may be closed or full too
+    try:
         sys.stderr.write(f"llmdoctor: {message}\n")
         sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass  # stderr may be closed or full too
     sys.exit(code)
 
 

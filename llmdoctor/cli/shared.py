@@ -7,6 +7,7 @@ values for `output`.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def with_shared(command: Callable[..., None]) -> Callable[..., None]:
 
 def check_new(path: str | Path, option: str) -> None:
     """Raise QuestionError if `path` is a regular file that exists and --overwrite is not given; a device or a pipe is written to."""
-    if not GIVEN.overwrite and Path(path).is_file():
+    if not GIVEN.overwrite and os.path.isfile(path):
         raise QuestionError(f"{option} {path}: the file exists and is kept: give --overwrite to replace it, or another name")
 
 

@@ -16,6 +16,8 @@ _UNSAFE = re.compile(
 # GitHub's runner trims leading white space before it looks for "::", and finds "##[" anywhere (ActionCommand.cs).
 _COMMAND = re.compile(r"^((?:\x1b\[[0-9;]*m|\s)*):(?=:)", re.MULTILINE)
 
+_LONG = re.compile(r"\S{301,}")  # longer than the longest file name
+
 JsonValue = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 
@@ -27,6 +29,11 @@ def clean(text: str) -> str:
 def clean_lines(text: str) -> str:
     """Return `text` with its line breaks and with every other unsafe character shown as an escape."""
     return "\n".join(clean(line) for line in text.split("\n"))
+
+
+def shortened(text: str) -> str:
+    """Return `text` with the middle of every word of over 300 characters left out: an argument that a message repeats."""
+    return _LONG.sub(lambda word: f"{word[0][:200]}[...]{word[0][-60:]}", text)
 
 
 def defuse(rendered: str) -> str:

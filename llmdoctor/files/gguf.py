@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import Any, BinaryIO
 
-METADATA_LIMIT = 2**28  # bytes that the key-value pairs may take; a vocabulary of 256,000 tokens takes 10 MB
-_PAIRS, _TEXT, _DEPTH = 2**16, 2**24, 4
+from llmdoctor.files.opening import open_inside
+
+METADATA_LIMIT = 2**26  # bytes that the key-value pairs may take; a vocabulary of 256,000 tokens takes 10 MB
+_VALUES = 2**21  # numbers and texts in all; a vocabulary of 256,000 tokens with its scores, types and merges has about 1.3 million
+_PAIRS, _DEPTH = 2**16, 4
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 
@@ -18,55 +22,67 @@ class GgufError(ValueError):
 def read_metadata(path: str) -> dict[str, Any]:
     """Return the metadata of the GGUF file at `path` by key: numbers, texts, booleans and lists of them.
 
-    Raises GgufError if the file is no GGUF or its metadata is broken, and OSError if it cannot be read.
+    Raises GgufError if the file is no GGUF, if its metadata is broken or too large, or if it cannot be opened as a regular file.
     """
-    with open(path, "rb") as file:
+    opened = open_inside(path, None)
+    if not isinstance(opened, int):
+        raise GgufError("no such file" if opened is None else opened.reason)
+    with os.fdopen(opened, "rb") as file:
         if file.read(4) != b"GGUF":
             raise GgufError("not a GGUF file: it does not begin with GGUF")
-        (version,) = _unpack(file, "I")
+        return _GgufReader(file).pairs()
+
+
+class _GgufReader:
+    """Reads values one after another, up to a number of bytes and of values in all."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._bytes = METADATA_LIMIT
+        self._values = _VALUES
+
+    def pairs(self) -> dict[str, Any]:
+        """Return the key-value pairs behind the first four bytes."""
+        (version,) = self._unpack("I")
         if version not in (2, 3):
             raise GgufError(f"GGUF version {version}, expected 2 or 3")
-        _, count = _unpack(file, "QQ")
+        _, count = self._unpack("QQ")
         if count > _PAIRS:
             raise GgufError(f"{count} metadata keys, at most {_PAIRS} are read")
         found: dict[str, Any] = {}
         for _ in range(count):
-            key = _text(file)
-            (kind,) = _unpack(file, "I")
-            found[key] = _value(file, kind, 0)
-            if file.tell() > METADATA_LIMIT:
-                raise GgufError(f"metadata of more than {METADATA_LIMIT} bytes")
+            key = self._text()
+            (kind,) = self._unpack("I")
+            found[key] = self._value(kind, 0)
         return found
 
+    def _take(self, size: int) -> bytes:
+        if size > self._bytes:
+            raise GgufError(f"metadata of more than {METADATA_LIMIT} bytes")
+        self._bytes -= size
+        data = self._file.read(size)
+        if len(data) < size:
+            raise GgufError("the metadata ends too early")
+        return data
 
-def _unpack(file: BinaryIO, form: str) -> tuple[Any, ...]:
-    size = struct.calcsize(f"<{form}")
-    data = file.read(size)
-    if len(data) < size:
-        raise GgufError("the metadata ends too early")
-    return struct.unpack(f"<{form}", data)
+    def _unpack(self, form: str) -> tuple[Any, ...]:
+        return struct.unpack(f"<{form}", self._take(struct.calcsize(f"<{form}")))
 
+    def _text(self) -> str:
+        (length,) = self._unpack("Q")
+        return self._take(length).decode("utf-8", "replace")
 
-def _text(file: BinaryIO) -> str:
-    (length,) = _unpack(file, "Q")
-    if length > _TEXT:
-        raise GgufError(f"a text of {length} bytes, at most {_TEXT} are read")
-    data = file.read(length)
-    if len(data) < length:
-        raise GgufError("the metadata ends too early")
-    return data.decode("utf-8", "replace")
-
-
-def _value(file: BinaryIO, kind: int, depth: int) -> Any:
-    if kind in _SCALARS:
-        return _unpack(file, _SCALARS[kind])[0]
-    if kind == _STRING:
-        return _text(file)
-    if kind != _ARRAY or depth >= _DEPTH:
-        raise GgufError(f"a value of the unknown type {kind}")
-    inner, length = _unpack(file, "IQ")
-    if length > METADATA_LIMIT:
-        raise GgufError(f"a list of {length} values, at most {METADATA_LIMIT} are read")
-    if inner in _SCALARS:
-        return list(_unpack(file, f"{length}{_SCALARS[inner]}"))
-    return [_value(file, inner, depth + 1) for _ in range(length)]
+    def _value(self, kind: int, depth: int) -> Any:
+        if kind in _SCALARS:
+            return self._unpack(_SCALARS[kind])[0]
+        if kind == _STRING:
+            return self._text()
+        if kind != _ARRAY or depth >= _DEPTH:
+            raise GgufError(f"a value of the unknown type {kind}")
+        inner, length = self._unpack("IQ")
+        self._values -= length
+        if self._values < 0:
+            raise GgufError(f"metadata of more than {_VALUES} values")
+        if inner in _SCALARS:
+            return list(self._unpack(f"{length}{_SCALARS[inner]}"))
+        return [self._value(inner, depth + 1) for _ in range(length)]

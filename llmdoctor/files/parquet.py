@@ -8,10 +8,13 @@ from io import BufferedReader
 from typing import Any
 
 from llmdoctor.core.errors import MissingExtra, QuestionError
+from llmdoctor.core.processes import memory_limit
 from llmdoctor.core.text import clean
 from llmdoctor.files.opening import open_inside, shown_path
 
-_BATCH = 256
+_BATCH = 256  # rows at a time, fewer of large rows
+_ROWS_BYTES = 2**25  # that a batch takes by the footer's sizes
+_MEMORY = 2**29  # bytes that a batch may take in fact: a few bytes of a compressed file can stand for gigabytes
 
 
 class ParquetTable:
@@ -27,14 +30,15 @@ class ParquetTable:
         self._shown_name = shown_name
         # pyarrow raises OSError for damaged data too, and UnicodeDecodeError for a column whose name is not UTF-8.
         self._errors = (pyarrow.ArrowException, OSError, ValueError)
-        with_table: Callable[[], Any] = lambda: parquet.ParquetFile(file)  # noqa: E731
-        self._table: Any = self._read(with_table)
+        self._table: Any = self._read(lambda: parquet.ParquetFile(file, buffer_size=2**20, memory_map=False))
         self.columns: list[str] = self._read(lambda: [str(name) for name in self._table.schema_arrow.names])
         self.rows: int = self._table.metadata.num_rows
 
     def read(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Yield each row with the values of `columns`. Raises QuestionError for damaged data."""
-        batches = iter(self._table.iter_batches(batch_size=_BATCH, columns=list(columns)))
+        size = sum(self._table.metadata.row_group(number).total_byte_size for number in range(self._table.num_row_groups))
+        rows = max(1, min(_BATCH, _ROWS_BYTES * self.rows // max(1, size)))
+        batches = iter(self._table.iter_batches(batch_size=rows, columns=list(columns), use_threads=False))
         while True:
             batch = self._read(lambda: next(batches, None))
             if batch is None:
@@ -43,7 +47,10 @@ class ParquetTable:
 
     def _read(self, step: Callable[[], Any]) -> Any:
         try:
-            return step()
+            with memory_limit(_MEMORY):
+                return step()
+        except MemoryError:
+            raise QuestionError(f"{self._shown_name}: a row of it takes more than {_MEMORY // 2**20} MiB of memory") from None
         except self._errors as error:
             reason = clean(" ".join(str(error).split()))[:200]
             raise QuestionError(f"{self._shown_name}: cannot be read as parquet: {reason}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -66,7 +67,7 @@ def _recorded(command: list[str], target: str, arguments: Mapping[str, Any], out
 
 def _folder(output: str) -> Path:
     target = Path(output)
-    if target.is_dir() or target.suffix != ".jsonl":
+    if os.path.isdir(output) or target.suffix != ".jsonl":
         raise QuestionError(f"-o {output}: expected a file name that ends in .jsonl")
     try:
         return Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".parts", dir=target.parent))

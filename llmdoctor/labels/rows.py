@@ -10,6 +10,7 @@ from typing import Any
 from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.files.jsonfile import read_optional
 from llmdoctor.files.opening import Refusal, open_inside, shown_path
+from llmdoctor.files.parquet import ParquetTable
 from llmdoctor.labels.types import Row
 
 LINE_LIMIT = 64 * 2**20  # bytes of one row
@@ -70,7 +71,7 @@ def _arrow(file: Any, path: str) -> Iterator[dict[str, Any]]:
         for batch in ipc.open_stream(file):
             for start in range(0, batch.num_rows, 256):
                 yield from batch.slice(start, 256).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # ValueError: a text that is not UTF-8
         raise QuestionError(f"{path}: not a whole Arrow file: {' '.join(str(error).split())[:200]}") from None
 
 
@@ -112,19 +113,9 @@ def _list(data: bytes, path: str) -> Iterator[Row]:
 
 
 def _parquet(file: Any, path: str) -> Iterator[Row]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtra("reading a parquet dataset", "pyarrow", "tables") from None
-    try:
-        number = 0
-        for batch in parquet.ParquetFile(file).iter_batches(batch_size=256):
-            for value in batch.to_pylist():
-                yield Row(number, value)
-                number += 1
-    except (pyarrow.ArrowException, OSError) as error:
-        raise QuestionError(f"{path}: not a whole parquet file: {' '.join(str(error).split())[:200]}") from None
+    table = ParquetTable(file, path, "labels")
+    for number, value in enumerate(table.read(table.columns)):
+        yield Row(number, value)
 
 
 def _columns(value: Any, where: str) -> dict[str, Any]:

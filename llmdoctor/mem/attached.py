@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ def run_measured(command: list[str], output: str, at: int, stop: int | None) -> 
     target = Path(output)
     if at < 1 or (stop is not None and stop < at):
         raise QuestionError(f"--at {at}: expected a step from 1" + ("" if stop is None else f", and --stop-after {stop} not before it"))
-    if target.is_dir() or target.suffix != ".jsonl":
+    if os.path.isdir(output) or target.suffix != ".jsonl":
         raise QuestionError(f"-o {output}: expected a file name that ends in .jsonl")
     try:
         parts = Path(tempfile.mkdtemp(prefix=f"{target.name}.", suffix=".parts", dir=target.parent))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.trained import check_patterns, is_trained
 from llmdoctor.mem.weights import Weight
 from llmdoctor.mem.workload import ALL_LINEAR, Workload
 
@@ -96,6 +97,7 @@ def weights_without_torch(directory: ModelDir, workload: Workload) -> tuple[Weig
             raise QuestionError(
                 f"{directory.shown_name}: without torch {family} is known from safetensors files only, and none are here ({known} need none)"
             )
+    check_patterns(workload, [name for name, _, _ in shapes])
     weights = tuple(_weight(name, shape, table, workload) for name, shape, table in shapes)
     return (*_quantized(weights, workload), *_adapters(weights, str(family), workload))
 
@@ -160,8 +162,7 @@ def _check_sizes(where: str, config: dict[str, Any]) -> None:
 
 
 def _weight(name: str, shape: tuple[int, ...], table: bool, workload: Workload) -> Weight:
-    trained = (not workload.trainable or any(p in name for p in workload.trainable)) and not any(p in name for p in workload.frozen)
-    return Weight(name, shape, workload.dtype, trained, table)
+    return Weight(name, shape, workload.dtype, is_trained(name, workload), table)
 
 
 def _product(shape: Sequence[int]) -> int:

@@ -21,7 +21,7 @@ from llmdoctor.files.rules import BEYOND_LIMITS, UNREADABLE
 
 TOKENIZER_LIMIT = 256 * 2**20
 _PIECE = 2**20
-_NUMBER = re.compile(rb"\s*:\s*([0-9]{1,12})\s*[,}]")
+_NUMBER = re.compile(rb"\s*:\s*([0-9]{1,10})\s*[,}]")
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -210,21 +210,33 @@ def _shape() -> Any:
 def _from_tokenizer_json(content: Mapping[str, Any]) -> Iterator[AddedToken]:
     tokens = content.get("added_tokens")
     for entry in tokens if isinstance(tokens, list) else ():
-        if isinstance(entry, dict) and is_id(entry.get("id")) and isinstance(entry.get("content"), str):
+        if isinstance(entry, dict) and _fits(entry.get("id")) and isinstance(entry.get("content"), str):
             yield AddedToken(entry["id"], entry["content"], entry.get("special") is True)
+
+
+def _fits(value: Any) -> bool:
+    """Return whether `value` can be the id of a token. Recorded ids have 32 bits, so a larger number names no token."""
+    return is_id(value) and 0 <= value < 2**31
 
 
 def _from_decoder(config: JsonFile | None) -> Iterator[AddedToken]:
     decoder = _get(config, "added_tokens_decoder")
     for key, entry in decoder.items() if isinstance(decoder, dict) else ():
-        if key.isascii() and key.isdigit() and len(key) < 12 and isinstance(entry, dict) and isinstance(entry.get("content"), str):
+        if (
+            key.isascii()
+            and key.isdigit()
+            and len(key) < 11
+            and _fits(int(key))
+            and isinstance(entry, dict)
+            and isinstance(entry.get("content"), str)
+        ):
             yield AddedToken(int(key), entry["content"], entry.get("special") is True)
 
 
 def _from_added_file(file: JsonFile | None) -> Iterator[AddedToken]:
     value = file.value if file is not None else None
     for token, token_id in value.items() if isinstance(value, dict) else ():
-        if is_id(token_id):
+        if _fits(token_id):
             yield AddedToken(token_id, token, False)
 
 
@@ -253,7 +265,7 @@ def _value(vocabulary: bytes, key: bytes) -> int | None:
     while at >= 0:
         match = _NUMBER.match(vocabulary, at + len(key))
         if match is not None and vocabulary[at - 1 : at] != b"\\":
-            return int(match.group(1))
+            return int(match.group(1)) if _fits(int(match.group(1))) else None
         at = vocabulary.rfind(key, 0, at + len(key) - 1)
     return None
 

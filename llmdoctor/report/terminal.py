@@ -21,9 +21,9 @@ class Color(str, Enum):
 
 def complain(message: str) -> None:
     """Write one message to stderr, made harmless."""
-    from llmdoctor.core.text import clean, defuse
+    from llmdoctor.core.text import clean, defuse, shortened
 
-    sys.stderr.write(defuse(f"llmdoctor: {clean(message)}\n"))
+    sys.stderr.write(defuse(f"llmdoctor: {shortened(clean(message))}\n"))
 
 
 def note(message: str) -> None:

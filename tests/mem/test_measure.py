@@ -101,6 +101,7 @@ def test_a_killed_worker_is_a_sentence(models: dict[str, Path], monkeypatch: pyt
         (["mem", "compare", "model", "--strategy", "deepspeed:zero2", "--stage", "llm"], "no vision part"),
         (["mem", "compare", "model", "--strategy", "deepspeed:zero2", "--gpu-memory", "lots"], "--gpu-memory lots"),
         (["mem", "compare", "model", "--strategy", "deepspeed:zero2", "--trainable", "nothing.like.this"], "no parameter of the model"),
+        (["mem", "compare", "model", "--strategy", "deepspeed:zero2", "--static", "--trainable", "no.such"], "no parameter of the model"),
         (["mem", "compare", "unknown", "--strategy", "deepspeed:zero2"], "transformers cannot read this config"),
         (["mem", "compare", "model", "--strategy", "deepspeed:zero2", "--measured", "strategy.json"], "not a record"),
     ],

@@ -97,7 +97,7 @@ class Tally:
 
 def run(arguments: tuple[str, ...], seconds: float = SECONDS) -> Outcome:
     """The command in this process and this directory; after so many seconds it counts as hung."""
-    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors, write_through=True) for errors in ("strict", "backslashreplace"))
     code, fault = 0, ""
     start = time.perf_counter()
     before = sys.argv, sys.stdout, sys.stderr

@@ -65,9 +65,9 @@ class TraceFile:
         parts = parts_of(self.path)
         try:
             found = os.stat(self.path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if parts is None:
-                raise QuestionError(f"{self.path}: {error.strerror or error}") from None
+                raise QuestionError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from None
         else:
             if parts is not None and parts.stat().st_mtime < found.st_mtime:
                 parts = None  # of an earlier run that was cut off

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.timeline import TRACED, Stack
+from llmdoctor.mem.trained import check_patterns, is_trained
 from llmdoctor.mem.weights import Weight
 from llmdoctor.mem.workload import PAIRED
 
@@ -93,21 +93,12 @@ def reference_model(config: Any, workload: Workload) -> Any:
 
 
 def freeze(model: Any, workload: Workload) -> None:
-    """Leave trainable what `trainable` names and `frozen` does not; QuestionError where a pattern names nothing."""
+    """Leave trainable what `trainable` names and `frozen` does not. Raises QuestionError if a pattern names nothing."""
     if not workload.trainable and not workload.frozen:
         return
-    names = [name for name, _ in model.named_parameters()]
-    for pattern in (*workload.trainable, *workload.frozen):
-        if not any(matches(name, pattern) for name in names):
-            raise QuestionError(f"--trainable {pattern}: no parameter of the model has such a name (the first is {names[0]})")
+    check_patterns(workload, [name for name, _ in model.named_parameters()])
     for name, parameter in model.named_parameters():
-        wanted = not workload.trainable or any(matches(name, pattern) for pattern in workload.trainable)
-        parameter.requires_grad_(parameter.requires_grad and wanted and not any(matches(name, p) for p in workload.frozen))
-
-
-def matches(name: str, pattern: str) -> bool:
-    """Whether a pattern means a parameter: a shell pattern for the whole name, or else a part of it."""
-    return fnmatch.fnmatchcase(name, pattern) if any(c in pattern for c in "*?[") else pattern in name
+        parameter.requires_grad_(parameter.requires_grad and is_trained(name, workload))
 
 
 def weights_of(model: Any) -> tuple[Weight, ...]:
