@@ -87,6 +87,8 @@ def _with_state(estimate: Estimate) -> int:
 
 def trained_dtypes(estimate: Estimate) -> str:
     """Return the dtypes of the trained weights: "float32", or "bfloat16 and float32"."""
+    if estimate.strategy.fsdp is not None:
+        return "float32" if estimate.strategy.autocast else estimate.strategy.dtype
     return " and ".join(dict.fromkeys(sorted(weight.dtype for weight in estimate.job.trained))) or estimate.strategy.dtype
 
 
@@ -110,11 +112,14 @@ def _why_states(estimate: Estimate) -> tuple[str, str]:
 
 
 def _shared(strategy: Strategy) -> str:
-    return f", 1/{strategy.world_size} of it on each device" if strategy.stage >= 1 and strategy.world_size > 1 else ""
+    divided = strategy.stage >= 1 or strategy.fsdp is not None
+    return f", 1/{strategy.world_size} of it on each device" if divided and strategy.world_size > 1 else ""
 
 
 def _why_params(estimate: Estimate) -> tuple[str, str]:
     strategy = estimate.strategy
+    if strategy.fsdp is not None:
+        return f"this process's part of the weights in {trained_dtypes(estimate)}, and those of the units that are gathered for use", "fsdp"
     if strategy.stage == 3 and strategy.world_size > 1:
         return "this process's part of the weights, and those gathered for use", "zero_optimization.stage 3"
     adapters = "" if strategy.lora is None else f", adapters in {trained_dtypes(estimate)}"
@@ -145,10 +150,14 @@ def _why_gradients(estimate: Estimate) -> tuple[str, str]:
     if strategy.engine is not None and strategy.stage in (1, 2):
         because = "averaged gradients, zeros for parameters that got none (zero/stage_1_and_2.py:2192, :2708)"
         return because, f"zero_optimization.stage {strategy.stage}"
+    if strategy.fsdp is not None:
+        return f"this process's part of the gradients in {trained_dtypes(estimate)}, and those of a unit in its backward", "fsdp"
     return f"gradients in {trained_dtypes(estimate)}, held until the step", "the trained parameters"
 
 
 def _why_buckets(estimate: Estimate) -> tuple[str, str]:
+    if estimate.strategy.fsdp is not None:
+        return "buffers through which the weights and gradients of a unit of FSDP go", "fsdp_config.transformer_layer_cls_to_wrap"
     if estimate.strategy.engine is None:
         because = f"DistributedDataParallel's buckets, a second copy of the gradients in {trained_dtypes(estimate)} that is always held"
         return because, f"{estimate.strategy.world_size} processes"

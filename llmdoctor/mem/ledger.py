@@ -28,11 +28,11 @@ class Ledger:
         self.peaks: dict[str, Moment] = {}
         self._blocks: dict[Hashable, tuple[MemoryBlock, str]] = {}
 
-    def add(self, name: Hashable, size: int, component: str) -> None:
-        """Allocate `size` bytes under `name`; nothing for 0 bytes."""
+    def add(self, name: Hashable, size: int, component: str, stream: str = "") -> None:
+        """Allocate `size` bytes under `name`, from the free blocks of `stream`; nothing for 0 bytes."""
         if size <= 0:
             return
-        block = self.allocator.take(size)
+        block = self.allocator.take(size, stream)
         self._blocks[name] = (block, component)
         self.components[component] = self.components.get(component, 0) + block.size
         peak = self.peaks.get(self.phase)

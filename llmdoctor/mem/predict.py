@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from llmdoctor.mem.runners.base import Job, Runner
 from llmdoctor.mem.runners.bf16 import Bf16Runner
+from llmdoctor.mem.runners.fsdp import FsdpRunner
 from llmdoctor.mem.runners.stage0 import Stage0Runner
 from llmdoctor.mem.runners.trainer import TrainerRunner
 from llmdoctor.mem.runners.zero3 import Zero3Runner
@@ -21,6 +22,8 @@ def runner_of(job: Job) -> Runner:
     """The class that DeepSpeed's engine would choose (engine.py:2294, _do_optimizer_sanity_check), or the Trainer's."""
     strategy = job.strategy
     engine = strategy.engine
+    if strategy.fsdp is not None:
+        return FsdpRunner(job)
     if engine is None:
         return TrainerRunner(job)
     stage = engine.zero.stage
@@ -59,18 +62,22 @@ def workload_of(strategy: Strategy, base: Workload) -> Workload:
     """
     trainer = strategy.runner != "deepspeed"
     half = strategy.engine is not None and strategy.dtype != "float32"
+    sharded = strategy.fsdp
     return replace(
         base,
-        dtype=strategy.dtype,
-        autocast=strategy.autocast,
+        # Under FSDP with mixed precision the gathered weights have the dtype of autocast, adapters too.
+        dtype=strategy.dtype if sharded is None else strategy.autocast or strategy.dtype,
+        units=None if sharded is None else sharded.layers,
+        # Version 2 casts weights, inputs and outputs of each unit and runs without autocast (accelerate 1.15.0, _prepare_fsdp2).
+        autocast=None if sharded is not None and sharded.version == 2 else strategy.autocast,
         checkpointing=strategy.checkpointing,
-        lora=strategy.lora,
+        lora=strategy.lora if sharded is None or strategy.lora is None else replace(strategy.lora, float32=False),
         quantization=strategy.quantization,
         loss=strategy.loss,
         objective=strategy.objective,
         reference=strategy.reference,
         compares=strategy.compares,
         use_cache=False if trainer else None,
-        float_outputs=strategy.runner == "trainer" and strategy.autocast is not None,
+        float_outputs=strategy.runner == "trainer" and strategy.autocast is not None and (sharded is None or sharded.version == 1),
         pixel_dtype=strategy.dtype if half and trainer else "float32",
     )

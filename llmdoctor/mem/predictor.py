@@ -13,6 +13,7 @@ from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Skipped
 from llmdoctor.mem.batch import DEFAULT_LENGTH, FLASH, base_workload, resized
+from llmdoctor.mem.fsdp import check_sharded
 from llmdoctor.mem.keys import StrategyContext, joined
 from llmdoctor.mem.model_config import config_of, dtype_name, hidden_size, model_directory, text_part
 from llmdoctor.mem.options import MemOptions
@@ -35,6 +36,7 @@ EVALUATED = (
     "eval_accumulation_steps, prediction_loss_only or preprocess_logits_for_metrics (trainer.py, evaluation_loop)"
 )
 PADDING = "none; with sdpa each layer of a padded batch also keeps a mask (--lengths)"
+ADAPTERS = "new ones (peft_config); of a PeftModel that is handed to DPOTrainer a copy of the adapters is kept too (dpo_trainer.py:581)"
 GENERATED = "its key-value cache is not counted here: llmdoctor mem kvcache gives it"
 PAGED = "they lie in managed memory, which the allocator does not count: on the device while it has room, else in the host's memory"
 
@@ -72,6 +74,7 @@ class Predictor:
 
     def estimate(self, strategy: Strategy, batch: int | None = None, seq_len: int | None = None) -> Estimate:
         """Return the estimate of one strategy; `batch` and `seq_len` replace those of the options."""
+        check_sharded(strategy)
         base = base_workload(self.options, strategy, self.config)
         workload = workload_of(strategy, resized(base, batch or base.batch, seq_len or base.seq_len))
         traced = self._traced(workload)
@@ -84,6 +87,7 @@ class Predictor:
             rank=self.options.rank,
             reference=reference,
             evaluation=self._evaluation(strategy, workload),
+            units=traced.units,
         )
         return Estimate(strategy, workload, predict(job), traced.layers, job)
 
@@ -157,6 +161,8 @@ def _inputs(options: MemOptions, estimates: Sequence[Estimate], config: Mapping[
         assumed["--batch"] = 1
     if options.image is None and "vision_config" in config:
         assumed["--image"] = "none; a sequence with images holds more"
+    if any(strategy.objective == "dpo" and strategy.lora is not None for strategy in strategies):
+        assumed["adapters"] = ADAPTERS
     if any(_would_pad(options, estimate) for estimate in estimates):
         assumed["padding"] = PADDING
     unread = [key for key in options.without if key not in inputs.ignored]

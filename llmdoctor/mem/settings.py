@@ -78,6 +78,26 @@ class DeepSpeedEngine:
     whole_stage1: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullySharded:
+    """FSDP of torch: weights, gradients and states are divided among the processes, unit by unit.
+
+    `version` is 1 (FullyShardedDataParallel) or 2 (fully_shard). `reshard`: a unit's gathered weights are freed after its forward. `layers` are the
+    classes of the layers that become units, empty for those that the model names (_no_split_modules). `offload`: what is divided lies on the
+    host. `prefetch`: the next unit is gathered while one computes its backward. `stated`: the file itself sets the version,
+    `overruled`: it asks for something that accelerate overrules.
+    """
+
+    version: int = 2
+    reshard: bool = True
+    layers: tuple[str, ...] = ()
+    offload: bool = False
+    checkpointing: bool = False
+    prefetch: bool = True
+    stated: bool = True
+    overruled: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Strategy:
     """One training configuration.
@@ -111,6 +131,7 @@ class Strategy:
     compares: bool = False
     evaluation: Evaluation | None = None
     documents: str | None = None
+    fsdp: FullySharded | None = None
     file: str | None = None
     config: dict[str, Any] = field(default_factory=dict, compare=False)
     client: dict[str, Any] | None = field(default=None, compare=False)
@@ -124,6 +145,13 @@ class Strategy:
         if self.engine is None:
             raise ValueError(f"{self.name} runs without DeepSpeed")
         return self.engine
+
+    @property
+    def sharded(self) -> FullySharded:
+        """Return FSDP's settings. Raises ValueError if the strategy runs without FSDP."""
+        if self.fsdp is None:
+            raise ValueError(f"{self.name} runs without FSDP")
+        return self.fsdp
 
     @property
     def width(self) -> int:
@@ -156,6 +184,8 @@ class Strategy:
             "evaluation_batch": None if self.evaluation is None else self.evaluation.batch,
             "file": self.file,
         }
+        if self.fsdp is not None:
+            out["fsdp"] = {name: getattr(self.fsdp, name) for name in FullySharded.__slots__}
         if self.engine is not None:
             zero = self.engine.zero
             out["deepspeed"] = {name: getattr(zero, name) for name in Zero.__slots__}

@@ -8,6 +8,7 @@ from typing import Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.deepspeed import deepspeed_strategy
+from llmdoctor.mem.fsdp import check_sharded
 from llmdoctor.mem.keys import StrategyContext, UnmodelledSetting
 from llmdoctor.mem.optimizers import DEFAULT_TRAINER, trainer_optimizer
 from llmdoctor.mem.settings import Strategy, dtype_of, validated
@@ -42,6 +43,7 @@ def read_strategy(text: str, context: StrategyContext, content: str | None = Non
     reference = strategy.reference if lora is None else None  # DPOTrainer without its adapters is the reference
     whole = replace(strategy, checkpointing=checkpointing, lora=lora, reference=reference)
     try:
+        check_sharded(whole)
         return validated(whole)
     except QuestionError as error:
         raise UnmodelledSetting(str(error), whole.inputs) from None

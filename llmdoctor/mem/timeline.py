@@ -1,14 +1,15 @@
 """One forward and backward of a model as a list of events, and the repeated layers' part of it repeated.
 
 An event is a tuple: ("+", id, bytes, kind) a storage comes to life, ("-", id) it dies, ("g", parameter, id) a parameter's gradient is
-complete and lies in a storage, ("p", phase) the forward or the backward begins. Kinds are those of KINDS. A trace is cut into segments:
+complete and lies in a storage, ("p", phase) the forward or the backward begins, ("u", unit, what) a unit of FSDP begins its forward, ends it,
+begins its backward or ends it ("forward", "forwarded", "backward", "done"). Kinds are those of KINDS. A trace is cut into segments:
 what happens while one layer of a stack of alike layers runs, forward or backward, is a segment of that layer, the rest is not repeated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from llmdoctor.mem.weights import Weight
@@ -49,7 +50,8 @@ class Stack:
 class Traced:
     """One micro step of a model: its weights, the bytes of each buffer, and the events (none if the model's code was not run).
 
-    `layers` describes the layers that were traced, None if none was. `reference` are the weights of a second model that is not trained.
+    `layers` describes the layers that were traced, None if none was. `reference` are the weights of a second model that is not trained. `units`
+    are those of FSDP: for each one the names of its modules, in the order of their forwards.
     """
 
     weights: tuple[Weight, ...]
@@ -57,6 +59,7 @@ class Traced:
     events: tuple[Event, ...] = ()
     layers: str | None = None
     reference: tuple[Weight, ...] = ()
+    units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class NotAlike(Exception):
@@ -82,6 +85,14 @@ def _check(segments: Sequence[Segment], stacks: dict[str, Stack]) -> None:
     for (name, phase), layers in seen.items():
         if any(layers.get(layer) != layers.get(2) for layer in (1, 2, 3)):
             raise NotAlike(f"{name}: layers 1, 2 and 3 differ in the {phase}")
+
+
+def _moved(name: str, stack: str, shift: int) -> str:
+    """Return the name of a module, as far away from a layer of a stack as `name` is from the traced layer."""
+    if not name.startswith(f"{stack}."):
+        return name
+    index, dot, rest = name[len(stack) + 1 :].partition(".")
+    return f"{stack}.{int(index) + shift}{dot}{rest}"
 
 
 class _Expansion:
@@ -145,6 +156,8 @@ class _Expansion:
                 prefix = f"{stack.name}.{traced}."
                 name = event[1].replace(prefix, f"{stack.name}.{layer}.", 1) if event[1].startswith(prefix) else event[1]
                 yield ("g", name, next(self._shifted(event[2], stack, layer - traced)))
+            elif event[0] == "u":
+                yield ("u", _moved(event[1], stack.name, layer - traced), event[2])
             else:
                 yield event
 

@@ -11,6 +11,7 @@ from llmdoctor.configs.types import Configuration
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.adapters import adapters_of, quantization_of
 from llmdoctor.mem.deepspeed import deepspeed_strategy, nested, with_autos_filled
+from llmdoctor.mem.fsdp import fully_sharded, limits_of
 from llmdoctor.mem.keys import StrategyContext, UnmodelledSetting, check_keys, check_modelled, inputs_of, joined
 from llmdoctor.mem.optimizers import client_optimizer, trainer_optimizer
 from llmdoctor.mem.settings import Optimizer, Strategy, dtype_of
@@ -22,7 +23,7 @@ MODELLED = frozenset(
     "optimizer_arguments weight_decay clip client_optimizer adapter lora_rank lora_targets lora_dropout lora_float32 quantization "
     "quantization_bits quantization_method quantization_type quantization_double quantization_compute deepspeed distributed_type "
     "liger fused_loss prepared text_only evaluation eval_batch eval_loss_only eval_metrics_by_batch eval_accumulation eval_generates "
-    "packing packing_strategy padding_free documents".split()
+    "packing packing_strategy padding_free documents fsdp fsdp_config".split()
 )
 # Objectives of TRL's own trainers that are modelled, and the settings that belong to them.
 OBJECTIVES = {"SFTConfig": "sft", "DPOConfig": "dpo", "RewardConfig": "reward"}
@@ -66,6 +67,7 @@ def trainer_strategy(configuration: Configuration, context: StrategyContext) -> 
     if context.world_size is not None and processes != context.world_size:
         raise QuestionError(f"--world-size {context.world_size} contradicts {path}, whose {normal.key('world_size')} is {processes}")
     dtype = _load_dtype(normal.get("load_dtype"), f"{path}: {normal.key('load_dtype') or 'dtype'}") or context.model_dtype or "float32"
+    sharded = fully_sharded(configuration)
     strategy = Strategy(
         path,
         "trainer",
@@ -74,7 +76,8 @@ def trainer_strategy(configuration: Configuration, context: StrategyContext) -> 
         "bfloat16" if normal.get("bf16", False) else "float16" if normal.get("fp16", False) else None,
         accumulation=normal.get("accumulation", 1),
         clip=normal.get("clip", 1.0),
-        checkpointing=bool(normal.get("checkpointing", False)),
+        checkpointing=bool(normal.get("checkpointing", False)) or (sharded is not None and sharded.checkpointing),
+        fsdp=sharded,
         lora=adapters_of(configuration),
         batch=normal.get("batch"),
         seq_len=normal.get("sequence_length"),
@@ -90,7 +93,7 @@ def trainer_strategy(configuration: Configuration, context: StrategyContext) -> 
         file=path,
         client=normal.get("client_optimizer"),
         inputs=inputs_of(configuration),
-        limits=tuple(normal.limits),
+        limits=(*normal.limits, *limits_of(sharded)),
         text_only=bool(normal.get("text_only", False)),
     )
     named = normal.get("deepspeed")

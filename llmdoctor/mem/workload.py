@@ -61,7 +61,8 @@ class Workload:
     `objective` is None for transformers' Trainer, else "sft", "dpo" or "reward" for TRL's trainer of that name. `reference` is the dtype of a
     reference model beside the trained one, `compares` reports whether each step computes log-probabilities of the reference. `evaluation`: a
     batch of the evaluation, without gradients. `lengths` are those of the sequences, which are padded on the right to `seq_len`; `packed`
-    those of the documents in each sequence, which do not see each other; `flat`: the sequences of the batch are one row.
+    those of the documents in each sequence, which do not see each other; `flat`: the sequences of the batch are one row. `units` are the classes of the
+    layers that FSDP gathers one by one, empty for those that the model names, None without FSDP.
     """
 
     batch: int = 1
@@ -86,6 +87,7 @@ class Workload:
     lengths: tuple[int, ...] = ()
     packed: tuple[int, ...] = ()
     flat: bool = False
+    units: tuple[str, ...] | None = None
 
     @property
     def sequences(self) -> int:

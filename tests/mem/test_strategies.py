@@ -149,7 +149,14 @@ REFUSED: list[tuple[Any, str]] = [
     ({"optim": "adamw_torch", "bf16": True, "fp16": True}, "both true"),
     ({"optim": "adamw_torch", "bf16": "maybe"}, "expected true or false"),
     ({"optim": "lomo"}, "'lomo' is not modelled"),
-    ({"optim": "adamw_torch", "fsdp": "full_shard"}, "not modelled"),
+    ({"optim": "adamw_torch", "fsdp": "hybrid_shard auto_wrap"}, "hybrid_shard is not modelled"),
+    (
+        {"optim": "adamw_torch", "fsdp": "full_shard", "fsdp_config": {"auto_wrap_policy": "SIZE_BASED_WRAP"}},
+        "SIZE_BASED_WRAP is not modelled",
+    ),
+    ({"optim": "adamw_torch", "fsdp": True, "fsdp_config": {"version": 2, "cpu_offlod": True}}, "cpu_offlod is not modelled"),
+    ({"optim": "adamw_torch", "fsdp": True, "fsdp_config": {"version": 1, "use_orig_params": False}}, "use_orig_params"),
+    ({"optim": "adamw_torch", "fsdp": True, "fsdp_config": "missing.json"}, "no such file"),
     (
         {"optim": "adamw_torch", "bf16": True, "deepspeed": {**BASE, "train_batch_size": "auto", "bf16": {"enabled": False}}},
         "the Trainer refuses this",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from llmdoctor.mem.live.build import meta_model, read_config, reference_model, s
 from llmdoctor.mem.live.inputs import make_inputs
 from llmdoctor.mem.live.lora import without_adapters
 from llmdoctor.mem.live.recorder import StorageRecorder, recording
+from llmdoctor.mem.live.units import mark_calls, places_of, units_of
 from llmdoctor.mem.timeline import NotAlike, Segment, Stack, Traced, expand
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
     buffers = tuple(buffer.numel() * buffer.element_size() for buffer in model.buffers())
     reference = reference_model(config, workload)
     known = () if reference is None else weights_of(reference)
+    units = {} if workload.units is None else units_of(model, workload.units)
     stacks = shorten(model) if short else []
     if reference is not None and short:
         shorten(reference)
@@ -54,17 +56,18 @@ def _trace(path: str, workload: Workload, *, short: bool) -> Traced:
     if workload.loss is not None:
         _fuse(model, workload.loss)
     recorder = StorageRecorder()
-    segments = _record(_TracedModels(model, reference), config, stacks=stacks, workload=workload, fake=fake, recorder=recorder)
+    segments = _record(_TracedModels(model, reference, units), config, stacks=stacks, workload=workload, fake=fake, recorder=recorder)
     described = ", ".join(f"{stack.traced} of {stack.layers} {stack.name}" for stack in stacks) or "every layer"
-    return Traced(weights, buffers, tuple(expand(segments, stacks)), described, known)
+    return Traced(weights, buffers, tuple(expand(segments, stacks)), described, reference=known, units=units)
 
 
 @dataclass(frozen=True, slots=True)
 class _TracedModels:
-    """The model that is trained, and the reference model if it is another one."""
+    """The model that is trained with its units of FSDP, and the reference model if it is another one."""
 
     trained: Any
     reference: Any | None
+    units: Mapping[str, tuple[str, ...]]
 
     @property
     def all(self) -> tuple[Any, ...]:
@@ -212,11 +215,8 @@ def _marked(models: _TracedModels, stacks: list[Stack], recorder: StorageRecorde
         register_module_forward_pre_hook(kinds.enter),
         register_module_forward_hook(kinds.leave, always_call=True),
     ]
-    for stack in stacks:
-        for model in models.all:
-            layers = model.get_submodule(stack.name)
-            for index, layer in enumerate(layers):
-                _wrap(layer, (stack.name, index), index == len(layers) - 1, recorder)
+    for module, place in places_of(models.all, stacks, models.units):
+        mark_calls(module, place, recorder)
     for name, parameter in models.trained.named_parameters():
         if parameter.requires_grad:
             handles.append(parameter.register_post_accumulate_grad_hook(_arrival(name, recorder)))
@@ -234,27 +234,6 @@ def _arrival(name: str, recorder: StorageRecorder) -> Callable[[Any], None]:
         parameter.grad = None
 
     return arrived
-
-
-def _wrap(layer: Any, key: tuple[str, int], last: bool, recorder: StorageRecorder) -> None:
-    """Make a call of `layer` a segment: a subclass of its class, so that every attribute stays what it is."""
-    import torch
-
-    kind = type(layer)
-
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if recorder.backward:
-            return kind.__call__(self, *args, **kwargs)
-        recorder.segment((key[0], recorder.part, key[1]))
-        out = kind.__call__(self, *args, **kwargs)
-        states = out[0] if isinstance(out, tuple) else out
-        if isinstance(states, torch.Tensor) and states.requires_grad:
-            states.register_hook(lambda _: recorder.segment((key[0], "backward", key[1])))
-        if last:
-            recorder.segment(None)
-        return out
-
-    layer.__class__ = type(kind.__name__, (kind,), {"__call__": call})
 
 
 class _Kinds:

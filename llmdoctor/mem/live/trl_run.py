@@ -34,12 +34,18 @@ def run_trl(model: Any, arguments: dict[str, Any], workload: Workload, rows: int
         else {"prompt": " ".join(["word"] * PROMPT), "chosen": f" {words}", "rejected": f" {words}"}
     )
     reference = {"ref_model": _copy(model, workload.reference)} if workload.reference is not None else {}
+    adapters = {}
+    if workload.objective == "dpo" and workload.lora is not None:
+        # Adapters that exist already are copied, and the copy is the reference (trl 1.0.0, dpo_trainer.py:581): hand over the base model.
+        adapters = {"peft_config": model.peft_config["default"]}
+        model = model.unload()
     made = trainer(
         model,
         args=config(**{**arguments, "remove_unused_columns": True}, max_length=workload.seq_len),
         train_dataset=Dataset.from_list([example] * rows),
         processing_class=_tokenizer(),
         **reference,
+        **adapters,
     )
     if getattr(made, "ref_model", None) is not None:
         probe.models = [*(probe.models or []), made.ref_model]

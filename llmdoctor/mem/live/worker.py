@@ -76,6 +76,8 @@ def _run(options: MemOptions, text: str, steps: int, probe: Probe) -> None:
 
     predictor = Predictor(options)
     strategy = predictor.strategy(text)
+    if strategy.fsdp is not None:
+        raise QuestionError(f"{text}: FSDP is not run here: measure your own script with `mem measure -- torchrun ... train.py`")
     if strategy.documents is not None:
         raise QuestionError(f"{text}: packed batches are not run here: measure your own script with `mem measure -- python train.py`")
     if strategy.engine is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from llmdoctor.mem.ledger import Ledger
 from llmdoctor.mem.settings import Strategy
@@ -25,7 +25,7 @@ class Job:
     """What a runner works on.
 
     `rank` is the process whose memory is asked for, `reference` are the bytes of each weight of a model that is not trained, `evaluation`
-    the events of one batch without gradients.
+    the events of one batch without gradients, `units` the modules of each unit of FSDP.
     """
 
     strategy: Strategy
@@ -35,6 +35,7 @@ class Job:
     rank: int = 0
     reference: tuple[int, ...] = ()
     evaluation: tuple[Event, ...] = ()
+    units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     exact: bool = False  # sizes of tensors instead of the allocator's blocks
 
     @property
@@ -71,6 +72,9 @@ class Runner:
     def gradient(self, weight: Weight, storage: object) -> None:
         """`weight`'s gradient is complete and lies in `storage`, which the trace frees after this unless keep() is called."""
         raise NotImplementedError
+
+    def unit(self, name: str, what: str) -> None:
+        """A unit of FSDP begins or ends its forward or its backward."""
 
     def after_backward(self) -> None:
         """The backward of a micro step is over."""
@@ -127,6 +131,8 @@ class Runner:
                     ledger.drop(event[1])
             elif kind == "g":
                 self.gradient(self.by_name[event[1]], event[2])
+            elif kind == "u":
+                self.unit(event[1], event[2])
             elif kind == "p":
                 self._phase(event[1])
 
