@@ -37,6 +37,9 @@ class Framework:
     older: tuple[str, ...] = ()
     distribution: str = ""
     needs: tuple[str, ...] = ()  # frameworks whose classes are bases here
+    pinned: dict[str, str] = field(
+        default_factory=dict
+    )  # the newest release of such a framework that this one accepts, if it is not the newest
     tables: dict[str, tuple[str, str]] = field(default_factory=dict)  # dictionaries of literals: name here -> (file, name there)
     documents: dict[str, str] = field(default_factory=dict)  # JSON files that a setting can name: name here -> pattern
     recipes: str = ""  # YAML files whose keys are the settings, for a framework without classes of settings
@@ -68,9 +71,10 @@ FRAMEWORKS = {
     "llamafactory": Framework(
         "llamafactory", ("hparams/*_args.py",),
         ("ModelArguments", "DataArguments", "TrainingArguments", "FinetuningArguments", "GeneratingArguments"), needs=("transformers",),
+        pinned={"transformers": "5.6.0"},
     ),
     "ms_swift": Framework(
-        "swift", ("arguments/**/*.py", "trainers/*.py", "rlhf_trainers/*.py", "rlhf_trainers/**/*.py"),
+        "swift", ("arguments/**/*.py", "ray_utils/arguments.py", "trainers/*.py", "rlhf_trainers/*.py", "rlhf_trainers/**/*.py"),
         ("SftArguments", "RLHFArguments", "PretrainArguments"), distribution="ms-swift", needs=("transformers", "trl"),
         documents={"deepspeed": "config/zero*.json"},
     ),
@@ -112,7 +116,8 @@ def schema_of(name: str, sources: Path) -> dict[str, Any]:
     classes = declared(root, framework.files)
     for other in framework.needs:
         base = FRAMEWORKS[other]
-        below, _ = installed(base) or fetched(base, None, sources)
+        pinned = framework.pinned.get(other)
+        below, _ = (None if pinned else installed(base)) or fetched(base, pinned, sources)
         classes = {**declared(below, base.files), **classes}
         if other == "transformers":  # a framework's class may have the name of the one that it extends
             known = declared(below, base.files)
@@ -222,12 +227,19 @@ def fields_of(name: str, classes: dict[str, ast.ClassDef], seen: tuple[str, ...]
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and not item.target.id.startswith("_"):
             kind = " ".join(ast.unparse(item.annotation).split())
-            if kind.startswith(("ClassVar", "InitVar")) or item.target.id == "model_config":
+            if kind.startswith(("ClassVar", "InitVar")) or item.target.id == "model_config" or is_computed(item.value):
                 continue
             out[item.target.id] = [bare(kind), default_of(item.value)]
     if name == "BitsAndBytesConfig":
         out = parameters_of(node)
     return out
+
+
+def is_computed(value: ast.expr | None) -> bool:
+    """Return whether a field of a dataclass is no argument: field(init=False)."""
+    return isinstance(value, ast.Call) and any(
+        word.arg == "init" and isinstance(word.value, ast.Constant) and word.value.value is False for word in value.keywords
+    )
 
 
 def bare(kind: str) -> str:

@@ -10,6 +10,7 @@ from llmdoctor.configs import trainer
 from llmdoctor.configs.normal import Normal, flag
 from llmdoctor.configs.schema import Meanings, declared, keys_of, literal_choices
 from llmdoctor.configs.types import Format, KeyEffect, Refused, Variant
+from llmdoctor.core.errors import QuestionError
 
 OWN = Meanings(
     uses={
@@ -87,7 +88,8 @@ OWN = Meanings(
             "dpo_beta dpo_label_smoothing dpo_use_weighting dpo_loss_weights dpo_norm_loss rl_beta orpo_alpha simpo_gamma cpo_alpha kto_* rpo_alpha "
             "center_rewards_coefficient eaft_alpha eaft_k kd_alpha kd_ce_alpha kd_temperature* kd_beta"
         ),
-        "the number of steps does not change what one step holds": "num_epochs max_steps batch_size early_stopping_patience",
+        "the number of steps does not change what one step holds": "num_epochs max_steps early_stopping_patience",
+        "gradient_accumulation_steps is 1 all the same: its default is filled in first (utils/config/__init__.py, normalize_config)": "batch_size",
         "it does not change what one batch of the evaluation holds": "eval_* evals_per_epoch metric_for_best_model greater_is_better",
         "generated samples and benchmarks do not belong to a training step": (
             "do_causal_lm_eval do_bench_eval bench_* "
@@ -200,6 +202,8 @@ def settle(normal: Normal) -> None:
     for name, value in (("batch", 1), ("sequence_length", 512), ("optimizer", "adamw_torch_fused")):
         if normal.values.get(name) is None:
             normal.put(name, value)
+    if {"batch_size", "gradient_accumulation_steps"} <= normal.raw.keys():  # utils/schemas/validation.py:278
+        raise QuestionError("batch_size: axolotl accepts only one of gradient_accumulation_steps and batch_size")
     if normal.get("objective") in ("sft", None):
         normal.drop("objective")
     normal.put("documents", "rows", normal.key("documents")) if normal.get("documents", False) else normal.drop("documents")

@@ -56,7 +56,7 @@ OWN = Meanings(
         "the size of an image is given by --image": "max_pixels",
         "it is an option of inference": "max_new_tokens temperature top_k top_p repetition_penalty num_beams stream stop_words logprobs top_logprobs structured_outputs_regex",
         "an option of a method that another key switches on": (
-            "galore_* lisa_step_interval lora_ga_* fourier_* boft_* vera_* adapter_act adapter_length adalora_* llamapro_* reft_* hqq_axis"
+            "ray_exp_name device_groups galore_* lisa_step_interval lora_ga_* fourier_* boft_* vera_* adapter_act adapter_length adalora_* llamapro_* reft_* hqq_axis"
         ),
         "a factor of the adapters' output, or a learning rate": "lora_alpha use_rslora lorap_lr_ratio aligner_lr vit_lr router_aux_loss_coef",
         "it does not change what one batch of the evaluation holds": "eval_* extra_eval_args early_stop_interval acc_strategy",

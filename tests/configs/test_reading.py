@@ -232,3 +232,17 @@ def test_a_file_of_trls_commands_does_not_load_by_model_init_kwargs() -> None:
     found = read("f.yaml", text=text)
     assert found.normal.get("load_dtype") == "float32"
     assert "model_init_kwargs.dtype" in found.of("memory", Ignored)
+
+
+def test_axolotls_batch_size_is_the_one_or_the_other() -> None:
+    """axolotl 0.19.0: held against its pydantic model by conformance/compare_configs.py."""
+    alone = read("a.yaml", text=AXOLOTL + "batch_size: 32\n")
+    assert (alone.rejected, alone.normal.get("accumulation")) == ({}, 1)
+    both = read("a.yaml", text=AXOLOTL + "batch_size: 32\ngradient_accumulation_steps: 2\n")
+    assert "only one of" in both.rejected[""]
+
+
+def test_llama_factory_accepts_what_its_own_transformers_accepts() -> None:
+    text = "model_name_or_path: m\nstage: sft\nfinetuning_type: lora\ncutoff_len: 99\noutput_dir: o\nwarmup_ratio: 0.1\n"
+    assert read("l.yaml", text=text).unknown == ()  # llamafactory 0.9.5 accepts transformers up to 5.6.0
+    assert [one.key for one in read("l.yaml", text=f"{text}model_max_length: 99\n").unknown] == ["model_max_length"]  # field(init=False)
