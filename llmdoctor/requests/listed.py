@@ -26,8 +26,11 @@ class Listed:
 
     @property
     def place(self) -> int | None:
-        """The place of the drawn token in the list; None if it is not in it."""
-        return next((place for place, (token, _) in enumerate(self.top) if token == self.token), None)
+        """The place of the drawn token in the list; None if it is not in it. Of tokens with the same text it is the one as likely as the drawn one."""
+        same = [place for place, (token, _) in enumerate(self.top) if token == self.token]
+        return min(
+            same, key=lambda place: 0.0 if self.top[place][1] == self.logprob else abs(self.top[place][1] - self.logprob), default=None
+        )
 
     @property
     def whole(self) -> bool:

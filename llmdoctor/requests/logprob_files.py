@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
@@ -17,6 +18,7 @@ from llmdoctor.files.opening import Refusal, open_inside, read_bytes
 from llmdoctor.requests.listed import Listed, Responses
 
 _LIMIT = 512 << 20
+_SAME = 0.05  # nats by which a server's two numbers for one token may differ
 _REQUESTS = ("request", "body", "params", "sampling_params", "generation_settings")
 _RESPONSES = ("response", "output", "result", "body")
 _EVENTS = (b"data:", b"event:", b": ")
@@ -92,16 +94,15 @@ def _events(data: bytes, path: str) -> Iterator[tuple[int, Any]]:
 def _read(value: Any, found: Responses, line: int) -> None:
     if not isinstance(value, dict):
         raise TypeError(f"a JSON {type(value).__name__}, expected an object")
-    before = len(found.steps)
     request: dict[str, Any] | None = None
-    if isinstance(value.get("chunks"), list):
-        for chunk in _last_of_cumulative(value["chunks"]):
-            request = _read_one(chunk, found) or request
-    else:
-        request = _read_one(value, found)
-    if len(found.steps) > before:
-        found.requests.append((line, request))
-        found.sizes.append(len(found.steps) - before)
+    sequences: dict[int, list[Listed]] = {}
+    for chunk in _last_of_cumulative(value["chunks"]) if isinstance(value.get("chunks"), list) else [value]:
+        request = _read_one(chunk, found, sequences) or request
+    for _, steps in sorted(sequences.items()):
+        if steps:
+            found.steps += steps
+            found.requests.append((line, request))
+            found.sizes.append(len(steps))
 
 
 def _last_of_cumulative(chunks: list[Any]) -> list[Any]:
@@ -110,14 +111,15 @@ def _last_of_cumulative(chunks: list[Any]) -> list[Any]:
     return whole[-1:] if whole else chunks
 
 
-def _read_one(value: Any, found: Responses) -> dict[str, Any] | None:
-    """Read one response, or one chunk of a stream; return the request beside it."""
+def _read_one(value: Any, found: Responses, sequences: dict[int, list[Listed]]) -> dict[str, Any] | None:
+    """Read one response, or one chunk of a stream, into its sequences by the index of the choice; return the request beside it."""
     if not isinstance(value, dict):
         raise TypeError(f"a JSON {type(value).__name__}, expected an object")
     inner = value
     while deeper := next((inner[key] for key in _RESPONSES if isinstance(inner.get(key), dict)), None):
         inner = deeper  # OpenAI's batch output: response.body
     request = _request(value, inner)
+    steps: list[Listed] = []
     meta = inner.get("meta_info")
     prompts = inner.get("prompt_logprobs") or (meta.get("input_token_logprobs") if isinstance(meta, dict) else None)
     if isinstance(prompts, list) and prompts:
@@ -127,33 +129,37 @@ def _read_one(value: Any, found: Responses) -> dict[str, Any] | None:
         found.masks += [tuple(int(token) for token in mask) for mask in masks]
     if isinstance(inner.get("meta_info"), dict):
         found.engine = "sglang"
-        _sglang(inner["meta_info"], found)
+        steps = list(_sglang(inner["meta_info"]))
     elif isinstance(inner.get("completion_probabilities"), list):
         found.engine = "llama.cpp"
-        found.steps += [_llama(item, found) for item in inner["completion_probabilities"]]
+        steps = [_llama(item, found) for item in inner["completion_probabilities"]]
     elif isinstance(inner.get("details"), dict):
         found.engine = "tgi"
-        found.steps += list(_tgi(inner["details"]))
+        steps = list(_tgi(inner["details"]))
     elif isinstance(inner.get("token"), dict) and "logprob" in inner["token"]:
         found.engine = "tgi"  # a chunk of its stream
-        found.steps += list(_tgi({"tokens": [inner["token"]], "top_tokens": [inner.get("top_tokens") or []]}))
+        steps = list(_tgi({"tokens": [inner["token"]], "top_tokens": [inner.get("top_tokens") or []]}))
     elif isinstance(inner.get("output"), list):
-        found.steps += [_chat(item) for part in _parts(inner["output"]) for item in part.get("logprobs") or []]
+        steps = [_chat(item) for part in _parts(inner["output"]) for item in part.get("logprobs") or []]
     elif isinstance(inner.get("logprobs"), list) and "choices" not in inner and "outputs" not in inner:
-        found.steps += [_chat(item) for item in inner["logprobs"]]  # Ollama
-    _choices(inner, request, found)
+        found.engine = found.engine or ("ollama" if "done" in inner else "")
+        steps = [_chat(item) for item in inner["logprobs"]]
+    sequences.setdefault(-1, []).extend(steps)
+    _choices(inner, request, found, sequences)
     return request
 
 
-def _choices(inner: Mapping[str, Any], request: Mapping[str, Any] | None, found: Responses) -> None:
+def _choices(inner: Mapping[str, Any], request: Mapping[str, Any] | None, found: Responses, sequences: dict[int, list[Listed]]) -> None:
     """The choices of a response; the prompt's tokens in front of each (echo) are left out."""
     choices = inner.get("choices") or inner.get("outputs") or []
     each: list[list[Listed | None]] = [_choice(choice, found) for choice in choices]
     prompt = _echoed(each, inner, request, choices)
     if prompt:
         found.notes.append(f"{prompt * len(each)} prompt tokens (echo) are in the list and are not judged: they were not drawn")
-    for steps in each:
-        found.steps += [step for step in steps[prompt:] if step is not None]
+    for place, (steps, choice) in enumerate(zip(each, choices, strict=True)):
+        index = choice.get("index", place)
+        mine = sequences.setdefault(index if type(index) is int else place, [])
+        mine += [step for step in steps[prompt:] if step is not None]
 
 
 def _echoed(each: list[list[Listed | None]], inner: Mapping[str, Any], request: Mapping[str, Any] | None, choices: list[Any]) -> int:
@@ -187,7 +193,7 @@ def _choice(choice: Any, found: Responses) -> list[Listed | None]:
     if isinstance(logprobs, dict) and isinstance(logprobs.get("content"), list):
         return [_chat(item) for item in logprobs["content"]]
     if isinstance(logprobs, dict) and "tokens" in logprobs:
-        return list(_completion(logprobs))
+        return _completion(logprobs, found)
     if isinstance(logprobs, list) and logprobs and all(isinstance(item, int | float) for item in logprobs):
         return [_listed(str(token), _number(item), ()) for token, item in zip(choice["token_ids"], logprobs, strict=True)]  # TensorRT-LLM
     if isinstance(logprobs, list):
@@ -216,13 +222,27 @@ def _chat(item: dict[str, Any]) -> Listed:
     return _listed(str(item["token"]), _number(item["logprob"]), top)
 
 
-def _completion(logprobs: dict[str, Any]) -> Iterator[Listed | None]:
+def _completion(logprobs: dict[str, Any], found: Responses) -> list[Listed | None]:
+    """The steps of a completion, whose lists are objects by text: of several tokens with one text such an object keeps one alone.
+
+    Lists with such a text are left out: it is that of single bytes, or of a drawn token that is listed with another log-probability.
+    """
     tops = logprobs.get("top_logprobs") or [{}] * len(logprobs["tokens"])
+    steps: list[Listed | None] = []
     for token, logprob, top in zip(logprobs["tokens"], logprobs["token_logprobs"], tops, strict=True):
-        if logprob is None:
-            yield None
-        else:
-            yield _listed(str(token), _number(logprob), tuple((str(other), _number(value)) for other, value in (top or {}).items()))
+        listed = tuple((str(other), _number(value)) for other, value in (top or {}).items())
+        steps.append(None if logprob is None else _listed(str(token), _number(logprob), listed))
+    shared = {step.token for step in steps if step is not None and _listed_otherwise(step)}
+    unclear = [step is not None and any(text in shared or text == "" or "\ufffd" in text for text, _ in step.top) for step in steps]
+    if any(unclear):
+        found.notes.append(f"{sum(unclear)} lists are left out: several tokens have one text in them, of which an object keeps one")
+    return [replace(step, top=()) if step is not None and bad else step for step, bad in zip(steps, unclear, strict=True)]
+
+
+def _listed_otherwise(step: Listed) -> bool:
+    """Whether a token with the text of the drawn one is listed, and with another log-probability."""
+    place = step.place
+    return place is not None and step.top[place][1] != step.logprob and not abs(step.top[place][1] - step.logprob) <= _SAME
 
 
 def _vllm(tokens: list[int], logprobs: list[dict[str, Any]]) -> Iterator[Listed]:
@@ -234,11 +254,11 @@ def _vllm(tokens: list[int], logprobs: list[dict[str, Any]]) -> Iterator[Listed]
         yield _listed(str(token), _number(own["logprob"]), tuple((other, _number(item["logprob"])) for other, item in step.items()), rank)
 
 
-def _sglang(meta: dict[str, Any], found: Responses) -> None:
+def _sglang(meta: dict[str, Any]) -> Iterator[Listed]:
     tops = meta.get("output_top_logprobs") or []
     for index, entry in enumerate(meta.get("output_token_logprobs") or []):
         top = tops[index] if index < len(tops) and tops[index] else []
-        found.steps.append(_listed(str(entry[1]), _number(entry[0]), tuple((str(other[1]), _number(other[0])) for other in top)))
+        yield _listed(str(entry[1]), _number(entry[0]), tuple((str(other[1]), _number(other[0])) for other in top))
 
 
 def _llama(item: dict[str, Any], found: Responses) -> Listed:

@@ -49,7 +49,8 @@ def beam_report(options: ReplayOptions, claim: Claim) -> Report:
     beams = groups[shown]
     verdict = undecided(doubts_of(claim, True)) if claim.unmodelled else verdicts[shown]
     findings = findings_of(verdict, claim, str(options.logits), [])
-    text = f"{verdict.outcome.capitalize()} with {claim.words()}, length_penalty {claim.length_penalty:g}: {verdict.reason}."
+    doubt = f" ({claim.engine.doubt})" if claim.engine.doubt else ""
+    text = f"{verdict.outcome.capitalize()} with {claim.words()}, length_penalty {claim.length_penalty:g}: {verdict.reason}.{doubt}"
     subject = {"logits": options.logits, "beams": claim.beams, "returned": len(beams), "prompts": prompts, "prompt": shown}
     return Report(
         "sample replay",

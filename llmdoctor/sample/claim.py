@@ -66,13 +66,13 @@ class Claim:
         return replace(self, settings=kept)
 
     def words(self) -> str:
-        """Return the claim in words: "transformers, temperature 0.7, top_p 0.9"."""
+        """Return the claim in words: "transformers 5.23.0, temperature 0.7, top_p 0.9"."""
         named = self.settings.named()
         greedy = named.pop("do_sample", True) is False
         parts = [f"{name} {value:g}" for name, value in named.items() if isinstance(value, int | float)]
         parts += [f"{name} of {plural(len(value), 'token')}" for name, value in named.items() if not isinstance(value, int | float)]
         how = f"beam search with {self.beams} beams" if self.beams > 1 else "greedy" if greedy else ""
-        return ", ".join([self.engine.name, *([how] if how else []), *parts])
+        return ", ".join([self.engine.label, *([how] if how else []), *parts])
 
 
 def make_claim(options: ReplayOptions, *, stored: Mapping[str, Any] | None = None, default: str = "") -> Claim:
@@ -120,7 +120,7 @@ def _claim_of(engine: SamplingEngine, keys: ClaimKeys, merged: dict[str, Any], s
     beams, penalty = merged.get("num_beams") or 1, merged.get("length_penalty", 1.0)
     if not isinstance(beams, int) or isinstance(penalty, bool) or not isinstance(penalty, int | float) or not abs(penalty) < 1e6:
         raise QuestionError(f"{source}: num_beams {str(beams)[:40]!r}, length_penalty {str(penalty)[:40]!r}: expected numbers")
-    unmodelled = list(keys.unmodelled)
+    unmodelled = [*keys.unmodelled, *sorted(keys.harmless & engine.not_harmless)]
     if beams > 1 and settings.do_sample:
         unmodelled.append(f"num_beams {beams} with do_sample (beam sampling)")
     inputs = Inputs(used=_plain({"engine": engine.name, **used}), ignored=keys.ignored, assumed=_assumed(engine, keys, settings))
@@ -142,7 +142,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _assumed(engine: SamplingEngine, keys: ClaimKeys, settings: SamplingParams) -> dict[str, Any]:
     """What nothing sets, and the answer depends on."""
-    found: dict[str, Any] = {} if "engine" in keys.settings else {"engine version": engine.version}
+    found: dict[str, Any] = {} if engine.asked else {"engine version": engine.version}
     if settings.do_sample and settings.temperature is None:
         found["temperature"] = 1.0
     if settings.min_tokens and not keys.eos:
@@ -168,7 +168,7 @@ def _check_without(without: Sequence[str], keys: ClaimKeys, source: str) -> None
 def _engine_of(options: ReplayOptions, keys: ClaimKeys, source: str, default: str) -> SamplingEngine:
     """The claimed engine; transformers if nothing names one and the file does not tell. Raises QuestionError."""
     stated = keys.settings.get("engine")
-    if stated is not None and options.engine is not None and stated != options.engine.partition("@")[0]:
+    if stated is not None and options.engine is not None and str(stated).partition("@")[0] != options.engine.partition("@")[0]:
         raise QuestionError(f"contradictory claims: {source} sets engine {stated}, the options set {options.engine}")
     name = options.engine or stated or default or "transformers"
     found = find_engine(name) if isinstance(name, str) else None

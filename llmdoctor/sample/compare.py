@@ -55,7 +55,7 @@ def compared_as(command: str, options: SampleCompareOptions) -> Report:
         _result(found, decision, causes, paired, (trainer, engine)),
         findings,
         document=_document(found, causes, findings, paired, (trainer, engine)),
-        verdict=_verdict(found, decision),
+        verdict=_verdict(found, decision, paired.limit),
         differs=decision == "disagree",
         unanswered=decision == "undecided" and command == "sample compare",
     )
@@ -68,8 +68,9 @@ def _invalid(trainer: Side, engine: Side) -> str:
     return "; ".join(texts)
 
 
-def _verdict(found: Divergence, decision: Agreement) -> Verdict:
+def _verdict(found: Divergence, decision: Agreement, limit: str) -> Verdict:
     ratio = f"mean ratio {found.mean_ratio:.4g} +- {found.standard_error:.2g} (1 expected), {plural(found.tokens, 'token')}"
+    ratio += f" ({limit})" if limit else ""
     if decision == "agree":
         return Verdict(f"The two sides agree up to rounding: {ratio}.", "ok")
     if decision == "undecided":
@@ -204,6 +205,17 @@ def _cause(one: DisagreementCause) -> DisagreementCauseResult:
     }
 
 
+def _mask_names(sides: tuple[Side, Side]) -> dict[str, str]:
+    names = dict.fromkeys(name for side in sides for name in side.masked_by)
+    return {"mask": ", ".join(names)} if names else {}
+
+
+def _unread(sides: tuple[Side, Side]) -> dict[str, str]:
+    """The columns of the dumps that the comparison does not read."""
+    used = {side.name for side in sides}
+    return {name: "neither log-probabilities nor a mask" for side in sides for name in side.unread if name not in used}
+
+
 def _result(
     found: Divergence,
     decision: Agreement,
@@ -231,5 +243,5 @@ def _result(
         "invalid": {side.path: dict(side.invalid) for side in sides if side.invalid},
         "notes": list(paired.notes),
         "versus": versus,
-        "inputs": Inputs(used=names).result(),
+        "inputs": Inputs(used={**names, **_mask_names(sides)}, ignored=_unread(sides)).result(),
     }

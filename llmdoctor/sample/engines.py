@@ -28,8 +28,12 @@ _SHOWN = 6
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What one engine makes of the numbers: the settings it used, its stages and distribution [V], or its refusal (then [0])."""
+    """What one engine makes of the numbers: the settings it used, its stages and distribution [V], or its refusal (then [0]).
 
+    `key` is its name, or NAME@VERSION beside another version of it.
+    """
+
+    key: str
     engine: SamplingEngine
     settings: SamplingParams
     stages: tuple[Stage, ...]
@@ -59,11 +63,17 @@ def engines_report(options: EnginesOptions) -> Report:
     check_tokens((*context.prompt, *context.output, *(settings.logit_bias or ())), len(row))
     directory = None if options.model is None else read_model_dir(options.model)
     chosen = [known_engine(name) for name in options.engines] or list(NEWEST)
-    drawn = [draw(engine, full(engine, settings, directory, options.defaults), row, context) for engine in chosen]
+    drawn = [draw(engine, full(engine, settings, directory, options.defaults), row, context, key=_key(engine, chosen)) for engine in chosen]
     partings = tuple(_partings(drawn, len(row)))
     subject = {"logits": recorded.path, "step": step, "vocab": len(row), "settings": settings.named(), "model": options.model}
     verdict = _verdict(drawn, partings)
     return Report("sample engines", subject, _result(drawn, partings), document=_document(drawn, partings, directory), verdict=verdict)
+
+
+def _key(engine: SamplingEngine, chosen: Sequence[SamplingEngine]) -> str:
+    """The name of an engine in the result: with its version if another version of it is there too."""
+    alone = sum(other.name == engine.name for other in chosen) == 1
+    return engine.name if alone else f"{engine.name}@{engine.release}"
 
 
 def check_tokens(tokens: Sequence[int], vocab: int) -> None:
@@ -87,17 +97,17 @@ def full(engine: SamplingEngine, settings: SamplingParams, directory: ModelDir |
     return replace(settings, **added)
 
 
-def draw(engine: SamplingEngine, settings: SamplingParams, logits: Floats, before: TokenContext) -> Drawn:
+def draw(engine: SamplingEngine, settings: SamplingParams, logits: Floats, before: TokenContext, *, key: str) -> Drawn:
     """One engine's stages and distribution."""
     error = refusal(engine, settings)
     if error is not None:
-        return Drawn(engine, settings, (), np.zeros(0), error)
+        return Drawn(key, engine, settings, (), np.zeros(0), error)
     with np.errstate(all="ignore"):
         stages = run(engine, settings, logits, before)
         probs = stages[-1].row.probs(len(logits))
     if not np.isfinite(probs).all():
-        return Drawn(engine, settings, (), np.zeros(0), "the logits overflow float32: probabilities are NaN")
-    return Drawn(engine, settings, tuple(stages), probs, None)
+        return Drawn(key, engine, settings, (), np.zeros(0), "the logits overflow float32: probabilities are NaN")
+    return Drawn(key, engine, settings, tuple(stages), probs, None)
 
 
 def variation(left: Doubles, right: Doubles) -> float:
@@ -114,8 +124,8 @@ def _partings(drawn: Sequence[Drawn], vocab: int) -> list[Parting]:
             kept_left, kept_right = left.probs > 0, right.probs > 0
             found.append(
                 Parting(
-                    left=left.engine.name,
-                    right=right.engine.name,
+                    left=left.key,
+                    right=right.key,
                     stage=_stage(left, right, vocab),
                     only_left=tuple(map(int, np.flatnonzero(kept_left & ~kept_right))),
                     only_right=tuple(map(int, np.flatnonzero(kept_right & ~kept_left))),
@@ -143,7 +153,7 @@ def grouped(drawn: Sequence[Drawn]) -> list[list[Drawn]]:
 def _stage(left: Drawn, right: Drawn, vocab: int) -> str:
     for one, other in zip(left.stages[1:], right.stages[1:], strict=False):
         if one.name != other.name:
-            return f"{left.engine.name} does {one.name}, {right.engine.name} {other.name}"
+            return f"{left.key} does {one.name}, {right.key} {other.name}"
         if variation(one.row.probs(vocab), other.row.probs(vocab)) >= SAME:
             return one.name
     longer = max(left.stages, right.stages, key=len)
@@ -152,7 +162,7 @@ def _stage(left: Drawn, right: Drawn, vocab: int) -> str:
 
 def _result(drawn: Sequence[Drawn], partings: Sequence[Parting]) -> EnginesResult:
     return {
-        "engines": {one.engine.name: _engine(one, drawn) for one in drawn},
+        "engines": {one.key: _engine(one, drawn) for one in drawn},
         "partings": [
             {
                 "left": parting.left,
@@ -170,16 +180,14 @@ def _result(drawn: Sequence[Drawn], partings: Sequence[Parting]) -> EnginesResul
 def _engine(one: Drawn, drawn: Sequence[Drawn]) -> EngineResult:
     probs = one.probs
     return {
-        "version": one.engine.version,
+        "version": one.engine.asked or one.engine.version,
         "source": one.engine.source,
         "order": list(one.engine.order),
         "settings": one.settings.named(),
         "stages": [{"name": stage.name, "support": len(stage.row.x), "mass_kept": stage.mass_kept} for stage in one.stages],
         "probs": None if one.error else probs.tolist(),
         "support": None if one.error else int(np.count_nonzero(probs)),
-        "tv_to": {}
-        if one.error
-        else {other.engine.name: variation(probs, other.probs) for other in drawn if not other.error and other is not one},
+        "tv_to": {} if one.error else {other.key: variation(probs, other.probs) for other in drawn if not other.error and other is not one},
         "error": one.error,
     }
 
@@ -187,8 +195,10 @@ def _engine(one: Drawn, drawn: Sequence[Drawn]) -> EngineResult:
 def _verdict(drawn: Sequence[Drawn], partings: Sequence[Parting]) -> Verdict:
     """Whether the engines that accept the settings draw from one distribution; those that refuse them are named."""
     groups = grouped(drawn)
-    refused = [one.engine.name for one in drawn if one.error is not None]
-    limit = f" ({', '.join(refused)} refuse the settings)" if refused and groups else ""
+    refused = [one.engine.label for one in drawn if one.error is not None]
+    limits = [f"{', '.join(refused)} refuse the settings"] if refused and groups else []
+    limits += [one.engine.doubt for one in drawn if one.engine.doubt]
+    limit = f" ({'; '.join(limits)})" if limits else ""
     if not groups:
         return Verdict("No engine accepts these settings.", "problem")
     if len(groups) == 1:
@@ -207,7 +217,7 @@ def _document(drawn: Sequence[Drawn], partings: Sequence[Parting], directory: Mo
     blocks: list[Block] = [_picture(groups)] if groups else []
     blocks += [Note("Order", f"{order}   {', '.join(names)}", "dim") for order, names in _orders(groups).items()]
     blocks += [_parting(parting) for parting in partings]
-    blocks += [Note("Refused", f"{one.engine.name}: {one.error}", "warn") for one in refused]
+    blocks += [Note("Refused", f"{one.engine.label}: {one.error}", "warn") for one in refused]
     blocks += [
         Note("Model", f"{one.engine.name} takes {_defaults_named(directory)} from generation_config.json for what is not set", "dim")
         for one in drawn
@@ -221,14 +231,14 @@ def _defaults_named(directory: ModelDir) -> str:
 
 
 def _names(group: Sequence[Drawn]) -> str:
-    return ", ".join(one.engine.name for one in group)
+    return ", ".join(one.engine.label for one in group)
 
 
 def _orders(groups: Sequence[Sequence[Drawn]]) -> dict[str, list[str]]:
     """The stages that ran, in order, and the engines that run them so."""
     orders: dict[str, list[str]] = {}
     for one in (one for group in groups for one in group):
-        orders.setdefault(" > ".join(stage.name for stage in one.stages[1:]) or "softmax alone", []).append(one.engine.name)
+        orders.setdefault(" > ".join(stage.name for stage in one.stages[1:]) or "softmax alone", []).append(one.engine.label)
     return orders
 
 
@@ -239,8 +249,8 @@ def _probabilities(groups: Sequence[Sequence[Drawn]]) -> Table:
     for group in groups:
         probs = group[0].probs
         cells = tuple(f"{probs[token]:.4f}" if probs[token] else "-" for token in tokens)
-        rows.append((group[0].engine.name, f"{np.count_nonzero(probs):,}", *cells))
-        rows += [("  " + one.engine.name, Cell("the same", "dim"), *("" for _ in tokens)) for one in group[1:]]
+        rows.append((group[0].engine.label, f"{np.count_nonzero(probs):,}", *cells))
+        rows += [("  " + one.engine.label, Cell("the same", "dim"), *("" for _ in tokens)) for one in group[1:]]
     return Table(("engine", "support", *(str(token) for token in tokens)), tuple(rows))
 
 

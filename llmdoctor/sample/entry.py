@@ -74,8 +74,28 @@ class SamplingEngine:
     min_p: Cut = cuts.min_p_probs
     typical_p: Cut = cuts.typical
     bias_limit: float = np.inf
-    since: tuple[int, ...] = ()  # the first version that this entry describes
     frequency_by_length: bool = False  # the frequency penalty is divided by the number of tokens it counts
+    not_harmless: frozenset[str] = frozenset()  # keys that change no draw in other engines, and do here; they are not modelled
+    other_orders: tuple[SamplingEngine, ...] = ()
+    since: tuple[int, ...] = ()  # the first version that this entry describes
+    read: tuple[str, ...] = ()  # the versions in which this entry was read, if other ones than `version`
+    asked: str = ""  # the version that the user names
+    known: bool = True  # whether that version is one that was read, or lies between such ones of this entry
+
+    @property
+    def release(self) -> str:
+        """The version that an answer is for: the one that is named, else the one that was read."""
+        return self.asked or self.version.split(" (")[0]
+
+    @property
+    def label(self) -> str:
+        """The engine and its version in words."""
+        return f"{self.name} {self.release}"
+
+    @property
+    def doubt(self) -> str:
+        """Why the answer may not hold for the version that is named; "" if it lies between versions that were read, or none is named."""
+        return "" if not self.asked or self.known else f"{self.label} was not read: these are the rules of {self.version.split(' (')[0]}"
 
     @property
     def cuts_after_temperature(self) -> bool:

@@ -17,6 +17,7 @@ from llmdoctor.sample.keys import ids_of
 from llmdoctor.sample.layering import config_field
 from llmdoctor.sample.logits import Logits, open_logits
 from llmdoctor.sample.options import ReplayOptions
+from llmdoctor.sample.repeats import beyond_chance
 from llmdoctor.sample.rounding import rounded
 from llmdoctor.sample.steps import Tolerance
 from llmdoctor.sample.tokens import beside, read_sequences, read_tokens
@@ -145,8 +146,10 @@ def _batch(options: ReplayOptions, claim: Claim, logits: Logits, ends: Sequence[
         _same_length(tokens, steps, f"{logits.path}: sequence {index}")
         end, _ = ending(tokens, options.eos, ends)
         padded += steps - end
-        first = next((numbers[at] for at, other in enumerate(kept) if other == tokens[:end] and end >= _TAIL), None)
-        if first is not None and claim.settings.do_sample:
+        first = next((numbers[at] for at, other in enumerate(kept) if other == tokens[:end]), None)
+        drawn = (logits.array[step, index] for step in range(end))
+        scale = claim.settings.temperature or 1.0
+        if first is not None and claim.settings.do_sample and beyond_chance(drawn, tokens, scale, count=count):
             repeats.append((first, index))
             continue
         kept.append(tokens[:end])

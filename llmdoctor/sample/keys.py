@@ -34,7 +34,8 @@ _UNMODELLED = frozenset(
     "guided_json guided_regex guided_choice guided_grammar guided_decoding regex json_schema ebnf structural_tag grammar "
     "xtc_probability xtc_threshold mirostat dry_multiplier dynatemp_range top_n_sigma adaptive_target samplers "
     "top_a tfs_z watermark smoothing_factor use_beam_search penalty_prompt format top_p_min top_p_reset_ids top_p_decay "
-    "beam_search_diversity_rate beam_width_array embedding_bias apply_batched_logits_processor assistant_ensemble".split()
+    "beam_search_diversity_rate beam_width_array embedding_bias apply_batched_logits_processor assistant_ensemble "
+    "thinking_token_budget thinking_budget logprob_token_ids".split()
 )
 _HARMLESS = frozenset(
     "model messages prompt prompt_ids prompt_token_ids input input_ids inputs text tools tool_choice parallel_tool_calls functions function_call "
@@ -53,11 +54,11 @@ _HARMLESS = frozenset(
     "attention_mask pixel_values image_grid_thw streamer synced_gpus assistant_model prompt_lookup_num_tokens num_assistant_tokens "
     "num_assistant_tokens_schedule assistant_confidence_threshold assistant_early_exit assistant_lookbehind target_lookbehind is_assistant "
     "max_matching_ngram_size low_memory prefill_chunk_size compile_config disable_compile token_healing trust_remote_code "
-    "backend_sampling flat_logprobs extra_args repetition_detection logprob_token_ids return_hidden_states object created "
+    "backend_sampling flat_logprobs extra_args repetition_detection return_hidden_states object created "
     "type name max_sequence_length timeout extra_headers extra_query api_key base_url api_base organization session_id tags "
     "num_retries drop_params custom_llm_provider stop_text speculative_config draft_model tokens_predicted tokens_evaluated "
     "verbosity modalities audio prediction prompt_cache_key safety_identifier web_search_options output_kind all_stop_token_ids "
-    "skip_clone thinking_token_budget suffix instructions previous_response_id truncation include background conversation "
+    "skip_clone suffix instructions previous_response_id truncation include background conversation "
     "kv_transfer_params cache_salt media_io_kwargs data_parallel_rank truncation_side prompt_embeds stop_reason bot "
     "reasoning_in_content generation_prompt thinking_forced_open chat_format grammar_lazy grammar_triggers preserved_tokens "
     "t_max_prompt_ms n_ctx n_vocab return_progress response_fields penalize_nl input_prefix image_data n_cmpl sampling_seq "
@@ -80,13 +81,14 @@ _ALSO_OFF: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(slots=True)
 class ClaimKeys:
-    """The keys of a claim, sorted: settings, the ids that end a sequence, what is on and not modelled, what cannot change the draws (with the
-    reason), what is unknown."""
+    """The keys of a claim, sorted: settings, the ids that end a sequence, what is on and not modelled, what is unknown, what cannot change the draws
+    (`ignored`, with the reason; `harmless` are those of them that are on)."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     eos: tuple[int, ...] = ()
     unmodelled: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    harmless: set[str] = field(default_factory=set)
     ignored: dict[str, str] = field(default_factory=dict)
 
 
@@ -105,12 +107,28 @@ def read_keys(value: Mapping[str, Any], source: str, without: Collection[str] = 
             keys.unmodelled += deeper.unmodelled
             keys.unknown += deeper.unknown
             keys.ignored |= deeper.ignored
+            keys.harmless |= deeper.harmless
     for key, item in value.items():
         if key in without:
             keys.ignored[str(key)] = "left out, as --without states"
         elif not (key in _NESTED and isinstance(item, dict)):
             _sort_key(keys, str(key), item, source)
+    keys.unmodelled += [name for name in _constrained(value) if name not in without]
     return keys
+
+
+def _constrained(request: Mapping[str, Any]) -> list[str]:
+    """Keys that make a request's answers other than plain draws: the best of several, a call of a function that a grammar holds to its form."""
+    found = []
+    best, count = request.get("best_of"), request.get("n") or 1
+    if type(best) is int and type(count) is int and best > count:
+        found.append("best_of")
+    found += [name for name in ("tool_choice", "function_call") if (choice := request.get(name)) == "required" or isinstance(choice, dict)]
+    tools = request.get("tools")
+    functions = [tool.get("function") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    if any(isinstance(function, dict) and function.get("strict") is True for function in functions):
+        found.append("tools")
+    return found
 
 
 def _sort_key(keys: ClaimKeys, key: str, item: Any, source: str) -> None:
@@ -130,6 +148,8 @@ def _sort_key(keys: ClaimKeys, key: str, item: Any, source: str) -> None:
             keys.unmodelled.append(name)
     elif name in _HARMLESS or name.startswith("speculative"):
         keys.ignored[key] = "cannot change which tokens can be drawn"
+        if item not in _OFF:
+            keys.harmless.add(name)
     else:
         meant = difflib.get_close_matches(name, sorted(_SETTINGS), 1, 0.85)
         if meant:

@@ -19,10 +19,12 @@ from llmdoctor.sample.intervals import Interval, interval_on
 from llmdoctor.sample.judge import Judgement, combine, impossible_tokens, more_tokens, temperature_share, two_temperatures, undecided
 from llmdoctor.sample.keys import read_keys
 from llmdoctor.sample.options import ReplayOptions
+from llmdoctor.sample.repeats import without_repeats
 from llmdoctor.sample.sketch import Sketch
 from llmdoctor.sample.statistics import at_least, at_most
 from llmdoctor.sample.testing import Support, Test, never_drawn, support_tests
 from llmdoctor.sample.types import SamplingParams
+from llmdoctor.sample.unset import with_other_readings
 
 KINDS: tuple[LogprobKind, ...] = ("raw", "temperature", "processed")
 KIND_WORDS: Mapping[str, str] = {"raw": "raw", "temperature": "divided by the temperature", "processed": "processed by every stage"}
@@ -98,12 +100,19 @@ def judge_listed(options: ReplayOptions, responses: Responses, alpha: float) -> 
     """Return the replay of responses that answer one claim, judged at `alpha`."""
     stored = responses.requests[0][1] if responses.requests and options.claim is None else None
     claim = make_claim(options, stored=stored, default=responses.engine or "vllm")
-    listed = responses.likeliest(stored)
+    if claim.settings.do_sample:
+        responses = without_repeats(responses, claim.settings.temperature or 1.0)
+    found = _judge_claim(options, responses, claim, responses.likeliest(stored), alpha)
+    verdict = with_other_readings(claim, found.verdict, lambda other: _judge_claim(options, responses, other, found.listed, alpha).verdict)
+    return replace(found, verdict=verdict)
+
+
+def _judge_claim(options: ReplayOptions, responses: Responses, claim: Claim, listed: Sequence[Listed], alpha: float) -> ListedReplay:
+    """The replay under one reading of the claim."""
     arrays = arrays_of(listed)
     kinds, because = kinds_of(options, responses, listed, claim)
     readings = tuple(_read_as(kind, listed, arrays=arrays, responses=responses, claim=claim, alpha=alpha) for kind in kinds)
     greedy = bool((arrays.at == 0).all()) or bool(np.all(arrays.x >= arrays.v[:, 0] - 2 * arrays.error - 1e-6))
-    verdict = _verdict(readings, claim, because)
     return ListedReplay(
         options=options,
         responses=responses,
@@ -112,7 +121,7 @@ def judge_listed(options: ReplayOptions, responses: Responses, alpha: float) -> 
         claim=claim,
         because=because,
         readings=readings,
-        verdict=verdict,
+        verdict=_verdict(readings, claim, because),
         greedy=greedy and len(listed) > 0,
     )
 
@@ -134,7 +143,7 @@ def kinds_of(options: ReplayOptions, responses: Responses, listed: Sequence[List
         return ["processed"], "tokens with log-probability -inf are listed"
     default = claim.engine.logprobs
     others = [kind for kind in KINDS if kind != default and _possible_kind(kind, listed, claim)]
-    default_of = f"the documented default of {claim.engine.name} {claim.engine.version}"
+    default_of = f"the documented default of {claim.engine.label}"
     stated = responses.engine or claim.engine_stated
     return [default, *others], default_of if stated else f"{default_of}, assumed because no engine is stated"
 
@@ -282,7 +291,7 @@ def not_in_list(claim: Claim, kind: LogprobKind) -> list[str]:
     """Return what the claim does to the distribution and a list of this kind cannot show."""
     if kind == "processed":
         late = [name for name in claim.engine.unlisted if name in claim.settings.named()]
-        return [f"{claim.engine.name} {claim.engine.version} applies {name} after the log-probabilities that it lists" for name in late]
+        return [f"{claim.engine.label} applies {name} after the log-probabilities that it lists" for name in late]
     before = (
         ("repetition_penalty", "frequency_penalty", "presence_penalty", "logit_bias", "suppress_tokens", "min_tokens")
         if kind == "raw"

@@ -26,7 +26,7 @@ def listed_report(options: ReplayOptions) -> Report:
     subject = {
         "responses": options.logits,
         "steps": sum(len(one.listed) for one in replays),
-        "requests": sum(len(one.responses.requests) for one in replays),
+        "requests": len({line for one in replays for line, _ in one.responses.requests}),
     }
     return Report(
         "sample replay",
@@ -67,6 +67,7 @@ def _verdict(one: ListedReplay, replays: Sequence[ListedReplay]) -> Verdict:
     if decided.outcome == "consistent":
         limits.append(f"if the log-probabilities are {KIND_WORDS[one.kind]}, {one.because}")
     limits += [f"{name} left out" for name in one.options.without]
+    limits += [one.claim.engine.doubt] if one.claim.engine.doubt else []
     more = f"; about {plural(decided.more, 'more token')} would decide" if decided.more else ""
     group = f", one of {len(replays)} groups of settings" if len(replays) > 1 else ""
     limit = f", {'; '.join(limits)}" if limits else ""
@@ -82,7 +83,7 @@ def _result(one: ListedReplay, replays: Sequence[ListedReplay]) -> ReplayResult:
         seen = None
     groups: list[dict[str, Any]] = [
         {
-            "requests": [line for line, _ in each.responses.requests],
+            "requests": list(dict.fromkeys(line for line, _ in each.responses.requests)),
             "settings": each.claim.settings.named(),
             "outcome": each.verdict.outcome,
         }

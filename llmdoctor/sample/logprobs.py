@@ -32,7 +32,9 @@ _NAMES: Mapping[Role, tuple[str, ...]] = {
         "vllm_logprobs", "infer_logprobs", "sampling_logprobs", "behavior_logprobs", *_PLAIN,
     ),
 }  # fmt: skip
-_MASKS = ("response_mask", "completion_mask", "action_mask", "token_loss_mask", "loss_mask", "loss_masks", "token_mask", "mask")
+_MASKS = (
+    "response_mask", "completion_mask", "action_mask", "token_loss_mask", "loss_mask", "loss_masks", "token_mask", "mask", "attention_mask",
+)  # fmt: skip
 _WRAPPERS = ("rollout_data", "samples", "batch", "data")
 _HIGHEST, _LOWEST = 0.1, -9998.0  # above: no log-probability; at or below: an engine's way to write -inf
 
@@ -41,7 +43,8 @@ _HIGHEST, _LOWEST = 0.1, -9998.0  # above: no log-probability; at or below: an e
 class Side:
     """One side's log-probabilities, sequence by sequence, and the mask of the tokens that count (None: all).
 
-    A value that is missing or no log-probability is NaN; `invalid` counts those by kind, `positive` the values slightly above 0 that are kept.
+    A value that is missing or no log-probability is NaN; `invalid` counts those by kind. `masked_by` are the names of the masks, `unread` the other
+    columns of the file.
     """
 
     path: str
@@ -49,6 +52,8 @@ class Side:
     sequences: tuple[Doubles, ...]
     masks: tuple[Flags, ...] | None = None
     invalid: dict[str, int] = field(default_factory=dict)
+    masked_by: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def flat(self) -> Doubles:
         """Return the log-probabilities of all sequences, one after another."""
@@ -57,7 +62,9 @@ class Side:
 
 def read_side(path: str, role: Role = "trainer") -> Side:
     """Return one side. Raises QuestionError, MissingExtra."""
-    name, values, mask = _read(path, role)
+    name, values, columns = _read(path, role)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
+        raise QuestionError(f"{path}: {name or 'the array'} holds {values.dtype}: log-probabilities are no whole numbers")
     try:
         rows = _rows(values, path)
     except (RecursionError, OverflowError):
@@ -66,15 +73,17 @@ def read_side(path: str, role: Role = "trainer") -> Side:
     checked = tuple(_checked(row, invalid) for row in rows)
     if not any(len(row) for row in checked):
         raise QuestionError(f"{path}: no log-probabilities in it")
-    return Side(path, name, checked, None if mask is None else _masks(mask, checked, path), invalid)
+    named = [one for one in _MASKS if one in columns]
+    unread = sorted(one for one in map(str, columns) if one not in (name, *named))
+    return Side(path, name, checked, _mask({one: columns[one] for one in named}, checked, path), invalid, tuple(named), tuple(unread))
 
 
-def _read(path: str, role: Role) -> tuple[str, Any, Any]:
-    """The name of the values, the values and the mask of a file."""
+def _read(path: str, role: Role) -> tuple[str, Any, Mapping[str, Any]]:
+    """The name of the values, the values, and all columns of a file."""
     if path.endswith(PICKLES):
         raise QuestionError(f"{path}: {REFUSED_PICKLE}")
     if path.endswith(".npy"):
-        return "", read_npy(path), None
+        return "", read_npy(path), {}
     if path.endswith((".npz", ".safetensors")):
         file = read_arrays(path)
         return _chosen({name: file.floats(name) for name in file.arrays}, path, role)
@@ -83,14 +92,14 @@ def _read(path: str, role: Role) -> tuple[str, Any, Any]:
     value = _unwrapped(read_values(path, "log-probabilities"))
     if _is_response(value) and looks_like_responses(path):
         found = read_responses(path)
-        return "logprobs", [[step.logprob for step in group.steps] for group in found.groups()], None
+        return "logprobs", [[step.logprob for step in group.steps] for group in found.groups()], {}
     if isinstance(value, dict):
         return _chosen(value, path, role)
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         names = set().union(*(item.keys() for item in value))
         columns = {name: [item.get(name, []) for item in value] for name in names}
         return _chosen(columns, path, role)
-    return "", value, None
+    return "", value, {}
 
 
 def _unwrapped(value: Any) -> Any:
@@ -110,13 +119,12 @@ def _is_response(value: Any) -> bool:
     return isinstance(first, dict) and any(isinstance(first.get(key), list | dict) for key in keys)
 
 
-def _chosen(columns: Mapping[str, Any], path: str, role: Role) -> tuple[str, Any, Any]:
+def _chosen(columns: Mapping[str, Any], path: str, role: Role) -> tuple[str, Any, Mapping[str, Any]]:
     other: Role = "engine" if role == "trainer" else "trainer"
     name = next((name for name in (*_NAMES[role], *_NAMES[other]) if name in columns), None)
     if name is None:
         raise QuestionError(f"{path}: no log-probabilities in it: found {', '.join(sorted(map(str, columns))[:6]) or 'nothing'}")
-    mask = next((columns[one] for one in _MASKS if one in columns), None)
-    return name, columns[name], mask
+    return name, columns[name], columns
 
 
 def _rows(value: Any, path: str) -> list[list[Any] | np.ndarray]:
@@ -166,8 +174,26 @@ def _checked(row: Sequence[Any] | np.ndarray, invalid: dict[str, int]) -> Double
     return values
 
 
-def _masks(mask: Any, rows: Sequence[Doubles], path: str) -> tuple[Flags, ...]:
-    found = [np.asarray(row, float) > 0 for row in (_rows(mask, path))]
-    if [len(row) for row in found] != [len(row) for row in rows]:
-        raise QuestionError(f"{path}: the mask's lengths are not those of the log-probabilities: expected one value per token")
-    return tuple(found)
+def _mask(masks: Mapping[str, Any], rows: Sequence[Doubles], path: str) -> tuple[Flags, ...] | None:
+    """The tokens that every mask of a file keeps; None without a mask. An attention_mask of another length is not one of these tokens."""
+    kept: list[Flags] | None = None
+    for name, mask in masks.items():
+        found = [np.asarray(row, float) > 0 for row in _rows(_numeric(mask), path)]
+        lengths = [len(row) for row in rows], [len(row) for row in found]
+        if lengths[0] != lengths[1]:
+            if name == "attention_mask":
+                continue
+            longer = len(found) == len(rows) and all(mine + 1 == theirs for mine, theirs in zip(*lengths, strict=True))
+            hint = "; it is longer by one in each sequence, as labels are before the shift: drop its first column" if longer else ""
+            raise QuestionError(f"{path}: the lengths of {name} are not those of the log-probabilities: expected one value per token{hint}")
+        kept = found if kept is None else [one & other for one, other in zip(kept, found, strict=True)]
+    return None if kept is None else tuple(kept)
+
+
+def _numeric(mask: Any) -> Any:
+    """A mask with numbers for its truth values."""
+    if isinstance(mask, np.ndarray):
+        return mask.astype(np.int8) if mask.dtype.kind == "b" else mask
+    if isinstance(mask, list):
+        return [_numeric(item) for item in mask]
+    return int(mask) if isinstance(mask, bool) else mask

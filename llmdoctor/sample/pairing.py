@@ -21,7 +21,8 @@ _DOUBT = 1.0  # nats by which padding of one side alone is off on average: a run
 class PairedSides:
     """The values of both sides, sequence by sequence; NaN for a token that does not count on one of them.
 
-    `notes` say what was left out. `padding` is the cause if one side alone marks padding, at the places `padded`.
+    `notes` say what was left out. `padding` is the cause if one side alone marks padding, at the places `padded`; `limit` is
+    what the verdict must say beside its numbers ("" if nothing).
     """
 
     trainer: tuple[Doubles, ...]
@@ -29,6 +30,7 @@ class PairedSides:
     notes: tuple[str, ...] = ()
     padding: DisagreementCause | None = None
     padded: tuple[Flags, ...] = ()
+    limit: str = ""
 
     def joined(self) -> tuple[Doubles, Doubles, Ids, Ids]:
         """Return both sides' finite values [N], the sequence of each token, and its index among all tokens."""
@@ -51,11 +53,17 @@ def pair_sides(trainer: Side, engine: Side) -> PairedSides:
         t, e = [np.concatenate(t)], [np.concatenate(e)]
     _check_lengths(t, e, trainer, engine)
     notes = []
-    masks = trainer.masks or engine.masks
-    if masks is not None and [len(mask) for mask in masks] == [len(row) for row in t]:
+    known = [side.masks for side in (trainer, engine) if side.masks is not None and list(map(len, side.masks)) == list(map(len, t))]
+    if known:
+        masks = [np.logical_and.reduce(each) for each in zip(*known, strict=True)]
         left_out = sum(int((~mask).sum()) for mask in masks)
         t, e = _without(t, [~mask for mask in masks]), _without(e, [~mask for mask in masks])
-        notes.append(f"{plural(left_out, 'token')} left out by the mask")
+        notes.append(
+            f"{plural(left_out, 'token')} left out by the mask ({', '.join(dict.fromkeys((*trainer.masked_by, *engine.masked_by)))})"
+        )
+        if differ := sum(int((one != other).sum()) for one, other in zip(known[0], known[-1], strict=True)):
+            limit = f"the masks of the two sides differ at {plural(differ, 'token')}, which are not compared"
+            return PairedSides(tuple(t), tuple(e), tuple(notes), limit=limit)
         return PairedSides(tuple(t), tuple(e), tuple(notes))
     both = [_ends(left) & _ends(right) for left, right in zip(t, e, strict=True)]
     both = [np.zeros(len(run), bool) if run.all() else run for run in both]
@@ -83,6 +91,9 @@ def _check_lengths(t: Sequence[Doubles], e: Sequence[Doubles], trainer: Side, en
         if len(left) != len(right):
             order = sorted(map(len, t)) == sorted(map(len, e))
             hint = "; the lengths are those of the other side in another order: sort both sides by the id of the sample" if order else ""
+            away = {len(one) - len(other) for one, other in zip(t, e, strict=True)}
+            if away in ({1}, {-1}):
+                hint = "; every sequence is longer by one: the first token of a sequence has no log-probability, drop it on that side"
             raise QuestionError(
                 f"{engine.path}: sequence {number} has {len(right)} log-probabilities, {trainer.path} {len(left)}: "
                 f"expected one per token on both sides{hint}"

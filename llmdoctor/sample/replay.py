@@ -56,6 +56,7 @@ def _verdict(done: Replay) -> Verdict:
     more = f"; about {plural(decided.more, 'more token')} would decide" if decided.more else ""
     limits = ["scores tested against themselves"] if done.generation.scores else []
     limits += [f"{name} left out" for name in done.options.without]
+    limits += [done.claim.engine.doubt] if done.claim.engine.doubt else []
     limit = f" ({'; '.join(limits)})" if limits else ""
     text = f"{decided.outcome.capitalize()} with {words}: {decided.reason}{more} ({many}, alpha {done.options.alpha:g}).{limit}"
     return Verdict(text, STATUSES[decided.outcome])

@@ -27,6 +27,7 @@ from llmdoctor.sample.statistics import skewed_tails
 from llmdoctor.sample.steps import Steps, Tolerance, replay_steps
 from llmdoctor.sample.testing import Test, has_sorted_cuts
 from llmdoctor.sample.types import Doubles
+from llmdoctor.sample.unset import with_other_readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,8 @@ def replay(options: ReplayOptions, claim: Claim) -> Replay:
     tests = run_tests(steps, sketch, tested)
     doubts = [] if generation.scores else doubts_of(claim, generation.prompt_known)
     verdict = judge(tests, steps, sketch, tested, options.alpha)
+    if not doubts and not generation.scores:
+        verdict = with_other_readings(claim, verdict, lambda other: _judge_again(options, generation, other, tolerance))
     if doubts:
         verdict = undecided(doubts)
     elif generation.scores and verdict.outcome == "consistent" and claim.settings.do_sample:
@@ -120,6 +123,13 @@ def replay(options: ReplayOptions, claim: Claim) -> Replay:
         kind=None if options.logprobs is None or generation.scores else _kind(options.logprobs, steps, generation, claim),
         tokenizer=None if options.model is None else read_model_dir(options.model).tokenizer,
     )
+
+
+def _judge_again(options: ReplayOptions, generation: Generation, claim: Claim, tolerance: Tolerance) -> Judgement:
+    """The verdict on another reading of the claim."""
+    steps = replay_steps(generation.logits, generation.tokens, claim, tolerance, sequences=generation.sequences)
+    sketch = make_sketch(generation.logits, generation.tokens, claim, sequences=generation.sequences)
+    return judge(run_tests(steps, sketch, claim), steps, sketch, claim, options.alpha)
 
 
 def _tolerance(options: ReplayOptions, generation: Generation) -> Tolerance:

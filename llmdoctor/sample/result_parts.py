@@ -18,7 +18,7 @@ def claim_result(claim: Claim) -> ClaimResult:
     """Return a claim for a program."""
     return {
         "engine": claim.engine.name,
-        "version": claim.engine.version,
+        "version": claim.engine.release,
         "source": claim.source,
         "settings": plain_values(claim.settings.named()),
         "words": claim.words(),

@@ -33,6 +33,11 @@ def _sglang_reads(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "do_sample": False} if values.get("top_k") == 1 else values
 
 
+def _sglang_reads_unpenalised(values: dict[str, Any]) -> dict[str, Any]:
+    """As above; repetition_penalty is accepted, and no penalizer reads it."""
+    return _sglang_reads({name: value for name, value in values.items() if name != "repetition_penalty"})
+
+
 def _llama_cpp_reads(values: dict[str, Any]) -> dict[str, Any]:
     """llama-sampler.cpp: T <= 0 keeps the largest of what the filters leave."""
     if (temperature := values.get("temperature")) is None or temperature > 0:
@@ -44,6 +49,11 @@ def _gpt_fast_reads(values: dict[str, Any]) -> dict[str, Any]:
     """generate.py logits_to_probs: max(temperature, 1e-5)."""
     temperature = values.get("temperature")
     return values if temperature is None else {**values, "temperature": max(temperature, 1e-5)}
+
+
+def _ollama_reads(values: dict[str, Any]) -> dict[str, Any]:
+    """samplers.go: temperature 0 or less is greedy; penalties are not read."""
+    return _llama_cpp_reads({name: value for name, value in values.items() if name not in _PENALTIES})
 
 
 _FILTERS = ("temperature", "top_k", "top_p", "min_p")
@@ -102,7 +112,8 @@ TRANSFORMERS = SamplingEngine(
 VLLM = SamplingEngine(
     name="vllm",
     version="0.33.0",
-    since=(0, 8),
+    since=(0, 24),
+    read=("0.24.0", "0.25.1", "0.26.0", "0.27.1", "0.33.0"),
     source="sampling_params.py, v1/sample/sampler.py, v1/sample/ops/topk_topp_sampler.py (PyTorch path)",
     order=("min_tokens", "logit_bias", *_PENALTIES, "greedy", "temperature", "min_p", "top_k", "top_p"),
     takes=frozenset((*_FILTERS, *_PENALTIES, "logit_bias", *_MIN_TOKENS)),
@@ -134,7 +145,8 @@ VLLM = SamplingEngine(
 SGLANG = SamplingEngine(
     name="sglang",
     version="0.5.23",
-    since=(0, 4, 9),
+    since=(0, 5, 10),
+    read=("0.5.10", "0.5.13", "0.5.16", "0.5.19", "0.5.23"),
     source="srt/sampling/sampling_params.py, srt/sampling/penaltylib, srt/layers/sampler.py (pytorch backend)",
     order=("min_tokens", "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "greedy", "temperature", "joint"),
     takes=frozenset((*_FILTERS, *_PENALTIES, "logit_bias", *_MIN_TOKENS)),
@@ -166,6 +178,7 @@ SGLANG = SamplingEngine(
 LLAMA_CPP = SamplingEngine(
     name="llama.cpp",
     version="0c1e570",
+    read=("b8672", "b9873", "b11549"),  # defaults and order, as xllamacpp of these builds gives them
     source="common/common.h common_params_sampling, src/llama-sampler.cpp (default order, without DRY and XTC)",
     order=(
         "logit_bias",
@@ -181,6 +194,7 @@ LLAMA_CPP = SamplingEngine(
     ),
     takes=frozenset((*_FILTERS, *_PENALTIES, "typical_p", "penalty_last_n", "logit_bias")),
     unknown="llama.cpp has no {names}",
+    not_harmless=frozenset({"ignore_eos"}),  # tools/server: a bias of -inf on every token that ends a sequence
     ranges=(),
     defaults={"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "penalty_last_n": 64},
     off={},
@@ -225,19 +239,58 @@ GPT_FAST = SamplingEngine(
     defaults={"temperature": 0.8, "top_k": 200},
     reads=_gpt_fast_reads,
 )
-VLLM_V0 = replace(
+_NO_HOTTEST = "temperature must be non-negative, got {value}."
+VLLM_HOT = replace(
     VLLM,
-    version="0.7 (V0 engine, read, not run)",
+    version="0.23.0 (read, not run)",
+    since=(0, 9),
+    read=("0.9.2", "0.10.0", "0.10.2", "0.11.2", "0.13.0", "0.16.0", "0.18.1", "0.20.2", "0.22.1", "0.23.0"),
+    ranges=tuple(Range("temperature", f"ValueError: {_NO_HOTTEST}", 0) if one.option == "temperature" else one for one in VLLM.ranges),
+)
+VLLM_V1 = replace(
+    VLLM_HOT,
+    version="0.8.5 (read, not run)",
+    since=(0, 8),
+    read=("0.8.5",),
+    ranges=tuple(
+        Range("top_k", "ValueError: top_k must be -1 (disable), or at least 1, got {value}.", 1, also=(-1,))
+        if one.option == "top_k"
+        else one
+        for one in VLLM_HOT.ranges
+    ),
+)
+VLLM_V0 = replace(
+    VLLM_V1,
+    version="0.7.3 (V0 engine, read, not run)",
     since=(),
+    read=("0.7.3",),
     source="model_executor/layers/sampler.py (V0): penalties, temperature, top_k and top_p, min_p",
     order=("min_tokens", "logit_bias", *_PENALTIES, "greedy", "temperature", "top_k", "top_p", "min_p"),
     logprobs="processed",
 )
-# Read in the wheels of 0.3.0, 0.4.1, 0.4.1.post7, 0.4.2, 0.4.3, 0.4.4, 0.4.6, 0.4.9, 0.4.10 and 0.5.3.
-SGLANG_TOP_P = replace(
+_SGLANG_LOOSE = tuple(  # verify() accepts 0 <= repetition_penalty <= 2
+    Range("repetition_penalty", "ValueError: repetition_penalty must be in [0, 2], got {value}.", 0, 2)
+    if one.option == "repetition_penalty"
+    else one
+    for one in SGLANG.ranges
+)
+SGLANG_UNPENALISED = replace(
     SGLANG,
-    version="0.4.4 (read, not run; the same in 0.4.6)",
+    version="0.5.9 (read, not run)",
+    since=(0, 4, 8),
+    read=("0.4.8", "0.4.9", "0.4.10", "0.5.1", "0.5.2", "0.5.3", "0.5.5", "0.5.8", "0.5.9"),
+    source="srt/sampling/penaltylib: no repetition penalizer; srt/layers/sampler.py: log-probabilities after the temperature",
+    ranges=_SGLANG_LOOSE,
+    reads=_sglang_reads_unpenalised,
+)
+SGLANG_UNBIASED = replace(
+    SGLANG_UNPENALISED, version="0.4.7 (read, not run)", since=(0, 4, 7), read=("0.4.7",), takes=SGLANG.takes - {"logit_bias"}
+)
+SGLANG_TOP_P = replace(
+    SGLANG_UNBIASED,
+    version="0.4.6 (read, not run)",
     since=(0, 4, 4),
+    read=("0.4.4", "0.4.5", "0.4.6"),
     source="srt/layers/sampler.py top_p_normalize_probs_torch: log-probabilities after temperature and top_p",
     logprobs="processed",
     unlisted=("top_k", "min_p"),
@@ -245,29 +298,66 @@ SGLANG_TOP_P = replace(
 )
 SGLANG_PROMPT = replace(
     SGLANG_TOP_P,
-    version="0.4.2 (read, not run; the same in 0.4.3)",
+    version="0.4.3 (read, not run)",
     since=(0, 4, 2),
+    read=("0.4.2", "0.4.3"),
     source="srt/sampling/penaltylib/penalizers/repetition_penalty.py _cumulate_input_tokens: the prompt counts",
     scope={"repetition_penalty": "all", "frequency_penalty": "output", "presence_penalty": "output"},
+    reads=_sglang_reads,
 )
 SGLANG_RAW = replace(
     SGLANG_PROMPT,
-    version="0.4.1 (read, not run; the same in 0.3.0)",
+    version="0.4.1 (read, not run)",
     since=(),
+    read=("0.3.0", "0.3.6", "0.4.0", "0.4.1"),
     source="srt/layers/logits_processor.py: log_softmax before the temperature",
     logprobs="raw",
     unlisted=(),
 )
+_OLLAMA_DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
+OLLAMA_LLAMA_CPP = replace(
+    LLAMA_CPP,
+    name="ollama",
+    version="0117cd8 (read, not run)",
+    source="llama.cpp's sampler, for the models that Ollama runs with llama.cpp",
+    defaults={**_OLLAMA_DEFAULTS, "repetition_penalty": 1.1},
+)
+OLLAMA = replace(
+    OLLAMA_LLAMA_CPP,
+    source="Ollama's own sampler (sample/samplers.go); its top_k comes before the temperature, which changes nothing",
+    order=("greedy", "temperature", "top_k", "top_p", "min_p"),
+    defaults=_OLLAMA_DEFAULTS,
+    scope={},
+    reads=_ollama_reads,
+    top_p=cuts.top_p_ascending,
+    min_p=cuts.min_p_probs,
+    other_orders=(OLLAMA_LLAMA_CPP,),
+)
 NEWEST = (TRANSFORMERS, VLLM, SGLANG, LLAMA_CPP, TGI, GPT_FAST)
-ENTRIES = (*NEWEST, VLLM_V0, SGLANG_TOP_P, SGLANG_PROMPT, SGLANG_RAW)  # of one engine the newest version first
+OLDER = (VLLM_HOT, VLLM_V1, VLLM_V0, SGLANG_UNPENALISED, SGLANG_UNBIASED, SGLANG_TOP_P, SGLANG_PROMPT, SGLANG_RAW)
+ENTRIES = (*NEWEST, *OLDER, OLLAMA)  # of one engine the newest version first
 ENGINES: Mapping[str, SamplingEngine] = {engine.name: engine for engine in NEWEST}
 
 
 def find_engine(name: str) -> SamplingEngine | None:
     """Return the entry of NAME (the newest) or of NAME@VERSION; None if no such engine is known."""
     name, _, version = name.partition("@")
-    wanted = tuple(int(part) for part in re.findall(r"\d+", version))
-    return next((engine for engine in ENTRIES if engine.name == name and (not wanted or engine.since <= wanted)), None)
+    wanted = _numbers(version)
+    found = next((engine for engine in ENTRIES if engine.name == name and (not wanted or engine.since <= wanted)), None)
+    if found is None or not version:
+        return found
+    return replace(found, asked=version, known=_is_known(found, version))
+
+
+def _is_known(engine: SamplingEngine, version: str) -> bool:
+    """Whether a version is one that was read, or lies between the first and the last of them."""
+    if not engine.read or not _numbers(version):
+        return version == engine.version.split(" (")[0]
+    return _numbers(engine.read[0]) <= _numbers(version) <= (*_numbers(engine.read[-1]), 2**31)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 def known_engine(name: str) -> SamplingEngine:

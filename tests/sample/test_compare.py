@@ -191,3 +191,25 @@ def test_other_lengths_are_one_sentence(tmp_path: Path, llmdoctor: Callable[...,
     outcome = llmdoctor("sample", "compare", "a.json", "b.json", cwd=tmp_path)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "expected one per token" in outcome.err
+
+
+def test_every_mask_counts(tmp_path: Path) -> None:
+    trainer, engine = -np.linspace(0.2, 3.0, 60).reshape(2, 30), -np.linspace(0.2, 3.0, 60).reshape(2, 30)
+    answers, drawn = np.ones((2, 30), bool), np.ones((2, 30), np.int64)
+    answers[:, 20:], drawn[:, 5:10] = False, 0
+    trainer[:, 20:], engine[:, 5:10] = -7.0, 0.0
+    np.savez(
+        tmp_path / "dump.npz", old_log_probs=trainer, rollout_log_probs=engine, response_mask=answers, loss_mask=drawn, entropy=trainer
+    )
+    dump = str(tmp_path / "dump.npz")
+    report = compare_report(SampleCompareOptions(trainer=dump, engine=dump))
+    assert report.result is not None
+    assert (report.result["verdict"], report.result["tokens"]) == ("agree", 30)
+    assert report.result["inputs"]["ignored"] == [{"key": "entropy", "reason": "neither log-probabilities nor a mask"}]
+    np.savez(tmp_path / "t.npz", old_log_probs=trainer, response_mask=np.ones((2, 30)))
+    np.savez(tmp_path / "e.npz", rollout_log_probs=engine, response_mask=answers & (drawn > 0))
+    two = compare_report(SampleCompareOptions(trainer=str(tmp_path / "t.npz"), engine=str(tmp_path / "e.npz")))
+    assert two.result is not None
+    assert two.verdict is not None
+    assert (two.result["verdict"], two.result["tokens"]) == ("agree", 30)
+    assert "the masks of the two sides differ at 30 tokens" in two.verdict.text

@@ -23,7 +23,7 @@ TIED = [1, 1, 1, 1, 0, 0]
 
 
 def drawn(engine: str, logits: list[float], prompt: tuple[int, ...] = (), output: tuple[int, ...] = (), **settings: Any) -> Drawn:
-    return draw(ENGINES[engine], SamplingParams(**settings), np.array(logits, np.float32), TokenContext(prompt, output))
+    return draw(ENGINES[engine], SamplingParams(**settings), np.array(logits, np.float32), TokenContext(prompt, output), key=engine)
 
 
 def probs(engine: str, logits: list[float], *context: tuple[int, ...], **settings: Any) -> np.ndarray:
