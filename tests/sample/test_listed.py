@@ -182,7 +182,7 @@ def test_the_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("r.jsonl").write_text(json.dumps(record))
     read_in_order(
         render(listed_report(ReplayOptions(logits="r.jsonl", rows=4)), "text", Style(width=80)),
-        "Inconsistent with vllm, top_p 0.9: 1 of 60 tokens are impossible whatever the unlisted ones are, the first at step 5, removed by top_p",
+        "Inconsistent with vllm 0.33.0, top_p 0.9: 1 of 60 tokens are impossible whatever the unlisted ones are, the first at step 5, removed by top_p",
         "error SMP001",
         "Kind log-probabilities read as raw, the documented default of vllm 0.33.0, assumed because no engine is stated",
         "Estimate temperature 1.21 (95%: 0.83 to 2.01), from the listed tokens alone",
