@@ -24,7 +24,7 @@ EXAMPLES = {
     "gencfg-diff": "llmdoctor gencfg diff qwen2-vl-tiny --config call.json --right-preset trl-ppo@1.0.0",
     "mask-inspect": "llmdoctor mask inspect Qwen2-VL-2B --shape 1,32768 | head -n 11",
     "mem-compare": "llmdoctor mem compare Qwen2-VL-2B --strategy trainer.json --strategy zero2.json --batch 1 --seq-len 512 | head -n 20",
-    "sample-replay": "llmdoctor sample replay rollout.npz --engine transformers --temperature 0.7 --top-p 0.9 | head -n 11",
+    "sample-replay": "llmdoctor sample replay rollout.npz --engine transformers --temperature 0.7 --top-p 0.9 | head -n 10",
     "check": "llmdoctor check repository",
     "check-training": "llmdoctor check training",
     "callsites": "llmdoctor check train.py",
