@@ -142,7 +142,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _assumed(engine: SamplingEngine, keys: ClaimKeys, settings: SamplingParams) -> dict[str, Any]:
     """What nothing sets, and the answer depends on."""
-    found: dict[str, Any] = {} if engine.asked else {"engine version": engine.version}
+    found: dict[str, Any] = {} if engine.wanted else {"engine version": engine.version}
     if settings.do_sample and settings.temperature is None:
         found["temperature"] = 1.0
     if settings.min_tokens and not keys.eos:

@@ -101,13 +101,13 @@ def draw(engine: SamplingEngine, settings: SamplingParams, logits: Floats, befor
     """One engine's stages and distribution."""
     error = refusal(engine, settings)
     if error is not None:
-        return Drawn(key, engine, settings, (), np.zeros(0), error)
+        return Drawn(key, engine, settings, (), probs=np.zeros(0), error=error)
     with np.errstate(all="ignore"):
         stages = run(engine, settings, logits, before)
         probs = stages[-1].row.probs(len(logits))
     if not np.isfinite(probs).all():
-        return Drawn(key, engine, settings, (), np.zeros(0), "the logits overflow float32: probabilities are NaN")
-    return Drawn(key, engine, settings, tuple(stages), probs, None)
+        return Drawn(key, engine, settings, (), probs=np.zeros(0), error="the logits overflow float32: probabilities are NaN")
+    return Drawn(key, engine, settings, tuple(stages), probs=probs, error=None)
 
 
 def variation(left: Doubles, right: Doubles) -> float:
@@ -180,7 +180,7 @@ def _result(drawn: Sequence[Drawn], partings: Sequence[Parting]) -> EnginesResul
 def _engine(one: Drawn, drawn: Sequence[Drawn]) -> EngineResult:
     probs = one.probs
     return {
-        "version": one.engine.asked or one.engine.version,
+        "version": one.engine.wanted or one.engine.version,
         "source": one.engine.source,
         "order": list(one.engine.order),
         "settings": one.settings.named(),

@@ -79,13 +79,13 @@ class SamplingEngine:
     other_orders: tuple[SamplingEngine, ...] = ()
     since: tuple[int, ...] = ()  # the first version that this entry describes
     read: tuple[str, ...] = ()  # the versions in which this entry was read, if other ones than `version`
-    asked: str = ""  # the version that the user names
+    wanted: str = ""  # the version that the user names
     known: bool = True  # whether that version is one that was read, or lies between such ones of this entry
 
     @property
     def release(self) -> str:
         """The version that an answer is for: the one that is named, else the one that was read."""
-        return self.asked or self.version.split(" (")[0]
+        return self.wanted or self.version.split(" (")[0]
 
     @property
     def label(self) -> str:
@@ -95,7 +95,7 @@ class SamplingEngine:
     @property
     def doubt(self) -> str:
         """Why the answer may not hold for the version that is named; "" if it lies between versions that were read, or none is named."""
-        return "" if not self.asked or self.known else f"{self.label} was not read: these are the rules of {self.version.split(' (')[0]}"
+        return "" if not self.wanted or self.known else f"{self.label} was not read: these are the rules of {self.version.split(' (')[0]}"
 
     @property
     def cuts_after_temperature(self) -> bool:

@@ -75,7 +75,15 @@ def read_side(path: str, role: Role = "trainer") -> Side:
         raise QuestionError(f"{path}: no log-probabilities in it")
     named = [one for one in _MASKS if one in columns]
     unread = sorted(one for one in map(str, columns) if one not in (name, *named))
-    return Side(path, name, checked, _mask({one: columns[one] for one in named}, checked, path), invalid, tuple(named), tuple(unread))
+    return Side(
+        path,
+        name,
+        checked,
+        _mask({one: columns[one] for one in named}, checked, path),
+        invalid,
+        masked_by=tuple(named),
+        unread=tuple(unread),
+    )
 
 
 def _read(path: str, role: Role) -> tuple[str, Any, Mapping[str, Any]]:

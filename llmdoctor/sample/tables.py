@@ -346,7 +346,7 @@ def find_engine(name: str) -> SamplingEngine | None:
     found = next((engine for engine in ENTRIES if engine.name == name and (not wanted or engine.since <= wanted)), None)
     if found is None or not version:
         return found
-    return replace(found, asked=version, known=_is_known(found, version))
+    return replace(found, wanted=version, known=_is_known(found, version))
 
 
 def _is_known(engine: SamplingEngine, version: str) -> bool:

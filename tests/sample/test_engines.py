@@ -163,7 +163,8 @@ def test_the_screen() -> None:
     read_in_order(
         render(report, "text", Style(width=80)),
         "2 different distributions from the same numbers: up to 0.086 of the mass moves (transformers against sglang)",
-        "transformers 5.23.0 2 0.8067 0.1933 - vllm 0.33.0 the same tgi 00cef24 the same sglang 0.5.23 3 0.7369 0.1766 0.0865 llama.cpp 0c1e570 the same",
+        "transformers 5.23.0 2 0.8067 0.1933 - vllm 0.33.0 the same tgi 00cef24 the same",
+        "sglang 0.5.23 3 0.7369 0.1766 0.0865 llama.cpp 0c1e570 the same",
         "Order temperature > top_k > top_p transformers 5.23.0, vllm 0.33.0, tgi 00cef24 Order temperature > joint sglang 0.5.23",
         "Order top_k > top_p > temperature llama.cpp 0c1e570",
         "Refused gpt-fast 0055c42: gpt-fast's sample() has no top_p",
