@@ -23,6 +23,7 @@ from llmdoctor.mask.plan import plan
 from llmdoctor.mask.results import MaskInspectResult
 from llmdoctor.mask.sources import inputs_of, with_decoder
 from llmdoctor.mask.types import GPT_FAST, BackendPlan, ForwardInputs
+from llmdoctor.mask.vision import tower_blocks, tower_of
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 
 
@@ -53,10 +54,14 @@ def inspect_report(options: MaskInspectOptions) -> Report:
     findings += [] if findings else _refusal(plans)
     findings += of_placeholders(inputs, config, complete=chat is not None)
     result: MaskInspectResult = {**result_of(plans, inputs), "inputs": read.result()}  # type: ignore[typeddict-item]
+    tower = tower_of(config, inputs.grids, dtype)
+    if tower is not None:
+        result["tower"] = tower.result()
     if chat is not None:
         result["chat"] = chat.result
     document = [
         *_document(plans, inputs, arch=arch, dtype=dtype, options=options, findings=findings),
+        *([] if tower is None else tower_blocks(tower)),
         *([] if chat is None else chat.blocks),
     ]
     library = releases.of_run() if options.mode == "run" else releases.of_plan()
@@ -69,7 +74,7 @@ def inspect_report(options: MaskInspectOptions) -> Report:
     }  # fmt: skip
     refused = tuple(Skipped(each.backend, each.error) for each in plans if each.error is not None and len(plans) > 1)
     release = releases.doubt(str(config.get("model_type"))) if options.mode == "plan" else ""
-    verdict = verdicts.of_inspect(plans, findings, inputs, release=release)
+    verdict = verdicts.of_inspect(plans, findings, inputs, release=release, tower=tower is not None)
     return Report(
         command="mask inspect",
         subject=subject,

@@ -58,6 +58,24 @@ class ForwardResult(TypedDict):
     cache: str
 
 
+class TowerLayersResult(TypedDict):
+    """Layers of a vision tower that are called over the same pieces of its patches."""
+
+    layers: list[int]
+    windowed: bool  # pieces are windows, else frames
+    pieces: int
+    longest: int  # patches of the longest piece
+    pairs: int  # seen by one head, summed over the pieces
+    scores_bytes: int  # of one layer's attention scores under eager
+
+
+class TowerResult(TypedDict):
+    """The attention of the vision tower, which gets no mask."""
+
+    patches: int
+    layers: list[TowerLayersResult]
+
+
 class MaskInspectResult(TypedDict):
     """What each layer receives."""
 
@@ -67,6 +85,7 @@ class MaskInspectResult(TypedDict):
     errors: dict[str, str]  # by backend
     forward: ForwardResult
     inputs: InputsResult
+    tower: NotRequired[TowerResult]  # if the inputs have grids of pictures and the tower is modelled
     chat: NotRequired[dict[str, Any]]  # grids and M-RoPE ids of --messages
 
 

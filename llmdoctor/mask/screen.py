@@ -51,7 +51,8 @@ def layers_text(layers: tuple[int, ...]) -> str:
 def _passed(inputs: ForwardInputs) -> str:
     mask = inputs.attention_mask
     if mask is not None:
-        return f"{_DTYPES.get(mask.dtype.name, mask.dtype.name)} {_shape(mask.shape)}"
+        dtype = inputs.mask_dtype or mask.dtype.name
+        return f"{_DTYPES.get(dtype, dtype)} {_shape(mask.shape)}"
     fields = (("position_ids", inputs.position_ids), ("token types", inputs.token_types), ("cu_seq_lens", inputs.cu_seqlens))
     given = [name for name, value in fields if value is not None]
     return ", ".join(given) or "nothing"

@@ -13,12 +13,14 @@ from llmdoctor.mask.screen import size_text
 from llmdoctor.mask.types import SHORT, BackendPlan, ForwardInputs
 
 
-def of_inspect(plans: Sequence[BackendPlan], findings: Sequence[Finding], inputs: ForwardInputs, *, release: str = "") -> Verdict:
+def of_inspect(
+    plans: Sequence[BackendPlan], findings: Sequence[Finding], inputs: ForwardInputs, *, release: str = "", tower: bool = False
+) -> Verdict:
     """Return the verdict: the worst fault, else which backend builds how much, with the reason if the plan is not exact.
 
-    `release` is the reason if another transformers is installed than the one that the plan follows.
+    `release` is the reason if another transformers is installed than the one that the plan follows. `tower` is True if the vision tower is shown.
     """
-    limits = _limits(inputs)
+    limits = _limits(inputs, tower=tower)
     worst = next((one for one in findings if one.severity is Severity.ERROR), None)
     worst = worst or next((one for one in findings if one.severity is Severity.WARNING and one.code != "MSK016"), None)
     doubts = list(
@@ -65,7 +67,7 @@ def _bytes(count: int) -> str:
     return size_text(count) if count else "nothing"
 
 
-def _limits(inputs: ForwardInputs) -> str:
+def _limits(inputs: ForwardInputs, *, tower: bool = False) -> str:
     """Return what was assumed or left out, as the end of a sentence."""
     parts = []
     if inputs.assumed:
@@ -77,7 +79,10 @@ def _limits(inputs: ForwardInputs) -> str:
     if TOWER_INPUTS & set(inputs.fields):
         patches = sum(int(grid.prod(axis=1).sum()) for grid in inputs.grids.values())
         over = f" over {patches:,} patches" if patches else ""
-        parts.append(f"the text layers alone: the attention of the vision or audio tower{over} is not shown")
+        if tower:
+            parts.append(f"the text layers alone; the vision tower{over} has a table of its own")
+        else:
+            parts.append(f"the text layers alone: the attention of the vision or audio tower{over} is not shown")
     return f" ({'; '.join(parts)})" if parts else ""
 
 

@@ -156,11 +156,16 @@ def test_a_mask_of_cross_attention_matters_only_to_models_that_have_it(tmp_path:
     assert [each["key"] for each in (report.result or {})["inputs"]["ignored"]] == ["cross_attention_mask"]
 
 
-def test_an_image_makes_the_verdict_say_that_its_tower_is_not_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "words"), [("qwen2_vl", "over 16 patches has a table of its own"), ("gemma3", "over 16 patches is not shown")]
+)
+def test_the_verdict_is_of_the_text_layers_if_there_is_an_image(tmp_path: Path, model: str, words: str) -> None:
     fields = {"input_ids": IDS, "pixel_values": [[0.1] * 4] * 16, "image_grid_thw": [[1, 4, 4]]}
-    report = inspected(tmp_path, fields, model="qwen2_vl", backend=("sdpa",))
+    report = inspected(tmp_path, fields, model=model, backend=("sdpa",))
     assert report.verdict is not None
-    assert "tower over 16 patches is not shown" in report.verdict.text
+    assert "the text layers alone" in report.verdict.text
+    assert words in report.verdict.text
+    assert ("tower" in (report.result or {})) is (model == "qwen2_vl")
 
 
 @pytest.mark.parametrize(
