@@ -74,7 +74,7 @@ def inspect_report(options: MaskInspectOptions) -> Report:
     }  # fmt: skip
     refused = tuple(Skipped(each.backend, each.error) for each in plans if each.error is not None and len(plans) > 1)
     release = releases.doubt(str(config.get("model_type"))) if options.mode == "plan" else ""
-    verdict = verdicts.of_inspect(plans, findings, inputs, release=release, tower=tower is not None)
+    verdict = verdicts.of_inspect(plans, findings, inputs, release=release, tower=tower is not None, mode=options.mode)
     return Report(
         command="mask inspect",
         subject=subject,

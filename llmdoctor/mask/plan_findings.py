@@ -100,7 +100,8 @@ def _leaks(arch: Architecture, inputs: ForwardInputs, plan: BackendPlan, documen
             yield rules.PACKING_LEAK.at(
                 place(inputs, "position_ids", row),
                 f"{_name(group)}: token {first}, the first of its document, sees {seen[0]}..{seen[1] - 1} of the one before",
-                cause=_why_leak(arch, inputs, plan.backend), fix=_repair(arch, inputs), row=row, query=first, span=list(seen), **_where(group),
+                cause=_why_leak(arch, inputs, plan.backend), fix=_repair(arch, inputs, plan.backend), row=row, query=first, span=list(seen),
+                **_where(group),
             )  # fmt: skip
 
 
@@ -154,7 +155,7 @@ def _why_leak(arch: Architecture, inputs: ForwardInputs, backend: str) -> str:
     return f"{arch.model_type} does not pass its position_ids to the mask function"
 
 
-def _repair(arch: Architecture, inputs: ForwardInputs) -> str:
+def _repair(arch: Architecture, inputs: ForwardInputs, backend: str) -> str:
     """Return the change that keeps the documents apart."""
     if arch.mrope:
         return (
@@ -165,7 +166,8 @@ def _repair(arch: Architecture, inputs: ForwardInputs) -> str:
     if inputs.attention_mask is not None or inputs.cache.kind != "none":
         return rules.PACKING_LEAK.fix
     packs = any(layer.pattern is not None and layer.pattern.flash_packs for layer in arch.layers)
-    if arch.refusal("flash_attention_2") is None and packs and not arch.cross:
+    leaks_there = backend == "flash_attention_2" and inputs.batch == 1
+    if arch.refusal("flash_attention_2") is None and packs and not arch.cross and not leaks_there:
         return "flash_attention_2 in a batch of one, or one document per row"
     return "one document per row"
 

@@ -14,13 +14,20 @@ from llmdoctor.mask.types import SHORT, BackendPlan, ForwardInputs
 
 
 def of_inspect(
-    plans: Sequence[BackendPlan], findings: Sequence[Finding], inputs: ForwardInputs, *, release: str = "", tower: bool = False
+    plans: Sequence[BackendPlan],
+    findings: Sequence[Finding],
+    inputs: ForwardInputs,
+    *,
+    release: str = "",
+    tower: bool = False,
+    mode: str = "plan",
 ) -> Verdict:
     """Return the verdict: the worst fault, else which backend builds how much, with the reason if the plan is not exact.
 
-    `release` is the reason if another transformers is installed than the one that the plan follows. `tower` is True if the vision tower is shown.
+    `release` is the reason if another transformers is installed than the one that the plan follows. `tower` is True if the vision tower is
+    shown. `mode` is plan or run.
     """
-    limits = _limits(inputs, tower=tower)
+    limits = _raising(plans) + _limits(inputs, tower=tower)
     worst = next((one for one in findings if one.severity is Severity.ERROR), None)
     worst = worst or next((one for one in findings if one.severity is Severity.WARNING and one.code != "MSK016"), None)
     doubts = list(
@@ -33,9 +40,20 @@ def of_inspect(
     answer = _answer(plans)
     if doubts:
         return Verdict(
-            f"Undecided (exact: false): {doubts[0] or _UNKNOWN}. By the plan, {answer[0].lower()}{answer[1:]}{limits}", "undecided"
+            f"Undecided (exact: false): {doubts[0] or _UNKNOWN}. By the {mode}, {answer[0].lower()}{answer[1:]}{limits}", "undecided"
         )
     return Verdict(answer + limits)
+
+
+def _raising(plans: Sequence[BackendPlan]) -> str:
+    """Return the backends that raise over these inputs while others answer; a class that does not support a backend is no news."""
+    raising = [
+        each for each in plans if each.error is not None and "does not support" not in each.error and "is not supported" not in each.error
+    ]
+    if not raising or all(each.error is not None for each in plans):
+        return ""
+    verb = "raises" if len(raising) == 1 else "raise"
+    return f"; {' and '.join(SHORT.get(each.backend, each.backend) for each in raising)} {verb}: {raising[0].error}"
 
 
 _UNKNOWN = "the pairs that a layer sees are not known"

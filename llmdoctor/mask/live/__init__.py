@@ -37,7 +37,10 @@ def observe(
         except ValueError as error:
             plans.append(BackendPlan(backend, error=f"{type(error).__name__}: {str(error).splitlines()[0]}"))
             continue
-        plans.append(run.attempt(model, inputs, backend))
+        made = run.attempt(model, inputs, backend)
+        if made.error is not None and backend == "flash_attention_2" and dtype == "float32":  # not every path to that kernel takes float32
+            made = run.attempt(model.bfloat16(), inputs, backend)
+        plans.append(made)
     notes = ["weights: " + ("the directory's own" if weights else "random" + (f", {small.cut}" if small is not None and small.cut else ""))]
     if "flash_attention_2" in backends and not patches.has_flash_attn():
         notes.append("flash_attention_2: the library's own path over a CPU reference kernel, because flash-attn is not installed here")

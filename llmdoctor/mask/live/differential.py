@@ -71,7 +71,7 @@ def measure(model: Any, inputs: ForwardInputs, backend: str, design: Design, *, 
         try:
             with seeded(), run.reference_kernels(model):
                 found += list(test())
-        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError, NotImplementedError, AssertionError) as error:
+        except run.RAISED as error:
             line = (str(error).strip().splitlines() or [""])[0][:160]
             plain = run.attempt(model, inputs, backend).error
             failed.append(FailedTest(backend, name, plain or f"{type(error).__name__}: {line}", plain is not None))

@@ -11,11 +11,13 @@ import numpy as np
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.mask.intervals import Visible
+from llmdoctor.mask.live.seen import sees
 from llmdoctor.mask.live.watch import LayerCall, watching
-from llmdoctor.mask.own_mask import sees_of
 from llmdoctor.mask.types import NOTHING, BackendPlan, ForwardInputs, KernelArguments, LayerMask, MaskObject
 
-MAX_PAIRS = 2**27  # pairs of one layer whose visibility is read off as booleans
+RAISED = (  # what a forward of the library raises over inputs that it does not take
+    RuntimeError, ValueError, IndexError, TypeError, AttributeError, NotImplementedError, KeyError, AssertionError, StopIteration,
+)  # fmt: skip
 
 
 def run(model: Any, inputs: ForwardInputs, backend: str) -> BackendPlan:
@@ -33,7 +35,7 @@ def attempt(model: Any, inputs: ForwardInputs, backend: str) -> BackendPlan:
     """run(), with what the library raises as the answer."""
     try:
         return run(model, inputs, backend)
-    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError, NotImplementedError, KeyError, AssertionError) as error:
+    except RAISED as error:
         return BackendPlan(backend, error=f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}")
 
 
@@ -54,19 +56,18 @@ def _prepared(model: Any, inputs: ForwardInputs) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     past = inputs.past
     cache, cache_name = make_cache(model, inputs, parameters)
+    legacy = cache is not None and _makes_own_cache(model, inputs)
     if getattr(config, "is_encoder_decoder", False):
-        return _encoder_decoder(model, inputs, ids, mask, cache)
+        return _encoder_decoder(model, inputs, ids, mask, cache, legacy=legacy)
     if past:
-        early = {"input_ids": ids[:, :past], cache_name: cache, "use_cache": True}
-        if mask is not None and mask.ndim == 2:
-            early["attention_mask"] = mask[:, :past]
-        with reference_kernels(model):
-            model(**early)
+        cache = _filled(model, ids[:, :past], mask, cache, cache_name, legacy=legacy)
+    if past and legacy and "cache_position" in parameters:
+        arguments["cache_position"] = torch.arange(past, past + inputs.q_len)
     arguments["input_ids"] = ids[:, past:]
     arguments["use_cache"] = cache is not None
-    if cache is not None:
+    if cache is not None and (past or not legacy):
         arguments[cache_name] = cache
-    if mask is not None:
+    if mask is not None and not (legacy and past and cache_name == "cache_params"):  # generate() of those releases leaves it out too
         arguments["attention_mask"] = mask
     if inputs.position_ids is not None:
         arguments["position_ids"] = tensor(inputs.position_ids)
@@ -79,6 +80,25 @@ def _prepared(model: Any, inputs: ForwardInputs) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name != "use_cache" or open_ended or name in parameters}
 
 
+def _makes_own_cache(model: Any, inputs: ForwardInputs) -> bool:
+    """Return whether the class, before transformers 5, takes no cache object but the tuples that its forward() returned."""
+    legacy = getattr(model, "_supports_cache_class", None) is False
+    if legacy and inputs.cache.kind == "static":
+        name = type(model).__name__
+        raise QuestionError(f"--cache {inputs.cache}: {name} of the installed transformers takes no cache object, say dynamic")
+    return legacy
+
+
+def _filled(model: Any, ids: Any, mask: Any, cache: Any, name: str, *, legacy: bool) -> Any:
+    """Return the cache after a forward over the tokens `ids` [B, past]."""
+    early = {"input_ids": ids, "use_cache": True, **({} if legacy else {name: cache})}
+    if mask is not None and mask.ndim == 2:
+        early["attention_mask"] = mask[:, : ids.shape[1]]
+    with reference_kernels(model):
+        made = model(**early)
+    return getattr(made, name) if legacy else cache
+
+
 def _varlen_arguments(offsets: tuple[int, ...]) -> dict[str, Any]:
     """Return FlashAttentionKwargs of the offsets of packed documents."""
     import torch
@@ -88,18 +108,19 @@ def _varlen_arguments(offsets: tuple[int, ...]) -> dict[str, Any]:
     return {"cu_seq_lens_q": line, "cu_seq_lens_k": line, "max_length_q": longest, "max_length_k": longest}
 
 
-def _encoder_decoder(model: Any, inputs: ForwardInputs, ids: Any, mask: Any, cache: Any) -> dict[str, Any]:
+def _encoder_decoder(model: Any, inputs: ForwardInputs, ids: Any, mask: Any, cache: Any, *, legacy: bool) -> dict[str, Any]:
     length = inputs.past or inputs.q_len
     shared = {"input_ids": ids[:, :length], "attention_mask": None if mask is None else mask[:, :length]}
     shared = {name: value for name, value in shared.items() if value is not None}
     if not inputs.past:
-        more = {} if cache is None else {"past_key_values": cache}
+        more = {} if cache is None or legacy else {"past_key_values": cache}
         own = ids[:, :length] if inputs.decoder_ids is None else tensor(inputs.decoder_ids)
         if inputs.decoder_mask is not None:
             more["decoder_attention_mask"] = tensor(inputs.decoder_mask)
         return {**shared, "decoder_input_ids": own, "use_cache": cache is not None, **more}
     with reference_kernels(model):
-        early = model(**shared, decoder_input_ids=ids[:, :length], past_key_values=cache, use_cache=True)
+        early = model(**shared, decoder_input_ids=ids[:, :length], past_key_values=None if legacy else cache, use_cache=True)
+    cache = early.past_key_values if legacy else cache
     encoded = (early.encoder_last_hidden_state,)
     later = {"encoder_outputs": encoded, "decoder_input_ids": ids[:, length:], "past_key_values": cache, "use_cache": True}
     return later if "attention_mask" not in shared else {**later, "attention_mask": shared["attention_mask"]}
@@ -213,11 +234,11 @@ def one(model: Any, layer: LayerCall, backend: str, inputs: ForwardInputs) -> La
     if layer.weighed is not None and not layer.kernel.get("interface"):
         layer.q_len, layer.kv_len = int(layer.weighed.shape[1]), int(layer.weighed.shape[2])
     q_len, kv_len = layer.q_len, layer.kv_len or layer.kernel.get("kv_len") or layer.q_len
-    sees = _sees(layer, inputs, kv_len)
+    seen = sees(layer, inputs, kv_len)
     visible = None
-    if sees is not None:
-        none = np.zeros((sees.shape[0], q_len), np.int64)
-        visible = Visible(kv_len, none, none, repeat=inputs.batch // sees.shape[0], dense=sees)
+    if seen is not None:
+        none = np.zeros((seen.shape[0], q_len), np.int64)
+        visible = Visible(kv_len, none, none, repeat=inputs.batch // seen.shape[0], dense=seen)
     count = None if visible is None else visible.count()
     return LayerMask(
         layers=(layer.index,),
@@ -287,70 +308,3 @@ def _kernel(layer: LayerCall) -> KernelArguments:
             other = MaskObject("tensor", tuple(mask.shape), dtype, mask.numel() * mask.element_size(), stored(mask))
         return KernelArguments(given["is_causal"], mask=other)
     return KernelArguments(False)
-
-
-def _sees(layer: LayerCall, inputs: ForwardInputs, kv_len: int) -> Any:
-    """bool [R, Q, KV], numpy; None where it would be too large or cannot be told."""
-    if inputs.batch * layer.q_len * kv_len > MAX_PAIRS:
-        return None
-    given = layer.kernel
-    if given.get("flash"):
-        return _flash_sees(layer, inputs, kv_len)
-    if layer.sees is not None:
-        return layer.sees.cpu().numpy()
-    mask = given["attn_mask"] if given.get("sdpa") else layer.mask
-    if layer.weighed is not None and not given.get("interface") and not _plain(mask, layer, kv_len):
-        return layer.weighed[:, : layer.q_len, :kv_len].cpu().numpy()
-    if given.get("own") or not (given.get("sdpa") or given.get("interface") or getattr(mask, "ndim", 0) == 4):
-        return None  # no kernel was seen and no mask of pairs: what the module does by itself is not known
-    if mask is None or getattr(mask, "ndim", 0) != 4:
-        square = np.ones((1, layer.q_len, kv_len), np.bool_)
-        causal = given.get("sdpa") and given["is_causal"]
-        return np.tril(square) if causal else square
-    own = inputs.mask_4d  # the caller's numbers may hide a key with less than the lowest of the dtype
-    own = None if own is None or own.shape != tuple(mask.shape) else own
-    if own is not None and bool((own != own[:, :1]).any()):
-        return None  # its heads show different pairs
-    shown = _of_tensor(mask, given.get("sdpa", False)) if own is None else sees_of(own, "sdpa" if given.get("sdpa") else "eager")
-    shown = shown[:, : layer.q_len, :kv_len]
-    return np.broadcast_to(shown, (shown.shape[0], layer.q_len, kv_len))
-
-
-def _plain(mask: Any, layer: LayerCall, kv_len: int) -> bool:
-    """Return whether a mask is added to the scores of all pairs, as the interface's masks are; the meaning of any other is the module's own."""
-    whole = getattr(mask, "ndim", 0) == 4 and tuple(mask.shape[2:]) == (layer.q_len, kv_len)
-    return whole and mask.dtype.is_floating_point and not layer.kernel.get("own")
-
-
-def _of_tensor(mask: Any, sdpa: bool) -> Any:
-    import torch
-
-    head = mask[:, 0]
-    if head.dtype == torch.bool:
-        return head.cpu().numpy() if sdpa else np.ones(tuple(head.shape), np.bool_)
-    if not head.dtype.is_floating_point:
-        head = head.float()
-    floor = torch.finfo(head.dtype).min / 2
-    return (head > floor).cpu().numpy()
-
-
-def _flash_sees(layer: LayerCall, inputs: ForwardInputs, kv_len: int) -> Any:
-    from llmdoctor.mask.live.flash import window_mask
-
-    given = layer.kernel
-    causal, window = bool(given["causal"]), tuple(given["window"])
-    if given["cu_k"] is None:
-        return window_mask(given["q_len"], given["kv_len"], causal, window).numpy()[None]
-    out = np.zeros((inputs.batch, layer.q_len, kv_len), np.bool_)
-    mask = None if layer.mask is None else layer.mask.cpu().numpy().astype(np.bool_)
-    if mask is not None:
-        width = mask.shape[1]
-        queries = mask if layer.q_len == width else np.ones((inputs.batch, 1), np.bool_) if layer.q_len == 1 else mask[:, -layer.q_len :]
-    for at in range(len(given["cu_k"]) - 1):
-        a, b, c, d = given["cu_q"][at], given["cu_q"][at + 1], given["cu_k"][at], given["cu_k"][at + 1]
-        piece = window_mask(b - a, d - c, causal, window).numpy()
-        if mask is None:
-            out[0, a:b, c:d] = piece
-        else:
-            out[at][np.ix_(np.flatnonzero(queries[at]), np.flatnonzero(mask[at]))] = piece
-    return out

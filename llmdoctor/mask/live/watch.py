@@ -61,6 +61,7 @@ class ForwardRecord:
             layer = self._start(module, attention_mask, query.shape[2], key.shape[2], kwargs.get("sliding_window"))
             if layer is not None:
                 layer.kernel["interface"] = True
+                layer.kernel["own"] = _masks_by_itself(module)
                 layer.kernel.setdefault("module_causal", kwargs.get("is_causal", getattr(module, "is_causal", None)))
                 _read_block_mask(layer)
             bias = kwargs.get("position_bias")
