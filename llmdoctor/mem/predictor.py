@@ -23,6 +23,7 @@ from llmdoctor.mem.runners.base import Job
 from llmdoctor.mem.settings import Strategy
 from llmdoctor.mem.strategies import read_strategy
 from llmdoctor.mem.timeline import Event, Traced
+from llmdoctor.mem.trained import unreached_of
 from llmdoctor.mem.types import Comparison, Estimate
 from llmdoctor.mem.workload import PAIRED, Workload
 
@@ -86,6 +87,7 @@ class Predictor:
             events=traced.events,
             rank=self.options.rank,
             reference=reference,
+            unreached=traced.unreached,
             evaluation=self._evaluation(strategy, workload),
             units=traced.units,
         )
@@ -120,7 +122,8 @@ class Predictor:
         weights = weights_without_torch(self.directory, workload)
         check_headers(self.directory, weights)
         other = None if workload.reference is None else replace(workload, dtype=workload.reference, lora=None, trainable=(), frozen=())
-        return Traced(weights, reference=() if other is None else weights_without_torch(self.directory, other))
+        reference = () if other is None else weights_without_torch(self.directory, other)
+        return Traced(weights, reference=reference, unreached=unreached_of(weights, workload, self.config))
 
 
 def compare_strategies(options: MemOptions) -> tuple[Comparison, Predictor]:

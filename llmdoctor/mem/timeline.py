@@ -52,6 +52,7 @@ class Traced:
 
     `layers` describes the layers that were traced, None if none was. `reference` are the weights of a second model that is not trained. `units`
     are those of FSDP: for each one the names of its modules, in the order of their forwards.
+    `unreached` names trained parameters that are known to get no gradient although nothing was traced.
     """
 
     weights: tuple[Weight, ...]
@@ -60,6 +61,7 @@ class Traced:
     layers: str | None = None
     reference: tuple[Weight, ...] = ()
     units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unreached: frozenset[str] = frozenset()
 
 
 class NotAlike(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,14 @@ def test_flash_attention_needs_no_flash_attn_and_16_bit() -> None:
     ):
         with pytest.raises(QuestionError, match=sentence):
             compare_report(MemCompareOptions(model="llama", strategy=(strategy,), seq_len=64, attn=name))
+
+
+@pytest.mark.live
+def test_the_bound_without_a_trace_is_not_above_what_a_batch_of_text_takes() -> None:
+    options = MemCompareOptions(model="vl", strategy=("trainer:adamw_torch,bf16", "deepspeed:zero2"), batch=1, seq_len=32)
+    bounds, traced = (compare_report(replace(options, static=static)).result for static in (True, False))
+    assert bounds is not None
+    assert traced is not None
+    for bound, real in zip(bounds["strategies"], traced["strategies"], strict=True):
+        assert bound["components"]["optimizer_state"] == real["components"]["optimizer_state"]
+        assert bound["peak_bytes"] <= real["peak_bytes"]

@@ -25,7 +25,8 @@ class Job:
     """What a runner works on.
 
     `rank` is the process whose memory is asked for, `reference` are the bytes of each weight of a model that is not trained, `evaluation`
-    the events of one batch without gradients, `units` the modules of each unit of FSDP.
+    the events of one batch without gradients, `units` the modules of each unit of FSDP. `unreached` names trained parameters that are known to get
+    no gradient without a trace.
     """
 
     strategy: Strategy
@@ -36,6 +37,7 @@ class Job:
     reference: tuple[int, ...] = ()
     evaluation: tuple[Event, ...] = ()
     units: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unreached: frozenset[str] = frozenset()
     exact: bool = False  # sizes of tensors instead of the allocator's blocks
 
     @property
@@ -45,9 +47,9 @@ class Job:
 
     @property
     def reached(self) -> frozenset[str]:
-        """Names of the parameters that get a gradient in this step; all trained ones where nothing was traced."""
+        """Names of the parameters that get a gradient in this step; without a trace all trained ones but those in `unreached`."""
         names = frozenset(event[1] for event in self.events if event[0] == "g")
-        return names or frozenset(weight.name for weight in self.trained)
+        return names or frozenset(weight.name for weight in self.trained) - self.unreached
 
 
 class Runner:
@@ -147,7 +149,7 @@ class Runner:
         """No torch here: gradients alone, in reverse order."""
         self._phase("forward")
         self._phase("backward")
-        for weight in reversed(self.job.trained):
+        for weight in reversed([weight for weight in self.job.trained if weight.name in self.reached]):
             self.ledger.add(("raw", weight.name), weight.nbytes, "temporaries")
             self.gradient(weight, ("raw", weight.name))
             if ("raw", weight.name) in self._kept:
