@@ -8,11 +8,13 @@ from functools import cache
 from typing import Any
 
 from llmdoctor.configs import deepspeed_schema as schema
+from llmdoctor.configs.agreement import BATCHES
 from llmdoctor.configs.deepspeed_releases import DeepSpeedRelease, deepspeed_release
-from llmdoctor.configs.normal import Normal
+from llmdoctor.configs.normal import Normal, shorter
 from llmdoctor.configs.schema import NO_TARGETS, Meanings
 from llmdoctor.configs.trainer import OURS, settle_model_init
 from llmdoctor.configs.types import NOTHING_SET, Format, Ignored, Key, KeyEffect, Refused, Variant
+from llmdoctor.core.errors import QuestionError
 
 ZERO = "zero_optimization"
 # Fields with an alias (runtime/zero/config.py, populate_by_name): the alias is the name that users write.
@@ -201,16 +203,30 @@ def unknown(key: str, release: DeepSpeedRelease | None = None) -> KeyEffect:
 
 def settle(normal: Normal) -> None:
     """Turn deprecated spellings into what DeepSpeedZeroConfig makes of them (runtime/zero/config.py, offload_optimizer and offload_param)."""
+    _check_values(normal)
     for name in ("offload_optimizer", "offload_param"):
-        null = normal.get(f"zero.{name}_null")
-        if isinstance(null, str):  # a device as text, which the model refuses, is kept for the message
-            normal.put(f"zero.{name}", null, normal.key(f"zero.{name}_null"))
         normal.drop(f"zero.{name}_null")
+    if normal.raw.get(ZERO) is True and normal.values.get("zero.stage") is None:  # read_zero_config_deprecated
+        normal.put("zero.stage", 1, ZERO)
     for old, new in (("cpu_offload", "offload_optimizer"), ("cpu_offload_param", "offload_param")):
         if normal.get(f"zero.{old}", False) and normal.values.get(f"zero.{new}") is None:
             normal.put(f"zero.{new}", "cpu", normal.key(f"zero.{old}"))
         normal.drop(f"zero.{old}")
     settle_model_init(normal)
+
+
+def _check_values(normal: Normal) -> None:
+    """Raise QuestionError for values of a type that DeepSpeed does not read, as its models and its batch arithmetic do (runtime/config.py)."""
+    keys = _variant().keys
+    for key, value in normal.raw.items():
+        objects = {ZERO: (True, False), "bf16": (None,), "fp16": (), f"{ZERO}.offload_optimizer": (None,), f"{ZERO}.offload_param": (None,)}
+        if key in objects and not isinstance(value, Mapping) and not any(value is one for one in objects[key]):
+            raise QuestionError(f"{key}: DeepSpeed expects an object, found {shorter(value)}")
+        number = key in BATCHES or (key in keys and keys[key].type == "int" and not str(value).strip().lstrip("+-").isdigit())
+        if number and isinstance(value, str) and value != "auto":
+            raise QuestionError(
+                f"{key}: DeepSpeed reads no number from the text {shorter(value)} (YAML reads 5e8 as text, and 5.0e+8 as a number)"
+            )
 
 
 def is_deepspeed(value: Any) -> bool:

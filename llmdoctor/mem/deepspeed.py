@@ -64,6 +64,7 @@ def deepspeed_strategy(configuration: Configuration, context: StrategyContext, c
         cuts_stage0=cuts,
         whole_stage1=(0, 17, 6) <= numbers < (0, 18, 5),  # constants.py: DDP_BFLOAT16 is BFLOAT16, and takes its place
     )
+    micro, steps = _batches(configuration, context.processes)
     given = normal.get("client_optimizer")
     caller = client_optimizer(given, f"{path}: client_optimizer") if given is not None else client
     return Strategy(
@@ -72,13 +73,13 @@ def deepspeed_strategy(configuration: Configuration, context: StrategyContext, c
         dtype,
         _optimizer(configuration, zero, caller),
         autocast,
-        accumulation=normal.get("accumulation", 1),
+        accumulation=steps,
         clip=normal.get("clip", 0.0),
         engine=engine,
         lora=adapters_of(configuration),
         quantization=quantization_of(configuration),
         attention=normal.get("attention"),
-        batch=_micro_batch(configuration, context.processes),
+        batch=micro,
         file=path,
         config=nested(value),
         client=given,
@@ -151,14 +152,16 @@ def _optimizer(configuration: Configuration, zero: Zero, client: Optimizer | Non
     )
 
 
-def _micro_batch(configuration: Configuration, processes: int) -> int | None:
-    """Return the sequences of a micro step. Raises QuestionError if the three batch sizes contradict each other (runtime/config.py:602)."""
+def _batches(configuration: Configuration, processes: int) -> tuple[int | None, int]:
+    """Return the sequences of a micro step and the micro steps of an optimizer step. Raises QuestionError if the three batch sizes contradict each
+    other (runtime/config.py:602).
+    """
     normal = configuration.normal
     micro: int | None = normal.get("batch")
     total: int | None = normal.get("total_batch")
+    steps: int = normal.get("accumulation", 1)
     if total is None:
-        return micro
-    steps = normal.get("accumulation", 1)
+        return micro, steps
     if micro is not None and normal.key("accumulation") is None:
         steps = total // micro // processes
     each = total // steps // processes if micro is None and steps else micro or 0
@@ -167,7 +170,7 @@ def _micro_batch(configuration: Configuration, processes: int) -> int | None:
             f"{configuration.path}: train_batch_size {total} is not a micro batch of {each or 1} x {steps} steps x {processes} processes, which "
             "DeepSpeed refuses (runtime/config.py:602)"
         )
-    return int(each)
+    return int(each), steps
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,7 +43,9 @@ def file_strategy(path: str, context: StrategyContext, content: str | None = Non
         )
     try:
         if configuration.format.name == "deepspeed":
-            return replace(deepspeed_strategy(configuration, context), inputs=inputs_of(configuration))
+            missing = f"{path} sets no batch size, for which DeepSpeed raises an error unless the caller adds one"
+            limits = (missing,) if misses_batch(configuration.values) else ()
+            return replace(deepspeed_strategy(configuration, context), inputs=inputs_of(configuration), limits=limits)
         return trainer_strategy(configuration, context)
     except UnmodelledSetting:
         raise

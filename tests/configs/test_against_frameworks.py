@@ -143,3 +143,37 @@ def test_accelerates_file_has_the_keys_of_its_class() -> None:
     from accelerate.commands.config.config_args import ClusterConfig
 
     assert set(fields_of("accelerate", "ClusterConfig")) == {one.name for one in dataclasses.fields(ClusterConfig)}
+
+
+WHOLE: list[dict[str, Any]] = [
+    {"zero_optimization": True}, {"zero_optimization": False}, {"zero_optimization": None}, {"zero_optimization": 1}, {"bf16": True}, {"bf16": None},
+    {"fp16": None}, {"train_batch_size": 8}, {"train_batch_size": "8"}, {"train_batch_size": 8, "gradient_accumulation_steps": 4},
+    {"train_batch_size": 8, "gradient_accumulation_steps": 3}, {"zero_optimization": {"stage": "2"}},
+    {"zero_optimization": {"stage": 2, "reduce_bucket_size": "5e8"}}, {"zero_optimization": {"stage": 2, "reduce_bucket_size": "500"}},
+    {"zero_optimization": {"stage": 2, "offload_optimizer": "cpu"}}, {"zero_optimization": {"stage": 2, "offload_optimizer": None}},
+    {"bfloat16": {"enabled": True}, "bf16": {"enabled": False}}, {"bfloat16": {"enabled": True}}, {"zero_optimization": {"Stage": 2}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", WHOLE, ids=str)
+def test_a_deepspeed_file_is_read_as_deepspeed_reads_it(more: dict[str, Any], tmp_path: Path) -> None:
+    """Also by 1,500 random files: what DeepSpeed refuses is refused, and stage, batch, accumulation and precision are its own."""
+    from llmdoctor.core.errors import QuestionError
+    from llmdoctor.mem.keys import StrategyContext
+    from llmdoctor.mem.strategies import read_strategy
+
+    config = pytest.importorskip("deepspeed.runtime.config")
+    value = {"train_micro_batch_size_per_gpu": 2, "optimizer": {"type": "AdamW"}, **more}
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(value))
+    try:
+        real = config.DeepSpeedConfig(json.loads(json.dumps(value)))
+    except (ValueError, TypeError, AssertionError):
+        with pytest.raises(QuestionError):
+            read_strategy(str(path), StrategyContext())
+        return
+    mine = read_strategy(str(path), StrategyContext())
+    half = "bfloat16" if real.bfloat16_config.enabled else "float16" if real.float16_config.enabled else "float32"
+    assert (mine.stage, mine.batch, mine.accumulation, mine.dtype) == (
+        real.zero_config.stage, real.train_micro_batch_size_per_gpu, real.gradient_accumulation_steps, half,
+    )  # fmt: skip
