@@ -10,6 +10,7 @@ from typing import Any
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.opening import Refusal, read_bytes
 from llmdoctor.files.yamlfile import parse_yaml
+from llmdoctor.sample.keys import changes_no_draw
 
 _LIMIT = 256 << 20
 _CONSTRUCTORS: Mapping[str, str] = {"SamplingParams": "vllm", "GenerationConfig": "transformers", "BeamSearchParams": "vllm"}
@@ -71,6 +72,9 @@ def _called(name: str, data: bytes) -> dict[str, Any]:
         try:
             found[str(keyword.arg)] = ast.literal_eval(keyword.value)
         except (ValueError, TypeError, RecursionError):
+            if changes_no_draw(str(keyword.arg)):
+                found[str(keyword.arg)] = ast.unparse(keyword.value)  # output_kind=RequestOutputKind.DELTA, as vLLM logs it
+                continue
             raise QuestionError(f"{name}:{keyword.value.lineno}: {keyword.arg} is not a literal value: its value is unknown here") from None
     modules = [str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
     engine = next((_MODULES[module] for module in modules if module in _MODULES), _CONSTRUCTORS[_callee(call)])

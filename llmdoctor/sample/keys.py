@@ -117,6 +117,11 @@ def read_keys(value: Mapping[str, Any], source: str, without: Collection[str] = 
     return keys
 
 
+def changes_no_draw(key: str) -> bool:
+    """Return whether a key is known, and cannot change which tokens can be drawn."""
+    return key in _HARMLESS
+
+
 def _constrained(request: Mapping[str, Any]) -> list[str]:
     """Keys that make a request's answers other than plain draws: the best of several, a call of a function that a grammar holds to its form."""
     found = []

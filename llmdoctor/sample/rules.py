@@ -22,7 +22,7 @@ OTHER = Rule(
     name="other-distribution",
     severity=Severity.ERROR,
     summary="Every token is possible, but together they cannot be draws from the claimed distribution.",
-    reason="The temperature is another one, the filter is narrower than claimed, or the sampler is broken: nothing in a single token shows it, the sum does. A "
+    reason="The temperature differs, a cut is narrower than claimed, or the sampler is broken. No single token shows that; all of them together do. A "
     "trainer that takes the claimed log-probabilities for the behaviour policy's learns from wrong weights in every step.",
     bad='{"temperature": 1.0}   and 400 tokens drawn at 0.5',
     good='{"temperature": 0.5}   and the same tokens',
@@ -35,7 +35,7 @@ BROKEN = Rule(
     summary="The draws follow the law of a sampler that is known to be broken.",
     reason="A loop that draws a fresh random number for each key and lets the last that passes win does not draw from the distribution: of .5 .4 .1 it makes .27 "
     '.36 .37, and the order of the keys changes it. Temperature on probabilities, a token 0 that is taken for "nothing chosen" and a nucleus one token short are '
-    "others that look right on a few samples.",
+    "other faults that a few samples do not show.",
     bad="for token in probs:\n    if random() <= probs[token]:\n        chosen = token",
     good="chosen = rng.choices(list(probs), weights=list(probs.values()))[0]",
     fix="Draw once: one random number against the cumulative sum (numpy.random.Generator.choice, torch.multinomial).",
@@ -49,7 +49,7 @@ KIND = Rule(
     "unchanged policy: under truncation its mean is the kept mass, and KL by k3 hides that where k1 shows it.",
     bad="torch.log_softmax(output.scores[t], -1)   with temperature=0.7, top_p=0.9",
     good="torch.log_softmax(output.logits[t], -1)   with output_logits=True",
-    fix="Take both sides alike: raw logits on both, or the same temperature and the engine's sampling mask on both.",
+    fix="Use the same kind on both sides: raw logits on both, or the same temperature and the engine's sampling mask on both.",
 )
 DEFAULTS = Rule(
     code="SMP005",

@@ -57,7 +57,7 @@ def test_a_call_of_generate_has_top_k_50(tmp_path: Path) -> None:
     rows = flat_rows(80)
     tokens = make_tokens(3, rows, "transformers", SamplingParams(top_k=50))
     np.savez(tmp_path / "hf.npz", logits=rows, tokens=np.array(tokens))
-    (tmp_path / "call.py").write_text("GenerationConfig(do_sample=True, temperature=1.0)\n")
+    (tmp_path / "call.py").write_text("GenerationConfig(do_sample=True, temperature=1.0, compile_config=CompileConfig())\n")
     report = replay_report(ReplayOptions(logits=str(tmp_path / "hf.npz"), claim=str(tmp_path / "call.py")))
     assert report.result is not None
     assert report.result["verdict"] != "inconsistent"
