@@ -21,6 +21,7 @@ from llmdoctor.labels.packing import BATCH
 from llmdoctor.labels.results import AuditResult
 from llmdoctor.labels.rows import read_rows
 from llmdoctor.labels.screen import input_notes
+from llmdoctor.labels.talks import count_talks
 from llmdoctor.labels.types import Row, TrainerError
 from llmdoctor.labels.verdict import verdict_of
 from llmdoctor.modeldir.template import Rendering, TemplateWorker
@@ -89,6 +90,7 @@ def _count(setup: Setup, counts: Counts, batch: list[Row]) -> None:
     for sequence in sequences:
         count(counts, sequence, tokens)
     count_thoughts(counts, batch, sequences, setup.chat)
+    count_talks(counts, batch, sequences, setup.chat, renders_roles=setup.trainer.renders_roles)
 
 
 def _refused(setup: Setup, counts: Counts, error: TrainerError) -> Report:
@@ -119,6 +121,10 @@ def _result(setup: Setup, counts: Counts) -> AuditResult:
         "padding_trained_rows": counts.of("padding_trained"),
         "shifted_rows": counts.of("shifted"),
         "thoughts_removed_rows": counts.of("thoughts_removed"),
+        "crossing_rows": counts.of("crosses"),
+        "odd_role_rows": counts.of("odd_role"),
+        "dropped_message_rows": counts.of("dropped_message"),
+        "no_answer_rows": counts.of("no_answer"),
         "end_token": setup.chat.end_text if setup.chat.template is not None else setup.chat.encoder.names["eos_token"],
         "error": None,
         "inputs": setup.inputs.result(),
@@ -139,6 +145,10 @@ _NAMES = {
     "padding_trained": "padding trained",
     "shifted": "labels shifted by one place",
     "thoughts_removed": "thinking part removed by the template",
+    "crosses": "first token of a packed document trained on the one before",
+    "odd_role": "roles that the template was not made for",
+    "dropped_message": "a message is not in the text (first 1,000 rows)",
+    "no_answer": "no answer in the row",
 }
 
 

@@ -231,3 +231,15 @@ def the_end_ids(setup: Setup) -> frozenset[int]:
     """Return the ids that end an answer: the template's end of a turn and the tokenizer's eos_token."""
     found: Iterable[int | None] = (setup.chat.end_id if setup.chat.template is not None else None, setup.chat.encoder.eos_id)
     return frozenset(token for token in found if token is not None)
+
+
+def the_stop_ids(setup: Setup) -> frozenset[int]:
+    """Return where generate() stops after training: eos_token_id of generation_config.json, else of config.json, and the tokenizer's eos_token.
+
+    Trainer adds the tokenizer's eos to those of the model (transformers 5.23.0 trainer_utils.py align_special_tokens).
+    """
+    files = (setup.directory.generation_config, setup.directory.config)
+    values = [file.value.get("eos_token_id") for file in files if file is not None and isinstance(file.value, dict)]
+    given = next((value for value in values if value is not None), None)
+    found = given if isinstance(given, list) else [given]
+    return frozenset(one for one in (*found, setup.chat.encoder.eos_id) if isinstance(one, int) and not isinstance(one, bool))

@@ -18,6 +18,7 @@ class Counts:
     """What all sequences come to. `examples` names the first dataset rows of each fault."""
 
     rows: int = 0
+    talks: bool = False  # there are conversations among the rows
     kept: int = 0  # dataset rows of which a sequence holds something
     sequences: int = 0
     tokens: int = 0
@@ -25,6 +26,8 @@ class Counts:
     faults: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[int]] = field(default_factory=dict)
     reasons: dict[str, int] = field(default_factory=dict)  # why an end token is ignored
+    masked_by: dict[str, int] = field(default_factory=dict)  # why a sequence without a target has none
+    odd_roles: set[str] = field(default_factory=set)
 
     def fault(self, name: str, sequence: Sequence) -> None:
         """Count a sequence with the fault `name`."""
@@ -61,14 +64,15 @@ def count(counts: Counts, sequence: Sequence, tokens: Tokens) -> Ends:
     counts.trained += trained
     if not trained and not tokens.scored:
         counts.fault("no_target", sequence)
+        source = sequence.sources[-1] if sequence.sources else "no token"
+        counts.masked_by[source] = counts.masked_by.get(source, 0) + 1
     if sequence.truncated:
         counts.fault("truncated", sequence)
-    if ends.ignored:
-        counts.fault("end_ignored", sequence)
-    if ends.cut:
-        counts.fault("end_cut", sequence)
-    if ends.missing:
-        counts.fault("end_missing", sequence)
+    if len(sequence.starts) > 1 and any(labels[start] != IGNORED for start in sequence.starts[1:] if start < len(labels)):
+        counts.fault("crosses", sequence)
+    for name, found in (("end_ignored", ends.ignored), ("end_cut", ends.cut), ("end_missing", ends.missing)):
+        if found:
+            counts.fault(name, sequence)
     if _prompt_trained(sequence, tokens.chat):
         counts.fault("prompt_trained", sequence)
     if tokens.bos is not None and ids[:2] == [tokens.bos, tokens.bos]:

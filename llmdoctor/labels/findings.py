@@ -10,14 +10,19 @@ from llmdoctor.core.rule import Rule
 from llmdoctor.labels.built import Setup, the_end_ids
 from llmdoctor.labels.collators import PAD_IS_IGNORED
 from llmdoctor.labels.counts import Counts
+from llmdoctor.labels.packing import BATCH
 from llmdoctor.labels.rules import (
     BEYOND,
+    CROSSES,
     DOUBLE_BOS,
     DOUBLE_EOS,
+    DROPPED,
     END_CUT,
     END_IGNORED,
+    NO_ANSWER,
     NO_END,
     NO_TARGET,
+    ODD_ROLE,
     PADDING_TRAINED,
     PROMPT_TRAINED,
     SHIFTED,
@@ -55,10 +60,27 @@ def _found(setup: Setup, counts: Counts) -> Iterator[Finding]:
         ("shifted", SHIFTED, "have labels that are shifted by one place: each label is the next id"),
         ("double_eos", DOUBLE_EOS, "end with two eos tokens"),
         ("thoughts_removed", THOUGHTS_REMOVED, "do not hold the thinking part of an answer that the row has"),
+        ("crosses", CROSSES, "train the first token of a packed document on the document before it"),
+        ("odd_role", ODD_ROLE, f"are written with the roles {', '.join(sorted(counts.odd_roles))}"),
+        ("no_answer", NO_ANSWER, "come from rows without a message of the assistant"),
     )
+    if counts.of("dropped_message"):
+        message = f"{counts.of('dropped_message'):,} sequences of the first {min(counts.rows, BATCH):,} rows lack a message of their row"
+        yield DROPPED.at(_place(setup, counts, "dropped_message"), message, **_evidence(counts, "dropped_message"))
     for name, rule, words in simple:
-        if counts.of(name):
+        if counts.of(name) and rule is NO_TARGET:
+            yield _no_target(setup, counts, words)
+        elif counts.of(name):
             yield rule.at(_place(setup, counts, name), f"{_share(counts, name)} {words}", **_evidence(counts, name))
+
+
+def _no_target(setup: Setup, counts: Counts, words: str) -> Finding:
+    """Return the finding with the setting that masks the most of these sequences, and its fix if the trainer has one."""
+    source = max(counts.masked_by, key=lambda name: counts.masked_by[name], default="")
+    fix = next((text for start, text in setup.trainer.fixes.items() if source.startswith(start) and "{end}" not in text), None)
+    message = f"{_share(counts, 'no_target')} {words}"
+    cause = f"the last label is decided by {source}" if source else None
+    return NO_TARGET.at(_place(setup, counts, "no_target"), message, cause=cause, fix=fix, **_evidence(counts, "no_target"))
 
 
 def _end_ignored(setup: Setup, counts: Counts, end: str) -> Finding:

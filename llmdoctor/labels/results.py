@@ -75,6 +75,10 @@ class AuditResult(TypedDict):
     padding_trained_rows: int
     shifted_rows: int  # sequences whose labels are shifted by one place
     thoughts_removed_rows: int  # sequences without a thinking part that the row holds
+    crossing_rows: int  # sequences in which the first token of a packed document is a target
+    odd_role_rows: int  # sequences with roles such as human and gpt, which the template writes as they are
+    dropped_message_rows: int  # sequences without a message of their row, among the first 1,000 rows
+    no_answer_rows: int  # sequences of rows without a message of the assistant
     end_token: str | None
     error: TrainerErrorResult | None
     inputs: InputsResult

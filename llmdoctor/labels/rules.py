@@ -131,4 +131,48 @@ THOUGHTS_REMOVED = Rule(
     good="a training template that keeps the thoughts, or one row for each answer",
     fix="Train with a template that keeps the thoughts, or make one row of each turn so that its answer is the last.",
 )
+CROSSES = Rule(
+    code="LAB013",
+    name="target-crosses-documents",
+    severity=Severity.INFO,
+    summary="The first token of a packed document is a target, predicted from the document before it.",
+    reason="Packing puts documents one behind the other. Without position ids that begin anew, each document also attends to those before it, and its first token "
+    "is trained as their continuation. That is meant in continued pretraining; conversations learn that an unrelated question follows.",
+    bad='SFTConfig(packing=True, packing_strategy="wrapped")',
+    good='SFTConfig(packing=True, packing_strategy="bfd")   # with flash attention',
+    fix='packing_strategy="bfd" with flash attention, or no packing.',
+)
+ODD_ROLE = Rule(
+    code="LAB014",
+    name="role-of-another-format",
+    severity=Severity.WARNING,
+    summary="The messages have roles such as human and gpt, which the chat template writes as they are.",
+    reason="TRL renames the keys from and value of ShareGPT rows, not the roles in them. The model is trained with headers (<|im_start|>gpt) that no server sends.",
+    bad='{"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]} with SFTTrainer',
+    good='{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}',
+    fix='names = {"human": "user", "gpt": "assistant"}\n'
+    'dataset = dataset.map(lambda row: {"messages": [{"role": names.get(m["from"], m["from"]), "content": m["value"]} for m in row["conversations"]]},\n'
+    '                      remove_columns="conversations")',
+)
+DROPPED = Rule(
+    code="LAB015",
+    name="message-dropped",
+    severity=Severity.WARNING,
+    summary="The chat template leaves a message of the row out of the text.",
+    reason="A template writes the roles it knows and says nothing about the others: a system message, a developer message or a tool's result can vanish, and what "
+    "is trained is another conversation than the row holds.",
+    bad='{"role": "developer", "content": "Be brief."} with a template of system, user and assistant',
+    good='{"role": "system", "content": "Be brief."}',
+    fix="Rename the role to one that the chat template writes, or use a template that writes it.",
+)
+NO_ANSWER = Rule(
+    code="LAB016",
+    name="no-answer",
+    severity=Severity.WARNING,
+    summary="A conversation holds no message of the assistant.",
+    reason="There is no answer to learn. If every token is trained, the model learns to write the prompt; if the assistant's tokens alone are, the row has no target.",
+    bad='{"messages": [{"role": "user", "content": "Hi"}]}',
+    good='{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}',
+    fix='dataset = dataset.filter(lambda row: any(m["role"] == "assistant" for m in row["messages"]))',
+)
 RULES = declared(globals())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from llmdoctor.core.report import Status, Verdict
-from llmdoctor.labels.built import Setup
+from llmdoctor.labels.built import Setup, the_stop_ids
 from llmdoctor.labels.counts import Counts
 
 
 def verdict_of(setup: Setup, counts: Counts) -> Verdict:
     """Return the answer to: is the end of each answer trained?"""
-    limits = f" ({'; '.join(setup.limits)})" if setup.limits else ""
+    beside = [*setup.limits, *_beside(setup, counts)]
+    limits = f" ({'; '.join(beside)})" if beside else ""
     total = f"{counts.sequences:,} sequences"
     end = _end(setup)
     if not counts.sequences:
@@ -26,6 +27,8 @@ def verdict_of(setup: Setup, counts: Counts) -> Verdict:
         return Verdict(
             f"The labels are shifted by one place in {counts.of('shifted'):,} of {total}: each label is the next id{limits}.", "problem"
         )
+    if counts.of("no_answer") == counts.sequences:
+        return Verdict(f"There is no answer to train: no row of {counts.rows:,} holds a message of the assistant{limits}.", "problem")
     bad = [(name, words) for name, words in _WORDS if counts.of(name)]
     if bad:
         said = ", ".join(f"{counts.of(name):,} of {total} {words}" for name, words in bad)
@@ -37,6 +40,18 @@ def verdict_of(setup: Setup, counts: Counts) -> Verdict:
         )
     status: Status = "undecided" if _uncompared(setup) else "ok"
     return Verdict(f"The end of each answer is trained: {end} is a target in all of {total}{limits}.", status)
+
+
+def _beside(setup: Setup, counts: Counts) -> list[str]:
+    """Return what is true beside the verdict and could turn what a reader takes from it."""
+    out = []
+    if 0 < counts.of("no_answer") < counts.sequences:
+        out.append(f"{counts.of('no_answer'):,} sequences hold no answer")
+    end, stops = setup.chat.end_id if setup.chat.template is not None else None, the_stop_ids(setup)
+    if counts.talks and end is not None and stops and end not in stops:
+        named = ", ".join(f"{setup.chat.encoder.token_of(stop)} ({stop})" for stop in sorted(stops))
+        out.append(f"generate() stops at {named} and not there: llmdoctor gencfg check {setup.directory.shown_name}")
+    return out
 
 
 def _scored(setup: Setup, counts: Counts, end: str, limits: str) -> Verdict:

@@ -181,6 +181,7 @@ TRAINER = Trainer(
         "train_on_eot": "datasets:\n  - train_on_eot: turn",
         "train_on_eos": "datasets:\n  - train_on_eos: turn",
     },
+    renders_roles=False,
     format="axolotl",
     relevant=(
         "tokenizer_type",

@@ -35,7 +35,8 @@ class Trainer:
     known; of these `relevant` are patterns of names that change ids or labels and are not modelled, `harmless` the values with which they
     change nothing. `fixes` maps the beginning of a source (the setting that decided a label) to what to paste if it leaves out the end of an
     answer; {end} is the end token. `five_since` is the first release that was compared beside transformers 5, older ones beside 4.
-    `scores_last`: no token is a target, the score of a sequence is read at its last token.
+    `scores_last`: no token is a target, the score of a sequence is read at its last token. `renders_roles`: the roles of the messages reach the chat
+    template as they are.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Trainer:
     fixes: Mapping[str, str] = field(default_factory=dict)
     five_since: tuple[int, ...] = ()
     scores_last: bool = False
+    renders_roles: bool = True
 
 
 def as_version(text: str) -> tuple[int, ...]:

@@ -182,6 +182,7 @@ TRAINER = Trainer(
         "template dataset_info cutoff_len mask_history train_on_prompt packing neat_packing default_system enable_thinking preserve_thinking".split()
     ),
     source="llamafactory/data/processor/supervised.py",
+    renders_roles=False,
     format="llamafactory",
     relevant=(
         "stage",

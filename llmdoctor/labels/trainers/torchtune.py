@@ -154,5 +154,6 @@ TRAINER = Trainer(
     keys=frozenset({"tokenizer", "dataset"}),
     source="torchtune/models/qwen2_5/_tokenizer.py",
     fixes={"max_seq_len": "tokenizer:\n  max_seq_len: null"},
+    renders_roles=False,
     format="torchtune",
 )

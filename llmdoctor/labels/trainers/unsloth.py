@@ -222,4 +222,7 @@ TRAINER = Trainer(
     build=build,
     keys=frozenset({NAME, "max_length", "processing_class"}),
     source="unsloth_zoo/dataset_utils.py",
+    fixes={
+        f"{NAME}: response_part was not found": "train_on_responses_only(trainer)   # detects both markers from the chat template",
+    },
 )
