@@ -21,7 +21,7 @@ from llmdoctor.labels.packing import BATCH
 from llmdoctor.labels.results import AuditResult
 from llmdoctor.labels.rows import read_rows
 from llmdoctor.labels.screen import input_notes
-from llmdoctor.labels.talks import count_talks
+from llmdoctor.labels.talks import count_talks, holds_talk, remarkable
 from llmdoctor.labels.types import Row, TrainerError
 from llmdoctor.labels.verdict import verdict_of
 from llmdoctor.modeldir.template import Rendering, TemplateWorker
@@ -64,10 +64,16 @@ def audit_report(options: LabelsOptions) -> Report:
 def _rendered_ahead(
     setup: Setup, thread: ThreadPoolExecutor, worker: TemplateWorker
 ) -> Iterator[tuple[list[Row], list[tuple[Any, Rendering]]]]:
-    """Return each batch with its rendered conversations; the next batch is rendered while the caller works on this one."""
+    """Return each batch with its rendered conversations; the next batch is rendered while the caller works on this one.
+
+    The first batch comes without: while it is built, the trainer sets the special tokens that the template may write.
+    """
     mask = bool(setup.config.get("assistant_only_loss"))
     coming: tuple[list[Row], Future[list[tuple[Any, Rendering]]]] | None = None
-    for batch in _batches(islice(read_rows(setup.options.data), setup.options.rows)):
+    batches = _batches(islice(read_rows(setup.options.data), setup.options.rows))
+    for batch in islice(batches, 1):
+        yield batch, []
+    for batch in batches:
         following = (batch, thread.submit(setup.chat.rendered, [row.columns for row in batch], worker, mask))
         if coming is not None:
             yield coming[0], coming[1].result()
@@ -83,14 +89,16 @@ def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 def _count(setup: Setup, counts: Counts, batch: list[Row]) -> None:
     counts.rows += len(batch)
-    talks = any(isinstance(batch[0].columns.get(name), list) for name in ("messages", "conversations"))
+    talks = holds_talk(batch[0])
     tokens = tokens_of(setup.chat, the_end_ids(setup), vocabulary_of(setup.directory), talks=talks, scored=setup.trainer.scores_last)
     sequences = setup.build(batch)
     counts.kept += len({row for sequence in sequences for row in sequence.rows})
     for sequence in sequences:
         count(counts, sequence, tokens)
-    count_thoughts(counts, batch, sequences, setup.chat)
-    count_talks(counts, batch, sequences, setup.chat, renders_roles=setup.trainer.renders_roles)
+    counts.talks = counts.talks or talks
+    marked = batch if setup.chat.detail else remarkable(batch)
+    count_thoughts(counts, marked, sequences, setup.chat)
+    count_talks(counts, marked, sequences, setup.chat, renders_roles=setup.trainer.renders_roles)
 
 
 def _refused(setup: Setup, counts: Counts, error: TrainerError) -> Report:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.labels.shapes import Shapes, state_of
 from llmdoctor.labels.types import Encoded, TrainerError
 from llmdoctor.modeldir.template import ChatTemplate, Rendering, TemplateWorker
 
@@ -39,6 +40,7 @@ class Chat:
     worker: TemplateWorker
     detail: bool = True
     copies_reasoning: bool = False
+    shapes: Shapes = field(default_factory=Shapes)
     _prepared: dict[int, tuple[Any, Conversation]] = field(default_factory=dict)
     _masked: bool = False
 
@@ -51,26 +53,34 @@ class Chat:
         talks = [
             row["messages"]
             for row in rows
-            if isinstance(row.get("messages"), list) and not ({"tools", "chat_template_kwargs"} & row.keys())
+            if isinstance(row.get("messages"), list) and "tools" not in row and "chat_template_kwargs" not in row
         ]
-        if self.template is None or not all(isinstance(one, dict) for talk in talks for one in talk):
+        if self.template is None:
             return []
         given: dict[str, Any] = {name: token for name, token in self.encoder.names.items() if token is not None}
-        plain = [{"messages": [self._plain(message) for message in talk]} for talk in talks]
+        out: list[tuple[Any, Rendering]] = []
+        rest, state = [], state_of(self.template, given)
+        for talk in talks:
+            made = self.shapes.render(worker, self.template, talk, given, spans=mask, state=state)
+            if made is None:
+                rest.append(talk)
+            else:
+                out.append((talk, made))
+        if not all(isinstance(one, dict) for talk in rest for one in talk):
+            return []  # `tokenized` meets what is no message
+        plain = [{"messages": [self._plain(message) for message in talk]} for talk in rest]
         found = worker.render_many(self.template, plain, mask, **given) if plain else []
-        return [(talk, one) for talk, one in zip(talks, found, strict=True) if one.text is not None]
+        return out + [(talk, one) for talk, one in zip(rest, found, strict=True) if one.text is not None]
 
     def prepare(self, rendered: Sequence[tuple[Any, Rendering]], mask: bool = False) -> None:
         """Tokenize what `rendered` returned; `tokenized` then uses it for the same lists of messages, until the next call."""
         texts = [rendering.text or "" for _, rendering in rendered]
         self._masked = mask
         self._prepared = {}
-        for (talk, rendering), one in zip(
-            rendered, self.encoder.encode_batch(texts, special=False, offsets=self.detail or mask), strict=True
-        ):
-            roles = roles_of(rendering.text or "", one, talk) if self.detail else []
-            ready = Conversation(rendering.text or "", one.ids, roles, assistant_mask(one, rendering.spans) if mask else None)
-            self._prepared[id(talk)] = (talk, ready)
+        encoded = self.encoder.encode_batch(texts, special=False, offsets=self.detail or mask)
+        for (talk, rendering), text, one in zip(rendered, texts, encoded, strict=True):
+            roles = roles_of(text, one, talk) if self.detail else []
+            self._prepared[id(talk)] = (talk, Conversation(text, one.ids, roles, assistant_mask(one, rendering.spans) if mask else None))
 
     @property
     def has_generation_markers(self) -> bool:
@@ -84,6 +94,10 @@ class Chat:
         template = self._template()
         names = {name: token for name, token in self.encoder.names.items() if token is not None}
         variables = {**names, "tools": tools, "add_generation_prompt": generation_prompt, **more}
+        if not tools and not more:
+            made = self.shapes.render(self.worker, template, messages, variables, spans=spans)
+            if made is not None:
+                return made
         rendering = self.worker.render(template, [self._plain(message) for message in messages], spans, **variables)
         if rendering.text is None:
             raise _error(rendering)
@@ -139,8 +153,7 @@ class Chat:
         return special[-1] if special else None
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(NamedTuple):
     """A rendered conversation: text, ids, the role of each token, and the assistant mask if it was asked for."""
 
     text: str

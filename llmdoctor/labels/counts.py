@@ -31,10 +31,10 @@ class Counts:
 
     def fault(self, name: str, sequence: Sequence) -> None:
         """Count a sequence with the fault `name`."""
-        self.faults[name] = self.faults.get(name, 0) + 1
-        kept = self.examples.setdefault(name, [])
-        if len(kept) < EXAMPLES and sequence.rows:
-            kept.append(sequence.rows[0])
+        seen = self.faults.get(name, 0)
+        self.faults[name] = seen + 1
+        if seen < EXAMPLES and sequence.rows:
+            self.examples.setdefault(name, []).append(sequence.rows[0])
 
     def of(self, name: str) -> int:
         """Return how many sequences have the fault `name`."""
@@ -58,7 +58,8 @@ def count(counts: Counts, sequence: Sequence, tokens: Tokens) -> Ends:
     """Add one sequence to the counts, and return how its answers end."""
     ids, labels = sequence.ids, sequence.labels
     ends = scored_end(sequence, tokens.ends) if tokens.scored else ends_of(sequence, tokens.ends)
-    trained = sequence.trained
+    whole = labels == ids
+    trained = len(ids) if whole else sequence.trained
     counts.sequences += 1
     counts.tokens += len(ids)
     counts.trained += trained
@@ -70,37 +71,47 @@ def count(counts: Counts, sequence: Sequence, tokens: Tokens) -> Ends:
         counts.fault("truncated", sequence)
     if len(sequence.starts) > 1 and any(labels[start] != IGNORED for start in sequence.starts[1:] if start < len(labels)):
         counts.fault("crosses", sequence)
-    for name, found in (("end_ignored", ends.ignored), ("end_cut", ends.cut), ("end_missing", ends.missing)):
-        if found:
-            counts.fault(name, sequence)
-    if _prompt_trained(sequence, tokens.chat):
+    if not ends.all_trained:
+        _count_ends(counts, sequence, ends, tokens)
+    if _prompt_trained(sequence) if sequence.roles else tokens.chat and trained == len(ids) > 0:
         counts.fault("prompt_trained", sequence)
-    if tokens.bos is not None and ids[:2] == [tokens.bos, tokens.bos]:
-        counts.fault("double_bos", sequence)
-    if tokens.eos is not None and ids[-2:] == [tokens.eos, tokens.eos]:
-        counts.fault("double_eos", sequence)
-    if tokens.vocabulary is not None and max(ids, default=0) >= tokens.vocabulary:
-        counts.fault("beyond_vocabulary", sequence)
-    if labels != ids and _shifted(ids, labels):
+    if not whole and _shifted(ids, labels):
         counts.fault("shifted", sequence)
-    if _padding_trained(ids, labels, tokens):
-        counts.fault("padding_trained", sequence)
-    if ends.ignored:
-        _remember_reason(counts, sequence, tokens)
+    if ids:
+        _count_ids(counts, sequence, tokens)
     return ends
 
 
-def _prompt_trained(sequence: Sequence, chat: bool) -> bool:
-    """Whether tokens of other messages than answers are targets. Without roles: whether every token of a conversation is."""
-    if not sequence.roles:
-        return chat and sequence.trained == len(sequence.ids) > 0
+def _count_ends(counts: Counts, sequence: Sequence, ends: Ends, tokens: Tokens) -> None:
+    for name, found in (("end_ignored", ends.ignored), ("end_cut", ends.cut), ("end_missing", ends.missing)):
+        if found:
+            counts.fault(name, sequence)
+    if ends.ignored:
+        _remember_reason(counts, sequence, tokens)
+
+
+def _count_ids(counts: Counts, sequence: Sequence, tokens: Tokens) -> None:
+    ids = sequence.ids
+    if tokens.vocabulary is not None and max(ids) >= tokens.vocabulary:
+        counts.fault("beyond_vocabulary", sequence)
+    if len(ids) == 1:
+        return
+    if ids[0] == ids[1] == tokens.bos:
+        counts.fault("double_bos", sequence)
+    if ids[-1] == ids[-2] == tokens.eos:
+        counts.fault("double_eos", sequence)
+    if ids[-1] == ids[-2] == tokens.pad and _padding_trained(sequence.labels, tokens):
+        counts.fault("padding_trained", sequence)
+
+
+def _prompt_trained(sequence: Sequence) -> bool:
+    """Whether tokens of other messages than answers are targets. (Without roles: whether every token of a conversation is.)"""
     return any(role in _NOT_ANSWERS and label != IGNORED for role, label in zip(sequence.roles, sequence.labels, strict=False))
 
 
-def _padding_trained(ids: list[int], labels: list[int], tokens: Tokens) -> bool:
-    """Whether the sequence ends in two or more pad tokens that are targets, and the pad token is not what ends an answer."""
-    pad = tokens.pad
-    return pad is not None and pad not in tokens.ends and ids[-2:] == [pad, pad] and labels[-2:] == [pad, pad]
+def _padding_trained(labels: list[int], tokens: Tokens) -> bool:
+    """Whether the two pad tokens at the end are targets, and the pad token is not what ends an answer."""
+    return tokens.pad not in tokens.ends and labels[-2:] == [tokens.pad, tokens.pad]
 
 
 def _shifted(ids: list[int], labels: list[int]) -> bool:
@@ -130,14 +141,11 @@ def count_thoughts(counts: Counts, rows: Iterable[Row], sequences: Iterable[Sequ
 
 def _thoughts(row: Row) -> list[str]:
     """Return the thoughts of a row's answers without blanks."""
-    for name in ("messages", "conversations", "completion"):
-        talk = row.columns.get(name)
-        if isinstance(talk, list):
-            texts = [one.get("content", one.get("value")) for one in talk if isinstance(one, dict)]
-            parts = [text.partition("</think>") for text in texts if isinstance(text, str)]
-            found = ["".join(before.replace("<think>", "").split()) for before, end, _ in parts if end]
-            return [thought for thought in found if thought]
-    return []
+    columns = row.columns
+    talk = columns.get("messages") or columns.get("conversations") or columns.get("completion")
+    texts = [one.get("content", one.get("value")) for one in talk if isinstance(one, dict)] if isinstance(talk, list) else []
+    parts = [text.partition("</think>")[0] for text in texts if isinstance(text, str) and "</think>" in text]
+    return [thought for part in parts if (thought := "".join(part.replace("<think>", "").split()))]
 
 
 def tokens_of(chat: Chat, ends: frozenset[int], vocabulary: int | None, *, talks: bool = False, scored: bool = False) -> Tokens:

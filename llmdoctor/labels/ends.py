@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from llmdoctor.labels.types import IGNORED, Sequence
 
 NEAR = 3  # tokens that may follow the end token in a run of targets, such as a newline
 
 
-@dataclass(frozen=True, slots=True)
-class Ends:
+class Ends(NamedTuple):
     """The answers of one sequence by how they end: the end token is a target, is ignored, was cut off, or is missing."""
 
     trained: int = 0
@@ -30,8 +29,7 @@ def ends_of(sequence: Sequence, end_ids: frozenset[int]) -> Ends:
     """Return how the answers of `sequence` end.
 
     An answer is a run of targets. Its end is a target if an id of `end_ids` is among the last tokens of the run; it is ignored if such an id
-    comes right behind the run; it is cut if the run reaches the end of a truncated sequence; otherwise it is missing. If everything is a
-    target, each end token that is followed by more counts for itself.
+    comes right behind the run; it is cut if the run reaches the end of a truncated sequence; otherwise it is missing.
     """
     ids, labels = sequence.ids, sequence.labels
     trained = ignored = cut = missing = 0

@@ -16,7 +16,7 @@ from llmdoctor.labels.options import LabelsOptions
 from llmdoctor.labels.results import LabelsInspectResult, RowResult, TrainerErrorResult
 from llmdoctor.labels.rows import read_rows
 from llmdoctor.labels.screen import SHOWN, input_notes, sequence_table
-from llmdoctor.labels.talks import count_talks
+from llmdoctor.labels.talks import count_talks, holds_talk
 from llmdoctor.labels.types import Row, Sequence, TrainerError
 from llmdoctor.labels.verdict import verdict_of
 from llmdoctor.modeldir.directory import ModelDir
@@ -82,6 +82,7 @@ def _report(setup: Setup, rows: list[Row], sequences: list[Sequence]) -> Report:
     ends = [count(counts, sequence, tokens) for sequence in sequences]
     shown = {number for one in sequences for number in one.rows}
     used = rows if setup.options.row is None else [row for row in rows if row.number in shown]
+    counts.talks = any(map(holds_talk, used[:1]))
     count_thoughts(counts, used, sequences, setup.chat)
     count_talks(counts, used, sequences, setup.chat, renders_roles=setup.trainer.renders_roles)
     findings = findings_of(setup, counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 STORED = "the dataset's labels"
 IGNORED = -100  # the label that torch's cross entropy skips (torch/nn/functional.py, ignore_index)
@@ -20,8 +20,7 @@ class TrainerError(Exception):
         self.place = place
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row of a dataset: its number in the file, from 0, and its columns."""
 
     number: int

@@ -8,7 +8,7 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from llmdoctor.core.finding import Finding, Location
 from llmdoctor.files.opening import shown_path
@@ -16,7 +16,7 @@ from llmdoctor.modeldir.rules import TEMPLATE_LIMITS, TEMPLATE_SYNTAX
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from llmdoctor.files.jsonfile import JsonFile
 
@@ -36,8 +36,7 @@ class ChatTemplate:
     variables: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Rendering:
+class Rendering(NamedTuple):
     """What came of a rendering: `text`, or an `error` of the kind "syntax", "raised" or "limit" with its message and line."""
 
     text: str | None
@@ -175,6 +174,20 @@ class TemplateWorker:
             self.render(template, row["messages"], spans, **variables, **{key: row[key] for key in row if key != "messages"})
             for row in rows
         ]
+
+    def probe(self, template: ChatTemplate, messages: Sequence[tuple[str, bool]], **variables: Any) -> dict[str, Any] | None:
+        """Return what a template writes around the contents of a conversation: "literals", "contents" and "spans" (template_probes.pieces).
+
+        `messages` are (role, whether the content is more than blanks). None if the template looks into a content, fails, or passes a limit.
+        """
+        if template.source in self._failed or len(template.source) > TEMPLATE_LIMIT:
+            return None
+        self.start()
+        given = {"tools": None, "documents": None, "add_generation_prompt": False, **template.variables, **variables}
+        answer = self._ask({"template": template.source, "variables": given, "probe": list(messages)})
+        if answer is None:
+            self.close()
+        return answer if answer and "literals" in answer else None
 
     def _exhausted(self) -> Rendering:
         self.close()

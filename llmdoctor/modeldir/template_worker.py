@@ -14,6 +14,7 @@ from typing import Any
 MEMORY_BYTES = 384 * 2**20
 OUTPUT_CHARACTERS = 2**20
 LAST_SECONDS = 20
+_siblings: dict[str, Any] = {}
 
 
 def main() -> None:
@@ -35,14 +36,22 @@ def main() -> None:
 
 def _end_with_parent(parent: int) -> None:
     """End with the process that started this one: a render that hangs does not see the end of stdin."""
+    module = _sibling("../core/processes.py")
+    module.end_with_parent(parent)
+
+
+def _sibling(name: str) -> Any:
+    """Return the module in a file beside this one: the package is not on this process's path."""
     from importlib.util import module_from_spec, spec_from_file_location
     from pathlib import Path
 
-    spec = spec_from_file_location("processes", Path(__file__).parents[1] / "core" / "processes.py")
-    if spec is not None and spec.loader is not None:
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.end_with_parent(parent)
+    if name not in _siblings:
+        spec = spec_from_file_location(Path(name).stem, Path(__file__).parent / name)
+        if spec is None or spec.loader is None:
+            raise ImportError(name)
+        _siblings[name] = module_from_spec(spec)
+        spec.loader.exec_module(_siblings[name])
+    return _siblings[name]
 
 
 def _last_resort(seconds: int) -> None:
@@ -106,8 +115,8 @@ def _environment() -> Any:
         def _block(self, _context: Any, caller: Any) -> str:
             text: str = caller()
             if self.parts is not None:
-                start = sum(map(len, self.parts))
-                self.spans.append((start, start + len(text)))
+                start = sum(map(str.__len__, self.parts))
+                self.spans.append((start, start + str.__len__(text)))
             return text
 
     def tojson(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:
@@ -151,9 +160,36 @@ def _render(environment: Any, compiled: dict[str, Any], request: dict[str, Any])
         return {"error": "limit", "message": "the template recurses without end"}
     except Exception as error:  # noqa: BLE001 a template may raise anything
         return {"error": "raised", "message": f"{type(error).__name__}: {error}"[:500]}
+    if "probe" in request:
+        return _probe(environment, source, request)
     if "batch" in request:
         return {"batch": [_render_one(environment, compiled[source], {**request["variables"], **one}, request) for one in request["batch"]]}
     return _render_one(environment, compiled[source], request["variables"], request)
+
+
+def _probe(environment: Any, source: str, request: dict[str, Any]) -> dict[str, Any]:
+    """The pieces of a conversation whose contents are probes: "messages" of (role, whether there is a content); empty if it has none."""
+    probes = _sibling("template_probes.py")
+    if not hasattr(environment, "probing"):
+        environment.probing, environment.probed = probes.probing(environment), {}
+    try:
+        if source not in environment.probed:
+            environment.probed[source] = probes.compiled(environment.probing, source)
+        messages = [
+            {"role": role, "content": probes.marked(number) if there else ""} for number, (role, there) in enumerate(request["probe"])
+        ]
+        tag = environment.probing.generation
+        tag.parts, tag.spans = [], []
+        size = 0
+        for part in environment.probed[source].generate(**{**request["variables"], "messages": messages}):
+            size += str.__len__(part)
+            if size > OUTPUT_CHARACTERS:
+                return {}
+            tag.parts.append(part)
+        found: dict[str, Any] = probes.pieces("".join(tag.parts), tag.spans)
+        return found
+    except Exception:  # noqa: BLE001 then every row is rendered, which says what is wrong
+        return {}
 
 
 def _render_one(environment: Any, template: Any, variables: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
