@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.labels.shapes import Shapes, state_of
+from llmdoctor.labels.shapes import TalkShapes, state_of
 from llmdoctor.labels.types import Encoded, TrainerError
 from llmdoctor.modeldir.template import ChatTemplate, Rendering, TemplateWorker
 
@@ -40,7 +40,7 @@ class Chat:
     worker: TemplateWorker
     detail: bool = True
     copies_reasoning: bool = False
-    shapes: Shapes = field(default_factory=Shapes)
+    shapes: TalkShapes = field(default_factory=TalkShapes)
     _prepared: dict[int, tuple[Any, Conversation]] = field(default_factory=dict)
     _masked: bool = False
 

@@ -15,11 +15,10 @@ from llmdoctor.modeldir.template import ChatTemplate, Rendering, TemplateWorker
 MOST = 5000  # shapes that are kept
 _LONGEST = 2**20  # characters of a text, as in the worker
 _WAYS: dict[str, Callable[[str], str]] = {"": str, "s": str.strip, "l": str.lstrip, "r": str.rstrip}
-Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class TalkShape:
     """What stands around the contents: `parts` with an empty place for each, the message and the way of each content, and the spans."""
 
     parts: tuple[str, ...]
@@ -45,10 +44,10 @@ class Shape:
 
 
 @dataclass(slots=True)
-class Shapes:
+class TalkShapes:
     """The shapes of one template. None stands for a conversation that has to be rendered as a whole."""
 
-    known: dict[Key, Shape | None] = field(default_factory=dict)
+    known: dict[tuple[Any, ...], TalkShape | None] = field(default_factory=dict)
 
     def render(
         self,
@@ -58,7 +57,7 @@ class Shapes:
         variables: Mapping[str, Any],
         *,
         spans: bool,
-        state: Key | None = None,
+        state: tuple[Any, ...] | None = None,
     ) -> Rendering | None:
         """Return a conversation's text from its shape; None if it has none, or one that is not known yet and cannot be made.
 
@@ -86,7 +85,7 @@ class Shapes:
         return None
 
 
-def state_of(template: ChatTemplate, variables: Mapping[str, Any]) -> Key:
+def state_of(template: ChatTemplate, variables: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what a shape depends on beside the messages: the template's text and its variables."""
     return template.source, tuple((name, value) for name, value in variables.items() if value is None or isinstance(value, str | bool))
 
@@ -104,8 +103,8 @@ def key_of(messages: Sequence[Any]) -> tuple[tuple[str, bool], ...] | None:
     return tuple(out)
 
 
-def _shape(found: Mapping[str, Any]) -> Shape:
+def _shape(found: Mapping[str, Any]) -> TalkShape:
     parts = [""] * (2 * len(found["literals"]) - 1)
     parts[::2] = found["literals"]
     spans = tuple((tuple(start), tuple(stop)) for start, stop in found["spans"])
-    return Shape(tuple(parts), tuple(number for number, _ in found["contents"]), tuple(way for _, way in found["contents"]), spans)
+    return TalkShape(tuple(parts), tuple(number for number, _ in found["contents"]), tuple(way for _, way in found["contents"]), spans)

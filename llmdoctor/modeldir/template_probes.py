@@ -24,31 +24,31 @@ def _refuse(*_arguments: Any, **_more: Any) -> Any:
     raise Tainted
 
 
-class Probe(str):
+class ContentProbe(str):
     """A text that holds the mark of a content; `number` is that content if it is nothing else."""
 
     number: int | None = None
 
-    def __str__(self) -> Probe:
+    def __str__(self) -> ContentProbe:
         return self
 
     def __bool__(self) -> bool:
         return True
 
-    def _stripped(self, kind: str, chars: Any) -> Probe:
+    def _stripped(self, kind: str, chars: Any) -> ContentProbe:
         if self.number is None or chars is not None:
             raise Tainted
         return marked(self.number, kind)
 
-    def strip(self, chars: Any = None) -> Probe:
+    def strip(self, chars: Any = None) -> ContentProbe:
         """Stand for the content without blanks around it."""
         return self._stripped("s", chars)
 
-    def lstrip(self, chars: Any = None) -> Probe:
+    def lstrip(self, chars: Any = None) -> ContentProbe:
         """Stand for the content without blanks in front."""
         return self._stripped("l", chars)
 
-    def rstrip(self, chars: Any = None) -> Probe:
+    def rstrip(self, chars: Any = None) -> ContentProbe:
         """Stand for the content without blanks behind."""
         return self._stripped("r", chars)
 
@@ -62,9 +62,9 @@ class Probe(str):
         return joined((other, self))
 
 
-def marked(number: int, kind: str = "") -> Probe:
+def marked(number: int, kind: str = "") -> ContentProbe:
     """Return the probe of a content; `kind` s, l or r stands for strip, lstrip, rstrip."""
-    probe = Probe(f"{OPEN}{number}{kind}{CLOSE}")
+    probe = ContentProbe(f"{OPEN}{number}{kind}{CLOSE}")
     probe.number = None if kind else number
     return probe
 
@@ -73,11 +73,11 @@ def joined(parts: Any) -> str:
     """Join texts as jinja2 does; a probe if one of them is."""
     texts = list(parts)
     text = "".join(texts)
-    return Probe(text) if any(type(one) is Probe for one in texts) else text
+    return ContentProbe(text) if any(type(one) is ContentProbe for one in texts) else text
 
 
 def _holds(value: Any) -> bool:
-    if type(value) is Probe:
+    if type(value) is ContentProbe:
         return True
     if isinstance(value, dict):
         return any(map(_holds, value.values()))
@@ -87,7 +87,7 @@ def _holds(value: Any) -> bool:
 def _filter(name: str, function: Any) -> Any:
     @wraps(function)
     def guarded(*arguments: Any, **more: Any) -> Any:
-        probe = next((one for one in arguments if type(one) is Probe), None)
+        probe = next((one for one in arguments if type(one) is ContentProbe), None)
         if probe is not None and name == "trim" and len(arguments) == 1 and not more:
             return probe.strip()
         if probe is not None and name in ("string", "default", "d"):
@@ -102,7 +102,7 @@ def _filter(name: str, function: Any) -> Any:
 def _test(name: str, function: Any) -> Any:
     @wraps(function)
     def guarded(*arguments: Any) -> Any:
-        if name in ("sequence", "iterable") and arguments and type(arguments[-1]) is Probe:
+        if name in ("sequence", "iterable") and arguments and type(arguments[-1]) is ContentProbe:
             return True  # as any text is
         if name not in _KINDS and any(map(_holds, arguments)):
             raise Tainted
@@ -120,7 +120,7 @@ def probing(environment: Any) -> Any:
         intercepted_binops = frozenset(("+", "-", "*", "/", "//", "%", "**"))
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            if type(left) is Probe or type(right) is Probe:
+            if type(left) is ContentProbe or type(right) is ContentProbe:
                 if operator == "+" and isinstance(left, str) and isinstance(right, str):
                     return joined((left, right))
                 raise Tainted
@@ -133,12 +133,12 @@ def probing(environment: Any) -> Any:
             return super().call(context, function, *arguments, **more)
 
         def getattr(self, value: Any, attribute: str) -> Any:
-            if type(value) is Probe and attribute not in ("strip", "lstrip", "rstrip"):
+            if type(value) is ContentProbe and attribute not in ("strip", "lstrip", "rstrip"):
                 raise Tainted
             return super().getattr(value, attribute)
 
         def getitem(self, value: Any, argument: Any) -> Any:
-            if type(value) is Probe:
+            if type(value) is ContentProbe:
                 raise Tainted
             return super().getitem(value, argument)
 
@@ -158,7 +158,7 @@ def compiled(environment: Any, source: str) -> Any:
         def visit_Compare(self, node: Any) -> Any:
             node = self.generic_visit(node)
             if len(node.ops) == 1 and node.ops[0].op in ("in", "notin"):
-                test = nodes.Test(node.expr, "in", [node.ops[0].expr], [], None, None, lineno=node.lineno)
+                test = nodes.Test(node.expr, "in", [node.ops[0].expr], [], dyn_args=None, dyn_kwargs=None, lineno=node.lineno)
                 return test if node.ops[0].op == "in" else nodes.Not(test, lineno=node.lineno)
             return node
 

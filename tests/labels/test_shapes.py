@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmdoctor.labels.shapes import Shapes, key_of
+from llmdoctor.labels.shapes import TalkShapes, key_of
 from llmdoctor.modeldir.template import ChatTemplate, TemplateWorker
 
 HEAD = "{%- for m in messages %}{{- '<' + m.role + '>' }}"
@@ -76,7 +76,7 @@ def talks(seed: int, count: int) -> Iterator[list[dict[str, Any]]]:
 
 def agreeing(worker: TemplateWorker, source: str) -> int:
     """Return how many of 40 conversations with a content were filled in; each must be what the whole rendering gives."""
-    shapes, template, filled = Shapes(), ChatTemplate("t", source, "t"), 0
+    shapes, template, filled = TalkShapes(), ChatTemplate("t", source, "t"), 0
     given = {"eos_token": "</s>"}
     for talk in talks(len(source), 40):
         made = shapes.render(worker, template, talk, given, spans=True)
@@ -104,7 +104,7 @@ def test_messages_with_more_than_texts_and_blanks_have_no_shape() -> None:
 
 
 def test_other_variables_are_another_shape(worker: TemplateWorker) -> None:
-    shapes, template = Shapes(), ChatTemplate("t", WRITES["or"], "t")
+    shapes, template = TalkShapes(), ChatTemplate("t", WRITES["or"], "t")
     talk = [{"role": "user", "content": "a"}]
     for eos in ("</s>", "<end>"):
         shapes.render(worker, template, talk, {"eos_token": eos}, spans=False)
