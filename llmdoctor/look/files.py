@@ -15,9 +15,8 @@ from llmdoctor.files.opening import Refusal, open_inside
 from llmdoctor.files.yamlfile import YAML_LIMIT, parse_yaml
 from llmdoctor.look.binaries import recognise_binary
 from llmdoctor.look.paths import model_near, quoted
+from llmdoctor.look.training import recognise_code, recognise_strategy
 from llmdoctor.look.types import Recognised, Suggestion
-from llmdoctor.mem.keys import StrategyContext
-from llmdoctor.mem.strategies import read_strategy
 
 if TYPE_CHECKING:
     from llmdoctor.requests.listed import Responses
@@ -81,13 +80,7 @@ def _by_bytes(path: str, head: bytes) -> Recognised | None:
 def _by_text(path: str, data: bytes, cut: bool) -> Recognised | None:
     ending = os.path.splitext(path)[1].lower()
     if ending in (".py", ".ipynb"):
-        what = "a notebook" if ending == ".ipynb" else "a Python file"
-        return Recognised(
-            "code",
-            what,
-            (),
-            (Suggestion(f"llmdoctor check {quoted(path)}", "mistakes in generate() calls, masks and sampling"),),
-        )
+        return recognise_code(path, data, ending)
     if ending in (".yaml", ".yml"):
         return _yaml(path, data)
     if data.lstrip()[:1] not in (b"{", b"["):
@@ -192,14 +185,14 @@ def _training(path: str, value: Mapping[str, Any], _lines: bool) -> Recognised |
         suggestions = (Suggestion(f"llmdoctor look {folder}", "the checkpoint it belongs to"),)
         return Recognised("trainer-state", "the state of a Trainer", (("global_step", str(value.get("global_step"))),), suggestions)
     kind = kind_of(value)
-    return None if kind is None or kind == "request" else _strategy(path, named(kind), ())
+    return None if kind is None or kind == "request" else recognise_strategy(path, named(kind), ())
 
 
 def _yaml(path: str, data: bytes) -> Recognised:
     file = parse_yaml(data[:YAML_LIMIT], path, path)
     kind = kind_of(file.value)
     if kind is not None:
-        return _strategy(path, named(kind), ())
+        return recognise_strategy(path, named(kind), ())
     return Recognised("yaml", "a YAML file that no command of llmdoctor reads", (("keys", _keys(file.value)),))
 
 
@@ -277,28 +270,6 @@ def _list(path: str, value: list[Any]) -> Recognised:
         )
         return Recognised("numbers", "a list of numbers: logits, probabilities or token ids", (("length", f"{len(value):,}"),), suggestions)
     return Recognised("json", "a JSON file that no command of llmdoctor reads", (("items", f"{len(value):,}"),))
-
-
-def _strategy(path: str, what: str, rows: tuple[tuple[str, str], ...]) -> Recognised:
-    file, model = quoted(path), model_near(path)
-    check = Suggestion(f"llmdoctor check {file}", "settings that contradict each other or have no effect")
-    try:
-        stage = read_strategy(path, StrategyContext(model_dtype="bfloat16", hidden_size=1024)).stage
-    except QuestionError as error:  # such as an "auto" that only the Trainer fills in
-        rows = (*rows, ("memory", f"not predictable from this file alone: {str(error).removeprefix(f'{path}: ')}"))
-        named = f"llmdoctor mem compare {model} --strategy trainer:adamw_torch,bf16 --strategy deepspeed:zero2,bf16"
-        return Recognised(
-            "strategy", what, rows, (check, Suggestion(named, "the memory of a training step with the Trainer and with ZeRO-2"))
-        )
-    other = "trainer:adamw_torch,bf16" if stage >= 0 else "deepspeed:zero2,bf16"
-    suggestions = (
-        check,
-        Suggestion(f"llmdoctor mem compare {model} --strategy {file}", "the memory of a training step, by component"),
-        Suggestion(
-            f"llmdoctor mem compare {model} --strategy {file} --strategy {other}", "the difference from another strategy, and its causes"
-        ),
-    )
-    return Recognised("strategy", what, rows, suggestions)
 
 
 def _chat(path: str) -> Recognised:

@@ -213,3 +213,22 @@ def test_the_screen(folder: Path, llmdoctor: Run, snapshot: SnapshotAssertion) -
         llmdoctor("look", name, cwd=folder).out for name in ("model", "model/runs/ds.json", "model/runs/train.log", "model/runs/run.jsonl")
     ]
     assert "\n".join(screens) == snapshot
+
+
+@pytest.mark.parametrize(
+    ("script", "what", "proposed"),
+    [
+        ("args = SFTConfig(output_dir='o', per_device_train_batch_size=2)\n", "a training script", "mem compare MODEL --strategy s.py"),
+        ("args = TrainingArguments('o', per_device_train_batch_size=N)\n", "a training script", "mem measure -- python s.py"),
+        ("print(model.generate(**batch))\n", "a Python file", "gencfg trace -o run.jsonl -- python s.py"),
+    ],
+)
+def test_a_script_is_proposed_to_the_commands_that_read_or_run_it(
+    script: str, what: str, proposed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s.py").write_text(script)
+    result = look_report(LookOptions(path="s.py")).result
+    assert result is not None
+    assert result["what"] == what
+    assert any(proposed in entry["command"] for entry in result["commands"])
