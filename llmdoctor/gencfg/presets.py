@@ -26,15 +26,19 @@ def presets_report(options: PresetsOptions) -> Report:
         return _one(load_preset(options.name))
     entries = [_entry(name) for name in preset_names()]
     result: PresetsResult = {"presets": entries}
-    rows = tuple((entry["name"], entry["library"], f"{entry['first']} to {entry['last']}", entry["owner"]) for entry in entries)
+    rows = tuple((entry["name"], _span(entry), entry["owner"]) for entry in entries)  # three columns: no name is broken at 80 columns
     read = ", ".join(f"{plural(len(versions), 'version')} of {library}" for library, versions in known_versions().items())
     return Report(
         "gencfg presets",
         subject={"name": None},
         result=dict(result),
         verdict=Verdict(f"{plural(len(entries), 'trainer')} known, read in the sources of {read}"),
-        document=(Table(("Preset", "Library", "Versions", "Class or function"), rows), Note("Next", "llmdoctor gencfg presets NAME")),
+        document=(Table(("Preset", "Versions", "Class or function"), rows), Note("Next", "llmdoctor gencfg presets NAME")),
     )
+
+
+def _span(entry: PresetResult) -> str:
+    return entry["first"] if entry["first"] == entry["last"] else f"{entry['first']} to {entry['last']}"
 
 
 def _entry(name: str) -> PresetResult:
