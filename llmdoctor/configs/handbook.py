@@ -19,7 +19,7 @@ HANDBOOK = Meanings(
     uses={"use_flash_attention_2": "attention_flash"},
     labels={"chat_template": "chat_template", "text_column": "text_column", "system_prompt": "system_prompt"},
 )
-MARKS = frozenset({"dataset_mixer", "dataset_mixture"})
+MARKS = frozenset({"dataset_mixer", "dataset_mixture", "chat_template"})
 
 
 @cache
