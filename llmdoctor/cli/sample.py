@@ -254,7 +254,9 @@ def draw(
 
 def compare(
     trainer: Annotated[str, typer.Argument(help="The trainer's log-probabilities of the drawn tokens.", metavar="TRAINER")],
-    engine: Annotated[str, typer.Argument(help="The engine's, of the same tokens.", metavar="ENGINE")],
+    engine: Annotated[
+        str | None, typer.Argument(help="The engine's, of the same tokens; without it, TRAINER holds both sides.", metavar="ENGINE")
+    ] = None,
     temperature: Annotated[float | None, _option("--temperature", "The temperature that was requested.", "T")] = None,
     format: Formats = None,
     fail_on: Fail = None,
@@ -270,7 +272,7 @@ def compare(
         from llmdoctor.sample.compare import compare_report
         from llmdoctor.sample.options import SampleCompareOptions
 
-        return compare_report(SampleCompareOptions(trainer=trainer, engine=engine, temperature=temperature))
+        return compare_report(SampleCompareOptions(trainer=trainer, engine=engine or trainer, temperature=temperature))
 
     answer(build, "sample compare", format, fail_on, color)
 

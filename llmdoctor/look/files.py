@@ -17,6 +17,7 @@ from llmdoctor.look.binaries import recognise_binary
 from llmdoctor.look.paths import model_near, quoted
 from llmdoctor.look.training import recognise_code, recognise_strategy
 from llmdoctor.look.types import Recognised, Suggestion
+from llmdoctor.sample.columns import holds_both_sides
 
 if TYPE_CHECKING:
     from llmdoctor.requests.listed import Responses
@@ -99,6 +100,11 @@ def _by_text(path: str, data: bytes, cut: bool) -> Recognised | None:
             found = recognise(path, first, lines)
             if found is not None:
                 return found
+    if lines and isinstance(first, dict) and holds_both_sides(first.keys()):
+        compare = Suggestion(f"llmdoctor sample compare {quoted(path)}", "whether the two sides agree, and if not, why")
+        return Recognised(
+            "logprobs", "log-probabilities of the same tokens from a trainer and an engine", (("keys", _keys(first)),), (compare,)
+        )
     if lines:
         return _maybe(_outputs(path, "a file of JSON lines, which may hold recorded outputs", (("keys of the first line", _keys(first)),)))
     if isinstance(first, list):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,25 +16,10 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.arrays import PICKLES, REFUSED_PICKLE, read_arrays, read_npy
 from llmdoctor.files.parquet import read_columns
 from llmdoctor.requests.logprob_files import looks_like_responses, read_responses
+from llmdoctor.sample.columns import MASKS, NAMES, Role
 from llmdoctor.sample.tokens import read_values
 from llmdoctor.sample.types import Doubles, Flags
 
-Role = Literal["trainer", "engine"]
-_PLAIN = ("logprobs", "token_logprobs", "log_probs", "logprob", "logps")
-_NAMES: Mapping[Role, tuple[str, ...]] = {
-    "trainer": (
-        "old_log_probs", "actor_log_probs", "trainer_log_probs", "trainer_logprobs", "prox_logp",
-        "old_per_token_logps", "per_token_logps", "prev_logprobs",
-        "old_action_log_probs", "action_log_probs", "train_log_probs", "policy_logprobs", "old_logprobs", *_PLAIN,
-    ),
-    "engine": (
-        "rollout_log_probs", "rollout_logprobs", "sampling_per_token_logps", "generation_logprobs", "inference_logprobs", "engine_log_probs",
-        "vllm_logprobs", "infer_logprobs", "sampling_logprobs", "behavior_logprobs", *_PLAIN,
-    ),
-}  # fmt: skip
-_MASKS = (
-    "response_mask", "completion_mask", "action_mask", "token_loss_mask", "loss_mask", "loss_masks", "token_mask", "mask", "attention_mask",
-)  # fmt: skip
 _WRAPPERS = ("rollout_data", "samples", "batch", "data")
 _HIGHEST, _LOWEST = 0.1, -9998.0  # above: no log-probability; at or below: an engine's way to write -inf
 
@@ -73,7 +58,7 @@ def read_side(path: str, role: Role = "trainer") -> Side:
     checked = tuple(_checked(row, invalid) for row in rows)
     if not any(len(row) for row in checked):
         raise QuestionError(f"{path}: no log-probabilities in it")
-    named = [one for one in _MASKS if one in columns]
+    named = [one for one in MASKS if one in columns]
     unread = sorted(one for one in map(str, columns) if one not in (name, *named))
     return Side(
         path,
@@ -112,7 +97,7 @@ def _read(path: str, role: Role) -> tuple[str, Any, Mapping[str, Any]]:
 
 def _unwrapped(value: Any) -> Any:
     """What an object holds that wraps the dump: slime writes {"rollout_id", "rollout_data": {...}} and {"samples": [...]}."""
-    known = {name for names in _NAMES.values() for name in names}
+    known = {name for names in NAMES.values() for name in names}
     while isinstance(value, dict) and not known & value.keys():
         inner = next((value[name] for name in _WRAPPERS if isinstance(value.get(name), dict | list)), None)
         if inner is None:
@@ -129,7 +114,7 @@ def _is_response(value: Any) -> bool:
 
 def _chosen(columns: Mapping[str, Any], path: str, role: Role) -> tuple[str, Any, Mapping[str, Any]]:
     other: Role = "engine" if role == "trainer" else "trainer"
-    name = next((name for name in (*_NAMES[role], *_NAMES[other]) if name in columns), None)
+    name = next((name for name in (*NAMES[role], *NAMES[other]) if name in columns), None)
     if name is None:
         raise QuestionError(f"{path}: no log-probabilities in it: found {', '.join(sorted(map(str, columns))[:6]) or 'nothing'}")
     return name, columns[name], columns

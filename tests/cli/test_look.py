@@ -61,6 +61,7 @@ FILES: dict[str, tuple[str, bytes]] = {
     "logits.json": ("numbers", b"[0.5, 0.25, 0.25]"),
     "train.log": ("log", b"1\nSetting `pad_token_id` to `eos_token_id`:11 for open-end generation.\ntorch.OutOfMemoryError: CUDA out of memory.\n"),
     "notes.txt": ("text", b"nothing\n"),
+    "dump.jsonl": ("logprobs", b'{"old_log_probs": [-1.0, -2.0], "rollout_log_probs": [-1.0, -2.0], "response_mask": [1, 1]}\n' * 40),
     "train.py": ("code", b"model.generate()\n"),
     "empty.json": ("empty", b""),
     "package.json": ("json", b'{"scripts": {}}'),
