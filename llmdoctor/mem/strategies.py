@@ -12,7 +12,7 @@ from llmdoctor.mem.fsdp import check_sharded
 from llmdoctor.mem.keys import StrategyContext, UnmodelledSetting
 from llmdoctor.mem.optimizers import DEFAULT_TRAINER, trainer_optimizer
 from llmdoctor.mem.settings import Strategy, dtype_of, validated
-from llmdoctor.mem.translation import file_strategy, with_dtype_of_config
+from llmdoctor.mem.translation import file_strategy, loaded_dtype, with_assumed_dtype
 from llmdoctor.mem.workload import Lora
 
 FILES = (".json", ".yaml", ".yml", ".bin", ".py")
@@ -75,9 +75,9 @@ def _named_trainer(text: str, words: list[str], context: StrategyContext) -> Str
             checkpointing = True
         else:
             optim = word
-    loaded = dtype or ("float32" if autocast else context.model_dtype or "float32")
+    loaded = dtype or ("float32" if autocast else loaded_dtype(context))
     strategy = Strategy(text, "trainer", loaded, trainer_optimizer(optim, None, text), autocast, checkpointing=checkpointing)
-    return strategy if dtype or autocast else with_dtype_of_config(strategy)
+    return strategy if dtype or autocast else with_assumed_dtype(strategy, context)
 
 
 def _named_deepspeed(text: str, words: list[str], context: StrategyContext) -> Strategy:

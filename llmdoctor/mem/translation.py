@@ -9,6 +9,7 @@ from llmdoctor.configs.agreement import contradictions, misses_batch
 from llmdoctor.configs.reading import linked_path, read, read_value
 from llmdoctor.configs.types import Configuration
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.release import release
 from llmdoctor.mem.adapters import adapters_of, quantization_of
 from llmdoctor.mem.deepspeed import deepspeed_strategy, nested, with_autos_filled
 from llmdoctor.mem.fsdp import fully_sharded, limits_of
@@ -68,7 +69,8 @@ def trainer_strategy(configuration: Configuration, context: StrategyContext) -> 
     processes = normal.get("world_size", context.processes)
     if context.world_size is not None and processes != context.world_size:
         raise QuestionError(f"--world-size {context.world_size} contradicts {path}, whose {normal.key('world_size')} is {processes}")
-    dtype = _load_dtype(normal.get("load_dtype"), f"{path}: {normal.key('load_dtype') or 'dtype'}") or context.model_dtype or "float32"
+    wanted = normal.get("load_dtype")
+    dtype = _load_dtype(wanted, f"{path}: {normal.key('load_dtype') or 'dtype'}") or loaded_dtype(context, auto=wanted == "auto")
     sharded = fully_sharded(configuration)
     strategy = Strategy(
         path,
@@ -101,14 +103,25 @@ def trainer_strategy(configuration: Configuration, context: StrategyContext) -> 
     named = normal.get("deepspeed")
     whole = _under_deepspeed(strategy, configuration, named, replace(context, world_size=processes)) if named else strategy
     converts = whole.engine is not None and strategy.autocast is not None  # DeepSpeed converts the weights to bf16 or fp16
-    return whole if normal.get("load_dtype") is not None or converts else with_dtype_of_config(whole)
+    return whole if normal.get("load_dtype") is not None or converts else with_assumed_dtype(whole, context)
 
 
-def with_dtype_of_config(strategy: Strategy) -> Strategy:
-    """Return `strategy` with the assumption that the weights have the dtype of config.json, as from_pretrained loads them in transformers 5."""
-    found = f"{strategy.dtype} (config.json, as from_pretrained of transformers 5 loads it)"
-    inputs = replace(strategy.inputs, assumed={**strategy.inputs.assumed, "model_init.dtype": found})
-    return replace(strategy, inputs=inputs, limits=(*strategy.limits, f"weights loaded in {strategy.dtype}, as config.json says"))
+def loaded_dtype(context: StrategyContext, *, auto: bool = False) -> str:
+    """Return the dtype in which from_pretrained loads a model: config.json's from transformers 5 on, and with "auto"; float32 before."""
+    return context.model_dtype or "float32" if auto or not _before_5(context) else "float32"
+
+
+def _before_5(context: StrategyContext) -> bool:
+    return bool(release(context.releases.get("transformers", "5")) < (5,))
+
+
+def with_assumed_dtype(strategy: Strategy, context: StrategyContext) -> Strategy:
+    """Return `strategy` with the assumption that nothing but the release of transformers decides the dtype of the weights."""
+    older = f"as transformers {context.releases.get('transformers')} loads them unless torch_dtype is set"
+    why = older if _before_5(context) else "as config.json says"
+    assumed = f"{strategy.dtype} ({why if _before_5(context) else 'config.json, as from_pretrained of transformers 5 loads it'})"
+    inputs = replace(strategy.inputs, assumed={**strategy.inputs.assumed, "model_init.dtype": assumed})
+    return replace(strategy, inputs=inputs, limits=(*strategy.limits, f"weights loaded in {strategy.dtype}, {why}"))
 
 
 def _load_dtype(name: Any, where: str) -> str | None:

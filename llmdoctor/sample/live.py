@@ -74,7 +74,9 @@ def _load(model: str, dtype: str) -> Any:
     import torch
     import transformers
 
-    kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype), **_LOCAL}
+    from llmdoctor.modeldir.live.classes import dtype_argument
+
+    kwargs: dict[str, Any] = {**dtype_argument(getattr(torch, dtype)), **_LOCAL}
     config = transformers.AutoConfig.from_pretrained(model, **_LOCAL)
     auto = transformers.AutoModelForImageTextToText if hasattr(config, "vision_config") else transformers.AutoModelForCausalLM
     loaded = auto.from_pretrained(model, **kwargs).eval()

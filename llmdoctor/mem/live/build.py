@@ -35,11 +35,13 @@ def meta_model(config: Any, workload: Workload) -> Any:
     """The whole model on the meta device, in training mode, with adapters and frozen parameters as `workload` says."""
     import torch
 
+    from llmdoctor.modeldir.live.classes import dtype_argument
+
     kind = _kind(config, workload)
     dtype = getattr(torch, workload.dtype)
     try:
         with torch.device("meta"):
-            model = kind._from_config(config, dtype=dtype, attn_implementation=workload.attention)
+            model = kind._from_config(config, **dtype_argument(dtype), attn_implementation=workload.attention)
     except (ValueError, ImportError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         text = " ".join(str(error).split())[:300]
         raise QuestionError(f"{kind.__name__}: transformers cannot build this model: {text}") from None

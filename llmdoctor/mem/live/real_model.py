@@ -21,12 +21,12 @@ def real_model(path: str, workload: Workload, device: Any) -> Any:
 
     from llmdoctor.mem.live.build import freeze, read_config
     from llmdoctor.mem.live.trace import enable_checkpointing
-    from llmdoctor.modeldir.live.classes import class_of
+    from llmdoctor.modeldir.live.classes import class_of, dtype_argument
 
     config = read_config(path)
     make = class_of(config)
     with device:
-        model = make._from_config(config, dtype=getattr(torch, workload.dtype), attn_implementation=workload.attention)
+        model = make._from_config(config, **dtype_argument(getattr(torch, workload.dtype)), attn_implementation=workload.attention)
     if workload.quantization is not None:
         model = _quantized(model, workload.quantization, workload.attention, device)
     if workload.lora is not None:
@@ -44,6 +44,8 @@ def real_model(path: str, workload: Workload, device: Any) -> Any:
 def _quantized(model: Any, quantization: Quantization, attention: str | None, device: Any) -> Any:
     """Return the model as from_pretrained quantizes a checkpoint of it; the checkpoint is written and deleted here."""
     import torch
+
+    from llmdoctor.modeldir.live.classes import dtype_argument
 
     if device.type != "cuda":
         raise QuestionError("quantized weights are measured on CUDA devices only")
@@ -69,7 +71,7 @@ def _quantized(model: Any, quantization: Quantization, attention: str | None, de
         gc.collect()
         torch.cuda.empty_cache()
         loaded = make.from_pretrained(
-            folder, quantization_config=settings, dtype=dtype, device_map={"": device.index}, attn_implementation=attention
+            folder, quantization_config=settings, **dtype_argument(dtype), device_map={"": device.index}, attn_implementation=attention
         )
     if not quantization.prepared:
         return loaded

@@ -1,10 +1,11 @@
-"""Which of transformers' classes a configuration is built by."""
+"""Which of transformers' classes a configuration is built by, and how releases name an argument."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.release import release
 
 
 def class_of(config: Any) -> Any:
@@ -23,3 +24,10 @@ def class_of(config: Any) -> Any:
         if type(config) in mapping:
             return mapping[type(config)]
     raise QuestionError(f"transformers has no model class for a {config.model_type}")
+
+
+def dtype_argument(dtype: Any) -> dict[str, Any]:
+    """Return the keyword argument of from_pretrained() and _from_config() for a torch dtype: torch_dtype before transformers 4.56."""
+    import transformers
+
+    return {"dtype" if release(transformers.__version__) >= (4, 56) else "torch_dtype": dtype}
