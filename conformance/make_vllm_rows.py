@@ -10,6 +10,8 @@ SamplingParams itself, its checks, and update_from_generation_config, which adds
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import itertools
 import json
@@ -30,7 +32,7 @@ INTERESTING: dict[str, list[Any]] = {
     "frequency_penalty": [0.0, -3.0, 2.0],
     "max_tokens": [1, 16, 512, 0, -5],
     "min_tokens": [0, 3, 600, -1],
-    "n": [1, 2, 0],
+    "n": [1, 2, 0, 20000],
     "stop": ["END", ["a", "b"], ""],
     "ignore_eos": [False, True],
     "stop_token_ids": [[7], [5, 5, 9]],
@@ -49,35 +51,52 @@ READ = (
 )
 
 
-def load(path: Path) -> Any:
-    """SamplingParams of the file at `path`."""
+class Validation(ValueError):
+    """Stands in for vLLM's VLLMValidationError, under its name."""
 
-    class VLLMValidationError(ValueError):
-        def __init__(self, message: str = "", **_: Any) -> None:
-            super().__init__(message)
+    def __init__(self, message: str = "", **_: Any) -> None:
+        super().__init__(message)
 
-    logger = logging.getLogger("vllm")
-    logger.setLevel(logging.ERROR)
-    logger.warning_once = logger.warning  # type: ignore[attr-defined]
-    envs = types.SimpleNamespace(VLLM_MAX_N_SEQUENCES=16384, VLLM_BATCH_INVARIANT=False)
-    contents: dict[str, dict[str, Any]] = {
-        "vllm": {"envs": envs},
-        "vllm.envs": vars(envs),
-        "vllm.config": {"ModelConfig": object, "SpeculativeConfig": object, "StructuredOutputsConfig": object},
-        "vllm.exceptions": {"VLLMValidationError": VLLMValidationError},
-        "vllm.logger": {"init_logger": lambda _: logger},
-        "vllm.tokenizers": {"TokenizerLike": object},
-        "vllm.utils": {},
-        "vllm.utils.mistral": {"is_mistral_tokenizer": lambda _: False},
-        "vllm.utils.torch_utils": {"make_ndarray_with_pad": None},
-        "vllm.v1": {},
-        "vllm.v1.serial_utils": {"PydanticMsgspecMixin": type("PydanticMsgspecMixin", (), {})},
-    }
-    for name, members in contents.items():
-        module = types.ModuleType(name)
-        module.__dict__.update(members)
+
+Validation.__name__ = "VLLMValidationError"
+
+
+class StandIn(types.ModuleType):
+    """A module of vLLM whose names are empty stand-ins: what each release imports around sampling_params.py differs."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        logger = logging.getLogger("vllm")
+        logger.setLevel(logging.CRITICAL)
+        logger.warning_once = logger.info_once = logger.warning  # type: ignore[attr-defined]
+        known = {
+            "VLLMValidationError": Validation,
+            "VLLM_MAX_N_SEQUENCES": 16384,
+            "VLLM_BATCH_INVARIANT": False,
+            "init_logger": lambda *_: logger,
+            "is_mistral_tokenizer": lambda _: False,
+        }
+        return known[name] if name in known else type(name, (), {})
+
+
+class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds a stand-in for every module of vLLM."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:  # noqa: ARG002
+        found = name == "vllm" or name.startswith("vllm.")
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if found else None
+
+    def create_module(self, spec: Any) -> types.ModuleType:
+        return StandIn(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
         module.__path__ = []
-        sys.modules[name] = module
+
+
+def load(path: Path) -> Any:
+    """SamplingParams of the file at `path`, of any release from 0.10 on."""
+    sys.meta_path.insert(0, StandIns())
     spec = importlib.util.spec_from_file_location("vllm.sampling_params", path)
     assert spec is not None
     assert spec.loader is not None
@@ -94,7 +113,7 @@ def run(sampling_params: Any, given: dict[str, Any], file_eos: Any, tokenizer_eo
         made.update_from_generation_config({} if file_eos is None else {"eos_token_id": file_eos}, tokenizer_eos)
     except Exception as error:
         return {"error": {"type": type(error).__name__, "message": str(error)}}
-    stops = {*made.stop_token_ids, made._eos_token_id} - {None}
+    stops = {*(made.stop_token_ids or ()), getattr(made, "_eos_token_id", None)} - {None}
     return {"values": {name: getattr(made, name) for name in READ}, "stop_ids": sorted(stops), "stop": made.stop}
 
 

@@ -1,4 +1,4 @@
-"""Write the files that come from the code: docs/rules/*.md, docs/commands.md, the JSON schema of a report and the Python API.
+"""Write the files that come from the code: docs/rules/*.md, docs/commands.md, docs/versions.md, the JSON schema of a report and the Python API.
 
 `make docs` runs it, CI checks that it changes nothing.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from generate_api import write as write_api
+from generate_versions import write as write_versions
 
 from llmdoctor.cli.app import make_app
 from llmdoctor.commands import COMMANDS as ALL_COMMANDS
@@ -48,6 +49,7 @@ def main() -> None:
     SITE.write_text(navigation(SITE.read_text(), rules))
     SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
     write_api()
+    write_versions()
 
 
 def rule_page(rule: Rule) -> str:

@@ -9,6 +9,7 @@ from llmdoctor.core.edit import Edit
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.rule import Rule
 from llmdoctor.core.text import shown
+from llmdoctor.gencfg.engines.table import engines, version_for
 from llmdoctor.gencfg.engines.vllm import effective_vllm
 from llmdoctor.gencfg.engines.vllm_checks import EPSILON
 from llmdoctor.gencfg.request_rules import IDLE, NO_LIMIT, REFUSED, RUNS_ON
@@ -45,16 +46,17 @@ def _refused(request: Request) -> Iterator[Finding]:
     if wrong is not None:
         yield _finding(REFUSED, request, wrong[1], wrong[0], cause="OpenAI API reference, chat/create")
         return
-    error = _vllm_error(request)
+    version = version_for(engines()["vllm"], None, request.shown_name).version
+    error = _vllm_error(request, version)
     if error is not None and not request.is_openai:
         name = next((key for key in sorted(request.settings, key=len, reverse=True) if key in error), "")
         fix = f'"{name}": {_RANGES[name]}' if name in _RANGES else None
         yield _finding(
-            REFUSED, request, f"vLLM 0.33.0 refuses it: {error}", name, cause="vllm/sampling_params.py:634 (_verify_args)", fix=fix
+            REFUSED, request, f"vLLM {version} refuses it: {error}", name, cause="vllm/sampling_params.py (_verify_args)", fix=fix
         )
 
 
-def _vllm_error(request: Request) -> str | None:
+def _vllm_error(request: Request, version: str) -> str | None:
     names = [*_PARAMETERS, "max_tokens"]
     origin = Origin("kwargs", "the request")
     kwargs = {name: SourcedValue(_lax(request.settings[name]), origin) for name in names if request.settings.get(name) is not None}
@@ -62,7 +64,7 @@ def _vllm_error(request: Request) -> str | None:
     if most is not None and request.endpoint == "chat":
         kwargs["max_tokens"] = SourcedValue(_lax(most), origin)
     call = GenerateCall(kwargs=kwargs)
-    error = effective_vllm(call, tokenizer_eos=0).error
+    error = effective_vllm(call, tokenizer_eos=0, version=version).error
     return None if error is None else " ".join(error.message.split())
 
 

@@ -267,7 +267,7 @@ def test_a_version_of_llama_cpp_that_is_no_build_number_is_refused(tmp_path: Pat
 
 def test_an_answer_for_an_older_version_says_whose_rules_were_applied(tmp_path: Path) -> None:
     write_model(tmp_path / "model")
-    assert "older than every version known here" in stop(tmp_path / "model", engine="vllm@0.10.2")["verdict"]
+    assert "older than every version known here" in stop(tmp_path / "model", engine="vllm@0.7.3")["verdict"]
     assert "by the rules of llama.cpp b8156" in stop(model(tmp_path / "m.gguf"), engine="llama.cpp@b8300")["verdict"]
 
 

@@ -260,3 +260,45 @@ def test_any_json_gets_an_answer(config: dict[str, Any], file: dict[str, Any], c
         effective = effective_vllm(call, tokenizer_eos=3, entrypoint=entrypoint)  # type: ignore[arg-type]
         assert all(isinstance(item, int) for item in effective.stop.eos_token_id)
         assert effective.error is not None or effective.fields["do_sample"].value in (True, False)
+
+
+# --- releases (gencfg/engines/vllm_releases.py) ------------------------------------------------------------------------------------
+
+RELEASES = [json.loads(line) for line in Path(__file__).with_name("vllm_releases.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("row", RELEASES, ids=lambda row: json.dumps(row["given"])[:60])
+def test_a_row_of_every_release(row: dict[str, Any]) -> None:
+    """Rows of conformance/compare_vllm.py: one parameter under the SamplingParams of 25 releases."""
+    for outcome in row["outcomes"]:
+        for version in outcome["versions"]:
+            call = GenerateCall(config={}, kwargs=layer("kwargs", row["given"]))
+            effective = effective_vllm(call, tokenizer_eos=None, max_model_len=4096, entrypoint="generate", version=version)
+            found = None if effective.error is None else effective.error.type
+            assert found == outcome.get("error", {}).get("type"), version
+            for name, value in outcome.get("values", {}).items():
+                assert effective.fields.value(FIELDS.get(name, name)) == value, (version, name)
+
+
+def test_what_the_server_of_a_release_does() -> None:
+    def chat(version: str, file: dict[str, Any], **request: Any) -> Effective:
+        made = GenerateCall(
+            config=layer("config.json", {"model_type": "qwen2", "max_position_embeddings": 1000}),
+            generation_config=layer("generation_config.json", file),
+            kwargs=layer("kwargs", request),
+            prompt_length=100,
+        )
+        return effective_vllm(made, tokenizer_eos=END, version=version)
+
+    assert chat("0.30.0", {"presence_penalty": 0.5}).fields.value("presence_penalty") == 0.0
+    assert any("presence_penalty" in warning for warning in chat("0.30.0", {"presence_penalty": 0.5}).warnings)
+    assert chat("0.31.0", {"presence_penalty": 0.5}).fields.value("presence_penalty") == 0.5
+    assert chat("0.16.0", {"max_new_tokens": 50}, max_tokens=200).stop.limit == 50
+    assert chat("0.17.1", {"max_new_tokens": 50}, max_tokens=200).stop.limit == 200
+    refused = chat("0.10.2", {}, max_tokens=950).error
+    assert refused is not None
+    assert "too large" in refused.message
+    assert chat("0.33.0", {}, max_tokens=950).stop.limit == 900
+    old = chat("0.10.2", {})
+    assert (old.transformers, old.rules) == ("vllm 0.10.2", "0.10.2")
+    assert old.fields["temperature"].origin.line is None

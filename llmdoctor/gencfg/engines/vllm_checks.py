@@ -1,4 +1,4 @@
-"""vLLM 0.33.0's checks of a request's sampling parameters, and the context length that it takes from config.json."""
+"""vLLM's checks of a request's sampling parameters, and the context length that it takes from config.json. Lines are those of 0.33.0."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from llmdoctor.gencfg.engines.vllm_releases import VllmRelease, vllm_release
 from llmdoctor.gencfg.types import GenerateCall, Origin, SourcedValue
 
+NEWEST_RELEASE = vllm_release()
 EPSILON, LOWEST_TEMPERATURE = 1e-5, 1e-2  # sampling_params.py:32 _SAMPLING_EPS, :33 _MAX_TEMP
 _TEXT_CONFIGS = ("text_config", "llm_config", "language_config", "thinker_config")
 _LENGTHS = (
@@ -18,15 +20,15 @@ _LENGTHS = (
 _SCALED = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
 
 
-def refusal(values: Mapping[str, Any]) -> str | None:
+def refusal(values: Mapping[str, Any], release: VllmRelease = NEWEST_RELEASE) -> str | None:
     """SamplingParams._verify_args and _verify_greedy_sampling (sampling_params.py:634, :769), in their order: the message, or None."""
     temperature = values["temperature"]
     if 0 < temperature < LOWEST_TEMPERATURE:
         temperature = LOWEST_TEMPERATURE
     return (
-        _verify_count(values["num_return_sequences"])
+        _verify_count(values["num_return_sequences"], release)
         or _verify_penalties(values)
-        or _verify_warpers(values, temperature)
+        or _verify_warpers(values, temperature, release)
         or _verify_lengths(values)
         or (f"n must be 1 when using greedy sampling, got {values['num_return_sequences']}." if _many_greedy(values, temperature) else None)
     )
@@ -36,9 +38,12 @@ def _many_greedy(values: Mapping[str, Any], temperature: float) -> bool:
     return bool(temperature < EPSILON and values["num_return_sequences"] > 1)
 
 
-def _verify_count(n: Any) -> str | None:
+def _verify_count(n: Any, release: VllmRelease) -> str | None:
     if not isinstance(n, int):
         return f"n must be an int, but is of type {type(n)}"
+    if release.most_sequences is not None and n > release.most_sequences:
+        more = "To increase this limit, set the VLLM_MAX_N_SEQUENCES environment variable."
+        return f"n must be at most {release.most_sequences}, got {n}. {more}"
     return f"n must be at least 1, got {n}." if n < 1 else None
 
 
@@ -52,11 +57,11 @@ def _verify_penalties(values: Mapping[str, Any]) -> str | None:
     return f"repetition_penalty must be greater than zero, got {penalty}." if penalty <= 0.0 else None
 
 
-def _verify_warpers(values: Mapping[str, Any], temperature: float) -> str | None:
+def _verify_warpers(values: Mapping[str, Any], temperature: float, release: VllmRelease) -> str | None:
     checks = (
         (not math.isfinite(temperature), f"temperature must be a finite number, got {temperature}."),
         (temperature < 0.0, f"temperature must be non-negative, got {temperature}."),
-        (temperature > 2.0, f"temperature must be in [0, 2], got {temperature}."),
+        (release.hottest is not None and temperature > release.hottest, f"temperature must be in [0, 2], got {temperature}."),
         (not 0.0 < values["top_p"] <= 1.0, f"top_p must be in (0, 1], got {values['top_p']}."),
         (values["top_k"] < -1, f"top_k must be 0 (disable), or at least 1, got {values['top_k']}."),
         (not isinstance(values["top_k"], int), f"top_k must be an integer, got {type(values['top_k']).__name__}"),
