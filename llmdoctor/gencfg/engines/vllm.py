@@ -97,7 +97,7 @@ def effective_vllm(
     _lower_limit(fields, defaults_below, release, entrypoint)
     _stop_ids(fields, call, request.get("eos_token_id"), tokenizer_eos, release)
     model_fields = {name: Resolved(setting.value, setting.origin) for name, setting in {**defaults_below, **_file_eos(call)}.items()}
-    error = _refused(fields, call, request, length, entrypoint, release)
+    error = _refused(fields, call, request, length, entrypoint, release=release)
     if error is None:
         _adjust(fields, call, length, entrypoint, release)
     return Effective(
@@ -314,6 +314,7 @@ def _refused(
     request: Mapping[str, SourcedValue],
     length: int | None,
     entrypoint: Entrypoint,
+    *,
     release: VllmRelease,
 ) -> LibraryError | None:
     """The exception that the request ends in, or None."""
