@@ -122,6 +122,24 @@ class Bars:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
+class MarkedToken:
+    """A token of a strip: its text, the words that explain it, and whether it stands out (a training target)."""
+
+    text: str
+    note: str
+    marked: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class TokenStrip:
+    """Running text cut into its tokens, each with words of its own under the pointer. `marked` says what a token that stands out is."""
+
+    tokens: tuple[MarkedToken, ...]
+    marked: str
+    plain: str
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Fold:
     """Blocks for a page alone, hidden behind `label`, which shows them on a click (`open`: they are shown at first).
 
@@ -129,9 +147,9 @@ class Fold:
     """
 
     label: str
-    blocks: tuple[Table | Note | Grid | Bars, ...] = ()
+    blocks: tuple[Table | Note | Grid | Bars | TokenStrip, ...] = ()
     instead: tuple[Headline | Table | Note | Code, ...] = ()
     open: bool = False
 
 
-Block = Headline | Table | Note | Code | Grid | Bars | Fold | Finding
+Block = Headline | Table | Note | Code | Grid | Bars | TokenStrip | Fold | Finding

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmdoctor.core.document import Block, Note
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
@@ -15,7 +14,7 @@ from llmdoctor.labels.findings import findings_of, raised
 from llmdoctor.labels.options import LabelsOptions
 from llmdoctor.labels.results import LabelsInspectResult, RowResult, TrainerErrorResult
 from llmdoctor.labels.rows import read_rows
-from llmdoctor.labels.screen import SHOWN, input_notes, sequence_table
+from llmdoctor.labels.screen import input_notes, sequence_blocks
 from llmdoctor.labels.talks import count_talks, holds_talk
 from llmdoctor.labels.types import Row, Sequence, TrainerError
 from llmdoctor.labels.verdict import verdict_of
@@ -86,9 +85,7 @@ def _report(setup: Setup, rows: list[Row], sequences: list[Sequence]) -> Report:
     count_thoughts(counts, used, sequences, setup.chat)
     count_talks(counts, used, sequences, setup.chat, renders_roles=setup.trainer.renders_roles)
     findings = findings_of(setup, counts)
-    tables: list[Block] = [sequence_table(setup, number, one) for number, one in enumerate(sequences[:SHOWN])]
-    if len(sequences) > SHOWN:
-        tables.append(Note("More", f"{len(sequences) - SHOWN:,} sequences are not shown: --row N shows one, --format json has all", "dim"))
+    tables = sequence_blocks(setup, sequences)
     result: LabelsInspectResult = {
         "trainer": setup.trainer.name,
         "version": setup.version_text,

@@ -4,14 +4,44 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from llmdoctor.core.document import Block, Cell, Note, Table
+from llmdoctor.core.document import Block, Cell, Fold, MarkedToken, Note, Table, TokenStrip
 from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.text import plural
 from llmdoctor.labels.built import Setup
 from llmdoctor.labels.types import IGNORED, Sequence
 
 SHOWN = 3  # sequences that a screen shows
+PAGED = 25  # sequences of a page
+MOST_TOKENS = 4000  # of one sequence on a page
 _CUT = 400  # characters of one part
+
+
+def sequence_blocks(setup: Setup, sequences: list[Sequence]) -> list[Block]:
+    """Return the first sequences: a table each, and for a page the tokens, behind a fold for each sequence."""
+    blocks: list[Block] = []
+    for number, one in enumerate(sequences[:PAGED]):
+        table = sequence_table(setup, number, one)
+        label = f"{table.columns[0]}: {plural(one.trained, 'target')} of {plural(len(one.ids), 'token')}"
+        blocks.append(Fold(label, (_strip(setup, one), table), (table,) if number < SHOWN else (), open=number == 0))
+    if len(sequences) > SHOWN:
+        blocks.append(Note("More", f"{len(sequences) - SHOWN:,} sequences are not shown: --row N shows one, --format json has all", "dim"))
+    return blocks
+
+
+def _strip(setup: Setup, sequence: Sequence) -> TokenStrip:
+    encoder, roles = setup.chat.encoder, sequence.roles or [""] * len(sequence.ids)
+    parts = zip(sequence.ids[:MOST_TOKENS], sequence.labels, sequence.sources, roles, strict=False)
+    tokens = tuple(
+        MarkedToken(
+            encoder.text_of(token),
+            f"id {token}, label {label}"
+            + (f", {role or 'template'}" if sequence.roles else "")
+            + (f", {source}" if label == IGNORED else ""),
+            label != IGNORED,
+        )
+        for token, label, source, role in parts
+    )
+    return TokenStrip(tokens, "a target", "ignored")
 
 
 def sequence_table(setup: Setup, number: int, sequence: Sequence) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from llmdoctor.core.document import Bar, Bars, Block, Cell, Fold, Grid, Note, Table
+from llmdoctor.core.document import Bar, Bars, Block, Cell, Fold, Grid, Note, Table, TokenStrip
 
 WIDTH = 24  # characters of the longest bar: with a name and a note beside it a line fits 60 columns
 _LETTERS = "#=+o*x%@~-"
@@ -19,6 +19,8 @@ def flat(document: Iterable[Block]) -> tuple[Block, ...]:
             out += block.instead or _grid(block)
         elif isinstance(block, Bars):
             out += block.instead or _bars(block)
+        elif isinstance(block, TokenStrip):
+            out.append(Note("", "".join(token.text for token in block.tokens)))
         elif isinstance(block, Fold) or (isinstance(block, Table) and block.instead):
             out += block.instead
         else:

@@ -15,7 +15,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmdoctor.core.document import Bars, Block, Cell, Code, Fold, Grid, Headline, Note, Table
+from llmdoctor.core.document import Bars, Block, Cell, Code, Fold, Grid, Headline, Note, Table, TokenStrip
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report
 from llmdoctor.core.rule import Rule
@@ -107,12 +107,24 @@ def _block(block: Block, number: str, style: Style) -> str:
         return svg.grid(block, number)
     if isinstance(block, Bars):
         return svg.bars(block)
+    if isinstance(block, TokenStrip):
+        return _strip(block)
     if isinstance(block, Fold) and not block.blocks:
         return ""
     if isinstance(block, Fold):
         inner = "".join(_block(one, f"{number}-{at}", style) for at, one in enumerate(block.blocks))
         return f'<details class="fold"{" open" if block.open else ""}><summary>{_t(block.label)}</summary>{inner}</details>'
     return _drawn(_in_words(block, style))
+
+
+def _strip(strip: TokenStrip) -> str:
+    """Return a text token by token: a token that stands out is underlined, and the pointer shows the words of each."""
+    key = f'<p class="dim"><span class="token marked">{_t(strip.marked)}</span> <span class="token">{_t(strip.plain)}</span></p>'
+    out = []
+    for one in strip.tokens:
+        shown = text(clean_lines(one.text).replace("\n", "\u21b5\n")) or "&#8203;"
+        out.append(f'<span class="token{" marked" if one.marked else ""}"{attribute("title", clean(one.note))}>{shown}</span>')
+    return f'{key}<p class="strip">{"".join(out)}</p>'
 
 
 def _drawn(lines: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import llmdoctor.report
-from llmdoctor.core.document import Fold, Grid, Mark, Note, Table
+from llmdoctor.core.document import Fold, Grid, Mark, MarkedToken, Note, Table, TokenStrip
 from llmdoctor.core.finding import Finding, Location, Severity
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.report import Style, html, render
@@ -27,7 +27,7 @@ TAGS = set(
 )
 ATTRIBUTES = set(
     "lang charset http-equiv content name class href id tabindex role aria-label aria-hidden scope data-column type checked x y width height viewbox "
-    "preserveaspectratio text-anchor transform fill-opacity open data-copy data-code data-file".split()
+    "preserveaspectratio text-anchor transform fill-opacity open data-copy data-code data-file title".split()
 )
 STYLE = (Path(llmdoctor.report.__file__).parent / "page.css").read_text()
 VOID = {"meta", "input", "br", "wbr"}
@@ -182,6 +182,35 @@ def test_what_only_a_page_has_room_for() -> None:
         for other in ("text", "markdown"):
             assert word in render(report, other, Style(), RULES)
             assert "a trainer" not in render(report, other, Style(), RULES)
+
+
+STRIP = TokenStrip(
+    (MarkedToken("<|im_start|>", "id 1, label -100"), MarkedToken("a\n", "id 2, label 2", True), *(MarkedToken("x" * 60, '"'),) * 9),
+    "a target",
+    "ignored",
+)
+
+
+def test_tokens_have_words_of_their_own_on_a_page_and_are_text_elsewhere() -> None:
+    report = Report("x", {}, {}, document=(Fold("row 0", (STRIP,), (Note("", "its table"),)), STRIP), verdict=Verdict("-"))
+    text = page(report)
+    Page(text)
+    assert text.count('<span class="token marked" title="id 2, label 2">') == 2
+    assert "its table" in render(report, "text", Style(), RULES)
+    assert "<|im_start|>a" in render(report, "text", Style(), RULES)
+
+
+def test_a_browser_shows_tokens_on_a_telephone(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.html"
+    path.write_text(page(Report("x", {}, {}, document=(Fold("row 0", (STRIP,), open=True), Fold("row 1", (STRIP,))), verdict=Verdict("-"))))
+    browser.open(path, 390)
+    assert browser.run("return document.documentElement.scrollWidth <= window.innerWidth")
+    shown = "return [...document.querySelectorAll('.strip .token.marked')].filter(one => one.checkVisibility()).length"
+    assert browser.run(shown) == 1
+    browser.click("details.fold:nth-of-type(2) summary")
+    assert browser.run(shown) == 2
+    assert browser.run("return getComputedStyle(document.querySelector('.strip .token.marked')).borderBottomWidth") == "3px"
+    assert browser.console() == []
 
 
 @pytest.fixture(scope="module")
