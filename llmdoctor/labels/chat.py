@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.labels.shapes import TalkShapes, state_of
+from llmdoctor.labels.shapes import TalkShapes, places_of, state_of
 from llmdoctor.labels.types import Encoded, TrainerError
 from llmdoctor.modeldir.template import ChatTemplate, Rendering, TemplateWorker
 
@@ -57,7 +57,7 @@ class Chat:
         ]
         if self.template is None:
             return []
-        given: dict[str, Any] = {name: token for name, token in self.encoder.names.items() if token is not None}
+        given = self._names()
         out: list[tuple[Any, Rendering]] = []
         rest, state = [], state_of(self.template, given)
         for talk in talks:
@@ -92,8 +92,7 @@ class Chat:
     ) -> Rendering:
         """Return the text of a conversation. Raises TrainerError as apply_chat_template does."""
         template = self._template()
-        names = {name: token for name, token in self.encoder.names.items() if token is not None}
-        variables = {**names, "tools": tools, "add_generation_prompt": generation_prompt, **more}
+        variables = {**self._names(), "tools": tools, "add_generation_prompt": generation_prompt, **more}
         if not tools and not more:
             made = self.shapes.render(self.worker, template, messages, variables, spans=spans)
             if made is not None:
@@ -110,6 +109,9 @@ class Chat:
         plain = {key: value for key, value in message.items() if value is not None}
         thoughts = next((plain[name] for name in REASONING if name in plain), None) if self.copies_reasoning else None
         return plain if thoughts is None else {"thinking": thoughts, **plain, "reasoning_content": thoughts}
+
+    def _names(self) -> dict[str, Any]:
+        return {name: token for name, token in self.encoder.names.items() if token is not None}
 
     def _template(self) -> ChatTemplate:
         if self.template is None:
@@ -128,8 +130,22 @@ class Chat:
         rendering = self.render(messages, spans=mask, **options)
         text = rendering.text or ""
         encoded = self.encoder.encode(text, special=False)
-        roles = roles_of(text, encoded, messages) if self.detail else []
+        roles = self._roles(text, encoded, messages, options) if self.detail else []
         return Conversation(text, encoded.ids, roles, assistant_mask(encoded, rendering.spans) if mask else None)
+
+    def _roles(self, text: str, encoded: Encoded, messages: Sequence[Message], options: Mapping[str, Any]) -> list[str]:
+        """Return whose message each token belongs to: from the places of the contents if the template's shape tells them, else by looking for them."""
+        prompt = bool(options.get("generation_prompt"))
+        others = {key: value for key, value in options.items() if key != "generation_prompt" and value}
+        variables = {**self._names(), "tools": options.get("tools"), "add_generation_prompt": prompt}
+        places = None if others else places_of(self.shapes, self._template(), messages, variables)
+        if places is None:
+            return roles_of(text, encoded, messages)
+        roles = [""] * len(encoded.ids)
+        starts = [start for start, _ in encoded.offsets]
+        for number, start, stop in places:
+            _mark(roles, starts, encoded.offsets, (start, stop), str(messages[number]["role"]))
+        return roles
 
     @cached_property
     def end_text(self) -> str | None:
@@ -189,16 +205,24 @@ def roles_of(text: str, encoded: Encoded, messages: Sequence[Message]) -> list[s
         content = message.get("content")
         words = content.strip() if isinstance(content, str) else ""
         at = text.find(words, cursor) if words else -1
+        if at < 0 and "</think>" in words:  # a template removes the thought, or writes it in another way
+            words = words.rpartition("</think>")[2].strip()
+            at = text.find(words, cursor) if words else -1
         if at < 0:
             continue
         cursor = at + len(words)
-        for place in range(_bisect(starts, at), len(roles)):
-            start, stop = encoded.offsets[place]
-            if start >= cursor:
-                break
-            if stop > at:
-                roles[place] = str(message.get("role", ""))
+        _mark(roles, starts, encoded.offsets, (at, cursor), str(message.get("role", "")))
     return roles
+
+
+def _mark(roles: list[str], starts: list[int], offsets: Sequence[tuple[int, int]], span: tuple[int, int], role: str) -> None:
+    """Give the tokens that cover the characters of `span` a role."""
+    for place in range(_bisect(starts, span[0]), len(roles)):
+        start, stop = offsets[place]
+        if start >= span[1]:
+            break
+        if stop > span[0]:
+            roles[place] = role
 
 
 def _bisect(starts: list[int], character: int) -> int:

@@ -42,6 +42,18 @@ class TalkShape:
         blocks = tuple((edges[first] + start, edges[last] + stop) for (first, start), (last, stop) in self.spans)
         return Rendering("".join(parts), spans=blocks)
 
+    def places(self, contents: Sequence[str]) -> list[tuple[int, int, int]]:
+        """Return (message, start, stop) of each content in the text, in characters."""
+        out, place = [], 0
+        for at, part in enumerate(self.parts):
+            length = len(part)
+            if at % 2:
+                number, way = self.numbers[at // 2], self.ways[at // 2]
+                length = len(_WAYS[way](contents[number]))
+                out.append((number, place, place + length))
+            place += length
+        return out
+
 
 @dataclass(slots=True)
 class TalkShapes:
@@ -83,6 +95,15 @@ class TalkShapes:
         if shape.filled(contents, True) == real:
             self.known[place] = shape
         return None
+
+
+def places_of(
+    shapes: TalkShapes, template: ChatTemplate, messages: Sequence[Any], variables: Mapping[str, Any]
+) -> list[tuple[int, int, int]] | None:
+    """Return (message, start, stop) of each content in the rendered text; None if the conversation has no shape that is known."""
+    key = key_of(messages)
+    shape = None if key is None else shapes.known.get((state_of(template, variables), key))
+    return None if shape is None else shape.places([message["content"] for message in messages])
 
 
 def state_of(template: ChatTemplate, variables: Mapping[str, Any]) -> tuple[Any, ...]:

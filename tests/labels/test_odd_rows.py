@@ -107,3 +107,14 @@ def test_thoughts_reach_the_template_under_each_name_from_transformers_5_21_on(t
     assert len(old.result["rows"][0]["tokens"]) < len(new.result["rows"][0]["tokens"]) == len(unknown.result["rows"][0]["tokens"])
     assert "5.21" in unknown.verdict.text
     assert "5.21" not in new.verdict.text
+
+
+def test_a_short_content_is_found_in_its_place_and_not_in_a_header(tmp_path: Path) -> None:
+    """ "user" is also what the header of the turn says, "s" is in <|im_start|>."""
+    talk = [{"role": "user", "content": "user"}, {"role": "assistant", "content": "s"}]
+    data = tmp_path / "rows.jsonl"
+    data.write_text(json.dumps({"messages": talk}))
+    found = inspect_report(LabelsOptions(model=str(Path(MODEL).parent / "chatml_gen"), data=str(data), trainer="trl-sft@1.0.0"))
+    tokens = found.result["rows"][0]["tokens"]
+    assert [(one["text"], one["role"]) for one in tokens if one["role"]] == [("user", "user"), ("s", "assistant")]
+    assert [one["text"] for one in tokens if not one["role"]].count("user") == 1
