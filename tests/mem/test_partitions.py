@@ -1,4 +1,4 @@
-"""DeepSpeed's real partitions under torchrun with 2 and 4 processes, to the byte, padding included."""
+"""DeepSpeed's real partitions under torchrun with 3 processes, to the byte, padding included."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def predicted(model: Path, config: Path, world: int, rank: int, deepspeed: str |
 
 @pytest.mark.live
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("world", [2, 4])
-def test_partitions_are_the_real_ones(tmp_path: Path, world: int) -> None:
+def test_partitions_are_the_real_ones(tmp_path: Path) -> None:
     pytest.importorskip("deepspeed")
+    world = 3  # no size of the model is a multiple of it; conformance/deepspeed_partitions.py does the same with 2
     # Odd sizes, so that every kind of padding is there.
     model = write_config(
         tmp_path / "model",
