@@ -44,7 +44,8 @@ class Architecture:
     is "recurrent" if create_recurrent_attention_mask makes the linear layers' mask, "raw" if they receive the caller's own. `doubt` is the
     reason why a plan is not exact, empty if plans of such a model agreed with real forwards. `two_stacks` is True for the configuration of an
     encoder-decoder, whatever stacks the class runs. `takes` are the arguments of the class's forward(), empty if they are not known.
-    `refusing` maps the letter of a backend to the class of a vision or audio tower that refuses it, and with it the whole model.
+    `refusing` maps the letter of a backend to the class of a vision or audio tower that refuses it, and with it the whole model. `raises` is the error
+    of every forward() of such a configuration, empty if there is none.
     """
 
     model_type: str
@@ -64,6 +65,7 @@ class Architecture:
     not_understood: tuple[int, ...] = ()
     takes: tuple[str, ...] = ()
     refusing: Mapping[str, str] = field(default_factory=dict)
+    raises: str = ""
 
     @property
     def mrope(self) -> bool:
@@ -238,7 +240,15 @@ def _single(facts: _Facts, class_name: str, base: dict[str, Any]) -> Architectur
     linear = "recurrent" if facts.calls("recurrent_attention_mask") else "raw"
     switch = facts.text_traits.get("alibi_field")
     alibi = bool(facts.text_traits.get("alibi")) or (switch is not None and bool(facts.config.get(switch)))
-    return Architecture(facts.kind, class_name, made, linear=linear, alibi=alibi, not_understood=unknown, **base)
+    unset = (
+        facts.calls("chunked_causal_mask") and facts.config.get("attention_chunk_size") is None
+    )  # the mask is made whatever the layers are
+    return Architecture(
+        facts.kind, class_name, made, linear=linear, alibi=alibi, not_understood=unknown, raises=_UNSET_CHUNK if unset else "", **base
+    )
+
+
+_UNSET_CHUNK = "ValueError: Could not find an `attention_chunk_size` argument in the config, or it is not set"  # masking_utils.py
 
 
 def _encoder_layers(facts: _Facts) -> tuple[ModelLayer, ...]:
@@ -317,6 +327,8 @@ def _pattern(facts: _Facts, kind: str) -> MaskPattern:
         return MaskPattern(local="window", size=size // 2 if joined else size, **common)
     if kind == CHUNKED:
         size = facts.config.get("attention_chunk_size")
+        if size is None:
+            return MaskPattern(**common)
         if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= kinds.MAX_WINDOW:
             raise QuestionError(f"config.json: attention_chunk_size is {size!r}, expected an integer from 1 to {kinds.MAX_WINDOW}")
         return MaskPattern(local="chunk", size=size, **common)

@@ -48,6 +48,8 @@ def plan(arch: Architecture, inputs: ForwardInputs, backend: str, dtype: str, *,
 
 def _fails(arch: Architecture, inputs: ForwardInputs, backend: str) -> str | None:
     """What the library raises whatever the backend, and falcon's own refusal of one (models/falcon/modeling_falcon.py)."""
+    if arch.raises:
+        return arch.raises
     mask, falcon = inputs.mask_2d, bool(arch.traits.get("bias_in_mask"))
     if arch.alibi and falcon and backend == "flash_attention_2":
         return "ValueError: `alibi` is not supported when `use_flash_attn` is True"

@@ -87,7 +87,7 @@ NO_MASK_FUNCTION = Rule(
 )  # fmt: skip
 IMAGE_BLOCK_LOST = Rule(
     code="MSK011", name="image-block-lost", severity=ERROR,
-    summary="An image's tokens do not see each other, where the model was trained so that they do.",
+    summary="The tokens of an image do not see each other, although the model was trained with images that do.",
     reason="Gemma 3 makes blocks of token_type_ids: without them, and always under flash-attention, the block is causal (transformers#39389).",
     bad="gemma3 with an image under flash_attention_2", good="token_type_ids passed, under sdpa or eager",
     fix='attn_implementation="sdpa", and pass the token_type_ids of the processor',
@@ -103,21 +103,22 @@ LINEAR_LEAK = Rule(
     code="MSK013", name="linear-leak", severity=ERROR,
     summary="Linear-attention layers carry their state from one packed document into the next.",
     reason="Mamba, DeltaNet and short convolutions have no mask of pairs; position_ids do not reset their state (transformers#46093, #46859).",
-    bad="jamba, packed position_ids", good="one document a row",
-    fix="do not pack for this model: one document a row, padded",
+    bad="jamba, packed position_ids", good="one document per row",
+    fix="do not pack for this model: one document per row, padded",
 )  # fmt: skip
 MASK_CAST = Rule(
     code="MSK014", name="mask-cast", severity=ERROR,
     summary="A 2-D mask has values other than 0 and 1.",
     reason="It is cast to bool: document ids 1, 2, 3 all become True and documents see each other, an additive mask of 0 and -10000 is inverted "
     "(functionary#265).",
-    bad="attention_mask = [[1, 1, 2, 2]]", good="position_ids that start anew, and no attention_mask",
-    fix="pass position_ids of each document for packing, or attention_mask.bool() for padding",
+    bad="attention_mask = [[1, 1, 2, 2]]", good="position_ids that restart at 0 in each document, and no attention_mask",
+    fix="documents: position_ids that restart at 0 in each; padding: a mask of 1 for tokens and 0 for padding",
 )  # fmt: skip
 LABELS_SHIFTED_TWICE = Rule(
     code="MSK015", name="labels-shifted-twice", severity=ERROR,
     summary="Labels have been shifted already, and the model shifts them again.",
-    reason="The loss of a causal model compares position i with label i + 1: labels that equal input_ids moved by one teach the token after next "
+    reason="The loss of a causal model compares position i with label i + 1: labels that are input_ids moved by one train "
+    "the model to predict the token after the next one "
     "(transformers#32944).",
     bad="labels = input_ids[:, 1:]", good="labels = input_ids.clone()",
     fix="labels = input_ids.clone()  # the model shifts them",
@@ -139,9 +140,9 @@ WINDOW_OFF = Rule(
 PADDED_DIFFERS = Rule(
     code="MSK018", name="padded-differs", severity=ERROR,
     summary="A row's logits differ from those of the same tokens alone.",
-    reason="Padding must not change a real token. It does where it is not masked, where positions count it, or where a state runs over it.",
+    reason="Padding must not change a real token. It does if it is not masked, if the positions count it, or if a state layer reads it.",
     bad="left-padded gpt2 without position_ids", good="the same with position_ids",
-    fix="position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)",
+    fix="mask test applies positions counted from the mask, the other padding side and other backends, and names the first that repairs the row",
 )  # fmt: skip
 FUTURE_LEAK = Rule(
     code="MSK019", name="future-leak", severity=ERROR,
@@ -167,7 +168,7 @@ PLACEHOLDER_COUNT = Rule(
 MASKED_LABELS = Rule(
     code="MSK022", name="masked-labels", severity=WARNING,
     summary="A token that the mask hides is trained on.",
-    reason="Where attention_mask is 0 and labels are not -100, the loss teaches what follows a token that nobody could see.",
+    reason="If attention_mask is 0 and the label is not -100, the loss trains the model to predict a token from one that is hidden.",
     bad="labels = input_ids.clone() with padding", good="labels[attention_mask == 0] = -100",
     fix="labels = labels.masked_fill(attention_mask == 0, -100)",
 )  # fmt: skip
@@ -221,8 +222,8 @@ EMPTY_PADDING_ROWS = Rule(
 PADDING_DOCUMENTS = Rule(
     code="MSK029", name="padding-documents", severity=INFO,
     summary="Padding of a packed row counts as documents of one token each.",
-    reason="Without a 2-D mask each padding token with position 0 starts a document of its own: nothing leaks, but its tokens are computed, and trained if "
-    "their labels are not -100.",
+    reason="Without a 2-D mask each padding token with position 0 is a document of one token: nothing leaks, but padding is computed, and trained if "
+    "its labels are not -100.",
     bad="position_ids = [[0, 1, 2, 0, 1, 0, 0]] with pad ids at the end", good="a packed row without padding",
     fix="fill the row with another document, and set labels = -100 at the padding",
 )  # fmt: skip

@@ -108,3 +108,9 @@ def test_the_usual_name_of_a_field_counts_before_the_own_one() -> None:
     arch = architectures.read({**bart, "is_encoder_decoder": True})
     assert (made.encoder_layers, made.decoder_layers) == (len(arch.encoder), len(arch.layers)) == (5, 2)
     assert len(_kinds({**bart, "architectures": ["BartForCausalLM"], "is_encoder_decoder": False, "is_decoder": True})[0]) == 2
+
+
+def test_a_null_chunk_size_raises_whatever_the_layers_are() -> None:
+    config = {"model_type": "llama4_text", "num_hidden_layers": 2, "attention_chunk_size": None, "layer_types": ["full_attention"] * 2}
+    assert "attention_chunk_size" in architectures.read(config).raises
+    assert architectures.read({**config, "attention_chunk_size": 4}).raises == ""

@@ -58,9 +58,9 @@ def test_a_class_of_tuples_makes_its_own_cache() -> None:
         named_modules = modules
 
     inputs = forward_inputs(MaskOptions(model="", shape="1,4", phase="decode"))
-    assert run._makes_own_cache(Old(), inputs)
+    assert run._makes_own_cache(Old(), inputs, "past_key_values", {})
     import torch
 
     assert run._filled(Old(), torch.zeros(1, 4), None, object(), "past_key_values", legacy=True) == "tuples"
     with pytest.raises(QuestionError, match="say dynamic"):
-        run._makes_own_cache(Old(), forward_inputs(MaskOptions(model="", shape="1,4", cache="static:8")))
+        run._makes_own_cache(Old(), forward_inputs(MaskOptions(model="", shape="1,4", cache="static:8")), "past_key_values", {})

@@ -56,7 +56,7 @@ def _prepared(model: Any, inputs: ForwardInputs) -> dict[str, Any]:
     arguments: dict[str, Any] = {}
     past = inputs.past
     cache, cache_name = make_cache(model, inputs, parameters)
-    legacy = cache is not None and _makes_own_cache(model, inputs)
+    legacy = cache is not None and _makes_own_cache(model, inputs, cache_name, parameters)
     if getattr(config, "is_encoder_decoder", False):
         return _encoder_decoder(model, inputs, ids, mask, cache, legacy=legacy)
     if past:
@@ -80,9 +80,9 @@ def _prepared(model: Any, inputs: ForwardInputs) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name != "use_cache" or open_ended or name in parameters}
 
 
-def _makes_own_cache(model: Any, inputs: ForwardInputs) -> bool:
-    """Return whether the class, before transformers 5, takes no cache object but the tuples that its forward() returned."""
-    legacy = getattr(model, "_supports_cache_class", None) is False
+def _makes_own_cache(model: Any, inputs: ForwardInputs, cache_name: str, parameters: Any) -> bool:
+    """Return whether the class takes only a cache that its forward() returned: tuples before transformers 5, Mamba's if it takes cache_position."""
+    legacy = getattr(model, "_supports_cache_class", None) is False or (cache_name == "cache_params" and "cache_position" in parameters)
     if legacy and inputs.cache.kind == "static":
         name = type(model).__name__
         raise QuestionError(f"--cache {inputs.cache}: {name} of the installed transformers takes no cache object, say dynamic")
