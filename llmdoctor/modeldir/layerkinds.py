@@ -230,6 +230,7 @@ def _alternating(first: str, second: str) -> Callable[[ModelConfig, int], list[s
 _RULES: dict[str, Callable[[ModelConfig, int], list[str]]] = {
     "full": _all(FULL),
     "linear": _all(LINEAR),
+    "indexed": _all(INDEXED),
     "hybrid": _all(HYBRID),
     "window_if_set": _window_if_set,
     "from_layer": _from_layer,
