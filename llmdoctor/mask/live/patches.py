@@ -141,6 +141,7 @@ def plain_flex() -> Iterator[None]:
         for module, name, plain in (
             (sys.modules.get("transformers.integrations.flex_attention"), "compile_friendly_flex_attention", uncompiled),
             (sys.modules.get("transformers.integrations.flex_attention"), "create_block_causal_mask_flex", block_mask),  # 4.49 to 4.57
+            (sys.modules.get("transformers.integrations.flex_attention"), "create_block_mask", block_mask),  # 5.0: OPT and BART
             (sys.modules.get("transformers.masking_utils"), "create_block_mask", block_mask),
         ):
             if hasattr(module, name):
