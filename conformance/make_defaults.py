@@ -1,42 +1,134 @@
-"""Write llmdoctor/gencfg/library.json: GenerationConfig's fields, their defaults and cache names, by version.
+"""Add releases to llmdoctor/gencfg/library.json: GenerationConfig's fields, their defaults and cache names, by version.
 
-    python conformance/make_defaults.py SOURCES
+    python conformance/make_defaults.py [--sources DIR] VERSION...
 
-SOURCES holds one unpacked transformers a version: SOURCES/4.57.6/transformers/generation/... Nothing is imported: the values are read from
-`self.NAME = kwargs.pop("NAME", DEFAULT)` in GenerationConfig.__init__ and, for 5.x, from _get_default_generation_params().
+The wheel of each VERSION is fetched with pip into DIR (a temporary folder if it is not given), and its source is read; nothing is imported: the
+values are those of `self.NAME = kwargs.pop("NAME", DEFAULT)` in GenerationConfig.__init__ and, for 5.x, of _get_default_generation_params(). What
+the file holds of other versions stays: it is replaced at the end, in one piece. What differs from the release before is printed. Exit status 1 if a
+version that was there before is read differently now.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
+import os
+import subprocess
 import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-OUT = Path(__file__).parent.parent / "llmdoctor" / "gencfg" / "library.json"
+OUT = Path(__file__).resolve().parent.parent / "llmdoctor" / "gencfg" / "library.json"
+FILE = "transformers/generation/configuration_utils.py"
 
 
-def main() -> None:
-    sources = Path(sys.argv[1])
-    versions = sorted((path.name for path in sources.iterdir()), key=lambda text: [int(part) for part in text.split(".")])
+@dataclass(frozen=True)
+class Defaults:
+    """What one release has: fields with their defaults, the defaults that generate() fills in, names of caches."""
+
+    fields: dict[str, Any]
+    late: dict[str, Any]
+    caches: list[str]
+
+
+def main() -> int:
+    """Add the versions of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("versions", nargs="+", metavar="VERSION")
+    parser.add_argument("--sources", type=Path, help="where the wheels are kept")
+    chosen = parser.parse_args()
+    return int(bool(add(chosen.versions, chosen.sources)))
+
+
+def add(versions: list[str], sources: Path | None = None) -> list[str]:
+    """Add versions to the file, and return those that it held before and that are read differently now."""
+    before = stored()
+    with tempfile.TemporaryDirectory() as temporary:
+        found = {version: Defaults(*read(ast.parse(source(version, sources or Path(temporary))))) for version in versions}
+    releases = dict(sorted({**before, **found}.items(), key=lambda item: numbers(item[0])))
+    write(releases)
+    order = list(releases)
+    for version, now in found.items():
+        at = order.index(version)
+        for line in changes(releases[order[at - 1]], releases[version]) if at else ():
+            print(f"  {version}, against {order[at - 1]}: {line}")
+        print(f"{version}: {len(now.fields)} fields", flush=True)
+    changed = [version for version in found if version in before and before[version] != found[version]]
+    if changed:
+        print(f"CHANGED: {', '.join(changed)}")
+    return changed
+
+
+def numbers(version: str) -> list[int]:
+    """Return the order of a version."""
+    return [int(part) for part in version.split(".")]
+
+
+def source(version: str, folder: Path) -> str:
+    """Return the source of GenerationConfig in a release, whose wheel pip fetches if it is not in the folder."""
+    wheel = folder / f"transformers-{version}-py3-none-any.whl"
+    if not wheel.exists():
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest", str(folder)]
+        subprocess.run([*command, f"transformers=={version}"], check=True)
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(FILE).decode()
+
+
+def stored() -> dict[str, Defaults]:
+    """Return what the file holds, version by version."""
+    if not OUT.exists():
+        return {}
+    data = json.loads(OUT.read_text(encoding="utf-8"))
+
+    def at(history: dict[str, list[list[Any]]], version: str) -> dict[str, Any]:
+        now = {}
+        for name, entries in history.items():
+            current = [entry for entry in entries if numbers(entry[0]) <= numbers(version)[:2]]
+            if current and len(current[-1]) == 2:
+                now[name] = current[-1][1]
+        return now
+
+    def caches(version: str) -> list[str]:
+        names: list[str] = next(
+            (value for since, value in reversed(data["cache_implementations"]) if numbers(since) <= numbers(version)[:2]), []
+        )
+        return names
+
+    return {each: Defaults(at(data["fields"], each), at(data["late_defaults"], each), caches(each)) for each in data["versions"]}
+
+
+def write(releases: dict[str, Defaults]) -> None:
+    """Replace the file with the histories of all releases."""
     fields: dict[str, list[list[Any]]] = {}
     late: dict[str, list[list[Any]]] = {}
     caches: list[list[Any]] = []
-    last: dict[str, Any] = {}
-    last_late: dict[str, Any] = {}
-    for version in versions:
+    last = Defaults({}, {}, [])
+    for version, now in releases.items():
         minor = ".".join(version.split(".")[:2])
-        module = ast.parse((sources / version / "transformers/generation/configuration_utils.py").read_text())
-        now, now_late, names = read(module)
-        record(fields, last, now, minor)
-        record(late, last_late, now_late, minor)
-        if not caches or caches[-1][1] != names:
-            caches.append([minor, names])
-        last, last_late = now, now_late
+        record(fields, last.fields, now.fields, minor)
+        record(late, last.late, now.late, minor)
+        if not caches or caches[-1][1] != now.caches:
+            caches.append([minor, now.caches])
+        last = now
     lines = [f'"fields": {table(fields)}', f'"late_defaults": {table(late)}', f'"cache_implementations": {json.dumps(caches)}']
-    lines.insert(0, f'"versions": {json.dumps(versions)}')
-    OUT.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    lines.insert(0, f'"versions": {json.dumps(list(releases))}')
+    unfinished = OUT.with_suffix(".new")
+    unfinished.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    os.replace(unfinished, OUT)
+
+
+def changes(before: Defaults, now: Defaults) -> list[str]:
+    """Return what a release adds, removes and changes."""
+    found = []
+    for what, old, new in (("field", before.fields, now.fields), ("default", before.late, now.late)):
+        found += [f"{what} {name} is new ({new[name]!r})" for name in new if name not in old]
+        found += [f"{what} {name} is gone" for name in old if name not in new]
+        found += [f"{what} {name} is {new[name]!r}, it was {old[name]!r}" for name in new if name in old and new[name] != old[name]]
+    return [*found, *([f"cache_implementation: {now.caches}"] if before.caches != now.caches else [])]
 
 
 def table(entries: dict[str, list[list[Any]]]) -> str:
@@ -125,4 +217,4 @@ def flat(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
