@@ -71,7 +71,8 @@ class LibraryVersion:
         found: list[str] = []
         if self.conflict:
             pins = " and ".join(self.conflict)
-            found.append(f"undecided for which {self.title}: {pins} contradict each other, the answer is for {self.version}")
+            what = f"{pins} contradict each other" if len(self.conflict) > 1 else f"no release known here satisfies {pins}"
+            found.append(f"undecided for which {self.title}: {what}, the answer is for {self.version}")
         for beyond, word, rules in (
             (release(self.version) > release(self.known[1]), "newer", self.known[1]),
             (release(self.version) < release(self.known[0]), "older", self.known[0]),

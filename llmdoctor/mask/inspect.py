@@ -64,7 +64,7 @@ def inspect_report(options: MaskInspectOptions) -> Report:
         *([] if tower is None else tower_blocks(tower)),
         *([] if chat is None else chat.blocks),
     ]
-    library = releases.of_run() if options.mode == "run" else releases.of_plan()
+    library = releases.of_run() if options.mode == "run" else releases.of_plan(options.model)
     document += screen.facts(
         {"Input": inputs.description, "Library": library, "Note": "\n".join(notes), "Ignored": verdicts.ignored_text(read)}
     )
@@ -73,7 +73,7 @@ def inspect_report(options: MaskInspectOptions) -> Report:
         "library": library,
     }  # fmt: skip
     refused = tuple(Skipped(each.backend, each.error) for each in plans if each.error is not None and len(plans) > 1)
-    release = releases.doubt(str(config.get("model_type"))) if options.mode == "plan" else ""
+    release = releases.doubt(str(config.get("model_type")), options.model) if options.mode == "plan" else ""
     verdict = verdicts.of_inspect(plans, findings, inputs, release=release, tower=tower is not None, mode=options.mode)
     return Report(
         command="mask inspect",

@@ -16,6 +16,9 @@ from llmdoctor.files.pins import pins_in
 from llmdoctor.gencfg.check import check_report as gencfg_check
 from llmdoctor.gencfg.options import GencfgCheckOptions, GencfgOptions
 from llmdoctor.gencfg.show import show_report
+from llmdoctor.mask import releases
+from llmdoctor.mask.inspect import inspect_report
+from llmdoctor.mask.options import MaskInspectOptions
 
 KNOWN = ("4.45.2", "4.50.3", "4.57.6", "5.23.0")
 
@@ -143,6 +146,17 @@ def test_pins_that_contradict_each_other(tmp_path: Path, monkeypatch: pytest.Mon
     assert decided(tmp_path, "4.50.3", monkeypatch).version == "4.50.3"
     never = decided(tmp_path, None, monkeypatch, requirements="transformers<4", **{"requirements-serve": "transformers>=5"})
     assert len(never.conflict) == 2
+    (tmp_path / "requirements-serve.txt").write_text("")
+    old = decided(tmp_path, "4.46.1", monkeypatch, requirements="transformers<4")
+    assert "no release known here satisfies requirements.txt:1 (transformers<4)" in old.doubts[0]
+
+
+def test_a_mask_plan_of_another_release_than_the_pinned_one_is_undecided(repository: Path) -> None:
+    report = inspect_report(MaskInspectOptions(model="model", shape="1,4"))
+    assert report.verdict.status == "undecided"
+    assert "requirements.txt:1 pins transformers 4.50.3" in report.verdict.text
+    (repository / "requirements.txt").write_text(f"transformers=={releases.followed()}\n")
+    assert "pins" not in inspect_report(MaskInspectOptions(model="model", shape="1,4")).verdict.text
 
 
 def test_the_nearest_folder_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
