@@ -254,5 +254,6 @@ FORMAT = Format(
     unknown=unknown,
     auto=True,
     arguments=False,
+    engine=True,
     at=lambda version: of_release(deepspeed_release(version)),
 )

@@ -27,7 +27,8 @@ def recognise(value: Any, *, stated: bool = False) -> Format | None:
 
 def is_deepspeed(value: Any) -> bool:
     """Return whether `value` is a DeepSpeed configuration."""
-    return name_of(value) == "deepspeed"
+    found = recognise(value)
+    return found is not None and found.engine
 
 
 def is_accelerate(value: Any) -> bool:

@@ -197,4 +197,5 @@ FORMAT = Format(
     recognise=is_arguments,
     variant=variant,
     settle=settle,
+    extended=True,
 )

@@ -287,4 +287,5 @@ FORMAT = Format(
     recognise=is_trl,
     variant=variant,
     settle=settle,
+    extended=True,
 )

@@ -84,7 +84,8 @@ class Format:
     `recognise` reports whether a file's content is of this format; `variant` chooses the class that reads it; `settle` turns the keys that were
     read into the normalised settings that need more than one key. `unknown` reports what the framework does with a key that it does not know.
     `auto`: the word "auto" means a value that another program fills in. `trains`: a file describes a training, not a part of one. `arguments`: its keys
-    are the arguments of a trainer, and not those of an engine, a launcher or an adapter. `renames` maps arguments of transformers to their names here.
+    are the arguments of a trainer, and not those of an engine, a launcher or an adapter. `engine`: it describes an engine below a trainer. `extended`: scripts add keys of their own, so that an unknown one alone
+    is no mistake. `renames` maps arguments of transformers to their names here.
     `at` returns the format of another release of the library.
     """
 
@@ -99,6 +100,8 @@ class Format:
     auto: bool = False
     trains: bool = True
     arguments: bool = True
+    engine: bool = False
+    extended: bool = False
     renames: Mapping[str, str] = field(default_factory=dict)
     at: Callable[[str], Format] | None = None
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import size_of
-from llmdoctor.mem.components import CONTEXT
 from llmdoctor.mem.predictor import Predictor
 from llmdoctor.mem.types import Estimate
 
@@ -47,7 +46,7 @@ def read_size(text: str) -> int:
 def need_of(estimate: Estimate) -> Need:
     """Return what `estimate` needs of a device."""
     prediction = estimate.prediction
-    least, most = CONTEXT[estimate.strategy.runner]
+    least, most = estimate.strategy.entry.outside
     peak = prediction.peak.total
     reserved = max(prediction.reserved, peak)
     return Need(peak, min(reserved - peak, int(MARGIN * peak)), most, peak + least, reserved)

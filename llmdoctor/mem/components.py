@@ -33,9 +33,6 @@ LABELS = {
     "workspace": "cuBLAS workspace",
 }
 _INTO = {"frozen_params": "params", "reference": "params", "model_buffers": "params", "inputs": "activations"}
-MIB = 2**20
-# What NVML shows beyond the allocator's reserved bytes, CUDA context included: H200, torch 2.11, deepspeed 0.19.8 (least, most).
-CONTEXT = {"trainer": (742 * MIB, 760 * MIB), "deepspeed": (1300 * MIB, 1708 * MIB), "trainer+deepspeed": (1700 * MIB, 1708 * MIB)}
 
 
 def component_of(name: str) -> str:
@@ -73,7 +70,7 @@ def host_parts(host: Mapping[str, int]) -> dict[str, int]:
 
 def context_of(strategy: Strategy) -> int:
     """Return the bytes that the process takes outside the allocator, the middle of what was measured."""
-    least, most = CONTEXT[strategy.runner]
+    least, most = strategy.entry.outside
     return (least + most) // 2
 
 

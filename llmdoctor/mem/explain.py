@@ -127,7 +127,7 @@ def _why_params(estimate: Estimate) -> tuple[str, str]:
         other = "float32" if strategy.quantization.prepared else strategy.dtype
         linear = f"linear layers in {strategy.quantization.bits} bit, other weights in {other}"
         return f"{linear}{adapters}", "quantization_config"
-    return f"weights in {strategy.dtype}{adapters}", "bf16.enabled" if strategy.runner == "deepspeed" else "model_init.dtype"
+    return f"weights in {strategy.dtype}{adapters}", strategy.entry.dtype_setting
 
 
 def _why_master(estimate: Estimate) -> tuple[str, str]:

@@ -167,7 +167,7 @@ def _source(strategy: Strategy) -> _Source | None:
 
 def _named(strategy: Strategy) -> _Source:
     """Return the settings of a strategy that was given by name."""
-    if strategy.runner == "deepspeed":
+    if not strategy.entry.trainer:
         return _Source("deepspeed", "strategy.json", strategy.config, whole=True)
     value: Keys = {
         "optim": strategy.optimizer.name,

@@ -60,7 +60,7 @@ def workload_of(strategy: Strategy, base: Workload) -> Workload:
     The Trainer sets use_cache to False (trainer.py:646) and, under autocast, turns the outputs into fp32; a DeepSpeed engine of the
     Trainer gets 16-bit images (trainer.py, _prepare_input).
     """
-    trainer = strategy.runner != "deepspeed"
+    trainer = strategy.entry.trainer
     half = strategy.engine is not None and strategy.dtype != "float32"
     sharded = strategy.fsdp
     return replace(
@@ -78,6 +78,6 @@ def workload_of(strategy: Strategy, base: Workload) -> Workload:
         reference=strategy.reference,
         compares=strategy.compares,
         use_cache=False if trainer else None,
-        float_outputs=strategy.runner == "trainer" and strategy.autocast is not None and (sharded is None or sharded.version == 1),
+        float_outputs=trainer and strategy.engine is None and strategy.autocast is not None and (sharded is None or sharded.version == 1),
         pixel_dtype=strategy.dtype if half and trainer else "float32",
     )

@@ -10,6 +10,28 @@ from llmdoctor.core.inputs import Inputs
 from llmdoctor.mem.workload import BYTES, Evaluation, Lora, Quantization
 
 RunnerName = Literal["trainer", "deepspeed", "trainer+deepspeed"]
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerEntry:
+    """Who runs the steps of a strategy.
+
+    `trainer`: transformers' Trainer, or a framework that extends it, calls the model; else a script calls DeepSpeed's engine. `outside` are the bytes
+    (least, most) that NVML shows beyond the allocator's reserved ones, CUDA context included: H200, torch 2.11, deepspeed 0.19.8. `dtype_setting` is
+    what decides the dtype of the weights.
+    """
+
+    trainer: bool
+    outside: tuple[int, int]
+    dtype_setting: str
+
+
+RUNNERS: dict[RunnerName, RunnerEntry] = {
+    "trainer": RunnerEntry(trainer=True, outside=(742 * MIB, 760 * MIB), dtype_setting="model_init.dtype"),
+    "deepspeed": RunnerEntry(trainer=False, outside=(1300 * MIB, 1708 * MIB), dtype_setting="bf16.enabled"),
+    "trainer+deepspeed": RunnerEntry(trainer=True, outside=(1700 * MIB, 1708 * MIB), dtype_setting="model_init.dtype"),
+}
 DTYPES = {
     "float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16", "half": "float16",
 }  # fmt: skip
@@ -138,6 +160,11 @@ class Strategy:
     inputs: Inputs = field(default_factory=Inputs, compare=False)
     limits: tuple[str, ...] = field(default=(), compare=False)
     text_only: bool = field(default=False, compare=False)
+
+    @property
+    def entry(self) -> RunnerEntry:
+        """Return what is known about the runner."""
+        return RUNNERS[self.runner]
 
     @property
     def deepspeed(self) -> DeepSpeedEngine:

@@ -32,7 +32,7 @@ def read_strategy(text: str, context: StrategyContext, content: str | None = Non
         strategy = replace(_NAMED[runner](text, [word for word in rest.split(",") if word], context), world_size=context.processes)
     elif text.endswith(FILES) or os.path.isfile(text):
         strategy = file_strategy(text, context, content)
-        if strategy.runner == "deepspeed":
+        if not strategy.entry.trainer:
             strategy = replace(strategy, world_size=context.processes)
     else:
         raise QuestionError(

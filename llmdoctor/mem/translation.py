@@ -43,7 +43,7 @@ def file_strategy(path: str, context: StrategyContext, content: str | None = Non
             f"{path}: a {configuration.format.title} describes no training: give it as model_init.peft_config in the arguments"
         )
     try:
-        if configuration.format.name == "deepspeed":
+        if configuration.format.engine:
             missing = f"{path} sets no batch size, for which DeepSpeed raises an error unless the caller adds one"
             limits = (missing,) if misses_batch(configuration.values) else ()
             return replace(deepspeed_strategy(configuration, context), inputs=inputs_of(configuration), limits=limits)
@@ -57,7 +57,7 @@ def file_strategy(path: str, context: StrategyContext, content: str | None = Non
 def trainer_strategy(configuration: Configuration, context: StrategyContext) -> Strategy:
     """Return the strategy of a file of the Trainer or of a framework that extends it, with the DeepSpeed configuration that it names."""
     path, normal = configuration.path, configuration.normal
-    objective = OBJECTIVES.get(configuration.variant.name) if configuration.format.name == "trl" else None
+    objective = OBJECTIVES.get(configuration.variant.name)
     check_modelled(configuration, MODELLED | OF_PREFERENCES if objective is not None else MODELLED)
     quantized = normal.key("quantization_bits") or normal.key("quantization")
     if quantized is not None and quantization_of(configuration) is not None and adapters_of(configuration) is None and context.lora is None:
@@ -183,7 +183,7 @@ def _under_deepspeed(strategy: Strategy, configuration: Configuration, named: An
     path = configuration.path
     if isinstance(named, str):
         engine = read(linked_path(path, named), without=context.without, releases=context.releases)
-        if engine.format.name != "deepspeed":
+        if not engine.format.engine:
             raise QuestionError(f"{path}: deepspeed names {named}, which is not a DeepSpeed configuration ({engine.format.title})")
     elif isinstance(named, dict):
         engine = read_value(named, f"{path}: deepspeed", FORMAT.of(context.releases), without=context.without)

@@ -11,8 +11,6 @@ from llmdoctor.configs.view import Config
 from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.mem.config_rules.rules import REFUSED, UNKNOWN
 
-# Scripts add arguments of their own to these, so that an unknown name alone is no mistake.
-EXTENDED = frozenset({"transformers", "trl"})
 _LISTED = 6
 
 
@@ -22,7 +20,7 @@ def key_findings(config: Config) -> Iterator[Finding]:
     strangers: list[UnknownKey] = []
     older = [one for one in found.unknown if one.removed is not None]
     for one in (one for one in found.unknown if one.removed is None):
-        if found.format.name in EXTENDED and not _is_misspelt(one):
+        if found.format.extended and not _is_misspelt(one):
             strangers.append(one)
         else:
             yield _unknown(config, found, one)

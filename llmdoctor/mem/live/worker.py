@@ -97,10 +97,10 @@ def _run(options: MemOptions, text: str, steps: int, probe: Probe) -> None:
     patches = Patches()
     watch_torch(probe, patches)
     try:
-        if strategy.runner == "deepspeed":
-            run_engine(model, strategy, workload=workload, steps=steps, device=device, probe=probe, patches=patches)
-        else:
+        if strategy.entry.trainer:
             run_trainer(model, strategy, workload=workload, steps=steps, probe=probe, patches=patches)
+        else:
+            run_engine(model, strategy, workload=workload, steps=steps, device=device, probe=probe, patches=patches)
     finally:
         patches.undo()
 
