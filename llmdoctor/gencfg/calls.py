@@ -78,6 +78,7 @@ def settings_given(call: GenerateCall, options: GencfgOptions) -> GenerateCall:
         kwargs=_assignments(options.sets, "--set", "kwargs"),
         config_mutations=tuple(_assignments(options.mutate_config, "--mutate-config", "mutation").items()),
         prompt_length=1 if options.prompt_length is None else options.prompt_length,
+        prompt_known=options.prompt_length is not None,
     )
 
 

@@ -124,9 +124,10 @@ def _mutated(answer: Resolution, origin: Origin, before: Any) -> Cause:
 
 
 def _not_inherited(answer: Resolution, model_eos: Resolved) -> Cause:
+    who, under = ("generate_batch()", f"generate_batch() of {_under(answer)}") if answer.batch else ("this version", _under(answer))
     return Cause(
-        "the GenerationConfig passed has no eos_token_id, and this version takes none from the model",
-        f"{_under(answer)} uses the GenerationConfig passed as it is: it has no eos_token_id, and the model's "
+        f"the GenerationConfig passed has no eos_token_id, and {who} takes none from the model",
+        f"{under} uses the GenerationConfig passed as it is: it has no eos_token_id, and the model's "
         f"{model_eos.value!r} ({model_eos.origin.source}) is not used",
         f"GenerationConfig(..., eos_token_id={_wanted(answer, model_eos.value)})",
         _place(model_eos.origin),

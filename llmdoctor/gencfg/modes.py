@@ -19,6 +19,9 @@ from llmdoctor.gencfg.versions import Minor
 def check_modes(fields: Fields, call: GenerateCall, minor: Minor, model: LoadedModel) -> None:
     """Raise what the decoding itself would raise. Raises Raised."""
     _check_healing(fields, call, minor)
+    beams = fields.value("num_beams")
+    if _given(call, "streamer") and isinstance(beams, int) and beams > 1:
+        raise Raised("ValueError", "`streamer` cannot be used with beam search (yet!). Make sure that `num_beams` is set to 1.")
     _check_cache_classes(fields, minor, model)
     mode = _mode(fields)
     _check_mode(fields, call, minor, mode)
@@ -26,6 +29,7 @@ def check_modes(fields: Fields, call: GenerateCall, minor: Minor, model: LoadedM
     _check_beam_count(fields, minor, mode)
     _check_values(fields, minor)
     alone = config_value(model, "is_encoder_decoder") is True and "decoder_input_ids" not in call.kwargs
+    alone = alone or (call.prompt_known and call.prompt_length == 1)
     _check_tokens(fields, minor, vocabulary_of(model), starts_alone=alone)
     if minor >= (4, 41) and fields.value("cache_implementation") is not None and _given(call, "past_key_values"):
         raise Raised(
@@ -202,7 +206,8 @@ def _given(call: GenerateCall, name: str) -> bool:
 def _check_tokens(fields: Fields, minor: Minor, size: int | None, *, starts_alone: bool) -> None:
     """Lists of ids that processors make tensors of, and ids outside the vocabulary of `size`.
 
-    `starts_alone` is true for an encoder-decoder, whose decoder begins with one token: only then forced_bos_token_id surely acts.
+    `starts_alone` is true for an encoder-decoder, whose decoder begins with one token, and for a prompt of one token: only then
+    forced_bos_token_id surely acts.
     """
     value = fields.value
     for name in ("suppress_tokens", "begin_suppress_tokens"):
@@ -221,7 +226,9 @@ def _check_tokens(fields: Fields, minor: Minor, size: int | None, *, starts_alon
     beyond = [token for token in (forced if isinstance(forced, list) else [forced]) if size is not None and is_id(token) and token >= size]
     if beyond:
         raise Raised(
-            "IndexError", f"index {beyond[0]} is out of bounds for dimension 1 with size {size}, at the last token before the limit"
+            "IndexError",
+            f"index {beyond[0]} is out of bounds for dimension 1 with size {size}, at the last token before the limit, "
+            "unless every sequence ends earlier",
         )
     first = value("forced_bos_token_id")
     if starts_alone and size is not None and is_id(first) and first >= size:

@@ -20,6 +20,7 @@ from llmdoctor.core.text import is_id
 from llmdoctor.gencfg.arguments import unmodelled_arguments, unused_arguments
 from llmdoctor.gencfg.layers import Fields, bare, derived
 from llmdoctor.gencfg.lengths import set_lengths
+from llmdoctor.gencfg.model_types import check_model_type
 from llmdoctor.gencfg.modelconfig import LoadedModel, config_value, load, vocabulary_of
 from llmdoctor.gencfg.modes import check_modes
 from llmdoctor.gencfg.processors import check_processors
@@ -61,6 +62,7 @@ class _State:
     def run(self) -> None:
         """Load, build the user's config, generate."""
         call, minor = self.call, self.minor
+        check_model_type(call.config, minor)
         self.model = load(call, minor, self.version)
         self.fields = self.model.fields.copied()
         check_config(self.model.fields, minor, self.warnings, loading=True)

@@ -59,7 +59,8 @@ class GenerateCall:
     `config` holds the keys of config.json (None: the directory has no such file) and `generation_config` those of
     generation_config.json (None: no such file; an empty mapping is a file that holds `{}`). `user_config` is the GenerationConfig
     passed to generate(), None if none is passed. `mutations` are the assignments on model.generation_config after loading, in order,
-    `config_mutations` those on model.config. `kwargs` are the keyword arguments of generate(). `prompt_length` is in tokens.
+    `config_mutations` those on model.config. `kwargs` are the keyword arguments of generate(). `prompt_length` is in tokens,
+    `prompt_known` if it was given.
     """
 
     config: Mapping[str, SourcedValue] | None = None
@@ -69,6 +70,7 @@ class GenerateCall:
     user_config: Mapping[str, SourcedValue] | None = None
     kwargs: Mapping[str, SourcedValue] = field(default_factory=dict)
     prompt_length: int = 1
+    prompt_known: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -132,7 +134,8 @@ class Resolution:
     """One call with the generation config that it decodes with.
 
     `presets` are the trainers whose effect was applied, `notes` what was assumed, `limits` clauses that belong in the verdict because
-    what they name could turn it. `from_trace` is true if the effective config was recorded by a run. `terminator` is what ends a turn
+    what they name could turn it. `from_trace` is true if the effective config was recorded by a run,
+    `batch` if the call was a generate_batch(). `terminator` is what ends a turn
     by the chat template (None: there is no template, or the call is from a trace). `imports` are what a traced run imported; `unseen`
     is true if the run did not record where the model's config came from.
     """
@@ -148,6 +151,7 @@ class Resolution:
     imports: tuple[Import, ...] = ()
     unseen: bool = False
     from_trace: bool = False
+    batch: bool = False
 
     @property
     def engine(self) -> str:

@@ -16,13 +16,9 @@ from llmdoctor.attach.session import Session
 from llmdoctor.gencfg.trace.ends import EndConditions, ending
 from llmdoctor.gencfg.trace.origins import Origins, Source, passed
 from llmdoctor.gencfg.trace.sites import PLUMBING, Site, caller
+from llmdoctor.gencfg.trace.terminators import Terminators
 from llmdoctor.gencfg.trace.values import METADATA, ids_of, library_version, name_of, public
 
-# Texts of tokens that end a turn in published chat models; a tokenizer's own eos is added to them.
-TURN_ENDS = frozenset(
-    "<|im_end|> <|endoftext|> <|eot_id|> <|eom_id|> <|end_of_text|> </s> <end_of_turn> <turn|> <|end|> <|return|> <|user|> <|eot|> "
-    "<|END_OF_TURN_TOKEN|> <|end_of_role|> <|assistant_end|> <|role_end|> <eos> [EOS] <｜end▁of▁sentence｜>".split()
-)
 _LISTS = ("stopping_criteria", "logits_processor")
 _WORKED_OUT = frozenset({"max_length", "min_length"})  # from max_new_tokens, min_new_tokens and the prompt
 
@@ -46,48 +42,6 @@ class Active:
         self.tracer_seconds = 0.0
 
 
-class Terminators:
-    """Ids that end a turn, with their texts, as this process's models and tokenizers have them."""
-
-    def __init__(self) -> None:
-        self._by_tokenizer: dict[str, dict[int, str]] = {}
-        self._by_model: dict[str, set[int]] = {}
-
-    def of_tokenizer(self, tokenizer: Any) -> None:
-        """A tokenizer was loaded."""
-        known = {int(index): str(token) for index, token in tokenizer.added_tokens_decoder.items()}
-        found = {index: text for index, text in known.items() if text in TURN_ENDS}
-        if tokenizer.eos_token_id is not None:
-            found[tokenizer.eos_token_id] = str(tokenizer.eos_token)
-        self._by_tokenizer[str(tokenizer.name_or_path)] = found
-
-    def of_model(self, model: Any) -> None:
-        """A model was loaded, or is about to generate: what its configs say now."""
-        config = getattr(model, "config", None)
-        inner = [getattr(config, name, None) for name in ("text_config", "llm_config", "language_config")]
-        holders = [getattr(model, "generation_config", None), config, *inner]
-        found = {token for holder in holders for token in ids_of(getattr(holder, "eos_token_id", None))}
-        self._by_model.setdefault(_name(model), set()).update(found)
-
-    def known(self, model: Any) -> dict[int, str | None]:
-        """The ids for `model` with their texts: its own, and those of the tokenizer of the same directory, else of every tokenizer."""
-        own = self._by_tokenizer.get(_name(model))
-        texts = own if own is not None else {index: text for known in self._by_tokenizer.values() for index, text in known.items()}
-        ids = dict.fromkeys(self._by_model.get(_name(model), ()))
-        return {**ids, **texts}
-
-
-def _name(model: Any) -> str:
-    return str(getattr(model, "name_or_path", ""))
-
-
-class OwnCall:
-    """A running generate() that a class has in the place of the library's; `reached` says that it has called the library's."""
-
-    def __init__(self) -> None:
-        self.reached = False
-
-
 class Calls:
     """Patches GenerationMixin and writes a record for each outermost generate()."""
 
@@ -96,6 +50,7 @@ class Calls:
         self._local = threading.local()
         self._numbers = itertools.count(1)
         self.before: list[Callable[[Any], None]] = []  # called with the model before each generate()
+        self.reached: list[Callable[[], None]] = []  # called when the library's own generate() begins
 
     def inside(self) -> bool:
         """Whether this thread is in a generate()."""
@@ -111,54 +66,6 @@ class Calls:
         self._session.patches.set(kind, "_prepare_generation_config", self._seeing_config(kind._prepare_generation_config))
         self._session.patches.set(kind, "_prepare_generated_length", self._seeing_length(kind._prepare_generated_length))
 
-    def patch_own(self, kind: type[Any], library: type[Any]) -> None:
-        """Patch the generate() of `kind` and of its bases that replace the one of `library` (GenerationMixin): remote code, user code."""
-        for base in kind.__mro__:
-            own = vars(base).get("generate")
-            if base is library:
-                return
-            if inspect.isfunction(own) and not hasattr(own, "_llmdoctor_own"):
-                self._session.patches.set(base, "generate", self._traced_own(own))
-
-    def _traced_own(self, generate: Any) -> Any:
-        """Return `generate`, which a class has in the place of the library's: a call that does not reach the library's is a record of its own.
-
-        Its loop is not seen: the record has the arguments, the model's config and the ids that came out.
-        """
-        calls = self
-        signature = inspect.signature(generate)
-        place = f"{generate.__code__.co_filename}:{generate.__code__.co_firstlineno}"
-
-        @functools.wraps(generate)
-        def traced_own(model: Any, *args: Any, **kwargs: Any) -> Any:
-            if calls.inside() or getattr(calls._local, "own", None) is not None:
-                return generate(model, *args, **kwargs)
-            own = calls._local.own = OwnCall()
-            active, result, error, started = Active(model, {}), None, None, time.perf_counter()
-            with calls._session.guard("start of a generate() of the model's own"):
-                bound = signature.bind_partial(model, *args, **kwargs).arguments
-                extra: dict[str, Any] = next(
-                    (bound.pop(name) for name, each in signature.parameters.items() if each.kind is each.VAR_KEYWORD and name in bound), {}
-                )
-                active.kwargs = {**dict(list(bound.items())[1:]), **extra}
-                active.width = _width(active.kwargs)
-                calls._begin(active)
-            active.tracer_seconds = time.perf_counter() - started
-            try:
-                result = generate(model, *args, **kwargs)
-                return result
-            except BaseException as raised:
-                error = raised
-                raise
-            finally:
-                calls._local.own = None
-                if not own.reached:
-                    with calls._session.guard("end of a generate() of the model's own"):
-                        calls._finish(active, result, error, started, place)
-
-        traced_own._llmdoctor_own = True  # type: ignore[attr-defined]
-        return traced_own
-
     def _traced(self, generate: Any) -> Any:
         calls = self
         names = list(inspect.signature(generate).parameters)[1:]
@@ -167,12 +74,12 @@ class Calls:
         def traced(model: Any, *args: Any, **kwargs: Any) -> Any:
             if calls.inside():  # an assistant model, or the library calling itself
                 return generate(model, *args, **kwargs)
-            if getattr(calls._local, "own", None) is not None:
-                calls._local.own.reached = True
+            for listener in calls.reached:
+                listener()
             active, result, error = Active(model, {**dict(zip(names, args)), **kwargs}), None, None  # noqa: B905 names beyond args are defaults
             started = time.perf_counter()
             with calls._session.guard("start of generate()"):
-                calls._begin(active)
+                calls.begin(active)
             calls._local.active = active
             active.tracer_seconds = time.perf_counter() - started
             try:
@@ -184,7 +91,7 @@ class Calls:
             finally:
                 calls._local.active = None
                 with calls._session.guard("end of generate()"):
-                    calls._finish(active, result, error, started)
+                    calls.finish(active, result, error, started)
 
         return traced
 
@@ -221,7 +128,7 @@ class Calls:
 
     # --- one call -----------------------------------------------------------------------------------------------------------------
 
-    def _begin(self, active: Active) -> None:
+    def begin(self, active: Active) -> None:
         active.site, active.stack = caller(lambda _, package: package in PLUMBING)
         for listener in self.before:
             listener(active.model)
@@ -235,19 +142,21 @@ class Calls:
     def _configured(self, active: Active) -> None:
         """The config is final, decoding begins: what is known now is written now, for the process may not live to the end of it."""
         active.number = next(self._numbers)
-        self._session.write("start", number=active.number, **self._fields(active))
+        self._session.write("start", number=active.number, **self.fields(active))
 
-    def _finish(self, active: Active, result: Any, error: BaseException | None, started: float, own: str | None = None) -> None:
+    def finish(self, active: Active, result: Any, error: BaseException | None, started: float, **more: Any) -> None:
+        """Write the end of a call, or all of it if its beginning was not written; `more` are fields of the record."""
         ended = time.perf_counter()
-        fields = self._fields(active) if active.number is None else {}
+        fields = self.fields(active) if active.number is None else {}
         failure = None if error is None else {"type": type(error).__name__, "message": str(error)[:1000]}
         fields |= {"sequences": self._sequences(active, result), "error": failure, "seconds": ended - started - active.tracer_seconds}
-        if own is not None:
-            fields |= {"own": own, "effective": {**fields["effective"], **fields["kwargs"]}}
+        fields |= more
+        if "own" in more or "batch" in more:  # the library puts no config together for them
+            fields["effective"] = {**fields["effective"], **fields["kwargs"]}
         kind = "generate" if active.number is None else "end"
         self._session.write(kind, number=active.number, **fields, tracer_seconds=active.tracer_seconds + time.perf_counter() - ended)
 
-    def _fields(self, active: Active) -> dict[str, Any]:
+    def fields(self, active: Active) -> dict[str, Any]:
         """All of a call but its outcome."""
         model, site = active.model, active.site
         held = getattr(model, "generation_config", None)
@@ -355,12 +264,6 @@ class Calls:
         config = getattr(active.model, "generation_config", None)
         if config is not None:
             yield from reversed(self._origins.of(config).get(name, []))
-
-
-def _width(kwargs: dict[str, Any]) -> int | None:
-    """Return the length of the ids that a generate() of the model's own begins with: its first argument of two dimensions; None without one."""
-    ids = next((value for value in kwargs.values() if getattr(value, "ndim", 0) == 2 and hasattr(value, "tolist")), None)
-    return None if ids is None else int(ids.shape[1])
 
 
 def _settle(name: str, value: Any, layers: list[Source]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ _DECIDING = (
     "error",
     "model_seen",
     "own",
+    "batch",
 )
 
 

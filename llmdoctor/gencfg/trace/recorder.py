@@ -19,11 +19,14 @@ from types import ModuleType
 from typing import Any
 
 from llmdoctor.attach.session import Session
-from llmdoctor.gencfg.trace.calls import Calls, Terminators
+from llmdoctor.gencfg.trace.batches import Batches
+from llmdoctor.gencfg.trace.calls import Calls
 from llmdoctor.gencfg.trace.engines import watch_engines
 from llmdoctor.gencfg.trace.imported import Imported
 from llmdoctor.gencfg.trace.origins import Origins, Source
+from llmdoctor.gencfg.trace.own import Overrides
 from llmdoctor.gencfg.trace.sites import PLUMBING, caller, calling_file, watch_threads
+from llmdoctor.gencfg.trace.terminators import Terminators
 from llmdoctor.gencfg.trace.values import METADATA, library_version, name_of, public
 
 CONFIG = "transformers.generation.configuration_utils"
@@ -51,7 +54,9 @@ class Recorder:
         self.calls = Calls(session, self.origins, self.terminators)
         hook = session.hook
         hook.after(CONFIG, self._patch_config)
-        hook.after(GENERATE, self.calls.patch)
+        self.overrides = Overrides(session, self.calls)
+        Batches(session, self.calls)
+        hook.after(GENERATE, self._patch_generate)
         hook.after(MODELS, self._patch_models)
         hook.after(TOKENIZERS, self._patch_tokenizers)
         self.calls.before.append(self._hold)
@@ -59,6 +64,10 @@ class Recorder:
         watch_threads(session)
         imported = Imported(session)
         self.calls.before.append(lambda _: imported.look())
+
+    def _patch_generate(self, module: ModuleType) -> None:
+        self.calls.patch(module)
+        self.overrides.patch_library(module.GenerationMixin)
 
     # --- the config class ---------------------------------------------------------------------------------------------------------
 
@@ -224,7 +233,7 @@ class Recorder:
             with recorder.session.guard("construction of a model"):
                 library = getattr(sys.modules.get(GENERATE), "GenerationMixin", None)
                 if library is not None:
-                    recorder.calls.patch_own(type(model), library)
+                    recorder.overrides.patch_class(type(model), library)
             init(model, *args, **kwargs)
 
         self.session.patches.set(kind, "__init__", __init__)

@@ -74,6 +74,9 @@ def answer_of(record: Record, side: GencfgOptions | None = None, imports: Iterab
         stop = replace(stop, never_stops=False, because=None)
     if any(isinstance(each, dict) and each.get("stop_reason") in ("eos", "stop_string", "other") for each in record.get("sequences") or ()):
         stop = replace(stop, never_stops=False, because=None)  # seen to stop
+    if record.get("batch") is True:  # its limit counts new tokens only
+        limit = (record.get("effective") or {}).get("max_new_tokens")
+        stop = replace(stop, limit=limit if isinstance(limit, int) else None)
     error = record.get("error")
     failed = None
     if isinstance(error, dict) and error.get("type") not in INTERRUPTS:
@@ -88,6 +91,7 @@ def answer_of(record: Record, side: GencfgOptions | None = None, imports: Iterab
         imports=tuple(map(imported, imports)),
         unseen=record.get("model_seen") is False,
         from_trace=True,
+        batch=record.get("batch") is True,
     )
 
 

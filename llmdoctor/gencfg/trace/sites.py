@@ -61,20 +61,22 @@ def caller(skip: Skip) -> tuple[Site, list[str]]:
     if not frames:
         return Site("the command line", 0, "<module>"), []
     chosen = next((index for index, frame in enumerate(frames) if not skip(*_place(frame))), len(frames) - 1)
-    started = _STARTED.get(threading.current_thread())
-    if started is not None and all(package_of(frame.f_code.co_filename) in {*PLUMBING, "threading"} for frame in frames):
+    started = getattr(_POOLED, "wanted", None) or _STARTED.get(threading.current_thread())
+    if started is not None and all(package_of(frame.f_code.co_filename) in {*PLUMBING, *_THREADS} for frame in frames):
         return started
     stack = _stack(frames[chosen:])
     return site_of(frames[chosen]), stack if started is None else list(dict.fromkeys([*stack, *started[1]]))[:_STACK]
 
 
+_THREADS = frozenset({"threading", "concurrent", "asyncio"})
+_POOLED = threading.local()  # `wanted`: the line that gave a pool the work that this thread is at
 _STARTED: weakref.WeakKeyDictionary[threading.Thread, tuple[Site, list[str]]] = weakref.WeakKeyDictionary()
 
 
 def watch_threads(session: Session) -> None:
     """Keep the line that starts each thread: a generate() that is a thread's own target (a streamer's) has no caller beside it.
 
-    The threads of a pool are left out: what runs in one was wanted by another line than the one that started it.
+    The threads of a pool are left out: what runs in one was wanted by the line that gave it to the pool.
     """
     start = threading.Thread.start
 
@@ -87,6 +89,29 @@ def watch_threads(session: Session) -> None:
         start(thread)
 
     session.patches.set(threading.Thread, "start", start_watched)
+    session.hook.after("concurrent.futures.thread", lambda module: _watch_pool(session, module.ThreadPoolExecutor))
+
+
+def _watch_pool(session: Session, kind: type[Any]) -> None:
+    """Keep the line that gives work to a pool: submit(), map(), asyncio.to_thread()."""
+    submit = vars(kind)["submit"]
+
+    @functools.wraps(submit)
+    def submit_watched(pool: Any, work: Any, /, *args: Any, **kwargs: Any) -> Any:
+        wanted = None
+        with session.guard("work for a pool of threads"):
+            wanted = caller(lambda _, package: package in _THREADS)
+
+        def run_for(*args: Any, **kwargs: Any) -> Any:
+            _POOLED.wanted = wanted
+            try:
+                return work(*args, **kwargs)
+            finally:
+                _POOLED.wanted = None
+
+        return submit(pool, run_for, *args, **kwargs)
+
+    session.patches.set(kind, "submit", submit_watched)
 
 
 def calling_file(skip: Skip) -> str:
@@ -105,7 +130,7 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 def _stack(frames: list[FrameType]) -> list[str]:
     """Up to eight sources, plumbing left out."""
-    sites = [site_of(frame) for frame in frames if package_of(frame.f_code.co_filename) not in {*PLUMBING, "threading"}]
+    sites = [site_of(frame) for frame in frames if package_of(frame.f_code.co_filename) not in {*PLUMBING, *_THREADS}]
     return list(dict.fromkeys(site.source for site in sites))[:_STACK]
 
 
