@@ -21,7 +21,7 @@ from llmdoctor.gencfg.trace.values import ids_of
 MODULES = ("transformers.generation.continuous_batching.continuous_api", "transformers.generation.continuous_batching")
 
 
-class Batches:
+class BatchCalls:
     """Patches ContinuousMixin, and writes a record for each generate_batch() and for each manager that is made without one."""
 
     def __init__(self, session: Session, calls: Calls) -> None:

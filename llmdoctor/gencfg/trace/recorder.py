@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from llmdoctor.attach.session import Session
-from llmdoctor.gencfg.trace.batches import Batches
+from llmdoctor.gencfg.trace.batches import BatchCalls
 from llmdoctor.gencfg.trace.calls import Calls
 from llmdoctor.gencfg.trace.engines import watch_engines
 from llmdoctor.gencfg.trace.imported import Imported
@@ -55,7 +55,7 @@ class Recorder:
         hook = session.hook
         hook.after(CONFIG, self._patch_config)
         self.overrides = Overrides(session, self.calls)
-        Batches(session, self.calls)
+        BatchCalls(session, self.calls)
         hook.after(GENERATE, self._patch_generate)
         hook.after(MODELS, self._patch_models)
         hook.after(TOKENIZERS, self._patch_tokenizers)
