@@ -33,6 +33,7 @@ LIMITS = (
     "num_predict",
     "max_gen_toks",
     "maxOutputTokens",
+    "generation_size",
 )
 COUNTS = (
     "completion_tokens",
@@ -44,6 +45,7 @@ COUNTS = (
     "candidatesTokenCount",
 )
 HOLDERS = (
+    "doc",
     "meta_info",
     "details",
     "sampling_params",
@@ -62,10 +64,12 @@ HOLDERS = (
 _ENDED: Mapping[str, Ended] = {
     **dict.fromkeys("eos eos_token end_turn end_of_text end_of_sequence eos_token_id".split(), "eos"),
     **dict.fromkeys("length max_tokens max_new_tokens max_length max_output_tokens limit incomplete model_length".split(), "length"),
-    **dict.fromkeys("stop stop_sequence stop_string stop_str word completed".split(), "stop"),
+    # A tool call is an end that the model chose: engines report it instead of "stop".
     **dict.fromkeys(
-        "tool_calls function_call tool_use content_filter abort aborted error cancelled refusal failed pause_turn safety recitation "
-        "load unload".split(),
+        "stop stop_sequence stop_string stop_str word completed complete tool_calls tool_call function_call tool_use".split(), "stop"
+    ),
+    **dict.fromkeys(
+        "content_filter abort aborted error cancelled refusal failed pause_turn safety recitation load unload".split(),
         "other",
     ),
 }

@@ -81,6 +81,11 @@ def _wrapped(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     yield from _any(inner, place.inside(value))
 
 
+def _message(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
+    """Read an Anthropic message without text: a tool call, a refusal."""
+    yield sequence(place, text=joined(value["content"]), count=count_of(value.get("usage")), reported=ended(value.get("stop_reason")))
+
+
 def _failed(_value: RequestObject, _place: Place) -> Iterator[OutputSequence]:
     raise Unusable("the request failed, so there is no output", failed=True)
 
@@ -165,7 +170,8 @@ def _gemini(value: RequestObject, place: Place) -> Iterator[OutputSequence]:
     for candidate in value["candidates"]:
         content = candidate.get("content") if isinstance(candidate, dict) else None
         parts = content.get("parts") if isinstance(content, dict) else None
-        reported = ended(candidate.get("finishReason")) if isinstance(candidate, dict) else None
+        reason = candidate.get("finishReason", candidate.get("finish_reason")) if isinstance(candidate, dict) else None
+        reported = None if reason is None else ended(reason)
         if not isinstance(parts, list) and reported is None:
             raise Unusable("a candidate without content.parts")
         text = "".join(part["text"] for part in parts or [] if isinstance(part, dict) and isinstance(part.get("text"), str))
@@ -288,6 +294,12 @@ def _is_message(value: RequestObject) -> bool:
     return isinstance(value.get("message"), dict) and value.get("type") == "succeeded"
 
 
+def _has_no_text(value: RequestObject) -> bool:
+    """Return whether an object is an Anthropic message none of whose parts is a text."""
+    content = value.get("content")
+    return value.get("type") == "message" and "stop_reason" in value and isinstance(content, list) and not joined(content)
+
+
 def _is_opencompass(value: RequestObject) -> bool:
     return bool(value) and all(isinstance(item, dict) and "prediction" in item for item in value.values())
 
@@ -300,6 +312,7 @@ SHAPES: tuple[RecordShape, ...] = (
         "Ollama", lambda value: "done" in value and ("response" in value or isinstance(value.get("message"), dict)), _ollama, "ollama"
     ),
     RecordShape("Gemini", lambda value: are_objects(value.get("candidates")), _gemini),
+    RecordShape("Anthropic message without text", _has_no_text, _message),
     RecordShape("Anthropic batch", lambda value: _is_anthropic_result(value) or _is_message(value), _wrapped),
     RecordShape(
         "HELM request state", lambda value: isinstance(value.get("request"), dict) and has_member(value, "result", "completions"), _helm

@@ -19,6 +19,7 @@ STOPPED = ("eos", "stop")
 _DISTINCT = 100_000
 _SHOWN = 160  # characters of a loop's text that are kept; a screen shows fewer
 _FEW = 3
+_LEAST_LIMIT = 16  # vLLM's max_tokens; shorter answers of one length are labels or digits
 _SHARE = 20  # rows at the greatest length must be one in so many to be taken for the limit
 
 
@@ -169,10 +170,11 @@ class OutputCounts:
     def infer_length(self) -> str | None:
         """Move the rows that stand at the greatest length, and of which nothing says how they ended, to "length".
 
-        Done where three or more do, and one in twenty. Returns what was inferred; None where nothing was.
+        Done if three or more do, and one in twenty, and if the length is no less than the least default limit of an engine. Returns what was
+        inferred; None if nothing was.
         """
         count = self.open_lengths.get(self.longest, 0)
-        if self.longest < 2 or count < _FEW or count * _SHARE < self.sequences:
+        if self.longest < _LEAST_LIMIT or count < _FEW or count * _SHARE < self.sequences:
             return None
         self.ended["length"] += count
         self.ended["unknown"] -= count

@@ -28,7 +28,7 @@ def verdict_of(evidence: Evidence) -> Verdict:
     if unread:
         read = f"There is no runaway in the {plural(total, 'sequence')} that could be read."
         return Verdict(" ".join([f"Undecided: {unread[0]}", read, *open_ends]), "undecided")
-    decided = ran + counts.ended["unknown"] <= FEW * total and not counts.padding_assumed
+    decided = ran + counts.ended["unknown"] + counts.ended["other"] <= FEW * total and not counts.padding_assumed
     stopped = counts.ended["eos"] + counts.ended["stop"]
     short = f", {ran:,} ended at the limit" if ran else ""
     if decided:
@@ -71,6 +71,8 @@ def _open(evidence: Evidence) -> Iterator[str]:
         yield f"{plural(failed, 'request')} failed and left no output: one that timed out may have run on."
     if unknown := counts.ended["unknown"]:
         yield f"Nothing says how {'they' if unknown == counts.sequences else plural(unknown, 'sequence')} ended."
+    if other := counts.ended["other"]:
+        yield f"{plural(other, 'sequence')} ended otherwise (a filter, an abort, a refusal): whether they would have stopped is not known."
     if counts.padding_assumed:
         yield (
             f"{plural(counts.padding_assumed, 'sequence')} repeat a terminator to the end: padding if that is the padding token, "

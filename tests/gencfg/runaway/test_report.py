@@ -241,6 +241,21 @@ def test_ends_by_length_are_inferred_from_the_greatest_length() -> None:
     assert result(report([{"token_ids": ids(length)} for length in range(1, 60)]))["ended_by"]["length"] == 0
 
 
+@pytest.mark.parametrize(("length", "inferred"), [(15, False), (16, True)])
+def test_short_answers_of_one_length_are_labels_and_not_cut(length: int, inferred: bool) -> None:
+    found = report([{"token_ids": ids(length, number)} for number in range(20)])
+    assert found.verdict is not None
+    assert (found.verdict.status == "problem") == inferred
+
+
+@pytest.mark.parametrize(("reason", "status"), [("abort", "undecided"), ("content_filter", "undecided"), ("tool_calls", "ok")])
+def test_an_end_that_the_model_did_not_choose_is_no_stop(reason: str, status: str) -> None:
+    found = report([{"response": "a", "finish_reason": reason}] * 20)
+    assert found.verdict is not None
+    assert found.verdict.status == status
+    assert ("ended otherwise" in found.verdict.text) == (status == "undecided")
+
+
 def test_the_terminator_is_inferred_from_padded_rows() -> None:
     rows = [{"token_ids": [*ids(5 + number), 2, *[0] * (40 - number)]} for number in range(20)]
     made = result(report(rows))

@@ -119,7 +119,25 @@ SHAPES: dict[str, tuple[Any, Expected]] = {
     "TRL's conversations": (TRL_CHAT, [(None, "a", None, None, None)]),
     "a tool call": (
         {"choices": [{"message": {"content": None, "tool_calls": [{}]}, "finish_reason": "tool_calls"}]},
-        [(None, "", None, "other", None)],
+        [(None, "", None, "stop", None)],
+    ),
+    "a tool call of Anthropic's": (
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "tool_use", "input": {}}],
+            "stop_reason": "tool_use",
+            "usage": {"output_tokens": 9},
+        },
+        [(None, "", 9, "stop", None)],
+    ),
+    "Gemini by Vertex": (
+        {"status": "", "response": {"candidates": [{"content": {"parts": [{"text": "a"}]}, "finish_reason": "MAX_TOKENS"}]}},
+        [(None, "a", None, "length", None)],
+    ),
+    "lighteval's limit": (
+        {"doc": {"query": "q", "generation_size": 64}, "model_response": {"text": ["a"], "output_tokens": [[5, 6]]}},
+        [([5, 6], "a", 2, None, 64)],
     ),
     "reasoning before the content": (
         {"choices": [{"message": {"reasoning_content": "Hm.", "content": "Yes."}, "finish_reason": "stop", "stop_reason": None}]},
