@@ -3,7 +3,9 @@
     python benchmarks/memory_rows.py ROWS.jsonl MODELS_DIR STRATEGIES_DIR [--only REGEX] [--table]
 
 A row is a JSON object with args (the command line), measured.peak and measured.steady in bytes; {models} and {strategies} in args stand for the two
-folders. Prints the errors by runner, and with --table every row. Estimators: accelerate's training figure (commands/estimate.py:
+folders. Prints the errors by runner, the rows that are refused with the reason, and with --table every row.
+
+Estimators: accelerate's training figure (commands/estimate.py:
 4 x the largest of the weights in fp32 and what its precision makes of them) and deepspeed.runtime.zero's mem_estimators (bytes per parameter).
 """
 
@@ -17,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.options import MemOptions
 from llmdoctor.mem.predictor import Predictor
 from llmdoctor.mem.types import Estimate
@@ -44,7 +47,11 @@ def main() -> int:
     rows = [row for row in map(json.loads, options.rows.read_text().splitlines()) if re.search(options.only, row["id"])]
     results = []
     for row in rows:
-        estimate = predict_row(row, options.models, options.strategies)
+        try:
+            estimate = predict_row(row, options.models, options.strategies)
+        except QuestionError as error:
+            print(f"refused: {row['id']}: {error}", flush=True)
+            continue
         measured = row["measured"]
         errors = {
             "peak": estimate.prediction.peak.total / measured["peak"] - 1,
@@ -55,6 +62,7 @@ def main() -> int:
         if options.table:
             print(f"| {row['id']} | {measured['peak'] / 1e9:.2f} | {100 * errors['peak']:+.2f}% | {100 * errors['steady']:+.2f}% |")
     summary(results)
+    print(f"{len(results)} of {len(rows)} rows have an answer")
     return 0
 
 
@@ -75,6 +83,7 @@ def others(estimate: Estimate) -> dict[str, float]:
     if (
         strategy.optimizer.kind != "adamw"
         or strategy.lora is not None
+        or strategy.fsdp is not None
         or (strategy.engine is not None and strategy.engine.master != "float32")
     ):
         return out  # neither of them claims to know these
@@ -97,6 +106,8 @@ def others(estimate: Estimate) -> dict[str, float]:
 
 def summary(results: list[tuple[dict[str, Any], dict[str, float]]]) -> None:
     """Errors by runner, then those of the other estimators on the rows that they have an answer for."""
+    if not results:
+        return
     print(f"\n{'':28s} {'rows':>4s} {'peak median':>12s} {'worst':>8s} {'<=2%':>5s} {'steady median':>14s} {'worst':>8s}")
     for runner in [*sorted({row.get("runner", "newer rows") for row, _ in results}), "all"]:
         mine = [errors for row, errors in results if runner in (row.get("runner", "newer rows"), "all")]

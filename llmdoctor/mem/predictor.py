@@ -185,10 +185,9 @@ def _skipped(predictor: Predictor, estimates: Sequence[Estimate]) -> tuple[Skipp
     """Return what is missing from the numbers, and why."""
     paged = max((sum(estimate.prediction.host.values()) for estimate in estimates if estimate.strategy.optimizer.paged), default=0)
     out = [Skipped(f"{paged / 1e9:.1f} GB of paged optimizer states", PAGED)] if paged else []
-    if predictor.live and any(
-        estimate.workload.quantization is not None and estimate.workload.quantization.bits == 8 for estimate in estimates
-    ):
-        out.append(Skipped("outlier columns of 8-bit products", OUTLIERS))
+    most = max((_outliers(estimate) for estimate in estimates), default=0)
+    if predictor.live and most:
+        out.append(Skipped(f"outlier columns of 8-bit products (at most {most / 1e9:.1f} GB)", OUTLIERS))
     out += _of_evaluation(predictor, estimates)
     if any(estimate.strategy.world_size > 1 for estimate in estimates):
         out.append(Skipped("NCCL's own buffers", NCCL))
@@ -198,6 +197,16 @@ def _skipped(predictor: Predictor, estimates: Sequence[Estimate]) -> tuple[Skipp
         what = "activations, logits, loss and temporary tensors of the backward"
         out.append(Skipped(what, f"{reason}, so the model's code was not traced"))
     return tuple(out)
+
+
+def _outliers(estimate: Estimate) -> int:
+    """Return the bytes of all inputs of 8-bit layers, which bitsandbytes would keep if each column had a large value; 0 without such layers."""
+    workload = estimate.workload
+    quantization = workload.quantization
+    if quantization is None or quantization.bits != 8:
+        return 0
+    columns = sum(weight.shape[1] for weight in estimate.job.weights if weight.dtype == "int8" and len(weight.shape) == 2)
+    return columns * workload.sequences * workload.seq_len * (4 if quantization.prepared else 2)
 
 
 def _of_evaluation(predictor: Predictor, estimates: Sequence[Estimate]) -> list[Skipped]:
