@@ -62,7 +62,9 @@ def at_of(comparison: Comparison) -> str:
 
 def _assumed(comparison: Comparison) -> list[tuple[str, str]]:
     """Return (option, value) of each assumption about the micro step."""
-    return [(option, str(comparison.inputs.assumed[option])) for option in ("--batch", "--seq-len") if option in comparison.inputs.assumed]
+    known = comparison.inputs.assumed
+    found = [(option, str(known[option])) for option in ("--batch", "--seq-len") if option in known]
+    return [*found, ("--image", "no image")] if "--image" in known else found
 
 
 def _limits(comparison: Comparison) -> str:

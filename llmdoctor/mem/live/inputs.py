@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from llmdoctor.mem.workload import Workload
 
 
+SCALED = ("llava", "gemma3", "paligemma")  # every image is scaled to vision_config.image_size (gemma3: without pan and scan)
 MOST_TOKENS = 2**26  # real integers: three tensors of half a gigabyte
 
 
@@ -62,6 +63,35 @@ def _documents(inputs: dict[str, Any], workload: Workload) -> dict[str, Any]:
     return {name: tensor.reshape(1, -1) for name, tensor in inputs.items()} if workload.flat else inputs
 
 
+def _add_scaled_image(inputs: dict[str, Any], config: Any, workload: Workload, image: tuple[int, int], fake: Any) -> None:
+    """Add one image a sequence for models whose processor scales every image to one size: pixel_values [B, 3, size, size] (fake)."""
+    import torch
+
+    vision = config.vision_config
+    patches = (vision.image_size // vision.patch_size) ** 2
+    tokens = config.mm_tokens_per_image if config.model_type == "gemma3" else patches
+    if config.model_type == "llava" and config.vision_feature_select_strategy == "full":
+        tokens += 1  # that of the class
+    if tokens + 2 > workload.seq_len:
+        raise QuestionError(f"--image {image[0]}x{image[1]}: {tokens} image tokens do not fit into --seq-len {workload.seq_len}")
+    ids = inputs["input_ids"]
+    marks = torch.zeros_like(ids)
+    marks[:, 1 : 1 + tokens] = 1
+    ids[marks == 1] = config.image_token_id
+    with fake:
+        inputs["pixel_values"] = torch.empty(
+            workload.batch,
+            getattr(vision, "num_channels", 3),
+            vision.image_size,
+            vision.image_size,
+            dtype=getattr(torch, workload.pixel_dtype),
+        )
+    if config.model_type == "gemma3":
+        inputs["token_type_ids"] = marks
+    elif config.model_type == "paligemma":
+        inputs["token_type_ids"] = 1 - marks  # 0: the image and the prompt, 1: what is to be written (processing_paligemma.py)
+
+
 def _classes(table: str) -> frozenset[str]:
     """Return the names of the classes that transformers makes for a task."""
     from transformers.models.auto import modeling_auto
@@ -82,9 +112,17 @@ def _add_image(inputs: dict[str, Any], config: Any, workload: Workload, image: t
     import torch
 
     vision = getattr(config, "vision_config", None)
+    if config.model_type in SCALED:
+        _add_scaled_image(inputs, config, workload, image, fake)
+        return
     if vision is None or not hasattr(vision, "spatial_merge_size") or getattr(config, "image_token_id", None) is None:
         raise QuestionError(
-            f"--image: {config.model_type} takes no image, or not as the Qwen-VL models do (image_grid_thw), which is what is known here"
+            f"--image: {config.model_type} takes no image, or in a way that is not modelled (modelled: Qwen-VL's image_grid_thw, {', '.join(SCALED)})"
+        )
+    if getattr(vision, "deepstack_visual_indexes", None):
+        raise QuestionError(
+            f"--image: {config.model_type} adds outputs of vision layers to layers of its language model, which is not modelled "
+            "(deepstack_visual_indexes)"
         )
     rows, columns, tokens = grid(config, image)
     if tokens + 2 > workload.seq_len:
