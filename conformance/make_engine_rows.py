@@ -1,6 +1,6 @@
 """Make rows of stop ids by running the functions of engines that read them, cut out of their wheels; nothing of an engine is installed.
 
-    pip download --no-deps -d WHEELS sglang mlx-lm
+    pip download --no-deps -d WHEELS sglang mlx-lm, and sglang==0.4.2, 0.4.9, 0.4.9.post5, 0.4.10, 0.5.3
     python conformance/make_engine_rows.py WHEELS > tests/gencfg/engine_rows.jsonl
 
 A row is {"engine", "version", "config", "generation", "ids"}: config.json's and generation_config.json's eos_token_id ("absent" if the
@@ -19,7 +19,11 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Optional
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from llmdoctor.core.release import release
 
 VALUES = ("absent", None, 5, [5, 6], [], 7)
 
@@ -40,7 +44,10 @@ def function(wheel: Path, file: str, name: str, **names: Any) -> Callable[..., A
 
 def sglang_ids(wheel: Path) -> Callable[[Any, Any], Any]:
     """Return what ModelConfig._get_hf_eos_token_id makes of the two values."""
-    read = function(wheel, "sglang/srt/configs/model_config.py", "_get_hf_eos_token_id")
+    file = "sglang/srt/configs/model_config.py"
+    with zipfile.ZipFile(wheel) as archive:
+        name = "_get_hf_eos_token_id" if "def _get_hf_eos_token_id" in archive.read(file).decode() else "get_hf_eos_token_id"
+    read = function(wheel, file, name, Optional=Optional, Set=set)
 
     def ids(config: Any, generation: Any) -> Any:
         holder = SimpleNamespace(
@@ -71,14 +78,12 @@ ENGINES = {"sglang": ("sglang", sglang_ids), "mlx": ("mlx_lm", mlx_ids)}
 def rows(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the rows of every engine whose wheel is in `folder`."""
     for engine, (name, make) in ENGINES.items():
-        wheel = next(folder.glob(f"{name}-*.whl"), None)
-        if wheel is None:
-            continue
-        ids = make(wheel)
-        for config, generation in itertools.product(VALUES, VALUES):
-            found = ids(config, generation)
-            listed = sorted(found) if isinstance(found, set | list) else [] if found is None else [found]
-            yield {"engine": engine, "version": wheel.name.split("-")[1], "config": config, "generation": generation, "ids": listed}
+        for wheel in sorted(folder.glob(f"{name}-*.whl"), key=lambda path: release(path.name.split("-")[1])):
+            ids = make(wheel)
+            for config, generation in itertools.product(VALUES, VALUES):
+                found = ids(config, generation)
+                listed = sorted(found) if isinstance(found, set | list) else [] if found is None else [found]
+                yield {"engine": engine, "version": wheel.name.split("-")[1], "config": config, "generation": generation, "ids": listed}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 from llmdoctor.configs.modelfile import parse_modelfile
 from llmdoctor.configs.serve_command import find_command
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.release import release
 from llmdoctor.files.gguf import GgufError, read_metadata
 from llmdoctor.gencfg.check import check_report
 from llmdoctor.gencfg.engines.table import engines
@@ -227,7 +228,7 @@ def test_stop_ids_are_those_of_the_engines_own_functions(engine: str) -> None:
         call = GenerateCall(config=files["config"], generation_config=files["generation"])
         found = engines()[engine].resolve(call, ModelFacts(), row["version"])
         assert sorted(found.stop.eos_token_id) == row["ids"], row
-        assert engines()[engine].known[-1] == row["version"]
+        assert release(row["version"]) in {release(known) for known in engines()[engine].known}
 
 
 LLAMA_CPP = [json.loads(line) for line in (Path(__file__).parent / "llamacpp_rows.jsonl").read_text().splitlines()]
@@ -300,3 +301,20 @@ def test_a_right_directory_is_sent_to_the_training_data(tmp_path: Path) -> None:
     ]
     assert "llmdoctor labels audit" in commands[0][0]
     assert commands[1] == []
+
+
+def test_the_ids_that_end_a_sequence_by_release_of_sglang() -> None:
+    files = [{"eos_token_id": SourcedValue(token, Origin("config.json", "file"))} for token in (5, 6)]
+    call = GenerateCall(
+        config=files[0], generation_config={**files[1], "temperature": SourcedValue(0.3, Origin("generation_config.json", "t"))}
+    )
+    facts = ModelFacts(tokenizer_eos=7, base_eos=7)
+
+    def ids(version: str) -> list[int]:
+        return sorted(engines()["sglang"].resolve(call, facts, version).stop.eos_token_id)
+
+    assert ids("0.4.1.post7") == [7]
+    assert ids("0.4.9.post1") == [5, 7]
+    assert ids("0.4.9.post2") == ids("0.5.23") == [5, 6, 7]
+    temperatures = [engines()["sglang"].resolve(call, facts, version).fields.value("temperature") for version in ("0.5.3", "0.5.3.post1")]
+    assert temperatures == [1.0, 0.3]

@@ -1,20 +1,46 @@
-"""SGLang: read in sglang 0.5.23.
+"""SGLang, 0.3.6 to 0.5.23. Lines are those of 0.5.23.
 
 configs/model_config.py:2190 (ids of the two files) and :2210 (defaults, read by entrypoints/openai/serving_chat.py:416 alone),
 managers/schedule_batch.py:1854 (what ends a sequence), sampling/sampling_params.py:149 (max_new_tokens 128),
 entrypoints/openai/protocol.py:378 and :1214.
+
+What differs between releases: generation_config.json's eos_token_id counts from 0.4.9.post2 (configs/model_config.py, get_hf_eos_token_id),
+config.json's from 0.4.2; before, the tokenizer's eos_token alone ends a sequence (managers/schedule_batch.py, check_finished). Sampling defaults of
+generation_config.json count from 0.5.3.post1 (configs/model_config.py, get_default_sampling_params).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from llmdoctor.core.release import release
 from llmdoctor.gencfg.engines.class_eos import class_eos
 from llmdoctor.gencfg.engines.server import ServerRules, config_eos, generation_eos, named_tokens, resolve_server, together, tokenizer_eos
 from llmdoctor.gencfg.engines.types import GenerationEngine, ModelFacts, ServeOptions
 from llmdoctor.gencfg.types import Effective, GenerateCall, SourcedValue
 
-VERSION = "0.5.23"
+KNOWN = (
+    *(
+        "0.3.6",
+        "0.4.0",
+        "0.4.1",
+        "0.4.2",
+        "0.4.3",
+        "0.4.6",
+        "0.4.7",
+        "0.4.8",
+        "0.4.9",
+        "0.4.10",
+        "0.5.1",
+        "0.5.2",
+        "0.5.3",
+        "0.5.4",
+        "0.5.5",
+    ),
+    *("0.5.6", "0.5.8", "0.5.10", "0.5.12", "0.5.15", "0.5.18", "0.5.20", "0.5.23"),
+)
+VERSION = KNOWN[-1]
 _DEFAULTS = ("repetition_penalty", "temperature", "top_k", "top_p", "min_p")  # get_default_sampling_params; --sampling-defaults model
 
 
@@ -50,8 +76,22 @@ RULES = ServerRules(
 )
 
 
+def rules_at(version: str) -> ServerRules:
+    """Return the rules of one release."""
+    numbers, post = release(version), int(version.partition(".post")[2] or 0)
+    known = next((each for each in reversed(KNOWN) if release(each) <= numbers), KNOWN[0])
+    stop_ids, defaults = RULES.stop_ids, RULES.file_defaults
+    if (*numbers, post) < (0, 5, 3, 1):
+        defaults = ()
+    if (*numbers, post) < (0, 4, 9, 2):
+        stop_ids = together(_config_eos, tokenizer_eos, named_tokens("<|eom_id|>"))
+    if numbers < (0, 4, 2):
+        stop_ids = together(tokenizer_eos, named_tokens("<|eom_id|>"))
+    return replace(RULES, version=known, stop_ids=stop_ids, file_defaults=defaults)
+
+
 def _resolve(call: GenerateCall, facts: ModelFacts, version: str) -> Effective:
-    return resolve_server(RULES, call, facts, version)
+    return resolve_server(rules_at(version), call, facts, version)
 
 
 def _stop_fix(ids: Sequence[int]) -> str:
@@ -62,9 +102,9 @@ ENGINE = GenerationEngine(
     name="sglang",
     title="SGLang",
     distribution="sglang",
-    known=(VERSION,),
+    known=KNOWN,
     evidence="measured",
-    source="sglang 0.5.23: _get_hf_eos_token_id was run (conformance/make_engine_rows.py); read: srt/configs/model_config.py, "
+    source="sglang 0.3.6 to 0.5.23: get_hf_eos_token_id of six releases was run (conformance/make_engine_rows.py); read: srt/configs/model_config.py, "
     "srt/managers/schedule_batch.py, srt/entrypoints/openai/protocol.py",
     resolve=_resolve,
     acts_on=frozenset((*RULES.parameters, "eos_token_id", "do_sample")),
