@@ -62,6 +62,8 @@ def templates(source: str) -> dict[str, dict[str, Any]]:
         for name in PLAIN:
             if name in words:
                 entry[name] = ast.literal_eval(words[name])
+        if any(word.arg == "image_token" for word in getattr(words.get("mm_plugin"), "keywords", ())):
+            entry["images"] = True  # its plugin asks for a processor, for texts too
         if "template_class" in words:
             entry["class"] = ast.unparse(words["template_class"])
         out[ast.literal_eval(words["name"])] = entry

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.labels.live.encoder import FastEncoder
 from llmdoctor.labels.live.loading import loaded_class
 from llmdoctor.modeldir.directory import read_model_dir
@@ -101,3 +102,27 @@ def test_ids_are_those_of_the_installed_library(tmp_path: Path, name: str, token
     real = transformers.AutoTokenizer.from_pretrained(str(tmp_path / name))
     for text in ("What is two plus two?", "  naïve 東京 ", "<s>[INST] a [/INST] b", "a</s>b", "in 1234: I don't\r\n"):
         assert encoder.encode(text).ids == real(text).input_ids
+
+
+@pytest.mark.live
+def test_a_directory_without_tokenizer_json_is_read_through_transformers(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = json.loads((MODELS / "chatml_train" / "tokenizer.json").read_text())["model"]
+    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
+    (tmp_path / "merges.txt").write_text("\n".join(" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]))
+    for name in ("config.json", "tokenizer_config.json"):
+        shutil.copy(MODELS / "chatml_train" / name, tmp_path)
+    encoder, real = FastEncoder(read_model_dir(str(tmp_path))), transformers.AutoTokenizer.from_pretrained(str(tmp_path))
+    for text in ("What is two plus two? 12", "<|im_start|>user\nnaïve 東京<|im_end|>"):
+        assert encoder.encode(text).ids == real(text).input_ids
+    assert (encoder.eos_id, encoder.pad_id) == (real.eos_token_id, real.pad_token_id)
+
+
+def test_what_is_no_tokenizer_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(QuestionError, match="no tokenizer here"):
+        FastEncoder(read_model_dir(str(tmp_path)))
+    pytest.importorskip("transformers")
+    (tmp_path / "tokenizer.model").write_bytes(b"\0junk")
+    with pytest.raises(QuestionError, match="cannot convert the other files"):
+        FastEncoder(read_model_dir(str(tmp_path)))

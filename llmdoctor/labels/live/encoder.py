@@ -7,6 +7,7 @@ from typing import Any
 
 from llmdoctor.core.errors import MissingExtra, QuestionError
 from llmdoctor.files.opening import read_bytes
+from llmdoctor.labels.live.converting import converted_files
 from llmdoctor.labels.live.loading import adds, class_defaults, further_tokens, loaded_class, named_class, rebuilt
 from llmdoctor.labels.types import Encoded
 from llmdoctor.modeldir.directory import ModelDir
@@ -17,7 +18,9 @@ NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 class FastEncoder:
-    """tokenizer.json as transformers loads it: `encode()` is `tokenizer(text)`, `special=False` is add_special_tokens=False.
+    """tokenizer.json as transformers loads it, or what it makes of other files.
+
+    `encode()` is `tokenizer(text)`, `special=False` is add_special_tokens=False.
 
     `bos_id`, `eos_id`, `pad_id` and `unk_id` are the ids of the special tokens that tokenizer_config.json names; they can be changed, as trainers do.
     """
@@ -28,8 +31,14 @@ class FastEncoder:
         Raises QuestionError if it is missing or damaged, MissingExtra without the tokenizers package.
         """
         data = _read(directory)
+        converted = data is None
+        if data is None:
+            data, release = converted_files(directory)
         self.release = release
-        five = rebuilt(directory, data)
+        self.has_processor = any(
+            os.path.exists(f"{directory.path}/{name}") for name in ("preprocessor_config.json", "processor_config.json")
+        )
+        five = data if converted else rebuilt(directory, data)
         self.depends_on_release = five is not data
         self._tokenizer = _load(directory, five if release >= 5 else data)
         self.names: dict[str, str | None] = {}
@@ -40,7 +49,7 @@ class FastEncoder:
             found = directory.tokenizer.special(token)
             default = defaults.get(token) if token not in directory.tokenizer.named else None
             self.names[token] = found.token if found is not None else default
-        added = adds(directory, name, release)
+        added = None if converted else adds(directory, name, release)
         if added is not None:
             _set_post_processor(
                 self._tokenizer, self.names["bos_token"] if added[0] else None, self.names["eos_token"] if added[1] else None
@@ -119,10 +128,11 @@ class FastEncoder:
         return text
 
     def add_special(self, token: str) -> None:
-        """Add a special token at the end of the vocabulary, if it is not there (transformers' add_special_tokens)."""
-        if self.token_id(token) is None or not self.is_special(self.token_id(token) or 0):
-            self._tokenizer.add_special_tokens([token])
-            self.__dict__.pop("_special", None)
+        """Add a special token at the end of the vocabulary; a known one keeps no lstrip or rstrip (transformers' add_special_tokens)."""
+        from tokenizers import AddedToken
+
+        self._tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)])
+        self.__dict__.pop("_special", None)
 
     def is_special(self, token_id: int) -> bool:
         """Return whether an id is that of a special token (an added token marked special)."""
@@ -157,11 +167,10 @@ def _set_post_processor(tokenizer: Any, bos: str | None, eos: str | None) -> Non
     tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=[*single, *second], special_tokens=special)
 
 
-def _read(directory: ModelDir) -> bytes:
+def _read(directory: ModelDir) -> bytes | None:
     data = read_bytes(f"{directory.path}/tokenizer.json", TOKENIZER_LIMIT, directory.path)
-    if not isinstance(data, bytes):
-        reason = "no tokenizer.json: only fast tokenizers are read" if data is None else f"tokenizer.json {data.reason}"
-        raise QuestionError(f"{directory.shown_name}: {reason}")
+    if data is not None and not isinstance(data, bytes):
+        raise QuestionError(f"{directory.shown_name}: tokenizer.json {data.reason}")
     return data
 
 

@@ -61,7 +61,8 @@ def _talk(task: Task, row: Row) -> Talk | None:
         return _alpaca(row.columns, columns)
     if kind in ("sharegpt", "openai"):
         tags = {**_TAGS, **dict.fromkeys(_TAGS if "tags" in entry else (), None), **(entry.get("tags") or {})}
-        return _sharegpt(row.columns, columns, tags)
+        talk = _sharegpt(row.columns, columns, tags, strict=kind == "openai")
+        return talk if talk is None or kind != "openai" else Talk(talk.messages, _thinking_off(talk.system))
     raise QuestionError(f"dataset_info.formatting: {kind!r}, expected alpaca, sharegpt or openai")
 
 
@@ -86,8 +87,19 @@ def _column(row: Mapping[str, Any], name: str) -> Any:
     return row[name]
 
 
-def _sharegpt(row: Mapping[str, Any], columns: Mapping[str, Any], tags: Mapping[str, Any]) -> Talk | None:
-    """Users and assistants take turns, and an assistant ends it; every other row is dropped (converter.py SharegptDatasetConverter)."""
+def _thinking_off(system: str) -> str:
+    """Return the system prompt of the format openai: without tools it ends with this line (0.9.5 converter.py:343)."""
+    line = "detailed thinking off"
+    if not system:
+        return line
+    return system if line in system or "detailed thinking on" in system else f"{system}\n{line}"
+
+
+def _sharegpt(row: Mapping[str, Any], columns: Mapping[str, Any], tags: Mapping[str, Any], *, strict: bool) -> Talk | None:
+    """Users and assistants take turns, and an assistant ends it; every other row is dropped (converter.py SharegptDatasetConverter).
+
+    `strict` (the format openai): an unknown role raises KeyError.
+    """
     messages = list(_column(row, columns["messages"]) if columns["messages"] else [])
     system = ""
     if messages and tags["system_tag"] and _column(messages[0], tags["role_tag"]) == tags["system_tag"]:
@@ -99,6 +111,10 @@ def _sharegpt(row: Mapping[str, Any], columns: Mapping[str, Any], tags: Mapping[
         role = _column(message, tags["role_tag"])
         if role is not None and role in (tags["function_tag"], tags["observation_tag"]):
             raise QuestionError("tool calls and observations in LLaMA-Factory's formats are not modelled")
+        if strict and message.get("tool_calls"):
+            raise QuestionError("tool calls and observations in LLaMA-Factory's formats are not modelled")
+        if strict and role not in (tags["user_tag"], tags["assistant_tag"], tags["system_tag"]):
+            raise TrainerError("KeyError", repr(role), "llamafactory data/converter.py:278")
         if role != (tags["user_tag"], tags["assistant_tag"])[number % 2]:
             return None
         out.append((("user", "assistant")[number % 2], _column(message, tags["content_tag"])))

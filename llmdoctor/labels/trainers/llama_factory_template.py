@@ -125,6 +125,11 @@ def template_of(task: Task) -> Template:
         stops = list(entry.get("stop_words") or [])
     if entry.get("efficient_eos") and task.get("train_on_prompt", False):
         raise TrainerError("ValueError", "Current template does not support `train_on_prompt`.", "llamafactory data/template.py:643")
+    if entry.get("images") and not task.chat.encoder.has_processor:
+        message = (
+            f"Processor was not found, please check and update your model file. (The template {name} is made for a model with images.)"
+        )
+        raise TrainerError("ValueError", message, "llamafactory data/mm_plugin.py:177")
     kind = entry.get("class", "Template")
     if kind not in ("Template", "ReasoningTemplate", "Llama2Template"):
         raise QuestionError(f"template: {name} is a {kind}, which is not modelled")
