@@ -9,7 +9,7 @@ from llmdoctor.core.finding import Location
 from llmdoctor.core.text import is_id
 from llmdoctor.gencfg.engines.table import engine_named
 from llmdoctor.gencfg.stop_ids import stop_ids_of
-from llmdoctor.gencfg.types import Effective, Origin, Resolution, Resolved, SourcedValue
+from llmdoctor.gencfg.types import Effective, Origin, Resolution, Resolved, SourcedValue, Wrapper
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -81,6 +81,8 @@ def _missing(answer: Resolution) -> Cause:
     argument = answer.call.kwargs.get("eos_token_id")
     if argument is not None and not argument.value and _same(effective.fields.get("eos_token_id"), argument):
         return _argument(answer, argument)
+    if answer.wrapper is not None and answer.wrapper.eos_token_id:
+        return _of_a_wrapper(answer, answer.wrapper)
     cleared = _cleared(effective)
     if cleared is not None:
         return _mutated(answer, *cleared)
@@ -120,6 +122,21 @@ def _mutated(answer: Resolution, origin: Origin, before: Any) -> Cause:
         f"{fix}\n{own}" if fix else own,
         _place(origin),
         watch or "a checkpoint saved from this model loses its eos too",
+    )
+
+
+def _of_a_wrapper(answer: Resolution, wrapper: Wrapper) -> Cause:
+    """Return why a wrapper never stops although the model inside it has eos ids: it was given another generation config."""
+    passed = (answer.call.user_config or {}).values()
+    origin = next((setting.origin for setting in passed if setting.origin.layer == "user-config"), None)
+    ids = list(wrapper.eos_token_id)
+    made = "" if origin is None else f", made at {origin.source},"
+    return Cause(
+        f"the generation_config of {wrapper.name} has no eos_token_id",
+        f"{wrapper.name} generates with the generation_config that it was given: it{made} has no eos_token_id, and the {ids} of the model inside "
+        "the wrapper are not used",
+        f"trainer.generation_config.eos_token_id = {ids}",
+        None if origin is None else _place(origin),
     )
 
 
@@ -179,7 +196,7 @@ def _cleared(effective: Effective) -> tuple[Origin, Any] | None:
     if field is None or field.value or field.origin.layer != "mutation":
         return None
     before = next((setting.value for setting in field.overrides if setting.value), None)
-    return field.origin, before
+    return None if field.overrides and before is None else (field.origin, before)
 
 
 def _preset_words(answer: Resolution) -> tuple[str | None, str | None]:

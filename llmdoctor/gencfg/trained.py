@@ -14,6 +14,7 @@ from llmdoctor.gencfg.types import ConfigLayer, GenerateCall, Json, Origin, Sour
 _CHANGES_TOKENIZER = ("setup_chat_format", "clone_chat_template")
 _TEXT_CONFIGS = ("text_config", "llm_config", "language_config")
 _DECIDING = ("eos_token_id", "max_new_tokens", "max_length")  # a value that is not known could turn the verdict
+_ONLINE_DPO = ("trl-online-dpo", "trl-nash-md", "trl-xpo")
 _OVERRIDE = "trl/models/utils.py"  # _override_model_generation_config, for transformers before 5
 
 
@@ -146,9 +147,18 @@ def _passed(preset: Preset, target: Target, call: GenerateCall, training: Traini
     passed = {}
     for assignment in _happening(preset, target, given):
         known, value = _value(assignment, call, training.tokens, given)
-        if known:
+        if known and not (value is None and _drops_none(preset)):
             passed[assignment.field] = SourcedValue(value, _origin(preset, assignment, "trainer"))
     return passed
+
+
+def _drops_none(preset: Preset) -> bool:
+    """Return whether a trainer leaves out values that are None, so that GenerationConfig has its default instead (top_k 50 in transformers 4).
+
+    trl/trainer/online_dpo_trainer.py "Remove None values", from 0.23 (0.23.1:578, 0.24.0:592); NashMD and XPO inherit it.
+    """
+    library, _, version = preset.source.partition(" ")
+    return library == "trl" and preset.name in _ONLINE_DPO and (release(version) or (0,)) >= (0, 23)
 
 
 def _older_than_5(version: str | None) -> bool:

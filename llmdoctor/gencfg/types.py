@@ -129,13 +129,22 @@ class Effective:
     limits: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Wrapper:
+    """A class of another library around a model, which generates with a generation config of its own; `eos_token_id` are the model's ids."""
+
+    name: str
+    eos_token_id: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Resolution:
     """One call with the generation config that it decodes with.
 
     `presets` are the trainers whose effect was applied, `notes` what was assumed, `limits` clauses that belong in the verdict because
     what they name could turn it. `from_trace` is true if the effective config was recorded by a run,
-    `batch` if the call was a generate_batch(). `terminator` is what ends a turn
+    `batch` if the call was a generate_batch(), `wrapper` what
+    generated if that was no model of transformers. `terminator` is what ends a turn
     by the chat template (None: there is no template, or the call is from a trace). `imports` are what a traced run imported; `unseen`
     is true if the run did not record where the model's config came from.
     """
@@ -152,6 +161,7 @@ class Resolution:
     unseen: bool = False
     from_trace: bool = False
     batch: bool = False
+    wrapper: Wrapper | None = None
 
     @property
     def engine(self) -> str:

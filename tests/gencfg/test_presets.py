@@ -281,3 +281,13 @@ def test_the_alignment_is_that_of_the_real_trainer(own: int | None, eos: Any, de
     call = GenerateCall(config=settings_of(eos_token_id=declared), generation_config=settings_of(eos_token_id=eos))
     aligned = changes(after("transformers-trainer", call, eos=own)).get("eos_token_id", eos)
     assert aligned == model.generation_config.eos_token_id
+
+
+@pytest.mark.parametrize("name", ["trl-online-dpo", "trl-nash-md", "trl-xpo"])
+def test_a_trainer_that_leaves_out_none_gets_the_default_of_transformers(name: str) -> None:
+    """Seen with the real trainers of trl 0.24.0 under transformers 4.57.6 (conformance/check_trainers.py): top_k is 50."""
+    training = Training(tokens=SpecialIds(END, TEXT), transformers="4.57.6")
+    call = apply_preset(f"{name}@0.24.0", GenerateCall(), training)
+    assert call.user_config is not None
+    assert "top_k" not in call.user_config
+    assert call.user_config["max_new_tokens"].value == 64

@@ -180,6 +180,7 @@ class Calls:
             "eos_token_id": ids_of(effective.get("eos_token_id")),
             "prompt_length": active.width,
             "vocab_size": _vocabulary(model),
+            "wrapper": _wrapped(model),
             "custom": {name: [type(each).__name__ for each in active.kwargs[name]] for name in _LISTS if active.kwargs.get(name)},
             "terminators": {str(token): text for token, text in active.known.items()},
         }
@@ -264,6 +265,18 @@ class Calls:
         config = getattr(active.model, "generation_config", None)
         if config is not None:
             yield from reversed(self._origins.of(config).get(name, []))
+
+
+def _wrapped(model: Any) -> dict[str, Any] | None:
+    """Return the class of a model that is no PreTrainedModel, and the eos ids of the model inside it; None for a PreTrainedModel.
+
+    trl's GeometricMixtureWrapper (Nash-MD) is one: it generates with the generation_config that it was given.
+    """
+    if any(base.__name__ == "PreTrainedModel" for base in type(model).__mro__):
+        return None
+    inner = [*(model.children() if hasattr(model, "children") else ()), *vars(model).values()]
+    ids = (ids_of(getattr(getattr(each, "generation_config", None), "eos_token_id", None)) for each in inner)
+    return {"class": type(model).__name__, "eos_token_id": next((found for found in ids if found), [])}
 
 
 def _settle(name: str, value: Any, layers: list[Source]) -> dict[str, Any]:

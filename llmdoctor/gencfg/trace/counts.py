@@ -30,6 +30,7 @@ _DECIDING = (
     "model_seen",
     "own",
     "batch",
+    "wrapper",
 )
 
 

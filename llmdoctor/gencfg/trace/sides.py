@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from llmdoctor.attach.records import Record
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.core.text import plural
+from llmdoctor.core.text import is_id, plural
 from llmdoctor.gencfg.calls import default_version, resolve_files
 from llmdoctor.gencfg.imports import Import
 from llmdoctor.gencfg.layers import Fields
@@ -18,7 +18,7 @@ from llmdoctor.gencfg.options import GencfgOptions, split_trace
 from llmdoctor.gencfg.resolve import resolve
 from llmdoctor.gencfg.stop import stop_of
 from llmdoctor.gencfg.trace.trace_file import TraceFile, as_written
-from llmdoctor.gencfg.types import ConfigLayer, Effective, GenerateCall, LibraryError, Origin, Resolution, Resolved, SourcedValue
+from llmdoctor.gencfg.types import ConfigLayer, Effective, GenerateCall, LibraryError, Origin, Resolution, Resolved, SourcedValue, Wrapper
 from llmdoctor.gencfg.versions import field_defaults, rules_for
 from llmdoctor.modeldir.tokenizer import AddedToken, Tokenizer
 
@@ -92,6 +92,7 @@ def answer_of(record: Record, side: GencfgOptions | None = None, imports: Iterab
         unseen=record.get("model_seen") is False,
         from_trace=True,
         batch=record.get("batch") is True,
+        wrapper=_wrapper(record.get("wrapper")),
     )
 
 
@@ -231,6 +232,14 @@ def _tokenizer(terminators: Any) -> Tokenizer:
     known = terminators if isinstance(terminators, dict) else {}
     tokens = [(text, int(token)) for token, text in known.items() if isinstance(text, str) and token.lstrip("-").isdecimal()]
     return Tokenizer({text: AddedToken(token, text, True) for text, token in tokens}, {})
+
+
+def _wrapper(recorded: Any) -> Wrapper | None:
+    """Return the wrapper around the model that generated."""
+    if not isinstance(recorded, dict):
+        return None
+    ids = recorded.get("eos_token_id")
+    return Wrapper(str(recorded.get("class")), tuple(each for each in (ids if isinstance(ids, list) else ()) if is_id(each)))
 
 
 def _presets(model_fields: Fields) -> tuple[str, ...]:

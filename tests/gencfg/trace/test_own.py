@@ -130,3 +130,22 @@ def test_generate_batch_takes_no_eos_from_the_model() -> None:
     (finding,) = report.findings
     assert "4 new tokens" in finding.message
     assert f"eos_token_id={EOS}" in (finding.fix or "")
+
+
+def test_a_wrapper_with_a_config_of_its_own_is_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    pytest.importorskip("trl")
+    from transformers import GenerationConfig
+    from trl.experimental.nash_md.nash_md_trainer import GeometricMixtureWrapper
+
+    with recording() as found:
+        passed = GenerationConfig(max_new_tokens=3, do_sample=False)
+        line = sys._getframe().f_lineno - 1
+        mixture = GeometricMixtureWrapper(tiny(), tiny(), passed, device=ids().device)
+        mixture.generate(input_ids=ids(), generation_config=passed)
+    report = found.report()
+    assert report.verdict is not None
+    assert "the generation_config of GeometricMixtureWrapper has no eos_token_id" in report.verdict.text
+    (finding,) = report.findings
+    assert f"test_own.py:{line}" in (finding.cause or "")
+    assert finding.fix == f"trainer.generation_config.eos_token_id = [{EOS}]"
