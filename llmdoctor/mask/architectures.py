@@ -45,7 +45,8 @@ class Architecture:
     reason why a plan is not exact, empty if plans of such a model agreed with real forwards. `two_stacks` is True for the configuration of an
     encoder-decoder, whatever stacks the class runs. `takes` are the arguments of the class's forward(), empty if they are not known.
     `refusing` maps the letter of a backend to the class of a vision or audio tower that refuses it, and with it the whole model. `raises` is the error
-    of every forward() of such a configuration, empty if there is none.
+    of every forward() of such a configuration, empty if there is none. `longest` is the number of learned positions, None if it sets no limit or is not
+    known.
     """
 
     model_type: str
@@ -66,6 +67,7 @@ class Architecture:
     takes: tuple[str, ...] = ()
     refusing: Mapping[str, str] = field(default_factory=dict)
     raises: str = ""
+    longest: int | None = None
 
     @property
     def mrope(self) -> bool:
@@ -113,11 +115,20 @@ def read(config: Mapping[str, Any]) -> Architecture:
     base: dict[str, Any] = {
         "heads": _count(filled.get("num_attention_heads"), 1), "supports": supports, "traits": facts.traits, "takes": tuple(entry.get("takes", ())),
         "refusing": _refusing_towers(config, known),
-        "doubt": _doubt(facts, class_name, kind in known["agree"]), "dtype": _dtype(config, text),
+        "doubt": _doubt(facts, class_name, kind in known["agree"]), "dtype": _dtype(config, text), "longest": _longest(facts),
     }  # fmt: skip
     if filled.get("is_encoder_decoder"):
         return _encoder_decoder(facts, class_name, base)
     return _single(facts, class_name, base)
+
+
+def _longest(facts: _Facts) -> int | None:
+    """Return the rows of the table of learned positions that forward() counts from the first column (n_positions of GPT-2 and relatives)."""
+    if not facts.text_traits.get("absolute"):
+        return None
+    return next(
+        (value for name in ("n_positions", "max_position_embeddings") if type(value := facts.config.get(name)) is int and value > 0), None
+    )
 
 
 def _refusing_towers(config: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, str]:

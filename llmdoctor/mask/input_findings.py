@@ -35,6 +35,7 @@ def of_inputs(arch: Architecture, inputs: ForwardInputs, config: Mapping[str, An
     elif inputs.attention_mask is None:
         yield from _unmasked(arch, inputs, config)
     yield from _unmarked(arch, inputs, config)
+    yield from _all_apart(arch, inputs, pad_id)
 
 
 def _inverted(inputs: ForwardInputs, pad_id: int | None) -> Finding | None:
@@ -82,7 +83,7 @@ def _of_2d_mask(arch: Architecture, inputs: ForwardInputs, mask: Any) -> Iterato
         row = int(empty[0])
         yield rules.DEAD_ROW.at(
             place(inputs, "attention_mask", row), f"row {row} of the 2-D mask has no real token at all ({len(empty)} such rows)",
-            cause=rules.DEAD_ROW.reason, row=row,
+            cause=rules.DEAD_ROW.reason, fix="leave the row out of the batch, or give it a real token", row=row,
         )  # fmt: skip
         return
     if inputs.phase in ("decode", "chunk") and inputs.past and not arch.cross:
@@ -202,6 +203,25 @@ def _unmasked(arch: Architecture, inputs: ForwardInputs, config: Mapping[str, An
             rows=int((counts > 1).sum()),
         )
         return
+
+
+def _all_apart(arch: Architecture, inputs: ForwardInputs, pad_id: int | None) -> Iterator[Finding]:
+    """Find positions that never go up: a mask that is made from them has a document for each token."""
+    positions = inputs.position_ids
+    searched = any(layer.pattern is not None and layer.pattern.packs for layer in arch.layers) and inputs.cache.kind == "none"
+    if not searched or (arch.mrope and not arch.traits.get("mrope_expands")) or inputs.attention_mask is not None:
+        return
+    if positions is None or positions.ndim != 2 or positions.shape[1] < 3 or inputs.cu_seqlens is not None:
+        return
+    flat = np.asarray((np.diff(positions, axis=1) <= 0).all(axis=1))
+    if inputs.input_ids is not None and flat.size == inputs.batch:
+        flat = flat & ((inputs.input_ids != pad_id).sum(axis=1) > 2)
+    if flat.any():
+        row = int(flat.argmax())
+        yield rules.DOCUMENT_SPLIT.at(
+            place(inputs, "position_ids", row), f"the positions of row {row} never go up: each of its {positions.shape[1]} tokens is a document of its "
+            "own and sees no other", cause=rules.DOCUMENT_SPLIT.reason, row=row, rows=int(flat.sum()),
+        )  # fmt: skip
 
 
 def _unmarked(arch: Architecture, inputs: ForwardInputs, config: Mapping[str, Any]) -> Iterator[Finding]:

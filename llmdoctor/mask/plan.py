@@ -50,6 +50,9 @@ def _fails(arch: Architecture, inputs: ForwardInputs, backend: str) -> str | Non
     """What the library raises whatever the backend, and falcon's own refusal of one (models/falcon/modeling_falcon.py)."""
     if arch.raises:
         return arch.raises
+    last = inputs.past + inputs.q_len if inputs.position_ids is None else int(inputs.position_ids.max()) + 1
+    if arch.longest is not None and last > arch.longest:
+        return f"IndexError: index out of range in self: position {last - 1} of a table of {arch.longest} learned positions"
     mask, falcon = inputs.mask_2d, bool(arch.traits.get("bias_in_mask"))
     if arch.alibi and falcon and backend == "flash_attention_2":
         return "ValueError: `alibi` is not supported when `use_flash_attn` is True"

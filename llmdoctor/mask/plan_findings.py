@@ -231,6 +231,9 @@ def _empty_slots(group: LayerMask, inputs: ForwardInputs) -> Iterator[Finding]:
                 return
 
 
+_AWAKE = {True: "attention_mask with 1 at every real token, cached ones too", False: "position_ids that go up by one inside each document"}
+
+
 def _dead(group: LayerMask, inputs: ForwardInputs) -> Iterator[Finding]:
     """Find real queries that see no key."""
     visible = group.visible
@@ -243,7 +246,7 @@ def _dead(group: LayerMask, inputs: ForwardInputs) -> Iterator[Finding]:
         if dead:
             yield rules.DEAD_ROW.at(
                 place(inputs, "attention_mask", row), f"{_name(group)}: row {row} query {dead[0]} sees no key ({len(dead)} such queries)",
-                cause=rules.DEAD_ROW.reason, row=row, query=dead[0], count=len(dead), **_where(group),
+                cause=rules.DEAD_ROW.reason, fix=_AWAKE[inputs.attention_mask is not None], row=row, query=dead[0], count=len(dead), **_where(group),
             )  # fmt: skip
             return
     half = group.object.kind == "tensor" and group.object.dtype in ("bfloat16", "float16")

@@ -225,3 +225,17 @@ def test_image_tokens_without_their_marks_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("ids", "found"), [([0, 0, 0, 5, 6, 7], True), ([0, 5, 6, 7, 8, 9], False), ([5, 6, 7, 0, 0, 0], False)])
 def test_padding_without_a_mask_is_found_where_others_see_it(tmp_path: Path, ids: list[int], found: bool) -> None:
     assert codes(inspected(tmp_path, {"input_ids": [ids]}, backend=("sdpa",))) == (["MSK030"] if found else [])
+
+
+@pytest.mark.parametrize(("positions", "found"), [([0] * 8, True), (list(range(8))[::-1], True), ([0, 1, 0, 1, 0, 1, 0, 1], False)])
+def test_positions_that_never_go_up_are_found(tmp_path: Path, positions: list[int], found: bool) -> None:
+    report = inspected(tmp_path, {"input_ids": IDS, "position_ids": [positions]}, backend=("sdpa",))
+    assert ("MSK023" in codes(report)) is found
+
+
+def test_more_tokens_than_learned_positions_raise(tmp_path: Path) -> None:
+    model = str(write_config(tmp_path, "gpt2"))
+    report = inspect_report(MaskInspectOptions(model=model, shape="1,257", backend=("eager",)))
+    assert codes(report) == ["MSK020"]
+    assert "256 learned positions" in report.findings[0].message
+    assert codes(inspect_report(MaskInspectOptions(model=model, shape="1,256", backend=("eager",)))) == []
