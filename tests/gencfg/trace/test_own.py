@@ -141,11 +141,13 @@ def test_a_wrapper_with_a_config_of_its_own_is_the_cause(monkeypatch: pytest.Mon
     with recording() as found:
         passed = GenerationConfig(max_new_tokens=3, do_sample=False)
         line = sys._getframe().f_lineno - 1
-        mixture = GeometricMixtureWrapper(tiny(), tiny(), passed, device=ids().device)
+        # trl 1.0.0 does not know what generate() of transformers 5.23 asks of a model since: the model inside answers it.
+        kind = type("Mixture", (GeometricMixtureWrapper,), {"__getattr__": lambda self, name: getattr(vars(self)["model"], name)})
+        mixture = kind(tiny(), tiny(), passed, device=ids().device)
         mixture.generate(input_ids=ids(), generation_config=passed)
     report = found.report()
     assert report.verdict is not None
-    assert "the generation_config of GeometricMixtureWrapper has no eos_token_id" in report.verdict.text
+    assert "the generation_config of Mixture has no eos_token_id" in report.verdict.text
     (finding,) = report.findings
     assert f"test_own.py:{line}" in (finding.cause or "")
     assert finding.fix == f"trainer.generation_config.eos_token_id = [{EOS}]"
