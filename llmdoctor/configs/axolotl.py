@@ -318,17 +318,27 @@ def _plugins(normal: Normal) -> None:
     normal.drop("plugins")
     if rest:
         normal.put("plugins", rest, key)
-    fused = [name for name in _LIGER if liger and normal.get(f"liger_{name}", False)]
-    if fused:
-        normal.put("liger", True, normal.key(f"liger_{fused[0]}"))
+    if liger:
+        _liger(normal)
     if cut and normal.get("cut_cross_entropy", True):
         normal.put("fused_loss", "cut_cross_entropy", normal.key("cut_cross_entropy") or key)
-    elif liger and normal.get("liger_fused_linear_cross_entropy", False):
-        normal.put("fused_loss", "liger", normal.key("liger_fused_linear_cross_entropy"))
     elif normal.get("fused_loss_chunked", False):
         normal.put("fused_loss", "chunked", normal.key("fused_loss_chunked"))
     for name in ("cut_cross_entropy", "liger_fused_linear_cross_entropy", "fused_loss_chunked", *(f"liger_{one}" for one in _LIGER)):
         normal.drop(name)
+
+
+def _liger(normal: Normal) -> None:
+    """Say which of Liger's kernels run: each has a switch of its own that is off (integrations/liger/plugin.py); rope alone holds what torch holds."""
+    on = {name for name in ("fused_linear_cross_entropy", *_LIGER) if normal.get(f"liger_{name}", False)} - {"rope"}
+    keys = {name: normal.key(f"liger_{name}") for name in sorted(on)}
+    gated, loss = {"swiglu", "glu_activation"} & on, "fused_linear_cross_entropy" in on
+    if loss and gated and "rms_norm" in on and "cross_entropy" not in on:
+        normal.put("liger", True, keys["fused_linear_cross_entropy"])
+    elif on == {"fused_linear_cross_entropy"}:
+        normal.put("fused_loss", "liger", keys["fused_linear_cross_entropy"])
+    elif on:
+        normal.put("liger_parts", dict.fromkeys(sorted(on), True), next(iter(keys.values())))
 
 
 def is_axolotl(value: Any) -> bool:

@@ -28,7 +28,11 @@ CAUSAL = ("AutoModel", "AutoModelForCausalLM", "AutoModelForImageTextToText", "A
 _OTHER_LOADERS = ("AutoPeft", "Peft", "AutoLiger", "Fast", "AutoGPTQ", "AutoAWQ")
 _MODEL_MAKERS = ("from_pretrained", "from_config", "get_peft_model", "prepare_model_for_kbit_training")
 _PARTS = ("parameters", "named_parameters", "modules", "named_modules", "children", "named_children")
-_PACKAGES = {"unsloth": "Unsloth replaces the model's code", "liger_kernel": "Liger kernels that the script applies itself"}
+_PACKAGES = {
+    "unsloth": "Unsloth replaces the model's code",
+    "liger_kernel": "Liger kernels that the script applies itself",
+    "cut_cross_entropy": "cut cross entropy that the script applies itself",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def _loss(configuration: Configuration) -> str | None:
     fused = normal.get("fused_loss")
     if fused not in (None, "liger"):
         raise QuestionError(f"{configuration.path}: {normal.key('fused_loss')}: the fused loss {fused} is not modelled, expected liger")
-    return "liger" if fused or normal.get("liger", False) else None
+    return "liger" if normal.get("liger", False) else "fused" if fused else None
 
 
 def _evaluation(configuration: Configuration) -> Evaluation | None:

@@ -377,3 +377,56 @@ def test_ms_swifts_defaults_are_used(tmp_path: Path) -> None:
     assert strategy.lora is not None
     assert (strategy.lora.rank, strategy.seq_len) == (4, 2048)
     assert strategy.inputs.assumed
+
+
+AXOLOTL = """base_model: m
+sequence_len: 512
+micro_batch_size: 1
+flash_attention: true
+bf16: true
+plugins: [axolotl.integrations.liger.LigerPlugin]
+"""
+
+
+@pytest.mark.parametrize(
+    ("switches", "loss"),
+    [
+        (("rope", "rms_norm", "glu_activation", "fused_linear_cross_entropy"), "liger"),
+        (("fused_linear_cross_entropy",), "fused"),
+        (("rope", "fused_linear_cross_entropy"), "fused"),
+        (("rope",), None),
+        ((), None),
+    ],
+)
+def test_each_kernel_of_liger_has_a_switch_of_its_own_in_axolotl(switches: tuple[str, ...], loss: str | None, tmp_path: Path) -> None:
+    text = AXOLOTL + "".join(f"liger_{name}: true\n" for name in switches)
+    assert read_strategy(written(tmp_path, text, "train.yaml"), StrategyContext(model_type="llama")).loss == loss
+
+
+@pytest.mark.parametrize("switch", ["rms_norm", "glu_activation", "cross_entropy"])
+def test_a_part_of_liger_s_kernels_is_refused_by_name(switch: str, tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match=f"liger_{switch}: the choice of Liger kernels is not modelled"):
+        read_strategy(written(tmp_path, f"{AXOLOTL}liger_{switch}: true\n", "train.yaml"), StrategyContext(model_type="llama"))
+
+
+def test_cut_cross_entropy_in_a_script_is_named(tmp_path: Path) -> None:
+    lines = (
+        "from cut_cross_entropy.transformers import cce_patch",
+        "from transformers import AutoModelForCausalLM, Trainer, TrainingArguments",
+        "model = cce_patch(AutoModelForCausalLM.from_pretrained('m'))",
+        "Trainer(model=model, args=TrainingArguments(output_dir='o', per_device_train_batch_size=2)).train()",
+    )
+    with pytest.raises(QuestionError, match="cut cross entropy that the script applies itself on line 1"):
+        read_strategy(written(tmp_path, "\n".join(lines), "train.py"), StrategyContext(model_type="llama"))
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(("kind", "sentence"), [("gpt2", "do not exist"), ("gemma2", "are not modelled"), ("qwen3", None)])
+def test_liger_has_kernels_for_some_types_of_models(kind: str, sentence: str | None) -> None:
+    from llmdoctor.mem.live.liger import check_type
+
+    if sentence is None:
+        check_type(kind)
+        return
+    with pytest.raises(QuestionError, match=sentence):
+        check_type(kind)

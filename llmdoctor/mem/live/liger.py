@@ -7,6 +7,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmdoctor.core.errors import QuestionError
+
+# Model types whose patch in Liger is this loss, this norm and this gated MLP (liger-kernel 0.8.5, transformers/monkey_patch.py).
+MODELLED = ("llama", "mistral", "ministral", "qwen2", "qwen2_5_vl", "qwen2_vl", "qwen3", "smollm3")
+# Other types that have a patch (MODEL_TYPE_TO_APPLY_LIGER_FN), with other norms, MLPs, experts or without the fused loss.
+PATCHED = frozenset(
+    "deepseek_v2 deepseek_v3 deepseek_v4 exaone4 falcon_h1 gemma gemma2 gemma3 gemma3_text gemma4 gemma4_text glm4 glm4v glm4v_moe gpt_oss granite "
+    "hunyuan_v1_dense hunyuan_v1_moe internvl llama4 llama4_text llava mixtral mllama mllama_text_model muse_glimmer nemotron olmo2 olmo3 paligemma "
+    "phi3 pixtral qwen2_5_vl_text qwen2_vl_text qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_moe qwen3_next qwen3_vl qwen3_vl_moe "
+    "qwen3_vl_moe_text qwen3_vl_text smolvlm".split()
+)
+
+
+def check_type(kind: str) -> None:
+    """Raise QuestionError if Liger's kernels for a model type are not modelled, or if there are none: the Trainer leaves such a model as it is."""
+    if kind in MODELLED:
+        return
+    what = "are not modelled" if kind in PATCHED else "do not exist (liger-kernel 0.8.5), so that the Trainer leaves the model as it is"
+    raise QuestionError(f"Liger's kernels for {kind} {what}: --without use_liger_kernel answers without them")
+
 
 def fuse_loss(model: Any) -> bool:
     """Compute the loss of a causal language model from hidden states, chunk by chunk. Return False if the model has no output layer."""

@@ -76,13 +76,10 @@ class _TracedModels:
 
 def _fuse(model: Any, loss: str) -> None:
     """Replace the loss, and for all of Liger's kernels the norms and MLPs too. Raises QuestionError if the model is not one of those modelled."""
-    from llmdoctor.mem.live.liger import fuse_layers, fuse_loss
+    from llmdoctor.mem.live.liger import check_type, fuse_layers, fuse_loss
 
-    if model.config.model_type.startswith("gemma"):
-        raise QuestionError(
-            f"Liger's kernels for {model.config.model_type} (GeGLU, a norm that adds 1 to its weight, soft-capped logits) are not modelled: "
-            "--without use_liger_kernel answers without them"
-        )
+    if loss == "liger":
+        check_type(str(model.config.model_type))
     if not fuse_loss(model):
         raise QuestionError(f"{type(model).__name__}: a fused loss needs a linear output layer, which this model does not have")
     if loss == "liger":
