@@ -16,7 +16,7 @@ from llmdoctor.mem.predictor import Predictor, compare_strategies
 from llmdoctor.mem.results import CombinationResult, FitResult
 from llmdoctor.mem.search import MOST_TRIED, Combination, search
 from llmdoctor.mem.types import Comparison, Estimate
-from llmdoctor.mem.verdict import at_of, label_of
+from llmdoctor.mem.verdict import at_of, label_of, limits_of
 
 
 def fit_report(options: FitOptions) -> Report:
@@ -72,7 +72,7 @@ def _verdict(options: FitOptions, comparison: Comparison, found: Sequence[Combin
     estimate = comparison.estimates[0]
     unit = Unit(max(memory, need_of(estimate).safe))
     needs = f"{label_of(estimate)} needs {unit(need_of(estimate).safe)} {unit.name} of {options.gpu_memory} ({unit(memory)} {unit.name})"
-    where = at_of(comparison)
+    where = f"{at_of(comparison)}{limits_of(comparison)}"
     if fits(estimate, memory) is True:
         return Verdict(f"It fits already: {needs}{where}.")
     if found:

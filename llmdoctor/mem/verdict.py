@@ -19,7 +19,7 @@ def verdict_of(comparison: Comparison, fits: Sequence[MemoryFit], memory: int | 
         return _of_fits(comparison, fits, memory)
     if any(estimate.traced is None for estimate in comparison.estimates):
         return Verdict(_bound(comparison), "bound")
-    return Verdict(f"{_peaks(comparison)}{_limits(comparison)}.", "ok")
+    return Verdict(f"{_peaks(comparison)}{limits_of(comparison)}.", "ok")
 
 
 def label_of(estimate: Estimate) -> str:
@@ -67,8 +67,8 @@ def _assumed(comparison: Comparison) -> list[tuple[str, str]]:
     return [*found, ("--image", "no image")] if "--image" in known else found
 
 
-def _limits(comparison: Comparison) -> str:
-    """Return what else could turn the answer: parts that are missing, keys that were left out."""
+def limits_of(comparison: Comparison) -> str:
+    """Return what else could turn the answer, as clauses after semicolons: parts that are missing, keys that were left out."""
     parts = [f"{skipped.what}: not counted" for skipped in comparison.skipped]
     without = [f"without {', '.join(comparison.options.without)}"] if comparison.options.without else []
     return "".join(f"; {part}" for part in parts) + _clauses(comparison) + "".join(f"; {part}" for part in without)
@@ -107,7 +107,7 @@ def _of_fits(comparison: Comparison, fits: Sequence[MemoryFit], memory: int) -> 
     device = f"{stated} ({size})" if stated else size
     pairs = list(zip(comparison.estimates, fits, strict=True))
     over = [pair for pair in pairs if pair[1].fits is False]
-    where = f"{at_of(comparison)}{_limits(comparison)}"
+    where = f"{at_of(comparison)}{limits_of(comparison)}"
     if over:
         least = "at least " if any(estimate.traced is None for estimate, _ in over) else ""
         return Verdict(f"Does not fit into {device}: {least}{_needs(over, unit)} needed{where}.", "problem")

@@ -56,6 +56,18 @@ def test_what_can_never_fit_is_said(model: str) -> None:
     assert "none of" in report.verdict.text
 
 
+def test_the_verdict_has_the_limits_of_what_was_read(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text(
+        "output_dir: o\nper_device_train_batch_size: 1\nlearning_rate: 1\nmax_length: 64\ntorch_dtype: bfloat16\nneftune_noise_alpha: 5\n"
+    )
+    report = fit_report(FitOptions(model=model, strategy=(str(path),), gpu_memory="80GiB", without=("neftune_noise_alpha",)))
+    assert report.verdict is not None
+    assert report.verdict.text.startswith("It fits already: ")
+    for limit in ("read as SFTConfig: ", "torch_dtype read by the present names", "without neftune_noise_alpha"):
+        assert limit in report.verdict.text
+
+
 def test_moves_change_something_or_do_not_apply(model: str) -> None:
     predictor = Predictor(MemOptions(model=model, strategy=STRATEGY))
     strategy = predictor.strategy(STRATEGY[0])
