@@ -10,9 +10,10 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.configs.formats import FORMATS
+from llmdoctor.configs.versions import version_of
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.inputs import Inputs
-from llmdoctor.core.installed import installed_version
+from llmdoctor.core.release import release
 from llmdoctor.files.jsonfile import read_json_file
 from llmdoctor.files.opening import read_bytes, shown_path
 from llmdoctor.files.yamlfile import YAML_LIMIT, parse_yaml
@@ -93,7 +94,7 @@ def set_up(options: LabelsOptions, worker: TemplateWorker, detail: bool = True) 
     trainer = trainer_named(name)
     directory = read_model_dir(options.model)
     config, inputs = _settings(options, trainer)
-    chosen, stated, limits = _version_of(trainer, version)
+    chosen, stated, limits = _version_of(trainer, version, options.config or options.data)
     release = _release(options, trainer, chosen, version)
     encoder = FastEncoder(directory, release[0])
     limits += release_limits(encoder)
@@ -120,9 +121,9 @@ def _release(options: LabelsOptions, trainer: Trainer, chosen: tuple[int, ...], 
         return as_release(options.transformers)
     if trainer.library == "transformers":
         return chosen
-    installed = installed_version("transformers")
-    if installed is not None and not named:
-        return as_release(installed)
+    found = version_of("transformers", known=("4.57.6", "5.23.0"), near=options.config or options.data)
+    if (found.basis == "pinned" and release(found.version)[:1] in ((4,), (5,))) or (found.installed is not None and not named):
+        return as_release(found.version)
     return (5,) if chosen >= trainer.five_since else (4,)
 
 
@@ -144,14 +145,17 @@ def release_limits(encoder: FastEncoder) -> list[str]:
     ]
 
 
-def _version_of(trainer: Trainer, text: str) -> tuple[tuple[int, ...], str | None, list[str]]:
+def _version_of(trainer: Trainer, text: str, near: str) -> tuple[tuple[int, ...], str | None, list[str]]:
     """Return the rules to apply, the version asked about, and the limits of the answer.
 
-    The rules are those of the compared release with the same first two numbers, else of the newest one that is not newer.
+    Without `text` the version is that which the repository of the file `near` pins, or the installed one. The rules are those of the compared
+    release with the same first two numbers, else of the newest one that is not newer.
     """
     if not trainer.versions:
         return (), None, []
-    stated = text or installed_version(trainer.library)
+    decided = version_of(trainer.library, known=trainer.versions, named=text or None, near=near)
+    stated = None if decided.basis == "newest" else decided.version
+    pinned = [clause for clause in (decided.pinned, *decided.doubts) if clause is not None and "every version known" not in clause]
     known = [as_version(one) for one in trainer.versions]
     if stated is None:
         return (
@@ -161,17 +165,18 @@ def _version_of(trainer: Trainer, text: str) -> tuple[tuple[int, ...], str | Non
         )
     match = re.match(r"\d+(\.\d+){0,3}", stated)
     wanted = as_version(match[0] if match and not text else stated)
-    near = [one for one in known if one[:2] == wanted[:2]]
-    if wanted < known[0] and not near:
+    alike = [one for one in known if one[:2] == wanted[:2]]
+    if wanted < known[0] and not alike:
+        by = f", which {decided.place} pins" if decided.place is not None else ""
         raise QuestionError(
-            f"--trainer {trainer.name}@{stated}: the oldest release compared is {trainer.versions[0]}, older ones are not modelled"
+            f"--trainer {trainer.name}@{stated}{by}: the oldest release compared is {trainer.versions[0]}, older ones are not modelled"
         )
-    chosen = max(near or [one for one in known if one <= wanted])
+    chosen = max(alike or [one for one in known if one <= wanted])
     exact = wanted == chosen
     return (
         chosen,
         stated,
-        [] if exact else [f"{trainer.library} {stated} was not compared: the rules are those of {'.'.join(map(str, chosen))}"],
+        pinned if exact else [*pinned, f"{trainer.library} {stated} was not compared: the rules are those of {'.'.join(map(str, chosen))}"],
     )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from llmdoctor.configs.versions import version_of
 from llmdoctor.core.document import Block, Note, Table
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.inputs import Inputs
-from llmdoctor.core.installed import installed_version
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.labels.builders import build_prompt, json_file
 from llmdoctor.labels.built import as_release, release_limits
@@ -35,6 +35,11 @@ _CHANGING: dict[str, Any] = {
 _CONTEXT = 60  # characters shown on each side of the first difference
 
 
+def _transformers(model: str) -> str:
+    """Return the release of transformers that the repository of the model pins, or the installed one, or the newest."""
+    return version_of("transformers", known=("4.57.6", "5.23.0"), near=model).version
+
+
 def prompt_diff_report(options: PromptOptions) -> Report:
     """Return whether two sides build the same prompt, and why not.
 
@@ -47,7 +52,7 @@ def prompt_diff_report(options: PromptOptions) -> Report:
         return _directories(options)
     directory = read_model_dir(options.model)
     with TemplateWorker() as worker:
-        release = as_release(options.transformers or installed_version("transformers") or "5")
+        release = as_release(options.transformers or _transformers(options.model))
         chat = Chat(FastEncoder(directory, release[0]), directory.chat_template, worker, copies_reasoning=copies_reasoning(release))
         messages, inputs = read_chat(options.messages)
         sides = (options.left, options.right)

@@ -11,11 +11,14 @@ from llmdoctor.check.check import check_report
 from llmdoctor.check.options import CheckOptions
 from llmdoctor.configs import versions
 from llmdoctor.configs.versions import version_of
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.requirement import parse_requirement
 from llmdoctor.files.pins import pins_in
 from llmdoctor.gencfg.check import check_report as gencfg_check
 from llmdoctor.gencfg.options import GencfgCheckOptions, GencfgOptions
 from llmdoctor.gencfg.show import show_report
+from llmdoctor.labels import built
+from llmdoctor.labels.built import trainer_named
 from llmdoctor.mask import releases
 from llmdoctor.mask.inspect import inspect_report
 from llmdoctor.mask.options import MaskInspectOptions
@@ -200,3 +203,14 @@ def test_a_pin_older_than_every_known_release(repository: Path) -> None:
     (repository / "requirements.txt").write_text("transformers==4.30.0\n")
     tree = check_report(CheckOptions(paths=(".",)))
     assert "which requirements.txt:1 pins" in tree.skipped[0].reason
+
+
+def test_labels_follow_the_pinned_trl(repository: Path) -> None:
+    trainer = trainer_named("trl-sft")
+    (repository / "requirements.txt").write_text(f"trl=={trainer.versions[0]}\n")
+    rules, stated, limits = built._version_of(trainer, "", "model")
+    assert (stated, ".".join(map(str, rules))) == (trainer.versions[0], trainer.versions[0])
+    assert f"for trl {trainer.versions[0]}, which requirements.txt:1 pins" in limits
+    (repository / "requirements.txt").write_text("trl==0.0.1\n")
+    with pytest.raises(QuestionError, match=r"which requirements\.txt:1 pins"):
+        built._version_of(trainer, "", "model")
