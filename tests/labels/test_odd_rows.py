@@ -118,3 +118,21 @@ def test_a_short_content_is_found_in_its_place_and_not_in_a_header(tmp_path: Pat
     tokens = found.result["rows"][0]["tokens"]
     assert [(one["text"], one["role"]) for one in tokens if one["role"]] == [("user", "user"), ("s", "assistant")]
     assert [one["text"] for one in tokens if not one["role"]].count("user") == 1
+
+
+def test_a_labels_column_of_rows_that_are_not_tokenized_is_refused(tmp_path: Path) -> None:
+    """trl 1.16.0 hands it to the collator, which raises for another length and trains on it for the same."""
+    with pytest.raises(QuestionError, match="labels of the tokens"):
+        inspected(tmp_path, [{"text": "a", "labels": [1]}], trainer="trl-sft@1.16.0")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "rows", "kind"),
+    [
+        ("trl-kto@1.16.0", [{"prompt": "a", "completion": "b"}], "ValueError"),
+        ("trl-dpo@1.16.0", [{"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a", "chosen": "b"}], "AttributeError"),
+        ("trl-sft@1.16.0", [{"messages": []}], "IndexError"),
+    ],
+)
+def test_what_trl_raises_for_a_missing_column(trainer: str, rows: list[dict[str, Any]], kind: str, tmp_path: Path) -> None:
+    assert inspected(tmp_path, rows, trainer=trainer).result["error"]["type"] == kind

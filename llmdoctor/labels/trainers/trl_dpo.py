@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from llmdoctor.labels.trainers.base import Task, Trainer
-from llmdoctor.labels.trainers.trl_common import column, common_prefix, is_conversational, more_of, refuse_odd_columns, set_eos, tools_of
-from llmdoctor.labels.types import Row, Sequence, sequence_of
+from llmdoctor.labels.trainers.trl_common import (
+    column,
+    common_prefix,
+    filled,
+    is_conversational,
+    more_of,
+    refuse_odd_columns,
+    set_eos,
+    tools_of,
+)
+from llmdoctor.labels.types import Row, Sequence, TrainerError, sequence_of
 
 BY_PREFIX = (1, 14)  # the first release in which the completion begins where the tokenizations part
 _DROPS = (1, 9)  # the first release that drops a prompt that fills max_length alone
@@ -18,6 +28,7 @@ def build(task: Task) -> list[Sequence]:
     """Return, for each pair, the chosen sequence and then the rejected one; the completion's tokens are the targets."""
     if not task.rows:
         return []
+    task = replace(task, rows=filled(task.rows))
     refuse_odd_columns(task.rows, ("prompt", "chosen", "rejected"))
     set_eos(task.chat, task.get("eos_token"), strict=task.version >= _STRICT)
     implicit = task.rows[0].columns.get("prompt") is None
@@ -40,6 +51,11 @@ def extract_prompt(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ended(columns: Mapping[str, Any], eos: str) -> dict[str, Any]:
+    for key in ("chosen", "rejected"):
+        if key in columns and columns[key] is None:
+            raise TrainerError(
+                "AttributeError", f"'NoneType' object has no attribute 'endswith': a row has no {key}", "trl dpo_trainer.py add_eos"
+            )
     sides = {key: column(columns, key) for key in ("chosen", "rejected")}
     return {**columns, **{key: text if text.endswith(eos) else text + eos for key, text in sides.items()}}
 

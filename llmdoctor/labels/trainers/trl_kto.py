@@ -11,7 +11,7 @@ from llmdoctor.labels.packing import BATCH
 from llmdoctor.labels.trainers.base import Task, Trainer
 from llmdoctor.labels.trainers.trl_common import boundary, check_pad, column, is_conversational, more_of, refuse_odd_columns, tools_of
 from llmdoctor.labels.trainers.trl_dpo import BY_PREFIX, extract_prompt
-from llmdoctor.labels.types import Row, Sequence, sequence_of
+from llmdoctor.labels.types import Row, Sequence, TrainerError, sequence_of
 
 _DROPS = (1, 9)  # the first release that drops a prompt that fills max_length alone
 
@@ -28,6 +28,10 @@ def build(task: Task) -> list[Sequence]:
         rows = [Row(row.number, extract_prompt(row.columns)) for row in rows]
     if first.get("chosen") is not None and first.get("rejected") is not None:
         rows = [one for start in range(0, len(rows), BATCH) for one in _unpaired(rows[start : start + BATCH])]
+    elif "label" not in first:
+        raise TrainerError(
+            "ValueError", "Column 'label' doesn't exist: KTO needs to know which completions are desirable", "trl kto_trainer.py"
+        )
     length = task.config.get("max_length", 1024)
     parts = [_parts(task, row) for row in rows]
     if length is not None and task.version >= _DROPS:

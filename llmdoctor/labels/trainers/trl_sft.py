@@ -49,6 +49,10 @@ def build(task: Task) -> list[Sequence]:
     task = replace(task, rows=filled(task.rows))
     rules, first = rules_for(task.version), task.rows[0].columns
     refuse_odd_columns(task.rows, ("prompt", "completion"))
+    if rules.reads_labels and "labels" in first and "input_ids" not in first:
+        raise QuestionError(
+            "labels: SFTTrainer's collator takes a column of this name as the labels of the tokens, and these rows are not tokenized: remove it"
+        )
     _prepare_tokenizer(task, rules, first)
     only_completion = task.get("completion_only_loss", "prompt" in first and ("completion" in first or not rules.needs_completion))
     if "input_ids" in first:
