@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from llmdoctor.labels.options import LabelsOptions
 DATA, BAD = "talks.jsonl", "pad-is-the-end"
 PROMPT = "Describe this image."
 COMMAND = f"llmdoctor labels audit {BAD} {DATA} --trainer transformers-clm"
-GOOD_PAD, END = "<|endoftext|>", "<|im_end|>"
+END = "<|im_end|>"
 
 
 def prepare(model: str) -> list[list[dict[str, str]]]:
@@ -34,3 +35,10 @@ def prepare(model: str) -> list[list[dict[str, str]]]:
 def audit() -> Report:
     """Return what the audit reports of the tokenizer whose pad token is the end token."""
     return audit_report(LabelsOptions(model=BAD, data=DATA, trainer="transformers-clm"))
+
+
+def pad_of(report: Report) -> str | None:
+    """Return the pad token that the fix of LAB001 names; None if the finding or such a fix is missing."""
+    fixes = [finding.fix or "" for finding in report.findings if finding.code == "LAB001"]
+    found = re.search(r'tokenizer\.pad_token = "(.+)"', "\n".join(fixes))
+    return found and found[1]

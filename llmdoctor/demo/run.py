@@ -233,16 +233,16 @@ def _trained() -> int:
 
     talks = labels.prepare(MODEL)
     _say("\nAnd a model that never stops whatever the call: was it ever taught to?\n")
-    found: list[str] = []
+    pads: list[str] = []
 
     def audited() -> Report:
         report = labels.audit()
-        found.extend(finding.code for finding in report.findings)
+        pads.extend(pad for pad in (labels.END, labels.pad_of(report)) if pad is not None)
         return report
 
     _step("9  What the training data teach, with a pad token that is also the end token", labels.COMMAND, audited)
     _say(_heading("10  Trained for a moment by the real Trainer, with that pad token and with the one that the fix names"))
-    results = [train_and_ask(Path(MODEL), talks, pad, labels.PROMPT, Path("trained")) for pad in (labels.END, labels.GOOD_PAD)]
+    results = [train_and_ask(Path(MODEL), talks, pad, labels.PROMPT, Path("trained")) for pad in pads]
     rows = tuple(
         (
             f"pad_token {pad}",
@@ -250,9 +250,9 @@ def _trained() -> int:
             f"{'stopped after' if one.stopped else 'ran to'} {one.new_tokens} tokens",
             one.text,
         )
-        for pad, wanted, one in zip((labels.END, labels.GOOD_PAD), (False, True), results, strict=True)
+        for pad, wanted, one in zip(pads, (False, True), results, strict=False)
     )
-    true = "LAB001" in found and [one.stopped for one in results] == [False, True]
+    true = [one.stopped for one in results] == [False, True]
     verdict = _came_true(true, "Both predictions came true: the first training does not teach the end of an answer, the second does.")
     _print(verdict, Table(("training", "predicted", "seen", "answer"), rows))
     return 0 if true else UNEXPECTED
