@@ -61,7 +61,7 @@ def _prepared(model: Any, inputs: ForwardInputs) -> dict[str, Any]:
         return _encoder_decoder(model, inputs, ids, mask, cache, legacy=legacy)
     if past:
         cache = _filled(model, ids[:, :past], mask, cache, cache_name, legacy=legacy)
-    if past and legacy and "cache_position" in parameters:
+    if past and "cache_position" in parameters:  # as generate() of those releases does; Qwen2-VL and Mamba need it
         arguments["cache_position"] = torch.arange(past, past + inputs.q_len)
     arguments["input_ids"] = ids[:, past:]
     arguments["use_cache"] = cache is not None
