@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from llmdoctor.core.document import Block, Code, Note, Table
 from llmdoctor.core.errors import MissingExtra, QuestionError
@@ -115,11 +117,22 @@ def _fix(options: FitOptions, one: Combination) -> Iterator[Block]:
         yield Note("Script", "\n".join(made.script))
     where = "Write this to strategy.json, then" if made.whole else f"Set these keys in {options.strategy[0]}, then"
     strategy = "strategy.json" if made.whole else options.strategy[0]
-    batch = f" --batch {one.estimate.workload.batch}" if options.batch is not None else ""
-    length = f" --seq-len {options.seq_len}" if options.seq_len is not None else ""
-    yield Note(
-        "Next", f"{where}: llmdoctor mem compare {options.model} --strategy {strategy}{batch}{length} --gpu-memory {options.gpu_memory}"
-    )
+    words = question_words(replace(options, batch=one.estimate.workload.batch if options.batch is not None else None), whole=made.whole)
+    yield Note("Next", f"{where}: llmdoctor mem compare {options.model} --strategy {strategy}{words} --gpu-memory {options.gpu_memory}")
+
+
+def question_words(options: FitOptions, *, whole: bool) -> str:
+    """Return the options that the next command needs to answer for the same run; a file that is `whole` new has no keys to leave out."""
+    words: list[object] = []
+    for name in ("batch", "seq_len", "image", "lengths", "packed", "attn", "world_size", "rank", "stage", "lora", "deepspeed"):
+        value = getattr(options, name)
+        if value:
+            words += [f"--{name.replace('_', '-')}", value]
+    for option, values in (("--trainable", options.trainable), ("--without", () if whole else options.without)):
+        for value in values:
+            words += [option, value]
+    words += ["--gradient-checkpointing"] if options.gradient_checkpointing else []
+    return "".join(f" {shlex.quote(str(word))}" for word in words)
 
 
 def _result(one: Combination) -> CombinationResult:

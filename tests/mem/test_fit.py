@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.fit import fit_report
+from llmdoctor.mem.fit import fit_report, question_words
 from llmdoctor.mem.moves import moves_of
 from llmdoctor.mem.options import FitOptions, MemOptions
 from llmdoctor.mem.paste import merged, pasted
@@ -147,3 +147,20 @@ def test_a_script_is_answered_in_the_words_of_its_call(tmp_path: Path) -> None:
     assert made.text == "per_device_train_batch_size=1,\ngradient_accumulation_steps=4,"
     assert made.script == ("from_pretrained(..., dtype=torch.bfloat16), without autocast",)
     assert made.estimate.strategy.autocast is None
+
+
+def test_the_next_command_asks_the_same_question() -> None:
+    options = FitOptions(
+        model="m",
+        strategy=("s.json",),
+        gpu_memory="24GiB",
+        batch=2,
+        world_size=4,
+        rank=1,
+        attn="eager",
+        trainable=("*bias",),
+        without=("seed",),
+    )
+    words = question_words(options, whole=False)
+    assert words == " --batch 2 --attn eager --world-size 4 --rank 1 --trainable '*bias' --without seed"
+    assert "--without" not in question_words(options, whole=True)
