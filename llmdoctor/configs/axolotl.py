@@ -165,7 +165,15 @@ OWN = Meanings(
         "datasets": "datasets",
         "default_system_message": "system_prompt",
         "excess_length_strategy": "truncation",
+        "min_sample_len": "truncation",
+        **dict.fromkeys(("chat_template_jinja", "chat_template_kwargs"), "chat_template"),
+        **dict.fromkeys(("eot_tokens", "special_tokens"), "eos_token"),
     },
+    labels_refused=(
+        "added_tokens_overrides curriculum_sampling dataset_exact_deduplication dataset_shard_idx dataset_shard_num max_packed_sequence_len "
+        "pose_max_context_len pose_num_chunks pose_split_on_token_ids pretraining_dataset process_reward_model reward_model rl role_boundaries "
+        "skip_prepare_dataset streaming tokenizer_legacy tokenizer_type tokenizer_use_mistral_common tokens val_set_size"
+    ),
 )
 _CLASSES = (
     "AxolotlInputConfig", "LigerArgs", "CutCrossEntropyArgs", "DenseMixerArgs", "GrokfastArgs", "KDArgs", "KernelsArgs", "LMEvalArgs", "SpectrumArgs",

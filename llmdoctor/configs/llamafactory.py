@@ -93,8 +93,13 @@ OWN = Meanings(
         "mask_history": "mask_history",
         "default_system": "system_prompt",
         "enable_thinking": "thinking",
+        "preserve_thinking": "thinking",
         "tool_format": "tool_format",
     },
+    labels_refused=(
+        "add_special_tokens add_tokens interleave_probs max_samples mix_strategy new_special_tokens_config split_special_tokens stage streaming "
+        "tokenized_path val_size"
+    ),
 )
 TABLES = (OWN, trainer.ARGUMENTS)
 CLASSES = ("ModelArguments", "DataArguments", "FinetuningArguments", "GeneratingArguments", "TrainingArguments")

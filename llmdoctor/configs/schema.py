@@ -14,6 +14,7 @@ from llmdoctor.configs.types import Ignored, Key, Meaning, Purpose, Refused, Use
 
 NO_TARGETS = Ignored("no influence on the training targets")
 NOT_MODELLED = Refused("its influence on memory is not modelled")
+OTHER_TARGETS = Refused("it changes what is trained and is not modelled")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +22,8 @@ class Meanings:
     """What the keys of a framework mean for memory and for labels.
 
     `uses` and `labels` map a key to a normalised setting; `ignored` and `refused` map a reason to the keys that it holds for, separated by blanks, a
-    trailing `*` for all that begin so; `refused_if` maps a key to a Refused with harmless values of its own.
+    trailing `*` for all that begin so; `refused_if` maps a key to a Refused with harmless values of its own. `labels_refused` are the keys that change
+    the training targets in a way that is not modelled (tests/labels/test_schema.py holds both against the trainers of labels/).
     """
 
     uses: Mapping[str, str] = field(default_factory=dict)
@@ -29,6 +31,7 @@ class Meanings:
     refused: Mapping[str, str] = field(default_factory=dict)
     refused_if: Mapping[str, Refused] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    labels_refused: str = ""
 
     def memory(self, name: str) -> Meaning | None:
         """Return what `name` means for memory; None if nothing is written about it."""
@@ -48,7 +51,8 @@ def meaning_of(name: str, tables: Iterable[Meanings]) -> dict[Purpose, Meaning]:
     """Return the meanings of a key by the first table that has one."""
     tables = tuple(tables)
     memory = next((found for table in tables if (found := table.memory(name)) is not None), NOT_MODELLED)
-    labels = next((Uses(table.labels[name]) for table in tables if name in table.labels), NO_TARGETS)
+    used = next((Uses(table.labels[name]) for table in tables if name in table.labels), None)
+    labels = used or (OTHER_TARGETS if any(name in table.labels_refused.split() for table in tables) else NO_TARGETS)
     return {"memory": memory, "labels": labels}
 
 

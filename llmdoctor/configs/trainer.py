@@ -8,7 +8,7 @@ from typing import Any
 
 from llmdoctor.configs import peft
 from llmdoctor.configs.normal import Normal
-from llmdoctor.configs.schema import Meanings, declared, keys_of, removed_keys
+from llmdoctor.configs.schema import NO_TARGETS, Meanings, declared, keys_of, removed_keys
 from llmdoctor.configs.types import Format, Key, Refused, Uses, Variant
 
 DEFAULT_OPTIMIZER = "adamw_torch_fused"  # training_args.py, default_optim with torch 2.8 or later
@@ -116,13 +116,11 @@ MODEL_INIT = Meanings(
 )
 OURS = {
     **{
-        f"model_init.{name}": Key(name=f"model_init.{name}", meanings={"memory": meaning, "labels": meaning})
+        f"model_init.{name}": Key(name=f"model_init.{name}", meanings={"memory": meaning, "labels": NO_TARGETS})
         for name in (*MODEL_INIT.uses, *" ".join(MODEL_INIT.ignored.values()).split())
         if (meaning := MODEL_INIT.memory(name)) is not None
     },
-    "client_optimizer": Key(
-        name="client_optimizer", type="dict", meanings={"memory": Uses("client_optimizer"), "labels": Uses("client_optimizer")}
-    ),
+    "client_optimizer": Key(name="client_optimizer", type="dict", meanings={"memory": Uses("client_optimizer"), "labels": NO_TARGETS}),
 }
 
 

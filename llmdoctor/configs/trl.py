@@ -9,7 +9,7 @@ from typing import Any
 
 from llmdoctor.configs import handbook, trainer
 from llmdoctor.configs.normal import Normal
-from llmdoctor.configs.schema import NO_TARGETS, Meanings, declared, fields_of, keys_of, removed_keys
+from llmdoctor.configs.schema import NO_TARGETS, Meanings, declared, fields_of, keys_of, meaning_of, removed_keys
 from llmdoctor.configs.types import Format, Ignored, Key, Meaning, Purpose, Uses, Variant
 from llmdoctor.core.errors import QuestionError
 
@@ -82,6 +82,9 @@ TRAINERS = Meanings(
         "max_length": "sequence_length",
         "max_seq_length": "sequence_length",
         "packing": "packing",
+        "packing_strategy": "packing_strategy",
+        "padding_free": "padding_free",
+        "pad_to_multiple_of": "length_multiple",
         "completion_only_loss": "completion_only",
         "assistant_only_loss": "assistant_only",
         "dataset_text_field": "text_column",
@@ -91,6 +94,7 @@ TRAINERS = Meanings(
         "truncation_mode": "truncation",
         "max_prompt_length": "prompt_length",
     },
+    labels_refused="center_rewards_coefficient dataset_kwargs datasets shuffle_dataset tools",
 )
 TABLES = (trainer.ARGUMENTS, MODEL, TRAINERS)
 OBJECTIVES = {  # the class: what it trains; the first that has the most keys of a file reads it
@@ -128,7 +132,7 @@ def variant_of(name: str) -> Variant:
     keys |= keys_of("trl", (name,), TABLES)
     for key in _MIXTURE:
         meaning = MODEL.memory(key) or Ignored("")
-        keys[key] = Key(name=key, meanings={"memory": meaning, "labels": meaning})
+        keys[key] = Key(name=key, meanings={"memory": meaning, "labels": meaning_of(key, TABLES)["labels"]})
     keys |= {key: value for key, value in trainer.variant_of().keys.items() if key.startswith(("model_init", "client_optimizer"))}
     keys |= model_kwargs(loads=False)
     keys["model_init_kwargs"] = Key(name="model_init_kwargs", meanings={"memory": _UNUSED, "labels": NO_TARGETS})
