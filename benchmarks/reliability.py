@@ -1,10 +1,11 @@
-"""At least 100,000 mutated inputs over every reader and command, and 500 of them as processes: tried, refused, reported, crashed, hung, slowest.
+"""200,000 mutated inputs over every reader and command, 1,000 of them as processes, and 200 kills: tried, refused, reported, crashed, hung, slowest.
 
-    .venv/bin/python benchmarks/reliability.py [--inputs N] [--processes N] [--seed N] [--workers N] [--keep DIR]
+    .venv/bin/python benchmarks/reliability.py [--inputs N] [--processes N] [--kills N] [--seed N] [--workers N] [--keep DIR]
 
-The whole inputs and the mutations are tests/reliability. The same seed tries the same inputs again. A failing one is written below DIR, with
-its command. Of the processes a part gets a Ctrl-C at a random moment, and a part a stdout that nobody reads. Exit 1 where something crashed
-or hung, or the slowest took 2 s.
+The whole inputs, the mutations, other kinds of file (a FIFO, a device, a link on itself, 8 GiB of nothing) and options of no use are tests/reliability.
+The same seed tries the same inputs again. A failing one is written below DIR, with its command. Of the processes a part gets a signal at a random
+moment, and a part a standard stream that is closed, full or not read. The kills are tests/reliability/kills.py. Times are seconds of the processor.
+Exit 1 if something crashed or hung, the slowest took 2 s, a static command took 300 MB, or a kill left a damaged file or a process.
 """
 
 from __future__ import annotations
@@ -27,20 +28,31 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.reliability.cases import Case  # noqa: E402
-from tests.reliability.harness import Corpus, Outcome, Tally, judge, try_inputs, write, write_failing  # noqa: E402
+from tests.reliability.harness import Corpus, Outcome, Tally, arrange, judge, try_inputs, write, write_failing  # noqa: E402
+from tests.reliability.kills import kill_all  # noqa: E402
 
 LIMIT = 2.0  # seconds, of the slowest
+MEMORY = 300_000_000  # bytes, of the hungriest
 ALLOWED = 8 * 2**30  # bytes of address space
-WAYS = ("whole", "whole", "whole", "closed stdout", "Ctrl-C")
+SIGNALS = {
+    "SIGINT": signal.SIGINT,
+    "SIGTERM": signal.SIGTERM,
+    "SIGHUP": signal.SIGHUP,
+    "SIGKILL": signal.SIGKILL,
+    "SIGPIPE": signal.SIGPIPE,
+}
+STREAMS = {"stdout not read": "", "stdout closed": ">&-", "stderr closed": "2>&-", "stdin closed": "<&-", "stdout full": ">/dev/full"}
+WAYS = ("whole", "whole", *SIGNALS, *STREAMS)
 
 
 def main() -> int:
     """Try, print, exit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=100_000)
-    parser.add_argument("--processes", type=int, default=500)
+    parser.add_argument("--inputs", type=int, default=200_000)
+    parser.add_argument("--processes", type=int, default=1000)
+    parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--workers", type=int, default=1, help="processes that share the inputs, each with a seed of its own")
-    parser.add_argument("--seed", type=int, default=20_261_124)
+    parser.add_argument("--seed", type=int, default=20_261_130)
     parser.add_argument("--keep", type=Path, default=Path("failing"), help="where failing inputs are written")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -50,22 +62,35 @@ def main() -> int:
         tally = in_turn(options.inputs, options.workers, options.seed, Path(folder) / "inputs", options.keep)
         middle = time.monotonic()
         processes, ways = as_processes(options.processes, options.seed, Path(folder) / "processes", options.keep)
+        last = time.monotonic()
+        kills = kill_all(options.kills, options.seed, Path(folder) / "kills")
     print(
         f"seed {options.seed}, {options.workers} workers, Python {sys.version.split()[0]}, {os.cpu_count()} cores with other work on them\n"
     )
     print(f"{'':14} {'tried':>8} {'refused':>8} {'reported':>8} {'crashed':>8} {'hung':>8}   slowest")
     _row("in process", tally, middle - start)
-    _row("processes", processes, time.monotonic() - middle)
+    _row("processes", processes, last - middle)
+    grown, which = tally.hungriest
+    print(f"{'':14} the most memory that an input took in process: {grown / 1e6:.0f} MB, {which}")
     print("\nBy command, in process:\n")
     for name, counts in sorted(tally.by_command.items()):
         print(f"{name:14} {_counts(counts)}")
     print("\nProcesses:\n")
     for name, counts in sorted(ways.items()):
         print(f"{name:14} {_counts(counts)}")
+    print("\nKills at random moments:\n")
+    for name, found in sorted(kills.items()):
+        print(
+            f"{name:14} {found.killed:4} killed, {found.ended:4} had ended; {len(found.faults)} damaged files, unreadable traces or processes left"
+        )
+        print("".join(f"    {fault}\n" for fault in found.faults[:5]), end="")
     for tried, outcome in [*tally.failed, *processes.failed][:20]:
         print(f"\n{tried}\n    {outcome.fault[:300]}")
     bad = any(each.counts["crashed"] + each.counts["hung"] or each.slowest[0][0] >= LIMIT for each in (tally, processes) if each.slowest)
-    print(f"\n{'MISS' if bad else 'ok'}: nothing crashed, nothing hung, the slowest under {LIMIT:g} s")
+    bad = bad or grown >= MEMORY or any(found.faults for found in kills.values())
+    print(
+        f"\n{'MISS' if bad else 'ok'}: nothing crashed, nothing hung, the slowest under {LIMIT:g} s, memory under 300 MB, no damage by kills"
+    )
     return int(bad)
 
 
@@ -108,9 +133,8 @@ def as_processes(count: int, seed: int, scratch: Path, keep: Path) -> tuple[Tall
         folder.mkdir(parents=True)
         os.chdir(folder)
         write({**tried.case.files, **tried.changed})
+        arrange(tried)
         outcome = _process(tried.command, way, delay, env)
-        if outcome.seconds > LIMIT / 2 and way == "whole":  # other work on the machine may have been in the way
-            outcome = min((outcome, *(_process(tried.command, way, delay, env) for _ in range(2))), key=lambda each: each.seconds)
         os.chdir(scratch)
         before = tally.counts.copy()
         tally.note(tried, outcome)
@@ -122,31 +146,31 @@ def as_processes(count: int, seed: int, scratch: Path, keep: Path) -> tuple[Tall
 
 
 def _process(command: tuple[str, ...], way: str, delay: float, env: dict[str, str]) -> Outcome:
-    start = time.perf_counter()
-    read, written = os.pipe() if way == "closed stdout" else (-1, subprocess.PIPE)
+    arguments = [sys.executable, "-m", "llmdoctor", *(word.replace("\0", "") for word in command)]
+    if STREAMS.get(way):
+        arguments = ["bash", "-c", f'exec "$@" {STREAMS[way]}', "-", *arguments]
+    read, written = os.pipe() if way == "stdout not read" else (-1, subprocess.PIPE)
+    process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=written, stderr=subprocess.PIPE, env=env)
     if read >= 0:
         os.close(read)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "llmdoctor", *command], stdin=subprocess.DEVNULL, stdout=written, stderr=subprocess.PIPE, env=env
-    )
-    if read >= 0:
         os.close(written)
-    if way == "Ctrl-C":
+    if way in SIGNALS:
         time.sleep(delay)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(SIGNALS[way])
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return Outcome(-9, "", "", time.perf_counter() - start, "hung")
+        return Outcome(-9, "", "", 60.0, "hung")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     texts = [(data or b"").decode("utf-8", "surrogateescape") for data in (out, err)]
-    outcome = Outcome(process.returncode, texts[0], texts[1], time.perf_counter() - start)
-    interrupted = way == "Ctrl-C" and process.returncode in (130, -signal.SIGINT)
-    # Before llmdoctor's own first line runs, Python answers a Ctrl-C with a traceback of its own.
-    if interrupted and ("Traceback" not in texts[1] or "llmdoctor/" not in texts[1]):
-        return outcome
-    outcome.fault = judge((*command, "json") if way == "closed stdout" else command, outcome)
+    outcome = Outcome(process.returncode, texts[0], texts[1], after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    # Before main() runs, Python answers a Ctrl-C with a traceback of its own.
+    ended = way in SIGNALS and process.returncode in (130, -SIGNALS[way], 1)
+    if not ended or ", in entry" in texts[1]:
+        outcome.fault = judge((*command, "json") if way in STREAMS and not outcome.out else command, outcome)
     return outcome
 
 

@@ -87,7 +87,7 @@ def _kwargs(side: SideOptions) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(side.kwargs)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise QuestionError(f"kwargs of {side.name}: not JSON: {error}") from None
     if not isinstance(value, dict):
         raise QuestionError(f"kwargs of {side.name}: expected a JSON object")

@@ -15,13 +15,16 @@ from llmdoctor.core.errors import QuestionError
 
 _TEXT = ("text", "input_text", "output_text", "refusal", "thinking")
 _CONTENT = r"""\w+(?:\.content|\[['"]content['"]\])"""
-_SET = re.compile(rf"\bset\s+(\w+)\s*=\s*{_CONTENT}")
+# Over templates with single blanks; the length is bounded because a template of "for for for ..." would take quadratic time.
+_SET = re.compile(rf"\bset (\w+) ?= ?{_CONTENT}")
+_LOOP = re.compile(rf"\bfor [\w, ]{{1,200}}? in (?:({_CONTENT})|(\w+))")
 
 
 def iterates_content(template: str) -> bool:
     """Return whether the template loops over a message's content: engines then keep it a list of parts ("openai"), else it is one text."""
-    names = "|".join([_CONTENT, *(rf"{name}\b" for name in _SET.findall(template))])
-    return re.search(rf"\bfor\s+[\w,\s]+?\s+in\s+(?:{names})", template) is not None
+    text = " ".join(template.split())
+    names = set(_SET.findall(text))
+    return any(content or name in names for content, name in _LOOP.findall(text))
 
 
 def vllm_messages(messages: list[dict[str, Any]], template: str) -> list[dict[str, Any]]:
@@ -29,7 +32,7 @@ def vllm_messages(messages: list[dict[str, Any]], template: str) -> list[dict[st
     parts = iterates_content(template)
     out = []
     for message in messages:
-        role, content = message.get("role"), message.get("content")
+        role, content = message.get("role"), _content(message)
         texts = [content] if isinstance(content, str) else [_text(part, "vllm") for part in content or []]
         one: dict[str, Any] = {"role": role, "content": [{"type": "text", "text": text} for text in texts] if parts else "\n".join(texts)}
         if role == "assistant":
@@ -52,7 +55,7 @@ def sglang_messages(messages: list[dict[str, Any]], template: str) -> list[dict[
     out = []
     for message in messages:
         one = {key: value for key, value in message.items() if value is not None}
-        content = message.get("content")
+        content = _content(message)
         if content is None:
             one["content"] = ""
         elif isinstance(content, list) and not parts:
@@ -72,6 +75,14 @@ def vllm_tools(tools: Any) -> Any:
         {"type": "function", **tool, "function": {**{key: tool["function"].get(key) for key in fields}, **tool["function"]}}
         for tool in tools
     ]
+
+
+def _content(message: Mapping[str, Any]) -> str | list[Any] | None:
+    """Return the content of a message. Raises QuestionError for what the request model of no server accepts."""
+    content = message.get("content")
+    if content is not None and not isinstance(content, str | list):
+        raise QuestionError(f"messages: content: expected a text or a list of parts, found {type(content).__name__}")
+    return content
 
 
 def _text(part: Any, engine: str) -> str:
@@ -96,7 +107,7 @@ def _decoded(calls: Any, *, strict: bool) -> Any:
         given = function.get("arguments")
         try:
             value = json.loads(given) if isinstance(given, str) else given
-        except ValueError:
+        except (ValueError, RecursionError):
             value = given if strict else {}
         if not strict and not isinstance(value, dict | list):
             value = {}

@@ -31,6 +31,8 @@ def compare_report(options: SampleCompareOptions) -> Report:
 
 def compared_as(command: str, options: SampleCompareOptions) -> Report:
     """Return the comparison as a report of `command`: "sample replay" for its former option --versus."""
+    if options.temperature is not None and not 0 < options.temperature < math.inf:
+        raise QuestionError(f"--temperature {options.temperature:g}: expected a finite number above 0")
     trainer, engine = read_side(options.trainer, "trainer"), read_side(options.engine, "engine")
     if options.trainer == options.engine and trainer.name == engine.name:
         raise QuestionError(

@@ -1,7 +1,8 @@
 """Runs commands over mutated inputs in this process, and says of each whether it was refused, reported, or crashed or hung.
 
 What counts as crashed: an exit code outside the contract (0 to 3), a traceback, a refusal that is no single sentence, output that holds a control
-character, JSON that is none. What is interesting, and mutated further, is an input that brought a sentence or a set of findings not seen before: that
+character, JSON that is none, a temporary file left behind, a socket that is opened. Times are seconds of the processor, as other work on the machine
+would be measured otherwise. What is interesting, and mutated further, is an input that brought a sentence or a set of findings not seen before: that
 costs nothing, where tracing lines on Python 3.11 (sys.settrace) made a run many times as long.
 """
 
@@ -27,15 +28,19 @@ import typer.main
 
 from llmdoctor.cli import app
 from llmdoctor.cli.main import main
+from llmdoctor.core.text import clean
 from llmdoctor.modeldir import template
 from tests.reliability.cases import Case, groups
+from tests.reliability.hostile import KINDS, put, remove, with_options
 from tests.reliability.mutate import Mutator
+from tests.reliability.served import cases as served
 
-SECONDS = 10.0  # until an input counts as hung
+SECONDS = 30.0  # by the clock, until an input counts as hung
 FORMATS = ("text", "text", "text", "json", "json", "sarif", "junit", "github", "gitlab", "markdown", "html")
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 VARYING = re.compile(r"[\d.]+|'[^']*'|\"[^\"]*\"|[\x80-\uffff]")
 GROUPS = tuple(app._GROUPS)
+ROOT = Path(__file__).parents[2]
 KEPT = 40  # interesting inputs of a case that are mutated further
 
 
@@ -45,35 +50,42 @@ class Hung(BaseException):
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of one command: its exit code, what it wrote, its seconds, and `fault`, what is wrong with that."""
+    """What came of one command: its exit code, what it wrote, its seconds of the processor, and `fault`, what is wrong with that.
+
+    `memory` is by how many bytes the process grew meanwhile, at most.
+    """
 
     code: int
     out: str
     err: str
     seconds: float
     fault: str = ""
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One input: which, of what, with which command, and the files that were not as they were."""
+    """One input: which, of what, with which command, the files that were not as they were, and those in whose place another kind of file was."""
 
     number: int
     case: Case
     command: tuple[str, ...]
     changed: dict[str, bytes]
+    kinds: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"input {self.number} ({self.case.name}): llmdoctor {' '.join(self.command)}"
+        kinds = "".join(f", {name}: {kind}" for name, kind in self.kinds.items())
+        return clean(f"input {self.number} ({self.case.name}{kinds}): llmdoctor {' '.join(word[:60] for word in self.command)}")
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of outcomes, the slowest inputs, and what failed."""
+    """Counts of outcomes, the slowest and the hungriest inputs, and what failed."""
 
     counts: Counter[str] = field(default_factory=Counter)
     by_command: dict[str, Counter[str]] = field(default_factory=dict)
     slowest: list[tuple[float, Tried]] = field(default_factory=list)
+    hungriest: tuple[int, str] = (0, "")
     failed: list[tuple[Tried, Outcome]] = field(default_factory=list)
 
     def note(self, tried: Tried, outcome: Outcome) -> None:
@@ -83,6 +95,7 @@ class Tally:
         name = " ".join(tried.command[: 1 + (tried.command[0] in GROUPS)])
         self.by_command.setdefault(name, Counter())[kind] += 1
         self.slowest = sorted([*self.slowest, (outcome.seconds, tried)], key=lambda entry: -entry[0])[:10]
+        self.hungriest = max(self.hungriest, (outcome.memory, str(tried)))
         if outcome.fault:
             self.failed.append((tried, outcome))
 
@@ -92,6 +105,7 @@ class Tally:
         for name, counts in other.by_command.items():
             self.by_command.setdefault(name, Counter()).update(counts)
         self.slowest = sorted([*self.slowest, *other.slowest], key=lambda entry: -entry[0])[:10]
+        self.hungriest = max(self.hungriest, other.hungriest)
         self.failed += other.failed
 
 
@@ -99,9 +113,9 @@ def run(arguments: tuple[str, ...], seconds: float = SECONDS) -> Outcome:
     """The command in this process and this directory; after so many seconds it counts as hung."""
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors, write_through=True) for errors in ("strict", "backslashreplace"))
     code, fault = 0, ""
-    start = time.perf_counter()
-    before = sys.argv, sys.stdout, sys.stderr
-    sys.argv, sys.stdout, sys.stderr = ["llmdoctor", *arguments], out, err
+    before = sys.argv, sys.stdin, sys.stdout, sys.stderr
+    sys.argv, sys.stdin, sys.stdout, sys.stderr = ["llmdoctor", *arguments], io.TextIOWrapper(io.BytesIO(b"x = 1\n")), out, err
+    resident, start = _resident(), time.process_time()
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         main()
@@ -113,12 +127,31 @@ def run(arguments: tuple[str, ...], seconds: float = SECONDS) -> Outcome:
         fault = f"{type(error).__name__} got out: {error}"[:300]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        sys.argv, sys.stdout, sys.stderr = before
-    taken = time.perf_counter() - start
+        sys.argv, sys.stdin, sys.stdout, sys.stderr = before
+    taken = time.process_time() - start
     texts = [stream.buffer.getvalue().decode("utf-8", "surrogateescape") for stream in (out, err)]
-    outcome = Outcome(code, texts[0], texts[1], taken, fault)
+    outcome = Outcome(code, texts[0], texts[1], taken, fault, _highest() - resident)
     outcome.fault = fault or judge(arguments, outcome)
+    if not outcome.fault and (left := [name for name in os.listdir() if name.endswith(".partial")]):
+        outcome.fault = f"left behind: {left}"
     return outcome
+
+
+def _resident() -> int:
+    """Return the bytes of memory in use, and let the kernel forget the highest number of them so far; 0 on other systems than Linux."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return 0
+    return _status("VmRSS")
+
+
+def _highest() -> int:
+    return _status("VmHWM") if os.path.exists("/proc/self/clear_refs") else 0
+
+
+def _status(name: str) -> int:
+    return int(re.search(rf"{name}:\s*(\d+)", Path("/proc/self/status").read_text())[1]) * 1024  # type: ignore[index]
 
 
 def judge(arguments: tuple[str, ...], outcome: Outcome) -> str:
@@ -136,7 +169,7 @@ def judge(arguments: tuple[str, ...], outcome: Outcome) -> str:
         except ValueError as error:
             return f"JSON that is none: {error}"
     elif outcome.code == 2 and (not outcome.err.startswith("llmdoctor: ") or outcome.err.count("\n") != 1) and "json" not in arguments:
-        return "" if outcome.out else f"a refusal that is no sentence: {outcome.err[:200]!r}"
+        return "" if outcome.out or outcome.err.startswith("Usage: ") else f"a refusal that is no sentence: {outcome.err[:200]!r}"
     return ""
 
 
@@ -199,7 +232,7 @@ class Corpus:
         self.random = Random(seed)
         # A hungry template takes the 1.5 s that it is given, so only processes try it; messages are read by transformers, which takes 5 s to import.
         left = ("model of DIR009/bad",) if live else ("model of DIR009/bad", "messages")
-        self.groups = [[case for case in group if case.name not in left] for group in groups()]
+        self.groups = [[case for case in group if case.name not in left] for group in [*groups(), served()]]
         self.cases = [case for group in self.groups for case in group]
         self.interesting: dict[tuple[str, str], list[bytes]] = {}
         self.seen: set[tuple[str, ...]] = set()
@@ -211,15 +244,21 @@ class Corpus:
         case = self.random.choice(self.groups[number % len(self.groups)])
         command = self.random.choice(case.commands)
         changed: dict[str, bytes] = {}
+        kinds: dict[str, str] = {}
         for _ in range(self.random.choice((1, 1, 1, 2))):
             name = self.random.choice(case.mutable)
+            if self.random.random() < 0.1:
+                kinds[name] = self.random.choice(KINDS)
+                continue
             pool = self.interesting.get((case.name, name), [])
             start = self.random.choice(pool) if pool and self.random.random() < 0.4 else case.files[name]
             other = self.random.choice(pool) if pool else self.random.choice(list(case.files.values()))
             changed[name] = self.mutator.mutate(name, start, other)
         if case.name.startswith("model") and self.random.random() < 0.03:
             changed[self.random.choice(case.mutable)] = b""
-        return Tried(number, case, (*command, "--format", self.random.choice(FORMATS)), changed)
+        if self.random.random() < 0.2:
+            command = with_options(command, case, self.random, GROUPS)
+        return Tried(number, case, (*command, "--format", self.random.choice(FORMATS)), changed, kinds)
 
     def learn(self, tried: Tried, outcome: Outcome) -> None:
         """Keep what brought something new."""
@@ -243,7 +282,16 @@ def write(files: dict[str, bytes]) -> None:
     for name, data in files.items():
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or not path.is_file():
+            remove(path)
         path.write_bytes(data)
+
+
+def arrange(tried: Tried) -> None:
+    """Put what is not as it was in the place of it, below the working directory."""
+    write(tried.changed)
+    for name, kind in tried.kinds.items():
+        put(name, kind)
 
 
 def try_inputs(
@@ -289,9 +337,9 @@ def try_inputs(
 def _try(tried: Tried, folder: Path) -> Outcome:
     """Run it in the case's folder, and put the folder back."""
     os.chdir(folder)
-    write(tried.changed)
+    arrange(tried)
     outcome = run(tried.command)
-    write(tried.case.files if "--fix" in tried.command else {name: tried.case.files[name] for name in tried.changed})
+    write(tried.case.files if "--fix" in tried.command else {name: tried.case.files[name] for name in (*tried.changed, *tried.kinds)})
     Path("new.json").unlink(missing_ok=True)  # what one of the commands writes
     return outcome
 
@@ -301,5 +349,7 @@ def write_failing(tried: Tried, outcome: Outcome, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     before = os.getcwd()
     os.chdir(folder)
-    write({**tried.case.files, **tried.changed, "COMMAND": f"{tried}\n{outcome.fault}\n{outcome.err[-4000:]}".encode("utf-8", "replace")})
+    write({**tried.case.files, **tried.changed})
+    arrange(tried)
+    write({"COMMAND": f"{tried}\n{tried.command!r}\n{outcome.fault}\n{outcome.err[-4000:]}".encode("utf-8", "replace")})
     os.chdir(before)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.mask.models import CONFIGS
-from tests.reliability.cases import DEEPSPEED, PHASE
+from tests.reliability.cases import DEEPSPEED, PHASE, _word_tokenizer
 from tests.reliability.harness import harnessed, run, write
 
 HUGE = 10**400
@@ -18,6 +18,15 @@ LLAMA = json.dumps(CONFIGS["llama"])
 RESPONSE = {
     "choices": [{"logprobs": {"content": [{"token": "a", "logprob": -9000.0, "top_logprobs": [{"token": "b", "logprob": -9000.0}]}]}}]
 }
+WORDS = {
+    "model/tokenizer.json": _word_tokenizer(),
+    "model/tokenizer_config.json": {
+        "tokenizer_class": "LlamaTokenizer",
+        "eos_token": "<|im_end|>",
+        "chat_template": "{% for message in messages %}{{ message.role }} {{ message.content }}<|im_end|>{% endfor %}",
+    },
+}
+AXOLOTL = "base_model: model\ndatasets:\n  - {path: d, type: chat_template, field_messages: messages}\nsequence_len: 128\n"
 STATES = "mem compare model --strategy deepspeed:zero2,bf16 --static --measured run.jsonl"
 
 
@@ -89,6 +98,32 @@ FOUND: list[tuple[str, dict[str, Any], int, str]] = [
         {"model/config.json": LLAMA, "ds.json": {**DEEPSPEED, "zero_optimization": {"stage": 2, "reduce_bucket_size": "1e999"}}},
         2,
         "whole number",
+    ),
+    ("sample compare a.json b.json --temperature 0", {"a.json": [-0.5], "b.json": [-0.6]}, 2, "above 0"),
+    (
+        "labels audit model d.jsonl --trainer axolotl --config a.yml",
+        {**WORDS, "a.yml": AXOLOTL, "d.jsonl": {"messages": "not JSON"}},
+        0,
+        "JSONDecodeError",
+    ),
+    (
+        "labels audit model d.jsonl --trainer axolotl --config a.yml",
+        {**WORDS, "a.yml": "base_model: model\ndatasets: [d]\n", "d.jsonl": {"messages": []}},
+        2,
+        "datasets[0]",
+    ),
+    (
+        "labels audit model d.jsonl --trainer unsloth",
+        {**WORDS, "model/tokenizer.json": b'{"model": }', "d.jsonl": {"text": "a"}},
+        2,
+        "tokenizer",
+    ),
+    ("prompt diff model --messages d.json", {**WORDS, "d.json": [{"role": "user", "content": 7.5}]}, 2, "found float"),
+    (
+        "prompt diff model --messages d.json --left-kwargs " + "[" * 50_000,
+        {**WORDS, "d.json": [{"role": "user", "content": "a"}]},
+        2,
+        "not JSON",
     ),
 ]
 

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,3 +81,20 @@ def test_an_id_beyond_32_bits_names_no_token(tmp_path: Path) -> None:
     (tmp_path / "outputs.jsonl").write_text('{"token_ids": [1, 2], "finish_reason": "stop"}\n' * 3)
     code, _ = run("gencfg", "runaway", "outputs.jsonl", "--model", "model", cwd=tmp_path)
     assert code in (0, 1)
+
+
+def test_a_trace_of_one_line_without_end(tmp_path: Path) -> None:
+    (tmp_path / "run.jsonl").touch()
+    os.truncate(tmp_path / "run.jsonl", 2**36)
+    for command in (["gencfg", "trace", "--summary"], ["gencfg", "show"], ["gencfg", "runaway"], ["mem", "measure", "--summary"], ["look"]):
+        code, text = run(*command, "run.jsonl", cwd=tmp_path)
+        assert code == 2 or command == ["look"], text
+
+
+@pytest.mark.parametrize("part", ["for ", "for" + " " * 4000, "set a = b.content ", "for a in a" + "a" * 400 + " "])
+def test_a_template_that_repeats_itself(part: str) -> None:
+    from llmdoctor.labels.served import iterates_content
+
+    start = time.process_time()
+    assert not iterates_content(part * (2**19 // len(part)))
+    assert time.process_time() - start < 1

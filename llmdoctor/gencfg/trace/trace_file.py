@@ -80,6 +80,8 @@ class TraceFile:
             raise QuestionError(f"{self.path}: {'no such file' if opened is None else f'{opened.reason}, expected a trace'}")
         with os.fdopen(opened, "rb") as file:
             try:
+                if file.peek(1)[:1] not in (b"{", b""):  # soon, as one long line can have gigabytes
+                    raise QuestionError(f"{self.path}: expected a trace, one JSON object a line")
                 for _, line in read_lines(file, LINE_LIMIT):
                     yield b"" if line is None else line  # what is longer than any record counts as unreadable
             except OSError as error:

@@ -70,7 +70,10 @@ def rebuilt(directory: ModelDir, data: bytes) -> bytes:
     parts = _table()["rebuilt"].get(loaded_class(directory, data))
     if parts is None:
         return data
-    value = json.loads(data)
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):  # the tokenizers package gives the reason
+        return data
     if not isinstance(value, dict) or not isinstance(value.get("model"), dict) or value["model"].get("type", "BPE") != "BPE":
         return data
     unk = token_text(_config(directory).get("unk_token"))

@@ -72,8 +72,12 @@ def _template(task: Task, name: str) -> Any:
 
 
 def _of_type(task: Task, entry: Mapping[str, Any], length: int) -> list[Sequence]:
+    if not isinstance(entry, Mapping):
+        raise QuestionError(f"datasets[0]: expected an object with path and type, found {type(entry).__name__}")
     kind = entry.get("type")
-    if kind not in _TYPES:
+    if isinstance(kind, Mapping):
+        raise QuestionError("datasets[0].type: an object with formats of its own is not modelled, expected a name")
+    if not isinstance(kind, str) or kind not in _TYPES:
         raise TrainerError("ValueError", f"unhandled prompt tokenization strategy: {kind}", "axolotl utils/data/wrappers.py:52")
     known, function = _TYPES[kind]
     for key in entry.keys() - known - _HARMLESS:

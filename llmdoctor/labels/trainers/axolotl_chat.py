@@ -116,7 +116,7 @@ class ChatStrategy:
     def _turns(self, columns: Mapping[str, Any]) -> list[Turn]:
         messages = columns.get(self.messages)
         if isinstance(messages, str):
-            messages = json.loads(messages)
+            messages = _decoded(messages)
         if not isinstance(messages, list) or not messages:
             raise TrainerError("ValueError", "Messages is null. Please check `field_messages`.", _WHERE)
         turns = [self._turn(message) for message in messages]
@@ -157,7 +157,15 @@ def _same(left: str, right: str, limit: int) -> int:
 
 def _tools(columns: Mapping[str, Any]) -> Any:
     tools = columns.get("tools")
-    return json.loads(tools) if isinstance(tools, str) else tools
+    return _decoded(tools) if isinstance(tools, str) else tools
+
+
+def _decoded(text: str) -> Any:
+    """Return the value of a column that holds JSON. Raises TrainerError, as axolotl decodes it without a check."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TrainerError(type(error).__name__, str(error), _WHERE) from None
 
 
 def strategy_of(task: Task, entry: Mapping[str, Any]) -> ChatStrategy:
