@@ -14,7 +14,7 @@ from llmdoctor.check.fixing import apply_fixes, count_fixable
 from llmdoctor.check.inventory import take_inventory
 from llmdoctor.check.options import CheckOptions
 from llmdoctor.check.results import CheckResult
-from llmdoctor.check.screen import document, subject_entries, verdict
+from llmdoctor.check.screen import document, subject_entries, verdict, with_baseline
 from llmdoctor.check.settings import accepted_baseline, read_settings
 from llmdoctor.check.subjects import Checker, Subject
 from llmdoctor.core import baseline
@@ -45,6 +45,7 @@ def check_report(options: CheckOptions, settings: ProjectSettings | None = None)
     report = count_fixable(report)
     if options.write_baseline is not None:
         write_file(Path(options.write_baseline), baseline.text(report.findings, os.path.dirname(options.write_baseline)))
+        report = replace(report, document=with_baseline(report, options.write_baseline))
     return replace(report, nothing=report.nothing and not options.allow_nothing)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from llmdoctor.check.subjects import Subject
 from llmdoctor.core.document import Block, Note
 from llmdoctor.core.finding import Severity
-from llmdoctor.core.report import Verdict
+from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
 
 _NOUNS = {
@@ -66,6 +67,13 @@ def document(subjects: Sequence[Subject], old: int) -> tuple[Block, ...]:
     if findings:
         blocks.append(Note("Next", f"llmdoctor rule {findings[0].code} explains the rule"))
     return tuple(blocks)
+
+
+def with_baseline(report: Report, path: str) -> tuple[Block, ...]:
+    """Return the document of a report whose findings were written to the baseline `path`; the next step is to use it."""
+    written = Note("Baseline", f"{plural(len(report.findings), 'finding')} written to {path}, accepted from now on")
+    kept = [block for block in report.document if not (isinstance(block, Note) and block.label == "Next")]
+    return (written, *kept, Note("Next", f"llmdoctor check --baseline {shlex.quote(path)} reports only what is new"))
 
 
 def _undecided(subjects: Sequence[Subject]) -> list[str]:

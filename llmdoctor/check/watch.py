@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 
-from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.errors import MissingExtra, QuestionError
 
 
 def changes(paths: Sequence[str]) -> Iterator[None]:
@@ -16,7 +16,7 @@ def changes(paths: Sequence[str]) -> Iterator[None]:
     try:
         from watchfiles import watch
     except ImportError:
-        raise QuestionError("--watch needs the package watchfiles: pip install watchfiles") from None
+        raise MissingExtra("check --watch", "watchfiles", "watch") from None
     missing = [path for path in paths if not os.path.exists(path)]
     if missing:
         raise QuestionError(f"{missing[0]}: no such file or directory")

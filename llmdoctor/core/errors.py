@@ -15,8 +15,7 @@ class MissingExtra(QuestionError):
     kind = "missing-extra"
 
     def __init__(self, command: str, package: str, extra: str) -> None:
-        super().__init__(
-            f"{command} needs {package}, which is not installed here: install the '{extra}' extra "
-            f"(from a checkout: pip install -e '.[{extra}]')"
-        )
+        from llmdoctor.core.installing import install_line  # reads metadata: only if it is needed
+
+        super().__init__(f"{command} needs {package}, which is not installed here: {install_line(extra)}")
         self.extra = extra

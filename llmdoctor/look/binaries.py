@@ -15,8 +15,10 @@ from llmdoctor.files.project import ProjectSettings
 from llmdoctor.look.paths import model_near, quoted
 from llmdoctor.look.types import Recognised, Suggestion
 from llmdoctor.mem.config_rules.trainer import check_pickled
+from llmdoctor.sample.columns import LOGPROBS, holds_both_sides
 
 _TENSORS = {".npy", ".npz", ".safetensors"}
+_NAMES = 64  # members of an npz file that are looked at
 
 
 def recognise_binary(path: str, head: bytes) -> Recognised | None:
@@ -42,8 +44,15 @@ def _tensors(path: str, head: bytes) -> Recognised:
             (*rows, ("tensors", f"{len(names):,}")),
             (Suggestion(f"llmdoctor look {model}", "the model directory of the weights"),),
         )
-    shape = _npy_shape(head)
-    rows = rows or ((("array", shape),) if shape else ())
+    shape, arrays = _npy_shape(head), tuple(names) or _members(head)
+    rows = rows or ((("arrays", ", ".join(arrays)[:76]),) if arrays else (("array", shape),) if shape else ())
+    if holds_both_sides(arrays):
+        return logprobs_of_both(path, rows)
+    if not LOGPROBS.isdisjoint(arrays):
+        compare = Suggestion(
+            f"llmdoctor sample compare {quoted(path)} ENGINE", "whether an engine's of the same tokens agree: ENGINE is its file"
+        )
+        return Recognised("logprobs", "log-probabilities of drawn tokens", rows, (compare,))
     file, model = quoted(path), model_near(path)
     suggestions: tuple[Suggestion, ...] = (
         Suggestion(
@@ -60,6 +69,24 @@ def _tensors(path: str, head: bytes) -> Recognised:
         inputs = Suggestion(f"llmdoctor mask inspect {model} --input-ids {file}", "what each layer receives for these inputs")
         suggestions = (inputs, suggestions[2], suggestions[0])
     return Recognised("tensors", "a file of tensors: logits, a mask or inputs", rows, suggestions)
+
+
+def logprobs_of_both(path: str, rows: tuple[tuple[str, str], ...], more: tuple[Suggestion, ...] = ()) -> Recognised:
+    """Return a dump that holds both sides of `sample compare`; `more` are further commands that read it."""
+    compare = Suggestion(f"llmdoctor sample compare {quoted(path)}", "whether the two sides agree, and if not, why")
+    return Recognised("logprobs", "log-probabilities of the same tokens from a trainer and an engine", rows, (compare, *more))
+
+
+def _members(head: bytes) -> tuple[str, ...]:
+    """Return the names of the arrays of an npz file whose local headers are in the first bytes; numpy.savez adds .npy to each."""
+    names = []
+    at = head.find(b"PK\x03\x04")
+    while at >= 0 and len(names) < _NAMES and len(head) >= at + 30:
+        (length,) = struct.unpack_from("<H", head, at + 26)
+        name = head[at + 30 : at + 30 + length].decode("utf-8", "replace")
+        names += [name.removesuffix(".npy")] if name.endswith(".npy") else []
+        at = head.find(b"PK\x03\x04", at + 30 + length)
+    return tuple(names)
 
 
 def _pickle(path: str, head: bytes) -> Recognised:

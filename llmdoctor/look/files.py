@@ -13,8 +13,9 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import shown
 from llmdoctor.files.opening import Refusal, open_inside
 from llmdoctor.files.yamlfile import YAML_LIMIT, parse_yaml
-from llmdoctor.look.binaries import recognise_binary
-from llmdoctor.look.paths import model_near, quoted
+from llmdoctor.look.binaries import logprobs_of_both, recognise_binary
+from llmdoctor.look.logs import recognise_log
+from llmdoctor.look.paths import model_near, named_model, quoted
 from llmdoctor.look.training import recognise_code, recognise_strategy
 from llmdoctor.look.types import Recognised, Suggestion
 from llmdoctor.sample.columns import holds_both_sides
@@ -37,6 +38,7 @@ _OUTPUTS = {
     "output_ids",
     "token_ids",
 }
+_PAIRS = ({"prompt", "completion"}, {"instruction", "output"})  # keys of recorded outputs that a training set can have too
 
 
 def recognise_file(path: str) -> Recognised:
@@ -85,10 +87,12 @@ def _by_text(path: str, data: bytes, cut: bool) -> Recognised | None:
     if ending in (".yaml", ".yml"):
         return _yaml(path, data)
     if data.lstrip()[:1] not in (b"{", b"["):
-        from llmdoctor.look.logs import recognise_log
-
         return recognise_log(path, data)
     values, lines = _values(data, cut)
+    if lines and _has_text(data):  # a log whose first lines are a Trainer's dictionaries
+        log = recognise_log(path, data)
+        if log.kind == "log":
+            return log
     if not values:
         what = "JSON or JSON lines that cannot be parsed"
         return Recognised(
@@ -100,16 +104,16 @@ def _by_text(path: str, data: bytes, cut: bool) -> Recognised | None:
             found = recognise(path, first, lines)
             if found is not None:
                 return found
-    if lines and isinstance(first, dict) and holds_both_sides(first.keys()):
-        compare = Suggestion(f"llmdoctor sample compare {quoted(path)}", "whether the two sides agree, and if not, why")
-        return Recognised(
-            "logprobs", "log-probabilities of the same tokens from a trainer and an engine", (("keys", _keys(first)),), (compare,)
-        )
     if lines:
         return _maybe(_outputs(path, "a file of JSON lines, which may hold recorded outputs", (("keys of the first line", _keys(first)),)))
     if isinstance(first, list):
         return _list(path, first)
     return Recognised("json", "a JSON file that no command of llmdoctor reads", (("keys", _keys(first)),))
+
+
+def _has_text(data: bytes) -> bool:
+    """Return whether a line begins as neither a value of JSON nor one inside a value."""
+    return any(line.lstrip()[:1] not in (*b'{[}]"', b"") for line in data.splitlines() if line.strip())
 
 
 def _values(data: bytes, cut: bool) -> tuple[list[Any], bool]:
@@ -142,6 +146,14 @@ def _trace(path: str, value: Mapping[str, Any], _lines: bool) -> Recognised | No
             Suggestion(f"llmdoctor gencfg trace --summary {file} --format html:trace.html", "the same as a page to share"),
         ),
     )
+
+
+def _dump(path: str, value: Mapping[str, Any], lines: bool) -> Recognised | None:
+    """Return a dump with both sides of `sample compare`, which may also hold texts and token ids."""
+    if not lines or not holds_both_sides(value.keys()):
+        return None
+    more = _outputs(path, "", ()).suggestions[:1] if _OUTPUTS & value.keys() else ()
+    return logprobs_of_both(path, (("keys", _keys(value)),), more)
 
 
 def _ours(path: str, value: Mapping[str, Any], _lines: bool) -> Recognised | None:
@@ -191,14 +203,14 @@ def _training(path: str, value: Mapping[str, Any], _lines: bool) -> Recognised |
         suggestions = (Suggestion(f"llmdoctor look {folder}", "the checkpoint it belongs to"),)
         return Recognised("trainer-state", "the state of a Trainer", (("global_step", str(value.get("global_step"))),), suggestions)
     kind = kind_of(value)
-    return None if kind is None or kind == "request" else recognise_strategy(path, named(kind), ())
+    return None if kind is None or kind == "request" else recognise_strategy(path, named(kind), (), named_model(value))
 
 
 def _yaml(path: str, data: bytes) -> Recognised:
     file = parse_yaml(data[:YAML_LIMIT], path, path)
     kind = kind_of(file.value)
     if kind is not None:
-        return recognise_strategy(path, named(kind), ())
+        return recognise_strategy(path, named(kind), (), named_model(file.value))
     return Recognised("yaml", "a YAML file that no command of llmdoctor reads", (("keys", _keys(file.value)),))
 
 
@@ -213,7 +225,7 @@ def _request(path: str, value: Mapping[str, Any], lines: bool) -> Recognised | N
         rows = tuple((name, shown(body[name])) for name in ("model", "temperature", "top_p", "max_tokens", "stop") if name in body)
         return Recognised("request", f"{'a batch of requests' if lines else 'a request'} to an OpenAI-compatible server", rows, suggestions)
     if isinstance(value.get("messages"), list) and not _OUTPUTS & value.keys():
-        return _chat(path)
+        return _chat(path, lines or path.endswith(".jsonl"))
     return None
 
 
@@ -233,7 +245,8 @@ def _response(path: str, value: Mapping[str, Any], lines: bool) -> Recognised | 
         what = "a file of recorded outputs" + (", one per line" if lines else "")
     if logprobs is None:
         found = _outputs(path, what, (("keys", _keys(value)), ("log-probabilities", "none")))
-        return replace(found, suggestions=found.suggestions[:2])
+        taught = (_targets(path),) if any(pair <= value.keys() for pair in _PAIRS) else ()
+        return replace(found, suggestions=(*found.suggestions[:2], *taught))
     rows = [("log-probabilities", f"{len(logprobs.steps):,} tokens")]
     settings = next((request for _, request in logprobs.requests if request), None)
     if settings:
@@ -278,13 +291,20 @@ def _list(path: str, value: list[Any]) -> Recognised:
     return Recognised("json", "a JSON file that no command of llmdoctor reads", (("items", f"{len(value):,}"),))
 
 
-def _chat(path: str) -> Recognised:
+def _chat(path: str, lines: bool = False) -> Recognised:
+    """Return a chat, or with `lines` a table of chats, which a model may be trained on."""
     file, model = quoted(path), model_near(path)
     suggestions = (
+        *((_targets(path),) if lines else ()),
         Suggestion(f"llmdoctor mask inspect {model} --messages {file}", "the mask of this chat, from the model's own processor"),
         Suggestion(f"llmdoctor gencfg check {model}", "whether the model stops where its template ends an answer"),
     )
-    return Recognised("messages", "a chat: messages with roles", (), suggestions)
+    return Recognised("messages", "a table of chats, one per line" if lines else "a chat: messages with roles", (), suggestions)
+
+
+def _targets(path: str) -> Suggestion:
+    command = f"llmdoctor labels inspect {model_near(path)} {quoted(path)}"
+    return Suggestion(command, "which tokens a trainer would train on, and whether the end of an answer is one")
 
 
 def _outputs(path: str, what: str, rows: tuple[tuple[str, str], ...]) -> Recognised:
@@ -320,6 +340,7 @@ def _keys(value: Any) -> str:
 
 _OBJECTS: tuple[Callable[[str, Mapping[str, Any], bool], Recognised | None], ...] = (
     _trace,
+    _dump,
     _ours,
     _model_file,
     _training,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.files.tree import Walk
@@ -153,12 +153,11 @@ def _suggestions(path: str, found: dict[str, list[str]]) -> list[Suggestion]:
             suggestions.append(found_file.suggestions[0])
             break
     if found["config"]:
-        offered = recognise_file(found["config"][0]).suggestions[-1]
-        suggestions.append(
-            Suggestion(
-                offered.command.replace(" MODEL", f" {quoted(found['model'][0])}") if found["model"] else offered.command, offered.answers
-            )
-        )
+        config = recognise_file(found["config"][0])
+        offered, names_one = config.suggestions[-1], any(name == "model" for name, _ in config.evidence)
+        if found["model"] and not names_one:  # a file that names its model is about no other
+            offered = replace(offered, command=offered.command.replace(" MODEL", f" {quoted(found['model'][0])}"))
+        suggestions.append(offered)
     if found["model"]:
         model = quoted(found["model"][0])
         suggestions.append(Suggestion(f"llmdoctor gencfg show {model}", "the effective settings of generate()"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 
 from llmdoctor.core.finding import Finding, Location
@@ -19,7 +20,7 @@ def findings_of(
     out: list[Finding] = []
     for number, estimate in enumerate(comparison.estimates):
         if fits and memory is not None:
-            out += _of_memory(estimate, fits[number], memory)
+            out += _of_memory(estimate, fits[number], memory, comparison.options.model)
         if estimate.strategy.engine is not None:
             out += [*_no_gradient(estimate), *_unsharded(estimate), *_bucket(estimate)]
     return (*out, *mispredicted(measured))
@@ -29,21 +30,29 @@ def _place(estimate: Estimate) -> Location | None:
     return Location(estimate.strategy.file) if estimate.strategy.file is not None else None
 
 
-def _of_memory(estimate: Estimate, fit: MemoryFit, memory: int) -> Iterator[Finding]:
+def _of_memory(estimate: Estimate, fit: MemoryFit, memory: int, model: str) -> Iterator[Finding]:
     """Yield that an estimate does not fit, or is tight. Without traced activations the rest alone can decide that it does not fit."""
     if fit.fits or (fit.fits is None and estimate.traced is None):
         return
     rule = TOO_LARGE if fit.fits is False else TIGHT
     least = "at least " if estimate.traced is None else ""
+    unit = Unit(memory)
     yield rule.at(
         _place(estimate),
-        f"{estimate.strategy.name} needs {least}{fit.needs:,} bytes with a margin for the allocator's reserve, the device has {memory:,}",
+        f"{estimate.strategy.name} needs {least}{unit(fit.needs)} {unit.name} with a margin for the allocator's reserve, "
+        f"the device has {unit(memory)} {unit.name}",
         cause=f"the peak is in the {estimate.prediction.peak.phase}",
-        fix=changes_text(fit.changes, memory) or None,
+        fix=changes_text(fit.changes, memory) or f"{_search(estimate, memory, model)}   searches for changes that make it fit",
         needs_bytes=fit.needs,
         memory_bytes=memory,
         largest_batch=fit.largest_batch,
     )
+
+
+def _search(estimate: Estimate, memory: int, model: str) -> str:
+    """Return the command that searches for a combination of changes, to paste."""
+    name = estimate.strategy.file or estimate.strategy.name
+    return f"llmdoctor mem fit {shlex.quote(model)} --strategy {shlex.quote(name)} --gpu-memory {memory / 2**30:g}GiB"
 
 
 def changes_text(changes: Sequence[Change], memory: int) -> str:

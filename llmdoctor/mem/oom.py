@@ -258,12 +258,17 @@ def _short(site: str | None) -> str:
     return "/".join((site or "").replace("\\", "/").split("/")[-2:])
 
 
+def _installed_name(site: str) -> str:
+    """Return a place in an installed package from the package on, so that it fits on a line; any other place as it is."""
+    return site.replace("\\", "/").rpartition("site-packages/")[2]
+
+
 def _gib(size: int) -> str:
     return f"{size / 2**30:,.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
 
 
 def _document(options: OomOptions, message: OomMessage, explained: ExplainedMessage, *, expandable: bool) -> Iterator[Block]:
-    yield Note("Evidence", f"{options.log}:{message.line}" + (f", {message.site}" if message.site else ""), "dim")
+    yield Note("Evidence", f"{options.log}:{message.line}" + (f", {_installed_name(message.site)}" if message.site else ""), "dim")
     estimate, candidates = explained.estimate, explained.candidates
     if candidates:
         rows = tuple((one.tensor, str(list(one.shape)), one.dtype, _gib(one.bytes), one.setting, one.phase or "") for one in candidates)

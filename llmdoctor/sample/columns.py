@@ -18,6 +18,7 @@ NAMES: Mapping[Role, tuple[str, ...]] = {
         "vllm_logprobs", "infer_logprobs", "sampling_logprobs", "behavior_logprobs", *PLAIN,
     ),
 }  # fmt: skip
+LOGPROBS = frozenset(name for names in NAMES.values() for name in names)
 MASKS = (
     "response_mask", "completion_mask", "action_mask", "token_loss_mask", "loss_mask", "loss_masks", "token_mask", "mask", "attention_mask",
 )  # fmt: skip

@@ -102,7 +102,10 @@ def test_settings_that_cannot_be_read(table: str, tree: Path, llmdoctor: Run) ->
 
 
 def test_a_baseline_is_kept_while_lines_move(tree: Path, llmdoctor: Run) -> None:
-    assert llmdoctor("check", "--write-baseline", "known.json", cwd=tree).code == 0
+    written = llmdoctor("check", "--write-baseline", "known.json", cwd=tree)
+    assert written.code == 0
+    assert " written to known.json, accepted from now on" in written.out
+    assert "Next      llmdoctor check --baseline known.json reports only what is new" in written.out
     source = tree / "src" / "train.py"
     source.write_text("# a line\n\n" + source.read_text())
     outcome = llmdoctor("check", "--baseline", "known.json", "--format", "json", cwd=tree)

@@ -60,8 +60,11 @@ FILES: dict[str, tuple[str, bytes]] = {
     "chat.json": ("messages", text(CHAT)),
     "logits.json": ("numbers", b"[0.5, 0.25, 0.25]"),
     "train.log": ("log", b"1\nSetting `pad_token_id` to `eos_token_id`:11 for open-end generation.\ntorch.OutOfMemoryError: CUDA out of memory.\n"),
+    "trainer.log": ("log", b"{'loss': 1.2}\nTraceback (most recent call last):\ntorch.OutOfMemoryError: CUDA out of memory.\n"),
+    "metrics.log": ("log", b'{"loss": 1.2}\n{"loss": 1.1}\ntorch.OutOfMemoryError: CUDA out of memory.\n'),
     "notes.txt": ("text", b"nothing\n"),
     "dump.jsonl": ("logprobs", b'{"old_log_probs": [-1.0, -2.0], "rollout_log_probs": [-1.0, -2.0], "response_mask": [1, 1]}\n' * 40),
+    "rollouts.jsonl": ("logprobs", b'{"response": "a", "old_log_probs": [-1.0, -2.0], "rollout_log_probs": [-1.0, -2.0]}\n' * 40),
     "train.py": ("code", b"model.generate()\n"),
     "empty.json": ("empty", b""),
     "package.json": ("json", b'{"scripts": {}}'),
@@ -88,13 +91,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(files / "logits.npy", np.zeros((2, 16), np.float32))
     save_file({"input_ids": np.ones((1, 4), np.int64), "attention_mask": np.ones((1, 4), np.int64)}, files / "inputs.safetensors")
     save_file({"lm_head.weight": np.ones((1, 4), np.float32)}, files / "weights.safetensors")
+    np.savez(files / "sides.npz", old_log_probs=np.full(40, -1.0), rollout_log_probs=np.full(40, -1.0))
+    np.savez(files / "trainer.npz", logprobs=np.full(40, -1.0), tokens=np.ones(40, int))
+    shutil.copy(files / "trainer.npz", files / "engine.npz")
     (files / "snapshot.pickle").write_bytes(pickle.dumps({"segments": [], "device_traces": []}))
     (root / "model" / "chat_template.jinja").write_text("{{ messages }}")
     return root
 
 
 KINDS = {**{name: kind for name, (kind, _) in FILES.items()}, "logits.npy": "tensors", "inputs.safetensors": "tensors",
-         "weights.safetensors": "weights", "snapshot.pickle": "snapshot"}  # fmt: skip
+         "sides.npz": "logprobs", "trainer.npz": "logprobs", "weights.safetensors": "weights", "snapshot.pickle": "snapshot"}  # fmt: skip
 ANSWERED = (0, 1, 3)
 # What is only possible: the file may hold something else than the command asks for.
 UNSURE = {"records", "tensors", "numbers", "messages"}
@@ -113,6 +119,7 @@ def test_a_file_is_recognised_and_its_commands_answer(name: str, folder: Path, l
         words = shlex.split(entry["command"])
         assert words[0] == "llmdoctor"
         assert "MODEL" not in words
+        words = ["model/runs/engine.npz" if word == "ENGINE" else word for word in words]
         if words[1] == "check" and name.endswith((".yaml", ".json", ".jsonl", ".bin")):
             continue  # the rules of those files have tests of their own
         if words[1:3] == ["mem", "compare"] and name != "args.yaml":
@@ -221,6 +228,7 @@ def test_the_screen(folder: Path, llmdoctor: Run, snapshot: SnapshotAssertion) -
     [
         ("args = SFTConfig(output_dir='o', per_device_train_batch_size=2)\n", "a training script", "mem compare MODEL --strategy s.py"),
         ("args = TrainingArguments('o', per_device_train_batch_size=N)\n", "a training script", "mem measure -- python s.py"),
+        ("t = PPOTrainer(PPOConfig(output_dir='o'), model=M)\n", "a training script", "gencfg show MODEL --preset trl-ppo"),
         ("print(model.generate(**batch))\n", "a Python file", "gencfg trace -o run.jsonl -- python s.py"),
     ],
 )
@@ -233,3 +241,26 @@ def test_a_script_is_proposed_to_the_commands_that_read_or_run_it(
     assert result is not None
     assert result["what"] == what
     assert any(proposed in entry["command"] for entry in result["commands"])
+
+
+def test_a_configuration_is_about_the_model_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder with two models the one that is named is proposed; a hub id that is not in the cache is replaced by no other."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        write_model(tmp_path / name, config=CONFIG)
+    arguments = "output_dir: o\nper_device_train_batch_size: 2\nlearning_rate: 1.0e-5\n"
+    for named, proposed in (("b", "mem compare b --strategy sft.yaml"), ("org/absent", "mem compare MODEL --strategy sft.yaml")):
+        Path("sft.yaml").write_text(f"{arguments}model_name_or_path: {named}\n")
+        for path in ("sft.yaml", "."):
+            result = look_report(LookOptions(path=path)).result
+            assert result is not None
+            assert any(proposed in entry["command"] for entry in result["commands"]), path
+
+
+@pytest.mark.parametrize("keys", [("prompt", "completion"), ("messages",)])
+def test_what_a_model_is_trained_on_is_proposed_to_labels(keys: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data.jsonl").write_bytes(text({key: CHAT if key == "messages" else "a" for key in keys}) + b"\n")
+    result = look_report(LookOptions(path="data.jsonl")).result
+    assert result is not None
+    assert "llmdoctor labels inspect MODEL data.jsonl" in [entry["command"] for entry in result["commands"]]

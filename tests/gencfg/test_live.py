@@ -113,7 +113,7 @@ def test_watched_names_the_line_of_an_assignment(loaded: live.Loaded, ids: list[
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "qwen_vl_utils" else find(name, *rest))
-    with pytest.raises(MissingExtra, match=r"qwen-vl-utils.*'vlm' extra"):
+    with pytest.raises(MissingExtra, match=r"qwen-vl-utils.*\[vlm\]"):
         live.run_call(directory, user_config=SCRIPT)
 
 
