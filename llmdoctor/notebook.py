@@ -26,6 +26,11 @@ def _trace(shell: Any, line: str, cell: str) -> Any:
         raise ValueError(
             f"%%llmdoctor {line.strip()}: expected %%llmdoctor trace, the only cell magic; other commands are functions of llmdoctor"
         )
-    with recording() as recorded:
-        shell.run_cell(cell)
+    first = "" if cell.lstrip().startswith("%%") else "#\n"  # in place of the magic's line, so that the lines have the numbers one sees
+    count, shell.execution_count = shell.execution_count, len(shell.user_ns["In"]) - 1  # IPython 9 has counted on to the next cell
+    try:
+        with recording() as recorded:
+            shell.run_cell(first + cell)
+    finally:
+        shell.execution_count = count
     return PrintableReport.of(recorded.report())

@@ -79,7 +79,7 @@ def logprobs_of_both(path: str, rows: tuple[tuple[str, str], ...], more: tuple[S
 
 def _members(head: bytes) -> tuple[str, ...]:
     """Return the names of the arrays of an npz file whose local headers are in the first bytes; numpy.savez adds .npy to each."""
-    names = []
+    names: list[str] = []
     at = head.find(b"PK\x03\x04")
     while at >= 0 and len(names) < _NAMES and len(head) >= at + 30:
         (length,) = struct.unpack_from("<H", head, at + 26)

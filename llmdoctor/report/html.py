@@ -23,7 +23,7 @@ from llmdoctor.core.text import clean, clean_lines, plural
 from llmdoctor.report import svg
 from llmdoctor.report import text as screen
 from llmdoctor.report.layout import blocks, message_of, parts, sentence
-from llmdoctor.report.markup import attribute, breakable, text
+from llmdoctor.report.markup import attribute, breakable, text, whole_options
 from llmdoctor.version import __version__, rule_url
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _block(block: Block, number: str, style: Style) -> str:
     if isinstance(block, Note):
         return _note(block)
     if isinstance(block, Code):
-        return f'<div><span class="label">{_t(block.label)}</span><pre data-copy>{text(clean_lines(block.text))}</pre></div>'
+        return f'<div><span class="label">{_t(block.label)}</span><pre data-copy>{whole_options(text(clean_lines(block.text)))}</pre></div>'
     if isinstance(block, Grid) and sum(map(len, block.cells)) <= svg.MOST_CELLS:
         return svg.grid(block, number)
     if isinstance(block, Bars):
@@ -143,7 +143,7 @@ def _in_words(block: Block, style: Style) -> str:
 def _note(note: Note) -> str:
     if not note.label.strip():
         return _drawn(note.text)
-    return f'<div class="note"><b>{_t(note.label)}</b><p class="{note.tone}">{text(clean_lines(note.text))}</p></div>'
+    return f'<div class="note"><b>{_t(note.label)}</b><p class="{note.tone}">{whole_options(text(clean_lines(note.text)))}</p></div>'
 
 
 def _table(table: Table) -> str:
@@ -202,7 +202,7 @@ def _card(finding: Finding, report: Report, rule: Rule | None, number: int) -> s
     ]
     for label, words in parts(finding):
         mono = "" if label == "Cause" else ' class="mono" data-copy' if label == "Fix" else ' class="mono"'
-        card.append(f'<div class="note"><b>{label}</b><p{mono}>{text(clean_lines(words))}</p></div>')
+        card.append(f'<div class="note"><b>{label}</b><p{mono}>{whole_options(text(clean_lines(words)))}</p></div>')
     if rule is not None:
         card.append(
             f"<details><summary>Why {_t(rule.code)} matters</summary><p>{text(clean_lines(rule.reason))}</p>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _NAMES = re.compile(r"[\w./-]{16,}")  # holds no reference, which would begin with &
+_OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]{0,30}")
 _REFERENCES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;", "\n": "&#10;"})
 
 
@@ -21,6 +22,11 @@ def attribute(name: str, value: str) -> str:
 def breakable(escaped: str) -> str:
     """Return text that text() has escaped, in which a line may end inside a long name: after an underscore or a slash."""
     return _NAMES.sub(lambda found: found.group().replace("_", "_<wbr>").replace("/", "/<wbr>"), escaped)
+
+
+def whole_options(escaped: str) -> str:
+    """Return text that text() has escaped, in which no line ends inside an option: a browser breaks "--strategy" behind its dashes."""
+    return _OPTION.sub(r'<span class="option">\g<0></span>', escaped)
 
 
 def _escape(value: str) -> str:

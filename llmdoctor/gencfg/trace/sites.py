@@ -143,7 +143,17 @@ def site_of(frame: FrameType) -> Site:
     file = frame.f_code.co_filename
     package = package_of(file)
     version = None if package is None else version_of(package)
-    return Site(file, frame.f_lineno, frame.f_code.co_name, package, version)
+    return Site(_cell(file) or file, frame.f_lineno, frame.f_code.co_name, package, version)
+
+
+def _cell(file: str) -> str | None:
+    """Return the name of the notebook cell that IPython compiled as `file`, such as "cell In[3]"; None if `file` is none.
+
+    The kernel compiles a cell as a file with a number for a name, which no user has ever seen.
+    """
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    named = getattr(getattr(shell, "compile", None), "format_code_name", lambda name: None)(file)  # ("Cell", "In[3]"), from IPython 7.32
+    return f"cell {named[1]}" if named else None
 
 
 @cache
