@@ -152,7 +152,8 @@ def _cell(file: str) -> str | None:
     The kernel compiles a cell as a file with a number for a name, which no user has ever seen.
     """
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    named = getattr(getattr(shell, "compile", None), "format_code_name", lambda name: None)(file)  # ("Cell", "In[3]"), from IPython 7.32
+    name_of = getattr(getattr(shell, "compile", None), "format_code_name", None)
+    named = None if name_of is None else name_of(file)  # ("Cell", "In[3]")
     return f"cell {named[1]}" if named else None
 
 
