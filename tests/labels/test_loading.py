@@ -55,7 +55,7 @@ def test_llama_in_transformers_5_writes_no_blank_behind_a_special_token(tmp_path
 
 
 def test_transformers_5_replaces_the_pre_tokenizer_of_a_file_by_that_of_the_class(tmp_path: Path) -> None:
-    """As with SmolLM2: GPT2Tokenizer, and a pre_tokenizer with a further step; 5.23.0 loads it without that step (tokenization_gpt2.py:128)."""
+    """GPT2Tokenizer, and a pre_tokenizer with a further step; 5.23.0 loads it without that step (tokenization_gpt2.py:128)."""
     four, five = (loaded(tmp_path / str(release), "chatml_gen", release, tokenizer_class="GPT2Tokenizer") for release in (4, 5))
     assert not five.depends_on_release
     for release in (4, 5):
