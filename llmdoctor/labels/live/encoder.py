@@ -14,6 +14,7 @@ from llmdoctor.modeldir.directory import ModelDir
 from llmdoctor.modeldir.tokenizer import TOKENIZER_LIMIT
 
 _SURROGATE = "a text of the rows holds half of a surrogate pair (\\ud800 to \\udfff), which is no Unicode text"
+TEXT_LIMIT = 2**21  # characters of one text: the tokenizers package takes about 300 bytes for each
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -82,6 +83,7 @@ class FastEncoder:
 
     def encode(self, text: str, special: bool = True) -> Encoded:
         """Return `text` tokenized. Special tokens in `text` become their ids, as transformers does by default."""
+        _check_length(text)
         if not isinstance(text, str):  # a row's column, which the caller has not looked into
             raise QuestionError(f"expected a text to tokenize, found {type(text).__name__}: {str(text)[:40]}")
         try:
@@ -92,6 +94,8 @@ class FastEncoder:
 
     def encode_batch(self, texts: list[str], special: bool = True, offsets: bool = True) -> list[Encoded]:
         """Return all `texts` tokenized; one call is faster than one for each, and faster still without `offsets`."""
+        for text in texts:
+            _check_length(text)
         encode = self._tokenizer.encode_batch if offsets else self._tokenizer.encode_batch_fast
         try:
             return [Encoded(one.ids, one) for one in encode(texts, add_special_tokens=special)]
@@ -189,3 +193,10 @@ def _load(directory: ModelDir, data: bytes) -> Any:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _check_length(text: object) -> None:
+    if isinstance(text, str) and len(text) > TEXT_LIMIT:
+        raise QuestionError(
+            f"a text of {len(text):,} characters: at most {TEXT_LIMIT:,} are tokenized at once, so split it or leave the row out"
+        )
