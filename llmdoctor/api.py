@@ -744,10 +744,10 @@ def sample_replay(
     )
 
 
-def sample_compare(*, trainer: str, engine: str, temperature: float | None = None) -> PrintableReport:
+def sample_compare(*, trainer: str, engine: str | None = None, temperature: float | None = None) -> PrintableReport:
     """Return the comparison of two sides. Raises QuestionError.
 
-    Options of `sample compare`: the files of the two sides; `temperature` is the one that was requested, if known.
+    Options of `sample compare`: the files of the two sides (without `engine`, `trainer` holds both); `temperature` is the requested one.
     """
     from llmdoctor.sample.compare import compare_report
     from llmdoctor.sample.options import SampleCompareOptions

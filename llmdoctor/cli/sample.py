@@ -272,7 +272,7 @@ def compare(
         from llmdoctor.sample.compare import compare_report
         from llmdoctor.sample.options import SampleCompareOptions
 
-        return compare_report(SampleCompareOptions(trainer=trainer, engine=engine or trainer, temperature=temperature))
+        return compare_report(SampleCompareOptions(trainer=trainer, engine=engine, temperature=temperature))
 
     answer(build, "sample compare", format, fail_on, color)
 

@@ -116,14 +116,15 @@ def set_up(options: LabelsOptions, worker: TemplateWorker, detail: bool = True) 
 
 
 def _release(options: LabelsOptions, trainer: Trainer, chosen: tuple[int, ...], named: str) -> tuple[int, ...]:
-    """Return whose tokenizer is meant: transformers as asked, as installed beside the trainer, or (4,) or (5,) as the trainer was compared."""
+    """Return whose tokenizer is meant: transformers as asked, else as pinned or installed here, or (4,) or (5,) as the named trainer was compared."""
     if options.transformers is not None:
         return as_release(options.transformers)
     if trainer.library == "transformers":
         return chosen
-    found = version_of("transformers", known=("4.57.6", "5.23.0"), near=options.config or options.data)
-    if (found.basis == "pinned" and release(found.version)[:1] in ((4,), (5,))) or (found.installed is not None and not named):
-        return as_release(found.version)
+    if not named:  # who names a release of the trainer asks about another environment than the one here
+        found = version_of("transformers", known=("4.57.6", "5.23.0"), near=options.config or options.data)
+        if found.installed is not None or (found.basis == "pinned" and release(found.version)[:1] in ((4,), (5,))):
+            return as_release(found.version)
     return (5,) if chosen >= trainer.five_since else (4,)
 
 

@@ -197,7 +197,7 @@ class _Facts:
     def unread_types(self) -> bool:
         """Return whether config.json gives a layer_types that the layers do not follow: DynamicCache and StaticCache do."""
         given = self.config.get("layer_types")
-        return isinstance(given, list) and not self.reads_types and set(given) != {FULL}
+        return isinstance(given, list) and not self.reads_types and any(one != FULL for one in given)
 
     def calls(self, name: str) -> list[str]:
         return [call for call in self.masks if call.startswith(f"{name}(")]

@@ -192,13 +192,16 @@ def _skipped(predictor: Predictor, estimates: Sequence[Estimate]) -> tuple[Skipp
     if any(estimate.strategy.world_size > 1 for estimate in estimates):
         out.append(Skipped("NCCL's own buffers", NCCL))
     if not predictor.live:
-        from llmdoctor.core.installing import install_line
-
-        missing = f"torch and transformers are not installed here ({install_line('live')})"
-        reason = "--static was given" if predictor.options.static else missing
+        reason = "--static was given" if predictor.options.static else _missing()
         what = "activations, logits, loss and temporary tensors of the backward"
         out.append(Skipped(what, f"{reason}, so the model's code was not traced"))
     return tuple(out)
+
+
+def _missing() -> str:
+    from llmdoctor.core.installing import install_line
+
+    return f"torch and transformers are not installed here ({install_line('live')})"
 
 
 def _outliers(estimate: Estimate) -> int:

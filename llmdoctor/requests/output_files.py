@@ -235,7 +235,7 @@ def _fast(value: Any, columns: Columns) -> Callable[[bytes, int], OutputSequence
         try:
             found: Any = decode(line)
             ids, limit, stop = found.ids, found.limit, found.stop
-            if not ids or (found.reason is None and isinstance(stop, str)):
+            if not ids or (not found.reason and isinstance(stop, str)):
                 return None
             return OutputSequence(
                 line=number,

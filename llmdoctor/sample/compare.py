@@ -33,8 +33,8 @@ def compared_as(command: str, options: SampleCompareOptions) -> Report:
     """Return the comparison as a report of `command`: "sample replay" for its former option --versus."""
     if options.temperature is not None and not 0 < options.temperature < math.inf:
         raise QuestionError(f"--temperature {options.temperature:g}: expected a finite number above 0")
-    trainer, engine = read_side(options.trainer, "trainer"), read_side(options.engine, "engine")
-    if options.trainer == options.engine and trainer.name == engine.name:
+    trainer, engine = read_side(options.trainer, "trainer"), read_side(options.engine_file, "engine")
+    if options.trainer == options.engine_file and trainer.name == engine.name:
         raise QuestionError(
             f"{options.trainer}: holds one side only ({trainer.name or 'one list'}): expected a second file, or a dump with both"
         )
@@ -42,7 +42,7 @@ def compared_as(command: str, options: SampleCompareOptions) -> Report:
     t, e, index, _ = paired.joined()
     if not len(t):
         raise QuestionError(
-            f"{options.engine}: no token has a log-probability on both sides: {_invalid(trainer, engine) or 'nothing is left'}"
+            f"{options.engine_file}: no token has a log-probability on both sides: {_invalid(trainer, engine) or 'nothing is left'}"
         )
     found = compare_sides(t, e, index)
     causes = find_causes(*paired.without_padding(), options.temperature)
@@ -53,7 +53,7 @@ def compared_as(command: str, options: SampleCompareOptions) -> Report:
     findings = _findings(options, found, decision, causes)
     return Report(
         command,
-        {"trainer": options.trainer, "engine": options.engine, "tokens": found.tokens, "sequences": len(paired.trainer)},
+        {"trainer": options.trainer, "engine": options.engine_file, "tokens": found.tokens, "sequences": len(paired.trainer)},
         _result(found, decision, causes, paired, (trainer, engine)),
         findings,
         document=_document(found, causes, findings, paired, (trainer, engine)),
@@ -105,7 +105,7 @@ def _findings(
     named = [cause for cause in causes if cause.named]
     return (
         SIDES.at(
-            Location(options.engine),
+            Location(options.engine_file),
             message,
             cause=_cause_text(named, causes),
             fix=named[0].fix if named else None,

@@ -78,11 +78,16 @@ class DrawOptions(SampleOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleCompareOptions:
-    """Options of `sample compare`: the files of the two sides; `temperature` is the one that was requested, if known."""
+    """Options of `sample compare`: the files of the two sides (without `engine`, `trainer` holds both); `temperature` is the requested one."""
 
     trainer: str
-    engine: str
+    engine: str | None = None
     temperature: float | None = None
+
+    @property
+    def engine_file(self) -> str:
+        """Return the file of the engine's side."""
+        return self.engine or self.trainer
 
 
 def parse_ids(text: str | None, option: str) -> tuple[int, ...]:

@@ -171,7 +171,7 @@ def test_a_terminal_sends_ctrl_c_once(tmp_path: Path) -> None:
         (["-o", "nowhere/run.jsonl", "--", "true"], "cannot be written"),
         (["-o", "folder.jsonl", "--", "true"], "not a regular file"),
         (["--summary", "nowhere.jsonl"], "nowhere.jsonl: No such file"),
-        (["--summary", "notes.txt"], "not a trace"),
+        (["--summary", "notes.txt"], "expected a trace, one JSON object a line"),
         (["--summary", "empty.jsonl"], "empty trace"),
         (["--summary", "later.jsonl"], "llmdoctor.trace/2"),
         (["--summary", "folder.jsonl"], "is a directory"),

@@ -106,4 +106,4 @@ def test_the_files_are_read_when_whole(name: str, tmp_path: Path) -> None:
     from llmdoctor.mask.inputs_file import read_mask
 
     (tmp_path / name).write_bytes(FILES[name])
-    assert read_mask(str(tmp_path / name)).tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]
+    assert read_mask(str(tmp_path / name))[0].tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]

@@ -13,6 +13,12 @@ from llmdoctor.mask.test import test_report as mask_test_report
 from tests.mask.models import write_config
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave this repository, whose constraints.txt pins a release."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def llama(tmp_path: Path) -> str:
     return str(write_config(tmp_path, "llama"))

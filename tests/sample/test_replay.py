@@ -181,7 +181,7 @@ def test_the_screens(tmp_path: Path, extra: dict[str, Any], parts: tuple[str, ..
     options = ReplayOptions(logits="logits.npy", tokens="tokens.json", claim="claim.json", **extra)
     read_in_order(
         render(replay_report(options), "text", Style(width=80)),
-        "Inconsistent with transformers, top_p 0.9: 5 of 80 tokens are impossible, the first at step 10, removed by top_p",
+        "Inconsistent with transformers 5.23.0, top_p 0.9: 5 of 80 tokens are impossible, the first at step 10, removed by top_p",
         "error SMP001",
         "Cause most likely transformers, temperature 1 (no impossible token",
         "Fix Claim what was used (transformers, temperature 1)",

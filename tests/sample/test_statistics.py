@@ -56,4 +56,4 @@ def test_the_extra_is_named(arguments: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text("[0, 1, 1, 0]")
     done = without_scipy(tmp_path, *arguments)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "'stats' extra" in done.stderr
+    assert "[stats]" in done.stderr
