@@ -116,7 +116,7 @@ def roll(models: dict[str, Any], tokens: Any, engine: str, drawn: Mapping[str, A
     prompt = torch.stack([tokens[at : at + PROMPT] for at in starts]).to(device)
     settings = {"do_sample": True, "top_k": 0, "temperature": 1.0, **drawn}
     with torch.no_grad():
-        out = models[engine].generate(
+        out = models[engine].generate(  # llmdoctor: ignore[PYC001]
             input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=STEPS, eos_token_id=[], pad_token_id=0,
             return_dict_in_generate=True, output_scores=True, output_logits=True, **settings,
         )  # fmt: skip

@@ -80,7 +80,9 @@ def case(folder: Path, name: str, dtype: str, device: str, seed: int, temperatur
     claim = {"do_sample": True, "temperature": temperature, "top_p": 0.9, "top_k": 0}
     kept = {"return_dict_in_generate": True, "output_logits": True, "output_scores": True, "pad_token_id": 0, "eos_token_id": []}
     ids = torch.tensor([prompt], device=device)
-    out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=STEPS, **claim, **kept)
+    out = model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=STEPS, **claim, **kept
+    )  # llmdoctor: ignore[PYC001]
     logits = torch.stack(out.logits)[:, 0].float().cpu().numpy()
     scores = torch.stack(out.scores)[:, 0].float().cpu().numpy()
     write(folder, out.sequences[0, len(prompt) :].tolist(), prompt, claim, logits)
