@@ -72,7 +72,8 @@ def _report(options: MemCompareOptions) -> Report:
         skipped=comparison.skipped,
         document=document(shown),
         verdict=verdict,
-        unanswered=memory is not None and verdict.status == "bound" and not options.static,  # --static asks for the bound
+        # --static asks for the bound; without torch, and with --gpu-memory, a number or a decision was asked for.
+        unanswered=verdict.status == "bound" and not options.static and (memory is not None or not predictor.live),
     )
 
 

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem import predictor
 from llmdoctor.mem.compare import compare_report
 from llmdoctor.mem.kvcache import kvcache_report
 from llmdoctor.mem.options import KvcacheOptions, MemCompareOptions, MemOptions
@@ -209,3 +210,12 @@ def test_the_bound_without_a_trace_is_not_above_what_a_batch_of_text_takes() -> 
     for bound, real in zip(bounds["strategies"], traced["strategies"], strict=True):
         assert bound["components"]["optimizer_state"] == real["components"]["optimizer_state"]
         assert bound["peak_bytes"] <= real["peak_bytes"]
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_a_bound_where_a_number_was_asked_is_no_answer(static: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictor, "installed_version", lambda _name: None)
+    report = compare_report(MemCompareOptions(model="llama", strategy=TWO[:1], batch=1, seq_len=32, static=static))
+    assert report.verdict is not None
+    assert report.verdict.status == "bound"
+    assert report.unanswered is not static  # exit 2
