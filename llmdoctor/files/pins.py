@@ -19,6 +19,8 @@ from llmdoctor.files.pinned_images import compose_file, dockerfile
 _LIMIT, _LOCK_LIMIT, _FILES = 2**19, 2**24, 60  # bytes of a file, bytes of a lock file, files of a folder
 _FOLDERS = ("", "requirements", "docker", ".devcontainer")  # of a folder, in which such files lie too
 
+Reader = Callable[[str], Iterator[tuple[Requirement, int | None]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Pin:
@@ -41,16 +43,23 @@ def pins_in(folder: str) -> tuple[Pin, ...]:
     for below in _FOLDERS:
         place = os.path.join(folder, below) if below else folder
         try:
-            names = sorted(os.listdir(place))
+            changed = os.stat(place).st_mtime_ns
         except OSError:
             continue
-        readable = [(name, reader) for name in names if (reader := _reader(name, below)) is not None]
-        for name, reader in readable[:_FILES]:
-            found += _read(os.path.join(place, name), reader)
+        for path, reader in _readable(place, below, changed):
+            found += _read(path, reader)
     return tuple(found)
 
 
-Reader = Callable[[str], Iterator[tuple[Requirement, int | None]]]
+@lru_cache(maxsize=256)
+def _readable(place: str, below: str, _changed: int) -> tuple[tuple[str, Reader], ...]:
+    """Return the files of a folder that can pin a release, with the function that reads each; every library asks for the same ones."""
+    try:
+        names = sorted(os.listdir(place))
+    except OSError:
+        return ()
+    readable = [(os.path.join(place, name), reader) for name in names if (reader := _reader(name, below)) is not None]
+    return tuple(readable[:_FILES])
 
 
 def _reader(name: str, below: str) -> Reader | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from llmdoctor.gencfg.raising import Raised
@@ -35,5 +35,5 @@ def _minor(text: str) -> Minor:
 @cache
 def _table() -> dict[str, tuple[str | None, str | None]]:
     """Return the first and the last minor release of each model type that came or went; None for before and after all that were read."""
-    read: dict[str, Any] = json.loads((files(__package__) / "model_types.json").read_text())
+    read: dict[str, Any] = json.loads(Path(__file__).with_name("model_types.json").read_bytes())
     return {name: (first, last) for name, (first, last) in read["types"].items()}
