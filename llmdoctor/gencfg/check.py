@@ -123,8 +123,7 @@ def check_directory(directory: ModelDir, worker: TemplateWorker, version: str | 
         return CheckedModel(name=name, kind="tokenizer", findings=problems)
     if directory.config is not None and not isinstance(directory.config.value, dict):
         return CheckedModel(name=name, kind="model", findings=problems)  # the DIR finding explains why there is no call
-    table = engines()
-    chosen = version_for(table[REFERENCE], version, directory.path).chosen
+    chosen = version_for(engines()[REFERENCE], version, directory.path).chosen
     version = chosen.version
     examined = examine_directory(directory, terminator, version, lines=False, without=without)
     if examined.answer.effective.error is not None or examined.answer.effective.stop.never_stops:
@@ -136,7 +135,7 @@ def check_directory(directory: ModelDir, worker: TemplateWorker, version: str | 
         answer=examined.answer,
         verdicts=examined.by_engine,
         terminator=examined.terminator,
-        versions={REFERENCE: chosen, **{engine: version_for(table[engine], None, directory.path).chosen for engine in examined.elsewhere}},
+        versions={REFERENCE: chosen, **examined.versions},
     )
 
 

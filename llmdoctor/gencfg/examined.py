@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from llmdoctor.configs.versions import LibraryVersion
 from llmdoctor.files.jsonfile import JsonFile
 from llmdoctor.gencfg.calls import default_version, facts_of, model_call, refuse_modelless, without_keys
 from llmdoctor.gencfg.engines.table import REFERENCE, engines, version_for
@@ -27,6 +28,7 @@ class Examined:
     answer: Resolution
     elsewhere: Mapping[str, Effective]
     terminator: Terminator | None
+    versions: Mapping[str, LibraryVersion]  # of the other engines
 
     @property
     def eos(self) -> tuple[int, ...]:
@@ -93,6 +95,7 @@ def examine_directory(
     options = GencfgOptions(model=directory.shown_name, transformers=version)
     effective = table[REFERENCE].resolve(call, facts, version)
     others = [engine for engine in table.values() if engine.reads_directories and not engine.keeps_assignments]
-    near = directory.path
-    elsewhere = {engine.name: engine.resolve(call, facts, version_for(engine, None, near).version) for engine in others}
-    return Examined(directory, Resolution(options, directory.tokenizer, call, effective, terminator=terminator), elsewhere, terminator)
+    versions = {engine.name: version_for(engine, None, directory.path).chosen for engine in others}
+    elsewhere = {engine.name: engine.resolve(call, facts, versions[engine.name].version) for engine in others}
+    answer = Resolution(options, directory.tokenizer, call, effective, terminator=terminator)
+    return Examined(directory, answer, elsewhere, terminator, versions)
