@@ -20,6 +20,7 @@ _IMAGES = {  # the image, and the distribution whose version its tag starts with
     "ggerganov/llama.cpp": "llama.cpp",
     "tensorrt-llm/release": "tensorrt-llm",
 }
+_LONGEST = 128  # characters of the value of an ARG or ENV
 _INSTALL = re.compile(r"\b(?:pip3?|uv pip|uv|poetry|conda|mamba|micromamba)\s+(?:install|add)\s+([^&|;]*)")
 
 
@@ -31,7 +32,8 @@ def dockerfile(text: str) -> Iterator[tuple[Requirement, int]]:
         rest = _filled(rest, arguments)
         if word.upper() in ("ARG", "ENV"):
             for name, value in re.findall(r"(\w+)[= ]\s*[\"']?([^\s\"']+)", rest):
-                arguments[name] = value
+                if len(value) <= _LONGEST:  # each value may hold others, and so double the one before
+                    arguments[name] = value
         elif word.upper() == "FROM":
             yield from ((found, number) for found in _image(rest))
         elif word.upper() == "RUN":
@@ -45,18 +47,18 @@ def compose_file(text: str) -> Iterator[tuple[Requirement, int]]:
 
 
 def _continued(text: str) -> Iterator[tuple[int, str]]:
-    joined, start = "", 1
+    parts: list[str] = []
+    start = 1
     for number, line in enumerate(text.splitlines(), 1):
-        start = start if joined else number
+        start = start if parts else number
         if line.lstrip().startswith("#"):
             continue
-        if line.rstrip().endswith("\\"):
-            joined += line.rstrip()[:-1] + " "
-            continue
-        yield start, joined + line
-        joined = ""
-    if joined:
-        yield start, joined
+        parts.append(line.rstrip().removesuffix("\\"))
+        if not line.rstrip().endswith("\\"):
+            yield start, " ".join(parts)
+            parts = []
+    if parts:
+        yield start, " ".join(parts)
 
 
 def _filled(text: str, arguments: Mapping[str, str]) -> str:

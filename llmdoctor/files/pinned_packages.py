@@ -11,18 +11,23 @@ from llmdoctor.core.requirement import Requirement, clauses_of, normalised, pars
 from llmdoctor.files.tomlfile import parse_toml
 from llmdoctor.files.yamlfile import YAML_LIMIT, parse_yaml
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PLACES = 50  # lines with one name that are looked at for the place of a requirement
+
 
 def requirements_txt(text: str) -> Iterator[tuple[Requirement, int]]:
     """Lines of requirements*.txt and constraints*.txt; an included file is read under its own name."""
-    joined, start = "", 1
+    parts: list[str] = []
+    start = 1
     for number, written in enumerate(text.splitlines(), 1):
-        start = start if joined else number
-        joined += _uncommented(written)
-        if joined.endswith("\\"):
-            joined = joined[:-1] + " "
+        start = start if parts else number
+        line = _uncommented(written)
+        parts.append(line.removesuffix("\\"))
+        if line.endswith("\\"):
             continue
+        joined = " ".join(parts).strip()
+        parts = []
         requirement = None if joined.startswith("-") else parse_requirement(joined)
-        joined = ""
         if requirement is not None:
             yield requirement, start
 
@@ -104,8 +109,10 @@ def setup_py(text: str) -> Iterator[tuple[Requirement, int]]:
 
 def package_lock(text: str) -> Iterator[tuple[Requirement, int]]:
     """poetry.lock, uv.lock, pdm.lock, pylock.toml: each package has a name and, on the next line, a version."""
+    line, counted = 1, 0
     for found in re.finditer(r'^name = "([^"\n]+)"\r?\nversion = "([^"\n]+)"', text, re.MULTILINE):
-        yield _exactly(found[1], found[2]), text.count("\n", 0, found.start()) + 2
+        line, counted = line + text.count("\n", counted, found.start()), found.start()
+        yield _exactly(found[1], found[2]), line + 1
 
 
 def pipfile_lock(text: str) -> Iterator[tuple[Requirement, int | None]]:
@@ -154,8 +161,14 @@ def _table(value: Any, name: str) -> dict[str, Any]:
 
 def _placed(requirements: Iterator[Requirement], text: str) -> Iterator[tuple[Requirement, int | None]]:
     """Yield requirements with the line that they are on: TOML and YAML are read without the lines of values in lists."""
-    lines = text.splitlines()
+    lines: dict[str, list[tuple[int, str]]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        for name in {normalised(word) for word in _NAME.findall(line)}:
+            places = lines.setdefault(name, [])
+            if len(places) < _PLACES:
+                places.append((number, line))
     for one in requirements:
         name, _, version = one.text.partition(" ")
-        wanted = [one.text] if one.text in text else [name, version]
-        yield one, next((number for number, line in enumerate(lines, 1) if all(part in line for part in wanted)), None)
+        places = lines.get(one.name, [])
+        whole = next((number for number, line in places if one.text in line), None)
+        yield one, whole or next((number for number, line in places if name in line and version in line), None)
