@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
-from llmdoctor.core.release import release
+from llmdoctor.core.release import is_version, release
 from llmdoctor.core.requirement import normalised
 
 if TYPE_CHECKING:
@@ -115,7 +116,11 @@ def version_of(
 
     `known` are the releases that the rules know, oldest first; `distribution` is the package whose installed release counts: by default
     `library`, None if there is none. Without `near`, or if it is no path, the repository is that of the working directory.
+
+    Raises QuestionError if `named` is not a version.
     """
+    if named is not None and not is_version(named):
+        raise QuestionError(f"{title or library} {named}: not a version; expected one such as {known[-1]}")
     package = library if distribution == "" else distribution
     installed = None if package is None else installed_version(package)
     pinned = None if named is not None else _pinned(DISTRIBUTIONS.get(library, library), near, known, installed)

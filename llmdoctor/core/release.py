@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import re
 
+_VERSION = re.compile(r"[vb]?\d+(\.\d+){0,5}([.-]?(a|b|c|rc|alpha|beta|pre|post|dev)\w*)*(\+[\w.-]+)?")
+
+
+def is_version(text: str) -> bool:
+    """Return whether `text` is written as a version: 5.23.0, 0.5.3.post1, 4.57.0.dev0, b11549, 0.10.2+cu128."""
+    return len(text) <= 64 and _VERSION.fullmatch(text) is not None
+
 
 def release(version: str) -> tuple[int, ...]:
     """Return the numbers of a version, at least three: (5, 23, 0) for "5.23.0rc1", (11549, 0, 0) for "b11549"; () if it has none.

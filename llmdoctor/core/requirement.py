@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from llmdoctor.core.release import release
 
 _REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*(.*)", re.DOTALL)
-_CLAUSE = re.compile(r"(===|==|~=|!=|>=|<=|>|<|=|\^|~)?\s*v?(\d[A-Za-z0-9.+_-]*?(?:\.\*)?|\*)")
+_CLAUSE = re.compile(r"(===|==|~=|!=|>=|<=|>|<|=|\^|~)?\s*v?(\d[A-Za-z0-9.+_-]{0,63}?(?:\.\*)?|\*)")
 
 
 @dataclass(frozen=True, slots=True)

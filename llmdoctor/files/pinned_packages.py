@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llmdoctor.core.release import is_version
 from llmdoctor.core.requirement import Requirement, clauses_of, normalised, parse_requirement
 from llmdoctor.files.tomlfile import parse_toml
 from llmdoctor.files.yamlfile import YAML_LIMIT, parse_yaml
@@ -112,7 +113,8 @@ def package_lock(text: str) -> Iterator[tuple[Requirement, int]]:
     line, counted = 1, 0
     for found in re.finditer(r'^name = "([^"\n]+)"\r?\nversion = "([^"\n]+)"', text, re.MULTILINE):
         line, counted = line + text.count("\n", counted, found.start()), found.start()
-        yield _exactly(found[1], found[2]), line + 1
+        if is_version(found[2]):
+            yield Requirement(normalised(found[1]), (("==", found[2]),), f"{found[1]}=={found[2]}"), line + 1
 
 
 def pipfile_lock(text: str) -> Iterator[tuple[Requirement, int | None]]:
@@ -148,10 +150,6 @@ def conda_environment(text: str) -> Iterator[tuple[Requirement, int | None]]:
 
 def _uncommented(line: str) -> str:
     return re.sub(r"(^|\s)#.*", "", line).strip()
-
-
-def _exactly(name: str, version: str) -> Requirement:
-    return Requirement(normalised(name), (("==", version),), f"{name}=={version}")
 
 
 def _table(value: Any, name: str) -> dict[str, Any]:

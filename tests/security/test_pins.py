@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from llmdoctor.configs.versions import version_of
+from llmdoctor.core.errors import QuestionError
+from llmdoctor.core.release import is_version
 from llmdoctor.files.pins import pins_in
 
 SIZE = 2**19
@@ -43,3 +46,11 @@ def test_what_is_no_regular_file_pins_nothing(tmp_path: Path) -> None:
     (tmp_path / "setup.cfg").mkdir()
     (tmp_path / "constraints.txt").symlink_to("/dev/zero")
     assert pins_in(str(tmp_path)) == ()
+
+
+@pytest.mark.parametrize("version", ["[[[", "1e999", "9" * 65, "latest", "1.0\x1b[2J", ""])
+def test_what_is_no_version_pins_nothing_and_is_refused_as_an_option(version: str, tmp_path: Path) -> None:
+    (tmp_path / "poetry.lock").write_text(f'[[package]]\nname = "transformers"\nversion = "{version}"\n')
+    assert [pin for pin in pins_in(str(tmp_path)) if not is_version(pin.requirement.exact or "")] == []
+    with pytest.raises(QuestionError, match="not a version"):
+        version_of("deepspeed", known=("0.19.8",), named=version)
