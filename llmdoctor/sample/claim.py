@@ -15,10 +15,11 @@ from llmdoctor.modeldir.directory import read_model_dir
 from llmdoctor.sample.claim_file import read_claim
 from llmdoctor.sample.entry import SamplingEngine
 from llmdoctor.sample.keys import ClaimKeys, ids_of, read_keys
+from llmdoctor.sample.known_engines import find_engine
 from llmdoctor.sample.layering import config_field, model_call
 from llmdoctor.sample.options import ReplayOptions
 from llmdoctor.sample.stages import as_read, refusal
-from llmdoctor.sample.tables import ENGINES, find_engine
+from llmdoctor.sample.tables import ENGINES
 from llmdoctor.sample.types import SamplingParams
 
 _COLDEST = 1e-30  # a temperature by which a logit of 1e8 can still be divided in float32

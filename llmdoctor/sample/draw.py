@@ -23,12 +23,12 @@ from llmdoctor.files.writing import replacing
 from llmdoctor.sample.distribution import claimed_probs, given_probs
 from llmdoctor.sample.draws import draw, draw_counts, generator
 from llmdoctor.sample.goodness import DrawTest, judge_draws
+from llmdoctor.sample.known_engines import known_engine
 from llmdoctor.sample.logits import parse_logits
 from llmdoctor.sample.options import DrawOptions, check_alpha
 from llmdoctor.sample.result_parts import STATUSES
 from llmdoctor.sample.results import DrawResult
 from llmdoctor.sample.rules import BROKEN, IMPOSSIBLE, OTHER
-from llmdoctor.sample.tables import known_engine
 from llmdoctor.sample.tokens import read_tokens
 from llmdoctor.sample.types import Doubles, Ids, SamplingParams
 

@@ -14,12 +14,13 @@ from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
 from llmdoctor.sample.entry import SamplingEngine
+from llmdoctor.sample.known_engines import known_engine
 from llmdoctor.sample.layering import config_field, file_defaults
 from llmdoctor.sample.logits import parse_logits
 from llmdoctor.sample.options import EnginesOptions
 from llmdoctor.sample.results import EngineResult, EnginesResult
 from llmdoctor.sample.stages import Stage, refusal, run
-from llmdoctor.sample.tables import NEWEST, known_engine
+from llmdoctor.sample.tables import NEWEST
 from llmdoctor.sample.types import Doubles, Floats, SamplingParams, TokenContext
 
 SAME = 1e-6  # total variation below which two engines' distributions are the same

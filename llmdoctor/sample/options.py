@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.sample.tables import ENGINES, find_engine
+from llmdoctor.sample.known_engines import find_engine
+from llmdoctor.sample.tables import ENGINES
 from llmdoctor.sample.types import SamplingParams, TokenContext
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "half": "float16"}

@@ -1,17 +1,14 @@
 """The engines as data: one entry for each engine (and version), read from its source. What differs between engines is a field of the entry.
 
 `order` names stages of :mod:`llmdoctor.sample.stages`; a stage runs if its parameter is set to a value that is not one of the engine's
-"off" values. To add an engine, add its entry to ENTRIES.
+"off" values. To add an engine, list it in NEWEST; entries of earlier releases are in `older_tables`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-from llmdoctor.core.errors import QuestionError
 from llmdoctor.sample import cuts
 from llmdoctor.sample.entry import Range, SamplingEngine
 
@@ -26,19 +23,14 @@ def _vllm_reads(values: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in values.items() if name not in _FILTERS}, "do_sample": False}
 
 
-def _sglang_reads(values: dict[str, Any]) -> dict[str, Any]:
+def sglang_reads(values: dict[str, Any]) -> dict[str, Any]:
     """sampling_params.py: T < 1e-6 becomes top_k 1 at T 1; top_k 1 takes the argmax."""
     if (temperature := values.get("temperature")) is not None and temperature < 1e-6:
         values = {**values, "temperature": 1.0, "top_k": 1}
     return {**values, "do_sample": False} if values.get("top_k") == 1 else values
 
 
-def _sglang_reads_unpenalised(values: dict[str, Any]) -> dict[str, Any]:
-    """As above; repetition_penalty is accepted, and no penalizer reads it."""
-    return _sglang_reads({name: value for name, value in values.items() if name != "repetition_penalty"})
-
-
-def _llama_cpp_reads(values: dict[str, Any]) -> dict[str, Any]:
+def llama_cpp_reads(values: dict[str, Any]) -> dict[str, Any]:
     """llama-sampler.cpp: T <= 0 keeps the largest of what the filters leave."""
     if (temperature := values.get("temperature")) is None or temperature > 0:
         return values
@@ -51,14 +43,9 @@ def _gpt_fast_reads(values: dict[str, Any]) -> dict[str, Any]:
     return values if temperature is None else {**values, "temperature": max(temperature, 1e-5)}
 
 
-def _ollama_reads(values: dict[str, Any]) -> dict[str, Any]:
-    """samplers.go: temperature 0 or less is greedy; penalties are not read."""
-    return _llama_cpp_reads({name: value for name, value in values.items() if name not in _PENALTIES})
-
-
 _FILTERS = ("temperature", "top_k", "top_p", "min_p")
 _MIN_TOKENS = ("min_tokens", "stop_token_ids")
-_PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
+PENALTIES = ("repetition_penalty", "frequency_penalty", "presence_penalty")
 
 TRANSFORMERS = SamplingEngine(
     name="transformers",
@@ -115,8 +102,8 @@ VLLM = SamplingEngine(
     since=(0, 24),
     read=("0.24.0", "0.25.1", "0.26.0", "0.27.1", "0.33.0"),
     source="sampling_params.py, v1/sample/sampler.py, v1/sample/ops/topk_topp_sampler.py (PyTorch path)",
-    order=("min_tokens", "logit_bias", *_PENALTIES, "greedy", "temperature", "min_p", "top_k", "top_p"),
-    takes=frozenset((*_FILTERS, *_PENALTIES, "logit_bias", *_MIN_TOKENS)),
+    order=("min_tokens", "logit_bias", *PENALTIES, "greedy", "temperature", "min_p", "top_k", "top_p"),
+    takes=frozenset((*_FILTERS, *PENALTIES, "logit_bias", *_MIN_TOKENS)),
     unknown="TypeError: Unexpected keyword argument {first}",
     ranges=(
         Range("presence_penalty", "VLLMValidationError: presence_penalty must be in [-2, 2], got {value}.", -2, 2),
@@ -149,7 +136,7 @@ SGLANG = SamplingEngine(
     read=("0.5.10", "0.5.13", "0.5.16", "0.5.19", "0.5.23"),
     source="srt/sampling/sampling_params.py, srt/sampling/penaltylib, srt/layers/sampler.py (pytorch backend)",
     order=("min_tokens", "frequency_penalty", "presence_penalty", "repetition_penalty", "logit_bias", "greedy", "temperature", "joint"),
-    takes=frozenset((*_FILTERS, *_PENALTIES, "logit_bias", *_MIN_TOKENS)),
+    takes=frozenset((*_FILTERS, *PENALTIES, "logit_bias", *_MIN_TOKENS)),
     unknown="TypeError: Unexpected keyword argument {first}",
     ranges=(
         Range("temperature", "ValueError: temperature must be a non-negative finite number, got {value}.", 0, under=True),
@@ -173,7 +160,7 @@ SGLANG = SamplingEngine(
     logprobs="temperature",
     raw_logprobs="SGLANG_RETURN_ORIGINAL_LOGPROB=1",  # srt/layers/sampler.py
     model_files="sampling",
-    reads=_sglang_reads,
+    reads=sglang_reads,
 )
 LLAMA_CPP = SamplingEngine(
     name="llama.cpp",
@@ -192,7 +179,7 @@ LLAMA_CPP = SamplingEngine(
         "temperature",
         "greedy",
     ),
-    takes=frozenset((*_FILTERS, *_PENALTIES, "typical_p", "penalty_last_n", "logit_bias")),
+    takes=frozenset((*_FILTERS, *PENALTIES, "typical_p", "penalty_last_n", "logit_bias")),
     unknown="llama.cpp has no {names}",
     not_harmless=frozenset({"ignore_eos"}),  # tools/server: a bias of -inf on every token that ends a sequence
     ranges=(),
@@ -202,7 +189,7 @@ LLAMA_CPP = SamplingEngine(
     ties="low",
     logprobs="raw",  # the server's post_sampling_probs is off
     raw_logprobs="n_probs without post_sampling_probs",
-    reads=_llama_cpp_reads,
+    reads=llama_cpp_reads,
     top_p=cuts.top_p_descending,
     min_p=cuts.min_p_logits,
     typical_p=cuts.typical_exact,
@@ -239,130 +226,6 @@ GPT_FAST = SamplingEngine(
     defaults={"temperature": 0.8, "top_k": 200},
     reads=_gpt_fast_reads,
 )
-_NO_HOTTEST = "temperature must be non-negative, got {value}."
-VLLM_HOT = replace(
-    VLLM,
-    version="0.23.0 (read, not run)",
-    since=(0, 9),
-    read=("0.9.2", "0.10.0", "0.10.2", "0.11.2", "0.13.0", "0.16.0", "0.18.1", "0.20.2", "0.22.1", "0.23.0"),
-    ranges=tuple(Range("temperature", f"ValueError: {_NO_HOTTEST}", 0) if one.option == "temperature" else one for one in VLLM.ranges),
-)
-VLLM_V1 = replace(
-    VLLM_HOT,
-    version="0.8.5 (read, not run)",
-    since=(0, 8),
-    read=("0.8.5",),
-    ranges=tuple(
-        Range("top_k", "ValueError: top_k must be -1 (disable), or at least 1, got {value}.", 1, also=(-1,))
-        if one.option == "top_k"
-        else one
-        for one in VLLM_HOT.ranges
-    ),
-)
-VLLM_V0 = replace(
-    VLLM_V1,
-    version="0.7.3 (V0 engine, read, not run)",
-    since=(),
-    read=("0.7.3",),
-    source="model_executor/layers/sampler.py (V0): penalties, temperature, top_k and top_p, min_p",
-    order=("min_tokens", "logit_bias", *_PENALTIES, "greedy", "temperature", "top_k", "top_p", "min_p"),
-    logprobs="processed",
-)
-_SGLANG_LOOSE = tuple(  # verify() accepts 0 <= repetition_penalty <= 2
-    Range("repetition_penalty", "ValueError: repetition_penalty must be in [0, 2], got {value}.", 0, 2)
-    if one.option == "repetition_penalty"
-    else one
-    for one in SGLANG.ranges
-)
-SGLANG_UNPENALISED = replace(
-    SGLANG,
-    version="0.5.9 (read, not run)",
-    since=(0, 4, 8),
-    read=("0.4.8", "0.4.9", "0.4.10", "0.5.1", "0.5.2", "0.5.3", "0.5.5", "0.5.8", "0.5.9"),
-    source="srt/sampling/penaltylib: no repetition penalizer; srt/layers/sampler.py: log-probabilities after the temperature",
-    ranges=_SGLANG_LOOSE,
-    reads=_sglang_reads_unpenalised,
-)
-SGLANG_UNBIASED = replace(
-    SGLANG_UNPENALISED, version="0.4.7 (read, not run)", since=(0, 4, 7), read=("0.4.7",), takes=SGLANG.takes - {"logit_bias"}
-)
-SGLANG_TOP_P = replace(
-    SGLANG_UNBIASED,
-    version="0.4.6 (read, not run)",
-    since=(0, 4, 4),
-    read=("0.4.4", "0.4.5", "0.4.6"),
-    source="srt/layers/sampler.py top_p_normalize_probs_torch: log-probabilities after temperature and top_p",
-    logprobs="processed",
-    unlisted=("top_k", "min_p"),
-    raw_logprobs="SGLang 0.5 with SGLANG_RETURN_ORIGINAL_LOGPROB=1",
-)
-SGLANG_PROMPT = replace(
-    SGLANG_TOP_P,
-    version="0.4.3 (read, not run)",
-    since=(0, 4, 2),
-    read=("0.4.2", "0.4.3"),
-    source="srt/sampling/penaltylib/penalizers/repetition_penalty.py _cumulate_input_tokens: the prompt counts",
-    scope={"repetition_penalty": "all", "frequency_penalty": "output", "presence_penalty": "output"},
-    reads=_sglang_reads,
-)
-SGLANG_RAW = replace(
-    SGLANG_PROMPT,
-    version="0.4.1 (read, not run)",
-    since=(),
-    read=("0.3.0", "0.3.6", "0.4.0", "0.4.1"),
-    source="srt/layers/logits_processor.py: log_softmax before the temperature",
-    logprobs="raw",
-    unlisted=(),
-)
-_OLLAMA_DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
-OLLAMA_LLAMA_CPP = replace(
-    LLAMA_CPP,
-    name="ollama",
-    version="0117cd8 (read, not run)",
-    source="llama.cpp's sampler, for the models that Ollama runs with llama.cpp",
-    defaults={**_OLLAMA_DEFAULTS, "repetition_penalty": 1.1},
-)
-OLLAMA = replace(
-    OLLAMA_LLAMA_CPP,
-    source="Ollama's own sampler (sample/samplers.go); its top_k comes before the temperature, which changes nothing",
-    order=("greedy", "temperature", "top_k", "top_p", "min_p"),
-    defaults=_OLLAMA_DEFAULTS,
-    scope={},
-    reads=_ollama_reads,
-    top_p=cuts.top_p_ascending,
-    min_p=cuts.min_p_probs,
-    other_orders=(OLLAMA_LLAMA_CPP,),
-)
+
 NEWEST = (TRANSFORMERS, VLLM, SGLANG, LLAMA_CPP, TGI, GPT_FAST)
-OLDER = (VLLM_HOT, VLLM_V1, VLLM_V0, SGLANG_UNPENALISED, SGLANG_UNBIASED, SGLANG_TOP_P, SGLANG_PROMPT, SGLANG_RAW)
-ENTRIES = (*NEWEST, *OLDER, OLLAMA)  # of one engine the newest version first
 ENGINES: Mapping[str, SamplingEngine] = {engine.name: engine for engine in NEWEST}
-
-
-def find_engine(name: str) -> SamplingEngine | None:
-    """Return the entry of NAME (the newest) or of NAME@VERSION; None if no such engine is known."""
-    name, _, version = name.partition("@")
-    wanted = _numbers(version)
-    found = next((engine for engine in ENTRIES if engine.name == name and (not wanted or engine.since <= wanted)), None)
-    if found is None or not version:
-        return found
-    return replace(found, wanted=version, known=_is_known(found, version))
-
-
-def _is_known(engine: SamplingEngine, version: str) -> bool:
-    """Whether a version is one that was read, or lies between the first and the last of them."""
-    if not engine.read or not _numbers(version):
-        return version == engine.version.split(" (")[0]
-    return _numbers(engine.read[0]) <= _numbers(version) <= (*_numbers(engine.read[-1]), 2**31)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version))
-
-
-def known_engine(name: str) -> SamplingEngine:
-    """Return the entry of NAME or NAME@VERSION. Raises QuestionError if no such engine is known."""
-    found = find_engine(name)
-    if found is None:
-        raise QuestionError(f"engine {name[:40]!r}: expected one of {', '.join(ENGINES)}, or one of them with a version (vllm@0.7)")
-    return found

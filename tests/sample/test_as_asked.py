@@ -13,10 +13,11 @@ from llmdoctor.requests.logprob_files import read_responses
 from llmdoctor.sample.claim import Claim
 from llmdoctor.sample.engines import engines_report
 from llmdoctor.sample.keys import read_keys
+from llmdoctor.sample.known_engines import find_engine
 from llmdoctor.sample.listed_report import listed_report
 from llmdoctor.sample.options import EnginesOptions, ReplayOptions
 from llmdoctor.sample.replay import replay_report
-from llmdoctor.sample.tables import LLAMA_CPP, find_engine
+from llmdoctor.sample.tables import LLAMA_CPP
 from llmdoctor.sample.types import SamplingParams, TokenContext
 from llmdoctor.sample.unset import other_readings
 from tests.sample.simulate import make_rows, make_tokens

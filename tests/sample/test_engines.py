@@ -11,8 +11,9 @@ import pytest
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.report import Style, render
 from llmdoctor.sample.engines import Drawn, draw, engines_report, variation
+from llmdoctor.sample.known_engines import find_engine
 from llmdoctor.sample.options import EnginesOptions
-from llmdoctor.sample.tables import ENGINES, find_engine
+from llmdoctor.sample.tables import ENGINES
 from llmdoctor.sample.types import SamplingParams, TokenContext
 from tests.conftest import write_model
 from tests.reading import read_in_order
