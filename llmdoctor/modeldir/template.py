@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections import ChainMap
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 
     from llmdoctor.files.jsonfile import JsonFile
 
-SECONDS = 1.5  # of the worker's own processor time for one request
+SECONDS = 1.0  # of the worker's own processor time for one request
+MORE_SECONDS = 0.05  # for each further conversation of a request
+HURRIED = 0.25  # for one request, of a command in which templates have used up LOST_SECONDS without an end: one that ends takes milliseconds
+LOST_SECONDS = 8.0
 _PATIENCE = 8  # so many times longer it may take on a busy machine
+_START = 5.0  # seconds more for the start of a worker there
 TEMPLATE_LIMIT = 2**20
 
 
@@ -98,6 +103,7 @@ def template_problem(template: ChatTemplate, rendering: Rendering) -> Finding:
 
 
 _spares: list[subprocess.Popen[str]] = []
+_endless: dict[str, Rendering] = {}  # by source: templates that used up SECONDS, for all workers of this process
 
 
 def prepare_worker() -> None:
@@ -128,8 +134,10 @@ class TemplateWorker:
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
+        self._lost = 0.0  # seconds that went into requests without an answer
+        self._read = b""  # of the worker's answers, what is behind the last line that was asked for
         self._process: subprocess.Popen[str] | None = None
-        self._failed: dict[str, Rendering] = {}
+        self._failed = ChainMap[str, Rendering]({}, _endless)
 
     def __enter__(self) -> TemplateWorker:
         return self
@@ -148,32 +156,26 @@ class TemplateWorker:
             return self._failed[template.source]
         if len(template.source) > TEMPLATE_LIMIT:
             return Rendering(None, "limit", f"the template has more than {TEMPLATE_LIMIT} characters")
-        self.start()
-        given = {"tools": None, "documents": None, "add_generation_prompt": False, **template.variables, **variables, "messages": messages}
-        answer = self._ask({"template": template.source, "variables": given, "spans": spans})
-        rendering = self._exhausted() if answer is None else _rendering(answer)
-        if rendering.error in ("limit", "syntax"):
-            self._failed[template.source] = rendering
-        return rendering
+        given = {**_given(template, variables), "messages": messages}
+        return self._rendered(template, self._ask({"template": template.source, "variables": given, "spans": spans}))
 
     def render_many(self, template: ChatTemplate, rows: list[dict[str, Any]], spans: bool = False, **variables: Any) -> list[Rendering]:
         """Return one rendering for each of `rows`, each a mapping of variables that holds `messages`.
 
-        One request for all of them; if they pass a limit together, each is rendered alone.
+        One request for all of them, answered in parts. A row that passes a limit ends it, and the template is not tried again: the
+        rows behind it have no text either, nor those whose answers were not sent yet.
         """
         if template.source in self._failed or len(template.source) > TEMPLATE_LIMIT:
             return [self.render(template, [])] * len(rows)
-        self.start()
-        given = {"tools": None, "documents": None, "add_generation_prompt": False, **template.variables, **variables}
-        answer = self._ask({"template": template.source, "variables": given, "batch": rows, "spans": spans})
-        if answer is not None and "batch" in answer:
-            return [_rendering(one) for one in answer["batch"]]
-        if answer is None:
-            self.close()
-        return [
-            self.render(template, row["messages"], spans, **variables, **{key: row[key] for key in row if key != "messages"})
-            for row in rows
-        ]
+        if not rows:
+            return []
+        answer = self._ask({"template": template.source, "variables": _given(template, variables), "batch": rows, "spans": spans})
+        renderings: list[Rendering] = []
+        while answer is not None:
+            renderings.extend(map(_rendering, answer["batch"]))
+            answer = self._answer() if len(renderings) < len(rows) else None
+        left = len(rows) - len(renderings)
+        return renderings + [self._rendered(template, None)] * left if left else renderings
 
     def probe(self, template: ChatTemplate, messages: Sequence[tuple[str, bool]], **variables: Any) -> dict[str, Any] | None:
         """Return what a template writes around the contents of a conversation: "literals", "contents" and "spans" (template_probes.pieces).
@@ -182,28 +184,48 @@ class TemplateWorker:
         """
         if template.source in self._failed or len(template.source) > TEMPLATE_LIMIT:
             return None
-        self.start()
-        given = {"tools": None, "documents": None, "add_generation_prompt": False, **template.variables, **variables}
-        answer = self._ask({"template": template.source, "variables": given, "probe": list(messages)})
+        answer = self._ask({"template": template.source, "variables": _given(template, variables), "probe": list(messages)})
         if answer is None:
-            self.close()
+            self._rendered(template, answer)
         return answer if answer and "literals" in answer else None
 
-    def _exhausted(self) -> Rendering:
+    def _rendered(self, template: ChatTemplate, answer: dict[str, Any] | None) -> Rendering:
+        """Return the rendering of an answer, and remember a template that passed a limit or is none; no answer ends the worker."""
+        rendering = self._exhausted(template) if answer is None else _rendering(answer)
+        if rendering.error in ("limit", "syntax"):
+            self._failed[template.source] = rendering
+        return rendering
+
+    def _exhausted(self, template: ChatTemplate) -> Rendering:
+        process, seconds = self._process, self._allowed()
         self.close()
-        return Rendering(None, "limit", f"the template takes more than {self._seconds:g} s, or all the memory it is given")
+        self._lost += seconds
+        found = Rendering(None, "limit", f"the template takes more than {seconds:g} s, or all the memory it is given")
+        if seconds == SECONDS and process is not None and process.returncode == -getattr(signal, "SIGPROF", 0):
+            _endless[template.source] = found
+        return found
+
+    def _allowed(self) -> float:
+        return min(self._seconds, HURRIED) if self._lost >= LOST_SECONDS else self._seconds
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """Return the answer to one request; None if the worker died or did not answer in time."""
+        """Return the first answer to one request; None if the worker died or did not answer in time."""
+        self.start()
         process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
+        if process is None or process.stdin is None:
             return None
         try:
-            process.stdin.write(json.dumps({**request, "seconds": self._seconds}) + "\n")
+            process.stdin.write(json.dumps({**request, "seconds": self._allowed(), "more": MORE_SECONDS}) + "\n")
             process.stdin.flush()
         except OSError:
             return None
-        line = _line_within(process.stdout, self._seconds * (_PATIENCE if hasattr(signal, "setitimer") else 1))
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any] | None:
+        if self._process is None or self._process.stdout is None:
+            return None
+        seconds = self._allowed() * (_PATIENCE if hasattr(signal, "setitimer") else 1) + _START
+        line, self._read = _line_within(self._process.stdout, self._read, seconds)
         try:
             answer = json.loads(line) if line else None
         except ValueError:
@@ -212,13 +234,17 @@ class TemplateWorker:
 
     def close(self) -> None:
         """End the worker, whatever it is doing, and leave no zombie."""
-        process, self._process = self._process, None
+        process, self._process, self._read = self._process, None, b""
         if process is not None:
             process.kill()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     _close_quietly(pipe)
             process.wait()
+
+
+def _given(template: ChatTemplate, variables: dict[str, Any]) -> dict[str, Any]:
+    return {"tools": None, "documents": None, "add_generation_prompt": False, **template.variables, **variables}
 
 
 def _rendering(answer: dict[str, Any]) -> Rendering:
@@ -231,23 +257,23 @@ def _close_quietly(pipe: IO[str]) -> None:
         pipe.close()
 
 
-def _line_within(stream: IO[str], seconds: float) -> str:
-    """A line of `stream`, or what there is of it when the time is up."""
+def _line_within(stream: IO[str], data: bytes, seconds: float) -> tuple[bytes, bytes]:
+    """Return the next line of `data` and then `stream`, and what was read behind it; no line if the time is up or the stream ends."""
     import select
     import time
 
     deadline = time.monotonic() + seconds
-    data = b""
     descriptor = stream.fileno()
-    while not data.endswith(b"\n"):
+    parts = [data]
+    while b"\n" not in parts[-1]:
         left = deadline - time.monotonic()
         if left <= 0 or not select.select([descriptor], [], [], left)[0]:
-            return ""
-        part = os.read(descriptor, 1 << 16)
-        if not part:
-            return ""
-        data += part
-    return data.decode("utf-8", "replace")
+            return b"", b""
+        parts.append(os.read(descriptor, 1 << 16))
+        if not parts[-1]:
+            return b"", b""
+    line, _, rest = b"".join(parts).partition(b"\n")
+    return line, rest
 
 
 def _site() -> list[str]:
