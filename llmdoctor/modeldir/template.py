@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SECONDS = 1.0  # of the worker's own processor time for one request
 MORE_SECONDS = 0.05  # for each further conversation of a request
-HURRIED = 0.25  # for one request, of a command in which templates have used up LOST_SECONDS without an end: one that ends takes milliseconds
+HURRIED = 0.25  # for one request, where LOST_SECONDS went into templates without an end: one that ends takes milliseconds
 LOST_SECONDS = 8.0
 _PATIENCE = 8  # so many times longer it may take on a busy machine
 _START = 5.0  # seconds more for the start of a worker there
