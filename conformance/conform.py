@@ -4,8 +4,8 @@
 
 Each VERSION gets a throw-away environment (one torch for all, and the packages of that transformers in a folder of its own), runs
 call_scenarios.json there through run_scenarios.py, and every row is compared with resolve(). A VERSION that llmdoctor/gencfg/library.json does not
-have is added to it first (make_defaults.py). --write renews the rows of these versions in tests/gencfg/data/conformance.jsonl, and their counts in
-compared.json. Exit status 1 if a row differs that KNOWN does not list.
+have is added to it first, and to model_types.json if it is the newest (make_defaults.py, make_model_types.py). --write renews the rows of these
+versions in tests/gencfg/data/conformance.jsonl, and their counts in compared.json. Exit status 1 if a row differs that KNOWN does not list.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from conformance import make_defaults  # noqa: E402
+from conformance import make_defaults, make_model_types  # noqa: E402
 from conformance.compared import record  # noqa: E402
 from conformance.run_scenarios import BASE, EMIT, PROMPT  # noqa: E402
 from llmdoctor.gencfg import versions  # noqa: E402
@@ -62,12 +62,16 @@ def main() -> int:
     chosen = parser.parse_args()
     unread = [version for version in chosen.versions if version not in known_versions()]
     if unread:
-        make_defaults.add(unread)
+        wheels = chosen.home / "wheels"
+        wheels.mkdir(parents=True, exist_ok=True)
+        make_defaults.add(unread, wheels)
+        _add_model_types(unread, wheels)
         for cached in (versions._library, versions.field_defaults, versions.late_defaults):  # they hold the file as it was
             cached.cache_clear()
     failed = False
     for version in chosen.versions:
         defaults, rows = stored(version) if chosen.stored else observed(version, chosen.home, reuse=chosen.reuse)
+        rows = [row for row in rows if not by_the_machine(row)]
         bad = [(row["scenario"], verdict) for row in rows if (verdict := disagreement(row, defaults))]
         for scenario, verdict in bad:
             print(f"  {version} {scenario}: {verdict}")
@@ -78,6 +82,14 @@ def main() -> int:
         if chosen.write and not chosen.stored:
             write(version, defaults, rows)
     return int(failed)
+
+
+def _add_model_types(unread: list[str], wheels: Path) -> None:
+    """Add the releases that are newer than all in the table of model types: it is made anew for others."""
+    newest = make_model_types.minor(json.loads(make_model_types.OUT.read_text(encoding="utf-8"))["newest"])
+    later = [version for version in unread if make_model_types.minor(version) > newest]
+    if later:
+        print(f"model types: {make_model_types.add(later, wheels)}")
 
 
 # --- environments -------------------------------------------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
-"""Write the model types that each minor release of transformers knows, from the releases' own sources.
+"""Add releases of transformers to the table of model types, from the releases' own sources.
 
     python conformance/make_model_types.py [--wheels FOLDER] VERSION...
 
 Each VERSION's wheel is downloaded (`pip download --no-deps`) unless it is in FOLDER, and CONFIG_MAPPING_NAMES is read from
 models/auto/configuration_auto.py, or auto_mappings.py, by syntax tree; nothing is imported. The file
 llmdoctor/gencfg/model_types.json holds, by model type, the first and the last of these releases that has it (null: all before, all after).
-Types that are gone are listed up to 4.57 only.
+Releases newer than all in the file are added to it. To make it anew, name every release from its oldest to its newest: it holds what came and went
+and not what each release has, so that fewer would lose some. Types that are gone are listed up to 4.57 only.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 OUT = Path(__file__).resolve().parent.parent / "llmdoctor" / "gencfg" / "model_types.json"
 AUTO = "transformers/models/auto/"
@@ -31,9 +34,37 @@ def main() -> None:
     parser.add_argument("--wheels", type=Path, help="keep the wheels here")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = chosen.wheels or Path(scratch)
-        releases = [(minor(version), types_in(wheel(version, folder))) for version in chosen.versions]
-    releases.sort()
+        print(add(chosen.versions, chosen.wheels or Path(scratch)))
+
+
+def add(versions: list[str], folder: Path) -> str:
+    """Add releases to the table, or make it anew from all of them; return what it holds, in a sentence. Raises SystemExit if releases are missing."""
+    held = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else None
+    named = sorted(versions, key=minor)
+    oldest, newest = (minor(held[end]) for end in ("oldest", "newest")) if held else ((99, 0), (0, 0))
+    if held and minor(named[0]) > newest:
+        for version in named:
+            _append(held, minor(version), types_in(wheel(version, folder)))
+    elif minor(named[0]) > oldest or minor(named[-1]) < newest:
+        raise SystemExit(f"{OUT.name} holds {held['oldest']} to {held['newest']}: name later releases, or all of these; it is as it was")
+    else:
+        held = made([(minor(version), types_in(wheel(version, folder))) for version in named])
+    unfinished = OUT.with_suffix(".new")
+    unfinished.write_text(json.dumps(held, separators=(",", ":")) + "\n", encoding="utf-8")
+    os.replace(unfinished, OUT)
+    came = len(held["types"])
+    return f"{came} types came or went between {held['oldest']} and {held['newest']}, {len(held['always'])} were there throughout"
+
+
+def _append(held: dict[str, Any], release: tuple[int, int], types: set[str]) -> None:
+    """Put what a later release has for the first time into the table."""
+    new = types - held["types"].keys() - set(held["always"])
+    held["types"] = dict(sorted({**held["types"], **{name: ["{}.{}".format(*release), None] for name in new}}.items()))
+    held["newest"] = "{}.{}".format(*release)
+
+
+def made(releases: list[tuple[tuple[int, int], set[str]]]) -> dict[str, Any]:
+    """Return the table of these releases, the oldest first."""
     table: dict[str, list[str | None]] = {}
     for name in sorted({name for _, types in releases for name in types}):
         having = [release for release, types in releases if name in types]
@@ -43,9 +74,7 @@ def main() -> None:
         if first or last:
             table[name] = [first, last]
     oldest, newest = ("{}.{}".format(*releases[at][0]) for at in (0, -1))
-    every = sorted(name for name in releases[-1][1] if name not in table)
-    OUT.write_text(json.dumps({"oldest": oldest, "newest": newest, "types": table, "always": every}, separators=(",", ":")) + "\n")
-    print(f"{len(table)} types came or went between {oldest} and {newest}, {len(every)} were there throughout")
+    return {"oldest": oldest, "newest": newest, "types": table, "always": sorted(name for name in releases[-1][1] if name not in table)}
 
 
 def minor(version: str) -> tuple[int, int]:

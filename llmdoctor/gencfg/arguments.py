@@ -24,6 +24,7 @@ _SINCE = {
     "custom_generate": (4, 52),
     "trust_remote_code": (4, 53),
     "logits_to_keep": (4, 49),
+    "cache": (5, 24),  # past_key_values until then; the old name still works
 }
 # Arguments of Llama's forward() for a time; from 4.57 the names in TransformersKwargs are known to every model.
 _BETWEEN = {
@@ -53,6 +54,7 @@ def unused_arguments(rest: Mapping[str, SourcedValue], minor: Minor) -> None:
 _UNMODELLED = {
     "inputs_embeds": "inputs_embeds is not modelled: without input_ids max_length is lowered by the number of embeddings (generation/utils.py)",
     "assistant_model": "assistant_model is not modelled: assisted decoding refuses a batch, and a static cache from 4.45 to 5.23",
+    "cache": "cache is not modelled: a cache that is too short fails during decoding",
     "past_key_values": "past_key_values is not modelled: a cache that is too short fails during decoding",
     "decoder_input_ids": "decoder_input_ids is not modelled: max_length counts them",
     "encoder_outputs": "encoder_outputs is not modelled",

@@ -15,6 +15,8 @@ from llmdoctor.gencfg.raising import Raised, as_python
 from llmdoctor.gencfg.types import GenerateCall
 from llmdoctor.gencfg.versions import Minor
 
+_NO_CACHE = "assisted generate requires `use_cache=True`"
+
 
 def check_modes(fields: Fields, call: GenerateCall, minor: Minor, model: LoadedModel) -> None:
     """Raise what the decoding itself would raise. Raises Raised."""
@@ -31,10 +33,10 @@ def check_modes(fields: Fields, call: GenerateCall, minor: Minor, model: LoadedM
     alone = config_value(model, "is_encoder_decoder") is True and "decoder_input_ids" not in call.kwargs
     alone = alone or (call.prompt_known and call.prompt_length == 1)
     _check_tokens(fields, minor, vocabulary_of(model), starts_alone=alone)
-    if minor >= (4, 41) and fields.value("cache_implementation") is not None and _given(call, "past_key_values"):
-        raise Raised(
-            "ValueError", "Passing both `cache_implementation` (used to initialize certain caches) and `past_key_values` (a Cache object)"
-        )
+    given = next((name for name in ("cache", "past_key_values") if _given(call, name)), None)
+    if minor >= (4, 41) and fields.value("cache_implementation") is not None and given is not None:
+        name = "cache" if minor >= (5, 24) else given
+        raise Raised("ValueError", f"Passing both `cache_implementation` (used to initialize certain caches) and `{name}` (a Cache object)")
 
 
 def _mode(fields: Fields) -> str:
@@ -120,12 +122,13 @@ def _check_assisted(fields: Fields, minor: Minor, mode: str, model: LoadedModel)
             "ValueError", f"num_return_sequences has to be 1 when doing assisted generate, but is {fields.value('num_return_sequences')}."
         )
     if not fields.value("use_cache"):
-        raise Raised("ValueError", "assisted generate requires `use_cache=True`")
+        kind, text = ("RuntimeError", "Assisted decoding requires a cache") if minor >= (5, 24) else ("ValueError", _NO_CACHE)
+        raise Raised(kind, text)
     if (5, 1) <= minor < (5, 18):
         fields.put("cache_implementation", derived("dynamic_full", "generate(): assisted decoding rolls its cache back"))
     elif fields.value("cache_implementation") is not None and (4, 57) <= minor < (5, 1):
         fields.put("cache_implementation", derived(None, "generate() uses a dynamic cache for assisted decoding"))
-    elif fields.value("cache_implementation") in ("static", "hybrid", "sliding_window") and minor >= (4, 41):
+    elif fields.value("cache_implementation") in ("static", "hybrid", "sliding_window") and (4, 41) <= minor < (5, 24):
         raise Raised("ValueError", "assisted generate is not supported with Static cache classes`")
     if as_python(lambda: number <= 0):
         raise Raised("ValueError", "Invalid max_matching_ngram_size or num_output_tokens")

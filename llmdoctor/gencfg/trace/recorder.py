@@ -1,7 +1,7 @@
 """Records, inside a run: loads, every change to a generation config, imports, and every generate() (calls.py).
 
 Everything is patched on transformers' classes right after their module is executed, through attach.Session, and undone by its detach().
-The library is never imported here: the import hook hands its modules over. Names are those of transformers 4.45 to 5.23
+The library is never imported here: the import hook hands its modules over. Names are those of transformers 4.45 to 5.24
 (generation/configuration_utils.py, generation/utils.py, modeling_utils.py, tokenization_utils_base.py).
 """
 
