@@ -15,6 +15,7 @@ from llmdoctor.gencfg.check import check_report
 from llmdoctor.gencfg.diff import diff_report
 from llmdoctor.gencfg.options import DiffOptions, GencfgCheckOptions, GencfgOptions
 from llmdoctor.gencfg.show import show_report
+from llmdoctor.gencfg.versions import newest_known
 from llmdoctor.report import Style, render
 from tests.reading import read_in_order
 
@@ -87,9 +88,9 @@ SCREENS: dict[str, tuple[Callable[[], Report], tuple[str, ...]]] = {
         lambda: show_report(GencfgOptions(model="qwen2-vl-tiny", transformers="9.1.0")),
         (
             "The call stops at 336 <|im_end|>, 334 <|endoftext|>, at the latest after 20 new tokens (the default); transformers 9.1.0 is "
-            "newer than every version known here: the rules of 5.23.0 were applied",
+            f"newer than every version known here: the rules of {newest_known()} were applied",
             "max_length 21 generate(): prompt length + the default max_length",
-            "Rules transformers 9.1.0, 5.23.0 is installed here; the rules of 5.23.0 were applied",
+            f"Rules transformers 9.1.0, 5.23.0 is installed here; the rules of {newest_known()} were applied",
         ),
     ),
     "diff-trl-ppo": (
