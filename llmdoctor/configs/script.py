@@ -14,14 +14,16 @@ from functools import cache
 from typing import Any
 
 from llmdoctor.configs import peft, trainer, trl
-from llmdoctor.configs.schema import NO_TARGETS, keys_of
-from llmdoctor.configs.script_steps import Step, is_model, steps_of
+from llmdoctor.configs.schema import NO_TARGETS, keys_of, removed_keys
+from llmdoctor.configs.script_models import Step, is_model
+from llmdoctor.configs.script_steps import steps_of
 from llmdoctor.configs.script_values import Computed, Names, conditions, name_of, names_of, reachable, source_of
-from llmdoctor.configs.types import Format, Ignored, Key, Meaning, Refused, Variant
+from llmdoctor.configs.types import Format, Ignored, Key, Meaning, Refused, Uses, Variant
 from llmdoctor.core.errors import QuestionError
 
 LIMIT = 2**20  # bytes of a script
 TRAINER = ("TrainingArguments", "Seq2SeqTrainingArguments")
+OF_PEFT = ("peft_config", "model", "adapter_name", "revision", "low_cpu_mem_usage")  # arguments of get_peft_model that change nothing
 ADAPTERS, QUANTIZED = "model_init.peft_config", "model_init.quantization_config"
 PREPARES = "prepare_model_for_kbit_training"
 
@@ -145,6 +147,9 @@ class _Calls:
             raise QuestionError(f"{self.path}: from_pretrained is called on lines {lines}: it is not known which of them is trained")
         if not loading:
             self._unused(script, "BitsAndBytesConfig", QUANTIZED)
+            built = [call for name, calls in self.calls.items() if is_model(name) for call in calls]
+            if built:  # a class of models that is called with a configuration makes float32 weights (transformers 5.23.0)
+                script.set("model_init", "dtype", "float32", built[0].lineno)
             return
         self._add(script, loading[0], "model_init", skip=("quantization_config",))
         place = script.section("model_init")
@@ -162,6 +167,8 @@ class _Calls:
         if isinstance(found, ast.Call) and name_of(found.func) == kind and not condition:
             self._add(script, found, section)
             script.section(section)
+            if name_of(taker.func) == "get_peft_model":
+                self._add(script, taker, section, skip=OF_PEFT)
             return
         above, _, name = section.rpartition(".")
         script.set(above, name, Computed(f"{source_of(item)} {condition}".strip()), item.lineno)
@@ -199,12 +206,15 @@ def _variant(name: str) -> Variant:
         ADAPTERS: _key(ADAPTERS, Refused("the adapters are not known")),
         "**": _key("**", Refused("more arguments, which are not known")),
     }
+    casts = f"{ADAPTERS}.autocast_adapter_dtype"  # an argument of get_peft_model
+    whole[casts] = _key(casts, Uses("lora_float32"))
     whole["model_init.**"] = _key("model_init.**", whole["**"].meanings["memory"])
     if name in TRAINER:
         plain = trainer.variant_of(name)
         # Nothing but the script itself prepares quantized weights.
         return replace(plain, keys={**plain.keys, **whole}, facts={**plain.facts, "prepared": False})
-    own = {**keys_of("trl", (name,), trl.TABLES), **trainer.OURS, **trl.model_kwargs(), **peft.keys(f"{ADAPTERS}."), **whole}
+    older = {**removed_keys("transformers", trl.TABLES), **removed_keys("trl", trl.TABLES)}
+    own = {**older, **keys_of("trl", (name,), trl.TABLES), **trainer.OURS, **trl.model_kwargs(), **peft.keys(f"{ADAPTERS}."), **whole}
     return replace(trl.variant_of(name), keys=own)
 
 

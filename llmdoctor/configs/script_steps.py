@@ -9,6 +9,8 @@ import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from llmdoctor.configs.script_changes import Changes, foreign_names, own_models
+from llmdoctor.configs.script_models import OTHER_LOADERS, Step, chain, is_model, models_of, refused_step
 from llmdoctor.configs.script_values import Names, name_of, source_of
 from llmdoctor.configs.types import Ignored, Meaning, Refused, Uses
 
@@ -23,33 +25,14 @@ _ADAPTERS = frozenset(
     "AdaLoraConfig BOFTConfig BoneConfig FourierFTConfig HRAConfig IA3Config LNTuningConfig LoHaConfig LoKrConfig MultitaskPromptTuningConfig OFTConfig "
     "PolyConfig PrefixTuningConfig PromptEncoderConfig PromptTuningConfig RandLoraConfig VBLoRAConfig VeraConfig XLoraConfig".split()
 )
+_OVERRIDDEN = ("compute_loss", "training_step", "create_optimizer", "create_optimizer_and_scheduler")
 _TRAINER_WORDS = ("optimizers", "max_seq_length", "compute_loss_func", "optimizer_cls_and_kwargs")
 CAUSAL = ("AutoModel", "AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForVision2Seq")
-_OTHER_LOADERS = ("AutoPeft", "Peft", "AutoLiger", "Fast", "AutoGPTQ", "AutoAWQ")
-_MODEL_MAKERS = ("from_pretrained", "from_config", "get_peft_model", "prepare_model_for_kbit_training")
-_PARTS = ("parameters", "named_parameters", "modules", "named_modules", "children", "named_children")
 _PACKAGES = {
     "unsloth": "Unsloth replaces the model's code",
     "liger_kernel": "Liger kernels that the script applies itself",
     "cut_cross_entropy": "cut cross entropy that the script applies itself",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step: `name` is its key below `script.`, `value` what `--strategy` lists of it, `meaning` what it does to the memory."""
-
-    name: str
-    value: object
-    line: int
-    meaning: Meaning
-
-
-def is_model(owner: str) -> bool:
-    """Return whether `owner`.from_pretrained() loads the model that is trained, as transformers does."""
-    if owner.startswith(_OTHER_LOADERS):
-        return False
-    return owner.startswith("AutoModel") or owner.endswith(("ForCausalLM", "Model"))
 
 
 def steps_of(
@@ -68,53 +51,37 @@ def steps_of(
     `under` has the conditions of conditions(), `adapters` is the line at which adapters are added, 0 if there are none,
     `recomputes` reports gradient checkpointing.
     """
-    result = next(
-        (name_of(node.targets[0]) for node in ast.walk(tree) if isinstance(node, ast.Assign) and names.behind(node.value) is maker), ""
-    )
-    reader = _StepReader(
+    models = models_of(tree)
+    reader = _StepReader(names=names, under=under, models=models, adapters=adapters, recomputes=recomputes)
+    changes = Changes(
         names=names,
         under=under,
-        models=_models(tree),
-        result=result,
-        adapters=adapters,
-        recomputes=recomputes,
+        models=models,
+        results=_results(tree, maker, names),
         arguments=arguments,
+        foreign=foreign_names(tree),
+        own=own_models(tree),
     )
     found: dict[str, Step] = {}
-    for step in sorted((step for node in ast.walk(tree) for step in reader.steps(node)), key=lambda one: one.line):
+    nodes = list(ast.walk(tree))
+    several = [step for node in nodes for step in (*reader.steps(node), *changes.steps(node))]
+    for step in sorted(several, key=lambda one: one.line):
         known = found.get(step.name)
         if known is None or (isinstance(step.meaning, Refused) and not isinstance(known.meaning, Refused)):
             found[step.name] = step
     return list(found.values())
 
 
-def _models(tree: ast.Module) -> frozenset[str]:
-    """Return the names that hold a model or a part of one."""
-    found = {"model"}
-    for _ in range(2):  # a loop over the parts of a part
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and name_of(node.value.func) in _MODEL_MAKERS:
-                owner = name_of(node.value.func.value) if isinstance(node.value.func, ast.Attribute) else ""
-                if name_of(node.value.func) != "from_pretrained" or is_model(owner) or owner.startswith(_OTHER_LOADERS):
-                    found |= {name_of(target) for target in node.targets}
-            elif isinstance(node, ast.For) and _is_part(node.iter, found):
-                found |= {inner.id for inner in ast.walk(node.target) if isinstance(inner, ast.Name)}
-    return frozenset(found - {""})
-
-
-def _is_part(node: ast.expr, models: set[str] | frozenset[str]) -> bool:
-    """Return whether `node` calls model.parameters(), model.x.named_modules() and the like."""
-    return isinstance(node, ast.Call) and name_of(node.func) in _PARTS and bool(_chain(node.func) & models)
-
-
-def _chain(node: ast.AST) -> set[str]:
-    """Return the names in a.b.c().d."""
-    out: set[str] = set()
-    while isinstance(node, ast.Attribute | ast.Call | ast.Subscript):
-        if isinstance(node, ast.Attribute):
-            out.add(node.attr)
-        node = node.func if isinstance(node, ast.Call) else node.value
-    return out | ({node.id} if isinstance(node, ast.Name) else set())
+def _results(tree: ast.Module, maker: ast.Call, names: Names) -> frozenset[str]:
+    """Return the names of what `maker` makes."""
+    stored = [
+        (node.targets if isinstance(node, ast.Assign) else [node.target], node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+    ]
+    return frozenset(
+        name_of(target) for targets, value in stored if value is not None and names.behind(value) is maker for target in targets
+    ) - {""}
 
 
 def _owner(node: ast.Call) -> str:
@@ -126,10 +93,8 @@ class _StepReader:
     names: Names
     under: Mapping[int, str]
     models: frozenset[str]
-    result: str
     adapters: int
     recomputes: bool
-    arguments: Mapping[str, Meaning]
 
     def steps(self, node: ast.AST) -> Iterator[Step]:
         """Yield the steps of one node of the tree."""
@@ -145,7 +110,7 @@ class _StepReader:
                     yield self._refused(node, package, what)
         elif isinstance(node, ast.ClassDef) and any(name_of(base).endswith("Trainer") for base in node.bases):
             for item in node.body:
-                if isinstance(item, ast.FunctionDef) and item.name in ("compute_loss", "training_step", "create_optimizer"):
+                if isinstance(item, ast.FunctionDef) and item.name in _OVERRIDDEN:
                     yield self._refused(item, item.name, f"{node.name}.{item.name}()")
 
     def _call(self, node: ast.Call) -> Iterator[Step]:
@@ -159,11 +124,11 @@ class _StepReader:
             yield from self._prepared(node)
         elif name == "enable_input_require_grads":
             yield self._input_gradients(node, name)
-        elif name == "requires_grad_" and self._chained(node):
+        elif name == "requires_grad_" and (self._chained(node) or self._freezes(node)):
             yield self._freezing(node, f"{owner}.{name}()", self.names.value(node.args[0]) if node.args else True)
         elif self._casts(node, name) and self._chained(node):
             yield self._refused(node, name, source_of(node))
-        elif name == "from_pretrained" and (owner.startswith(_OTHER_LOADERS) or (owner.startswith("AutoModelFor") and owner not in CAUSAL)):
+        elif name == "from_pretrained" and (owner.startswith(OTHER_LOADERS) or (owner.startswith("AutoModelFor") and owner not in CAUSAL)):
             yield self._refused(node, owner, f"{owner}.from_pretrained()")
         elif name.endswith("Trainer"):
             for word in node.keywords:
@@ -202,8 +167,12 @@ class _StepReader:
         found = self.names.behind(node)
         return name_of(found) in _DTYPES or self.names.value(found) in _DTYPES
 
+    def _freezes(self, node: ast.Call) -> bool:
+        """Return whether a call of requires_grad_ freezes something, of whatever object: a function of the script may be given a part of the model."""
+        return bool(node.args) and self.names.value(node.args[0]) is not True
+
     def _chained(self, node: ast.Call) -> bool:
-        return isinstance(node.func, ast.Attribute) and bool(_chain(node.func.value) & self.models)
+        return isinstance(node.func, ast.Attribute) and bool(chain(node.func.value) & self.models)
 
     def _assigned(self, node: ast.Assign, target: ast.expr) -> Iterator[Step]:
         if not isinstance(target, ast.Attribute):
@@ -212,10 +181,6 @@ class _StepReader:
             yield self._freezing(node, source_of(target) + " =", self.names.value(node.value))
         elif target.attr in ("_attn_implementation", "attn_implementation"):
             yield self._refused(node, target.attr, f"{source_of(target)} =")
-        elif self.result and name_of(target.value) == self.result:
-            meaning = self.arguments.get(target.attr)
-            if not isinstance(meaning, Ignored):
-                yield self._refused(node, target.attr, f"{self.result}.{target.attr} =")
 
     def _freezing(self, node: ast.stmt | ast.expr, what: str, value: object) -> Step:
         """Return a step that freezes weights or trains them: nothing changes if all weights are frozen that adapters are added to later."""
@@ -226,8 +191,4 @@ class _StepReader:
         return self._refused(node, "requires_grad", what)
 
     def _refused(self, node: ast.AST, name: str, what: str) -> Step:
-        line: int = getattr(node, "lineno", 0)
-        condition = f", under a condition ({self.under[id(node)]})," if id(node) in self.under else ""
-        return Step(
-            name, f"{what} on line {line}", line, Refused(f"{what} on line {line}{condition} can change the memory and is not modelled", ())
-        )
+        return refused_step(node, name, what, self.under)

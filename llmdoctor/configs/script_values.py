@@ -166,13 +166,15 @@ def names_of(tree: ast.Module) -> Names:
 
 
 def _changed(node: ast.AST) -> set[str]:
-    """Return the name whose list or dictionary `node` changes in place: targets.append(x), settings["r"] = 8, targets += [x]."""
+    """Return the name whose object `node` changes in place: targets.append(x), settings["r"] = 8, targets += [x], lora.r = 8."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
         method = node.func.attr
         if method in ("append", "extend", "insert", "remove", "pop", "clear", "update", "setdefault", "add", "discard", "popitem"):
             return {node.func.value.id}
-    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del) and isinstance(node.value, ast.Name):
+    if isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del) and isinstance(node.value, ast.Name):
         return {node.value.id}
+    if isinstance(node, ast.Call) and name_of(node.func) == "setattr" and node.args and isinstance(node.args[0], ast.Name):
+        return {node.args[0].id}
     return set()
 
 

@@ -56,6 +56,20 @@ def refused(found: Configuration) -> set[str]:
         ),
         (f"model = get_peft_model(model, {LORA})\nmodel.enable_input_require_grads()", "script.enable_input_require_grads"),
         (f"model = get_peft_model(model, {LORA})\nmodel.requires_grad_(False)", "script.requires_grad"),
+        (f"c = {LORA}\nc.r = 64\nmodel = get_peft_model(model, c)", "model_init.peft_config"),
+        (f"c = {LORA}\nsetattr(c, 'r', 64)\nmodel = get_peft_model(model, c)", "model_init.peft_config"),
+        ("for layer in model.model.layers:\n    for p in layer.parameters(): p.requires_grad_(False)", "script.requires_grad"),
+        ("def freeze(m):\n    m.requires_grad_(False)\nfreeze(model.model.embed_tokens)", "script.requires_grad"),
+        ("model.lm_head = make(model.lm_head)", "script.lm_head"),
+        ("model.model.layers = model.model.layers[:4]", "script.layers"),
+        ("del model.model.layers[4:]", "script.model"),
+        ("model.model.layers.pop()", "script.pop"),
+        ("model.set_input_embeddings(e)", "script.set_input_embeddings"),
+        ("torch.set_default_dtype(torch.bfloat16)", "script.set_default_dtype"),
+        ("class Net(torch.nn.Module): pass\nmodel = Net()", "script.Net"),
+        ("from mine import freeze\nfreeze(model)", "script.freeze"),
+        ("import mine.tools\nmine.tools.freeze(m=model.model)", "script.freeze"),
+        ("t = Trainer(model, a, None, ds, None, None, None, None, None, None, (o, None))", "script.optimizers"),
     ],
 )
 def test_what_is_not_modelled_is_refused_by_name(step: str, key: str) -> None:
@@ -72,6 +86,9 @@ def test_what_is_not_modelled_is_refused_by_name(step: str, key: str) -> None:
         "other.lr = 1",
         "model.to('cuda')",
         "model.config.use_cache = False",
+        "model.is_parallelizable = True",
+        "from mine import load\nds = load('data')",
+        "tokenizer.pad_token = tokenizer.eos_token",
         "model.enable_input_require_grads()",
     ],
 )
@@ -151,3 +168,53 @@ def test_values_are_followed_through_names_dictionaries_and_functions() -> None:
 def test_a_refusal_has_the_line_and_the_condition() -> None:
     reason = script("if x: model.float()").of("memory", Refused)["script.float"]
     assert reason == "model.float() on line 6, under a condition (if x), can change the memory and is not modelled"
+
+
+@pytest.mark.parametrize(
+    ("later", "key"),
+    [
+        ("setattr(args, 'bf16', True)", "script.bf16"),
+        ("setattr(args, name, True)", "script.arguments"),
+        ("args.per_device_train_batch_size *= 4", "script.per_device_train_batch_size"),
+        ("args.bf16, args.fp16 = True, False", "script.bf16"),
+        ("args.set_training(batch_size=16)", "script.set_training"),
+        ("args = replace(args, per_device_train_batch_size=16)", "script.per_device_train_batch_size"),
+        ("args.__dict__['bf16'] = True", "script.bf16"),
+        ("vars(args).update(bf16=True)", "script.update"),
+        ("trainer.args.bf16 = True", "script.bf16"),
+    ],
+)
+def test_arguments_that_are_changed_after_they_were_made_are_refused(later: str, key: str) -> None:
+    assert key in refused(script(later=later))
+
+
+@pytest.mark.parametrize(
+    "later", ["setattr(args, 'logging_steps', 5)", "args.set_logging(steps=5)", "args = replace(args, output_dir='p')"]
+)
+def test_changed_arguments_without_influence_are_not_refused(later: str) -> None:
+    assert refused(script(later=later)) == set()
+
+
+def test_a_model_that_is_made_from_a_configuration_is_float32() -> None:
+    text = SCRIPT.replace('AutoModelForCausalLM.from_pretrained("m", dtype=torch.bfloat16)', "Qwen2ForCausalLM(config)")
+    assert read("train.py", text=text.format(step="", later="", after="")).normal.get("load_dtype") == "float32"
+
+
+def test_any_model_class_of_transformers_is_read() -> None:
+    text = SCRIPT.replace("AutoModelForCausalLM", "T5ForConditionalGeneration").replace("bfloat16", "float16")
+    assert read("train.py", text=text.format(step="", later="", after="")).normal.get("load_dtype") == "float16"
+
+
+def test_adapters_that_keep_the_dtype_of_the_model() -> None:
+    found = script(f"model = get_peft_model(model, {LORA}, autocast_adapter_dtype=False)")
+    assert refused(found) == set()
+    assert found.normal.get("lora_float32") is False
+
+
+def test_names_of_older_releases_of_trl_in_a_script() -> None:
+    text = "args = SFTConfig('o', warmup_ratio=0.1, bf16=True, gradient_checkpointing=True, max_seq_length=64)\n"
+    found = read("train.py", text=text)
+    assert {one.effect for one in found.unknown} == {"older", "renamed"}
+    assert found.of("memory", Refused) == {}
+    assert found.normal.get("sequence_length") == 64
+    assert any("max_seq_length" in limit for limit in found.normal.limits)
