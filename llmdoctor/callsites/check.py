@@ -56,7 +56,7 @@ def check_source(text: str | bytes, path: str) -> tuple[Finding, ...]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return (_unparsed(path, error),)
     lines = data.splitlines()
-    return tuple(_finding(each, Location(path, line=_line(each.node)), evidence) for each, evidence in _found(tree, lines))
+    return tuple(_finding(each, Location(path, line=_line(each.node)), evidence) for each, evidence in _found(tree, lines, path))
 
 
 def check_notebook(data: bytes, path: str) -> tuple[Finding, ...]:
@@ -77,7 +77,7 @@ def check_notebook(data: bytes, path: str) -> tuple[Finding, ...]:
     if notebook is None:
         return ()
     code = [line for cell in notebook.cells for line in ("".join(cell.lines) + "\n").encode("utf-8", "surrogatepass").splitlines()]
-    found = _found(notebook.tree, code)
+    found = _found(notebook.tree, code, path)
     lines = _json_lines(data) if found else {}
     findings = []
     for each, evidence in found:
@@ -97,13 +97,14 @@ def _parse(text: str | bytes) -> ast.Module:
         return ast.parse(text)
 
 
-def _found(tree: ast.Module, lines: list[bytes]) -> list[tuple[Pitfall, dict[str, str]]]:
+def _found(tree: ast.Module, lines: list[bytes], path: str) -> list[tuple[Pitfall, dict[str, str]]]:
     """What is not ignored, in order, each with what it is known by from run to run: the function that it is in and its line as it is written."""
-    from llmdoctor.callsites import labels, padding, sampling, stopping, vllm
+    from llmdoctor.callsites import labels, padding, sampling, stopping, trainers, vllm
     from llmdoctor.callsites.module import read_module
 
     module = read_module(tree)
     every = [each for rules in (padding, labels, stopping, sampling, vllm) for each in rules.find(module)]
+    every += trainers.find(module, path)
     found = [each for each in every if not _is_ignored(each, lines)]
     return [(each, {"scope": module.scope_at(_line(each.node)), "source": _source(lines, each)}) for each in _in_order(found)]
 

@@ -67,6 +67,7 @@ _SIGNS = (
     _signs("vllm SamplingParams"),  # PYC014
     _signs("vllm LLM", rb"\.(?:generate|chat)\("),
     _signs("do_sample True generate( .logits", rb"log_softmax|cross_entropy"),  # PYC015
+    _signs("trl Trainer(", rb"(?:PPO(?:v2)?|RLOO)Trainer\("),  # PYC016
 )
 
 

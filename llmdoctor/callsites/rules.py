@@ -182,4 +182,19 @@ INHERITED = Rule(
     good="out = model.generate(**batch, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)\nlogprobs = F.log_softmax(model(out).logits, dim=-1)",
     fix="Name temperature, top_k and top_p at the call, and divide the logits by the same temperature before log_softmax.",
 )
+EOS_TAKEN = Rule(
+    code="PYC016",
+    name="trainer-takes-eos-away",
+    severity=Severity.WARNING,
+    summary="trl's PPOTrainer, PPOv2Trainer or (up to 0.21) RLOOTrainer is created without a stop_token.",
+    reason="These trainers set policy.generation_config.eos_token_id to None as they are created, in every release from 0.9.2 to 1.12. Nothing ends a response then: each one "
+    "is decoded to response_length, the reward model scores the text behind the end, and a checkpoint that is saved from the policy has no eos_token_id, so that it runs on in "
+    'plain inference too. stop_token="eos" restores the one id of the tokenizer in PPOTrainer from trl 0.14. In earlier releases, in PPOv2Trainer and in RLOOTrainer it only cuts the '
+    "responses after they were decoded: with it the finding is a note, as it is if the command line may set it. The rule does not apply to the PPOTrainer of trl up to 0.11, whose "
+    "generate() is called by the script, to RLOOTrainer from 0.22, nor to a file that gives the generation config an eos_token_id.",
+    bad="PPOTrainer(args=PPOConfig(response_length=512), model=policy, reward_model=reward_model, value_model=value_model, ...)",
+    good='PPOTrainer(args=PPOConfig(response_length=512, stop_token="eos"), model=policy, reward_model=reward_model, value_model=value_model, ...)',
+    fix='Set stop_token="eos" (--stop_token eos) and use trl 0.14 or later (for RLOOTrainer 0.22 or later). If the model has several terminators, also set '
+    "policy.generation_config.eos_token_id to their list after the trainer is created. `llmdoctor gencfg show MODEL --preset trl-ppo` shows the call.",
+)
 RULES = declared(globals())
