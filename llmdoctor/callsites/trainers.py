@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from llmdoctor.callsites.dicts import entry, passed_names, unpacked
 from llmdoctor.callsites.module import Module, Scope
-from llmdoctor.callsites.names import called, is_literal, keyword, last
+from llmdoctor.callsites.names import called, dotted, is_literal, keyword, last
 from llmdoctor.callsites.rules import EOS_TAKEN
 from llmdoctor.callsites.types import Pitfall
 from llmdoctor.core.finding import Severity
@@ -75,9 +75,9 @@ def _stop_of(arguments: ast.expr, call: ast.Call, scope: Scope, module: Module) 
 
 def _is_parsed(arguments: ast.expr, scope: Scope) -> bool:
     """Return whether a name is one of several that a parser's call gives: script_args, training_args = parser.parse_args_into_dataclasses()."""
-    name = arguments.id if isinstance(arguments, ast.Name) else None
+    name = dotted(arguments)
     parsed = (each.target for each in scope.assignments if called(each.value) in _PARSERS and isinstance(each.target, ast.Tuple))
-    return any(name in map(last, target.elts) for target in parsed)
+    return name is not None and any(name in map(dotted, target.elts) for target in parsed)
 
 
 def _is_older(path: str) -> bool:
