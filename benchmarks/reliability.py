@@ -1,6 +1,6 @@
 """200,000 mutated inputs over every reader and command, 1,000 of them as processes, and 200 kills: tried, refused, reported, crashed, hung, slowest.
 
-    .venv/bin/python benchmarks/reliability.py [--inputs N] [--processes N] [--kills N] [--seed N] [--workers N] [--keep DIR]
+    .venv/bin/python benchmarks/reliability.py [--inputs N] [--processes N] [--kills N] [--seed N] [--workers N] [--keep DIR] [--minutes N]
 
 The whole inputs, the mutations, other kinds of file (a FIFO, a device, a link on itself, 8 GiB of nothing) and options of no use are tests/reliability.
 The same seed tries the same inputs again. A failing one is written below DIR, with its command. Of the processes a part gets a signal at a random
@@ -11,6 +11,7 @@ Exit 1 if something crashed or hung, the slowest took 2 s, a static command took
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import resource
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.reliability.cases import Case  # noqa: E402
-from tests.reliability.harness import Corpus, Outcome, Tally, arrange, judge, try_inputs, write, write_failing  # noqa: E402
+from tests.reliability.harness import Corpus, Outcome, Tally, arrange, judge, try_inputs, until, write, write_failing  # noqa: E402
 from tests.reliability.kills import kill_all  # noqa: E402
 
 LIMIT = 2.0  # seconds, of the slowest
@@ -54,16 +55,18 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=1, help="processes that share the inputs, each with a seed of its own")
     parser.add_argument("--seed", type=int, default=20_261_130)
     parser.add_argument("--keep", type=Path, default=Path("failing"), help="where failing inputs are written")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="of the clock for each of the three parts, which then try fewer")
     options = parser.parse_args()
+    seconds = 60 * options.minutes
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (ALLOWED, ALLOWED))
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="llmdoctor-reliability-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
-        tally = in_turn(options.inputs, options.workers, options.seed, Path(folder) / "inputs", options.keep)
+        tally = in_turn(options.inputs, options.workers, options.seed, Path(folder) / "inputs", options.keep, seconds)
         middle = time.monotonic()
-        processes, ways = as_processes(options.processes, options.seed, Path(folder) / "processes", options.keep)
+        processes, ways = as_processes(options.processes, options.seed, Path(folder) / "processes", options.keep, seconds)
         last = time.monotonic()
-        kills = kill_all(options.kills, options.seed, Path(folder) / "kills")
+        kills = kill_all(options.kills, options.seed, Path(folder) / "kills", seconds)
     print(
         f"seed {options.seed}, {options.workers} workers, Python {sys.version.split()[0]}, {os.cpu_count()} cores with other work on them\n"
     )
@@ -94,14 +97,15 @@ def main() -> int:
     return int(bad)
 
 
-def in_turn(count: int, workers: int, seed: int, scratch: Path, keep: Path) -> Tally:
+def in_turn(count: int, workers: int, seed: int, scratch: Path, keep: Path, seconds: float) -> Tally:
     """All inputs, one after another in this process, or an equal share in each of several."""
     if workers == 1:
-        return try_inputs(count, seed, scratch, keep, _progress)
+        return try_inputs(count, seed, scratch, keep, _progress, seconds=seconds)
     total = Tally()
     with ProcessPoolExecutor(workers) as pool:
         shares = [
-            pool.submit(try_inputs, count // workers, seed + place, scratch / str(place), keep, _progress) for place in range(workers)
+            pool.submit(try_inputs, count // workers, seed + place, scratch / str(place), keep, _progress, seconds=seconds)
+            for place in range(workers)
         ]
         for share in shares:
             total.add(share.result())
@@ -121,13 +125,13 @@ def _counts(counts: Counter[str]) -> str:
     return f"{sum(counts.values()):8,} " + " ".join(f"{counts[name]:8,}" for name in ("refused", "reported", "crashed", "hung"))
 
 
-def as_processes(count: int, seed: int, scratch: Path, keep: Path) -> tuple[Tally, dict[str, Counter[str]]]:
+def as_processes(count: int, seed: int, scratch: Path, keep: Path, seconds: float) -> tuple[Tally, dict[str, Counter[str]]]:
     """Inputs as a person has them: a process each, two at a time. Also what the one process leaves out, parquet and a hungry template."""
     corpus, tally, ways = Corpus(seed + 1, live=False), Tally(), dict[str, Counter[str]]()
     choice = random.Random(seed)
     corpus.groups.append(_only_processes())
     env = {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "80", "HF_HUB_OFFLINE": "1", "LLMDOCTOR_DEBUG": ""}
-    for number in range(count):
+    for number in until(count, seconds):
         tried, way, delay = corpus.next(number), choice.choice(WAYS), choice.uniform(0.05, 0.6)
         folder = scratch / str(number)
         folder.mkdir(parents=True)

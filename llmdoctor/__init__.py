@@ -5,8 +5,6 @@ The Python API has a function for every command (`llmdoctor.gencfg_show(model=..
 PYTEST_DONT_REWRITE: a traced pytest finds this package imported before its own hook (`gencfg trace -- pytest`); it must not warn of that.
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False  # typing takes most of the time before llmdoctor.cli.main can catch a Ctrl-C; type checkers know the name
 if TYPE_CHECKING:
     from typing import Any
@@ -39,7 +37,7 @@ _NAMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Return a name of the Python API, which is imported now."""
     from importlib import import_module
 

@@ -3,8 +3,6 @@
 Only built-in modules are imported outside functions, so that a Ctrl-C during the other imports is caught too.
 """
 
-from __future__ import annotations
-
 import errno
 import gc
 import os
@@ -22,11 +20,12 @@ def entry() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 it was closed: messages go nowhere, and no other file gets its number
     try:
+        _keep_interrupting()
         main()
         code = OK
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else OK if stop.code is None else FOUND
-    except KeyboardInterrupt:  # a second one, during the sentence about the first
+    except KeyboardInterrupt:  # another one, during the sentence about the first
         code = INTERRUPTED
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -59,11 +58,45 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that no later flush raises again
         sys.exit(0)
     except Exception as error:  # noqa: BLE001 the last line before a traceback
+        if _interrupts:
+            _leave("interrupted", INTERRUPTED)  # an extension module turns a Ctrl-C during its import into an ImportError
         reason = _outside_fault(error)
         if reason is None:
             _internal_fault(error)
         else:
             _leave(reason, REFUSED)
+
+
+_interrupts: list[int] = []
+
+
+def _keep_interrupting() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt as Python does, and again each second until the command ends: libraries lose one.
+
+    What is raised inside __del__ is only printed ("Exception ignored in"), and some code catches every exception.
+    """
+    import _thread
+    import signal
+    import time
+
+    caller = _thread.get_ident()
+
+    def again() -> None:
+        while True:
+            time.sleep(1)
+            if hasattr(signal, "pthread_kill"):
+                signal.pthread_kill(caller, signal.SIGINT)  # ends a wait in the kernel too
+            else:
+                _thread.interrupt_main()
+
+    def interrupt(number: int, _frame: object) -> None:
+        if not _interrupts:
+            _thread.start_new_thread(again, ())
+        _interrupts.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell may have had it ignored
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def _outside_fault(error: Exception) -> str | None:

@@ -1,7 +1,5 @@
 """The exit codes of every command."""
 
-from __future__ import annotations
-
 OK = 0
 FOUND = 1  # findings at or above --fail-on; a difference, for `diff` and `compare`
 REFUSED = 2  # the question could not be answered

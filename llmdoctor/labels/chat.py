@@ -97,6 +97,8 @@ class Chat:
             made = self.shapes.render(self.worker, template, messages, variables, spans=spans)
             if made is not None:
                 return made
+        if not isinstance(messages, list | tuple):
+            raise QuestionError(f"messages: expected a list of objects with role and content, found {type(messages).__name__}")
         rendering = self.worker.render(template, [self._plain(message) for message in messages], spans, **variables)
         if rendering.text is None:
             raise _error(rendering)

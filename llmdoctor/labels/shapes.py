@@ -111,8 +111,13 @@ def state_of(template: ChatTemplate, variables: Mapping[str, Any]) -> tuple[Any,
     return template.source, tuple((name, value) for name, value in variables.items() if value is None or isinstance(value, str | bool))
 
 
-def key_of(messages: Sequence[Any]) -> tuple[tuple[str, bool], ...] | None:
-    """Return (role, whether there is a content) of each message; None if a message holds more than two texts, or a content of blanks."""
+def key_of(messages: Any) -> tuple[tuple[str, bool], ...] | None:
+    """Return (role, whether there is a content) of each message; None if a message holds more than two texts, or a content of blanks.
+
+    None also for what is no list of messages: rows come from a file, where anything can stand for them.
+    """
+    if not isinstance(messages, list | tuple):
+        return None
     out = []
     for message in messages:
         if type(message) is not dict or len(message) != 2 or "role" not in message:

@@ -296,8 +296,9 @@ def _is_message(value: RequestObject) -> bool:
 
 def _has_no_text(value: RequestObject) -> bool:
     """Return whether an object is an Anthropic message none of whose parts is a text."""
-    content = value.get("content")
-    return value.get("type") == "message" and "stop_reason" in value and isinstance(content, list) and not joined(content)
+    content: Any = value.get("content")
+    parts = isinstance(content, list) and all(isinstance(part, dict) for part in content)
+    return value.get("type") == "message" and "stop_reason" in value and parts and not joined(content)
 
 
 def _is_opencompass(value: RequestObject) -> bool:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import itertools
 import json
+import math
 import os
 import re
 import signal
@@ -295,9 +297,15 @@ def arrange(tried: Tried) -> None:
 
 
 def try_inputs(
-    count: int, seed: int, scratch: Path, keep: Path | None = None, progress: Callable[[int, Tally], None] | None = None, live: bool = True
+    count: int,
+    seed: int,
+    scratch: Path,
+    keep: Path | None = None,
+    progress: Callable[[int, Tally], None] | None = None,
+    live: bool = True,
+    seconds: float = math.inf,
 ) -> Tally:
-    """`count` mutated inputs in this process; what fails is written to a folder of its own in `keep`.
+    """`count` mutated inputs in this process, or as many as `seconds` of the clock allow; what fails is written to a folder of its own in `keep`.
 
     What is imported once, and not again for the next input, is imported before. The slowest inputs are timed again, as other work on the machine
     may have been in the way: the smallest of three counts.
@@ -314,7 +322,7 @@ def try_inputs(
                 os.chdir(folders[case.name])
                 for command in case.commands:
                     run(command, 300)
-        for number in range(count):
+        for number in until(count, seconds):
             tried = corpus.next(number)
             outcome = _try(tried, folders[tried.case.name])
             if outcome.fault == "hung":  # once more: the clock also runs while the whole machine stands still
@@ -332,6 +340,12 @@ def try_inputs(
         ]
         tally.slowest = sorted(again, key=lambda entry: -entry[0])
     return tally
+
+
+def until(count: int, seconds: float) -> Iterator[int]:
+    """Count to `count`, or for `seconds`."""
+    deadline = time.monotonic() + seconds
+    return itertools.takewhile(lambda _: time.monotonic() < deadline, range(count))
 
 
 def _try(tried: Tried, folder: Path) -> Outcome:

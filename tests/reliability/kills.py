@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -41,13 +42,16 @@ class Kills:
     faults: list[str] = field(default_factory=list)
 
 
-def kill_all(count: int, seed: int, scratch: Path) -> dict[str, Kills]:
-    """Kill each of the commands `count` / 4 times, at moments between its start and its usual end."""
+def kill_all(count: int, seed: int, scratch: Path, seconds: float = math.inf) -> dict[str, Kills]:
+    """Kill each of the commands `count` / 4 times, at moments between its start and its usual end; less often if all of it takes `seconds`."""
     random, found = Random(seed), dict[str, Kills]()
     for name, (command, prepare, look) in COMMANDS.items():
         found[name] = Kills()
         usual = 1.0
+        deadline = time.monotonic() + seconds / len(COMMANDS)
         for number in range(-1, count // len(COMMANDS)):  # the first one is not killed: it gives the usual time
+            if time.monotonic() > deadline:
+                break
             folder = scratch / name.replace(" ", "-") / str(number)
             folder.mkdir(parents=True)
             prepare(folder)

@@ -118,6 +118,20 @@ FOUND: list[tuple[str, dict[str, Any], int, str]] = [
         2,
         "tokenizer",
     ),
+    ("labels audit model d.jsonl --trainer unsloth", {**WORDS, "d.jsonl": {"messages": -0.5}}, 2, "found float"),
+    ("gencfg runaway o.jsonl", {"o.jsonl": {"type": "message", "content": [[1, 2]], "stop_reason": "end_turn"}}, 0, "1 sequence"),
+    (
+        "gencfg runaway o.jsonl",
+        {"o.jsonl": {"type": "message", "content": [7, {"type": "text", "text": "a"}], "stop_reason": "end_turn"}},
+        2,
+        "no column",
+    ),
+    (
+        "labels audit model d.jsonl",
+        {**WORDS, "model/tokenizer_config.json": {"eos_token": "\ud800"}, "d.jsonl": {"text": "a"}},
+        2,
+        "surrogate",
+    ),
     ("prompt diff model --messages d.json", {**WORDS, "d.json": [{"role": "user", "content": 7.5}]}, 2, "found float"),
     (
         "prompt diff model --messages d.json --left-kwargs " + "[" * 50_000,

@@ -39,3 +39,49 @@ def test_before_the_first_line_of_main_nearly_nothing_is_imported() -> None:
     assert {name for name in done.stdout.split() if not name.startswith("llmdoctor")} <= {
         "__future__", "_collections_abc", "_stat", "errno", "gc", "genericpath", "os", "os.path", "posixpath", "stat",
     }  # fmt: skip
+
+
+SWALLOWED = """
+import os, signal, sys, time
+sys.path.insert(0, {root!r})
+from llmdoctor.cli import app, main
+class Lost:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+def command():
+    {body}
+app.make_app = lambda arguments: command
+main.entry()
+"""
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "Lost(); time.sleep(30)",
+        "try: os.kill(os.getpid(), signal.SIGINT); time.sleep(30)\n    except BaseException: pass\n    time.sleep(30)",
+    ],
+    ids=["in __del__", "by a handler of every exception"],
+)
+def test_an_interrupt_that_a_library_loses_comes_again(body: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED.format(root=str(ROOT), body=body)], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.returncode == 130
+    assert done.stderr.endswith("llmdoctor: interrupted\n")
+
+
+def test_an_import_error_that_stands_for_an_interrupt_is_none() -> None:
+    body = "try: os.kill(os.getpid(), signal.SIGINT); time.sleep(30)\n    except BaseException: raise ImportError('numpy failed to import') from None"
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED.format(root=str(ROOT), body=body)], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "llmdoctor: interrupted\n")
+
+
+def test_an_ignored_interrupt_stays_ignored() -> None:
+    program = SWALLOWED.format(root=str(ROOT), body="os.kill(os.getpid(), signal.SIGINT)")
+    program = f"import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN){program}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -213,8 +213,9 @@ def _origin(provenance: Any, name: str) -> Origin:
 
 
 def _layer(recorded: Mapping[str, Any]) -> ConfigLayer:
-    layer: ConfigLayer = recorded.get("layer", "derived")
-    return layer if layer in _LAYERS else "derived"
+    layer = recorded.get("layer")
+    found: ConfigLayer = next((known for known in _LAYERS if known == layer), "derived")
+    return found
 
 
 def _overrides(provenance: Mapping[str, Any], name: str) -> tuple[SourcedValue, ...]:

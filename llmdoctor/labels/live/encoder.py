@@ -106,7 +106,7 @@ class FastEncoder:
 
     def token_id(self, token: str) -> int | None:
         """Return the id of a token; None if the vocabulary does not have it."""
-        found: int | None = self._tokenizer.token_to_id(token)
+        found: int | None = self._tokenizer.token_to_id(token) if _is_unicode(token) else None
         return found
 
     def token_id_or_unknown(self, token: str) -> int | None:
@@ -135,6 +135,8 @@ class FastEncoder:
         """Add a special token at the end of the vocabulary; a known one keeps no lstrip or rstrip (transformers' add_special_tokens)."""
         from tokenizers import AddedToken
 
+        if not _is_unicode(token):
+            raise QuestionError(f"the special token {token!r} holds half of a surrogate pair, which is no Unicode text")
         self._tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)])
         self.__dict__.pop("_special", None)
 
@@ -158,7 +160,14 @@ def _append(tokenizer: Any, directory: ModelDir, defaults: dict[str, str]) -> No
 
     known = tokenizer.get_vocab(with_added_tokens=True)
     for text, flags in further_tokens(directory, known, defaults):
+        if not _is_unicode(text):
+            raise QuestionError(f"{directory.shown_name}: the token {text!r} holds half of a surrogate pair, which is no Unicode text")
         tokenizer.add_tokens([AddedToken(text, **flags)])
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether Rust can hold a text: none with a lone surrogate."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _set_post_processor(tokenizer: Any, bos: str | None, eos: str | None) -> None:
