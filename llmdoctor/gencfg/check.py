@@ -272,7 +272,8 @@ def _single(model: CheckedModel) -> list[Block]:
         for name, effective in model.verdicts.items()
     ]
     if end is not None:
-        rows.append(("a turn ends with", f"{'' if end.id is None else end.id} {end.token or 'no special token'}".strip(), "chat template"))
+        token = end.token or ("no special token" if end.plain else "what is not known")
+        rows.append(("a turn ends with", token if end.id is None else f"{end.id} {token}", "chat template"))
     return [Table(("", "", ""), tuple(rows))]
 
 

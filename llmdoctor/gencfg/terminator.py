@@ -6,7 +6,8 @@ answer with reasoning, one and two tool calls, a tool's result, and the generati
 - An answer at the end and one inside a conversation close alike (ChatML, Gemma, section markers before the last token): the last token of
   what both have ends the turn; what closes before it can occur inside an answer.
 - They close differently (gpt-oss: <|return|> and <|end|>): the token at the end counts, because generation ends there.
-- An answer at the end is not closed at all (GLM, early Qwen1.5): the first token between it and the next user message ends the turn.
+- An answer at the end is not closed at all (GLM, early Qwen1.5): the first token between it and the next user message ends the turn. It is
+  not known what does if every turn begins with that token (Ling: <role>HUMAN</role>), unless it is the tokenizer's eos.
 
 A token that was seen between the generation prompt and the end of an answer never counts as its end.
 """
@@ -20,6 +21,7 @@ from typing import Any
 
 USER_TEXT, ANSWER, FURTHER, REASON, RESULT = "question5417", "answer9230", "further8316", "reason7045", "result3358"
 ARGUMENTS = ("argument4471", "argument6092")
+PLAIN_TEXT = "the chat template ends an answer with plain text"
 _LOOKS_SPECIAL = re.compile(r"<[|｜][^<>|｜\s]{1,40}[|｜]>|</?[a-zA-Z_]{1,24}>|\[/?[A-Z_]{1,24}\]")
 _THINKING = ("<think>", "</think>")  # markers of reasoning, inside an answer whether or not the template writes them
 _TOOL = {
@@ -59,6 +61,11 @@ class Terminator:
     tool: Ending | None = None
     inside: Mapping[int, str] = field(default_factory=dict)
 
+    @property
+    def plain(self) -> bool:
+        """Return whether the template ends an answer with plain text."""
+        return self.token is None and self.reason == PLAIN_TEXT
+
     def ends_at(self, ids: Collection[int]) -> bool:
         """Return whether a call that stops at `ids` stops at the end of an answer."""
         return self.id is not None and self.id in ids
@@ -69,12 +76,16 @@ class Terminator:
 
 
 def find_terminator(
-    render: Renderer, ids: Mapping[str, int | None], id_of: Callable[[str], int | None], added: Iterable[str] = ()
+    render: Renderer,
+    ids: Mapping[str, int | None],
+    id_of: Callable[[str], int | None],
+    added: Iterable[str] = (),
+    eos: str | None = None,
 ) -> Terminator:
     """Return what ends an answer.
 
     `ids` are the special tokens that the files name, `id_of` looks up the id of any token, and `added` are further tokens of the
-    tokenizer that are not special (such as <think>).
+    tokenizer that are not special (such as <think>). `eos` is the tokenizer's eos_token, None if it has none.
     """
     tokens = {**dict.fromkeys(added), **ids}
     attempts: tuple[tuple[Callable[[str], Any], TemplateVariables], ...] = ((_text, {}), (_parts, {}), (_text, {"tools": []}))
@@ -82,7 +93,7 @@ def find_terminator(
         conversations = [{**more, **conversation} for conversation in _conversations(content)]
         texts = dict(zip(_NAMES, render(conversations), strict=True))
         if ANSWER in (texts["answer"] or ""):
-            return _Rendered(texts, tokens, frozenset(ids), id_of).terminator()
+            return _Rendered(texts, tokens, frozenset(ids), id_of, eos).terminator()
     return Terminator(None, None, "the chat template does not render a question and its answer")
 
 
@@ -90,10 +101,15 @@ class _Rendered:
     """The renderings of one template, taken apart."""
 
     def __init__(
-        self, texts: Mapping[str, str | None], tokens: Mapping[str, int | None], special: frozenset[str], id_of: Callable[[str], int | None]
+        self,
+        texts: Mapping[str, str | None],
+        tokens: Mapping[str, int | None],
+        special: frozenset[str],
+        id_of: Callable[[str], int | None],
+        eos: str | None,
     ) -> None:
         self.texts = {name: text or "" for name, text in texts.items()}
-        self.special, self.id_of = special, id_of
+        self.special, self.id_of, self.eos = special, id_of, eos
         everything = "\0".join(self.texts.values())  # a tokenizer can have thousands of tokens, of which a template writes ten
         known = sorted((token for token in tokens if token.strip() and token in everything), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, known))) if known else None
@@ -107,6 +123,10 @@ class _Rendered:
         self.inside.update(closing)
         if end is None:
             return self._plain()
+        if not self._specials(_behind(self.texts["answer"], ANSWER)) and self._opens_each_turn(end) and end != self.eos:
+            other = f"{self.eos}, the tokenizer's eos_token" if self.eos is not None else "a token that it does not write"
+            reason = f"the chat template closes no answer; either {end}, with which each turn begins, ends one, or {other}"
+            return Terminator(None, None, reason, inside=self._inside_ids())
         tool = self._tool_end(end)
         found = self.id_of(end)
         reason = None if found is not None else f"no file here gives the id of {end}"
@@ -122,7 +142,7 @@ class _Rendered:
                 found = self.id_of(shaped.group())
                 reason = None if found is not None else f"no file here gives the id of {shaped.group()}"
                 return Terminator(shaped.group(), found, reason, inside=self._inside_ids())
-        return Terminator(None, None, "the chat template ends an answer with plain text", inside=self._inside_ids())
+        return Terminator(None, None, PLAIN_TEXT, inside=self._inside_ids())
 
     def _end(self, final: str, gap: str) -> tuple[list[str], str | None, list[str]]:
         """Return the tokens that close an answer before its end, the token that ends it, and those behind it."""
@@ -140,13 +160,19 @@ class _Rendered:
 
     def _closing(self, text: str) -> list[str]:
         """Return the special tokens behind an answer, without the header of a next turn if the template always adds one."""
-        found = self._specials(text)
-        if self.texts["prompt"] != self.texts["plain"]:
-            return found
-        inner = self._specials(self.texts["inner"])
+        found, inner = self._specials(text), self._specials(self.texts["inner"])
         opener = next((token for token in inner if inner.count(token) > 1), None)  # nothing is closed before the first header
+        always = opener in self._specials(_behind(self.texts["plain"], USER_TEXT))[1:]  # Command A: the prompt only adds a section to it
+        if self.texts["prompt"] != self.texts["plain"] and not always:
+            return found
         header = next((at for at, token in enumerate(found) if at and token == opener), len(found))
         return found[:header]
+
+    def _opens_each_turn(self, token: str) -> bool:
+        """Return whether a token is the first of the conversation that comes again, and stands between a question and its answer too."""
+        inner = self._specials(self.texts["inner"])
+        first = next((each for each in inner if inner.count(each) > 1), None)
+        return token == first and token in self._specials(_between(self.texts["answer"], USER_TEXT, ANSWER))
 
     def _openers(self) -> frozenset[str]:
         """Return the tokens that begin a turn: the first of the generation prompt, and the last one before the user's message."""

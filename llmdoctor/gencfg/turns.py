@@ -24,5 +24,6 @@ def terminator_in(template: ChatTemplate, tokenizer: Tokenizer, worker: Template
         failures.update({rendering.error: rendering for rendering in renderings if rendering.error in TEMPLATE_RULES})
         return [rendering.text for rendering in renderings]
 
-    terminator = find_terminator(render, tokenizer.special_ids(), tokenizer.id_of, tokenizer.added)
+    eos = tokenizer.special("eos_token")
+    terminator = find_terminator(render, tokenizer.special_ids(), tokenizer.id_of, tokenizer.added, eos.token if eos is not None else None)
     return terminator, tuple(template_problem(template, failure) for failure in failures.values())

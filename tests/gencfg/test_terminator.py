@@ -83,11 +83,16 @@ TEMPLATES = {
         "{% if add_generation_prompt %}{{ '<s>assistant' }}{% endif %}",
         "</s>", None, set(),
     ),
+    "the next header is always there, and the prompt adds a section to it": (
+        "{% for m in messages %}{{ '<|turn|><|' + m.role + '|>' + ('<|reply|>' + m.content + '<|/reply|>' if m.role == 'assistant' else m.content) "
+        "+ '<|end|>' }}{% endfor %}<|turn|><|assistant|>{% if add_generation_prompt %}<|reply|>{% endif %}",
+        "<|end|>", None, {"<|/reply|>"},
+    ),
     "plain text": ("{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}", None, None, set()),
 }  # fmt: skip
 
 
-def terminator(template: str) -> Terminator:
+def terminator(template: str, eos: str | None = None) -> Terminator:
     tokens = sorted(set(re.findall(r"<[^<>']+>|\[gMASK\]", template)) | {"<think>", "</think>", "<|user|>", "<|tool|>", "<|system|>"})
     ids: dict[str, int | None] = {token: number for number, token in enumerate(tokens)}
     plain = {"<think>", "</think>", "<call>", "</call>"}
@@ -96,7 +101,7 @@ def terminator(template: str) -> Terminator:
         return [rendering.text for rendering in worker.render_many(ChatTemplate("default", template, "f"), conversations)]
 
     with TemplateWorker() as worker:
-        return find_terminator(render, {token: number for token, number in ids.items() if token not in plain}, ids.get, tokens)
+        return find_terminator(render, {token: number for token, number in ids.items() if token not in plain}, ids.get, tokens, eos)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -114,6 +119,15 @@ def test_a_turn_that_ends_with_a_token_from_inside_an_answer_is_not_certain() ->
     found = terminator(template)
     assert found.id in found.inside
     assert "inside" in (found.reason or "")
+
+
+@pytest.mark.parametrize(("eos", "end"), [("</s>", None), (None, None), ("<role>", "<role>")])
+def test_what_begins_each_turn_may_not_end_one(eos: str | None, end: str | None) -> None:
+    """Ling ends an answer with its eos, Nemotron Mini with the next turn's first token; both templates look alike."""
+    found = terminator("{% for m in messages %}{{ '<role>' + m.role + '</role>' + m.content }}{% endfor %}", eos)
+    assert found.token == end
+    assert found.plain is False
+    assert end is not None or f"either <role>, with which each turn begins, ends one, or {eos or 'a token'}" in (found.reason or "")
 
 
 SECTIONS = TEMPLATES["sections close before the end"][0]
