@@ -125,8 +125,8 @@ class _Rendered:
             return self._plain()
         if not self._specials(_behind(self.texts["answer"], ANSWER)) and self._opens_each_turn(end) and end != self.eos:
             other = f"{self.eos}, the tokenizer's eos_token" if self.eos is not None else "a token that it does not write"
-            reason = f"the chat template closes no answer; either {end}, with which each turn begins, ends one, or {other}"
-            return Terminator(None, None, reason, inside=self._inside_ids())
+            readings = f"the chat template closes no answer; either {end}, with which each turn begins, ends one, or {other}"
+            return Terminator(None, None, readings, inside=self._inside_ids())
         tool = self._tool_end(end)
         found = self.id_of(end)
         reason = None if found is not None else f"no file here gives the id of {end}"
