@@ -120,9 +120,16 @@ def _names_flash(module: Any) -> bool:
         return False
 
 
+_UNTRACED = "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG"
+
+
 @contextmanager
 def plain_flex() -> Iterator[None]:
-    """flex_attention and its block masks uncompiled: on a CPU compiling takes minutes, and its results are not to be trusted there."""
+    """flex_attention and its block masks uncompiled: on a CPU compiling takes minutes, and its results are not to be trusted there.
+
+    torch's own function traces itself at each new shape even so, which takes seconds; its switch for debugging leaves that out. The results without
+    gradients are the same (torch 2.14, nn/attention/flex_attention.py).
+    """
     import torch
     from torch.nn.attention import flex_attention as torch_flex
     from transformers import modeling_utils  # noqa: F401 it loads the modules below, those that the release has
@@ -146,6 +153,8 @@ def plain_flex() -> Iterator[None]:
         ):
             if hasattr(module, name):
                 stack.enter_context(mock.patch.object(module, name, plain))
+        if hasattr(torch_flex, _UNTRACED):  # older releases of torch have none
+            stack.enter_context(mock.patch.object(torch_flex, _UNTRACED, True))
         yield
 
 
