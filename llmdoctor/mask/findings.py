@@ -11,6 +11,7 @@ from llmdoctor.mask import input_findings, label_findings, own_mask_findings, pl
 from llmdoctor.mask.accounting import pad_id_of
 from llmdoctor.mask.architectures import Architecture
 from llmdoctor.mask.plan import unequal
+from llmdoctor.mask.planned_fixes import with_planned_fixes
 from llmdoctor.mask.types import BackendPlan, ForwardInputs
 
 BUDGET = 8 * 2**30  # bytes of the masks of one forward, unless --budget gives another number
@@ -34,7 +35,7 @@ def examine(
         if not unequal(inputs):
             found += plan_findings.of_refusal(arch, plan, alone=len(plans) == 1)
         found += [*plan_findings.of_plan(arch, inputs, plan), *plan_findings.of_budget(plan, budget)]
-    return _merged(found)
+    return with_planned_fixes(arch, inputs, _merged(found), dtype or arch.dtype)
 
 
 def _merged(findings: Sequence[Finding]) -> list[Finding]:

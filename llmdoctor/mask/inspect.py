@@ -7,7 +7,7 @@ from typing import Any
 
 from llmdoctor.core.document import Block, Note
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.core.finding import Finding
+from llmdoctor.core.finding import Finding, Severity
 from llmdoctor.core.report import Report, Skipped
 from llmdoctor.mask import architectures, releases, rules, screen, verdicts
 from llmdoctor.mask.accounting import account
@@ -133,6 +133,20 @@ def make_plans(
     return made, [note for each in made for note in each.notes]
 
 
+def _fixes(findings: Sequence[Finding]) -> list[Block]:
+    """Return a note on the fixes that were not tried: an inspection runs nothing with them, and the plan alone shows only some repairs."""
+    untried = dict.fromkeys(one.code for one in findings if one.severity is not Severity.INFO and "fix_planned" not in one.evidence)
+    if not untried:
+        return []
+    return [
+        Note(
+            "Fixes",
+            f"not tried here: {', '.join(untried)}. `llmdoctor mask test` applies and measures the fix of what fails in a run",
+            "dim",
+        )
+    ]
+
+
 def _document(
     plans: Sequence[BackendPlan],
     inputs: ForwardInputs,
@@ -147,7 +161,7 @@ def _document(
         blocks += screen.reasons(plans)
     if len(plans) == 1 and plans[0].error is not None:
         return blocks
-    blocks += findings
+    blocks += [*findings, *_fixes(findings)]
     unobserved = sorted({layer for each in plans for layer in each.unobserved})
     if unobserved:
         blocks.append(

@@ -52,17 +52,13 @@ def remedies(inputs: ForwardInputs, backend: str, *, mrope: bool) -> Iterator[Re
 def _for_documents(inputs: ForwardInputs, backend: str, *, mrope: bool) -> Iterator[Remedy]:
     plain = replace(inputs, attention_mask=None, cache=CachePlan())
     positions = inputs.position_ids
+    fresh = "" if positions is not None else ", and with position_ids that start anew at each document"
     if positions is None:
         restarted = replace(plain, position_ids=_restarted(inputs), cu_seqlens=None, varlen=False, ended=None)
         yield Remedy("pass position_ids that start anew at each document, no attention_mask, and use_cache=False", restarted)
         positions, plain = restarted.position_ids, restarted
-    words = [
-        text
-        for text, given in (("no attention_mask", inputs.mask_2d is not None), ("use_cache=False", inputs.cache.kind != "none"))
-        if given
-    ]
-    if words:
-        yield Remedy(f"pass the packed position_ids with {' and '.join(words)}", plain)
+    if inputs.mask_2d is not None or inputs.cache.kind != "none":
+        yield Remedy("pass the packed position_ids with no attention_mask and use_cache=False", plain)
     if mrope and positions is not None and (positions.ndim == 2 or positions.shape[0] == 3):
         rows = np.tile(positions[None], (3, 1, 1)) if positions.ndim == 2 else positions
         text = (
@@ -70,9 +66,10 @@ def _for_documents(inputs: ForwardInputs, backend: str, *, mrope: bool) -> Itera
         )
         yield Remedy(text, replace(plain, position_ids=np.concatenate((_restarted(inputs)[None], rows))))
     if inputs.batch == 1 and backend != "flash_attention_2":
-        yield Remedy('attn_implementation="flash_attention_2", in a batch of one without attention_mask', plain, "flash_attention_2")
+        text = f'attn_implementation="flash_attention_2", in a batch of one without attention_mask{fresh}'
+        yield Remedy(text, plain, "flash_attention_2")
     if backend == "flash_attention_2":
-        yield Remedy('attn_implementation="sdpa", without attention_mask and with use_cache=False', plain, "sdpa")
+        yield Remedy(f'attn_implementation="sdpa", without attention_mask and with use_cache=False{fresh}', plain, "sdpa")
     yield Remedy("one document per row, padded", _one_per_row(inputs))
 
 

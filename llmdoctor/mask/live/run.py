@@ -113,6 +113,7 @@ def _encoder_decoder(model: Any, inputs: ForwardInputs, ids: Any, mask: Any, cac
     shared = {"input_ids": ids[:, :length], "attention_mask": None if mask is None else mask[:, :length]}
     shared = {name: value for name, value in shared.items() if value is not None}
     if not inputs.past:
+        shared |= _varlen_arguments(inputs.cu_seqlens) if inputs.varlen and inputs.cu_seqlens is not None else {}
         more = {} if cache is None or legacy else {"past_key_values": cache}
         own = ids[:, :length] if inputs.decoder_ids is None else tensor(inputs.decoder_ids)
         if inputs.decoder_mask is not None:
