@@ -10,6 +10,10 @@ import sys
 
 from llmdoctor.core.exitcodes import FOUND, INTERNAL_ERROR, INTERRUPTED, OK, REFUSED
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE)
 
@@ -20,8 +24,7 @@ def entry() -> None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 it was closed: messages go nowhere, and no other file gets its number
     try:
-        _keep_interrupting()
-        main()
+        main(_keep_interrupting)
         code = OK
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else OK if stop.code is None else FOUND
@@ -37,9 +40,10 @@ def entry() -> None:
     os._exit(code)
 
 
-def main() -> None:
-    """Run the command line. An internal fault exits 70, Ctrl-C 130; a reader that closed the pipe ends it quietly."""
+def main(first: "Callable[[], None]" = lambda: None) -> None:
+    """Call `first` and run the command line. An internal fault exits 70, Ctrl-C 130; a reader that closed the pipe ends it quietly."""
     try:
+        first()
         if sys.argv[1:3] == ["gencfg", "check"] and "--help" not in sys.argv:
             # The command renders chat templates: the worker starts while the imports below run.
             from llmdoctor.modeldir.template import prepare_worker

@@ -158,3 +158,21 @@ def reached(parameter: Any, path: str) -> bool:
     names = {one.rstrip("s") for one in (name, FIELDS.get(name, name), parameter.name)}
     whole, last = path.replace(".", "_").rstrip("s"), path.rpartition(".")[2].rstrip("s")
     return whole in names or (last in names and not name.startswith(("left_", "right_")))
+
+
+USAGE = {
+    ("gencfg", "diff"): ("[OPTIONS] {LEFT} [right]", ["LEFT", "right"]),
+    ("gencfg", "check"): ("[OPTIONS] {MODEL...}", ["MODEL..."]),
+    ("gencfg", "presets"): ("[OPTIONS] [NAME]", ["[NAME]"]),
+    ("check",): ("[OPTIONS] [PATH...]", ["[PATH...]"]),
+}
+
+
+@pytest.mark.parametrize("command", USAGE, ids=" ".join)
+def test_an_argument_is_shown_by_its_name_in_every_release_of_typer(command: tuple[str, ...], llmdoctor: Any) -> None:
+    """0.29 appends its Python type, and dots to what has some (seen with 0.27.3, 0.28.0 and 0.29.2)."""
+    help = llmdoctor(*command, "--help").out
+    usage, names = USAGE[command]
+    assert f"llmdoctor {' '.join(command)} {usage}\n" in help
+    section = help.partition("\nArguments:\n")[2].partition("\n\n")[0]
+    assert [line[2:].partition("  ")[0] for line in section.splitlines() if line[2:3].strip()] == names
