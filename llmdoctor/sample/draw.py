@@ -8,7 +8,8 @@ import inspect
 import os
 import random
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
 from llmdoctor.files.writing import replacing
 from llmdoctor.sample.distribution import claimed_probs, given_probs
-from llmdoctor.sample.draws import draw, draw_counts, generator
+from llmdoctor.sample.draws import draw_counts, draw_parts, generator, write_header
 from llmdoctor.sample.goodness import DrawTest, judge_draws
 from llmdoctor.sample.known_engines import known_engine
 from llmdoctor.sample.logits import parse_logits
@@ -34,6 +35,7 @@ from llmdoctor.sample.types import Doubles, Ids, SamplingParams
 
 _SHOWN = 10
 _MOST = 100_000_000
+_LISTED = 100_000  # draws that the result holds one by one
 
 
 def draw_report(options: DrawOptions) -> Report:
@@ -75,10 +77,24 @@ def _distribution(options: DrawOptions) -> tuple[Doubles, Doubles]:
 
 def _drawn(options: DrawOptions, probs: Doubles) -> Report:
     rng = generator(options.seed)
-    tokens = None if options.only_counts else draw(probs, options.count, rng)
-    counts = draw_counts(probs, options.count, rng) if tokens is None else np.bincount(tokens, minlength=len(probs))
-    if options.output is not None:
-        _save(options.output, counts if tokens is None else tokens)
+    few: list[Ids] = []  # the draws themselves, for the result
+    if options.only_counts:
+        counts = draw_counts(probs, options.count, rng)
+        if options.output is not None:
+            _save(options.output, len(counts), (counts,))
+    else:
+        counts = np.zeros(len(probs), np.int64)
+
+        def parts() -> Iterator[Ids]:
+            for part in draw_parts(probs, options.count, rng):
+                counts[:] += np.bincount(part, minlength=len(probs))
+                few.extend([part] if options.count <= _LISTED else [])
+                yield part
+
+        if options.output is not None:
+            _save(options.output, options.count, parts())
+        else:
+            deque(parts(), 0)
     result: DrawResult = {
         "n": options.count,
         "seed": options.seed,
@@ -90,19 +106,21 @@ def _drawn(options: DrawOptions, probs: Doubles) -> Report:
         "law": None,
         "verdict": None,
     }
-    if tokens is not None and options.count <= 100_000:
-        result["draws"] = tokens.tolist()
+    if few:
+        result["draws"] = np.concatenate(few).tolist()
     blocks: list[Block] = [_picture(probs, counts, None)]
     if options.output is not None:
-        blocks.append(Note("Wrote", f"{options.output}: {'counts [V]' if tokens is None else 'token ids [n]'}, int64", "dim"))
+        blocks.append(Note("Wrote", f"{options.output}: {'counts [V]' if options.only_counts else 'token ids [n]'}, int64", "dim"))
     text = f"{options.count:,} draws, seed {options.seed} (numpy PCG64{', counts only' if options.only_counts else ''})."
     return Report("sample draw", _subject(options, probs), result, document=tuple(blocks), verdict=Verdict(text))
 
 
-def _save(path: str, values: Ids) -> None:
-    """Write `values` as numpy's .npy, all of them or nothing. Raises QuestionError."""
+def _save(path: str, count: int, parts: Iterable[Ids]) -> None:
+    """Write `count` values as numpy's .npy, all of them or nothing. Raises QuestionError."""
     with replacing(Path(path)) as file:
-        np.save(file, values, allow_pickle=False)
+        write_header(file, count)
+        for part in parts:
+            file.write(part.astype("<i8", copy=False).tobytes())
 
 
 def _from_file(path: str, vocab: int) -> Ids:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import IO
+
 import numpy as np
 
 from llmdoctor.sample.types import Doubles, Ids
 
 _GUIDE = 1 << 18
 _FEW = 20_000  # draws below which a table does not pay
+PART = 1 << 22  # draws made at a time: 100 MB
 
 
 def generator(seed: int) -> np.random.Generator:
@@ -20,16 +24,29 @@ def draw(probs: Doubles, count: int, rng: np.random.Generator) -> Ids:
 
     The same tokens as numpy.searchsorted(cumsum, uniforms, "right"); a table of 2^18 entries finds most of them in one step.
     """
+    return np.concatenate(list(draw_parts(probs, count, rng)))
+
+
+def draw_parts(probs: Doubles, count: int, rng: np.random.Generator) -> Iterator[Ids]:
+    """Yield the tokens of `draw` in parts of at most PART, so that many draws take no more memory than few."""
     cumulated = np.cumsum(probs)
     cumulated /= cumulated[-1]
-    uniforms = rng.random(count)
     last = int(np.flatnonzero(probs)[-1])
-    if count < _FEW:
-        return np.minimum(np.searchsorted(cumulated, uniforms, "right"), last)
-    found = _guide(cumulated)[(uniforms * _GUIDE).astype(np.int32)]
-    unsure = np.flatnonzero(found < 0)
-    found[unsure] = np.searchsorted(cumulated, uniforms[unsure], "right")
-    return np.minimum(found, last)
+    guide = None if count < _FEW else _guide(cumulated)
+    for start in range(0, count, PART):
+        uniforms = rng.random(min(PART, count - start))
+        if guide is None:
+            yield np.minimum(np.searchsorted(cumulated, uniforms, "right"), last)
+            continue
+        found = guide[(uniforms * _GUIDE).astype(np.int32)]
+        unsure = np.flatnonzero(found < 0)
+        found[unsure] = np.searchsorted(cumulated, uniforms[unsure], "right")
+        yield np.minimum(found, last)
+
+
+def write_header(file: IO[bytes], count: int) -> None:
+    """Write what precedes `count` int64 values in a .npy file, as numpy.save does."""
+    np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (count,)})
 
 
 def _guide(cumulated: Doubles) -> Ids:

@@ -212,3 +212,18 @@ def test_the_screen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "Power last pass wins, keys in the order of their ids: 99% (99% from 109 draws)",
         "a nucleus one short: 3% (99% from 284 draws)",
     )
+
+
+@pytest.mark.parametrize("count", [7, 100, 25_000])
+def test_draws_in_parts_are_those_of_one_pass(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    probs = np.random.default_rng(5).dirichlet(np.ones(300))
+    cumulated = np.cumsum(probs)
+    whole = np.searchsorted(cumulated / cumulated[-1], generator(3).random(count), "right")
+    monkeypatch.setattr("llmdoctor.sample.draws.PART", 10)
+    assert (draw(probs, count, generator(3)) == whole).all()
+    given, out = tmp_path / "probs.npy", tmp_path / "out.npy"
+    np.save(given, probs)
+    draw_report(DrawOptions(probs=str(given), count=count, seed=3, output=str(out)))
+    assert (np.load(out) == whole).all()
+    np.save(tmp_path / "whole.npy", whole)
+    assert out.read_bytes() == (tmp_path / "whole.npy").read_bytes()
