@@ -58,11 +58,13 @@ def passed_cause(answer: Resolution, token: int) -> Cause:
 
 def _stop_fix(answer: Resolution, origin: Origin, ids: list[int]) -> str:
     """Return the text to paste so that the call stops at `ids`: for the file or trainer that sets them, else in the language of the engine."""
-    if origin.layer == "trainer":
+    of_trainer = origin.layer == "trainer"
+    if of_trainer or (answer.from_trace and origin.layer == "user-config" and answer.presets):
         from llmdoctor.gencfg.trainers import call_advice
 
         advice = next((found for name in answer.presets if (found := call_advice(name, ids)) is not None), None)
-        return advice or f"trainer.generation_config.eos_token_id = {ids}"
+        if advice is not None or of_trainer:
+            return advice or f"trainer.generation_config.eos_token_id = {ids}"
     engine, _ = engine_named(answer.options.engine)
     in_file = origin.layer in ("generation_config.json", "config.json", "class-default") and not answer.from_trace
     return f'"eos_token_id": {ids}   in generation_config.json' if in_file and engine.keeps_assignments else engine.stop_fix(ids)

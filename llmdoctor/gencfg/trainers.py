@@ -158,10 +158,14 @@ def preset_at(library: str, version: str, file: str, line: int) -> str | None:
     """Return the preset and version with an assignment at a line of a library's file ("trl/trainer/ppo_trainer.py"); None without one."""
     if library not in _data() or version not in _data()[library]["versions"]:
         return None
-    for name in _data()[library]["presets"]:
-        if any(item.file == file and item.line == line for item in _assignments(library, name, version)):
-            return f"{name}@{version}"
-    return None
+    names = [
+        name
+        for name in _data()[library]["presets"]
+        if any(item.file == file and item.line == line for item in _assignments(library, name, version))
+    ]
+    own = (name for name in names if (_owner(library, name, version) or ("", "", False))[1] == file)  # a subclass shares its parent's lines
+    found = next(own, names[0] if names else None)
+    return None if found is None else f"{found}@{version}"
 
 
 # --- which version ----------------------------------------------------------------------------------------------------------------

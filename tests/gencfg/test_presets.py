@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.installed import installed_version
 from llmdoctor.gencfg import trainers as presets
+from llmdoctor.gencfg.causes import passed_cause
+from llmdoctor.gencfg.trace.sides import answer_of
 from llmdoctor.gencfg.trained import SpecialIds, Training, apply_preset, preset_limits, preset_notes
-from llmdoctor.gencfg.trainers import load_preset, preset_advice, preset_names
+from llmdoctor.gencfg.trainers import call_advice, load_preset, preset_advice, preset_at, preset_names
 from llmdoctor.gencfg.types import GenerateCall, Origin, SourcedValue
 
 END, TEXT = 151645, 151643
@@ -291,3 +293,28 @@ def test_a_trainer_that_leaves_out_none_gets_the_default_of_transformers(name: s
     assert call.user_config is not None
     assert "top_k" not in call.user_config
     assert call.user_config["max_new_tokens"].value == 64
+
+
+def test_a_line_that_a_subclass_shares_is_that_of_its_parent() -> None:
+    """DPPO is a subclass of GRPO without a config of its own there: the fix is GRPO's."""
+    found = preset_at("trl", "1.0.0", "trl/trainer/grpo_trainer.py", 774)
+    assert found == "trl-grpo@1.0.0"
+    assert call_advice(found, [2, 4]) == 'GRPOConfig(generation_kwargs={"eos_token_id": [2, 4]})'
+
+
+def test_a_trace_of_a_trainer_that_narrows_eos_has_the_fix_for_the_trainer() -> None:
+    origin = {
+        "layer": "user-config",
+        "source": "trl 1.0.0 grpo_trainer.py:774",
+        "file": "/x/site-packages/trl/trainer/grpo_trainer.py",
+        "line": 774,
+    }
+    earlier = {"overrides": [{"layer": "mutation", "value": [2, 4], "source": "a.py:1"}]}
+    record = {
+        "kind": "generate",
+        "transformers": "5.23.0",
+        "effective": {"eos_token_id": 2, "max_new_tokens": 5},
+        "provenance": {"eos_token_id": {**origin, **earlier}},
+        "sequences": [],
+    }
+    assert passed_cause(answer_of(record), 4).fix == 'GRPOConfig(generation_kwargs={"eos_token_id": [2, 4]})'

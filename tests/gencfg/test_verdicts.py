@@ -156,6 +156,21 @@ def test_an_adapter_that_stores_the_larger_embedding_has_the_tokens(tmp_path: Pa
     assert any(finding.code == "GEN002" for finding in findings) is not bool(codes), "an id that cannot be produced is no fix"
 
 
+@pytest.mark.parametrize(("version", "own"), [("0.10.2", True), ("0.11.2", False), ("0.33.0", False)])
+def test_vllm_stops_an_adapter_at_the_eos_of_its_own_tokenizer_until_0_10(version: str, own: bool, tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base")
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base), "peft_type": "LORA"}))
+    (adapter / "tokenizer.json").write_text((base / "tokenizer.json").read_text())
+    (adapter / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "<|im_start|>"}))
+    stops = [show(str(path), engine=f"vllm@{version}", transformers=None).result for path in (base, adapter)]
+    ids = [set(result["stop"]["eos_token_id"]) for result in stops if result is not None]
+    assert (len(ids[1] - ids[0]) == 1) is own
+    assert own or ids[0] == ids[1]
+
+
 @pytest.mark.parametrize("engine", ["tgi", "ollama", "tensorrt-llm"])
 def test_without_a_tokenizer_an_engine_that_takes_its_eos_token_is_undecided(engine: str, tmp_path: Path) -> None:
     """No file of the directory gives such an engine a stop id; the tokenizer that it needs to run is elsewhere, and may give one."""

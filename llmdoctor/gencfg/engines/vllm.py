@@ -360,7 +360,11 @@ def _derived(source: str, file: str, line: int | None) -> Origin:
 
 def _resolve(call: GenerateCall, facts: ModelFacts, version: str) -> Effective:
     return effective_vllm(
-        call, tokenizer_eos=facts.base_eos, max_model_len=facts.max_model_len, defaults=facts.request_defaults, version=version
+        call,
+        tokenizer_eos=facts.tokenizer_eos if vllm_release(version).adapter_tokenizer else facts.base_eos,
+        max_model_len=facts.max_model_len,
+        defaults=facts.request_defaults,
+        version=version,
     )
 
 

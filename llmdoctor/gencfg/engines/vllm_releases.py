@@ -27,6 +27,8 @@ class VllmRelease:
     `hottest`: the largest temperature that is accepted (sampling_params.py _verify_args, 0.24), None before.
     `most_sequences`: the largest n (sampling_params.py, VLLM_MAX_N_SEQUENCES, 0.19), None before.
     `lower_limit`: the file's max_new_tokens also limits a request that gives max_tokens (get_max_tokens takes the lower one, until 0.16).
+    `adapter_tokenizer`: a request for an adapter ends at the eos_token of the adapter's own tokenizer (inputs/preprocess.py get_eos_token_id,
+    tokenizer_group.py get_lora_tokenizer, until 0.10); later releases load the base model's only.
     `sums_lengths`: a prompt and max_tokens that exceed the context together are refused, not cut (_validate_input, until 0.15).
     """
 
@@ -35,6 +37,7 @@ class VllmRelease:
     hottest: float | None
     most_sequences: int | None
     lower_limit: bool
+    adapter_tokenizer: bool
     sums_lengths: bool
 
     @property
@@ -64,5 +67,6 @@ def vllm_release(version: str = NEWEST) -> VllmRelease:
         hottest=2.0 if numbers >= (0, 24) else None,
         most_sequences=16384 if numbers >= (0, 19) else None,
         lower_limit=numbers < (0, 17),
+        adapter_tokenizer=numbers < (0, 11),
         sums_lengths=numbers < (0, 16),
     )

@@ -32,7 +32,9 @@ def verdict_of(evidence: Evidence) -> Verdict:
     stopped = counts.ended["eos"] + counts.ended["stop"]
     short = f", {ran:,} ended at the limit" if ran else ""
     if decided:
-        return Verdict(" ".join([f"No runaway: {stopped:,} of {plural(total, 'sequence')} stopped{short}.", *open_ends]), "ok")
+        return Verdict(
+            " ".join([f"No runaway: {stopped:,} of {plural(total, 'sequence')} stopped{short}{_empty(evidence)}.", *open_ends]), "ok"
+        )
     looked = "no loop" if not _searched(evidence) else "no loop and no passed terminator"
     return Verdict(" ".join([f"Undecided: no runaway was seen in {plural(total, 'sequence')} ({looked}).", *open_ends]), "undecided")
 
@@ -78,6 +80,12 @@ def _open(evidence: Evidence) -> Iterator[str]:
             f"{plural(counts.padding_assumed, 'sequence')} repeat a terminator to the end: padding if that is the padding token, "
             "else the call did not stop."
         )
+
+
+def _empty(evidence: Evidence) -> str:
+    """Return a clause on answers without a token, if there are many: they stop, and may stop too early."""
+    empty, total = evidence.counts.empty, evidence.counts.sequences
+    return f"; {'all' if empty == total else f'{empty:,}'} of them are empty" if empty > FEW * total else ""
 
 
 def _searched(evidence: Evidence) -> bool:

@@ -86,7 +86,7 @@ def answer_of(record: Record, side: GencfgOptions | None = None, imports: Iterab
         _tokenizer(record.get("terminators")),
         call,
         Effective(transformers=version, rules=rules, fields=fields, model_fields=model_fields, stop=stop, error=failed),
-        presets=_presets(model_fields),
+        presets=_presets(model_fields, fields),
         notes=(f"stopping_criteria {', '.join(map(str, custom))} may end it too",) if custom else (),
         imports=tuple(map(imported, imports)),
         unseen=record.get("model_seen") is False,
@@ -243,14 +243,18 @@ def _wrapper(recorded: Any) -> Wrapper | None:
     return Wrapper(str(recorded.get("class")), tuple(each for each in (ids if isinstance(ids, list) else ()) if is_id(each)))
 
 
-def _presets(model_fields: Fields) -> tuple[str, ...]:
-    """The known trainer whose line took the model's eos."""
-    eos = model_fields.get("eos_token_id")
-    if eos is None or eos.origin.layer != "mutation" or eos.origin.file is None or eos.origin.line is None:
-        return ()
+def _presets(*layers: Fields) -> tuple[str, ...]:
+    """Return the known trainers whose lines took the model's eos, or made the config that the call got."""
+    found = {name for fields in layers if (name := _preset(fields)) is not None}
+    return tuple(sorted(found))
+
+
+def _preset(fields: Fields) -> str | None:
+    eos = fields.get("eos_token_id")
+    if eos is None or eos.origin.layer not in ("mutation", "user-config") or eos.origin.file is None or eos.origin.line is None:
+        return None
     from llmdoctor.gencfg.trainers import preset_at
 
     library, _, rest = eos.origin.source.partition(" ")
     file = eos.origin.file.rpartition("/site-packages/")[2]
-    found = preset_at(library, rest.split(" ")[0], file, eos.origin.line)
-    return () if found is None else (found,)
+    return preset_at(library, rest.split(" ")[0], file, eos.origin.line)

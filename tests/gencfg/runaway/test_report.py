@@ -396,6 +396,10 @@ SCREENS: dict[str, tuple[Callable[[], Report], tuple[str, ...]]] = {
             "Skipped outputs.jsonl: 2 more records of 16",
         ),
     ),
+    "empty answers": (
+        lambda: report([{"completion": "", "finish_reason": "stop"}] * 6),
+        ("No runaway: 6 of 6 sequences stopped; all of them are empty.",),
+    ),
     "nothing": (lambda: report([]), ("Undecided: Nothing to check: no sequence in outputs.jsonl",)),
 }
 
