@@ -24,7 +24,7 @@ WATCHED = (
     "no_rope_layer_interval alibi encoder_layers decoder_layers num_decoder_layers num_layers is_encoder_decoder is_decoder "
     "layers_block_type global_attn_every_n_layers attn_layer_indices full_attn_idxs num_attention_heads local_attention add_cross_attention "
     "num_key_value_heads head_dim hidden_size num_kv_shared_layers global_head_dim num_global_key_value_heads kv_lora_rank qk_rope_head_dim "
-    "index_topk prefix_lm"
+    "index_topk prefix_lm cross_attention_layers"
 ).split()
 FAMILIES = (
     "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",

@@ -62,7 +62,7 @@ def _matters(name: str, arch: Architecture | None) -> bool:
 def _unused(name: str, inputs: ForwardInputs, arch: Architecture | None) -> str | None:
     """Return why a field that is read has no influence on this model's masks; None if it has, or if that is not known."""
     if name.startswith("decoder_") and arch is not None and not arch.cross:
-        return f"{arch.class_name} has no decoder besides its layers"
+        return f"{arch.class_name}{': only one of its stacks is known here' if arch.two_stacks else ' has no decoder besides its layers'}"
     if name == "decoder_attention_mask" and inputs.phase != "prefill":
         return "the decoder's own mask is modelled only in prefill"
     if arch is not None and arch.takes and name not in arch.takes and name in ("token_type_ids", "mm_token_type_ids", "position_ids"):

@@ -119,7 +119,9 @@ def read(config: Mapping[str, Any]) -> Architecture:
     }  # fmt: skip
     if filled.get("is_encoder_decoder"):
         return _encoder_decoder(facts, class_name, base)
-    return _single(facts, class_name, base)
+    if facts.traits.get("nested_stacks"):
+        return _nested_stacks(facts, config.get("encoder"), class_name, base)
+    return _single(facts, class_name, {**base, "two_stacks": bool(entry["defaults"].get("is_encoder_decoder"))})
 
 
 def _longest(facts: _Facts) -> int | None:
@@ -303,7 +305,12 @@ def _types(facts: _Facts) -> tuple[str, ...]:
 def _layers(facts: _Facts, types: tuple[str, ...]) -> tuple[tuple[ModelLayer, ...], tuple[int, ...]]:
     made: list[ModelLayer] = []
     unknown: list[int] = []
+    reads_image = facts.config.get("cross_attention_layers")  # Mllama: such a layer attends to an image alone, and is left out without one
+    images = {one for one in reads_image if type(one) is int} if isinstance(reads_image, list) else set()
     for index, name in enumerate(types):
+        if index in images:
+            unknown.append(index)
+            continue
         if name in (LINEAR, CONV, HYBRID):
             made.append(ModelLayer(index, "linear", None))
         if name == INDEXED and _count(facts.config.get("index_topk"), 0):
@@ -378,3 +385,17 @@ def _encoder_decoder(facts: _Facts, class_name: str, base: dict[str, Any]) -> Ar
     elif class_name.endswith(_DECODER):  # without encoder_hidden_states its cross-attention is left out
         read, cross = (), ()
     return Architecture(facts.kind, class_name, own, read, cross, bias=bool(facts.traits.get("position_bias")), two_stacks=True, **base)
+
+
+def _nested_stacks(facts: _Facts, nested: Any, class_name: str, base: dict[str, Any]) -> Architecture:
+    """T5Gemma: each stack has a configuration of its own, with windows; cross-attention has none (modeling_t5gemma.py)."""
+    read = replace(facts, config=kinds.filled(nested if isinstance(nested, dict) else {}, facts.text_kind, facts.entry))
+    decoder, _ = _layers(facts, _types(facts))
+    both = MaskPattern("bidirectional", packs=False)
+    size = kinds.window_of(read.config)
+    window = both if size is None else replace(both, local="window", size=size, kernel_size=size)
+    encoder = tuple(ModelLayer(index, "encoder", window if name == SLIDING else both) for index, name in enumerate(_types(read)))
+    cross = tuple(ModelLayer(layer.index, "cross", both) for layer in decoder)
+    if class_name.endswith(_ENCODER):
+        decoder, cross = (), ()
+    return Architecture(facts.kind, class_name, decoder, encoder, cross, two_stacks=True, **base)

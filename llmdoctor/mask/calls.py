@@ -37,7 +37,8 @@ class MaskPattern:
     bidirectional one the tokens at either side. `blocks` are tokens that see one another. `packs` is True if position_ids reach the function.
     `skips` is False if the model always wants the mask written out. `flash_packs` and `flash_window` are False if the positions or the
     window do not reach flash-attention. `flag` is the kernel's is_causal if no mask is passed. `topk` is the number of keys that an indexer
-    keeps (0: there is none): which of more keys those are depends on the weights.
+    keeps (0: there is none): which of more keys those are depends on the weights. `kernel_size` is the window that flash-attention
+    is given, if it is not that of the mask (0: it is).
     """
 
     base: Literal["causal", "bidirectional"] = "causal"
@@ -50,11 +51,12 @@ class MaskPattern:
     flash_window: bool = True
     flag: bool = True
     topk: int = 0
+    kernel_size: int = 0
 
     @property
     def width(self) -> int:
         """Return the window as the cache and flash-attention receive it; the latter sees one less at either side."""
-        return self.size + (self.local == "window" and self.base == "bidirectional")
+        return self.kernel_size or self.size + (self.local == "window" and self.base == "bidirectional")
 
     @property
     def is_causal(self) -> bool:

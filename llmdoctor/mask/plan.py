@@ -34,6 +34,10 @@ def plan(arch: Architecture, inputs: ForwardInputs, backend: str, dtype: str, *,
         raise QuestionError(
             f"a 2-D mask of {columns} columns for {inputs.q_len} tokens of an encoder-decoder ({arch.model_type}) is not known here: give one a token"
         )
+    if arch.two_stacks and inputs.position_ids is not None and "position_ids" in arch.takes:
+        raise QuestionError(
+            f"position_ids reach only the encoder of {arch.class_name}, and what it makes of them is not known here: use --mode run"
+        )
     error = arch.refusal(backend) or _fails(arch, inputs, backend) or _misfit(arch, inputs, backend, dtype)
     if error is not None:
         return BackendPlan(backend, error=error)
@@ -159,11 +163,15 @@ def _group(arch: Architecture, alike: list[ModelLayer], inputs: ForwardInputs, b
         exact=arch.verified and visible is not None,
         count=count,
         total=total,
-        doubt=arch.doubt or ("" if visible is not None else _NOT_INTERVALS),
+        doubt=arch.doubt or ("" if visible is not None else _not_known(first.pattern.topk)),
     )
 
 
-_NOT_INTERVALS = "the pairs that this mask shows are not known"
+def _not_known(topk: int) -> str:
+    """Return why the pairs of a mask are not known: an indexer chooses the keys, or the mask is the caller's own."""
+    if topk:
+        return f"sparse attention: an indexer keeps {topk} keys of each query, and its weights choose which"
+    return "the pairs that this mask shows are not known"
 
 
 def _cross_extent(inputs: ForwardInputs) -> tuple[CacheExtent, ForwardInputs]:

@@ -42,7 +42,23 @@ def inputs_of(directory: ModelDir, options: MaskOptions) -> tuple[ForwardInputs,
 
 
 def with_decoder(inputs: ForwardInputs, arch: Architecture | None, config: Mapping[str, Any]) -> ForwardInputs:
-    """Return the inputs with the decoder's tokens, if only labels give them: forward() of an encoder-decoder shifts those to the right."""
+    """Return the inputs with what forward() of an encoder-decoder makes itself: the decoder's tokens of labels, shifted to the right, and T5Gemma's
+    masks of what is no padding.
+    """
+    inputs = _shifted(inputs, arch, config)
+    pad = pad_id_of(config)
+    if arch is None or not arch.traits.get("masks_padding") or pad is None or inputs.phase != "prefill":
+        return inputs
+    mask, own = inputs.attention_mask, inputs.decoder_mask
+    if mask is None and inputs.input_ids is not None and bool((inputs.input_ids == pad).any()):
+        mask = (inputs.input_ids != pad).astype(np.int64)
+    ids = inputs.decoder_ids
+    if own is None and ids is not None and inputs.cache.kind == "none" and bool((ids == pad).any()):
+        own = (ids != pad).astype(np.int64)
+    return replace(inputs, attention_mask=mask, decoder_mask=own)
+
+
+def _shifted(inputs: ForwardInputs, arch: Architecture | None, config: Mapping[str, Any]) -> ForwardInputs:
     labels = inputs.labels
     if arch is None or not arch.cross or labels is None or inputs.decoder_ids is not None or inputs.phase != "prefill":
         return inputs

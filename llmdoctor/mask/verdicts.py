@@ -9,7 +9,7 @@ from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.report import Verdict
 from llmdoctor.core.text import plural
 from llmdoctor.mask.inputs_file import TOWER_INPUTS
-from llmdoctor.mask.screen import size_text
+from llmdoctor.mask.screen import layers_text, size_text
 from llmdoctor.mask.types import SHORT, BackendPlan, ForwardInputs
 
 
@@ -27,7 +27,7 @@ def of_inspect(
     `release` is the reason if another transformers is installed than the one that the plan follows. `tower` is True if the vision tower is
     shown. `mode` is plan or run.
     """
-    limits = _raising(plans) + _limits(inputs, tower=tower)
+    limits = _raising(plans) + _limits(inputs, tower=tower) + _unknown_layers(plans)
     worst = next((one for one in findings if one.severity is Severity.ERROR), None)
     worst = worst or next((one for one in findings if one.severity is Severity.WARNING and one.code != "MSK016"), None)
     doubts = list(
@@ -43,6 +43,12 @@ def of_inspect(
             f"Undecided (exact: false): {doubts[0] or _UNKNOWN}. By the {mode}, {answer[0].lower()}{answer[1:]}{limits}", "undecided"
         )
     return Verdict(answer + limits)
+
+
+def _unknown_layers(plans: Sequence[BackendPlan]) -> str:
+    """Return the layers of which nothing is known, as the end of a sentence."""
+    unknown = sorted({layer for each in plans for layer in each.unobserved})
+    return f"; nothing is known of layers {layers_text(tuple(unknown))}" if unknown else ""
 
 
 def _raising(plans: Sequence[BackendPlan]) -> str:
@@ -78,7 +84,8 @@ def _answer(plans: Sequence[BackendPlan]) -> str:
         return f"No backend builds a mask of queries x keys here: {amounts}"
     if square == ["eager"]:
         return f"Only eager builds a mask of queries x keys: {amounts}"
-    return f"{' and '.join(SHORT.get(name, name) for name in square)} build a mask of queries x keys: {amounts}"
+    verb = "builds" if len(square) == 1 else "build"
+    return f"{' and '.join(SHORT.get(name, name) for name in square)} {verb} a mask of queries x keys: {amounts}"
 
 
 def _bytes(count: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -113,16 +114,21 @@ def _encoder_decoder(model: Any, inputs: ForwardInputs, ids: Any, mask: Any, cac
     shared = {"input_ids": ids[:, :length], "attention_mask": None if mask is None else mask[:, :length]}
     shared = {name: value for name, value in shared.items() if value is not None}
     if not inputs.past:
+        if inputs.position_ids is not None and "position_ids" in inspect.signature(model.forward).parameters:
+            shared["position_ids"] = tensor(inputs.position_ids)
         shared |= _varlen_arguments(inputs.cu_seqlens) if inputs.varlen and inputs.cu_seqlens is not None else {}
         more = {} if cache is None or legacy else {"past_key_values": cache}
-        own = ids[:, :length] if inputs.decoder_ids is None else tensor(inputs.decoder_ids)
+        plain = token_ids(model, replace(inputs, attention_mask=None))  # T5Gemma's decoder hides padding ids by itself
+        own = plain[:, :length].to(ids.device) if inputs.decoder_ids is None else tensor(inputs.decoder_ids)
         if inputs.decoder_mask is not None:
             more["decoder_attention_mask"] = tensor(inputs.decoder_mask)
         return {**shared, "decoder_input_ids": own, "use_cache": cache is not None, **more}
+    from transformers.modeling_outputs import BaseModelOutput
+
     with reference_kernels(model):
         early = model(**shared, decoder_input_ids=ids[:, :length], past_key_values=None if legacy else cache, use_cache=True)
     cache = early.past_key_values if legacy else cache
-    encoded = (early.encoder_last_hidden_state,)
+    encoded = BaseModelOutput(last_hidden_state=early.encoder_last_hidden_state)
     later = {"encoder_outputs": encoded, "decoder_input_ids": ids[:, length:], "past_key_values": cache, "use_cache": True}
     return later if "attention_mask" not in shared else {**later, "attention_mask": shared["attention_mask"]}
 
@@ -173,7 +179,7 @@ def make_cache(model: Any, inputs: ForwardInputs, parameters: Any) -> tuple[Any,
     if getattr(config, "is_encoder_decoder", False):
         if kind == "static":
             raise QuestionError(f"--cache {inputs.cache}: a static cache of an encoder-decoder is not known here, say dynamic")
-        return EncoderDecoderCache(_of_config(DynamicCache, config), _of_config(DynamicCache, config)), name
+        return EncoderDecoderCache(_of_config(DynamicCache, config), DynamicCache()), name  # no window in cross-attention (T5Gemma)
     if kind == "static":
         return _of_config(StaticCache, config, max_cache_len=inputs.cache.size, max_batch_size=inputs.batch, batch_size=inputs.batch), name
     return _of_config(DynamicCache, config), name
@@ -211,8 +217,6 @@ def groups(model: Any, calls: list[LayerCall], backend: str, inputs: ForwardInpu
 
 
 def _merged(same: list[tuple[LayerCall, LayerMask]]) -> LayerMask:
-    from dataclasses import replace
-
     return replace(same[0][1], layers=tuple(sorted({layer.index for layer, _ in same})))
 
 
