@@ -1,4 +1,4 @@
-"""Did importing a package change how generate() decodes? What a run has shown, and how it is said."""
+"""Did importing a package change how generate() decodes? What a run observed, and the sentence for it."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def findings_of(evidence: Evidence, cause: LikelyCause | None) -> tuple[Finding,
 
 
 def _passed(evidence: Evidence) -> Iterator[Finding]:
-    """Yield GEN014: a warning if all of them stopped in the end, or if a few texts hold a token that nobody has named."""
+    """Yield GEN014: a warning if all of them stopped in the end, or if a few texts hold a token that neither the user nor a file named."""
     counts = evidence.counts
     for entry in counts.by_passed():
         rare = entry.mark.source == "well-known" and entry.count < _RARE * counts.sequences

@@ -4,7 +4,7 @@ A sequence of n units (token ids, or characters where there are no ids) loops wi
 s <= i < n - p, n - s >= SPAN and n - s >= REPEATS * p, and 1 <= p <= PERIOD. The loop that is reported has the least such p, and for it the
 least s.
 
-LikelyCause these bounds: three full repeats, for a refrain or a sentence said twice is ordinary writing; at least 32 tokens, which is longer than
+The reason for these bounds: three full repeats, for a refrain or a sentence said twice is ordinary writing; at least 32 tokens, which is longer than
 "ha ha ha", a row of dashes or the zeros of a small table; at most 256 tokens, which holds a paragraph that is written again and again and
 leaves three of them inside an answer of 768. Numbers that count up do not repeat at all. A token is three to four characters in most
 tokenizers, hence 96 and 1024 characters.

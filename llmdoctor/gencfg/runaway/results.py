@@ -14,7 +14,7 @@ class EndCountsResult(TypedDict):
     stop: int  # at a stop string, or the engine reports "stop" without saying at what
     length: int  # at the limit of tokens
     other: int  # a tool call, a filter, an error, an abort
-    unknown: int  # neither the record nor its ids tell
+    unknown: int  # known neither from the record nor from its ids
 
 
 class PassedExampleResult(TypedDict):
@@ -95,7 +95,7 @@ class RunawayModelResult(TypedDict):
 
     path: str
     engines: dict[str, EngineStopsResult]  # by the name that --engine takes
-    terminator: TurnEndResult | None  # null: the template does not tell
+    terminator: TurnEndResult | None  # null: not known from the template
 
 
 class RunawayResult(TypedDict):

@@ -13,7 +13,7 @@ from llmdoctor.gencfg.runaway.evidence import Evidence
 def verdict_of(evidence: Evidence) -> Verdict:
     """Return what ran on; "no runaway" only if it is known how the sequences ended and all records were read.
 
-    The status is "problem" if something ran on, "undecided" if records could not be read, if they do not tell how too many of the sequences
+    The status is "problem" if something ran on, "undecided" if records could not be read, if they do not contain how too many of the sequences
     ended, or if a repeated terminator may be padding, else "ok".
     """
     counts, log = evidence.counts, evidence.log
@@ -67,7 +67,7 @@ def _unread(evidence: Evidence) -> Iterator[str]:
 
 
 def _open(evidence: Evidence) -> Iterator[str]:
-    """Yield what the records do not tell."""
+    """Yield what the records leave open."""
     counts = evidence.counts
     if failed := evidence.log.failed:  # an answer that never ends is a common reason for a timeout
         yield f"{plural(failed, 'request')} failed and left no output: one that timed out may have run on."

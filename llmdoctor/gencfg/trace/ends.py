@@ -43,7 +43,7 @@ def _end(new: Sequence[int], rules: EndConditions) -> tuple[int, str]:
     if string is not None and (eos is None or string < eos):
         return string, "stop_string"
     if eos is not None:
-        # Padding that is an eos looks like one: where something else may have ended the row, nobody can tell.
+        # Padding that is an eos looks like one: if something else may have ended the row, the end is not known.
         return (eos - 1, "other") if rules.custom and new[eos - 1] == rules.pad else (eos, "eos")
     if rules.custom and rules.eos and (length := _unpadded(new, rules.pad)) < len(new):
         return length, "other"

@@ -32,7 +32,7 @@ class Open:
 
 
 class Imported:
-    """Compares around each top-level package; a change is told of the innermost package in whose import it happened.
+    """Compares around each top-level package; a change is attributed to the innermost package in whose import it happened.
 
     A package that is imported before transformers' generation is judged once that has been loaded: it has changed what is then a function
     of its own. transformers and torch, whose decorators it uses, are no change of it.

@@ -31,7 +31,7 @@ class EndCounts:
             self._at_limit += sequence.get("stop_reason") == "length"
 
     def take(self) -> dict[str, float]:
-        """Return the number of sequences and the shares of them, and start anew; empty if no sequence has ended."""
+        """Return the number of sequences and the shares of them, and start to count again; empty if no sequence has ended."""
         total, past, limit = self._sequences, self._past_terminator, self._at_limit
         self._sequences = self._past_terminator = self._at_limit = 0
         return {"sequences": float(total), "past_terminator_share": past / total, "at_limit_share": limit / total} if total else {}
