@@ -17,7 +17,7 @@ from llmdoctor.core.report import Report
 from llmdoctor.report.terminal import Color, complain
 
 _TRAINER = (
-    "trl-sft, trl-dpo, trl-kto, trl-reward, transformers-clm, axolotl, llama-factory, unsloth, torchtune or none (the labels as they are); "
+    "trl-sft, trl-dpo, trl-kto, trl-reward, transformers-clm, axolotl, llama-factory, unsloth, torchtune, ms-swift or none (the labels as they are); "
     "@VERSION names a release."
 )
 

@@ -97,7 +97,16 @@ OWN = Meanings(
         "system": "system_prompt",
         "loss_scale": "loss_scale",
         "truncation_strategy": "truncation",
+        "use_chat_template": "chat_template",
+        "enable_thinking": "thinking",
+        "preserve_thinking": "thinking",
+        "add_non_thinking_prefix": "thinking",
+        "disable_ignore_empty_think": "thinking",
     },
+    labels_refused=(
+        "agent_template cached_dataset columns custom_register_path disable_auto_column_mapping external_plugins max_model_len new_special_tokens "
+        "rlhf_type strict streaming task_type template_backend"
+    ),
 )
 TABLES = (OWN, trainer.ARGUMENTS)
 OBJECTIVES = {"SftArguments": "sft", "RLHFArguments": "dpo"}

@@ -116,7 +116,7 @@ def _result(setup: Setup, counts: Counts) -> AuditResult:
         "sequences": counts.sequences,
         "tokens": counts.tokens,
         "trained_tokens": counts.trained,
-        "dropped_rows": counts.rows - counts.kept,
+        "dropped_rows": counts.dropped,
         "no_target_rows": counts.of("no_target"),
         "truncated_rows": counts.of("truncated"),
         "end_untrained_rows": counts.of("end_ignored"),
@@ -168,6 +168,8 @@ def _table(counts: Counts) -> Block:
         ("tokens", f"{counts.tokens:,}", ""),
         ("targets", f"{counts.trained:,}", f"{share:.1f}% of the tokens"),
     ]
+    if counts.dropped:
+        rows.insert(1, ("rows left out by the trainer", f"{counts.dropped:,}", ""))
     for name, words in _NAMES.items():
         if counts.of(name):
             examples = ", ".join(map(str, counts.examples.get(name, ())))

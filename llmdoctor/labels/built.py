@@ -96,9 +96,11 @@ def set_up(options: LabelsOptions, worker: TemplateWorker, detail: bool = True) 
     config, inputs = _settings(options, trainer)
     chosen, stated, limits = _version_of(trainer, version, options.config or options.data)
     release = _release(options, trainer, chosen, version)
-    encoder = FastEncoder(directory, release[0])
+    encoder = FastEncoder(directory, release)
     limits += release_limits(encoder)
     chat = Chat(encoder, directory.chat_template, worker, detail, copies_reasoning=copies_reasoning(release))
+    if trainer.assumed is not None:
+        limits += trainer.assumed(config)
     if options.without:
         limits.append(f"answered without {', '.join(options.without)}")
     return Setup(
@@ -125,7 +127,7 @@ def _release(options: LabelsOptions, trainer: Trainer, chosen: tuple[int, ...], 
         found = version_of("transformers", known=("4.57.6", "5.23.0"), near=options.config or options.data)
         if found.installed is not None or (found.basis == "pinned" and release(found.version)[:1] in ((4,), (5,))):
             return as_release(found.version)
-    return (5,) if chosen >= trainer.five_since else (4,)
+    return trainer.release if chosen >= trainer.five_since else (4,)
 
 
 def as_release(text: str) -> tuple[int, ...]:
@@ -138,12 +140,12 @@ def as_release(text: str) -> tuple[int, ...]:
 
 def release_limits(encoder: FastEncoder) -> list[str]:
     """Return the limit of an answer whose ids depend on the release of transformers."""
-    if not encoder.depends_on_release:
+    others = [name for name in encoder.differing if not (name == "5" and encoder.release[0] == 5)]
+    if not others:
         return []
-    other = 9 - encoder.release
-    return [
-        f"the ids are those of transformers {encoder.release}; for this tokenizer transformers {other} makes others (--transformers {other})"
-    ]
+    shown = ".".join(map(str, encoder.release[:2]))
+    named = " and ".join("5.0 to 5.21" if name == "5.21" else name for name in others)
+    return [f"the ids are those of transformers {shown}; for this tokenizer transformers {named} makes others (--transformers {others[0]})"]
 
 
 def _version_of(trainer: Trainer, text: str, near: str) -> tuple[tuple[int, ...], str | None, list[str]]:

@@ -29,6 +29,11 @@ class Counts:
     masked_by: dict[str, int] = field(default_factory=dict)  # why a sequence without a target has none
     odd_roles: set[str] = field(default_factory=set)
 
+    @property
+    def dropped(self) -> int:
+        """The number of dataset rows of which no sequence holds anything."""
+        return self.rows - self.kept
+
     def fault(self, name: str, sequence: Sequence) -> None:
         """Count a sequence with the fault `name`."""
         seen = self.faults.get(name, 0)

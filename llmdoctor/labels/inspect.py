@@ -76,7 +76,9 @@ def vocabulary_of(directory: ModelDir) -> int | None:
 
 
 def _report(setup: Setup, rows: list[Row], sequences: list[Sequence]) -> Report:
-    counts = Counts(rows=len(rows))
+    counts = Counts(
+        rows=len(rows), kept=len(rows) if setup.options.row is not None else len({row for one in sequences for row in one.rows})
+    )
     tokens = tokens_of(setup.chat, the_end_ids(setup), vocabulary_of(setup.directory), scored=setup.trainer.scores_last)
     ends = [count(counts, sequence, tokens) for sequence in sequences]
     shown = {number for one in sequences for number in one.rows}

@@ -53,7 +53,7 @@ def prompt_diff_report(options: PromptOptions) -> Report:
     directory = read_model_dir(options.model)
     with TemplateWorker() as worker:
         release = as_release(options.transformers or _transformers(options.model))
-        chat = Chat(FastEncoder(directory, release[0]), directory.chat_template, worker, copies_reasoning=copies_reasoning(release))
+        chat = Chat(FastEncoder(directory, release), directory.chat_template, worker, copies_reasoning=copies_reasoning(release))
         messages, inputs = read_chat(options.messages)
         sides = (options.left, options.right)
         left, right = (build_prompt(chat, side.name, messages, {**inputs.used, **_kwargs(side)}, worker) for side in sides)

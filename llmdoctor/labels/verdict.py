@@ -45,6 +45,8 @@ def verdict_of(setup: Setup, counts: Counts) -> Verdict:
 def _beside(setup: Setup, counts: Counts) -> list[str]:
     """Return what is true beside the verdict and could turn what a reader takes from it."""
     out = []
+    if counts.dropped:
+        out.append(f"{setup.trainer.name} leaves out {counts.dropped:,} of {counts.rows:,} rows")
     if 0 < counts.of("no_answer") < counts.sequences:
         out.append(f"{counts.of('no_answer'):,} sequences hold no answer")
     end, stops = setup.chat.end_id if setup.chat.template is not None else None, the_stop_ids(setup)

@@ -20,12 +20,12 @@ from llmdoctor.modeldir.directory import read_model_dir
 MODELS = Path(__file__).parent / "models"
 
 
-def loaded(tmp_path: Path, name: str, release: int, **changes: Any) -> FastEncoder:
+def loaded(tmp_path: Path, name: str, release: int | tuple[int, ...], **changes: Any) -> FastEncoder:
     folder = tmp_path / name
     shutil.copytree(MODELS / name, folder)
     config = folder / "tokenizer_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), **changes}))
-    return FastEncoder(read_model_dir(str(folder)), release)
+    return FastEncoder(read_model_dir(str(folder)), (release,) if isinstance(release, int) else release)
 
 
 @pytest.mark.parametrize(
@@ -48,23 +48,32 @@ def test_llama_in_transformers_5_writes_no_blank_behind_a_special_token(tmp_path
     class_name = {"tokenizer_class": "LlamaTokenizer"}
     four = loaded(tmp_path / "4", "llama2_sp", 4, **class_name)
     five = loaded(tmp_path / "5", "llama2_sp", 5, **class_name)
-    assert four.depends_on_release
-    assert five.depends_on_release
+    assert four.differing == ("5.21", "5")
+    assert five.differing == ("4",)
     assert [four.token_of(token) for token in four.encode("<s>Rome", special=False).ids][1].startswith("\u2581")
     assert not [five.token_of(token) for token in five.encode("<s>Rome", special=False).ids][1].startswith("\u2581")
+
+
+def test_a_byte_level_file_of_class_llama_is_rebuilt_before_5_22(tmp_path: Path) -> None:
+    """Ids of AutoTokenizer of transformers 5.16.1 and 5.23.0 for a file like that of DeepSeek-R1-Distill."""
+    old, new = (loaded(tmp_path / str(release[-1]), "deepseek_r1", release) for release in ((5, 16, 1), (5, 23, 0)))
+    assert old.encode("What is two plus two?", special=False).ids == [372, 271, 260, 83, 278, 79, 400, 83, 278, 30]
+    assert new.encode("What is two plus two?", special=False).ids == [372, 271, 266, 299, 329, 400, 299, 30]
+    assert old.differing == ("4", "5")
+    assert new.differing == ("5.21",)
 
 
 def test_transformers_5_replaces_the_pre_tokenizer_of_a_file_by_that_of_the_class(tmp_path: Path) -> None:
     """GPT2Tokenizer, and a pre_tokenizer with a further step; 5.23.0 loads it without that step (tokenization_gpt2.py:128)."""
     four, five = (loaded(tmp_path / str(release), "chatml_gen", release, tokenizer_class="GPT2Tokenizer") for release in (4, 5))
-    assert not five.depends_on_release
+    assert not five.differing
     for release in (4, 5):
         file = tmp_path / str(release) / "chatml_gen" / "tokenizer.json"
         value = json.loads(file.read_text())
         steps = [{"type": "Split", "pattern": {"String": "w"}, "behavior": "Isolated", "invert": False}, value["pre_tokenizer"]]
         file.write_text(json.dumps({**value, "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}))
-    four, five = (FastEncoder(read_model_dir(str(tmp_path / str(release) / "chatml_gen")), release) for release in (4, 5))
-    assert four.depends_on_release
+    four, five = (FastEncoder(read_model_dir(str(tmp_path / str(release) / "chatml_gen")), (release,)) for release in (4, 5))
+    assert four.differing
     assert len(four.encode(" two").ids) == 3
     assert five.encode(" two").ids == loaded(tmp_path / "plain", "chatml_gen", 4).encode(" two").ids
 

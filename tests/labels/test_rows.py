@@ -1,7 +1,9 @@
 """Rows of real trainers: the ids and labels that they gave to their model, or the exception they raised.
 
-rows.jsonl and rows_trl.jsonl (one release of every minor version of trl) were made with the releases named in each row (`libraries`);
-conformance/make_labels.py makes such rows from any trl release.
+rows.jsonl, rows_ms_swift.jsonl and rows_trl.jsonl (one release of every minor version of trl)
+were made with the releases named in each row (`libraries`);
+conformance/make_labels.py makes such rows from any trl release, make_ms_swift_labels.py from
+ms-swift.
 """
 
 from __future__ import annotations
@@ -20,7 +22,11 @@ from llmdoctor.labels.types import Row, TrainerError
 from llmdoctor.modeldir.template import TemplateWorker
 
 FOLDER = Path(__file__).parent
-FILES = [Path(os.environ["LABELS_ROWS"])] if os.environ.get("LABELS_ROWS") else [FOLDER / "rows.jsonl", FOLDER / "rows_trl.jsonl"]
+FILES = (
+    [Path(os.environ["LABELS_ROWS"])]
+    if os.environ.get("LABELS_ROWS")
+    else [FOLDER / name for name in ("rows.jsonl", "rows_trl.jsonl", "rows_ms_swift.jsonl")]
+)
 MODELS = Path(os.environ.get("LABELS_MODELS") or FOLDER / "models")
 ROWS = [json.loads(line) for file in FILES for line in file.read_text().splitlines()]
 

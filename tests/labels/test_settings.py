@@ -34,6 +34,7 @@ def test_a_setting_of_the_training_loop_is_ignored_with_a_reason(tmp_path: Path)
         ("trl-sft@1.0.0", {"chat_template_path": "x.jinja"}, "chat_template_path"),
         ("axolotl@0.19.0", {"datasets": [{"type": "chat_template"}], "sample_packing": True}, "sample_packing"),
         ("llama-factory@0.9.5", {"template": "qwen", "stage": "pt"}, "stage"),
+        ("ms-swift@4.6.0", {"template": "qwen2_5", "packing": True}, "packing"),
         ("trl-sft@1.0.0", {"max_lenght": 99}, "max_lenght"),
     ],
 )
@@ -43,6 +44,16 @@ def test_what_could_change_the_labels_is_refused_by_name(tmp_path: Path, trainer
     answer = report(tmp_path, trainer, config, (key,))
     assert answer.verdict is not None
     assert key in answer.verdict.text
+
+
+def test_the_verdict_says_how_many_rows_a_trainer_leaves_out(tmp_path: Path) -> None:
+    data, file = tmp_path / "data.jsonl", tmp_path / "config.json"
+    odd = {"messages": [{"role": "developer", "content": "Be brief."}, *ROW["messages"]]}
+    data.write_text(json.dumps(ROW) + "\n" + json.dumps(odd) + "\n")
+    file.write_text(json.dumps({"template": "qwen2_5", "max_length": 99}))
+    answer = inspect_report(LabelsOptions(model=MODEL, data=str(data), trainer="ms-swift@4.6.0", config=str(file)))
+    assert answer.verdict is not None
+    assert "ms-swift leaves out 1 of 2 rows" in answer.verdict.text
 
 
 def test_a_misspelt_key_names_the_one_that_is_meant(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from llmdoctor.modeldir.directory import ModelDir
 _FILES = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json", "sentencepiece.bpe.model")
 
 
-def converted_files(directory: ModelDir) -> tuple[bytes, int]:
-    """Return the tokenizer that AutoTokenizer makes of the other files, as tokenizer.json, and the major release of transformers.
+def converted_files(directory: ModelDir) -> tuple[bytes, tuple[int, ...]]:
+    """Return the tokenizer that AutoTokenizer makes of the other files, as tokenizer.json, and the release of transformers (major, minor).
 
     Nothing of the directory is run (trust_remote_code is false). Raises QuestionError if there is no tokenizer, or only one that has no fast form,
     MissingExtra without transformers.
@@ -38,4 +38,4 @@ def converted_files(directory: ModelDir) -> tuple[bytes, int]:
             f"{where}: {type(tokenizer).__name__} has no fast form, which is what is read here: save one with tokenizer.json"
         )
     text: str = backend.to_str()
-    return text.encode(), int(transformers.__version__.partition(".")[0])
+    return text.encode(), tuple(int(part) for part in transformers.__version__.split(".")[:2])

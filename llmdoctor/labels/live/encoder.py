@@ -15,6 +15,7 @@ from llmdoctor.modeldir.tokenizer import TOKENIZER_LIMIT
 
 _SURROGATE = "a text of the rows holds half of a surrogate pair (\\ud800 to \\udfff), which is no Unicode text"
 TEXT_LIMIT = 2**21  # characters of one text: the tokenizers package takes about 300 bytes for each
+_OTHERS = {"4": (4,), "5.21": (5, 21), "5": (5,)}  # the releases that load tokenizers in different ways, as --transformers takes them
 NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -23,11 +24,12 @@ class FastEncoder:
 
     `encode()` is `tokenizer(text)`, `special=False` is add_special_tokens=False.
 
+    `differing` names the releases, as --transformers takes them, whose ids can be others.
     `bos_id`, `eos_id`, `pad_id` and `unk_id` are the ids of the special tokens that tokenizer_config.json names; they can be changed, as trainers do.
     """
 
-    def __init__(self, directory: ModelDir, release: int = 5) -> None:
-        """Load `directory`'s tokenizer.json as transformers `release` (4 or 5) does.
+    def __init__(self, directory: ModelDir, release: tuple[int, ...] = (5,)) -> None:
+        """Load `directory`'s tokenizer.json as transformers `release` does, (4,) or (5,) for the newest of each.
 
         Raises QuestionError if it is missing or damaged, MissingExtra without the tokenizers package.
         """
@@ -39,11 +41,11 @@ class FastEncoder:
         self.has_processor = any(
             os.path.exists(f"{directory.path}/{name}") for name in ("preprocessor_config.json", "processor_config.json")
         )
-        five = data if converted else rebuilt(directory, data)
-        self.depends_on_release = five is not data
-        self._tokenizer = _load(directory, five if release >= 5 else data)
+        loaded = data if converted else _loaded(directory, data, release)
+        self.differing = () if converted else tuple(name for name, other in _OTHERS.items() if _loaded(directory, data, other) != loaded)
+        self._tokenizer = _load(directory, loaded)
         self.names: dict[str, str | None] = {}
-        name = loaded_class(directory, data) if release >= 5 else named_class(directory)
+        name = loaded_class(directory, data, release) if release >= (5,) else named_class(directory)
         defaults = class_defaults(name, directory)
         _append(self._tokenizer, directory, defaults)
         for token in NAMES:
@@ -152,6 +154,11 @@ class FastEncoder:
         """The number of entries, added tokens included."""
         count: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         return count
+
+
+def _loaded(directory: ModelDir, data: bytes, release: tuple[int, ...]) -> bytes:
+    """Return tokenizer.json as transformers `release` uses it."""
+    return data if release < (5,) else rebuilt(directory, data, release)
 
 
 def _append(tokenizer: Any, directory: ModelDir, defaults: dict[str, str]) -> None:

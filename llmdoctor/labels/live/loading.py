@@ -17,6 +17,10 @@ from llmdoctor.modeldir.tokenizer import NAMED, token_text
 
 _CLASSES = Path(__file__).parents[1] / "tokenizer_classes.json"  # written by conformance/make_tokenizer_defaults.py
 _PLAIN = "TokenizersBackend"  # transformers 5 uses tokenizer.json as it is
+_NOTICES_BYTES = (
+    5,
+    22,
+)  # the first release that sees a Llama class over a byte-level tokenizer.json (5.21.0 and 5.22.0 tokenization_auto.py)
 _GENERIC = (_PLAIN, "PythonBackend", "PreTrainedTokenizer", "PreTrainedTokenizerFast", "MistralCommonBackend")
 # transformers 4: the classes that write their own post-processor, with the defaults of add_bos_token and add_eos_token.
 _ALWAYS = {
@@ -46,16 +50,18 @@ def named_class(directory: ModelDir) -> str:
     return str(name or "").removesuffix("Fast")
 
 
-def loaded_class(directory: ModelDir, data: bytes) -> str:
+def loaded_class(directory: ModelDir, data: bytes, release: tuple[int, ...] = (5,)) -> str:
     """Return the class that AutoTokenizer of transformers 5 loads, from the files and config.json's model_type (5.23.0 tokenization_auto.py:841).
 
+    `release` (5,) is the newest; before 5.22 a byte-level tokenizer.json of class Llama gets Llama's own pre-processing.
     mistral-common is taken as missing, so its models load tokenizer.json as it is.
     """
     table, named = _table(), named_class(directory)
     kind = str(_model(directory).get("model_type") or "")
     registered = str(table["types"].get(kind) or "").removesuffix("Fast")
     corrected = kind in table["corrected"]
-    if named == "LlamaTokenizer" and not corrected and registered != "MistralCommonBackend" and b'"ByteLevel"' in data:
+    notices = release == (5,) or release >= _NOTICES_BYTES
+    if notices and named == "LlamaTokenizer" and not corrected and registered != "MistralCommonBackend" and b'"ByteLevel"' in data:
         return _PLAIN
     chosen = named or registered
     if named and registered and named != registered:
@@ -63,11 +69,11 @@ def loaded_class(directory: ModelDir, data: bytes) -> str:
     return _PLAIN if chosen in _GENERIC or not chosen else chosen
 
 
-def rebuilt(directory: ModelDir, data: bytes) -> bytes:
+def rebuilt(directory: ModelDir, data: bytes, release: tuple[int, ...] = (5,)) -> bytes:
     """Return tokenizer.json as transformers 5 uses it: a class with a constructor of its own keeps the vocabulary, the merges and the
     post-processor, and puts its own normalizer and pre_tokenizer in place of the file's. The data are returned if nothing changes.
     """
-    parts = _table()["rebuilt"].get(loaded_class(directory, data))
+    parts = _table()["rebuilt"].get(loaded_class(directory, data, release))
     if parts is None:
         return data
     try:
@@ -110,13 +116,13 @@ def _plain(part: Any) -> Any:
     }
 
 
-def adds(directory: ModelDir, name: str, release: int) -> tuple[bool, bool] | None:
+def adds(directory: ModelDir, name: str, release: tuple[int, ...]) -> tuple[bool, bool] | None:
     """Return whether a tokenizer of the class `name` adds a bos and an eos to a text; None if the post-processor of tokenizer.json decides.
 
     transformers 5 does not look at add_bos_token and add_eos_token beside a tokenizer.json (5.23.0 tokenization_utils_base.py:1809); GPT-NeoX's
     class then writes a post-processor that adds neither (tokenization_gpt_neox.py:148).
     """
-    if release >= 5:
+    if release >= (5,):
         return (False, False) if name == "GPTNeoXTokenizer" else None
     config = _config(directory)
     defaults = _ALWAYS.get(name)

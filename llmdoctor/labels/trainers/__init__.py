@@ -17,6 +17,7 @@ NAMES = {
     "llama-factory": "llama_factory",
     "unsloth": "unsloth",
     "torchtune": "torchtune",
+    "ms-swift": "ms_swift",
     "none": "untouched",
 }
 

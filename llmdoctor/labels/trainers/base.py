@@ -35,6 +35,7 @@ class Trainer:
     known; of these `relevant` are patterns of names that change ids or labels and are not modelled, `harmless` the values with which they
     change nothing. `fixes` maps the beginning of a source (the setting that decided a label) to what to paste if it leaves out the end of an
     answer; {end} is the end token. `five_since` is the first release that was compared beside transformers 5, older ones beside 4.
+    `release` is the newest release of transformers that it takes, (5,) if that is any; `assumed` says what an answer takes as given.
     `scores_last`: no token is a target, the score of a sequence is read at its last token. `renders_roles`: the roles of the messages reach the chat
     template as they are.
     """
@@ -50,6 +51,8 @@ class Trainer:
     harmless: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     fixes: Mapping[str, str] = field(default_factory=dict)
     five_since: tuple[int, ...] = ()
+    release: tuple[int, ...] = (5,)
+    assumed: Callable[[Mapping[str, Any]], list[str]] | None = None
     scores_last: bool = False
     renders_roles: bool = True
 

@@ -192,6 +192,7 @@ TRAINER = Trainer(
     name="llama-factory",
     library="llamafactory",
     five_since=(1,),
+    release=(5, 6),
     versions=("0.9.5",),
     build=build,
     keys=frozenset(

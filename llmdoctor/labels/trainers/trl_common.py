@@ -8,6 +8,7 @@ from typing import Any
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.labels.chat import Chat
+from llmdoctor.labels.trainers.base import Task
 from llmdoctor.labels.types import Row, TrainerError
 
 _SUPPORTED = ("prompt", "chosen", "rejected", "completion", "messages")
@@ -148,6 +149,13 @@ def check_pad(chat: Chat, token: str | None, *, strict: bool) -> None:
     if chosen is None or lookup(chosen) is None:
         raise TrainerError("ValueError", f"the specified pad_token ({chosen!r}) is not in the vocabulary", "trl sft_trainer.py")
     chat.encoder.names["pad_token"] = chosen
+
+
+def refuse_gone_fields(task: Task, kind: str) -> None:
+    """Raise TypeError for limits of prompt and completion, which DPOConfig and KTOConfig of the modelled releases do not have (1.0.0, 1.8.0)."""
+    gone = next((name for name in ("max_prompt_length", "max_completion_length") if name in task.config), None)
+    if gone is not None:
+        raise TrainerError("TypeError", f"{kind}.__init__() got an unexpected keyword argument {gone!r}", "trl")
 
 
 def common_prefix(left: list[int], right: list[int]) -> int:

@@ -8,11 +8,13 @@ from typing import Any
 
 from llmdoctor.labels.trainers.base import Task, Trainer
 from llmdoctor.labels.trainers.trl_common import (
+    check_pad,
     column,
     common_prefix,
     filled,
     is_conversational,
     more_of,
+    refuse_gone_fields,
     refuse_odd_columns,
     set_eos,
     tools_of,
@@ -26,11 +28,14 @@ _STRICT = (1, 1)
 
 def build(task: Task) -> list[Sequence]:
     """Return, for each pair, the chosen sequence and then the rejected one; the completion's tokens are the targets."""
+    refuse_gone_fields(task, "DPOConfig")
     if not task.rows:
         return []
     task = replace(task, rows=filled(task.rows))
     refuse_odd_columns(task.rows, ("prompt", "chosen", "rejected"))
     set_eos(task.chat, task.get("eos_token"), strict=task.version >= _STRICT)
+    if task.get("pad_token") is not None:
+        check_pad(task.chat, task.get("pad_token"), strict=task.version >= _STRICT)
     implicit = task.rows[0].columns.get("prompt") is None
     rows = [Row(row.number, extract_prompt(row.columns) if implicit else row.columns) for row in task.rows]
     if not is_conversational(rows[0].columns):
@@ -94,15 +99,12 @@ TRAINER = Trainer(
     five_since=(1, 0),
     versions=("1.0.0", "1.9.2", "1.14.2", "1.16.0"),
     build=build,
-    keys=frozenset({"max_length", "truncation_mode", "eos_token", "pad_token"}),
+    keys=frozenset({"max_length", "truncation_mode", "eos_token", "pad_token", "max_prompt_length", "max_completion_length"}),
     source="trl/trainer/dpo_trainer.py",
     format="trl",
     relevant=(
         "chat_template_path",
         "dataset_kwargs",
-        "max_prompt_length",
-        "max_completion_length",
-        "padding_free",
         "shuffle_dataset",
         "tools",
         "datasets",

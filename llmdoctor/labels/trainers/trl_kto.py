@@ -9,7 +9,16 @@ from typing import Any
 
 from llmdoctor.labels.packing import BATCH
 from llmdoctor.labels.trainers.base import Task, Trainer
-from llmdoctor.labels.trainers.trl_common import boundary, check_pad, column, is_conversational, more_of, refuse_odd_columns, tools_of
+from llmdoctor.labels.trainers.trl_common import (
+    boundary,
+    check_pad,
+    column,
+    is_conversational,
+    more_of,
+    refuse_gone_fields,
+    refuse_odd_columns,
+    tools_of,
+)
 from llmdoctor.labels.trainers.trl_dpo import BY_PREFIX, extract_prompt
 from llmdoctor.labels.types import Row, Sequence, TrainerError, sequence_of
 
@@ -18,6 +27,7 @@ _DROPS = (1, 9)  # the first release that drops a prompt that fills max_length a
 
 def build(task: Task) -> list[Sequence]:
     """Return one sequence per row. Pairs (chosen, rejected) become two rows: all chosen of 1,000 rows, then all rejected."""
+    refuse_gone_fields(task, "KTOConfig")
     if not task.rows:
         return []
     refuse_odd_columns(task.rows, ("prompt", "completion", "chosen", "rejected"))
@@ -71,15 +81,13 @@ TRAINER = Trainer(
     five_since=(1, 0),
     versions=("1.8.0", "1.9.2", "1.14.2", "1.16.0"),
     build=build,
-    keys=frozenset({"max_length"}),
+    keys=frozenset({"max_length", "max_prompt_length", "max_completion_length"}),
     source="trl/trainer/kto_trainer.py",
     format="trl",
     relevant=(
         "chat_template_path",
         "dataset_kwargs",
         "truncation_mode",
-        "max_prompt_length",
-        "max_completion_length",
         "eos_token",
         "pad_token",
     ),

@@ -31,6 +31,9 @@ def build(task: Task) -> list[Sequence]:
 
 def _ids(task: Task, row: Row, side: str) -> list[int]:
     columns, chat = row.columns, task.chat
+    ready = columns.get(f"{side}_ids") or columns.get(f"{side}_input_ids")  # tokenized already (1.0.0 reward_trainer.py:546)
+    if isinstance(ready, list):
+        return ready
     whole: Any = column(columns, side)
     if is_conversational(columns):
         prompt = columns.get("prompt") or []

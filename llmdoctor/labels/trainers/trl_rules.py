@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 VERSIONS = tuple(
     "0.12.2 0.13.0 0.14.0 0.15.2 0.16.1 0.17.0 0.18.2 0.19.1 0.20.0 0.21.0 0.22.2 0.23.1 0.24.0 0.25.1 0.26.2 0.27.2 0.28.0 0.29.1 "
@@ -30,6 +31,7 @@ class ReleaseRules:
     since: tuple[int, ...]
     strategies: tuple[str, ...] = ("wrapped",)  # the first is the default
     splitting: tuple[str, ...] = ("bfd_split",)  # the strategies that go on with the rest of a long row in another place
+    old_strategies: Mapping[str, str] = field(default_factory=dict)  # names that are still accepted, with what they mean
     needs_content: bool = True  # is_conversational asks for `content` beside `role`
     generation_prompt: bool = True  # a conversational prompt is rendered with one before its tokens are counted
     as_text: bool = True  # a conversational pair becomes two texts, and the prompt's must be the beginning of the whole
@@ -78,6 +80,7 @@ _1_0 = replace(
     drops_nulls=False,
     strategies=("bfd", "bfd_split", "wrapped"),
     splitting=("bfd_split",),
+    old_strategies={"bfd-requeue": "bfd_split"},
     padding_free_needs_no_length=True,
     drops_empty=True,
 )

@@ -49,6 +49,8 @@ def build(task: Task) -> list[Sequence]:
     task = replace(task, rows=filled(task.rows))
     rules, first = rules_for(task.version), task.rows[0].columns
     refuse_odd_columns(task.rows, ("prompt", "completion"))
+    if isinstance(first.get("messages"), str):
+        raise QuestionError("messages: expected a list of messages, found a text: decode it before the trainer gets it")
     if rules.reads_labels and "labels" in first and "input_ids" not in first:
         raise QuestionError(
             "labels: SFTTrainer's collator takes a column of this name as the labels of the tokens, and these rows are not tokenized: remove it"
@@ -212,7 +214,8 @@ def _cut(task: Task, rules: ReleaseRules, built: list[Sequence]) -> list[Sequenc
 
 
 def _packed(task: Task, rules: ReleaseRules, built: list[Sequence]) -> list[Sequence]:
-    length, strategy = _length(task), task.get("packing_strategy", rules.strategies[0])
+    named = task.get("packing_strategy", rules.strategies[0])
+    length, strategy = _length(task), rules.old_strategies.get(named, named)
     if length is None:
         raise TrainerError("ValueError", "when packing is enabled, `max_length` can't be `None`", "trl sft_trainer.py")
     if strategy not in rules.strategies:
