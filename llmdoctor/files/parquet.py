@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from io import BufferedReader
 from typing import Any
 
@@ -14,6 +15,7 @@ from llmdoctor.files.opening import open_inside, shown_path
 
 _BATCH = 256  # rows at a time, fewer of large rows
 _ROWS_BYTES = 2**25  # that a batch takes by the footer's sizes
+_EXPANDED = 2**28, 1000  # bytes of rows, and how many times the size of the file, beyond which it is not read on
 _MEMORY = 2**29  # bytes that a batch may take in fact: a few bytes of a compressed file can stand for gigabytes
 
 
@@ -33,16 +35,27 @@ class ParquetTable:
         self._table: Any = self._read(lambda: parquet.ParquetFile(file, buffer_size=2**20, memory_map=False))
         self.columns: list[str] = self._read(lambda: [str(name) for name in self._table.schema_arrow.names])
         self.rows: int = self._table.metadata.num_rows
+        self._size = os.fstat(file.fileno()).st_size
 
     def read(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Yield each row with the values of `columns`. Raises QuestionError for damaged data."""
+        """Yield each row with the values of `columns`.
+
+        Raises QuestionError for damaged data, and for a small file whose rows (a dictionary, runs) come to gigabytes.
+        """
         size = sum(self._table.metadata.row_group(number).total_byte_size for number in range(self._table.num_row_groups))
         rows = max(1, min(_BATCH, _ROWS_BYTES * self.rows // max(1, size)))
+        total = 0
         batches = iter(self._table.iter_batches(batch_size=rows, columns=list(columns), use_threads=False))
         while True:
             batch = self._read(lambda: next(batches, None))
             if batch is None:
                 return
+            total += self._read(partial(_bytes, batch))
+            if total > max(_EXPANDED[0], _EXPANDED[1] * self._size):
+                raise QuestionError(
+                    f"{self._shown_name}: its rows hold over {total // 2**20:,} MiB, more than {_EXPANDED[1]:,} times the size of the file: "
+                    "texts that are repeated so often are not read on; write each of them once"
+                )
             yield from self._read(batch.to_pylist)
 
     def _read(self, step: Callable[[], Any]) -> Any:
@@ -54,6 +67,13 @@ class ParquetTable:
         except self._errors as error:
             reason = clean(" ".join(str(error).split()))[:200]
             raise QuestionError(f"{self._shown_name}: cannot be read as parquet: {reason}") from None
+
+
+def _bytes(batch: Any) -> int:
+    """Return the size of a batch, the texts of a dictionary counted as often as they stand in a row."""
+    return sum(
+        int(column.dictionary_decode().nbytes if hasattr(column, "dictionary_decode") else column.nbytes) for column in batch.columns
+    )
 
 
 def read_columns(path: str, command: str) -> dict[str, list[Any]]:

@@ -73,6 +73,22 @@ def test_a_parquet_file(column: str, tmp_path: Path) -> None:
         assert text.startswith("llmdoctor: ")
 
 
+@pytest.mark.parametrize("decoded", [True, False])
+def test_a_small_parquet_file_of_gigabytes(decoded: bool, tmp_path: Path) -> None:
+    """Two kilobytes that stand for 1.2 GB, each row of them within every limit."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    texts = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 1_200, pyarrow.int32()), pyarrow.array(["a b " * 250_000]))
+    parquet.write_table(
+        pyarrow.table({"text": texts.dictionary_decode() if decoded else texts}), tmp_path / "x.parquet", compression="zstd"
+    )
+    write_model(tmp_path / "model")
+    code, text = run("labels", "audit", "model", "x.parquet", cwd=tmp_path)
+    assert code == 2, text
+    assert text.startswith("llmdoctor: ")
+
+
 def test_an_id_beyond_32_bits_names_no_token(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     file = json.loads((model / "tokenizer.json").read_text())
