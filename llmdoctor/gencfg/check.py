@@ -47,10 +47,22 @@ class CheckedModel:
     verdicts: Mapping[str, Effective] = field(default_factory=dict)
     terminator: Terminator | None = None
     versions: Mapping[str, LibraryVersion] = field(default_factory=dict)
+    summary: Mapping[str, Any] | None = None
 
     @property
-    def more(self) -> dict[str, Any]:
+    def called(self) -> bool:
+        """Whether there is a model to call."""
+        return self.answer is not None or self.summary is not None
+
+    def light(self) -> CheckedModel:
+        """Return what a report of many models needs of this one: without its answer, which holds a provenance for each field and engine."""
+        return self if self.answer is None or _is_file(self) else replace(self, answer=None, verdicts={}, summary=self.more)
+
+    @property
+    def more(self) -> Mapping[str, Any]:
         """What its entry in a report holds beside path, kind and findings: what each engine does, and the terminator."""
+        if self.summary is not None:
+            return self.summary
         if self.answer is None:
             return {}
         end = self.terminator
@@ -70,7 +82,8 @@ def check_report(options: GencfgCheckOptions) -> Report:
     with TemplateWorker() as worker:
         worker.start()
         names, skipped = _expand(options.paths)
-        models = [_keep(_check(name, worker, options), options) for name in names]
+        checked = (_keep(_check(name, worker, options), options) for name in names)
+        models = [model if len(names) == 1 else model.light() for model in checked]
     findings = tuple(finding for model in models for finding in model.findings)
     result: GencfgCheckResult = {"subjects": list(_entries(models))}
     return Report(
@@ -204,12 +217,12 @@ def _check_verdict(models: list[CheckedModel], without: tuple[str, ...]) -> Verd
     limits = [f"without {', '.join(without)}, which the files set"] if without else []
     for model in filter(_is_file, models):
         limits += [] if model.answer is None else limits_of(model.answer)
-    no_call = [model.name for model in models if model.answer is None]
+    no_call = [model.name for model in models if not model.called]
     if no_call:
         limits.append(f"{plural(len(no_call), 'directory')} without a model to call: {', '.join(no_call[:3])}")
     limits += [doubt for model in models for version in model.versions.values() for doubt in version.doubts]
     added = f" ({'; '.join(dict.fromkeys(limits))})" if limits else ""
-    rules = {_released(model) if not _is_file(model) else _words(model) for model in models if model.answer is not None}
+    rules = {_released(model) if not _is_file(model) else _words(model) for model in models if model.called}
     if not rules:
         return Verdict(f"{where}: {', '.join(counts)}{added}", "problem" if serious else "ok")
     return Verdict(f"{where}: {', '.join(counts)}{added}, under {' and '.join(sorted(rules))}", "problem" if serious else "ok")
