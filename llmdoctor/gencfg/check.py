@@ -47,7 +47,7 @@ class CheckedModel:
     verdicts: Mapping[str, Effective] = field(default_factory=dict)
     terminator: Terminator | None = None
     versions: Mapping[str, LibraryVersion] = field(default_factory=dict)
-    summary: Mapping[str, Any] | None = None
+    summary: dict[str, Any] | None = None
 
     @property
     def called(self) -> bool:
@@ -59,7 +59,7 @@ class CheckedModel:
         return self if self.answer is None or _is_file(self) else replace(self, answer=None, verdicts={}, summary=self.more)
 
     @property
-    def more(self) -> Mapping[str, Any]:
+    def more(self) -> dict[str, Any]:
         """What its entry in a report holds beside path, kind and findings: what each engine does, and the terminator."""
         if self.summary is not None:
             return self.summary
