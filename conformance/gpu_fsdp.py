@@ -31,7 +31,22 @@ AMP: dict[str, Any] = {
 }
 PURE = {**AMP, "bf16": False, "model_init": {"dtype": "bfloat16"}}
 LORA = {"r": 16, "target_modules": "all-linear"}
-# (model, arguments, processes, batch, tokens)
+LAUNCHED: dict[str, Any] = {
+    "compute_environment": "LOCAL_MACHINE",
+    "distributed_type": "FSDP",
+    "mixed_precision": "bf16",
+    "num_machines": 1,
+}
+WRAPPED = {"fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}
+
+
+def _launched(**fsdp: Any) -> dict[str, Any]:
+    """Return what `accelerate config` writes; the keys of fsdp_config without their prefix."""
+    section = {**WRAPPED, **{f"fsdp_{key}": value for key, value in fsdp.items()}}
+    return {**LAUNCHED, "fsdp_config": section, "model_init": {"dtype": "float32"}}
+
+
+# (model, arguments, or the file of `accelerate launch`, processes, batch, tokens)
 CASES: list[tuple[str, dict[str, Any], int, int, int]] = [
     ("qwen3-0.6b", {**AMP, "fsdp_config": TWO}, 2, 2, 512),
     ("qwen3-0.6b", {**AMP, "fsdp_config": ONE}, 2, 2, 512),
@@ -71,6 +86,12 @@ CASES: list[tuple[str, dict[str, Any], int, int, int]] = [
     ("qwen2-moe", {**AMP, "fsdp_config": TWO}, 4, 1, 256),
     ("llama-1.7b-untied", {**AMP, "fsdp_config": {**ONE, "transformer_layer_cls_to_wrap": ["LlamaMLP", "LlamaAttention"]}}, 4, 1, 256),
     ("llama-1.7b-untied", {**AMP, "fsdp_config": {**TWO, "transformer_layer_cls_to_wrap": ["LlamaMLP"]}}, 4, 1, 256),
+    # Files of `accelerate launch`
+    ("llama-1.7b-untied", _launched(version=2, reshard_after_forward=True), 4, 1, 512),
+    ("llama-1.7b-untied", _launched(version=2, activation_checkpointing=True, offload_params=True), 8, 2, 1024),
+    ("qwen3-0.6b", _launched(sharding_strategy="FULL_SHARD", backward_prefetch="BACKWARD_PRE"), 4, 2, 256),
+    ("qwen3-0.6b", _launched(version=2, reshard_after_forward=False, transformer_layer_cls_to_wrap="Qwen3DecoderLayer"), 8, 1, 512),
+    ("gpt2-large", _launched(), 4, 1, 512),
 ]  # fmt: skip
 
 
@@ -80,16 +101,20 @@ def main() -> int:
     parser.add_argument("--predict", type=Path)
     parser.add_argument("--measure", type=Path)
     parser.add_argument("--case", type=int)
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=6)
     options = parser.parse_args()
     if options.case is not None:
         return _run(*CASES[options.case])
-    return _predict(options.predict) if options.predict is not None else _measure(options.measure, options.jobs)
+    return _predict(options.predict, options.first) if options.predict is not None else _measure(options.measure, options.jobs)
 
 
 def _name(number: int) -> str:
     model, arguments, world, batch, tokens = CASES[number]
     config = arguments["fsdp_config"]
+    if "distributed_type" in arguments:
+        parts = ["accelerate launch", model, f"{world} processes", f"{batch} x {tokens}"]
+        return ", ".join(parts + [f"{key} {value}" for key, value in config.items() if key not in WRAPPED])
     parts = [f"FSDP{config['version']}", model, f"{world} processes", f"{batch} x {tokens}"]
     parts += [word for word in str(arguments["fsdp"]).split() if word in ("shard_grad_op", "offload")]
     parts += [f"{key} {value}" for key, value in config.items() if key != "version"]
@@ -99,21 +124,24 @@ def _name(number: int) -> str:
     return ", ".join(parts)
 
 
-def _predict(out: Path) -> int:
+def _predict(out: Path, first: int) -> int:
     from llmdoctor.core.errors import QuestionError
     from llmdoctor.mem.options import MemOptions
     from llmdoctor.mem.predictor import Predictor
 
     out.mkdir(parents=True, exist_ok=True)
     with (out / "predictions.jsonl").open("w") as file:
-        for number, (model, arguments, world, batch, tokens) in enumerate(CASES):
+        for number, (model, arguments, world, batch, tokens) in list(enumerate(CASES))[first:]:
             (out / model).mkdir(exist_ok=True)
             (out / model / "config.json").write_text(json.dumps(MODELS[model]))
             path = out / f"case-{number:02d}.json"
-            path.write_text(json.dumps({**arguments, "per_device_train_batch_size": batch}))
+            launched = "distributed_type" in arguments
+            path.write_text(json.dumps({**arguments, **({"num_processes": world} if launched else {"per_device_train_batch_size": batch})}))
             row: dict[str, Any] = {"case": number, "name": _name(number)}
             try:
-                predictor = Predictor(MemOptions(model=str(out / model), strategy=(str(path),), seq_len=tokens, world_size=world))
+                predictor = Predictor(
+                    MemOptions(model=str(out / model), strategy=(str(path),), seq_len=tokens, world_size=world, batch=batch)
+                )
                 prediction = predictor.estimate(predictor.strategy(str(path))).prediction
                 phases = {name: moment.total for name, moment in prediction.phases.items()}
                 row |= {"peak": prediction.peak.total, "steady": prediction.steady.total, "phases": phases}
@@ -168,6 +196,9 @@ def _run(model: str, arguments: dict[str, Any], world: int, batch: int, tokens: 
     from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
     given = {key: value for key, value in arguments.items() if key != "model_init"}
+    if "distributed_type" in arguments:
+        given = {"bf16": True, "learning_rate": 1e-5}
+        _launch({key: value for key, value in arguments.items() if key != "model_init"}, world)
     config = AutoConfig.for_model(**MODELS[model])
     made = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, arguments["model_init"]["dtype"]))
     made.config.use_cache = False
@@ -218,6 +249,25 @@ def _run(model: str, arguments: dict[str, Any], world: int, batch: int, tokens: 
              "wrapped": type(trainer.model_wrapped).__name__}  # fmt: skip
     print("RESULT " + json.dumps(found), flush=True)
     return 0
+
+
+def _launch(file: dict[str, Any], world: int) -> None:
+    """Set the environment that accelerate's own launcher makes of its file."""
+    import tempfile
+
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+    from accelerate.utils.launch import prepare_multi_gpu_env
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "accelerate.json"
+        path.write_text(
+            json.dumps(
+                {**file, "num_processes": world, "machine_rank": 0, "main_training_function": "main", "use_cpu": False, "debug": False}
+            )
+        )
+        arguments = launch_command_parser().parse_args(["--config_file", str(path), "train.py"])
+        made = prepare_multi_gpu_env(_validate_launch_command(arguments)[0])
+    os.environ.update({name: value for name, value in made.items() if name.startswith(("FSDP_", "ACCELERATE_"))})
 
 
 if __name__ == "__main__":

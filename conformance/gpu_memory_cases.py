@@ -94,6 +94,7 @@ AUTO = {
     "gradient_clipping": "auto",
 }
 SFT = {"packing": False, "dataset_text_field": "text", "optim": "adamw_torch_fused", "bf16": True}
+KTO = {"desirable_weight": 1.0, "precompute_ref_log_probs": False, "optim": "adamw_torch_fused", "bf16": True}
 DPO = {"beta": 0.1, "precompute_ref_log_probs": False, "optim": "adamw_torch_fused", "bf16": True}
 CHECKPOINTED = {"gradient_checkpointing": True}
 
@@ -104,6 +105,15 @@ def _adapted(**settings: Any) -> dict[str, Any]:
     if "quantization_config" in settings:
         init["quantization_config"] = settings.pop("quantization_config")
     return {**FUSED, "model_init": init, **settings}
+
+
+def _with_adapters(adapter: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    """Return _adapted with more arguments of LoraConfig."""
+    found = _adapted(**settings)
+    return {**found, "model_init": {**found["model_init"], "peft_config": {**LORA, **adapter}}}
+
+
+SAVED = {"modules_to_save": ["embed_tokens", "lm_head"]}
 
 
 # (model, strategy: a name or a file's content, options): shapes and settings that are in no measured file.
@@ -191,4 +201,29 @@ NEW: list[tuple[str, Any, dict[str, Any]]] = [
     ("paligemma", "trainer:adamw_torch_fused,bf16", {"batch": 2, "seq_len": 768, "image": "224x224"}),
     ("llava-1b", "trainer:adamw_torch_fused,amp_bf16,gc", {"batch": 4, "seq_len": 1024, "image": "448x448"}),
     ("gemma3-vl", "trainer:adamw_torch_fused,bf16,gc", {"batch": 2, "seq_len": 2048, "image": "448x448"}),
+    # 74: modules_to_save beside adapters
+    ("qwen3-0.6b", _with_adapters(SAVED), {"batch": 2, "seq_len": 1024}),
+    ("llama-1.7b-untied", _with_adapters(SAVED, **CHECKPOINTED), {"batch": 4, "seq_len": 1024}),
+    ("llama-1.7b-untied", _with_adapters({"modules_to_save": ["lm_head"]}), {"batch": 2, "seq_len": 768}),
+    ("llama-1.7b-untied", _with_adapters(SAVED, quantization_config=FOUR_BIT, **CHECKPOINTED), {"batch": 2, "seq_len": 1024}),
+    ("gpt2-large", {**FUSED, "model_init": {"dtype": "float32", "peft_config": {**LORA, "modules_to_save": ["wte"]}}},
+     {"batch": 2, "seq_len": 1024}),
+    # 79: DoRA
+    ("llama-1.7b-untied", _with_adapters({"use_dora": True}), {"batch": 2, "seq_len": 1024}),
+    ("llama-1.7b-untied", _with_adapters({"use_dora": True, "lora_dropout": 0.05}, **CHECKPOINTED), {"batch": 2, "seq_len": 1024}),
+    ("qwen3-0.6b", _with_adapters({"use_dora": True, "lora_dropout": 0.1}), {"batch": 2, "seq_len": 768}),
+    ("gpt2-large", _with_adapters({"use_dora": True}), {"batch": 2, "seq_len": 512}),
+    ("qwen3-0.6b", _with_adapters({"use_dora": True, **SAVED}), {"batch": 2, "seq_len": 512}),
+    # 84: KTO, with a reference model and with adapters
+    ("qwen3-0.6b", KTO, {"batch": 4, "seq_len": 512}),
+    ("qwen3-0.6b", {**KTO, "model_init": {"dtype": "bfloat16"}}, {"batch": 2, "seq_len": 1024}),
+    ("llama-1.7b-untied", {**KTO, "model_init": {"dtype": "bfloat16", "peft_config": LORA}}, {"batch": 4, "seq_len": 512}),
+    # 87: 8-bit weights
+    ("llama-1.7b-untied", _adapted(quantization_config={"load_in_8bit": True}, **CHECKPOINTED), {"batch": 2, "seq_len": 1024}),
+    ("mistral-window", _adapted(quantization_config={"load_in_8bit": True}), {"batch": 1, "seq_len": 1024}),
+    # 89: KTO again, predicted after the cases above had been measured
+    ("opt-1.3b", {**KTO, "gradient_checkpointing": False, "model_init": {"dtype": "bfloat16"}}, {"batch": 2, "seq_len": 640}),
+    ("mistral-window", {**KTO, "model_init": {"dtype": "bfloat16", "peft_config": LORA}}, {"batch": 3, "seq_len": 1536}),
+    ("gemma3-1b", {**KTO, "gradient_checkpointing": False, "model_init": {"dtype": "bfloat16", "peft_config": LORA}}, {"batch": 2, "seq_len": 512}),
+    ("llama-1.7b-untied", _with_adapters({"use_dora": True, **SAVED}, **CHECKPOINTED), {"batch": 1, "seq_len": 4096}),
 ]  # fmt: skip

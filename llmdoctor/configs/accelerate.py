@@ -9,7 +9,7 @@ from typing import Any
 from llmdoctor.configs import trainer
 from llmdoctor.configs.normal import Normal
 from llmdoctor.configs.schema import NO_TARGETS, Meanings, declared, keys_of
-from llmdoctor.configs.types import Format, Ignored, Key, Refused, Variant
+from llmdoctor.configs.types import Format, Ignored, Key, Refused, Uses, Variant
 from llmdoctor.core.errors import QuestionError
 
 CLUSTER = Meanings(
@@ -45,11 +45,19 @@ SECTION = Meanings(
     },
     refused={"layers with experts are not modelled under DeepSpeed": "deepspeed_moe_layer_cls_names"},
 )
-FSDP = (
-    "fsdp_version fsdp_reshard_after_forward fsdp_offload_params fsdp_auto_wrap_policy fsdp_transformer_layer_cls_to_wrap fsdp_min_num_params "
-    "fsdp_backward_prefetch fsdp_state_dict_type fsdp_forward_prefetch fsdp_use_orig_params fsdp_cpu_ram_efficient_loading fsdp_sync_module_states "
-    "fsdp_activation_checkpointing fsdp_sharding_strategy fsdp_backward_prefetch_policy fsdp_mixed_precision_policy"
-).split()
+# Keys of the section fsdp_config without their prefix "fsdp_", and what TrainingArguments' fsdp_config calls them.
+FSDP = {
+    **{name: name for name in ("version", "auto_wrap_policy", "transformer_layer_cls_to_wrap", "backward_prefetch", "forward_prefetch")},
+    **{name: name for name in ("use_orig_params", "activation_checkpointing", "reshard_after_forward", "min_num_params")},
+    **{name: name for name in ("state_dict_type", "cpu_ram_efficient_loading", "sync_module_states")},
+    "offload_params": "cpu_offload",
+    "sharding_strategy": "sharding_strategy",
+}
+_FSDP_REFUSED = {
+    "activation_checkpointing_offload": "activations kept in the host's memory are not modelled",
+    "ignored_modules": "modules that FSDP leaves whole are not modelled",
+    "mixed_precision_policy": "another precision than the run's under FSDP is not modelled",
+}
 
 
 @cache
@@ -63,10 +71,11 @@ def _variant() -> Variant:
             name = f"deepspeed_config.{word}"
             keys[name] = Key(name=name, meanings={"memory": SECTION.memory(word) or Ignored(""), "labels": NO_TARGETS})
     for word in FSDP:
-        name = f"fsdp_config.{word}"
-        keys[name] = Key(
-            name=name, meanings={"memory": Refused("fully sharded data parallel (FSDP) is not modelled", ()), "labels": NO_TARGETS}
+        keys[f"fsdp_config.fsdp_{word}"] = Key(
+            name=f"fsdp_config.fsdp_{word}", meanings={"memory": Uses("fsdp_config"), "labels": NO_TARGETS}
         )
+    for word, reason in _FSDP_REFUSED.items():
+        keys[f"fsdp_config.fsdp_{word}"] = Key(name=f"fsdp_config.fsdp_{word}", meanings={"memory": Refused(reason), "labels": NO_TARGETS})
     for name in ("use_mps_device", "dispatch_batches", "dynamo_backend"):  # written by older releases
         keys[name] = Key(name=name, meanings={"memory": CLUSTER.memory(name) or Ignored(""), "labels": NO_TARGETS})
     return Variant(
@@ -89,8 +98,14 @@ def settle(normal: Normal) -> None:
     normal.drop("mixed_precision")
     kind = str(normal.get("distributed_type", "NO")).upper()
     normal.put("distributed_type", kind, normal.key("distributed_type"))
+    if kind not in ("NO", "MULTI_GPU", "DEEPSPEED", "FSDP"):
+        raise QuestionError(f"distributed_type {kind} is not modelled, expected NO, MULTI_GPU, DEEPSPEED or FSDP")
     if kind == "DEEPSPEED":
         _deepspeed(normal)
+    if kind == "FSDP":
+        _sharded(normal)
+    else:
+        normal.drop("fsdp_config")
     for name in ("zero.stage", "zero.offload_optimizer", "zero.offload_param"):
         normal.drop(name)
     if normal.values.get("optimizer") is None:
@@ -110,6 +125,25 @@ def _deepspeed(normal: Normal) -> None:
             "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto", "gradient_clipping": "auto",
         }  # fmt: skip
         normal.put("deepspeed", made, "deepspeed_config")
+
+
+def _sharded(normal: Normal) -> None:
+    """Say what `accelerate launch` makes of fsdp_config: the defaults of its command line (commands/launch.py:514, utils/launch.py:304)."""
+    prefix = "fsdp_config.fsdp_"
+    given = {
+        FSDP[key.removeprefix(prefix)]: value
+        for key, value in normal.raw.items()
+        if key.startswith(prefix) and key.removeprefix(prefix) in FSDP
+    }
+    version, strategy = str(given.setdefault("version", 1)), str(given.pop("sharding_strategy", "FULL_SHARD")).upper()
+    if str(given.get("auto_wrap_policy", "NO_WRAP")).upper() == "NO_WRAP":
+        raise QuestionError("fsdp_config: fsdp_auto_wrap_policy is not set, so that the whole model is one unit, which is not modelled")
+    if version == "1":
+        given.pop("reshard_after_forward", None)  # sharding_strategy goes before it (utils/dataclasses.py:1845)
+        if strategy not in ("FULL_SHARD", "1"):
+            raise QuestionError(f"fsdp_config.fsdp_sharding_strategy: {strategy} is not modelled, expected FULL_SHARD")
+    normal.put("fsdp", "full_shard", "distributed_type")
+    normal.put("fsdp_config", given, "fsdp_config")
 
 
 def is_accelerate(value: Any) -> bool:

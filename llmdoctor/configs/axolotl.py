@@ -35,7 +35,6 @@ OWN = Meanings(
         "lora_target_modules": "lora_targets",
         "lora_target_linear": "lora_all_linear",
         "lora_target_parameters": "lora_parameters",
-        "lora_modules_to_save": "lora_modules_to_save",
         "lora_rank_pattern": "lora_rank_pattern",
         "peft_layers_to_transform": "lora_layers",
         "peft_layers_pattern": "lora_layers_pattern",
@@ -143,6 +142,7 @@ OWN = Meanings(
         "noise on the embeddings (NEFTune) is not modelled": "neftune_noise_alpha noisy_embedding_alpha",
         "positions are skipped, which is not modelled": "use_pose",
         "layers are repeated, or another initialisation is used, which is not modelled": "peft_layer_replication peft_init_lora_weights",
+        "modules that are trained in full beside the adapters, in a dtype that axolotl chooses, are not modelled": "lora_modules_to_save",
         "rows of the embeddings are trained, which is not modelled": "peft_trainable_token_indices peft_ensure_weight_tying",
         "another implementation of the model is used, which is not modelled": (
             "use_kernels experts_implementation llama4_linearized_experts dense_mixer expert_* moe_* use_scattermoe use_sonicmoe use_dsv4* use_glm* dsv4* "

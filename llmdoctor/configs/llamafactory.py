@@ -29,7 +29,6 @@ OWN = Meanings(
         "lora_target": "lora_targets",
         "lora_dropout": "lora_dropout",
         "use_dora": "lora_dora",
-        "additional_target": "lora_modules_to_save",
         "use_galore": "galore",
         "use_apollo": "apollo",
         "use_badam": "badam",
@@ -66,6 +65,7 @@ OWN = Meanings(
         "saving and publishing do not belong to a training step": "overwrite_output_dir",
     },
     refused={
+        "modules that are trained in full beside the adapters, in a dtype that LLaMA-Factory chooses, are not modelled": "additional_target",
         "an adapter that exists already is loaded, whose size is not read": "adapter_name_or_path create_new_adapter",
         "a second model beside the trained one is not modelled": "ref_model* reward_model*",
         "another implementation of the model or of training is used, which is not modelled": (

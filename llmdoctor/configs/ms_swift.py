@@ -26,7 +26,6 @@ OWN = Meanings(
         "target_modules": "lora_targets",
         "target_regex": "lora_regex",
         "target_parameters": "lora_parameters",
-        "modules_to_save": "lora_modules_to_save",
         "use_dora": "lora_dora",
         "quant_method": "quantization_method",
         "quant_bits": "quantization_bits",
@@ -69,6 +68,7 @@ OWN = Meanings(
         ),
     },
     refused={
+        "modules that are trained in full beside the adapters, in a dtype that ms-swift chooses, are not modelled": "modules_to_save",
         "an adapter that exists already is loaded, whose size is not read": "adapters",
         "some parameters are frozen or trained, which is not modelled": (
             "freeze_parameters freeze_parameters_regex freeze_parameters_ratio trainable_parameters trainable_parameters_regex freeze_llm lisa_activated_layers"
@@ -114,6 +114,7 @@ _REMOVED = {"train_type": "tuner_type", "sft_type": "tuner_type"}  # spellings o
 _ATTENTION = {
     "flash_attn": "flash_attention_2", "flash_attention_2": "flash_attention_2", "flash_attention_3": "flash_attention_3", "sdpa": "sdpa", "eager": "eager",
 }  # fmt: skip
+_TUNERS = {"tuner_type", "train_type", "sft_type"}  # names that no other framework has
 MARKS = frozenset(
     "tuner_type train_type sft_type split_dataset_ratio target_modules lora_rank attn_impl template agent_template tuner_backend rlhf_type freeze_vit "
     "quant_bits quant_method loss_scale max_pixels dataset_num_proc load_from_cache_file".split()
@@ -217,8 +218,13 @@ def _adapter(normal: Normal) -> None:
 
 
 def is_swift(value: Any) -> bool:
-    """Return whether `value` has ms-swift's names: a model, and at least two that no other framework has."""
-    return isinstance(value, dict) and "model" in value and isinstance(value["model"], str) and len(MARKS & value.keys()) >= 2
+    """Return whether `value` has ms-swift's names: a model, and its name for the kind of tuning or two others of its own."""
+    return (
+        isinstance(value, dict)
+        and "model" in value
+        and isinstance(value["model"], str)
+        and (len(MARKS & value.keys()) >= 2 or bool(_TUNERS & value.keys()))
+    )
 
 
 FORMAT = Format(

@@ -31,8 +31,7 @@ LORA = Meanings(
     ignored={
         "a factor of the adapters' output": "lora_alpha alpha_pattern use_rslora",
         "it describes the adapter and does not change its size": (
-            "task_type base_model_name_or_path revision auto_mapping inference_mode peft_version fan_in_fan_out runtime_config "
-            "ensure_weight_tying"
+            "task_type base_model_name_or_path revision auto_mapping inference_mode peft_version fan_in_fan_out runtime_config"
         ),
     },
     refused={
@@ -41,6 +40,7 @@ LORA = Meanings(
         "layers are repeated, which is not modelled": "layer_replication",
         "the adapters have biases, which is not modelled": "lora_bias",
         "layers of Megatron are not modelled": "megatron_config",
+        "adapters of tied embeddings that are tied, too, are not modelled": "ensure_weight_tying",
         "another variant of LoRA, which is not modelled": "use_qalora qalora_group_size use_bdlora arrow_config alora_invocation_tokens",
     },
     refused_if={
@@ -84,6 +84,11 @@ def matches(path: str, targets: Sequence[str] | str) -> bool:
     if isinstance(targets, str):
         return re.fullmatch(targets, path) is not None
     return any(path == name or path.endswith(f".{name}") for name in targets)
+
+
+def is_saved(path: str, names: Sequence[str]) -> bool:
+    """Return whether the module `path` belongs to one of modules_to_save, which gets no adapter (tuners_utils.py, check_target_module_exists)."""
+    return any(re.match(rf"(^|.*\.){name}($|\..*)", path) for name in names)
 
 
 def is_adapter(value: Any) -> bool:

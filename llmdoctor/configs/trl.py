@@ -114,6 +114,7 @@ _MIXTURE = ("datasets", "streaming", "test_split_size", "env")
 WITH_REFERENCE = frozenset({"dpo", "kto", "bco"})
 # Losses that hold no more than the class's default one: those of DPO are computed from one number per sequence (trainer/dpo_trainer.py:1250).
 NEUTRAL_LOSSES = {
+    "KTOConfig": ("kto",),
     "SFTConfig": ("nll",),
     "DPOConfig": (
         "nll", "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero", "apo_down", "discopop",
@@ -248,7 +249,10 @@ def _objective(normal: Normal) -> None:
     else:
         normal.drop("reference_dtype")
     losses = normal.get("loss_type")
-    if all(loss in NEUTRAL_LOSSES.get(normal.variant, ()) for loss in (losses if isinstance(losses, list) else [losses or "nll"])):
+    if all(
+        loss in NEUTRAL_LOSSES.get(normal.variant, ())
+        for loss in (losses if isinstance(losses, list) else [losses or NEUTRAL_LOSSES.get(normal.variant, ("",))[0]])
+    ):
         normal.drop("loss_type")
 
 

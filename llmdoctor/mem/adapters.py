@@ -25,6 +25,8 @@ def adapters_of(configuration: Configuration) -> Lora | None:
         pattern,
         float(normal.get("lora_dropout", 0.0)),
         normal.get("lora_float32", True) is not False,
+        saved=tuple(normal.get("lora_modules_to_save") or ()),
+        dora=bool(normal.get("lora_dora", False)),
     )
 
 

@@ -20,7 +20,7 @@ from llmdoctor.mem.settings import DeepSpeedEngine, Optimizer, Strategy, Zero, d
 MODELLED = frozenset(
     "batch total_batch accumulation clip bf16 fp16 fp16_auto_cast immediate_update bf16_masters bf16_states fp16_masters torch_autocast "
     "torch_autocast_dtype accumulation_dtype optimizer optimizer_arguments client_optimizer load_dtype adapter lora_rank lora_targets "
-    "lora_dropout lora_float32 attention quantization prepared".split()
+    "lora_dropout lora_float32 lora_modules_to_save lora_dora attention quantization prepared".split()
 ) | frozenset(f"zero.{name}" for name in Zero.__slots__)
 OURS = ("model_init", "client_optimizer")  # keys of llmdoctor in a file, which DeepSpeed does not know
 OFFLOADS = {None: None, "none": None, "cpu": "cpu"}

@@ -21,7 +21,8 @@ _IGNORED = frozenset(
 _USED = frozenset(
     "version reshard_after_forward cpu_offload auto_wrap_policy transformer_layer_cls_to_wrap activation_checkpointing".split()
 )
-_TRAINERS = ("transformers", "trl", "llamafactory")  # they hand fsdp and fsdp_config to TrainingArguments as they are
+# They hand fsdp and fsdp_config to TrainingArguments as they are; accelerate's launcher sets the same plugin by the environment.
+_TRAINERS = ("transformers", "trl", "llamafactory", "accelerate")
 _OF_FIRST = frozenset("forward_prefetch backward_prefetch use_orig_params".split())
 
 
@@ -80,7 +81,9 @@ def check_sharded(strategy: Strategy) -> None:
         "quantized weights under FSDP": strategy.quantization is not None,
         "adapters under version 1 of FSDP": strategy.lora is not None and sharded.version == 1,
         "a reference model under FSDP": strategy.reference is not None,
-        "the loss of preferences under FSDP": strategy.objective in ("dpo", "reward"),
+        "the loss of preferences under FSDP": strategy.objective in ("dpo", "kto", "reward"),
+        "modules_to_save under FSDP": strategy.lora is not None and bool(strategy.lora.saved),
+        "DoRA under FSDP": strategy.lora is not None and strategy.lora.dora,
         "a fused loss under FSDP, which reads the weight of the output layer outside of its forward,": strategy.loss is not None,
         "fp16 under FSDP, with its own scaler of gradients,": strategy.autocast == "float16",
         f"{strategy.optimizer.name} under FSDP": strategy.optimizer.kind in ("adafactor", "bitsandbytes"),

@@ -25,7 +25,7 @@ from llmdoctor.mem.strategies import read_strategy
 from llmdoctor.mem.timeline import Event, Traced
 from llmdoctor.mem.trained import unreached_of
 from llmdoctor.mem.types import Comparison, Estimate
-from llmdoctor.mem.workload import PAIRED, Workload
+from llmdoctor.mem.workload import PREFERENCES, Workload
 
 NCCL = "they lie outside the allocator, and their size depends on the devices and the links between them"
 OUTLIERS = (
@@ -219,7 +219,7 @@ def _of_evaluation(predictor: Predictor, estimates: Sequence[Estimate]) -> list[
     kept = [estimate for estimate in estimates if estimate.strategy.evaluation is not None and estimate.strategy.evaluation.outputs]
     vocabulary = text_part(predictor.config).get("vocab_size")
     out: list[Skipped] = []
-    if kept and isinstance(vocabulary, int) and all(estimate.workload.objective not in PAIRED for estimate in kept):
+    if kept and isinstance(vocabulary, int) and all(estimate.workload.objective not in PREFERENCES for estimate in kept):
         each = max(_logits(estimate, vocabulary) for estimate in kept)
         out.append(Skipped("logits that compute_metrics asks for", EVALUATED.format(each / 1e9)))
     if any(estimate.strategy.evaluation is not None and estimate.strategy.evaluation.generates for estimate in estimates):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.inputs import Inputs
-from llmdoctor.mem.workload import BYTES, Evaluation, Lora, Quantization
+from llmdoctor.mem.workload import BYTES, COMPARING, Evaluation, Lora, Quantization
 
 RunnerName = Literal["trainer", "deepspeed", "trainer+deepspeed"]
 MIB = 2**20
@@ -228,6 +228,23 @@ def dtype_of(name: Any, where: str) -> str:
     return DTYPES[text]
 
 
+def _check_objective(strategy: Strategy) -> None:
+    """Raise QuestionError for settings that are not modelled together with an objective of TRL's, or with modules_to_save."""
+    name = strategy.name
+    if strategy.objective == "reward" and (strategy.lora is not None or strategy.quantization is not None):
+        raise QuestionError(f"{name}: a reward model with adapters trains its new output layer in full beside them, which is not modelled")
+    if strategy.reference is not None and strategy.stage == 3:
+        raise QuestionError(f"{name}: a reference model under ZeRO stage 3, where it is divided among the devices too, is not modelled")
+    if strategy.objective in COMPARING and strategy.loss is not None:
+        raise QuestionError(f"{name}: Liger's loss of preferences (use_liger_kernel with {strategy.objective.upper()}) is not modelled")
+    if strategy.objective == "kto" and strategy.quantization is not None:
+        raise QuestionError(f"{name}: KTO on quantized weights is not modelled")
+    if strategy.objective == "kto" and strategy.batch == 1:
+        raise QuestionError(f"{name}: KTOTrainer refuses a batch of 1 on each device: it compares with the completions of the same batch")
+    if strategy.lora is not None and strategy.lora.saved and strategy.quantization is not None and not strategy.lora.float32:
+        raise QuestionError(f"{name}: modules_to_save beside quantized weights whose adapters are not float32 are not modelled")
+
+
 def validated(strategy: Strategy) -> Strategy:
     """Return `strategy` itself. Raises QuestionError if its settings exclude each other or are not modelled together."""
     engine, name = strategy.engine, strategy.name
@@ -235,12 +252,7 @@ def validated(strategy: Strategy) -> Strategy:
         raise QuestionError(f"--world-size {strategy.world_size}: expected at least 1 process")
     if strategy.quantization is not None and strategy.lora is None:
         raise QuestionError(f"{name}: the weights are quantized and no adapters are trained: the Trainer refuses this, add LoRA")
-    if strategy.objective == "reward" and (strategy.lora is not None or strategy.quantization is not None):
-        raise QuestionError(f"{name}: a reward model with adapters trains its new output layer in full beside them, which is not modelled")
-    if strategy.reference is not None and engine is not None and engine.zero.stage == 3:
-        raise QuestionError(f"{name}: a reference model under ZeRO stage 3, where it is divided among the devices too, is not modelled")
-    if strategy.objective == "dpo" and strategy.loss is not None:
-        raise QuestionError(f"{name}: Liger's loss of preferences (use_liger_kernel with DPO) is not modelled")
+    _check_objective(strategy)
     if strategy.quantization is not None and engine is not None and engine.zero.stage == 3:
         raise QuestionError(f"{name}: quantized weights under ZeRO stage 3 are not modelled")
     if strategy.optimizer.name.startswith("rmsprop_bnb") and strategy.dtype == "bfloat16":

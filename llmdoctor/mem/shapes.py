@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.adapter_shapes import adapters, quantized
 from llmdoctor.mem.trained import check_patterns, is_trained
 from llmdoctor.mem.weights import Weight
-from llmdoctor.mem.workload import ALL_LINEAR, Workload
+from llmdoctor.mem.workload import Workload
 
 if TYPE_CHECKING:
     from llmdoctor.modeldir.directory import ModelDir
@@ -35,7 +36,6 @@ LLAMA_LIKE = {
 NOT_WEIGHTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
 MOST_LAYERS = 1_000
 MOST_SIZE = 2**40
-OUTPUTS = ("lm_head", "embed_out", "score", "classifier")
 ParameterShape = tuple[str, tuple[int, ...], bool]
 
 
@@ -99,51 +99,7 @@ def weights_without_torch(directory: ModelDir, workload: Workload) -> tuple[Weig
             )
     check_patterns(workload, [name for name, _, _ in shapes])
     weights = tuple(_weight(name, shape, table, workload) for name, shape, table in shapes)
-    return (*_quantized(weights, workload), *_adapters(weights, str(family), workload))
-
-
-def _linear(weights: Sequence[Weight]) -> list[str]:
-    """Return the names of the linear layers except the output layer, which gets neither adapters nor quantized weights."""
-    names = [weight.name.removesuffix(".weight") for weight in weights if len(weight.shape) == 2 and not weight.embedding]
-    return [name for name in names if name.rpartition(".")[2] not in OUTPUTS]
-
-
-def _quantized(weights: tuple[Weight, ...], workload: Workload) -> tuple[Weight, ...]:
-    """Return the weights as bitsandbytes holds them; the scales, one or two percent more, are left out of this lower bound."""
-    if workload.lora is not None:
-        weights = tuple(replace(weight, trainable=False) for weight in weights)
-    if workload.quantization is None:
-        return weights
-    linear, packed = set(_linear(weights)), 8 // workload.quantization.bits
-    other = "float32" if workload.quantization.prepared else workload.dtype
-    return tuple(
-        replace(weight, shape=(-(-weight.numel // packed), 1), dtype="uint8", trainable=False, packed=packed)
-        if weight.name.removesuffix(".weight") in linear
-        else replace(weight, dtype=other, trainable=False)
-        for weight in weights
-    )
-
-
-def _adapters(weights: tuple[Weight, ...], family: str, workload: Workload) -> tuple[Weight, ...]:
-    """Return the LoRA adapters beside the layers that PEFT selects."""
-    lora = workload.lora
-    if lora is None:
-        return ()
-    from llmdoctor.configs.peft import default_targets, matches
-
-    targets = (lora.targets[0] if lora.pattern else lora.targets) or default_targets(family)
-    if targets is None:
-        raise QuestionError(f"target_modules is not set, and PEFT has no default for models of type {family}: set target_modules")
-    linear, dtype = set(_linear(weights)), "float32" if lora.float32 else workload.dtype
-    names = {name for name in linear if targets == (ALL_LINEAR,) or matches(name, targets)}
-    found = [weight for weight in weights if weight.name.removesuffix(".weight") in names]
-    if not found:
-        raise QuestionError(f"LoRA: the model has none of the target modules {targets}: set target_modules")
-    return tuple(
-        Weight(f"{weight.name.removesuffix('.weight')}.{part}.default.weight", shape, dtype)
-        for weight in found
-        for part, shape in (("lora_A", (lora.rank, weight.shape[1])), ("lora_B", (weight.shape[0], lora.rank)))
-    )
+    return (*quantized(weights, workload), *adapters(weights, str(family), workload))
 
 
 SIZES = frozenset(

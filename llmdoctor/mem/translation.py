@@ -16,18 +16,19 @@ from llmdoctor.mem.fsdp import fully_sharded, limits_of
 from llmdoctor.mem.keys import StrategyContext, UnmodelledSetting, check_keys, check_modelled, inputs_of, joined
 from llmdoctor.mem.optimizers import client_optimizer, trainer_optimizer
 from llmdoctor.mem.settings import Optimizer, Strategy, dtype_of
-from llmdoctor.mem.workload import Evaluation
+from llmdoctor.mem.workload import COMPARING, Evaluation
 
 # Normalised settings (configs/fields.py) that the prediction uses under the Trainer and the frameworks that extend it.
 MODELLED = frozenset(
     "batch accumulation sequence_length world_size load_dtype bf16 fp16 trained_dtype checkpointing attention optimizer "
-    "optimizer_arguments weight_decay clip client_optimizer adapter lora_rank lora_targets lora_dropout lora_float32 quantization "
-    "quantization_bits quantization_method quantization_type quantization_double quantization_compute deepspeed distributed_type "
+    "optimizer_arguments weight_decay clip client_optimizer adapter lora_rank lora_targets lora_dropout lora_float32 "
+    "lora_modules_to_save lora_dora quantization quantization_bits quantization_method quantization_type quantization_double "
+    "quantization_compute deepspeed distributed_type "
     "liger fused_loss prepared text_only evaluation eval_batch eval_loss_only eval_metrics_by_batch eval_accumulation eval_generates "
     "packing packing_strategy padding_free documents fsdp fsdp_config".split()
 )
 # Objectives of TRL's own trainers that are modelled, and the settings that belong to them.
-OBJECTIVES = {"SFTConfig": "sft", "DPOConfig": "dpo", "RewardConfig": "reward"}
+OBJECTIVES = {"SFTConfig": "sft", "DPOConfig": "dpo", "RewardConfig": "reward", "KTOConfig": "kto"}
 OF_PREFERENCES = frozenset({"objective", "reference_model", "reference_dtype", "precomputed_reference"})
 
 
@@ -91,7 +92,7 @@ def trainer_strategy(configuration: Configuration, context: StrategyContext) -> 
         loss=_loss(configuration),
         objective=objective,
         reference=dtype_of(normal.get("reference_dtype", dtype), path) if normal.get("reference_model", False) else None,
-        compares=objective == "dpo" and not normal.get("precomputed_reference", False),
+        compares=objective in COMPARING and not normal.get("precomputed_reference", False),
         evaluation=_evaluation(configuration),
         documents=normal.get("documents"),
         file=path,

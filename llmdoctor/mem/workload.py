@@ -14,7 +14,8 @@ class Lora:
 
     `targets` is what PEFT's target_modules takes: names (the ends of module names), "all-linear", a regular expression for whole names in a
     tuple of one with `pattern`, or nothing for PEFT's own choice for the model type. `float32`: PEFT makes the adapters of a 16-bit model in
-    float32 (autocast_adapter_dtype); DeepSpeed casts them to the model's dtype.
+    float32 (autocast_adapter_dtype); DeepSpeed casts them to the model's dtype. `saved` are PEFT's modules_to_save, the ends of names of modules
+    of which a copy is trained in full. `dora`: a weight-decomposed adapter, with a magnitude for each output.
     """
 
     rank: int
@@ -22,6 +23,8 @@ class Lora:
     pattern: bool = False
     dropout: float = 0.0
     float32: bool = True
+    saved: tuple[str, ...] = ()
+    dora: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Evaluation:
 
 
 PAIRED = ("dpo", "reward")  # objectives whose examples are two sequences, the chosen and the rejected one
+COMPARING = ("dpo", "kto")  # those that compare log-probabilities with a reference model's
+PREFERENCES = (*PAIRED, "kto")  # those whose trainer switches dropout off and hands the model no labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class Workload:
     """One micro step. `trainable` are patterns of parameter names (empty: all), `image` is (width, height) in pixels.
 
     `loss` is None for the model's own loss, "fused" for one that is computed from hidden states in chunks, "liger" for all of Liger's kernels.
-    `objective` is None for transformers' Trainer, else "sft", "dpo" or "reward" for TRL's trainer of that name. `reference` is the dtype of a
+    `objective` is None for transformers' Trainer, else "sft", "dpo", "kto" or "reward" for TRL's trainer of that name. `reference` is the dtype of a
     reference model beside the trained one, `compares` reports whether each step computes log-probabilities of the reference. `evaluation`: a
     batch of the evaluation, without gradients. `lengths` are those of the sequences, which are padded on the right to `seq_len`; `packed`
     those of the documents in each sequence, which do not see each other; `flat`: the sequences of the batch are one row. `units` are the classes of the

@@ -11,7 +11,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.mem.timeline import TRACED, Stack
 from llmdoctor.mem.trained import check_patterns, is_trained
 from llmdoctor.mem.weights import Weight
-from llmdoctor.mem.workload import PAIRED
+from llmdoctor.mem.workload import PREFERENCES
 
 if TYPE_CHECKING:
     from llmdoctor.mem.workload import Workload
@@ -46,7 +46,7 @@ def meta_model(config: Any, workload: Workload) -> Any:
         text = " ".join(str(error).split())[:300]
         raise QuestionError(f"{kind.__name__}: transformers cannot build this model: {text}") from None
     model.train()
-    if workload.objective in PAIRED:
+    if workload.objective in PREFERENCES:
         without_dropout(model)
     if workload.quantization is not None:
         from llmdoctor.mem.live.quantized import quantize

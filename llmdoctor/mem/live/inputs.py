@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import QuestionError
-from llmdoctor.mem.workload import PAIRED
+from llmdoctor.mem.workload import PREFERENCES
 
 if TYPE_CHECKING:
     from llmdoctor.mem.workload import Workload
@@ -33,7 +33,7 @@ def make_inputs(model: Any, config: Any, workload: Workload, fake: Any) -> dict[
     if workload.lengths:
         for row, tokens in enumerate(workload.lengths[: workload.sequences]):
             length[row, tokens:] = 0
-    if workload.objective in PAIRED:
+    if workload.objective in PREFERENCES:
         return inputs
     inputs["labels"] = length.clone()
     if workload.packed or workload.flat:

@@ -51,6 +51,40 @@ def preference(call: Call, inputs: dict[str, Any], reference: Call | None) -> An
     return loss
 
 
+def unpaired(call: Call, inputs: dict[str, Any], reference: Call | None) -> Any:
+    """Return the loss of KTOTrainer, every token counted as one of a completion, half of the examples as desirable (trl 1.0.0, experimental/kto).
+
+    Before the trained forward, the model reads the completions of other prompts without gradients. Copies of the logits of the desirable and the
+    undesirable examples live until the end, those of the reference model until its forward ends.
+    """
+    import torch
+    from torch.nn import functional
+
+    def forward(ask: Call) -> tuple[Any, Any, list[Any]]:
+        with torch.no_grad():
+            other = _completion_scores(ask(inputs)["logits"], inputs)
+        logits = ask(inputs)["logits"]
+        scores = _completion_scores(logits, inputs)
+        half = logits.shape[0] - logits.shape[0] // 2
+        places = (torch.arange(half), torch.arange(half, logits.shape[0]))
+        return scores, other, [logits.index_select(0, place) for place in places]
+
+    scores, others, parts = forward(call)
+    known = 0.0
+    if reference is not None:
+        with torch.no_grad():
+            known, far, _ = forward(reference)
+        others = others - far
+    ratio = scores - known - others.mean().detach()
+    loss = (1 - functional.sigmoid(ratio)).mean()
+    del parts  # their sums (nansum) allocate nothing of this size on a GPU
+    return loss
+
+
+def _completion_scores(logits: Any, inputs: dict[str, Any]) -> Any:
+    return _log_probabilities(logits[:, :-1, :], inputs["input_ids"][:, 1:].clone()).sum(-1)
+
+
 def _selected(logits: Any) -> Any:
     """Return the logits of a completion's tokens, selected by a mask: a copy, and the positions [tokens, 2] for a moment."""
     import torch

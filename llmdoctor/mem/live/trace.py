@@ -173,6 +173,8 @@ def _loss(models: _TracedModels, inputs: dict[str, Any], workload: Workload, rec
         return objectives.supervised(call, inputs)
     if workload.objective == "dpo":
         return objectives.preference(call, inputs, reference if workload.compares else None)
+    if workload.objective == "kto":
+        return objectives.unpaired(call, inputs, reference if workload.compares else None)
     if workload.objective == "reward":
         return objectives.reward(call, inputs)
     outputs = call(inputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.core.errors import QuestionError
+from llmdoctor.mem.workload import COMPARING
 
 if TYPE_CHECKING:
     from llmdoctor.mem.live.probe import Probe
@@ -14,35 +15,39 @@ PROMPT = 4  # tokens of a prompt; every other token belongs to the completion
 
 
 def run_trl(model: Any, arguments: dict[str, Any], workload: Workload, rows: int, probe: Probe) -> None:
-    """Train `model` with the trainer of the workload's objective (sft or dpo) on `rows` examples. `arguments` are those of TrainingArguments.
+    """Train `model` with the trainer of the workload's objective (sft, dpo or kto) on `rows` examples. `arguments` are those of TrainingArguments.
 
     Raises QuestionError without TRL, or for another objective.
     """
     try:
         from datasets import Dataset
-        from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+        from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
     except ImportError:
         raise QuestionError("a real run with TRL's trainers needs trl, which is not installed here") from None
-    classes = {"sft": (SFTConfig, SFTTrainer), "dpo": (DPOConfig, DPOTrainer)}
+    classes = {"sft": (SFTConfig, SFTTrainer), "dpo": (DPOConfig, DPOTrainer), "kto": (KTOConfig, KTOTrainer)}
     if workload.objective not in classes:
-        raise QuestionError(f"a real run of the objective {workload.objective} is not made here, expected sft or dpo")
+        raise QuestionError(f"a real run of the objective {workload.objective} is not made here, expected {', '.join(classes)}")
     config, trainer = classes[workload.objective]
     words = " ".join(["word"] * (workload.seq_len + PROMPT))
-    example = (
-        {"text": words}
-        if workload.objective == "sft"
-        else {"prompt": " ".join(["word"] * PROMPT), "chosen": f" {words}", "rejected": f" {words}"}
-    )
+    prompt = " ".join(["word"] * PROMPT)
+    kinds: dict[str | None, list[dict[str, Any]]] = {
+        "sft": [{"text": words}],
+        "dpo": [{"prompt": prompt, "chosen": f" {words}", "rejected": f" {words}"}],
+        "kto": [{"prompt": prompt, "completion": f" {words}", "label": good} for good in (True, False)],
+    }
+    examples = kinds[workload.objective]
     reference = {"ref_model": _copy(model, workload.reference)} if workload.reference is not None else {}
     adapters = {}
-    if workload.objective == "dpo" and workload.lora is not None:
+    if workload.objective in COMPARING and workload.lora is not None:
         # Adapters that exist already are copied, and the copy is the reference (trl 1.0.0, dpo_trainer.py:581): hand over the base model.
         adapters = {"peft_config": model.peft_config["default"]}
         model = model.unload()
     made = trainer(
         model,
-        args=config(**{**arguments, "remove_unused_columns": True}, max_length=workload.seq_len),
-        train_dataset=Dataset.from_list([example] * rows),
+        args=config(
+            **{**arguments, "remove_unused_columns": True}, max_length=workload.seq_len + (workload.objective == "kto")
+        ),  # KTOTrainer counts a first token that is not there
+        train_dataset=Dataset.from_list((examples * rows)[:rows]),
         processing_class=_tokenizer(),
         **reference,
         **adapters,
