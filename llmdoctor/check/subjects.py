@@ -23,6 +23,7 @@ from llmdoctor.files.opening import Refusal, read_bytes, shown_path
 from llmdoctor.files.project import ProjectSettings
 from llmdoctor.files.yamlfile import YAML_LIMIT, parse_yaml
 from llmdoctor.modeldir.directory import ModelDir, read_model_dir
+from llmdoctor.modeldir.generating import names_a_model
 from llmdoctor.requests.request_files import read_batch
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Checker:
         config = directory.json("config.json")
         if config is None:
             return False
-        if isinstance(config.value, dict) and ("model_type" in config.value or "architectures" in config.value):
+        if names_a_model(config.value):
             return True
         self._not_models += self._sorted(config, [kind for kind in KINDS if ".json" in kind.endings])
         return False

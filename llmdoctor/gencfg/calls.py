@@ -12,6 +12,7 @@ from llmdoctor.gencfg.engines.table import engine_named, version_for
 from llmdoctor.gencfg.engines.types import ModelFacts
 from llmdoctor.gencfg.options import GencfgOptions
 from llmdoctor.gencfg.types import ConfigLayer, GenerateCall, Origin, Resolution, SourcedValue
+from llmdoctor.modeldir.generating import no_generation
 
 if TYPE_CHECKING:
     from llmdoctor.files.jsonfile import JsonFile
@@ -55,6 +56,8 @@ def resolve_directory(
     call = without_keys(settings_given(model_call(directory, lines=True), options), options.without)
     call, notes, limits = _trained(call, options, directory)
     call = replace(call, mutations=call.mutations + tuple(_assignments(options.mutate, "--mutate", "mutation").items()))
+    silent = no_generation(directory)
+    limits = limits if silent is None else (silent.reason, *limits)
     requested = version or (options.transformers if engine.keeps_assignments else None)
     facts = replace(facts_of(directory), request_defaults=request_defaults, max_model_len=max_model_len)
     effective = engine.resolve(call, facts, version_for(engine, requested, options.model).version)
@@ -118,6 +121,9 @@ def refuse_modelless(directory: ModelDir) -> None:
                 f"{directory.shown_name}: an adapter, whose base model ({base}) is not here: neither a local path nor in the hub cache"
             )
         raise QuestionError(f"{directory.shown_name}: no config.json and no generation_config.json, so there is no call to resolve")
+    silent = no_generation(directory)
+    if silent is not None and silent.certain:
+        raise QuestionError(f"{directory.shown_name}: {silent.reason}, so there is no call to resolve")
 
 
 def model_call(directory: ModelDir, *, lines: bool) -> GenerateCall:

@@ -15,7 +15,7 @@ from llmdoctor.core.report import Report, Skipped, Verdict
 from llmdoctor.core.selection import Selection
 from llmdoctor.core.text import plural
 from llmdoctor.gencfg.calls import default_version
-from llmdoctor.gencfg.directory_findings import directory_findings
+from llmdoctor.gencfg.directory_findings import directory_findings, findings_without_call
 from llmdoctor.gencfg.engines.table import REFERENCE, engines, version_for
 from llmdoctor.gencfg.examined import examine_directory
 from llmdoctor.gencfg.inputs import inputs_of
@@ -26,6 +26,7 @@ from llmdoctor.gencfg.terminator import Terminator
 from llmdoctor.gencfg.turns import terminator_of
 from llmdoctor.gencfg.types import Effective, Resolution
 from llmdoctor.modeldir.directory import ModelDir, is_model_dir, read_model_dir
+from llmdoctor.modeldir.generating import no_generation
 from llmdoctor.modeldir.template import TemplateWorker
 
 if TYPE_CHECKING:
@@ -36,14 +37,15 @@ if TYPE_CHECKING:
 class CheckedModel:
     """One directory or file with its findings.
 
-    `answer` is its plain call, None if there is no model to call; `verdicts` are the calls under each engine by name, and `terminator` is
-    what ends a turn by the chat template. `versions` are the releases that the answers are for, by engine.
+    `answer` is its plain call; None if there is none, and `no_call` is then the reason. `verdicts` are the calls under each engine by name,
+    and `terminator` is what ends a turn by the chat template. `versions` are the releases that the answers are for, by engine.
     """
 
     name: str
     kind: str
     findings: tuple[Finding, ...]
     answer: Resolution | None = None
+    no_call: str = "no config.json and no generation_config.json"
     verdicts: Mapping[str, Effective] = field(default_factory=dict)
     terminator: Terminator | None = None
     versions: Mapping[str, LibraryVersion] = field(default_factory=dict)
@@ -60,11 +62,11 @@ class CheckedModel:
 
     @property
     def more(self) -> dict[str, Any]:
-        """What its entry in a report holds beside path, kind and findings: what each engine does, and the terminator."""
+        """What its entry in a report holds beside path, kind and findings: what each engine does and the terminator, or why there is no call."""
         if self.summary is not None:
             return self.summary
         if self.answer is None:
-            return {}
+            return {"no_call": self.no_call}
         end = self.terminator
         return {
             "verdicts": {name: _verdict(effective) for name, effective in self.verdicts.items()},
@@ -135,15 +137,19 @@ def check_directory(directory: ModelDir, worker: TemplateWorker, version: str | 
     if directory.config is None and directory.generation_config is None:
         return CheckedModel(name=name, kind="tokenizer", findings=problems)
     if directory.config is not None and not isinstance(directory.config.value, dict):
-        return CheckedModel(name=name, kind="model", findings=problems)  # the DIR finding explains why there is no call
+        return CheckedModel(name=name, kind="model", findings=problems, no_call="config.json holds no JSON object")
     chosen = version_for(engines()[REFERENCE], version, directory.path).chosen
     version = chosen.version
     examined = examine_directory(directory, terminator, version, lines=False, without=without)
     if examined.answer.effective.error is not None or examined.answer.effective.stop.never_stops:
         examined = examine_directory(directory, terminator, version, lines=True, without=without)
+    kind = "adapter" if directory.adapter else "model"
+    silent = no_generation(directory)
+    if silent is not None:
+        return CheckedModel(name=name, kind=kind, findings=(*problems, *findings_without_call(examined)), no_call=silent.reason)
     return CheckedModel(
         name=name,
-        kind="adapter" if directory.adapter else "model",
+        kind=kind,
         findings=(*problems, *directory_findings(examined)),
         answer=examined.answer,
         verdicts=examined.by_engine,
@@ -217,15 +223,25 @@ def _check_verdict(models: list[CheckedModel], without: tuple[str, ...]) -> Verd
     limits = [f"without {', '.join(without)}, which the files set"] if without else []
     for model in filter(_is_file, models):
         limits += [] if model.answer is None else limits_of(model.answer)
-    no_call = [model.name for model in models if not model.called]
-    if no_call:
-        limits.append(f"{plural(len(no_call), 'directory')} without a model to call: {', '.join(no_call[:3])}")
+    limits += _without_call(models)
     limits += [doubt for model in models for version in model.versions.values() for doubt in version.doubts]
     added = f" ({'; '.join(dict.fromkeys(limits))})" if limits else ""
     rules = {_released(model) if not _is_file(model) else _words(model) for model in models if model.called}
     if not rules:
         return Verdict(f"{where}: {', '.join(counts)}{added}", "problem" if serious else "ok")
     return Verdict(f"{where}: {', '.join(counts)}{added}, under {' and '.join(sorted(rules))}", "problem" if serious else "ok")
+
+
+def _without_call(models: list[CheckedModel]) -> list[str]:
+    """Return the clause about the directories that no rule of generation was applied to."""
+    silent = [model for model in models if not model.called]
+    if not silent:
+        return []
+    if len(models) == 1:
+        return [f"no rule about generate() applies: {silent[0].no_call}"]
+    named = "; ".join(f"{model.name}, because {model.no_call}" for model in silent[:3])
+    more = f"; and {len(silent) - 3} more" if len(silent) > 3 else ""
+    return [f"no rule about generate() applies to {named}{more}"]
 
 
 def _released(model: CheckedModel) -> str:

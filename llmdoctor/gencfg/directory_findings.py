@@ -6,10 +6,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from llmdoctor.core.finding import Finding
-from llmdoctor.gencfg import file_findings, rules, stop_findings, weight_findings
+from llmdoctor.gencfg import rules, stop_findings, weight_findings
 from llmdoctor.gencfg.causes import wanted_ids
 from llmdoctor.gencfg.engines.table import engines
 from llmdoctor.gencfg.examined import Examined
+from llmdoctor.gencfg.file_findings import (
+    adapter_vocabulary,
+    beyond_embedding,
+    class_default,
+    ignored_sampling,
+    model_defaults,
+    pad_is_eos,
+    pad_outside,
+    token_conflict,
+    unknown_fields,
+)
 from llmdoctor.gencfg.findings import call_findings
 from llmdoctor.gencfg.places import named_ids, own_code, place, verdicts
 
@@ -17,6 +28,12 @@ from llmdoctor.gencfg.places import named_ids, own_code, place, verdicts
 def directory_findings(examined: Examined) -> Iterator[Finding]:
     """Yield every finding of every rule about one model directory."""
     for rule in _RULES:
+        yield from rule(examined)
+
+
+def findings_without_call(examined: Examined) -> Iterator[Finding]:
+    """Yield the findings that hold for a model without generate(), too: they are about its tokens and weights."""
+    for rule in _RULES_WITHOUT_CALL:
         yield from rule(examined)
 
 
@@ -75,16 +92,22 @@ _RULES: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
     stop_findings.tool_end,
     stop_findings.stops_early,
     stop_findings.suppressed,
-    file_findings.class_default,
-    file_findings.pad_outside,
-    file_findings.ignored_sampling,
-    file_findings.token_conflict,
-    file_findings.beyond_embedding,
-    file_findings.adapter_vocabulary,
-    file_findings.pad_is_eos,
-    file_findings.model_defaults,
-    file_findings.unknown_fields,
+    class_default,
+    pad_outside,
+    ignored_sampling,
+    token_conflict,
+    beyond_embedding,
+    adapter_vocabulary,
+    pad_is_eos,
+    model_defaults,
+    unknown_fields,
     weight_findings.weights,
     _engines_differ,
     _unresolved,
+)
+_RULES_WITHOUT_CALL: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
+    token_conflict,
+    beyond_embedding,
+    adapter_vocabulary,
+    weight_findings.weights,
 )

@@ -134,6 +134,7 @@ class CheckedModelResult(TypedDict):
     path: str
     kind: str  # of a directory "model", "adapter" or "tokenizer", of a file "gguf", "modelfile" or "server"
     findings: list[int]  # indices into the report's findings
+    no_call: NotRequired[str]  # why no rule about generate() applies; the four below are missing then
     verdicts: NotRequired[dict[str, EngineVerdictResult]]  # by engine
     terminator: NotRequired[TerminatorResult | None]
     inputs: NotRequired[InputsResult]

@@ -18,6 +18,7 @@ from llmdoctor.look.logs import recognise_log
 from llmdoctor.look.paths import model_near, named_model, quoted
 from llmdoctor.look.training import recognise_code, recognise_strategy
 from llmdoctor.look.types import Recognised, Suggestion
+from llmdoctor.modeldir.generating import names_a_model
 from llmdoctor.sample.columns import holds_both_sides
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _ours(path: str, value: Mapping[str, Any], _lines: bool) -> Recognised | Non
 def _model_file(path: str, value: Mapping[str, Any], _lines: bool) -> Recognised | None:
     name = os.path.basename(path)
     folder = quoted(os.path.dirname(path) or ".")
-    if "model_type" in value or "architectures" in value or name in ("tokenizer_config.json", "tokenizer.json", "adapter_config.json"):
+    if names_a_model(value) or name in ("tokenizer_config.json", "tokenizer.json", "adapter_config.json"):
         kind = value.get("model_type") or value.get("tokenizer_class") or value.get("peft_type") or ""
         return Recognised(
             "model-file",

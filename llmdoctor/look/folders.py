@@ -12,6 +12,7 @@ from llmdoctor.look.files import recognise_file
 from llmdoctor.look.paths import quoted
 from llmdoctor.look.types import Recognised, Suggestion
 from llmdoctor.modeldir.directory import FILES, is_model_dir, read_model_dir
+from llmdoctor.modeldir.generating import no_generation
 from llmdoctor.modeldir.hub import find_snapshot, looks_like_id
 
 _SHOWN = 3
@@ -46,7 +47,13 @@ def _model(path: str) -> Recognised:
     rows += [("architecture", str(architectures[0])[:60])] if isinstance(architectures, list) and architectures else []
     rows += [("chat template", "yes" if directory.chat_template is not None else "no")]
     model, where = quoted(path), "" if path == "." else f" {quoted(path)}"
-    stops = Suggestion(f"llmdoctor gencfg check {model}", "whether it stops where its chat template ends an answer")
+    silent = no_generation(directory)
+    stops = (
+        Suggestion(f"llmdoctor gencfg check {model}", "whether it stops where its chat template ends an answer")
+        if silent is None
+        else Suggestion(f"llmdoctor check{where}", "faults in its files")
+    )
+    rows += [] if silent is None else [("generate()", f"{'no' if silent.certain else 'unknown'}: {silent.reason}")]
     if directory.adapter is not None:
         missing = "" if directory.adapter.base is not None else ", which is not on this machine"
         rows.append(("base model", f"{directory.adapter.name}{missing}"))

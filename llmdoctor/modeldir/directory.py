@@ -56,6 +56,10 @@ class ModelDir:
         value: T = self._kept[name]
         return value
 
+    def has(self, name: str) -> bool:
+        """Return whether the directory has a file `name`; false if one file was given."""
+        return self.only is None and name in _names(self.path)
+
     def json(self, name: str) -> JsonFile | None:
         """One of the directory's own JSON files; None if there is no such file."""
         if self.only is not None and name != ("config.json" if self.only == "config.json" else "generation_config.json"):
