@@ -40,7 +40,8 @@ def _directory(folder: Path, config: dict[str, Any]) -> str:
 def test_without_generate_there_is_no_verdict_about_stopping(tmp_path: Path, config: dict[str, Any]) -> None:
     report = llmdoctor.gencfg_check(paths=[_directory(tmp_path, config)])
     assert report.findings == ()
-    assert report.verdict is not None and "no rule about generate() applies" in report.verdict.text
+    assert report.verdict is not None
+    assert "no rule about generate() applies" in report.verdict.text
     assert "no_call" in report.result["subjects"][0]
     assert "verdicts" not in report.result["subjects"][0]
     checked = llmdoctor.check_tree(paths=[str(tmp_path)])
@@ -56,9 +57,13 @@ def test_what_may_generate_is_judged(tmp_path: Path, config: dict[str, Any]) -> 
 
 
 def test_own_code_without_a_generating_class_is_uncertain(tmp_path: Path) -> None:
-    config = {"architectures": ["NewModel"], "auto_map": {"AutoModel": "modeling.NewModel", "AutoModelForMaskedLM": "modeling.NewForMaskedLM"}}
+    config = {
+        "architectures": ["NewModel"],
+        "auto_map": {"AutoModel": "modeling.NewModel", "AutoModelForMaskedLM": "modeling.NewForMaskedLM"},
+    }
     found = no_generation(read_model_dir(_directory(tmp_path, config)))
-    assert found is not None and not found.certain
+    assert found is not None
+    assert not found.certain
     assert "own code may not generate" in llmdoctor.gencfg_show(model=str(tmp_path)).verdict.text
 
 
@@ -81,6 +86,8 @@ def test_the_table_is_that_of_the_installed_library() -> None:
     transformers = pytest.importorskip("transformers")
     table = json.loads((Path(llmdoctor.__file__).parent / "modeldir" / "generating.json").read_bytes())
     for name in ("BertForSequenceClassification", "ViTModel", "Qwen3Model"):
-        assert name in table["other_classes"] and not getattr(transformers, name).can_generate()
+        assert name in table["other_classes"]
+        assert not getattr(transformers, name).can_generate()
     for name in ("Qwen2ForCausalLM", "BertLMHeadModel", "WhisperForConditionalGeneration"):
-        assert name not in table["other_classes"] and getattr(transformers, name).can_generate()
+        assert name not in table["other_classes"]
+        assert getattr(transformers, name).can_generate()

@@ -7,7 +7,6 @@ import math
 import resource
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -193,9 +192,9 @@ def test_a_file_full_of_oddities_is_told_by_the_first() -> None:
 )
 def test_large_files_end_soon_in_little_memory(make: str) -> None:
     code = f"from llmdoctor.files.jsonfile import parse\nfile = parse({make}, 'x', 'x')\nfile.line('/a')"
-    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", f"import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n{code}"], check=True)
-    assert time.monotonic() - start < 20
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    limited = f"import resource\nresource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n{code}"
+    subprocess.run([sys.executable, "-c", limited], check=True, timeout=120)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before.ru_utime < 5
 
 
