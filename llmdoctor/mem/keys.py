@@ -27,11 +27,13 @@ class UnmodelledSetting(QuestionError):
 class StrategyContext:
     """What a strategy depends on besides its file: facts of the model, and options of the command line.
 
+    `model_dtype` is the dtype that `dtype_place`, config.json or the checkpoint, gives; None if neither does.
     `world_size` is None if --world-size was not given; `hidden_size` is what "auto" under the Trainer is computed from. `releases` maps
     libraries to the releases that the answer is for, the newest known one without an entry.
     """
 
     model_dtype: str | None = None
+    dtype_place: str = "config.json"
     model_type: str | None = None
     hidden_size: int | None = None
     world_size: int | None = None

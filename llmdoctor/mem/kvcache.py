@@ -14,7 +14,7 @@ from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
 from llmdoctor.mem.cache_kinds import ChosenCache, read_cache
-from llmdoctor.mem.model_config import config_of, model_directory
+from llmdoctor.mem.model_config import config_of, model_directory, stored_dtype
 from llmdoctor.mem.options import KvcacheOptions
 from llmdoctor.mem.results import CacheLayerResult, KvcacheResult
 from llmdoctor.mem.settings import dtype_of
@@ -71,7 +71,8 @@ def kvcache_report(options: KvcacheOptions) -> Report:
     if cache.kind.whole and length > cache.size:
         raise QuestionError(f"--length {length}: does not fit into --cache {options.cache}, which has room for {cache.size} tokens")
     text = text_config(config)
-    chosen = dtype_of(options.dtype, "--dtype") if options.dtype is not None else _model_dtype(config, text)
+    found = dtype_of(options.dtype, "--dtype") if options.dtype is not None else _model_dtype(config, text) or stored_dtype(directory)
+    chosen = found or "bfloat16"
     layers = tuple(layer_of(shape, cache, batch, length, chosen) for shape in layer_shapes(text))
     allocated, used = sum(layer.allocated for layer in layers), sum(layer.used for layer in layers)
     result: KvcacheResult = {
@@ -87,7 +88,7 @@ def kvcache_report(options: KvcacheOptions) -> Report:
     }
     subject = {"path": options.model, "batch": batch, "length": length, "cache": options.cache, "dtype": chosen}
     document = _document(cache, options, chosen, layers)
-    return Report("mem kvcache", subject, {**result}, document=document, verdict=_verdict(options, allocated, used))
+    return Report("mem kvcache", subject, {**result}, document=document, verdict=_verdict(options, allocated, used, assumed=found is None))
 
 
 def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,12 +184,12 @@ def _number(text: Mapping[str, Any], keys: tuple[str, ...]) -> int:
     raise QuestionError(f"config.json: none of {', '.join(keys)} is a positive number, so the cache's shape is not known")
 
 
-def _model_dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str:
+def _model_dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str | None:
     for source in (text, config):
         for key in ("dtype", "torch_dtype"):
             if isinstance(source.get(key), str) and source[key] in BYTES:
                 return str(source[key])
-    return "bfloat16"
+    return None
 
 
 def _plain(number: int, layer: CacheLayer) -> CacheLayerResult:
@@ -207,8 +208,9 @@ def _plain(number: int, layer: CacheLayer) -> CacheLayerResult:
     }
 
 
-def _verdict(options: KvcacheOptions, allocated: int, used: int) -> Verdict:
+def _verdict(options: KvcacheOptions, allocated: int, used: int, *, assumed: bool) -> Verdict:
     text = f"The key-value cache takes {allocated / MIB:,.1f} MiB for {options.batch} x {options.length} tokens"
+    text += " in bfloat16 (assumed: config.json names no dtype: --dtype)" if assumed else ""
     if used == allocated:
         return Verdict(f"{text}.")
     return Verdict(f"{text}, of which {100 * used / allocated:.0f}% are used ({used / MIB:,.1f} MiB).")

@@ -58,6 +58,26 @@ def dtype_name(config: dict[str, Any]) -> str | None:
     return dtype if isinstance(dtype, str) and dtype in ("float32", "bfloat16", "float16") else None
 
 
+def stored_dtype(directory: ModelDir) -> str | None:
+    """Return the dtype of the floating-point tensors in the directory's first safetensors file; None without one, or if they have several.
+
+    from_pretrained takes it if config.json names none (transformers 5.23, modeling_utils.py, _get_dtype).
+    """
+    from llmdoctor.files.safetensors import read_header
+
+    first = next(
+        (name for name in sorted(os.listdir(directory.path)) if name.endswith(".safetensors") and not name.startswith("adapter")), None
+    )
+    if first is None:
+        return None
+    tensors, _ = read_header(os.path.join(directory.path, first), directory.path)
+    found = {_STORED[tensor.dtype] for tensor in tensors.values() if tensor.dtype in _STORED}
+    return found.pop() if len(found) == 1 else None
+
+
+_STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+
 def hidden_size(config: dict[str, Any]) -> int | None:
     """Return the hidden size as transformers' Trainer finds it for "auto" in a DeepSpeed config; None if it finds none.
 

@@ -15,7 +15,7 @@ from llmdoctor.core.report import Skipped
 from llmdoctor.mem.batch import DEFAULT_LENGTH, FLASH, base_workload, resized
 from llmdoctor.mem.fsdp import check_sharded
 from llmdoctor.mem.keys import StrategyContext, joined
-from llmdoctor.mem.model_config import config_of, dtype_name, hidden_size, model_directory, text_part
+from llmdoctor.mem.model_config import config_of, dtype_name, hidden_size, model_directory, stored_dtype, text_part
 from llmdoctor.mem.options import MemOptions
 from llmdoctor.mem.predict import predict, workload_of
 from llmdoctor.mem.releases import release_limits, releases_for
@@ -60,8 +60,10 @@ class Predictor:
         options = self.options
         chosen = releases_for(text if os.path.exists(text) else options.model, options.deepspeed)
         self.releases |= {f"{library} {version.version}": version for library, version in chosen.items()}
+        named = dtype_name(self.config)
         context = StrategyContext(
-            model_dtype=dtype_name(self.config),
+            model_dtype=named or stored_dtype(self.directory),
+            dtype_place="config.json" if named is not None else "the checkpoint",
             model_type=str(self.config.get("model_type")),
             hidden_size=hidden_size(self.config),
             world_size=options.world_size,

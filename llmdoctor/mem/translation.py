@@ -108,7 +108,10 @@ def trainer_strategy(configuration: Configuration, context: StrategyContext) -> 
 
 
 def loaded_dtype(context: StrategyContext, *, auto: bool = False) -> str:
-    """Return the dtype in which from_pretrained loads a model: config.json's from transformers 5 on, and with "auto"; float32 before."""
+    """Return the dtype in which from_pretrained loads a model: config.json's or else the checkpoint's from transformers 5 on, and with "auto".
+
+    It is float32 before, and is assumed to be if neither gives one (transformers 5.23, modeling_utils.py, _get_dtype).
+    """
     return context.model_dtype or "float32" if auto or not _before_5(context) else "float32"
 
 
@@ -119,10 +122,16 @@ def _before_5(context: StrategyContext) -> bool:
 def with_assumed_dtype(strategy: Strategy, context: StrategyContext) -> Strategy:
     """Return `strategy` with the assumption that nothing but the release of transformers decides the dtype of the weights."""
     older = f"as transformers {context.releases.get('transformers')} loads them unless torch_dtype is set"
-    why = older if _before_5(context) else "as config.json says"
-    assumed = f"{strategy.dtype} ({why if _before_5(context) else 'config.json, as from_pretrained of transformers 5 loads it'})"
+    why = older if _before_5(context) else _said_by(context)
+    assumed = f"{strategy.dtype} ({why if _before_5(context) else f'{context.dtype_place}, as from_pretrained of transformers 5 loads it'})"
     inputs = replace(strategy.inputs, assumed={**strategy.inputs.assumed, "model_init.dtype": assumed})
     return replace(strategy, inputs=inputs, limits=(*strategy.limits, f"weights loaded in {strategy.dtype}, {why}"))
+
+
+def _said_by(context: StrategyContext) -> str:
+    if context.model_dtype is None:
+        return "assumed: neither config.json nor a checkpoint here gives a dtype"
+    return f"as {context.dtype_place} {'says' if context.dtype_place == 'config.json' else 'is stored'}"
 
 
 def _load_dtype(name: Any, where: str) -> str | None:

@@ -116,7 +116,8 @@ def test_static() -> None:
 def test_kvcache() -> None:
     read_in_order(
         text(kvcache_report(KvcacheOptions(model="llama", batch=2, length=100, cache="static:4096"))),
-        "The key-value cache takes 28.0 MiB for 2 x 100 tokens, of which 2% are used (0.7 MiB).",
+        "The key-value cache takes 28.0 MiB for 2 x 100 tokens in bfloat16 (assumed: config.json names no dtype: --dtype), "
+        "of which 2% are used (0.7 MiB).",
         "7 full 2 x (64 + 64) 4096 100 28.0",
         "7 layers, full 28.0 #======================= 100 of 4,096 tokens",
         "Per token 3,584 bytes in bfloat16, all layers",

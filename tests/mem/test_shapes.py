@@ -78,3 +78,19 @@ def test_an_unknown_family_needs_its_files(tmp_path: Path) -> None:
     save(model, {"a.embed.weight": [10, 4], "b.weight": [4, 4]})
     answer, _ = compare_strategies(MemCompareOptions(model=str(model), strategy=("deepspeed:zero2",), static=True))
     assert answer.estimates[0].prediction.parameters == 56
+
+
+def test_the_dtype_is_the_files_and_else_the_checkpoints(tmp_path: Path) -> None:
+    model = write_config(tmp_path / "m", "qwen2")
+    options = MemCompareOptions(model=str(model), strategy=("trainer:adamw_torch",), static=True)
+    config = json.loads((model / "config.json").read_text())
+    for name in ("dtype", "torch_dtype"):
+        config.pop(name, None)
+    (model / "config.json").write_text(json.dumps(config))
+    assumed = compare_strategies(options)[0].estimates[0]
+    assert assumed.strategy.dtype == "float32"
+    assert any("neither config.json nor a checkpoint here gives a dtype" in limit for limit in assumed.strategy.limits)
+    save(model, {name: list(shape) for name, shape in static(model)})
+    stored = compare_strategies(options)[0].estimates[0]
+    assert stored.strategy.dtype == "bfloat16"
+    assert any("as the checkpoint is stored" in limit for limit in stored.strategy.limits)
