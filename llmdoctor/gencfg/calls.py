@@ -58,6 +58,8 @@ def resolve_directory(
     call = replace(call, mutations=call.mutations + tuple(_assignments(options.mutate, "--mutate", "mutation").items()))
     silent = no_generation(directory)
     limits = limits if silent is None else (silent.reason, *limits)
+    terminator, unrendered = _terminator(directory)
+    limits = (*limits, *unrendered)
     requested = version or (options.transformers if engine.keeps_assignments else None)
     facts = replace(facts_of(directory), request_defaults=request_defaults, max_model_len=max_model_len)
     effective = engine.resolve(call, facts, version_for(engine, requested, options.model).version)
@@ -69,7 +71,7 @@ def resolve_directory(
         presets=options.presets,
         notes=notes,
         limits=limits,
-        terminator=_terminator(directory),
+        terminator=terminator,
     )
 
 
@@ -85,14 +87,17 @@ def settings_given(call: GenerateCall, options: GencfgOptions) -> GenerateCall:
     )
 
 
-def _terminator(directory: ModelDir) -> Terminator | None:
+def _terminator(directory: ModelDir) -> tuple[Terminator | None, tuple[str, ...]]:
+    """Return what ends a turn by the chat template, and the clause for the verdict if the template cannot be rendered."""
     if directory.chat_template is None:
-        return None
+        return None, ()
     from llmdoctor.gencfg.turns import terminator_of
     from llmdoctor.modeldir.template import TemplateWorker
 
     with TemplateWorker() as worker:
-        return terminator_of(directory, worker)[0]
+        found, problems = terminator_of(directory, worker)
+    unknown = bool(problems) and (found is None or found.id is None)
+    return found, ("the end of a turn is unknown, because the chat template cannot be rendered",) if unknown else ()
 
 
 def facts_of(directory: ModelDir) -> ModelFacts:

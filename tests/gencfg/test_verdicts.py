@@ -186,3 +186,21 @@ def test_without_a_tokenizer_an_engine_that_takes_its_eos_token_is_undecided(eng
     assert both.verdict is not None
     assert both.verdict.status == "undecided"
     assert "runs past" not in str(both.document)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for message in messages %}{{ message.content }}",
+        "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
+    ],
+    ids=["not Jinja", "without an end"],
+)
+def test_a_template_that_cannot_be_rendered_leaves_the_end_of_a_turn_unknown(model: str, tmp_path: Path, template: str) -> None:
+    odd = write_model(
+        tmp_path / "odd", tokenizer_config={"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "chat_template": template}
+    )
+    clause = "the end of a turn is unknown, because the chat template cannot be rendered"
+    assert clause in text(show(str(odd)))
+    assert clause in text(diff_report(DiffOptions(left=GencfgOptions(model=model), right=GencfgOptions(model=str(odd)))))
+    assert clause not in text(show(model))
