@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmdoctor.sample.bands import CERTAIN, Band, arithmetic, fit_band
-from llmdoctor.sample.types import Doubles, Ids
+from llmdoctor.sample.types import DisagreementCause, Doubles, Ids
+from llmdoctor.sample.unscored import unscored
 
 NOISE_LIMIT = 0.05  # mean |difference| that precision alone may explain
 LARGEST = 50.0  # nats in a single ratio: more is computed as that
@@ -30,21 +31,6 @@ _SIGNS = 60  # moved tokens of one sign that a cut needs, or _ZEROS of them exac
 _ZEROS, _DOUBT = 3, 0.05  # tokens that are certain on one side and that the other side doubts by so many nats
 _SHARP = 15  # tokens that a temperature must have moved the right way
 _ENOUGH = 50  # tokens from which on what fits no cause is called different weights or inputs
-
-
-@dataclass(frozen=True, slots=True)
-class DisagreementCause:
-    """One explanation: its name, whether it is the one that is left (`named`), evidence, and what to change.
-
-    `explains` is the share of the mean |difference| that is gone after it, None for a cause that bounds the differences instead; `tokens` it names.
-    """
-
-    name: str
-    named: bool
-    explains: float | None
-    evidence: str
-    fix: str
-    tokens: tuple[int, ...] = ()
 
 
 def find_causes(trainer: Sequence[Doubles], engine: Sequence[Doubles], temperature: float | None = None) -> tuple[DisagreementCause, ...]:
@@ -67,6 +53,9 @@ def find_causes(trainer: Sequence[Doubles], engine: Sequence[Doubles], temperatu
         moved, aligned = shift
         others = find_causes(*aligned, temperature) if (moved.explains or 0) < 1 - _EXPLAINED else ()
         return (moved, *(cause for cause in others if cause.named))
+    zeros = unscored(t, e, places)
+    if zeros is not None:
+        return (zeros,)
     far = _far(t - e)
     found = [] if far is None else [_outliers(t, e, places, far)]
     if far is not None:

@@ -13,13 +13,14 @@ from llmdoctor.core.finding import Finding, Location
 from llmdoctor.core.inputs import Inputs
 from llmdoctor.core.report import Report, Verdict
 from llmdoctor.core.text import plural
-from llmdoctor.sample.causes import DisagreementCause, find_causes
+from llmdoctor.sample.causes import find_causes
 from llmdoctor.sample.comparing import ROUNDING, Agreement, Divergence, agreement, compare_sides
 from llmdoctor.sample.logprobs import Side, read_side
 from llmdoctor.sample.options import SampleCompareOptions
 from llmdoctor.sample.pairing import PairedSides, pair_sides
 from llmdoctor.sample.results import ComparisonResult, DisagreementCauseResult, SampleCompareResult, VersusResult
 from llmdoctor.sample.rules import SIDES
+from llmdoctor.sample.types import DisagreementCause
 
 _SHOWN = 8
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from llmdoctor.sample.causes import LARGEST, NOISE_LIMIT, DisagreementCause
-from llmdoctor.sample.types import Doubles, Ids
+from llmdoctor.sample.causes import LARGEST, NOISE_LIMIT
+from llmdoctor.sample.types import DisagreementCause, Doubles, Ids
 
 Agreement = Literal["agree", "disagree", "undecided"]
 ROUNDING = 0.02  # mean |difference| up to which two sides agree

@@ -9,9 +9,8 @@ import numpy as np
 
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.text import plural
-from llmdoctor.sample.causes import DisagreementCause
 from llmdoctor.sample.logprobs import Side
-from llmdoctor.sample.types import Doubles, Flags, Ids
+from llmdoctor.sample.types import DisagreementCause, Doubles, Flags, Ids
 
 _RUN = 4  # values in a row that are the same number, at an end of a sequence, are padding
 _DOUBT = 1.0  # nats by which padding of one side alone is off on average: a run of certain tokens under a cut is off by less

@@ -126,3 +126,18 @@ def first_row(logits: Floats) -> LogitRow:
         at = np.flatnonzero(~np.isneginf(logits))
         return LogitRow(logits[at], at)
     return LogitRow(logits)
+
+
+@dataclass(frozen=True, slots=True)
+class DisagreementCause:
+    """One explanation: its name, whether it is the one that is left (`named`), evidence, and what to change.
+
+    `explains` is the share of the mean |difference| that is gone after it, None for a cause that bounds the differences instead; `tokens` it names.
+    """
+
+    name: str
+    named: bool
+    explains: float | None
+    evidence: str
+    fix: str
+    tokens: tuple[int, ...] = ()

@@ -130,6 +130,21 @@ def test_masks_and_padding_are_left_out(tmp_path: Path) -> None:
     assert compared(tmp_path, noise, padded)["causes"][0]["name"] == "padding counted"
 
 
+@pytest.mark.parametrize("side", ["trainer", "engine"])
+def test_tool_tokens_that_one_side_writes_as_0_are_no_other_weights(tmp_path: Path, side: str) -> None:
+    random = np.random.default_rng(7)
+    scored = -random.gamma(1.0, 1.0, size=(12, 60))
+    noisy, zeros = scored + random.normal(0, 0.01, scored.shape), scored.copy()
+    zeros[:, 20:35] = 0.0
+    pair = (zeros, noisy) if side == "trainer" else (noisy, zeros)
+    causes = compared(tmp_path, *(rows.tolist() for rows in pair))["causes"]
+    assert [cause["name"] for cause in causes] == ["masked tokens counted"]
+    assert f"tokens are exactly 0 on the {side}'s side" in causes[0]["evidence"]
+    raised = np.where(scored > np.log(0.5), 0.0, scored - np.log(0.5))  # a cut also makes likely tokens certain
+    pair = (raised, noisy) if side == "trainer" else (noisy, raised)
+    assert "masked tokens counted" not in [cause["name"] for cause in compared(tmp_path, *(rows.tolist() for rows in pair))["causes"]]
+
+
 def test_prompts_and_short_tails_are_no_difference(tmp_path: Path) -> None:
     answers = [[-1.0, -2.0, -0.5, -0.1, 0.0, 0.0, 0.0, 0.0, 0.0], [-1.0, -2.0, -0.5, -0.7, -0.2, -0.3, -1.1, -0.9, 0.0]]
     engine = [[0.0] * 5 + row for row in answers]  # NeMo-RL: the engine does not score the prompt
