@@ -11,8 +11,10 @@ import pytest
 
 from llmdoctor.mem.options import MemOptions
 from llmdoctor.mem.predictor import Predictor
+from llmdoctor.mem.shapes import FAMILIES
 
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "measured.jsonl").read_text().splitlines()]
+STATIC = [row for row in ROWS if row["config"]["model_type"] in FAMILIES]  # without torch others need the checkpoint's headers
 NAMES = {"--batch": "batch", "--seq-len": "seq_len", "--image": "image", "--attn": "attn", "--stage": "stage", "--lora": "lora"}
 
 
@@ -31,7 +33,7 @@ def predict(rows: list[dict[str, Any]], folder: Path, static: bool = False) -> d
 
 def predict_all(folders: pytest.TempPathFactory, static: bool = False) -> dict[str, tuple[int, int]]:
     alike: dict[str, list[dict[str, Any]]] = {}
-    for row in ROWS:
+    for row in STATIC if static else ROWS:
         alike.setdefault(json.dumps([row["config"], row["options"]]), []).append(row)
     found: dict[str, tuple[int, int]] = {}
     for rows in alike.values():
@@ -59,4 +61,4 @@ def test_every_steady_is_within_half_a_percent(errors: dict[str, tuple[float, fl
 
 def test_the_bound_without_torch_is_never_above_the_measured_peak(tmp_path_factory: pytest.TempPathFactory) -> None:
     bounds = predict_all(tmp_path_factory, static=True)
-    assert {row["id"]: row["peak"] for row in ROWS if bounds[row["id"]][0] > 1.0001 * row["peak"]} == {}
+    assert {row["id"]: row["peak"] for row in STATIC if bounds[row["id"]][0] > 1.0001 * row["peak"]} == {}

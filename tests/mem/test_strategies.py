@@ -344,10 +344,10 @@ def test_the_scratch_of_a_real_foreach_step(name: str, kwargs: dict[str, Any]) -
     ("text", "named"),
     [
         (
-            "model_name_or_path: m\nlearning_rate: 1e-6\ndesirable_weight: 1.0\nper_device_train_batch_size: 8\noutput_dir: o\n",
-            ["(kto)", "reference model", "KTOConfig"],
+            "model_name_or_path: m\nlearning_rate: 1e-6\nnum_generations: 8\nmax_completion_length: 64\nbeta: 0.0\noutput_dir: o\n",
+            ["max_completion_length", "generation during training"],
         ),
-        ("model_name_or_path: m\nstage: dpo\nfinetuning_type: lora\nuse_dora: true\noutput_dir: o\n", ["stage", "(dpo)", "use_dora"]),
+        ("model_name_or_path: m\nstage: dpo\nfinetuning_type: lora\nuse_dora: true\noutput_dir: o\n", ["stage", "(dpo)"]),
         ("model_name_or_path: m\nstage: sft\nfinetuning_type: freeze\noutput_dir: o\n", ["finetuning_type", "freeze"]),
         ("model: m\ntuner_type: lora\nlora_rank: 8\nsequence_parallel_size: 2\n", ["sequence_parallel_size"]),
         ("output_dir: o\nper_device_train_batch_size: 1\nfsdp: full_shard\n", ["fsdp", "FSDP"]),

@@ -291,7 +291,7 @@ def _one_row(model: Any, inputs: ForwardInputs, backend: str, together: Any, row
     if getattr(model.config, "is_encoder_decoder", False):
         alone = model(
             input_ids=ids[:, : inputs.past or inputs.q_len][:, span[span < (inputs.past or inputs.q_len)]],
-            decoder_input_ids=ids,
+            decoder_input_ids=run.decoder_ids(model, inputs)[row : row + 1].to(model.device),
             use_cache=False,
         )
         alone = _logits(alone)[0][-logits.shape[0] :]

@@ -118,8 +118,7 @@ def _encoder_decoder(model: Any, inputs: ForwardInputs, ids: Any, mask: Any, cac
             shared["position_ids"] = tensor(inputs.position_ids)
         shared |= _varlen_arguments(inputs.cu_seqlens) if inputs.varlen and inputs.cu_seqlens is not None else {}
         more = {} if cache is None or legacy else {"past_key_values": cache}
-        plain = token_ids(model, replace(inputs, attention_mask=None))  # T5Gemma's decoder hides padding ids by itself
-        own = plain[:, :length].to(ids.device) if inputs.decoder_ids is None else tensor(inputs.decoder_ids)
+        own = decoder_ids(model, inputs)
         if inputs.decoder_mask is not None:
             more["decoder_attention_mask"] = tensor(inputs.decoder_mask)
         return {**shared, "decoder_input_ids": own, "use_cache": cache is not None, **more}
@@ -138,6 +137,16 @@ def reference_kernels(model: Any) -> Iterator[None]:
     """The kernels of a watched forward, for one that nobody watches."""
     with watching(model):
         yield
+
+
+def decoder_ids(model: Any, inputs: ForwardInputs) -> Any:
+    """int64 [B, past + q_len]: what the decoder of an encoder-decoder gets, the caller's own or ordinary words.
+
+    Without a cache no padding id is among the words: T5Gemma's decoder hides such ids by itself.
+    """
+    if inputs.decoder_ids is not None:
+        return tensor(inputs.decoder_ids)
+    return token_ids(model, inputs if inputs.past else replace(inputs, attention_mask=None)).to(model.device)
 
 
 def token_ids(model: Any, inputs: ForwardInputs) -> Any:
