@@ -30,10 +30,8 @@ def where(group: LayerMask) -> dict[str, Any]:
 def of_documents(arch: Architecture, inputs: ForwardInputs, plan: BackendPlan) -> Iterator[Finding]:
     """Find packed documents that see one another, and documents that are cut where positions jump."""
     documents = documents_meant(inputs)
-    if documents is not None and not (arch.cross or arch.encoder):
+    if documents is not None:
         yield from _leaks(arch, inputs, plan, documents)
-    elif documents is not None:
-        yield from _encoder_leaks(arch, inputs, plan, documents)
     if inputs.position_ids is not None and inputs.attention_mask is None:
         yield from _splits(inputs, plan, documents)
 
@@ -48,11 +46,13 @@ def _first_start(documents: Ints) -> tuple[int, int] | None:
 
 
 def _leaks(arch: Architecture, inputs: ForwardInputs, plan: BackendPlan, documents: Ints) -> Iterator[Finding]:
+    """Find the first token of a document that sees one before, in every group of layers; with an encoder, in its layers."""
     found = _first_start(documents)
     if found is None:
         return
     row, first = found
-    linear = [group for group in plan.layers if group.type == "linear"]
+    encodes = arch.cross or arch.encoder
+    linear = [group for group in plan.layers if group.type == "linear" and not encodes]
     if linear:
         layers = linear[0].layers
         yield rules.LINEAR_LEAK.at(
@@ -60,16 +60,16 @@ def _leaks(arch: Architecture, inputs: ForwardInputs, plan: BackendPlan, documen
             f"{SHORT.get(plan.backend, plan.backend)}, linear {layers_text(layers)}: the state of tokens 0..{first - 1} runs on into token {first}",
             cause=rules.LINEAR_LEAK.reason, backend=plan.backend, layers=list(layers), row=row, span=[0, first],
         )  # fmt: skip
-    line = documents[row]
     for group in plan.layers:
-        if group.visible is None or group.type in ("cross", "encoder", "linear"):
+        if group.visible is None or (group.type != "encoder" if encodes else group.type in ("cross", "encoder", "linear")):
             continue
-        seen = _other_document(group, row, first, line)
+        seen = _other_document(group, row, first, documents[row])
         if seen is not None:
             yield rules.PACKING_LEAK.at(
                 place(inputs, "position_ids", row),
                 f"{group_name(group)}: token {first}, the first of its document, sees {seen[0]}..{seen[1] - 1} of the one before",
-                cause=_why_leak(arch, inputs, plan.backend), fix="one document per row", row=row, query=first, span=list(seen), **where(group),
+                cause=_encoder_cause(arch) if encodes else _why_leak(arch, inputs, plan.backend), fix="one document per row",
+                row=row, query=first, span=list(seen), **where(group),
             )  # fmt: skip
 
 
@@ -84,27 +84,10 @@ def _other_document(group: LayerMask, row: int, query: int, line: Ints) -> tuple
     return None
 
 
-def _encoder_leaks(arch: Architecture, inputs: ForwardInputs, plan: BackendPlan, documents: Ints) -> Iterator[Finding]:
-    """Find documents of an encoder that see one another: only flash-attention looks for documents there."""
-    found = _first_start(documents)
-    if found is None:
-        return
-    row, first = found
-    for group in plan.layers:
-        if group.visible is None or group.type != "encoder":
-            continue
-        seen = _other_document(group, row, first, documents[row])
-        if seen is not None:
-            yield rules.PACKING_LEAK.at(
-                place(inputs, "position_ids", row),
-                f"{group_name(group)}: token {first}, the first of its document, sees {seen[0]}..{seen[1] - 1} of the one before",
-                cause=_NO_POSITIONS if arch.two_stacks else _UNREAD_POSITIONS, fix="one document per row", row=row, query=first, span=list(seen),
-                **where(group),
-            )  # fmt: skip
-
-
-_UNREAD_POSITIONS = "an encoder's mask function does not look for documents in position_ids"
-_NO_POSITIONS = "the masks of an encoder-decoder, whose forward() takes no position_ids, know of no documents"
+def _encoder_cause(arch: Architecture) -> str:
+    if arch.two_stacks:
+        return "the masks of an encoder-decoder, whose forward() takes no position_ids, know of no documents"
+    return "an encoder's mask function does not look for documents in position_ids"
 
 
 def _why_leak(arch: Architecture, inputs: ForwardInputs, backend: str) -> str:
