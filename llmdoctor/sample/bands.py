@@ -13,6 +13,7 @@ import numpy as np
 
 from llmdoctor.sample.types import Doubles
 
+NOISE_LIMIT = 0.05  # mean |difference| in nats that precision alone may explain
 CERTAIN = -1e-7  # log-probability of a token that is certain in float32
 _VOCAB = 300_000
 _FACTORS = np.exp(np.linspace(math.log(1.02), math.log(12.0), 120))

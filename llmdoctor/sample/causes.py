@@ -12,11 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmdoctor.sample.bands import CERTAIN, Band, arithmetic, fit_band
+from llmdoctor.sample.bands import CERTAIN, NOISE_LIMIT, Band, arithmetic, fit_band
 from llmdoctor.sample.types import DisagreementCause, Doubles, Ids
 from llmdoctor.sample.unscored import unscored
 
-NOISE_LIMIT = 0.05  # mean |difference| that precision alone may explain
 LARGEST = 50.0  # nats in a single ratio: more is computed as that
 _OUTLIER, _PROOF = 1.0, 3.0  # nats beyond which a token is an outlier if nearly all others agree, and beyond which no noise explains it
 _SAME_TEXT, _OTHER_TEXT = 0.85, 0.5  # correlation from which on two lists are of the same tokens, and up to which they are of others

@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from llmdoctor.sample.causes import LARGEST, NOISE_LIMIT
+from llmdoctor.sample.bands import NOISE_LIMIT
+from llmdoctor.sample.causes import LARGEST
 from llmdoctor.sample.types import DisagreementCause, Doubles, Ids
 
 Agreement = Literal["agree", "disagree", "undecided"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from llmdoctor.core.text import plural
+from llmdoctor.sample.bands import NOISE_LIMIT
 from llmdoctor.sample.types import DisagreementCause, Doubles, Ids
 
-_AGREE = 0.05  # mean |difference| in nats of the scored tokens
 _BEYOND_CUT = 3.0  # nats: a cut gives a token probability 1 only if it kept less than 5% of the mass
 _FEWEST = 3  # tokens written as 0
 _SCORED = 0.25  # the share of the tokens that both sides must score
@@ -19,14 +19,14 @@ def unscored(t: Doubles, e: Doubles, places: Ids) -> DisagreementCause | None:
     `t` and `e` [N] are log-probabilities in nats, `places` [N] the index of each among all tokens. All other tokens must agree, and one of the
     zeros must be a token that no sampling cut makes certain.
     """
+    away = np.abs(t - e)
     for name, mine, theirs in (("trainer", t, e), ("engine", e, t)):
         zeros = (mine == 0.0) & (theirs < 0.0)
-        count, rest = int(zeros.sum()), np.abs(t - e)[~zeros]
-        if count < _FEWEST or len(rest) < max(_FEWEST, _SCORED * len(t)) or float(rest.mean()) > _AGREE:
+        count, rest = int(zeros.sum()), away[~zeros]
+        if count < _FEWEST or len(rest) < max(_FEWEST, _SCORED * len(t)) or float(rest.mean()) > NOISE_LIMIT:
             continue
         if float(theirs[zeros].min()) > -_BEYOND_CUT:
             continue
-        away = np.abs(t - e)
         first = ", ".join(str(int(place)) for place in places[zeros][:5])
         evidence = (
             f"{plural(count, 'token')} are exactly 0 on the {name}'s side and {float(theirs[zeros].mean()):.2f} on average on the other one (index "
