@@ -52,14 +52,12 @@ def resolve_directory(
     `request_defaults` and `max_model_len` (tokens) come from the command line of a server; None if it does not set them.
     """
     engine, version = engine_named(options.engine)
-    refuse_modelless(directory)
+    doubt = refuse_modelless(directory)
     call = without_keys(settings_given(model_call(directory, lines=True), options), options.without)
     call, notes, limits = _trained(call, options, directory)
     call = replace(call, mutations=call.mutations + tuple(_assignments(options.mutate, "--mutate", "mutation").items()))
-    silent = no_generation(directory)
-    limits = limits if silent is None else (silent.reason, *limits)
     terminator, unrendered = _terminator(directory)
-    limits = (*limits, *unrendered)
+    limits = (*doubt, *limits, *unrendered)
     requested = version or (options.transformers if engine.keeps_assignments else None)
     facts = replace(facts_of(directory), request_defaults=request_defaults, max_model_len=max_model_len)
     effective = engine.resolve(call, facts, version_for(engine, requested, options.model).version)
@@ -114,8 +112,11 @@ def facts_of(directory: ModelDir) -> ModelFacts:
     )
 
 
-def refuse_modelless(directory: ModelDir) -> None:
-    """Raise QuestionError if the directory holds no model that could be called."""
+def refuse_modelless(directory: ModelDir) -> tuple[str, ...]:
+    """Return the clause for the verdict if it is not known whether the model generates.
+
+    Raises QuestionError if the directory holds no model that could be called.
+    """
     for file in (directory.config, directory.generation_config):
         if file is not None and not isinstance(file.value, dict):
             raise QuestionError(_unreadable(file))
@@ -129,6 +130,7 @@ def refuse_modelless(directory: ModelDir) -> None:
     silent = no_generation(directory)
     if silent is not None and silent.certain:
         raise QuestionError(f"{directory.shown_name}: {silent.reason}, so there is no call to resolve")
+    return () if silent is None else (silent.reason,)
 
 
 def model_call(directory: ModelDir, *, lines: bool) -> GenerateCall:

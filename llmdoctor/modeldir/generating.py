@@ -63,9 +63,10 @@ def names_a_model(config: Any) -> bool:
     """Return whether the content of a config.json names a model: many programs have a file of that name."""
     if not isinstance(config, dict):
         return False
+    if config.get("architectures") or "auto_map" in config:
+        return True
     kind = config.get("model_type")
-    known = isinstance(kind, str) and (kind in _table()["types"] or kind in _table()["other_types"])
-    return known or bool(config.get("architectures")) or "auto_map" in config
+    return isinstance(kind, str) and (kind in _table()["types"] or kind in _table()["other_types"])
 
 
 def _may_generate(name: str, config: Mapping[str, Any]) -> bool:
