@@ -88,7 +88,7 @@ def matches(path: str, targets: Sequence[str] | str) -> bool:
 
 def is_saved(path: str, names: Sequence[str]) -> bool:
     """Return whether the module `path` belongs to one of modules_to_save, which gets no adapter (tuners_utils.py, check_target_module_exists)."""
-    return any(re.match(rf"(^|.*\.){name}($|\..*)", path) for name in names)
+    return any(f".{name}." in f".{path}." for name in names)
 
 
 def is_adapter(value: Any) -> bool:

@@ -25,9 +25,18 @@ def adapters_of(configuration: Configuration) -> Lora | None:
         pattern,
         float(normal.get("lora_dropout", 0.0)),
         normal.get("lora_float32", True) is not False,
-        saved=tuple(normal.get("lora_modules_to_save") or ()),
+        saved=_saved(normal.get("lora_modules_to_save"), f"{path}: {normal.key('lora_modules_to_save') or 'modules_to_save'}"),
         dora=bool(normal.get("lora_dora", False)),
     )
+
+
+def _saved(value: Any, where: str) -> tuple[str, ...]:
+    """Return the names of PEFT's modules_to_save. PEFT reads them as regular expressions, of which only plain names are modelled."""
+    if not value:
+        return ()
+    if isinstance(value, list | tuple) and all(isinstance(name, str) and name.replace(".", "").isidentifier() for name in value):
+        return tuple(value)
+    raise QuestionError(f"{where}: expected a list of names of modules, such as [lm_head, embed_tokens]")
 
 
 def _targets(value: Any, where: str) -> tuple[tuple[str, ...], bool]:
