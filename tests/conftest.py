@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from llmdoctor.core.finding import Finding
+from llmdoctor.core.report import Report
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker per core: more threads than cores wait for each other in busy loops
 EOS, END, PAD, VOCAB = 10, 11, 10, 16
@@ -58,6 +61,15 @@ def run_command(*arguments: str, cwd: Path | None = None, env: dict[str, str] | 
 @pytest.fixture
 def llmdoctor() -> Callable[..., Outcome]:
     return run_command
+
+
+def by_folder(report: Report, paths: list[Path]) -> dict[str, list[Finding]]:
+    """The findings of a report about model directories, by the name of the folder; each must have a place."""
+    found: dict[str, list[Finding]] = {path.name: [] for path in paths}
+    for finding in report.findings:
+        assert finding.location is not None
+        found[Path(finding.location.file).parent.name].append(finding)
+    return found
 
 
 def write_model(path: Path, **files: Any) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from llmdoctor.core.finding import Finding
 from llmdoctor.gencfg.check import check_report
 from llmdoctor.gencfg.options import GencfgCheckOptions
-from tests.conftest import write_model
+from tests.conftest import by_folder, write_model
 
 FAMILIES = [json.loads(line) for line in (Path(__file__).parent / "data" / "families.jsonl").read_text().splitlines()]
 # Published with a template whose end of a turn is not among their stop ids: that is a fault of theirs.
@@ -55,11 +55,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Finding
         paths.append(write(root / f"{family['name']}+none", family, []))
         paths.append(write(root / f"{family['name']}+wrong", family, [wrong_stop(family)], generation_config=False))
     report = check_report(GencfgCheckOptions(paths=tuple(map(str, paths)), transformers="5.23.0"))
-    found: dict[str, list[Finding]] = {path.name: [] for path in paths}
-    for finding in report.findings:
-        assert finding.location is not None
-        found[Path(finding.location.file).parent.name].append(finding)
-    return found
+    return by_folder(report, paths)
 
 
 def serious(findings: list[Finding]) -> list[Finding]:

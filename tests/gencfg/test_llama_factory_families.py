@@ -12,7 +12,7 @@ import pytest
 from llmdoctor.core.finding import Finding
 from llmdoctor.gencfg.check import check_report
 from llmdoctor.gencfg.options import GencfgCheckOptions
-from tests.conftest import write_model
+from tests.conftest import by_folder, write_model
 
 SOURCE = Path(__file__).parents[2] / "llmdoctor" / "labels" / "llama_factory_templates.json"
 TEMPLATES: dict[str, dict[str, Any]] = json.loads(SOURCE.read_text())["templates"]
@@ -73,11 +73,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Finding
     paths = [write(root / name, entry, healthy_eos(entry)) for name, entry in TEMPLATES.items()]
     paths += [write(root / f"{name}+wrong", entry, WRONG) for name, entry in TEMPLATES.items()]
     report = check_report(GencfgCheckOptions(paths=tuple(map(str, paths)), transformers="5.23.0"))
-    found: dict[str, list[Finding]] = {path.name: [] for path in paths}
-    for finding in report.findings:
-        assert finding.location is not None
-        found[Path(finding.location.file).parent.name].append(finding)
-    return found
+    return by_folder(report, paths)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
