@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from llmdoctor.configs.formats import FORMATS
+from llmdoctor.configs.normal import shorter
+from llmdoctor.configs.types import Format
 from llmdoctor.configs.versions import version_of
 from llmdoctor.core.errors import QuestionError
 from llmdoctor.core.inputs import Inputs
@@ -192,13 +194,40 @@ def _settings(options: LabelsOptions, trainer: Trainer) -> tuple[dict[str, Any],
         if value is not None:
             values["dataset_text_field" if key == "text_column" and "dataset_text_field" in trainer.keys else key] = value
     used = {key: value for key, value in values.items() if key in trainer.keys}
+    _check_types(trainer, used, options.config)
     ignored = {key: _reason(trainer, values, key, options.config) for key in values if key not in used}
     return used, Inputs(used=used, ignored=ignored)
 
 
+# What a setting may be, by the words of its annotation in the framework's source; other annotations are checked by the trainer's rules.
+_TYPES: dict[str, tuple[type, ...]] = {
+    **{"str": (str,), "Literal": (str,), "int": (int, float), "float": (int, float), "bool": (bool,)},
+    **{"list": (list,), "dict": (dict,), "SpecialTokensConfig": (dict,)},
+}
+
+
+def _check_types(trainer: Trainer, used: Mapping[str, Any], path: str | None) -> None:
+    """Raise QuestionError for a setting of another type than the framework's own class has."""
+    known = _format_of(trainer)
+    keys = known.variant(used).keys if known is not None else {}
+    for key, value in used.items():
+        annotation = keys[key].type if key in keys else "Any"
+        outer = re.sub(r"\b(list|dict)\[[^\[\]]*\]|'[^']*'", r"\1", annotation)  # without the types of items, and without choices
+        words = set(re.findall(r"\w+", outer)) - {"Optional", "None"}
+        if value is None or not words or not words <= _TYPES.keys():
+            continue
+        allowed = tuple(kind for word in words for kind in _TYPES[word])
+        if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+            raise QuestionError(f"{path or 'the options'}: {key}: expected {annotation}, found {shorter(value)}")
+
+
+def _format_of(trainer: Trainer) -> Format | None:
+    return next((form for form in FORMATS if form.name == trainer.format), None)
+
+
 def _reason(trainer: Trainer, values: dict[str, Any], key: str, path: str | None) -> str:
     """Return why a key cannot change an id or a label. Raises QuestionError if it can, or is not known."""
-    known = next((form for form in FORMATS if form.name == trainer.format), None)
+    known = _format_of(trainer)
     place = path or "the options"
     if known is None or key not in known.variant(values).keys:
         close = difflib.get_close_matches(key, [*trainer.keys, *(known.variant(values).keys if known is not None else ())], 1, 0.8)

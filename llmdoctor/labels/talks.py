@@ -48,7 +48,7 @@ def count_talks(counts: Counts, rows: Iterable[Row], sequences: list[Sequence], 
         return
     first = {number: one for one in reversed(sequences) for number in one.rows}
     for number, talk in talks.items():
-        roles = {one.get("role", one.get("from")) for one in talk}
+        roles = {role for one in talk if isinstance(role := one.get("role", one.get("from")), str)}
         if (roles <= _USUAL and "assistant" in roles) or number not in first:
             continue
         if roles.isdisjoint(_ANSWERS):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from llmdoctor.configs.types import Configuration
@@ -25,18 +26,21 @@ def adapters_of(configuration: Configuration) -> Lora | None:
         pattern,
         float(normal.get("lora_dropout", 0.0)),
         normal.get("lora_float32", True) is not False,
-        saved=_saved(normal.get("lora_modules_to_save"), f"{path}: {normal.key('lora_modules_to_save') or 'modules_to_save'}"),
+        saved=_saved(configuration),
         dora=bool(normal.get("lora_dora", False)),
     )
 
 
-def _saved(value: Any, where: str) -> tuple[str, ...]:
-    """Return the names of PEFT's modules_to_save. PEFT reads them as regular expressions, of which only plain names are modelled."""
-    if not value:
-        return ()
-    if isinstance(value, list | tuple) and all(isinstance(name, str) and name.replace(".", "").isidentifier() for name in value):
-        return tuple(value)
-    raise QuestionError(f"{where}: expected a list of names of modules, such as [lm_head, embed_tokens]")
+def _saved(configuration: Configuration) -> tuple[str, ...]:
+    """Return the names of PEFT's modules_to_save.
+
+    PEFT takes a text letter by letter, and each name as a regular expression, of which only plain names are modelled (0.21, tuners_utils.py).
+    """
+    normal = configuration.normal
+    names, key = tuple(normal.get("lora_modules_to_save") or ()), normal.key("lora_modules_to_save")
+    if isinstance(normal.raw.get(key or ""), str) or not all(name.replace(".", "").isidentifier() for name in names):
+        raise QuestionError(f"{configuration.path}: {key}: expected a list of names of modules, such as [lm_head, embed_tokens]")
+    return names
 
 
 def _targets(value: Any, where: str) -> tuple[tuple[str, ...], bool]:
@@ -44,6 +48,10 @@ def _targets(value: Any, where: str) -> tuple[tuple[str, ...], bool]:
     if not value:
         return (), False
     if isinstance(value, str):
+        try:
+            re.compile(value)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise QuestionError(f"{where}: not a regular expression: {error}") from None
         return (value,), value != ALL_LINEAR
     if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
         return ((ALL_LINEAR,), False) if list(value) == [ALL_LINEAR] else (tuple(value), False)

@@ -44,6 +44,8 @@ def _set_tokens(task: Task) -> None:
     for name, token in (task.get("special_tokens") or {}).items():
         if name not in _SPECIAL:
             raise QuestionError(f"special_tokens.{name}: not modelled, expected one of {', '.join(_SPECIAL)}")
+        if not isinstance(token, str):
+            raise QuestionError(f"special_tokens.{name}: expected a text, found {type(token).__name__}")
         encoder.add_special(token)
         encoder.names[name] = token
     if encoder.names["pad_token"] is None:
@@ -82,7 +84,26 @@ def _of_type(task: Task, entry: Mapping[str, Any], length: int) -> list[Sequence
     known, function = _TYPES[kind]
     for key in entry.keys() - known - _HARMLESS:
         raise QuestionError(f"datasets[0].{key}: not modelled for type {kind}")
+    for key, (expected, fits) in _ENTRY.items():
+        if entry.get(key) is not None and not fits(entry[key]):
+            raise QuestionError(f"datasets[0].{key}: expected {expected}")
     return function(task, entry, length)
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+# Settings of a dataset that are used as they are: what axolotl's class SFTDataset takes, and whether a value is that (utils/schemas/datasets.py).
+_ENTRY: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "field": ("a text", lambda value: isinstance(value, str)),
+    "field_messages": ("a text", lambda value: isinstance(value, str)),
+    "roles_to_train": ("a list of texts", _texts),
+    "roles": ("an object whose values are lists of texts", lambda value: isinstance(value, dict) and all(map(_texts, value.values()))),
+    "message_property_mappings": ("an object whose values are texts", lambda value: isinstance(value, dict) and _texts([*value.values()])),
+    "train_on_eos": ("a text", lambda value: isinstance(value, str)),
+    "train_on_eot": ("a text", lambda value: isinstance(value, str)),
+}
 
 
 def _completion(task: Task, entry: Mapping[str, Any], length: int) -> list[Sequence]:

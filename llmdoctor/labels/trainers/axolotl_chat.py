@@ -124,7 +124,9 @@ class ChatStrategy:
             turns.insert(0, {"role": "system", "content": columns["system"]})
         return turns[1:] if self.drop_system and turns[0].get("role") == "system" else turns
 
-    def _turn(self, message: Mapping[str, Any]) -> Turn:
+    def _turn(self, message: Any) -> Turn:
+        if not isinstance(message, Mapping) or not isinstance(message.get(self.names.get("role", "role")) or "", str):
+            raise QuestionError(f"{self.messages}: expected objects with a role that is a text, found {str(message)[:40]}")
         if isinstance(message.get(self.names.get("content", "content")), list):
             raise QuestionError("messages whose content is a list of parts are not modelled for axolotl")
         turn = {ours: message[theirs] for ours, theirs in self.names.items() if message.get(theirs) is not None}

@@ -132,9 +132,9 @@ def _standard(row: Row, message: Message) -> Message:
         raise QuestionError(f"row {row.number}: loss_scale of a message is not modelled for ms-swift")
     role = message.get("role", message.get("from"))
     content = message.get("content", message.get("value"))
-    if role is None:
-        raise QuestionError(f"row {row.number}: a message without role is not modelled for ms-swift")
-    if str(role).replace("-", "_") in _TOOLS:
+    if not isinstance(role, str):
+        raise QuestionError(f"row {row.number}: a message without role, or with one that is no text, is not modelled for ms-swift")
+    if role.replace("-", "_") in _TOOLS:
         raise QuestionError(f"row {row.number}: tool messages are written by ms-swift's agent templates, which are not modelled")
     return {"role": _ROLES.get(role, role), "content": _text(row, content), "loss": message.get("loss")}
 
@@ -227,6 +227,8 @@ def _cut(task: Task, one: Sequence) -> Sequence:
     longest, strategy = task.get("max_length"), task.get("truncation_strategy", "delete")
     if longest is None or len(one.ids) <= longest:
         return one
+    if longest < 1:
+        raise QuestionError(f"max_length: {longest}, expected at least 1")
     if strategy == "delete":
         raise SwiftDropped(f"MaxLengthError: the row has {len(one.ids)} tokens")
     if strategy not in ("left", "right"):

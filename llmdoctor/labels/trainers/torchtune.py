@@ -60,11 +60,24 @@ def _conversation(row: Row, dataset: Mapping[str, Any]) -> list[_Message]:
     default, role, content = _STYLES[style]
     train_all, system = dataset.get("train_on_input", False), dataset.get("new_system_prompt")
     out = [] if system is None else [_Message("system", system, True)]
-    for message in column(row.columns, dataset.get("conversation_column", default)):
+    for message in _listed(row, dataset.get("conversation_column", default), role, content):
+        if style == "sharegpt" and message[role] not in _ROLES:
+            raise TrainerError("KeyError", repr(message[role]), "torchtune data/_messages.py")
         name = _ROLES[message[role]] if style == "sharegpt" else message[role]
         if name != "system" or system is None:
             out.append(_Message(name, message[content] or "", name != "assistant" and not train_all))
     return _checked(out)
+
+
+def _listed(row: Row, name: str, role: str, content: str) -> list[Mapping[str, Any]]:
+    """Return the messages of a row. Raises QuestionError for what is no list of objects with texts for both keys."""
+    found = column(row.columns, name)
+    texts = (str, type(None))
+    if not isinstance(found, list) or not all(
+        isinstance(one, dict) and isinstance(one.get(role), str) and content in one and isinstance(one[content], texts) for one in found
+    ):
+        raise QuestionError(f"row {row.number}: {name}: expected a list of objects with texts for {role} and {content}")
+    return found
 
 
 def _instruction(row: Row, dataset: Mapping[str, Any]) -> list[_Message]:
