@@ -77,7 +77,7 @@ _interrupts: list[int] = []
 def _keep_interrupting() -> None:
     """Let Ctrl-C raise KeyboardInterrupt as Python does, and again each second until the command ends: libraries lose one.
 
-    What is raised inside __del__ is only printed ("Exception ignored in"), and some code catches every exception.
+    What is raised inside __del__ is only printed, which is kept from the screen, and some code catches every exception.
     """
     import _thread
     import signal
@@ -96,6 +96,7 @@ def _keep_interrupting() -> None:
     def interrupt(number: int, _frame: object) -> None:
         if not _interrupts:
             _thread.start_new_thread(again, ())
+            sys.unraisablehook = lambda _: None  # "Exception ignored in: __del__" is no news any more
         _interrupts.append(number)
         raise KeyboardInterrupt
 
